@@ -1,0 +1,1 @@
+"""How the `smol` model family was trained: see README.md."""

@@ -1,0 +1,1 @@
+"""Synthetic conversations that teach one behaviour each."""

@@ -1,0 +1,35 @@
+"""Emulated fine-tuning for LangChain: a large model's knowledge with small models' behaviours.
+
+Names are imported when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_eft.behaviors import BehaviorDelta, Mixture, Recipe
+    from langchain_eft.chat_models import ChatEFT, EFTChatModel
+    from langchain_eft.engine.config import EngineConfig
+
+_HOMES = {
+    "BehaviorDelta": "langchain_eft.behaviors",
+    "ChatEFT": "langchain_eft.chat_models",
+    "EFTChatModel": "langchain_eft.chat_models",
+    "EngineConfig": "langchain_eft.engine.config",
+    "Mixture": "langchain_eft.behaviors",
+    "Recipe": "langchain_eft.behaviors",
+}
+
+__all__ = ["BehaviorDelta", "ChatEFT", "EFTChatModel", "EngineConfig", "Mixture", "Recipe"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

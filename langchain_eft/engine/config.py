@@ -1,0 +1,36 @@
+"""How an engine uses the machine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class EngineConfig(BaseModel):
+    """Settings that are fixed while an engine is open. Requests never change them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = "auto"
+    """`auto` takes CUDA where there is one, else the CPU."""
+
+    dtype: Dtype = "auto"
+    """`auto` is bfloat16 on a GPU and float32 on a CPU."""
+
+    max_batch_size: int = Field(default=16, ge=1)
+    """Requests that decode together; more wait."""
+
+    prefill_chunk: int = Field(default=256, ge=1)
+    """Tokens computed in one round; long prompts are cut so that decoding rows never stall."""
+
+    block_size: int = Field(default=16, ge=1)
+    """Token positions per block of KV memory."""
+
+    kv_cache_fraction: float = Field(default=0.5, gt=0, le=1)
+    """Share of the memory that is free after loading, for keys and values."""
+
+    kv_cache_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of KV memory; overrides `kv_cache_fraction`."""

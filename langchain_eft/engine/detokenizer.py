@@ -1,0 +1,81 @@
+"""Token ids to text as they arrive: whole characters only, stop strings found wherever they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_REPLACEMENT = "\ufffd"
+
+
+class Detokenizer:
+    """Turns a growing list of token ids into text deltas that join to the text of the whole.
+
+    A character whose bytes are spread over several tokens is held back until it is complete.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        # The tokens of the last delta, then those not shown yet: a token is decoded beside its predecessors,
+        # since some tokenizers strip the first space of a text.
+        self._window: list[int] = []
+        self._read = 0
+        self._shown = ""
+
+    def feed(self, token_ids: Sequence[int]) -> str:
+        """Add tokens; returns the text that they complete."""
+        self._window.extend(token_ids)
+        text = self._decode(self._window)
+        delta = text[len(self._shown) :]
+        if not delta or text.endswith(_REPLACEMENT):
+            return ""
+        self._window = self._window[self._read :]
+        self._read = len(self._window)
+        self._shown = self._decode(self._window)
+        return delta
+
+    def flush(self) -> str:
+        """The complete characters still held at the end; the bytes of an unfinished one are dropped."""
+        text = self._decode(self._window).rstrip(_REPLACEMENT)
+        delta, self._shown = text[len(self._shown) :], text
+        return delta
+
+    def _decode(self, token_ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(
+            token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+
+class StopMatcher:
+    """Cuts a stream of text before the first stop string, however the string is spread over deltas."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = stops
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, text: str) -> str:
+        """Add text; returns what can be shown: nothing that may still become a stop string."""
+        self._held += text
+        ends = [index for stop in self._stops if (index := self._held.find(stop)) >= 0]
+        if ends:
+            self.stopped = True
+            shown, self._held = self._held[: min(ends)], ""
+            return shown
+        keep = self._partial_match()
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+    def flush(self) -> str:
+        """The text held back, once nothing more can follow."""
+        held, self._held = self._held, ""
+        return held
+
+    def _partial_match(self) -> int:
+        """Length of the longest end of the held text that begins a stop string."""
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for size in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-size:]) for stop in self._stops):
+                return size
+        return 0

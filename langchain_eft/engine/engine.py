@@ -1,0 +1,365 @@
+"""The engine: one thread that owns the device, and the registry of engines that are open."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from langchain_eft.behaviors import Recipe
+from langchain_eft.engine.checkpoints import Progress
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.errors import (
+    ContextWindowError,
+    DecodingError,
+    EngineClosedError,
+    EngineError,
+    RecipeError,
+    RequestError,
+    RequestTimeoutError,
+)
+from langchain_eft.engine.formula import plan
+from langchain_eft.engine.kv_cache import BlockAllocator
+from langchain_eft.engine.models import ModelFamily, load_family
+from langchain_eft.engine.request import (
+    Event,
+    Failed,
+    Finished,
+    Generation,
+    GenerationRequest,
+    TextDelta,
+)
+from langchain_eft.engine.runner import Runner
+from langchain_eft.engine.scheduler import Scheduler
+from langchain_eft.engine.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A snapshot of what the engine is doing.
+
+    Attributes:
+        running: Requests that decode now.
+        waiting: Requests in the queue.
+        free_blocks: Blocks of KV memory that nobody holds.
+        weight_bytes: Memory of all weights, shared ones counted once.
+        generated_tokens: Tokens sampled since the engine was opened.
+    """
+
+    running: int
+    waiting: int
+    free_blocks: int
+    weight_bytes: int
+    generated_tokens: int
+
+
+class Engine:
+    """Decodes requests of one recipe, all in one batch.
+
+    Use `open_engine` to share engines; construct one yourself only to own it.
+
+    Raises:
+        EngineError: The recipe's models cannot be loaded or combined.
+    """
+
+    def __init__(
+        self, recipe: Recipe, config: EngineConfig | None = None, progress: Progress | None = None
+    ) -> None:
+        self.recipe = recipe
+        self.config = config or EngineConfig()
+        device = _device(self.config.device)
+        self._family = load_family(recipe, device, _dtype(self.config.dtype, device), progress or _silent)
+        self._allocator = BlockAllocator(self._count_blocks(device), self.config.block_size)
+        self._runner = Runner(self._family, self._allocator.num_blocks, self.config.block_size)
+        self._scheduler = Scheduler(self._allocator, self.config.max_batch_size, self.config.prefill_chunk)
+        self._submitted: list[Sequence] = []
+        self._generated = 0
+        self._closed = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._loop, name="eft-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the recipe's base, with the recipe's chat template."""
+        return self._family.tokenizer
+
+    @property
+    def window(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        capacity = self._allocator.num_blocks * self._allocator.block_size
+        return min(self._family.window, capacity)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def stats(self) -> EngineStats:
+        """What the engine is doing now."""
+        with self._wake:
+            return EngineStats(
+                running=len(self._scheduler.running),
+                waiting=len(self._scheduler.waiting) + len(self._submitted),
+                free_blocks=self._allocator.free_blocks,
+                weight_bytes=self._family.weight_bytes,
+                generated_tokens=self._generated,
+            )
+
+    def submit(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Generation:
+        """Start a request; its events are delivered from the engine's thread.
+
+        Raises:
+            ContextWindowError: Prompt and answer do not fit the window.
+            RecipeError: A mixture that the recipe cannot decode.
+            EngineClosedError: The engine was closed.
+        """
+        prompt = len(request.prompt_ids)
+        if prompt + request.max_tokens > self.window:
+            raise ContextWindowError(prompt, request.max_tokens, self.window)
+        self.recipe.check(request.mixture)
+        self._check_token_ids(request)
+        formula = plan(
+            self._family.base,
+            self._family.behaviors,
+            request.mixture.active(),
+            request.upscale_strength,
+            request.upscale_top_p,
+        )
+        generation = Generation(request, deliver)
+        sequence = Sequence(generation, formula, self.tokenizer, self._family.end_ids)
+        with self._wake:
+            if self._closed:
+                raise EngineClosedError("The engine is closed: open it again or build a new model.")
+            self._submitted.append(sequence)
+            self._wake.notify()
+        return generation
+
+    def stream(
+        self, request: GenerationRequest, timeout: float | None = None
+    ) -> Iterator[TextDelta | Finished]:
+        """Decode a request; closing the iterator cancels it.
+
+        Args:
+            request: What to decode.
+            timeout: Seconds that the whole answer may take.
+
+        Raises:
+            EngineError: As `submit`, when decoding fails, or when time is up.
+        """
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        generation = self.submit(request, events.put)
+        try:
+            while True:
+                left = None if timeout is None else generation.submitted + timeout - time.perf_counter()
+                try:
+                    event = _raise_failure(events.get(timeout=None if left is None else max(left, 0)))
+                except queue.Empty:
+                    raise RequestTimeoutError(timeout) from None
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            generation.cancel()
+
+    async def astream(
+        self, request: GenerationRequest, timeout: float | None = None
+    ) -> AsyncIterator[TextDelta | Finished]:
+        """Decode a request without blocking the event loop; closing or cancelling cancels it.
+
+        Args:
+            request: What to decode.
+            timeout: Seconds that the whole answer may take.
+
+        Raises:
+            EngineError: As `submit`, when decoding fails, or when time is up.
+        """
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def deliver(event: Event) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        generation = self.submit(request, deliver)
+        try:
+            while True:
+                left = None if timeout is None else generation.submitted + timeout - time.perf_counter()
+                try:
+                    event = _raise_failure(await asyncio.wait_for(events.get(), left))
+                except TimeoutError:
+                    raise RequestTimeoutError(timeout) from None
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            generation.cancel()
+
+    def close(self) -> None:
+        """Stop the thread, fail what is running, and free the weights. Idempotent."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        _forget(self)
+
+    def _check_token_ids(self, request: GenerationRequest) -> None:
+        size = len(self._family.vocabulary)
+        outside = [i for i in (*request.prompt_ids, *request.sampling.logit_bias) if not 0 <= i < size]
+        if outside:
+            raise RequestError(
+                f"Token id {outside[0]} is outside the vocabulary of {size} tokens: use ids of `tokenizer`."
+            )
+
+    def _loop(self) -> None:
+        try:
+            while self._take_submitted():
+                self._round()
+        finally:
+            self._fail_all(EngineClosedError("The engine was closed while the request ran."))
+
+    def _take_submitted(self) -> bool:
+        """Wait for something to do; False once the engine is closed."""
+        with self._wake:
+            while not (self._closed or self._submitted or self._scheduler.running or self._scheduler.waiting):
+                self._wake.wait()
+            for sequence in self._submitted:
+                self._scheduler.add(sequence)
+            self._submitted.clear()
+            self._scheduler.remove_ended()
+            return not self._closed
+
+    def _round(self) -> None:
+        rows = self._scheduler.schedule()
+        if not rows:
+            return
+        emitting = [row.sequence for row in rows if row.emits]
+        try:
+            tokens = self._runner.step(rows)
+        except Exception as error:  # noqa: BLE001  (whatever the device raises ends the requests, not the engine)
+            failure = DecodingError(f"Decoding failed: {error}")
+            failure.__cause__ = error
+            self._fail_all(failure)
+            return
+        for sequence, token in zip(emitting, tokens, strict=True):
+            sequence.accept(token)
+        with self._wake:
+            self._generated += len(tokens)
+            self._scheduler.remove_ended()
+
+    def _fail_all(self, error: EngineError) -> None:
+        with self._wake:
+            sequences = [*self._scheduler.running, *self._scheduler.waiting, *self._submitted]
+            self._submitted.clear()
+            for sequence in sequences:
+                if not (sequence.finished or sequence.generation.cancelled):
+                    sequence.generation.deliver(Failed(error))
+                sequence.generation.cancel()
+            self._scheduler.remove_ended()
+
+    def _count_blocks(self, device: torch.device) -> int:
+        size = self.config.block_size
+        per_token = sum(model.variants * model.bytes_per_token for model in self._family.models)
+        wanted = self.config.max_batch_size * self._family.window
+        tokens = self.config.kv_cache_tokens
+        if tokens is None:
+            free = _free_memory(device)
+            tokens = min(int(free * self.config.kv_cache_fraction) // per_token, wanted)
+            if tokens < size:
+                raise EngineError(
+                    f"{free / 2**30:.2f} GiB are free on {device} after loading {self._family.weight_bytes / 2**30:.2f} "
+                    f"GiB of weights, and one block of {size} tokens takes {size * per_token / 2**30:.4f} GiB: use a "
+                    "smaller model or dtype, or raise `kv_cache_fraction`."
+                )
+        return -(-tokens // size)
+
+
+def _silent(_: str) -> None:
+    """The default progress callback."""
+
+
+def _raise_failure(event: Event) -> TextDelta | Finished:
+    if isinstance(event, Failed):
+        raise event.error
+    return event
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"device={name!r} is not available here: use 'auto' or 'cpu'.") from error
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
+
+
+_open: dict[tuple[Recipe, EngineConfig], Engine] = {}
+_opening = threading.RLock()
+
+
+def find_engine(recipe: Recipe, config: EngineConfig) -> Engine | None:
+    """The open engine of a recipe, without waiting for one that is being opened."""
+    return _open.get((recipe, config))
+
+
+def open_engine(
+    recipe: Recipe, config: EngineConfig | None = None, progress: Progress | None = None
+) -> Engine:
+    """The process's engine for a recipe, opened on first use and shared by everyone who names the recipe.
+
+    Args:
+        recipe: Which weights.
+        config: How to use the machine.
+        progress: Told what is being waited for while the engine opens.
+
+    Raises:
+        EngineError: The engine cannot be opened.
+    """
+    config = config or EngineConfig()
+    with _opening:
+        engine = find_engine(recipe, config)
+        if engine is None:
+            engine = _open[recipe, config] = Engine(recipe, config, progress)
+        return engine
+
+
+def _forget(engine: Engine) -> None:
+    with _opening:
+        for key in [key for key, value in _open.items() if value is engine]:
+            del _open[key]
+
+
+@atexit.register
+def close_all() -> None:
+    """Close every open engine; runs at exit."""
+    for engine in list(_open.values()):
+        engine.close()
+
+
+# Threads do not survive a fork: a child opens engines of its own.
+os.register_at_fork(after_in_child=_open.clear)

@@ -1,0 +1,161 @@
+"""The decoding formula as tensors.
+
+    log p = beta * L + sum_i w_i F_i - (beta - 1 + sum_i w_i) S          (Mitchell et al. 2023, eq. 4 and 7)
+
+with L the large base, S the small reference, F_i the small tuned models. Read as two parts, it is the small
+mixture `S + sum_i w_i (F_i - S)` times the up-scaling weight `(L / S) ** beta`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.errors import RecipeError
+
+T = TypeVar("T", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Formula(Generic[T]):
+    """The formula of one request, as coefficients of its terms (models or adapters).
+
+    Attributes:
+        target: Coefficient of each term's log-probabilities in log p; none is zero.
+        small: The same for the small mixture, or None where `top_p` is 1 and nobody needs it.
+        base: The term of L.
+        reference: The term of S, or None where none is needed.
+        strength: beta.
+        top_p: Nucleus of the small mixture inside which up-scaling acts.
+    """
+
+    target: tuple[tuple[T, float], ...]
+    small: tuple[tuple[T, float], ...] | None
+    base: T
+    reference: T | None
+    strength: float
+    top_p: float
+
+    @property
+    def terms(self) -> tuple[T, ...]:
+        """Every term that a row has to run, in a fixed order."""
+        conservative = () if self.small is None else (self.base, self.reference, *(t for t, _ in self.small))
+        ordered = dict.fromkeys([*(t for t, _ in self.target), *conservative])
+        return tuple(term for term in ordered if term is not None)
+
+
+def plan(
+    base: T,
+    behaviors: Mapping[str, tuple[T, T]],
+    weights: Mapping[str, float],
+    strength: float = 1.0,
+    top_p: float = 1.0,
+) -> Formula[T]:
+    """Write a mixture as coefficients.
+
+    Args:
+        base: The term of L.
+        behaviors: Terms of F_i and S_i of every behaviour that the recipe knows.
+        weights: w_i of the behaviours that take part.
+        strength: beta.
+        top_p: Nucleus for conservative decoding.
+
+    Raises:
+        RecipeError: beta or top_p need one common reference and the behaviours have none or several.
+    """
+    reference = None
+    if strength != 1 or top_p < 1:
+        reference = _common_reference(behaviors, weights, strength, top_p)
+    small: Counter[T] = Counter()
+    for name, weight in weights.items():
+        tuned, own_reference = behaviors[name]
+        small[tuned] += weight  # type: ignore[assignment]
+        small[own_reference] -= weight  # type: ignore[assignment]
+    target = Counter({base: strength})
+    for term, weight in small.items():
+        target[term] += weight
+    if reference is not None:
+        small[reference] += 1
+        target[reference] += 1 - strength  # type: ignore[assignment]
+    return Formula(
+        target=_nonzero(target),
+        small=_nonzero(small) if top_p < 1 else None,
+        base=base,
+        reference=reference,
+        strength=strength,
+        top_p=top_p,
+    )
+
+
+def _nonzero(coefficients: Mapping[T, float]) -> tuple[tuple[T, float], ...]:
+    # Sums such as 0.1 + 0.2 - 0.3 leave dust that would cost a whole forward pass. (All of target sum to 1.)
+    return tuple((term, weight) for term, weight in coefficients.items() if abs(weight) > 1e-9)
+
+
+def _common_reference(
+    behaviors: Mapping[str, tuple[T, T]], weights: Mapping[str, float], strength: float, top_p: float
+) -> T:
+    names = list(weights) or list(behaviors)
+    references = {behaviors[name][1] for name in names}
+    if len(references) == 1:
+        return references.pop()
+    setting = f"upscale_strength={strength}" if strength != 1 else f"upscale_top_p={top_p}"
+    found = f"{len(references)} different ones" if references else "none"
+    raise RecipeError(
+        f"{setting} compares the base with one common reference model, and the behaviours "
+        f"{names} have {found}: mix behaviours that share a `reference`, or leave the setting at 1."
+    )
+
+
+def combine(logits: Tensor, coefficients: Tensor) -> Tensor:
+    """Weighted sums of logits: log p up to a constant per row, since normalisers cancel.
+
+    Args:
+        logits: [N, V] one row per term and sequence.
+        coefficients: [B, N].
+
+    Returns:
+        [B, V].
+    """
+    return coefficients @ logits
+
+
+def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
+    """The smallest set of tokens whose probability reaches `top_p` (the most probable always counts).
+
+    Args:
+        logprobs: [B, V] normalised log-probabilities.
+        top_p: [B] in (0, 1].
+
+    Returns:
+        [B, V] bool.
+    """
+    ordered, order = logprobs.sort(-1, descending=True)
+    before = ordered.exp().cumsum(-1) - ordered.exp()
+    # Shifting by the token itself keeps the one that crosses the threshold.
+    keep = before < top_p[:, None]
+    return torch.zeros_like(keep).scatter(-1, order, keep)
+
+
+def conservative(small: Tensor, base: Tensor, reference: Tensor, strength: Tensor, top_p: Tensor) -> Tensor:
+    """Up-scale only inside the small mixture's nucleus; outside, the up-scaling weight is 1.
+
+    Args:
+        small: [B, V] logits of the small mixture.
+        base: [B, V] logits of L.
+        reference: [B, V] logits of S.
+        strength: [B] beta.
+        top_p: [B].
+
+    Returns:
+        [B, V] log p up to a constant per row.
+    """
+    mixture = small.log_softmax(-1)
+    # Here the normalisers do matter: the weight 1 outside is compared with L / S inside.
+    upscale = strength[:, None] * (base.log_softmax(-1) - reference.log_softmax(-1))
+    return torch.where(nucleus(mixture, top_p), mixture + upscale, mixture)

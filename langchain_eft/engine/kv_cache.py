@@ -1,0 +1,109 @@
+"""Paged KV memory: one block allocator for all lockstep models, one pool of pages per model.
+
+The models of a recipe see the same tokens at the same positions, so a request has one block table; each
+model only has its own physical pool. Blocks never move, and a row is rolled back by lowering its length.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class BlockAllocator:
+    """Hands out fixed-size blocks of token positions, lowest id first."""
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self._free = list(range(num_blocks))
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks that nobody holds."""
+        return len(self._free)
+
+    def blocks_for(self, tokens: int) -> int:
+        """How many blocks `tokens` positions take."""
+        return -(-tokens // self.block_size)
+
+    def grow(self, table: list[int], tokens: int) -> bool:
+        """Extend `table` until it covers `tokens` positions; False, and no change, if memory is short."""
+        missing = self.blocks_for(tokens) - len(table)
+        if missing > len(self._free):
+            return False
+        table.extend(heapq.heappop(self._free) for _ in range(missing))
+        return True
+
+    def release(self, table: list[int]) -> None:
+        """Give back every block of `table` and empty it."""
+        for block in table:
+            heapq.heappush(self._free, block)
+        table.clear()
+
+
+class KVPool:
+    """The keys and values of one model's layers, for every variant (reference and adapters) of it.
+
+    A slot is one token position of one variant. Layers are allocated when the first forward shows their
+    shape, so that any attention geometry fits without reading a config. Pools start as zeros: a masked NaN
+    would still poison attention.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Bytes of keys and values that one slot takes over all layers seen so far."""
+        return sum(pool[0].nbytes for layer in self._layers.values() for pool in layer)
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new keys and values and return the layer's whole pools.
+
+        Args:
+            layer: Index of the layer.
+            slots: [N] int64, where each token goes.
+            keys: [N, kv_heads, head_dim].
+            values: [N, kv_heads, value_dim].
+
+        Returns:
+            Key and value pools, each [slots, kv_heads, dim].
+        """
+        pools = self._layers.get(layer)
+        if pools is None:
+            pools = self._layers[layer] = _zeros(self.slots, keys), _zeros(self.slots, values)
+        pools[0].index_copy_(0, slots, keys)
+        pools[1].index_copy_(0, slots, values)
+        return pools
+
+
+def _zeros(slots: int, like: Tensor) -> Tensor:
+    shape = (slots, *like.shape[1:])
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    # torch writes its zeros at once; numpy's are pages that cost nothing until they are used.
+    return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)
+
+
+def token_slots(blocks: Iterable[int], start: int, stop: int, block_size: int) -> Tensor:
+    """Slots of the token positions `start` to `stop` of a row.
+
+    Args:
+        blocks: The row's block table.
+        start: First position.
+        stop: One past the last position.
+        block_size: Positions per block.
+
+    Returns:
+        [stop - start] int64.
+    """
+    table = torch.as_tensor(list(blocks), dtype=torch.int64)
+    positions = torch.arange(start, stop)
+    return table[positions // block_size] * block_size + positions % block_size

@@ -1,0 +1,397 @@
+"""The models of a recipe: loaded once each, shared where they are equal, checked before use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import logging as transformers_logging
+
+from langchain_eft.behaviors import BehaviorDelta, ModelSource, Recipe
+from langchain_eft.engine import vocabulary
+from langchain_eft.engine.adapters import LoraAdapter, load_adapter, read_adapter_config
+from langchain_eft.engine.attention import ATTENTION, ForwardBatch, Row
+from langchain_eft.engine.checkpoints import Progress, resolve
+from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, UnsupportedModelError
+from langchain_eft.engine.kv_cache import KVPool
+from langchain_eft.engine.linear import VariantRouter, product, stack_adapters
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of the formula: a variant of one of the recipe's models.
+
+    Attributes:
+        model: Index into `ModelFamily.models`.
+        variant: 0 for the model itself, i for its i-th adapter.
+    """
+
+    model: int
+    variant: int = 0
+
+
+class CausalModel:
+    """One set of weights with its adapters, run over packed rows.
+
+    Attributes:
+        name: Where the weights come from.
+        module: The transformers model.
+        variants: 1 + number of adapters.
+        router: Tells the linear layers which adapter each token uses.
+        head: [V, hidden] output matrix, where the logits are a plain product with it; else None.
+        bytes_per_token: KV memory of one token of one variant.
+    """
+
+    def __init__(self, name: str, module: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
+        self.name = name
+        self.module = module
+        self.variants = 1 + len(adapters)
+        self.head: Tensor | None = None
+        self.bytes_per_token = 0
+        self.router = VariantRouter()
+        self._add(adapters)
+
+    def _add(self, adapters: Sequence[LoraAdapter]) -> None:
+        try:
+            stack_adapters(self.module, adapters, self.router)
+        except KeyError as error:
+            raise RecipeError(
+                f"An adapter updates the layer {error.args[0]!r}, which is not a linear layer of "
+                f"{self.name!r}: use the adapter with the model that it was trained on."
+            ) from error
+
+    @torch.inference_mode()
+    def __call__(self, batch: ForwardBatch, active: Sequence[int], keep: Tensor) -> Tensor:
+        """Run packed rows.
+
+        Args:
+            batch: N packed tokens.
+            active: The distinct variants in the batch.
+            keep: [n] int64, packed positions whose outputs are wanted.
+
+        Returns:
+            [n, hidden] last hidden states if the model has a plain `head`, else [n, V] logits.
+        """
+        self.router.route(batch.variants, active)
+        inputs = {"input_ids": batch.ids, "position_ids": batch.positions, "use_cache": False, "eft": batch}
+        if self.head is not None:
+            hidden: Tensor = self.module.base_model(**inputs).last_hidden_state  # type: ignore[operator]
+            return hidden[0, keep]
+        logits: Tensor = self.module(**inputs, logits_to_keep=keep).logits
+        return logits[0]
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """Everything that a recipe loads.
+
+    Attributes:
+        models: Distinct sets of weights.
+        base: The term of the large model.
+        behaviors: Terms (tuned, reference) of each behaviour.
+        tokenizer: The base's tokenizer, with the recipe's chat template.
+        vocabulary: [V] bool, ids that mean the same token everywhere.
+        end_ids: Tokens that end an answer.
+        window: Longest sequence that every model can hold.
+        weight_bytes: Memory of all weights, shared tensors counted once.
+    """
+
+    models: tuple[CausalModel, ...]
+    base: Term
+    behaviors: dict[str, tuple[Term, Term]]
+    tokenizer: Any
+    vocabulary: Tensor
+    end_ids: frozenset[int]
+    window: int
+    weight_bytes: int
+
+
+def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progress: Progress) -> ModelFamily:
+    """Load every distinct model of a recipe once.
+
+    Raises:
+        CheckpointNotFoundError: A model or adapter cannot be found.
+        RecipeError: Models that cannot be combined.
+        UnsupportedModelError: A model whose decoding here would not equal its own forward.
+    """
+    loader = _Loader(device, dtype, progress)
+    base_path = resolve(recipe.base, progress)
+    with ThreadPoolExecutor(1) as pool:  # tokenizers load without holding the interpreter
+        tokenizer_future = pool.submit(_load_tokenizer, base_path, recipe.chat_template)
+        loader.module(base_path)
+        layout = {name: loader.locate(name, delta) for name, delta in recipe.behaviors.items()}
+        tokenizer = tokenizer_future.result()
+    for tuned, reference, _ in layout.values():
+        loader.module(reference)
+        loader.module(tuned)
+    models = loader.models()
+    index = {model.name: i for i, model in enumerate(models)}
+    behaviors = {
+        name: (Term(index[tuned], loader.variant(tuned, adapter)), Term(index[reference]))
+        for name, (tuned, reference, adapter) in layout.items()
+    }
+    progress("Checking the models")
+    for model in models:
+        self_check(model, tokenizer)
+    return ModelFamily(
+        models=tuple(models),
+        base=Term(index[base_path]),
+        behaviors=behaviors,
+        tokenizer=tokenizer,
+        vocabulary=_common_vocabulary(models, tokenizer).to(device),
+        end_ids=_end_ids(models[index[base_path]], tokenizer),
+        window=min(_window(model) for model in models),
+        weight_bytes=_weight_bytes(models),
+    )
+
+
+class _Loader:
+    """Loads each path once; the first model lends its embeddings to those that were saved without."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, progress: Progress) -> None:
+        self._device, self._dtype, self._progress = device, dtype, progress
+        self._modules: dict[str, nn.Module] = {}
+        self._adapters: dict[str, list[str]] = {}
+
+    def locate(self, name: str, delta: BehaviorDelta) -> tuple[str, str, str | None]:
+        """Paths of tuned model, reference and adapter; an adapter's tuned model is its reference."""
+        if delta.adapter is None:
+            if delta.reference is None or delta.tuned is None:
+                raise RecipeError(
+                    f"Behaviour {name!r} has tuned={str(delta.tuned)!r} and no reference: name the small "
+                    "model before fine-tuning with `reference=`."
+                )
+            return resolve(delta.tuned, self._progress), resolve(delta.reference, self._progress), None
+        adapter = resolve(delta.adapter, self._progress)
+        reference = resolve(delta.reference or _trained_on(Path(adapter)), self._progress)
+        self._adapters.setdefault(reference, [])
+        if adapter not in self._adapters[reference]:
+            self._adapters[reference].append(adapter)
+        return reference, reference, adapter
+
+    def variant(self, path: str, adapter: str | None) -> int:
+        """Which variant of the model an adapter is."""
+        return 0 if adapter is None else self._adapters[path].index(adapter) + 1
+
+    def module(self, path: str) -> None:
+        """Load the model at `path` unless it is loaded."""
+        if path not in self._modules:
+            self._progress(f"Loading {Path(path).name}")
+            lender = next(iter(self._modules.values()), None)
+            self._modules[path] = load_module(path, self._device, self._dtype, lender)
+
+    def models(self) -> list[CausalModel]:
+        """All models with their adapters stacked."""
+        return [
+            CausalModel(
+                path,
+                module,
+                [load_adapter(Path(a), self._dtype, self._device) for a in self._adapters.get(path, ())],
+            )
+            for path, module in self._modules.items()
+        ]
+
+
+def _trained_on(adapter: Path) -> ModelSource:
+    source = str(read_adapter_config(adapter).get("base_model_name_or_path") or "")
+    beside = (adapter / source).resolve()
+    if not source:
+        raise RecipeError(
+            f"The adapter {str(adapter)!r} does not say which model it was trained on: name it with "
+            "`reference=`."
+        )
+    return str(beside) if beside.is_dir() else source
+
+
+def load_module(
+    path: str, device: torch.device, dtype: torch.dtype, lender: nn.Module | None
+) -> nn.Module:
+    """Load one transformers model that attends over our KV pools.
+
+    Args:
+        path: Local folder.
+        device: Where it runs.
+        dtype: Of weights and activations.
+        lender: Model whose embeddings (and output head) stand in for missing ones.
+
+    Raises:
+        CheckpointNotFoundError: transformers finds no model there.
+        RecipeError: The checkpoint lacks weights that nothing can stand in for.
+        UnsupportedModelError: The model's attention cannot be replaced.
+    """
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # missing embeddings are expected and handled below
+    transformers_logging.disable_progress_bar()
+    try:
+        module, report = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        kind = UnsupportedModelError if "attn" in str(error) else CheckpointNotFoundError
+        raise kind(f"{path!r} cannot be loaded as a causal language model: {error}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+    missing = set(report["missing_keys"])
+    if missing:
+        _lend_embeddings(path, module, missing, lender)
+    return module.to(device).eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def _lend_embeddings(path: str, module: Any, missing: set[str], lender: Any | None) -> None:
+    embeddings, head = module.get_input_embeddings(), module.get_output_embeddings()
+    shared = {name for name, m in module.named_modules() if m is embeddings or m is head}
+    strangers = {key for key in missing if key.rpartition(".")[0] not in shared}
+    if strangers or lender is None:
+        raise RecipeError(f"The checkpoint {path!r} lacks weights: {sorted(strangers or missing)[:5]}.")
+    lent = lender.get_input_embeddings()
+    if lent.weight.shape != embeddings.weight.shape:
+        raise RecipeError(
+            f"The checkpoint {path!r} has no embeddings of its own and the base's have shape "
+            f"{tuple(lent.weight.shape)} instead of {tuple(embeddings.weight.shape)}: use the base that it "
+            "was made for."
+        )
+    module.set_input_embeddings(lent)
+    module.set_output_embeddings(lender.get_output_embeddings())
+
+
+def _load_tokenizer(path: str, chat_template: Path | None) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template.read_text()
+    return tokenizer
+
+
+def pack(
+    rows: Sequence[tuple[Sequence[int], int, int, Tensor]], pool: KVPool, device: torch.device
+) -> ForwardBatch:
+    """Lay rows one after the other.
+
+    Args:
+        rows: For each row its new token ids, the position of the first of them, its variant, and the
+            slots of every position up to the last new one ([position + new] int64).
+        pool: The model's KV memory.
+        device: Where the batch goes.
+    """
+    packed, ids, positions, variants, start = [], [], [], [], 0
+    for tokens, position, variant, context in rows:
+        packed.append(Row(start, len(tokens), context.to(device)))
+        ids.extend(tokens)
+        positions.append(torch.arange(position, position + len(tokens)))
+        variants.append(torch.full((len(tokens),), variant))
+        start += len(tokens)
+    return ForwardBatch(
+        ids=torch.tensor([ids], device=device),
+        positions=torch.cat(positions)[None].to(device),
+        slots=torch.cat([row.context[-row.queries :] for row in packed]),
+        rows=packed,
+        pool=pool,
+        variants=torch.cat(variants).to(device),
+    )
+
+
+_TOLERANCE = {torch.float32: 2e-3}
+_PROBE = "The quick brown fox jumps over the lazy dog and runs."
+
+
+@torch.inference_mode()
+def self_check(model: CausalModel, tokenizer: Any) -> None:
+    """Compare chunked decoding over our KV pool with the model's own forward pass, variant 0.
+
+    Also finds out whether the logits are a plain product with the output matrix, and how much KV memory a
+    token takes.
+
+    Raises:
+        UnsupportedModelError: The two differ (recurrent state, ALiBi, shared KV and the like).
+    """
+    device = next(model.module.parameters()).device
+    ids = tokenizer(_PROBE, add_special_tokens=False).input_ids[:12]
+    slots = torch.arange(len(ids))
+    pool = KVPool(len(ids))
+    try:
+        expected = _own_forward(model, torch.tensor([ids], device=device))
+        half = len(ids) // 2
+        model(pack([(ids[:half], 0, 0, slots[:half])], pool, device), [0], torch.tensor([0], device=device))
+        rest = pack([(ids[half:], half, 0, slots)], pool, device)
+        found = model(rest, [0], torch.arange(len(ids) - half, device=device))[-1]
+    except (TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"{model.name!r} cannot be decoded row by row ({type(error).__name__}: {error}): only models "
+            "whose attention is the only state between tokens are supported."
+        ) from error
+    tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
+    difference = float((found.float() - expected.float()).abs().max())
+    if not difference <= tolerance:
+        raise UnsupportedModelError(
+            f"{model.name!r} is not decoded rightly here: logits differ by {difference:.3g} from its own "
+            "forward pass. Models with recurrent layers, ALiBi or shared KV are not supported."
+        )
+    model.bytes_per_token = pool.bytes_per_slot
+    _find_head(model, rest, found, tolerance)
+
+
+def _own_forward(model: CausalModel, ids: Tensor) -> Tensor:
+    model.router.route(torch.zeros(ids.shape[1], dtype=torch.int64, device=ids.device), [0])
+    module: Any = model.module
+    module.set_attn_implementation("eager")
+    try:
+        logits: Tensor = module(input_ids=ids, use_cache=False).logits[0, -1]
+    finally:
+        module.set_attn_implementation(ATTENTION)
+    return logits
+
+
+def _find_head(model: CausalModel, batch: ForwardBatch, logits: Tensor, tolerance: float) -> None:
+    """Keep the output matrix if multiplying by it gives the model's logits (no soft-cap, bias or scale)."""
+    output = model.module.get_output_embeddings()  # type: ignore[operator]
+    if getattr(output, "bias", None) is not None or not isinstance(output.weight, Tensor):
+        return
+    model.head = output.weight
+    hidden = model(batch, [0], torch.tensor([batch.ids.shape[1] - 1], device=logits.device))
+    if hidden.shape[-1] != output.weight.shape[-1] or not torch.allclose(
+        product(hidden, output.weight)[0].float(), logits.float(), atol=tolerance
+    ):
+        model.head = None
+
+
+def _common_vocabulary(models: Sequence[CausalModel], tokenizer: Any) -> Tensor:
+    """Check the small models' tokenizers, where they have one, against the base's."""
+    base, *small = models
+    common = set(tokenizer.get_vocab().values())
+    for model in small:
+        if not (Path(model.name) / "tokenizer_config.json").is_file():
+            continue
+        report = vocabulary.compare(tokenizer, AutoTokenizer.from_pretrained(model.name))
+        vocabulary.require_same_text(report, base.name, model.name)
+        if report.special_differences:
+            logger.warning("%s and %s: %s.", base.name, model.name, report.describe())
+        common &= report.common
+    size = min(int(model.module.config.vocab_size) for model in models)  # type: ignore[union-attr,arg-type]
+    allowed = torch.zeros(size, dtype=torch.bool)
+    allowed[[i for i in common if i < size]] = True
+    return allowed
+
+
+def _end_ids(base: CausalModel, tokenizer: Any) -> frozenset[int]:
+    configured = getattr(base.module.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
+
+
+def _window(model: CausalModel) -> int:
+    config: Any = model.module.config
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**20)
+
+
+def _weight_bytes(models: Sequence[CausalModel]) -> int:
+    tensors = [t for m in models for t in (*m.module.parameters(), *m.module.buffers())]
+    return sum({t.data_ptr(): t.nbytes for t in tensors}.values())

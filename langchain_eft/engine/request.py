@@ -1,0 +1,140 @@
+"""What callers hand to the engine and what they get back."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from langchain_eft.behaviors import FrozenDict, Mixture
+
+FinishReason = Literal["stop", "length"]
+
+
+class SamplingParams(BaseModel):
+    """How a token is drawn from p. All filters act on p, after the EFT formula.
+
+    Order: penalties and bias, temperature, top-k, top-p, min-p.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """0 is greedy decoding."""
+
+    top_k: int = Field(default=0, ge=0)
+    """Keep the k most probable tokens; 0 keeps all."""
+
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Keep the smallest set of tokens with this much probability (nucleus sampling, Holtzman et al. 2020)."""
+
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    """Drop tokens less probable than this share of the most probable one."""
+
+    repetition_penalty: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Multiplies the log-probability of every token of prompt and answer (Keskar et al. 2019)."""
+
+    frequency_penalty: float = Field(default=0.0, allow_inf_nan=False)
+    """Subtracted from the log-probability of a token once per occurrence in the answer."""
+
+    presence_penalty: float = Field(default=0.0, allow_inf_nan=False)
+    """Subtracted once from the log-probability of every token that the answer holds."""
+
+    logit_bias: Annotated[dict[int, float], AfterValidator(FrozenDict)] = Field(
+        default_factory=lambda: FrozenDict[int, float]()
+    )
+    """Added to the log-probability of single token ids."""
+
+    seed: int = Field(default_factory=lambda: secrets.randbits(63), ge=0, lt=2**63)
+    """Same seed, same text, whatever else is in the batch."""
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether any penalty or bias is on."""
+        return bool(
+            self.repetition_penalty != 1
+            or self.frequency_penalty
+            or self.presence_penalty
+            or self.logit_bias
+        )
+
+
+class GenerationRequest(BaseModel):
+    """One completion: a prompt in token ids, and how to decode it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt_ids: tuple[int, ...] = Field(min_length=1)
+    mixture: Mixture = Field(default_factory=Mixture)
+
+    upscale_strength: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """beta: how strongly the large base's knowledge acts; 0 leaves the small models alone."""
+
+    upscale_top_p: float = Field(default=1.0, gt=0, le=1)
+    """Below 1, tokens outside this nucleus of the small mixture get no up-scaling."""
+
+    sampling: SamplingParams = Field(default_factory=SamplingParams)
+    max_tokens: int = Field(default=512, ge=1)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """Newly decoded text; may stand for several tokens."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a completion.
+
+    Attributes:
+        reason: `stop` (end token or stop string) or `length`.
+        prompt_tokens: Length of the prompt.
+        completion_tokens: Tokens generated, the end token included.
+        time_to_first_token: Seconds from submission.
+        seconds: Seconds from submission to the end.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    time_to_first_token: float
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed after the first token."""
+        decoding = self.seconds - self.time_to_first_token
+        return (self.completion_tokens - 1) / decoding if decoding > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The end of a completion that could not be decoded."""
+
+    error: Exception
+
+
+Event = TextDelta | Finished | Failed
+
+
+@dataclass
+class Generation:
+    """A submitted request: the engine delivers its events, the caller may cancel it."""
+
+    request: GenerationRequest
+    deliver: Callable[[Event], None]
+    """Called from the engine thread; must not block."""
+
+    submitted: float = field(default_factory=time.perf_counter)
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Free the row at the next round; nothing more is delivered. Idempotent."""
+        self.cancelled = True
