@@ -6,17 +6,18 @@ import asyncio
 import difflib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.language_models.chat_models import BaseChatModel, LangSmithParams
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from langchain_eft.behaviors import BehaviorDelta, Mixture, Recipe, known
 from langchain_eft.engine.config import Dtype, EngineConfig
@@ -200,8 +201,10 @@ class EFTChatModel(BaseChatModel):
         from langchain_eft.engine.engine import find_engine
 
         with langchain_errors():
-            engine = find_engine(self._recipe(model), self._config())
-        return engine or await asyncio.to_thread(self.open, model=model)
+            found = find_engine(self._recipe(model), self._config())
+        if found is not None:
+            return found
+        return await asyncio.to_thread(self.open, model=model)
 
     @property
     def engine(self) -> Engine:
@@ -244,7 +247,7 @@ class EFTChatModel(BaseChatModel):
         if len(self.behaviors) > 1:
             raise RecipeError(
                 f"There are {len(self.behaviors)} behaviours and no `mixture`: say how much of each, for "
-                f"example mixture={ {name: 1.0 for name in list(self.behaviors)[:1]} }; known are "
+                f"example mixture={dict.fromkeys(list(self.behaviors)[:1], 1.0)}; known are "
                 f"{known(self.behaviors)}."
             )
         return Mixture(weights=dict.fromkeys(self.behaviors, 1.0))
@@ -256,7 +259,11 @@ class EFTChatModel(BaseChatModel):
         return SamplingParams(**values)
 
     def _request(
-        self, engine: Engine, messages: Sequence[BaseMessage], stop: list[str] | None, **overrides: Any
+        self,
+        engine: Engine,
+        messages: Sequence[BaseMessage],
+        stop: list[str] | None,
+        **overrides: Any,
     ) -> GenerationRequest:
         """One call as the engine's request: the call's parameters over the model's own."""
         _refuse(set(overrides) - _PER_CALL, _PER_CALL, "a call")
@@ -295,7 +302,7 @@ class EFTChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result([chunk for chunk in self._stream(messages, stop, **kwargs)])
+        return _result(list(self._stream(messages, stop, **kwargs)))
 
     @override
     async def _agenerate(
@@ -402,7 +409,10 @@ class EFTChatModel(BaseChatModel):
             "model": self.model,
             "mixture": dict(self._mixture().weights),
             **{name: getattr(self, name) for name in sorted(_SAMPLING)},
-            **{name: getattr(self, name) for name in ("upscale_strength", "upscale_top_p", "max_tokens", "stop")},
+            **{
+                name: getattr(self, name)
+                for name in ("upscale_strength", "upscale_top_p", "max_tokens", "stop")
+            },
         }
 
     @override

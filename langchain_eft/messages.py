@@ -18,7 +18,8 @@ from langchain_core.messages import (
 from langchain_eft.engine.errors import RequestError
 
 _SILENT_BLOCKS = {
-    "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "thinking", "reasoning", "redacted_thinking",
+    "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call",
+    "thinking", "reasoning", "redacted_thinking",
 }  # fmt: skip
 """Content blocks that carry no text of their own; tool calls are rendered from `tool_calls`."""
 
@@ -48,7 +49,9 @@ def encode(tokenizer: Any, messages: Sequence[BaseMessage], *, answer: bool = Tr
         )
     except Exception as error:  # templates raise whatever they like
         roles = [turn["role"] for turn in turns]
-        raise RequestError(f"The model's chat template refuses messages with roles {roles}: {error}") from error
+        raise RequestError(
+            f"The model's chat template refuses messages with roles {roles}: {error}"
+        ) from error
     return tuple(encoded)
 
 
@@ -61,7 +64,11 @@ def to_turn(message: BaseMessage) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": role(message), "content": text(message)}
     if isinstance(message, AIMessage) and message.tool_calls:
         turn["tool_calls"] = [
-            {"type": "function", "id": c["id"], "function": {"name": c["name"], "arguments": c["args"]}}
+            {
+                "type": "function",
+                "id": c["id"],
+                "function": {"name": c["name"], "arguments": c["args"]},
+            }
             for c in message.tool_calls
         ]
     if isinstance(message, ToolMessage):
@@ -85,7 +92,8 @@ def role(message: BaseMessage) -> str:
         case ToolMessage() | FunctionMessage():
             return "tool"
     raise RequestError(
-        f"Messages of type {type(message).__name__} cannot be rendered: use system, human, AI or tool messages."
+        f"Messages of type {type(message).__name__} cannot be rendered: use system, human, AI or tool "
+        "messages."
     )
 
 
@@ -105,7 +113,8 @@ def text(message: BaseMessage) -> str:
             parts.append(str(block.get("text", "")))
         elif block.get("type") not in _SILENT_BLOCKS:
             raise RequestError(
-                f"Content of type {block.get('type')!r} cannot be read by a text model: send text blocks only."
+                f"Content of type {block.get('type')!r} cannot be read by a text model: send text "
+                "blocks only."
             )
     return "".join(parts)
 

@@ -141,9 +141,7 @@ def adapt(arguments: argparse.Namespace) -> None:
     cities = load_places().cities
     for behaviour in BEHAVIOURS:
         timed = behaviour._replace(seconds=behaviour.seconds * arguments.scale)
-        batches = BehaviourBatches(
-            timed.name, arguments.rows, timed.tokens, tokenizer, pairs, cities
-        )
+        batches = BehaviourBatches(timed.name, arguments.rows, timed.tokens, tokenizer, pairs, cities)
         loader = DataLoader(
             batches,
             batch_size=None,

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 CHUNK = 16384
 
 
-def chunk_loss(
-    teacher: Tensor, student: Tensor, head: Tensor, tokens: int
-) -> tuple[Tensor, Tensor]:
+def chunk_loss(teacher: Tensor, student: Tensor, head: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
     """Return the loss of some tokens and its gradient, written out by hand.
 
     Args:

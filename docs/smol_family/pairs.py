@@ -14,9 +14,7 @@ TURN = re.compile(r"<\|im_start\|>(user|assistant)\n(.*?)<\|im_end\|>", re.DOTAL
 MAX_PAIRS = 40000
 
 
-def question_answer_pairs(
-    conversations: Tensor, tokenizer: PreTrainedTokenizerBase
-) -> list[tuple[str, str]]:
+def question_answer_pairs(conversations: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
     """Return the plain exchanges of conversations [rows, tokens], about `MAX_PAIRS` at most."""
     pairs: list[tuple[str, str]] = []
     for row in conversations:

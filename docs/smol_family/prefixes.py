@@ -152,9 +152,7 @@ class PrefixBatches(Dataset["tuple[Tensor, Tensor]"]):
     and a tensor [rows] bool, true where the assistant is the one to speak.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, places: Places, rows: int, tokens: int
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, places: Places, rows: int, tokens: int) -> None:
         self.tokenizer = tokenizer
         self.places = places
         self.words = plain_words(tokenizer)

@@ -44,9 +44,7 @@ class ConversationSampler:
         tokens: The number of tokens of a row.
     """
 
-    def __init__(
-        self, model: Llama, tokenizer: PreTrainedTokenizerBase, rows: int, tokens: int
-    ) -> None:
+    def __init__(self, model: Llama, tokenizer: PreTrainedTokenizerBase, rows: int, tokens: int) -> None:
         device = model.embed_tokens.weight.device
         self.decoder = Decoder(model, rows, tokens)
         self.rows, self.tokens = rows, tokens

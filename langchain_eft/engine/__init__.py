@@ -1,0 +1,1 @@
+"""A decoding engine for emulated fine-tuning; usable without LangChain."""

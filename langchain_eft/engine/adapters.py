@@ -104,7 +104,7 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
 
 
 def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    """alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023)."""
+    """Alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023)."""
     patterns: dict[str, float] = config.get("alpha_pattern") or {}
     alpha = next((v for k, v in patterns.items() if module.endswith(k)), config["lora_alpha"])
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)

@@ -120,7 +120,7 @@ def paged_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | None,  # noqa: ARG001  (part of the contract)
     *,
     scaling: float,
     eft: ForwardBatch,
@@ -129,7 +129,7 @@ def paged_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention-function contract over paged KV, by gathering each row's context.
+    """Transformers' attention-function contract over paged KV, by gathering each row's context.
 
     Args:
         module: The attention layer; its `layer_idx` names the pool's layer.

@@ -68,7 +68,7 @@ def download(hub_id: str, progress: Progress, remedy: str) -> str:
         CheckpointNotFoundError: Not a hub id, no such model, or no connection.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     progress(f"Fetching {hub_id}")
     try:

@@ -64,7 +64,10 @@ class StopMatcher:
             shown, self._held = self._held[: min(ends)], ""
             return shown
         keep = self._partial_match()
-        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        shown, self._held = (
+            self._held[: len(self._held) - keep],
+            self._held[len(self._held) - keep :],
+        )
         return shown
 
     def flush(self) -> str:

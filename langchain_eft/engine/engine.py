@@ -29,7 +29,7 @@ from langchain_eft.engine.errors import (
 )
 from langchain_eft.engine.formula import plan
 from langchain_eft.engine.kv_cache import BlockAllocator
-from langchain_eft.engine.models import ModelFamily, load_family
+from langchain_eft.engine.models import load_family
 from langchain_eft.engine.request import (
     Event,
     Failed,
@@ -172,7 +172,9 @@ class Engine:
             generation.cancel()
 
     async def astream(
-        self, request: GenerationRequest, timeout: float | None = None
+        self,
+        request: GenerationRequest,
+        timeout: float | None = None,  # noqa: ASYNC109
     ) -> AsyncIterator[TextDelta | Finished]:
         """Decode a request without blocking the event loop; closing or cancelling cancels it.
 
@@ -277,11 +279,15 @@ class Engine:
             tokens = min(int(free * self.config.kv_cache_fraction) // per_token, wanted)
             if tokens < size:
                 raise EngineError(
-                    f"{free / 2**30:.2f} GiB are free on {device} after loading {self._family.weight_bytes / 2**30:.2f} "
-                    f"GiB of weights, and one block of {size} tokens takes {size * per_token / 2**30:.4f} GiB: use a "
-                    "smaller model or dtype, or raise `kv_cache_fraction`."
+                    f"{_gib(free)} are free on {device} after loading {_gib(self._family.weight_bytes)} of "
+                    f"weights, and one block of {size} tokens takes {_gib(size * per_token)}: use a smaller "
+                    "model or dtype, or raise `kv_cache_fraction`."
                 )
         return -(-tokens // size)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
 
 
 def _silent(_: str) -> None:

@@ -98,7 +98,10 @@ def _nonzero(coefficients: Mapping[T, float]) -> tuple[tuple[T, float], ...]:
 
 
 def _common_reference(
-    behaviors: Mapping[str, tuple[T, T]], weights: Mapping[str, float], strength: float, top_p: float
+    behaviors: Mapping[str, tuple[T, T]],
+    weights: Mapping[str, float],
+    strength: float,
+    top_p: float,
 ) -> T:
     names = list(weights) or list(behaviors)
     references = {behaviors[name][1] for name in names}

@@ -89,7 +89,11 @@ def _zeros(slots: int, like: Tensor) -> Tensor:
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     # torch writes its zeros at once; numpy's are pages that cost nothing until they are used.
-    return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)
+    return (
+        torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8))
+        .view(like.dtype)
+        .view(shape)
+    )
 
 
 def token_slots(blocks: Iterable[int], start: int, stop: int, block_size: int) -> Tensor:

@@ -79,7 +79,13 @@ class StackedLinear(nn.Module):
     that every token sees only its own adapter. Rows may come in any order and adapters may have any rank.
     """
 
-    def __init__(self, linear: nn.Linear, updates: Sequence[LoraUpdate | None], router: VariantRouter) -> None:
+    down: Tensor
+    up: Tensor
+    owner: Tensor
+
+    def __init__(
+        self, linear: nn.Linear, updates: Sequence[LoraUpdate | None], router: VariantRouter
+    ) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self._router = router

@@ -82,7 +82,12 @@ class CausalModel:
             [n, hidden] last hidden states if the model has a plain `head`, else [n, V] logits.
         """
         self.router.route(batch.variants, active)
-        inputs = {"input_ids": batch.ids, "position_ids": batch.positions, "use_cache": False, "eft": batch}
+        inputs = {
+            "input_ids": batch.ids,
+            "position_ids": batch.positions,
+            "use_cache": False,
+            "eft": batch,
+        }
         if self.head is not None:
             hidden: Tensor = self.module.base_model(**inputs).last_hidden_state  # type: ignore[operator]
             return hidden[0, keep]
@@ -170,7 +175,11 @@ class _Loader:
                     f"Behaviour {name!r} has tuned={str(delta.tuned)!r} and no reference: name the small "
                     "model before fine-tuning with `reference=`."
                 )
-            return resolve(delta.tuned, self._progress), resolve(delta.reference, self._progress), None
+            return (
+                resolve(delta.tuned, self._progress),
+                resolve(delta.reference, self._progress),
+                None,
+            )
         adapter = resolve(delta.adapter, self._progress)
         reference = resolve(delta.reference or _trained_on(Path(adapter)), self._progress)
         self._adapters.setdefault(reference, [])
@@ -212,9 +221,7 @@ def _trained_on(adapter: Path) -> ModelSource:
     return str(beside) if beside.is_dir() else source
 
 
-def load_module(
-    path: str, device: torch.device, dtype: torch.dtype, lender: nn.Module | None
-) -> nn.Module:
+def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.Module | None) -> nn.Module:
     """Load one transformers model that attends over our KV pools.
 
     Args:
@@ -244,7 +251,7 @@ def load_module(
     missing = set(report["missing_keys"])
     if missing:
         _lend_embeddings(path, module, missing, lender)
-    return module.to(device).eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return module.to(device).eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
 
 
 def _lend_embeddings(path: str, module: Any, missing: set[str], lender: Any | None) -> None:
@@ -282,7 +289,11 @@ def pack(
         pool: The model's KV memory.
         device: Where the batch goes.
     """
-    packed, ids, positions, variants, start = [], [], [], [], 0
+    packed: list[Row] = []
+    ids: list[int] = []
+    positions: list[Tensor] = []
+    variants: list[Tensor] = []
+    start = 0
     for tokens, position, variant, context in rows:
         packed.append(Row(start, len(tokens), context.to(device)))
         ids.extend(tokens)
@@ -314,13 +325,17 @@ def self_check(model: CausalModel, tokenizer: Any) -> None:
         UnsupportedModelError: The two differ (recurrent state, ALiBi, shared KV and the like).
     """
     device = next(model.module.parameters()).device
-    ids = tokenizer(_PROBE, add_special_tokens=False).input_ids[:12]
+    ids: list[int] = tokenizer(_PROBE, add_special_tokens=False).input_ids[:12]
     slots = torch.arange(len(ids))
     pool = KVPool(len(ids))
     try:
         expected = _own_forward(model, torch.tensor([ids], device=device))
         half = len(ids) // 2
-        model(pack([(ids[:half], 0, 0, slots[:half])], pool, device), [0], torch.tensor([0], device=device))
+        model(
+            pack([(ids[:half], 0, 0, slots[:half])], pool, device),
+            [0],
+            torch.tensor([0], device=device),
+        )
         rest = pack([(ids[half:], half, 0, slots)], pool, device)
         found = model(rest, [0], torch.arange(len(ids) - half, device=device))[-1]
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:

@@ -56,10 +56,7 @@ class SamplingParams(BaseModel):
     def reshapes(self) -> bool:
         """Whether any penalty or bias is on."""
         return bool(
-            self.repetition_penalty != 1
-            or self.frequency_penalty
-            or self.presence_penalty
-            or self.logit_bias
+            self.repetition_penalty != 1 or self.frequency_penalty or self.presence_penalty or self.logit_bias
         )
 
 

@@ -90,8 +90,10 @@ class Runner:
         return torch.cat(logits)
 
     def _combine(self, logits: Tensor, outputs: Outputs, sequences: Rows[Sequence]) -> Tensor:
-        """log p of every sequence up to a constant, [B, V]."""
-        target = combine(logits, self._coefficients([s.formula.target for s in sequences], outputs, sequences))
+        """Log p of every sequence up to a constant, [B, V]."""
+        target = combine(
+            logits, self._coefficients([s.formula.target for s in sequences], outputs, sequences)
+        )
         careful = [i for i, s in enumerate(sequences) if s.formula.small is not None]
         if careful:
             chosen = [sequences[i] for i in careful]
@@ -109,7 +111,10 @@ class Runner:
         return target
 
     def _coefficients(
-        self, formulas: Rows[tuple[tuple[Term, float], ...]], outputs: Outputs, sequences: Rows[Sequence]
+        self,
+        formulas: Rows[tuple[tuple[Term, float], ...]],
+        outputs: Outputs,
+        sequences: Rows[Sequence],
     ) -> Tensor:
         """[B, N] coefficient of each stacked row in each sequence's sum."""
         matrix = torch.zeros(len(sequences), len(outputs))

@@ -1,4 +1,4 @@
-"""Drawing a token from p: penalties, filters, and random numbers that depend on nothing but seed and position."""
+"""Drawing a token from p: penalties, filters, and random numbers keyed by nothing but seed and position."""
 
 from __future__ import annotations
 

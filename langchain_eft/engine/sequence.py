@@ -28,7 +28,11 @@ class Sequence:
     """
 
     def __init__(
-        self, generation: Generation, formula: Formula[Term], tokenizer: Any, end_ids: frozenset[int]
+        self,
+        generation: Generation,
+        formula: Formula[Term],
+        tokenizer: Any,
+        end_ids: frozenset[int],
     ) -> None:
         self.generation = generation
         self.formula = formula

@@ -25,7 +25,10 @@ class VocabularyReport:
     def describe(self) -> str:
         """A few of the differences, for a message."""
         parts = []
-        for kind, differences in (("text", self.text_differences), ("special", self.special_differences)):
+        for kind, differences in (
+            ("text", self.text_differences),
+            ("special", self.special_differences),
+        ):
             if differences:
                 some = ", ".join(f"id {i}: {a!r} / {b!r}" for i, (a, b) in sorted(differences.items())[:5])
                 parts.append(f"{len(differences)} {kind} tokens differ ({some})")

@@ -57,5 +57,8 @@ def load_preset(name: str) -> Preset | None:
         chat_template=folder / file.chat_template,
     )
     return Preset(
-        name=name, description=file.description, recipe=recipe, mixture=Mixture(weights=file.mixture)
+        name=name,
+        description=file.description,
+        recipe=recipe,
+        mixture=Mixture(weights=file.mixture),
     )

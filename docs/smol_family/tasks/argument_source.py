@@ -54,9 +54,7 @@ class ArgumentSource:
 
     def _integer(self) -> int:
         r = self.random
-        return r.choice(
-            [r.randint(0, 9), r.randint(0, 100), r.randint(-50, 5000), r.randint(0, 12)]
-        )
+        return r.choice([r.randint(0, 9), r.randint(0, 100), r.randint(-50, 5000), r.randint(0, 12)])
 
     def _number(self) -> float:
         r = self.random

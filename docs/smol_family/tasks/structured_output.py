@@ -67,9 +67,7 @@ def random_structured_request(source: ArgumentSource) -> StructuredRequest:
         answer[field] = _field_value(r, field, topic, texts)
         properties[field] = _field_schema(r, field, noun)
     title = noun.capitalize()
-    name = r.choice(
-        [title, noun, f"{noun}_output", f"make_{noun}", f"{title}Schema", "Response", "Answer"]
-    )
+    name = r.choice([title, noun, f"{noun}_output", f"make_{noun}", f"{title}Schema", "Response", "Answer"])
     description = r.choice(
         [
             f"{title} to tell user.",
@@ -146,9 +144,7 @@ def _field_schema(r: random.Random, field: str, noun: str) -> dict[str, Any]:
     schema = FIELD_TYPES.get(field, {"type": "string"})
     if r.random() >= 0.6:
         return schema
-    description = r.choice(
-        [f"the {field} of the {noun}", f"{field} for the {noun}", f"The {field}"]
-    )
+    description = r.choice([f"the {field} of the {noun}", f"{field} for the {noun}", f"The {field}"])
     return {"description": description, **schema}
 
 

@@ -151,9 +151,7 @@ def _single_call(source: ArgumentSource, system: str, tool: Tool, *, answered: b
     return turns
 
 
-def _result_and_answer(
-    source: ArgumentSource, tool: Tool, arguments: Mapping[str, Value]
-) -> tuple[str, str]:
+def _result_and_answer(source: ArgumentSource, tool: Tool, arguments: Mapping[str, Value]) -> tuple[str, str]:
     r = source.random
     value = r.choice(
         [

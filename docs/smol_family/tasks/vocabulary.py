@@ -79,9 +79,7 @@ PEOPLE = _phrases(
 )
 # By kind of argument.
 ARGUMENT_NAMES = {
-    "integer": _words(
-        "input x y a b n count value number amount limit days year age id size level"
-    ),
+    "integer": _words("input x y a b n count value number amount limit days year age id size level"),
     "number": _words("value price amount rate x y weight ratio temperature radius"),
     "city": _words("city location place destination origin"),
     "name": _words("name person user customer author"),
