@@ -33,9 +33,9 @@ class FrozenDict(dict[K, V]):
         raise TypeError("This mapping is immutable: build a new one instead.")
 
     __setitem__ = __delitem__ = _refuse
-    clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
 
     def __copy__(self) -> FrozenDict[K, V]:

@@ -56,14 +56,14 @@ def save_reference(model: Llama, folder: Path) -> None:
         for name, tensor in model.state_dict().items()
         if name != EMBEDDING
     }
-    save_file(layers, folder / "layers.safetensors", metadata={"format": "pt"})
+    save_file(layers, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.dumps(_reference_config(len(model.layers)), indent=2)
     (folder / "config.json").write_text(config, encoding="utf-8")
 
 
 def load_reference(folder: Path, base_state: Mapping[str, Tensor]) -> Llama:
     """Read the reference model, with the base model's token embedding."""
-    state = _read(folder / "layers.safetensors")
+    state = _read(folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     state[EMBEDDING] = base_state[EMBEDDING]
     return load_llama(state, range(config["num_hidden_layers"]))

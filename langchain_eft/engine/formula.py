@@ -139,9 +139,10 @@ def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
         [B, V] bool.
     """
     ordered, order = logprobs.sort(-1, descending=True)
-    before = ordered.exp().cumsum(-1) - ordered.exp()
-    # Shifting by the token itself keeps the one that crosses the threshold.
-    keep = before < top_p[:, None]
+    probs = ordered.double().exp()
+    # Probability before each token: the one that crosses the threshold is kept. All means all, whatever the
+    # rounding of the sum.
+    keep = (probs.cumsum(-1) - probs < top_p[:, None]) | (top_p[:, None] >= 1)
     return torch.zeros_like(keep).scatter(-1, order, keep)
 
 

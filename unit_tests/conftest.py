@@ -1,0 +1,22 @@
+import pytest
+
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+from unit_tests.tiny import Reference, TinyFamily, build
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory) -> TinyFamily:
+    return build(tmp_path_factory.mktemp("family"))
+
+
+@pytest.fixture(scope="session")
+def reference(family) -> Reference:
+    return Reference(family.folder)
+
+
+@pytest.fixture(scope="session")
+def engine(family):
+    engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=4096, block_size=4, prefill_chunk=32))
+    yield engine
+    engine.close()

@@ -1,0 +1,34 @@
+from langchain_eft.behaviors import Mixture
+from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, TextDelta
+
+GREEDY = SamplingParams(temperature=0)
+
+
+def request(ids, mixture=None, sampling=GREEDY, **kwargs) -> GenerationRequest:
+    return GenerationRequest(
+        prompt_ids=tuple(ids), mixture=Mixture.of(mixture or {}), sampling=sampling, **kwargs
+    )
+
+
+class Recorder:
+    """Collects what the engine delivers for one request."""
+
+    def __init__(self) -> None:
+        self.events = []
+
+    def __call__(self, event) -> None:
+        self.events.append(event)
+
+    @property
+    def text(self) -> str:
+        return "".join(e.text for e in self.events if isinstance(e, TextDelta))
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.events) and not isinstance(self.events[-1], TextDelta)
+
+
+def answer(engine, request) -> tuple[str, Finished]:
+    """Decode one request: its text and its end."""
+    events = list(engine.stream(request))
+    return "".join(e.text for e in events[:-1]), events[-1]

@@ -1,0 +1,85 @@
+"""Recipes and mixtures: immutable, hashable, and clear about what is wrong."""
+
+import copy
+import pickle
+
+import pytest
+from pydantic import ValidationError
+
+from langchain_eft.behaviors import BehaviorDelta, FrozenDict, Mixture, Recipe
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.presets import load_preset, preset_names
+
+
+def recipe(**kwargs) -> Recipe:
+    delta = BehaviorDelta(tuned="org/tuned", reference="org/reference")
+    return Recipe(base="org/base", behaviors={"polite": delta, "brief": delta}, **kwargs)
+
+
+def test_equal_recipes_are_one_key_whatever_the_order_of_their_behaviours():
+    delta = BehaviorDelta(tuned="org/tuned", reference="org/reference")
+    swapped = Recipe(base="org/base", behaviors={"brief": delta, "polite": delta})
+    assert {recipe(): "engine"}[swapped] == "engine"
+    assert recipe() != recipe(allow_negative_weights=True)
+
+
+def test_nothing_can_be_changed_in_place():
+    fixed = recipe()
+    with pytest.raises(ValidationError, match="frozen"):
+        fixed.base = "other"
+    with pytest.raises(TypeError, match="immutable"):
+        fixed.behaviors["rude"] = BehaviorDelta(adapter="x")
+    with pytest.raises(TypeError, match="immutable"):
+        Mixture.of({"polite": 1.0}).weights.pop("polite")
+
+
+def test_frozen_dicts_survive_copying_and_pickling():
+    frozen = FrozenDict({"a": 1})
+    for twin in (copy.copy(frozen), copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):  # noqa: S301
+        assert twin == frozen
+        assert hash(twin) == hash(frozen)
+
+
+@pytest.mark.parametrize("both", [{}, {"tuned": "a", "adapter": "b"}])
+def test_a_behaviour_is_either_tuned_weights_or_an_adapter(both):
+    with pytest.raises(ValidationError, match=r"either `tuned` or `adapter`.*(both|neither).*adapter="):
+        BehaviorDelta(**both)
+
+
+def test_an_unknown_behaviour_is_named_beside_the_known_ones():
+    with pytest.raises(RecipeError, match=r"'rude'.*'brief', 'polite'.*`mixture`.*BehaviorDelta"):
+        recipe().check(Mixture.of({"rude": 1.0}))
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(weight):
+    with pytest.raises(ValidationError, match=rf"'polite' is {weight}.*finite"):
+        Mixture.of({"polite": weight})
+
+
+def test_negative_weights_need_to_be_allowed():
+    with pytest.raises(RecipeError, match=r"'polite' is -0\.5.*allow_negative_weights=True"):
+        recipe().check(Mixture.of({"polite": -0.5}))
+    recipe(allow_negative_weights=True).check(Mixture.of({"polite": -0.5}))
+
+
+def test_weights_of_zero_take_no_part():
+    assert Mixture.of({"polite": 0.0, "brief": 0.5}).active() == {"brief": 0.5}
+
+
+def test_a_missing_chat_template_is_named():
+    with pytest.raises(ValidationError, match=r"'nowhere\.jinja' is not a file"):
+        recipe(chat_template="nowhere.jinja")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_complete(name):
+    preset = load_preset(name)
+    preset.recipe.check(preset.mixture)
+    assert preset.mixture.active()
+    assert not preset.recipe.allow_negative_weights
+
+
+def test_there_is_no_preset_of_an_unknown_name():
+    assert "smol" in preset_names()
+    assert load_preset("smoll") is None

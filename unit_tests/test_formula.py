@@ -1,0 +1,69 @@
+"""The formula as coefficients and as tensors, against its definition."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.formula import combine, conservative, nucleus, plan
+
+BEHAVIORS = {"a": ("A", "S"), "b": ("B", "S"), "c": ("C", "T")}
+weights = st.floats(-2, 3).filter(lambda w: abs(w) > 1e-6)
+
+
+@given(wa=weights, wb=weights, beta=st.floats(0, 3))
+def test_coefficients_are_those_of_the_formula(wa, wb, beta):
+    target = dict(plan("L", BEHAVIORS, {"a": wa, "b": wb}, beta).target)
+    expected = {"L": beta, "A": wa, "B": wb, "S": -(beta - 1 + wa + wb)}
+    for term, coefficient in expected.items():
+        assert target.get(term, 0.0) == pytest.approx(coefficient, abs=2e-9)
+    assert sum(target.values()) == pytest.approx(1, abs=1e-8)
+
+
+def test_the_base_alone_needs_no_small_model():
+    assert plan("L", BEHAVIORS, {}).terms == ("L",)
+
+
+def test_strength_zero_at_weight_one_is_the_tuned_model_alone():
+    assert plan("L", BEHAVIORS, {"a": 1.0}, strength=0).terms == ("A",)
+
+
+def test_base_equal_to_reference_is_decoding_time_realignment():
+    assert dict(plan("S", {"a": ("A", "S")}, {"a": 0.25}).target) == {"S": 0.75, "A": 0.25}
+
+
+def test_behaviours_with_different_references_mix():
+    target = dict(plan("L", BEHAVIORS, {"a": 1.0, "c": 0.5}).target)
+    assert target == {"L": 1, "A": 1, "S": -1, "C": 0.5, "T": -0.5}
+
+
+@pytest.mark.parametrize("setting", [{"strength": 1.5}, {"top_p": 0.9}])
+def test_strength_and_top_p_need_one_common_reference(setting):
+    with pytest.raises(RecipeError, match="common reference"):
+        plan("L", BEHAVIORS, {"a": 1.0, "c": 1.0}, **setting)
+    with pytest.raises(RecipeError, match="common reference"):
+        plan("L", {}, {}, **setting)
+
+
+def test_combining_logits_equals_combining_log_probabilities():
+    torch.manual_seed(0)
+    logits, coefficients = torch.randn(3, 11) * 4, torch.tensor([[1.0, 1.5, -1.5]])
+    found = combine(logits, coefficients).softmax(-1)
+    expected = combine(logits.log_softmax(-1), coefficients).softmax(-1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_nucleus_is_the_smallest_set_that_reaches_top_p():
+    logprobs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    for top_p, size in ((0.01, 1), (0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (1.0, 4)):
+        assert nucleus(logprobs, torch.tensor([top_p])).sum() == size
+
+
+def test_conservative_decoding_leaves_the_tail_to_the_small_mixture():
+    small = torch.tensor([[0.6, 0.3, 0.1]]).log()
+    base, reference = torch.tensor([[0.1, 0.1, 0.8]]).log(), torch.tensor([[0.5, 0.4, 0.1]]).log()
+    one, top_p = torch.ones(1), torch.tensor([0.8])
+    found = conservative(small, base, reference, one, top_p).exp()
+    expected = torch.tensor([[0.6 * 0.1 / 0.5, 0.3 * 0.1 / 0.4, 0.1]])
+    torch.testing.assert_close(found, expected)

@@ -1,0 +1,183 @@
+"""A random family of tiny models, saved like real ones: base, small reference, small tuned model, adapters."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from langchain_eft.behaviors import BehaviorDelta, Recipe
+
+TEMPLATE = (
+    "{% for message in messages %}{{ '<' + message['role'] + '> ' + message['content'] + ' <end> ' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
+)
+TARGETS = {
+    "one": ["self_attn.q_proj", "mlp.down_proj"],
+    "two": ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"],
+}
+RANKS = {"one": 4, "two": 2}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer: characters may span tokens, as with real ones."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate(["<end>", "<user>", "<assistant>", "<system>", *alphabet])}
+    raw = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        eos_token="<end>",
+        additional_special_tokens=["<user>", "<assistant>", "<system>"],
+        chat_template=TEMPLATE,
+    )
+    return wrapped
+
+
+def config(hidden: int, layers: int, vocab: int, **kwargs) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        eos_token_id=0,
+        bos_token_id=None,
+        pad_token_id=0,
+        initializer_range=0.3,
+        **kwargs,
+    )
+
+
+@dataclass
+class TinyFamily:
+    folder: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(
+            base=str(self.folder / "base"),
+            behaviors={
+                "one": BehaviorDelta(adapter=str(self.folder / "one")),
+                "two": BehaviorDelta(adapter=str(self.folder / "two")),
+                "full": BehaviorDelta(
+                    tuned=str(self.folder / "tuned"), reference=str(self.folder / "reference")
+                ),
+            },
+        )
+
+
+def build(folder: Path) -> TinyFamily:
+    """Write the family to `folder`. The reference is saved without embeddings, as smol's is."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    vocab = len(words)
+    base = LlamaForCausalLM(config(32, 3, vocab))
+    reference = LlamaForCausalLM(config(32, 2, vocab))
+    reference.set_input_embeddings(base.get_input_embeddings())
+    reference.set_output_embeddings(base.get_output_embeddings())
+    tuned = LlamaForCausalLM(config(32, 2, vocab))
+    tuned.load_state_dict(reference.state_dict())
+    with torch.no_grad():
+        for parameter in tuned.model.layers.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    base.save_pretrained(folder / "base")
+    words.save_pretrained(folder / "base")
+    tuned.save_pretrained(folder / "tuned")
+    reference.config.save_pretrained(folder / "reference")
+    state = {
+        k: v.contiguous()
+        for k, v in reference.state_dict().items()
+        if "embed_tokens" not in k and "lm_head" not in k
+    }
+    save_file(state, folder / "reference" / "model.safetensors", metadata={"format": "pt"})
+    for name, targets in TARGETS.items():
+        write_adapter(folder / name, reference, targets, RANKS[name])
+    return TinyFamily(folder)
+
+
+def write_adapter(folder: Path, model: LlamaForCausalLM, targets: list[str], rank: int) -> None:
+    """A random LoRA in PEFT's format, large enough to change what is said."""
+    tensors = {}
+    for name, layer in model.named_modules():
+        if any(name.endswith(target) for target in targets):
+            key = f"base_model.model.{name}"
+            tensors[f"{key}.lora_A.weight"] = 0.5 * torch.randn(rank, layer.in_features)
+            tensors[f"{key}.lora_B.weight"] = 0.2 * torch.randn(layer.out_features, rank)
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(
+        json.dumps(
+            {
+                "peft_type": "LORA",
+                "r": rank,
+                "lora_alpha": 2 * rank,
+                "bias": "none",
+                "target_modules": [t.rpartition(".")[2] for t in targets],
+                "base_model_name_or_path": "../reference",
+            }
+        )
+    )
+
+
+class Reference:
+    """The plain loop that the engine must agree with: full forwards, no cache, merged adapters."""
+
+    def __init__(self, folder: Path, vocabulary_donor: LlamaForCausalLM | None = None) -> None:
+        self.base = LlamaForCausalLM.from_pretrained(folder / "base").eval()
+        self.small = {"reference": self._small(folder)}
+        for name in TARGETS:
+            self.small[name] = self._merged(folder, name)
+        self.small["full"] = LlamaForCausalLM.from_pretrained(folder / "tuned").eval()
+
+    def _small(self, folder: Path) -> LlamaForCausalLM:
+        model = LlamaForCausalLM.from_pretrained(folder / "reference").eval()
+        model.set_input_embeddings(self.base.get_input_embeddings())
+        model.set_output_embeddings(self.base.get_output_embeddings())
+        return model
+
+    def _merged(self, folder: Path, name: str) -> LlamaForCausalLM:
+        from safetensors.torch import load_file
+
+        model = self._small(folder)
+        tensors = load_file(folder / name / "adapter_model.safetensors")
+        with torch.no_grad():
+            for key in tensors:
+                if key.endswith(".lora_A.weight"):
+                    module = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+                    up = tensors[key.replace("lora_A", "lora_B")]
+                    model.get_submodule(module).weight += 2.0 * (up @ tensors[key])
+        return model
+
+    @torch.inference_mode()
+    def logprobs(self, ids, mixture, strength=1.0, top_p=1.0) -> torch.Tensor:
+        """log p of the next token by the formula's definition, [V]."""
+
+        def of(model):
+            return model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+
+        large, small = of(self.base), of(self.small["reference"])
+        mixed = small + sum(w * (of(self.small[name]) - small) for name, w in mixture.items())
+        weight = strength * (large - small)
+        if top_p < 1:
+            mixed = mixed.log_softmax(-1)
+            ordered, order = mixed.sort(descending=True)
+            count = int((ordered.exp().cumsum(-1) < top_p).sum()) + 1
+            inside = torch.zeros_like(mixed, dtype=torch.bool)
+            inside[order[:count]] = True
+            weight = torch.where(inside, weight, 0.0)
+        return (mixed + weight).log_softmax(-1)
+
+    def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, end=0) -> list[int]:
+        """Greedy answer, end token included."""
+        answer: list[int] = []
+        while len(answer) < steps and (not answer or answer[-1] != end):
+            answer.append(int(self.logprobs([*ids, *answer], mixture, strength, top_p).argmax()))
+        return answer
