@@ -1,8 +1,18 @@
 import pytest
+import torch
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from unit_tests.tiny import Reference, TinyFamily, build
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread():
+    """Tiny models spend their time waiting for each other's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

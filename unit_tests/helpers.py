@@ -4,9 +4,13 @@ from langchain_eft.engine.request import Finished, GenerationRequest, SamplingPa
 GREEDY = SamplingParams(temperature=0)
 
 
-def request(ids, mixture=None, sampling=GREEDY, **kwargs) -> GenerationRequest:
+def request(ids, mixture=None, sampling=GREEDY, max_tokens=32, **kwargs) -> GenerationRequest:
     return GenerationRequest(
-        prompt_ids=tuple(ids), mixture=Mixture.of(mixture or {}), sampling=sampling, **kwargs
+        prompt_ids=tuple(ids),
+        mixture=Mixture.of(mixture or {}),
+        sampling=sampling,
+        max_tokens=max_tokens,
+        **kwargs,
     )
 
 
