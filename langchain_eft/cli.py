@@ -35,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+notes = Console(stderr=True, highlight=False, markup=False)
 
 
 class InputError(ValueError):
@@ -242,13 +242,18 @@ COMMANDS: dict[str, tuple[Callable[[Conversation, str], str], str]] = {
 # Input and output
 
 
+def note(text: str, style: str = "dim") -> None:
+    """Tell the reader something that is no answer."""
+    notes.print(text, style=style, soft_wrap=not notes.is_terminal)
+
+
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """End the program with one readable line, instead of a traceback, when a known error comes up."""
     try:
         yield
     except KNOWN_ERRORS as error:
-        notes.print(f"Error: {readable(error)}", style="red")
+        note(f"Error: {readable(error)}", "red")
         raise typer.Exit(1) from error
 
 
@@ -266,26 +271,28 @@ def say(conversation: Conversation, text: str) -> None:
             typer.echo(last.text, nl=False)
     typer.echo()
     if last is not None:
-        notes.print(statistics(last), style="dim")
+        note(statistics(last))
 
 
 def converse(conversation: Conversation) -> None:
     """Chat until the user leaves; whatever goes wrong in a turn, the next one is welcome."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  (input() then edits lines and remembers them)
     prompt = "> " if sys.stdin.isatty() else ""
     with suppress(EOFError):
         while True:
             try:
                 turn(conversation, input(prompt))
             except KeyboardInterrupt:
-                notes.print("\nStopped. /quit or Ctrl-D leaves.", style="dim")
+                note("\nStopped. /quit or Ctrl-D leaves.")
             except KNOWN_ERRORS as error:
-                notes.print(readable(error), style="red")
+                note(readable(error), "red")
 
 
 def turn(conversation: Conversation, line: str) -> None:
     """Deal with one line of the user's."""
     if line.startswith("/"):
-        notes.print(run_command(conversation, line), style="dim")
+        note(run_command(conversation, line))
     elif line.strip():
         say(conversation, line.strip())
 
@@ -350,7 +357,7 @@ def chat(
         conversation = Conversation(given, system)
         load(conversation.llm)
         if prompt is None:
-            notes.print("Say something, or /help.", style="dim")
+            note("Say something, or /help.")
             converse(conversation)
         else:
             say(conversation, sys.stdin.read().strip() if prompt == "-" else prompt)
