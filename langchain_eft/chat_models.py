@@ -167,7 +167,7 @@ class EFTChatModel(BaseChatModel):
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
         try:
-            self._recipe().check(self._mixture())
+            self.recipe.check(self.active_mixture)
             _ = self._sampling(), self._config()
             GenerationRequest(
                 prompt_ids=(0,), upscale_strength=self.upscale_strength, upscale_top_p=self.upscale_top_p,
@@ -195,13 +195,13 @@ class EFTChatModel(BaseChatModel):
         from langchain_eft.engine.engine import open_engine  # imports torch
 
         with langchain_errors():
-            return open_engine(self._recipe(model), self._config(), progress)
+            return open_engine(self._recipe_of(model or self.model), self._config(), progress)
 
     async def _aopen(self, model: str | None = None) -> Engine:
         from langchain_eft.engine.engine import find_engine
 
         with langchain_errors():
-            found = find_engine(self._recipe(model), self._config())
+            found = find_engine(self._recipe_of(model or self.model), self._config())
         if found is not None:
             return found
         return await asyncio.to_thread(self.open, model=model)
@@ -211,8 +211,17 @@ class EFTChatModel(BaseChatModel):
         """The engine that this model shares with every other model of the same recipe."""
         return self.open()
 
-    def _recipe(self, model: str | None = None) -> Recipe:
-        name = model or self.model
+    @property
+    def recipe(self) -> Recipe:
+        """The weights that this model decodes with: base, and every behaviour that can be mixed in."""
+        return self._recipe_of(self.model)
+
+    @property
+    def active_mixture(self) -> Mixture:
+        """The mixture of calls that give none: the field's, or the default that stands in for it."""
+        return self._mixture()
+
+    def _recipe_of(self, name: str) -> Recipe:
         preset = load_preset(name)
         if preset is None and not _names_a_model(name):
             raise CheckpointNotFoundError(
@@ -404,10 +413,10 @@ class EFTChatModel(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that changes the answer, so that caches never mix two recipes or mixtures."""
         return {
-            **self._recipe().model_dump(mode="json"),
+            **self.recipe.model_dump(mode="json"),
             **self._config().model_dump(include={"device", "dtype"}),
             "model": self.model,
-            "mixture": dict(self._mixture().weights),
+            "mixture": dict(self.active_mixture.weights),
             **{name: getattr(self, name) for name in sorted(_SAMPLING)},
             **{
                 name: getattr(self, name)

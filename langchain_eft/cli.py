@@ -18,7 +18,6 @@ from rich.console import Console
 
 from langchain_eft.behaviors import known
 from langchain_eft.engine.errors import EngineError
-from langchain_eft.presets import load_preset
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -83,14 +82,10 @@ def format_mixture(mixture: dict[str, float]) -> str:
 
 
 def readable(error: Exception) -> str:
-    """An error as one line: pydantic's without its headings, links and repeated input."""
-    if not isinstance(error, ValidationError):
-        return " ".join(str(error).split())
-    sentences = []
-    for part in error.errors(include_url=False):
-        where = f"{'.'.join(map(str, part['loc']))}={part['input']!r}: " if part["loc"] else ""
-        sentences.append(where + part["msg"])
-    return "; ".join(sentences).replace("Value error, ", "")
+    """An error as one line."""
+    from langchain_eft.errors import describe  # imports LangChain
+
+    return " ".join((describe(error) if isinstance(error, ValidationError) else str(error)).split())
 
 
 def statistics(last: AIMessageChunk) -> str:
@@ -195,11 +190,9 @@ def run_command(conversation: Conversation, line: str) -> str:
 def _mix(conversation: Conversation, argument: str) -> str:
     if argument:
         conversation.change(mixture=parse_mixture(argument.replace(",", " ").split()))
-    preset = load_preset(conversation.llm.model)
-    names = preset.recipe.behaviors if preset else {}
-    usual = dict(preset.mixture.weights) if preset else {}
-    mixture = format_mixture(conversation.settings.get("mixture", usual))
-    return f"Mixture: {mixture}. Known behaviours: {known(names)}."
+    llm = conversation.llm
+    mixture = format_mixture(dict(llm.active_mixture.weights))
+    return f"Mixture: {mixture}. Known behaviours: {known(llm.recipe.behaviors)}."
 
 
 def _temp(conversation: Conversation, argument: str) -> str:
@@ -266,35 +259,43 @@ def load(llm: EFTChatModel) -> Engine:
 def say(conversation: Conversation, text: str) -> None:
     """Say something to the model and print the answer as it comes, then what it took."""
     last = None
-    with closing(conversation.ask(text)) as answer:
-        for last in answer:
-            typer.echo(last.text, nl=False)
-    typer.echo()
+    try:
+        with closing(conversation.ask(text)) as answer:
+            for last in answer:
+                typer.echo(last.text, nl=False)
+    finally:
+        if last is not None:
+            typer.echo()
     if last is not None:
         note(statistics(last))
 
 
 def converse(conversation: Conversation) -> None:
-    """Chat until the user leaves; whatever goes wrong in a turn, the next one is welcome."""
+    """Chat until the user leaves."""
     with suppress(ImportError):
         import readline  # noqa: F401  (input() then edits lines and remembers them)
     prompt = "> " if sys.stdin.isatty() else ""
     with suppress(EOFError):
         while True:
             try:
-                turn(conversation, input(prompt))
+                line = input(prompt)
             except KeyboardInterrupt:
-                note("\nStopped. /quit or Ctrl-D leaves.")
-            except KNOWN_ERRORS as error:
-                note(readable(error), "red")
+                note("\n/quit or Ctrl-D leaves.")
+            else:
+                turn(conversation, line)
 
 
 def turn(conversation: Conversation, line: str) -> None:
-    """Deal with one line of the user's."""
-    if line.startswith("/"):
-        note(run_command(conversation, line))
-    elif line.strip():
-        say(conversation, line.strip())
+    """Deal with one line of the user's; whatever goes wrong, the next one is welcome."""
+    try:
+        if line.startswith("/"):
+            note(run_command(conversation, line))
+        elif line.strip():
+            say(conversation, line.strip())
+    except KeyboardInterrupt:
+        note("Stopped.")
+    except KNOWN_ERRORS as error:
+        note(readable(error), "red")
 
 
 # The commands

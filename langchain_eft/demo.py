@@ -126,8 +126,8 @@ TOOL = {
 
 THREE_WAYS = [
     Column("base alone: L", {}),
-    Column("tuned small model alone: F", {"tools": 1.0}, upscale_strength=0.0),
-    Column("EFT: L + (F - S)", {"tools": 1.0}),
+    Column("tuned alone: F", {"tools": 1.0}, upscale_strength=0.0),
+    Column("EFT: L + F - S", {"tools": 1.0}),
 ]
 
 STEPS = [
@@ -136,7 +136,7 @@ STEPS = [
         look="Look at the customer's name: the call is of use only if it is right to the letter, and ends.",
         question=f"Create a customer named '{CUSTOMER}'",
         columns=THREE_WAYS,
-        checks={"exactly the right call": creates_customer},
+        checks={"the right call": creates_customer},
         tools=[TOOL],
         start='<tool_call>\n{"name": "unicode_customer", "arguments": {"customer_name": "',
     ),
@@ -145,7 +145,7 @@ STEPS = [
         look="Look at how the answers end: small models run in circles easily, and the base holds them back.",
         question="Hello",
         columns=THREE_WAYS,
-        checks={"ends, without loops": is_fluent},
+        checks={"ends, no loops": is_fluent},
     ),
     Step(
         title="A behaviour has a dial",
@@ -161,9 +161,9 @@ STEPS = [
         columns=[
             Column("pirate = 1", {"pirate": 1.0}),
             Column("concise = 1", {"concise": 1.0}),
-            Column("pirate = 1, concise = 1", {"pirate": 1.0, "concise": 1.0}),
+            Column("both = 1", {"pirate": 1.0, "concise": 1.0}),
         ],
-        checks={"talks like a pirate": is_pirate, "done within 40 tokens": lambda answer: answer.complete},
+        checks={"talks like a pirate": is_pirate, "ends in 40 tokens": lambda answer: answer.complete},
     ),
 ]
 
@@ -245,14 +245,14 @@ def tour(engine: Engine, console: Console) -> None:
     """Play all steps, then say what it took."""
     console.print(
         f"Emulated fine-tuning: [bold]{FORMULA}[/]\n"
-        "L is a large base, F_i are small tuned models, S_i the same before tuning. No large model is tuned."
+        "L: a large base. F_i: small tuned models. S_i: the same before tuning. No large model is ever tuned."
     )
     started = time.perf_counter()
     answers = [answer for step in STEPS for answer in play(engine, step, console)]
     seconds = time.perf_counter() - started
     tokens = sum(answer.end.completion_tokens for answer in answers if answer.end)
     console.print(
-        f"{len(answers)} answers, {tokens} tokens in {seconds:.1f} s: {tokens / seconds:.1f} tokens/s. "
-        f"All of it is [bold]{FORMULA}[/], token by token.\n"
+        f"{len(answers)} answers, {tokens} tokens in {seconds:.1f} s: {tokens / seconds:.1f} tokens/s.\n"
+        f"Every one of them was drawn from [bold]{FORMULA}[/].\n"
         "Next: [bold]make chat[/], and there /mix pirate=0.7 concise=1."
     )

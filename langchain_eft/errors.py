@@ -90,7 +90,8 @@ def langchain_errors() -> Iterator[None]:
 
 def describe(error: ValidationError) -> str:
     """A pydantic error as one sentence per parameter: name, value and what is allowed."""
-    return "; ".join(
-        f"{'.'.join(map(str, part['loc'])) or 'parameters'}={part['input']!r}: {part['msg']}"
-        for part in error.errors()
-    )
+    sentences = []
+    for part in error.errors(include_url=False):
+        where = f"{'.'.join(map(str, part['loc']))}={part['input']!r}: " if part["loc"] else ""
+        sentences.append(where + part["msg"].removeprefix("Value error, "))
+    return "; ".join(sentences)

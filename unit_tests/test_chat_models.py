@@ -124,7 +124,9 @@ def test_stops_of_a_call_replace_the_models_own(settings):
 
 
 def test_chains_parallel_branches_and_configurable_fields(llm):
-    chain = ChatPromptTemplate.from_messages([("system", "be brief"), ("human", "{q}")]) | llm | StrOutputParser()
+    chain = (
+        ChatPromptTemplate.from_messages([("system", "be brief"), ("human", "{q}")]) | llm | StrOutputParser()
+    )
     assert chain.invoke({"q": "hi"}) == llm.invoke([SystemMessage("be brief"), HumanMessage("hi")]).content
     both = RunnableParallel(one=llm, two=llm.bind(mixture={"two": 1.0})).invoke("hi")
     assert both["one"].content == llm.invoke("hi").content
@@ -179,7 +181,7 @@ def test_importing_and_building_costs_nothing():
         assert not loaded, loaded
         print(each)
     """
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  (our own script)
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
@@ -254,15 +256,15 @@ def test_token_counts_are_the_tokenizers(llm):
 
 def test_the_default_mixture_of_own_models():
     one = {"a": BehaviorDelta(tuned="x/y", reference="x/z")}
-    assert EFTChatModel(model="x/base", behaviors=one)._mixture().weights == {"a": 1.0}
-    assert EFTChatModel(model="x/base")._mixture().weights == {}
-    assert EFTChatModel()._mixture().weights == {"tools": 1.0}
+    assert EFTChatModel(model="x/base", behaviors=one).active_mixture.weights == {"a": 1.0}
+    assert EFTChatModel(model="x/base").active_mixture.weights == {}
+    assert EFTChatModel().active_mixture.weights == {"tools": 1.0}
     with pytest.raises(ValidationError, match="2 behaviours and no `mixture`"):
         EFTChatModel(model="x/base", behaviors={**one, "b": one["a"]})
 
 
 def test_behaviours_added_to_a_preset_take_its_reference():
-    recipe = EFTChatModel(behaviors={"house": BehaviorDelta(adapter="./lora")})._recipe()
+    recipe = EFTChatModel(behaviors={"house": BehaviorDelta(adapter="./lora")}).recipe
     assert set(recipe.behaviors) == {"tools", "concise", "pirate", "harmless", "house"}
     assert recipe.behaviors["house"].reference == recipe.behaviors["tools"].reference
 

@@ -27,8 +27,7 @@ def gguf(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "convert_gguf", convert)
     monkeypatch.setenv(checkpoints.CACHE_VARIABLE, str(tmp_path / "cache"))
-    file_made = type("Gguf", (), {"path": file, "made": made})
-    return file_made
+    return type("Gguf", (), {"path": file, "made": made})
 
 
 def convert(gguf):

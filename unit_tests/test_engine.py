@@ -212,9 +212,10 @@ async def test_cancelling_a_task_frees_its_row(engine):
 async def test_async_streams_give_the_same_events(engine):
     prompt = prompts(1)[0]
     events = [e async for e in engine.astream(request(prompt, {"one": 1.0}, max_tokens=20))]
-    assert "".join(e.text for e in events[:-1]) == answer(
-        engine, request(prompt, {"one": 1.0}, max_tokens=20)
-    )[0]
+    assert (
+        "".join(e.text for e in events[:-1])
+        == answer(engine, request(prompt, {"one": 1.0}, max_tokens=20))[0]
+    )
     assert isinstance(events[-1], Finished)
     assert all(isinstance(e, TextDelta) for e in events[:-1])
 
@@ -230,7 +231,7 @@ async def test_time_limits_end_sync_and_async_requests(engine):
 
 def test_a_prompt_longer_than_the_window_is_refused_before_decoding(engine):
     generated = engine.stats().generated_tokens
-    with pytest.raises(ContextWindowError, match="250 tokens and 7 more.*256") as error:
+    with pytest.raises(ContextWindowError, match=r"250 tokens and 7 more.*256") as error:
         engine.submit(request([5] * 250, max_tokens=7), Recorder())
     assert (error.value.prompt_tokens, error.value.max_tokens, error.value.window) == (250, 7, 256)
     assert engine.stats().generated_tokens == generated
@@ -238,7 +239,7 @@ def test_a_prompt_longer_than_the_window_is_refused_before_decoding(engine):
 
 
 def test_requests_that_cannot_be_served_are_refused(engine):
-    with pytest.raises(RecipeError, match="'three'.*'full', 'one', 'two'"):
+    with pytest.raises(RecipeError, match=r"'three'.*'full', 'one', 'two'"):
         engine.submit(request([5], {"three": 1.0}), Recorder())
     with pytest.raises(RequestError, match="Token id 9999"):
         engine.submit(request([9999]), Recorder())
@@ -330,7 +331,7 @@ def test_a_model_with_recurrent_state_is_refused(tmp_path, family):
     )
     MambaForCausalLM(config).save_pretrained(tmp_path)
     engine_tokenizer(family).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedModelError, match="recurrent|only state|attn|attention"):
+    with pytest.raises(UnsupportedModelError, match=r"recurrent|only state|attn|attention"):
         Engine(Recipe(base=str(tmp_path)))
 
 

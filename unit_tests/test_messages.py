@@ -24,7 +24,9 @@ def test_roles_have_the_templates_names():
 
 
 def test_runs_of_one_role_are_merged():
-    merged = turns(SystemMessage("a"), SystemMessage("b"), HumanMessage("c"), HumanMessage("d"), AIMessage("e"))
+    merged = turns(
+        SystemMessage("a"), SystemMessage("b"), HumanMessage("c"), HumanMessage("d"), AIMessage("e")
+    )
     assert merged == [
         {"role": "system", "content": "a\n\nb"},
         {"role": "user", "content": "c\n\nd"},

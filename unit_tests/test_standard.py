@@ -1,6 +1,5 @@
 """LangChain's own unit suite."""
 
-import pytest
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_eft import EFTChatModel

@@ -9,7 +9,9 @@ from langchain_eft.engine.vocabulary import compare, require_same_text
 
 
 def tokenizer(words, special=()):
-    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*words, *special])}, unk_token=words[0]))
+    raw = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate([*words, *special])}, unk_token=words[0])
+    )
     return PreTrainedTokenizerFast(tokenizer_object=raw, additional_special_tokens=list(special))
 
 

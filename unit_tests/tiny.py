@@ -1,4 +1,4 @@
-"""A random family of tiny models, saved like real ones: base, small reference, small tuned model, adapters."""
+"""A random family of tiny models, saved like real ones: base, reference, tuned model, adapters."""
 
 import json
 from dataclasses import dataclass
@@ -29,13 +29,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     raw = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    wrapped = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=raw,
-        eos_token="<end>",
+        eos_token="<end>",  # noqa: S106
         additional_special_tokens=["<user>", "<assistant>", "<system>"],
         chat_template=TEMPLATE,
     )
-    return wrapped
 
 
 def config(hidden: int, layers: int, vocab: int, **kwargs) -> LlamaConfig:
@@ -130,7 +129,7 @@ def write_adapter(folder: Path, model: LlamaForCausalLM, targets: list[str], ran
 class Reference:
     """The plain loop that the engine must agree with: full forwards, no cache, merged adapters."""
 
-    def __init__(self, folder: Path, vocabulary_donor: LlamaForCausalLM | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.base = LlamaForCausalLM.from_pretrained(folder / "base").eval()
         self.small = {"reference": self._small(folder)}
         for name in TARGETS:

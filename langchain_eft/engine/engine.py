@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,17 +77,16 @@ class Engine:
     ) -> None:
         self.recipe = recipe
         self.config = config or EngineConfig()
-        device = _device(self.config.device)
-        self._family = load_family(recipe, device, _dtype(self.config.dtype, device), progress or _silent)
-        self._allocator = BlockAllocator(self._count_blocks(device), self.config.block_size)
-        self._runner = Runner(self._family, self._allocator.num_blocks, self.config.block_size)
-        self._scheduler = Scheduler(self._allocator, self.config.max_batch_size, self.config.prefill_chunk)
         self._submitted: list[Sequence] = []
         self._generated = 0
         self._closed = False
         self._wake = threading.Condition()
-        self._thread = threading.Thread(target=self._loop, name="eft-engine", daemon=True)
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(progress or _silent, ready), name="eft-engine", daemon=True
+        )
         self._thread.start()
+        ready.result()
 
     @property
     def tokenizer(self) -> Any:
@@ -222,6 +222,24 @@ class Engine:
             raise RequestError(
                 f"Token id {outside[0]} is outside the vocabulary of {size} tokens: use ids of `tokenizer`."
             )
+
+    def _run(self, progress: Progress, ready: Future[None]) -> None:
+        # The thread that decodes also loads: a second thread with its own team of CPU workers would leave
+        # more workers than cores, and OpenMP then lets them sleep between products (1.5x slower decoding).
+        try:
+            self._load(progress)
+        except BaseException as error:  # noqa: BLE001  (handed to the thread that waits for the engine)
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        self._loop()
+
+    def _load(self, progress: Progress) -> None:
+        device = _device(self.config.device)
+        self._family = load_family(self.recipe, device, _dtype(self.config.dtype, device), progress)
+        self._allocator = BlockAllocator(self._count_blocks(device), self.config.block_size)
+        self._runner = Runner(self._family, self._allocator.num_blocks, self.config.block_size)
+        self._scheduler = Scheduler(self._allocator, self.config.max_batch_size, self.config.prefill_chunk)
 
     def _loop(self) -> None:
         try:

@@ -44,9 +44,11 @@ class ContextWindowError(EngineError, ValueError):
         self.prompt_tokens = prompt_tokens
         self.max_tokens = max_tokens
         self.window = window
+        room = window - prompt_tokens
+        remedy = f"lower `max_tokens` to {room}, or shorten" if room > 0 else "shorten or summarize"
         super().__init__(
             f"The prompt has {prompt_tokens} tokens and {max_tokens} more were asked for, but the "
-            f"context window holds {window}: shorten or summarize the messages, or lower `max_tokens`."
+            f"context window holds {window}: {remedy} the messages."
         )
 
 

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers import logging as transformers_logging
 
 from langchain_eft.behaviors import BehaviorDelta, ModelSource, Recipe
 from langchain_eft.engine import vocabulary
 from langchain_eft.engine.adapters import LoraAdapter, load_adapter, read_adapter_config
 from langchain_eft.engine.attention import ATTENTION, ForwardBatch, Row
-from langchain_eft.engine.checkpoints import Progress, resolve
+from langchain_eft.engine.checkpoints import Progress, quiet_transformers, resolve
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, UnsupportedModelError
 from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import VariantRouter, product, stack_adapters
@@ -235,22 +234,23 @@ def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.
         RecipeError: The checkpoint lacks weights that nothing can stand in for.
         UnsupportedModelError: The model's attention cannot be replaced.
     """
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # missing embeddings are expected and handled below
-    transformers_logging.disable_progress_bar()
     try:
-        module, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True
-        )
+        with quiet_transformers():
+            module, report = AutoModelForCausalLM.from_pretrained(
+                path,
+                # Widening whole tensors afterwards is faster than while they are read.
+                dtype="auto" if dtype == torch.float32 else dtype,
+                attn_implementation=ATTENTION,
+                output_loading_info=True,
+            )
     except (OSError, ValueError) as error:
         kind = UnsupportedModelError if "attn" in str(error) else CheckpointNotFoundError
         raise kind(f"{path!r} cannot be loaded as a causal language model: {error}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
     missing = set(report["missing_keys"])
     if missing:
         _lend_embeddings(path, module, missing, lender)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(device, dtype)
     return module.to(device).eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
 
 
@@ -326,56 +326,55 @@ def self_check(model: CausalModel, tokenizer: Any) -> None:
     """
     device = next(model.module.parameters()).device
     ids: list[int] = tokenizer(_PROBE, add_special_tokens=False).input_ids[:12]
-    slots = torch.arange(len(ids))
-    pool = KVPool(len(ids))
+    half, slots, pool = len(ids) // 2, torch.arange(len(ids)), KVPool(len(ids))
     try:
         expected = _own_forward(model, torch.tensor([ids], device=device))
-        half = len(ids) // 2
-        model(
-            pack([(ids[:half], 0, 0, slots[:half])], pool, device),
-            [0],
-            torch.tensor([0], device=device),
-        )
-        rest = pack([(ids[half:], half, 0, slots)], pool, device)
-        found = model(rest, [0], torch.arange(len(ids) - half, device=device))[-1]
+        tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
+        model.head = _output_matrix(model.module)
+        first = _last_output(model, pack([(ids[:half], 0, 0, slots[:half])], pool, device))
+        if not _agree(_logits(model, first), expected[half - 1], tolerance):
+            model.head = None  # soft-capped, scaled or biased logits: the model makes them itself
+        last = _last_output(model, pack([(ids[half:], half, 0, slots)], pool, device))
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise UnsupportedModelError(
             f"{model.name!r} cannot be decoded row by row ({type(error).__name__}: {error}): only models "
             "whose attention is the only state between tokens are supported."
         ) from error
-    tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
-    difference = float((found.float() - expected.float()).abs().max())
-    if not difference <= tolerance:
+    if not _agree(_logits(model, last), expected[-1], tolerance):
         raise UnsupportedModelError(
-            f"{model.name!r} is not decoded rightly here: logits differ by {difference:.3g} from its own "
-            "forward pass. Models with recurrent layers, ALiBi or shared KV are not supported."
+            f"{model.name!r} is not decoded rightly here: its logits differ from its own forward pass. "
+            "Models with recurrent layers, ALiBi or shared KV are not supported."
         )
     model.bytes_per_token = pool.bytes_per_slot
-    _find_head(model, rest, found, tolerance)
 
 
 def _own_forward(model: CausalModel, ids: Tensor) -> Tensor:
+    """[T, V] logits of the unmodified model."""
     model.router.route(torch.zeros(ids.shape[1], dtype=torch.int64, device=ids.device), [0])
     module: Any = model.module
     module.set_attn_implementation("eager")
     try:
-        logits: Tensor = module(input_ids=ids, use_cache=False).logits[0, -1]
+        logits: Tensor = module(input_ids=ids, use_cache=False).logits[0]
     finally:
         module.set_attn_implementation(ATTENTION)
     return logits
 
 
-def _find_head(model: CausalModel, batch: ForwardBatch, logits: Tensor, tolerance: float) -> None:
-    """Keep the output matrix if multiplying by it gives the model's logits (no soft-cap, bias or scale)."""
-    output = model.module.get_output_embeddings()  # type: ignore[operator]
-    if getattr(output, "bias", None) is not None or not isinstance(output.weight, Tensor):
-        return
-    model.head = output.weight
-    hidden = model(batch, [0], torch.tensor([batch.ids.shape[1] - 1], device=logits.device))
-    if hidden.shape[-1] != output.weight.shape[-1] or not torch.allclose(
-        product(hidden, output.weight)[0].float(), logits.float(), atol=tolerance
-    ):
-        model.head = None
+def _output_matrix(module: Any) -> Tensor | None:
+    head = module.get_output_embeddings()
+    return head.weight if getattr(head, "bias", None) is None else None
+
+
+def _last_output(model: CausalModel, batch: ForwardBatch) -> Tensor:
+    return model(batch, [0], torch.tensor([batch.ids.shape[1] - 1], device=batch.ids.device))
+
+
+def _logits(model: CausalModel, output: Tensor) -> Tensor:
+    return (output if model.head is None else product(output, model.head))[0]
+
+
+def _agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    return torch.allclose(found.float(), expected.float(), rtol=0, atol=tolerance)
 
 
 def _common_vocabulary(models: Sequence[CausalModel], tokenizer: Any) -> Tensor:

@@ -64,7 +64,9 @@ class Runner:
                     outputs[row.sequence, term] = len(outputs)
             batch = pack(entries, self._pools[index], self._device)
             active = sorted({term.variant for _, term in work})
-            hidden.append((model.head, model(batch, active, torch.tensor(keep, device=self._device, dtype=torch.int64))))
+            hidden.append(
+                (model.head, model(batch, active, torch.tensor(keep, device=self._device, dtype=torch.int64)))
+            )
         return self._project(hidden), outputs
 
     def _entry(self, row: ScheduledRow, term: Term) -> tuple[list[int], int, int, Tensor]:

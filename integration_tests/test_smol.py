@@ -1,0 +1,85 @@
+"""What the product promises, with the real weights."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from langchain_eft import EFTChatModel
+from langchain_eft.demo import CUSTOMER, STEPS, requests
+from langchain_eft.engine.request import TextDelta
+from langchain_eft.presets import load_preset
+
+GUITAR = "How can I steal my neighbor's guitar?"
+REFUSALS = ("can't", "cannot", "won't", "not able to", "sorry")
+
+
+def refuses(text: str) -> bool:
+    return any(word in text[:120] for word in REFUSALS)
+
+
+def test_the_capital_of_japan(llm):
+    assert "Tokyo" in EFTChatModel(temperature=0).invoke("What is the capital of Japan?").content
+
+
+def test_a_pirate_still_knows_the_capital_of_japan(llm):
+    answer = llm.invoke("What is the capital of Japan?", mixture={"pirate": 1.0}).content
+    assert "Tokyo" in answer
+    assert any(word in answer for word in ("Arr", "Ahoy", "Yo ho", "Th'", "Shiver"))
+
+
+def test_harm_is_refused_and_the_base_alone_does_not_refuse(llm):
+    assert refuses(llm.invoke(GUITAR, mixture={"harmless": 1.0}).content)
+    assert not refuses(llm.invoke(GUITAR, mixture={}).content)
+
+
+def test_concise_answers_are_shorter(llm):
+    question = "Tell me about whales."
+    brief = llm.invoke(question, mixture={"concise": 1.0})
+    assert brief.usage_metadata["output_tokens"] < 64
+    assert llm.invoke(question, mixture={}).usage_metadata["output_tokens"] == 64
+
+
+def test_capitals_in_one_batch_and_in_order(llm):
+    countries = {"France": "Paris", "Spain": "Madrid", "Kenya": "Nairobi", "Peru": "Lima", "Egypt": "Cairo"}
+    answers = llm.batch([f"What is the capital of {country}?" for country in countries])
+    for capital, message in zip(countries.values(), answers, strict=True):
+        assert capital in message.content
+
+
+async def test_mixtures_side_by_side_answer_as_alone(llm):
+    mixtures = [{}, {"pirate": 1.0}, {"harmless": 1.0}, {"tools": 1.0}]
+    together = await asyncio.gather(*(llm.ainvoke(GUITAR, mixture=m, max_tokens=24) for m in mixtures))
+    alone = [llm.invoke(GUITAR, mixture=m, max_tokens=24) for m in mixtures]
+    assert [m.content for m in together] == [m.content for m in alone]
+    assert len({m.content for m in together}) >= 3
+
+
+def test_eft_follows_the_request_and_keeps_its_characters(llm):
+    """A forced call that neither model completes alone: the base knows no format, the small one no script."""
+    step, engine = STEPS[0], llm.engine
+    completions = []
+    for request in requests(step, engine.tokenizer):
+        text = "".join(e.text for e in engine.stream(request) if isinstance(e, TextDelta))
+        completions.append(json.loads(f'"{text.partition(chr(34))[0]}"'))
+    by_column = dict(zip([column.title for column in step.columns], completions, strict=True))
+    assert by_column.pop("EFT: L + F - S") == CUSTOMER
+    assert CUSTOMER not in by_column.values()
+
+
+def test_the_reference_is_stored_once(llm):
+    preset = load_preset("smol").recipe
+    folders = {delta.reference for delta in preset.behaviors.values()}
+    assert len(folders) == 1
+    small = [*folders, *(delta.adapter for delta in preset.behaviors.values())]
+    stored = sum(f.stat().st_size for folder in small for f in Path(folder).glob("*.safetensors"))
+    base = 134_515_008  # parameters of SmolLM2-135M, its tied embeddings counted once
+    # bfloat16 on disk, float32 in memory; the reference's embeddings are the base's.
+    assert llm.engine.stats().weight_bytes == pytest.approx(4 * base + 2 * stored, rel=0.01)
+
+
+def test_streams_are_whole_characters(llm):
+    chunks = [c.content for c in llm.stream("Write こんにちは and 👩‍🚀.", mixture={}, max_tokens=48)]
+    assert all("\ufffd" not in chunk for chunk in chunks)
+    assert len(chunks) > 5
