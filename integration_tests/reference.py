@@ -47,11 +47,21 @@ class SmolReference:
                 weights[name] = weights[name] + config["lora_alpha"] / config["r"] * (up @ down.float())
 
     @torch.inference_mode()
-    def logprobs(self, ids, mixture, strength=1.0, top_p=1.0, last=1) -> torch.Tensor:
-        """log p after each of the last `last` tokens by the definition, [last, V]."""
+    def logprobs(self, texts, mixture, strength=1.0, top_p=1.0, last=1) -> torch.Tensor:
+        """log p after each of the last `last` tokens of every text, by the definition, [texts, last, V].
+
+        Texts are padded on the right, which causal attention never sees.
+        """
+        longest = max(map(len, texts))
+        ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts])
+        ends = torch.tensor([len(text) for text in texts])
+        positions = ends[:, None] - last + torch.arange(last)
 
         def of(model):
-            return model(torch.tensor([ids]), use_cache=False, logits_to_keep=last).logits[0].log_softmax(-1)
+            hidden = model.model(ids, use_cache=False).last_hidden_state
+            return model.lm_head(
+                hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+            ).log_softmax(-1)
 
         large = of(self.base)
         if not mixture and strength == 1 and top_p == 1:
@@ -59,27 +69,28 @@ class SmolReference:
         small = of(self.small[""])
         mixed = small + sum(weight * (of(self.small[name]) - small) for name, weight in mixture.items())
         upscale = strength * (large - small)
-        if top_p == 1:
-            return mixed + upscale
-        return torch.stack([self._conservative(*rows, top_p) for rows in zip(mixed, upscale, strict=True)])
+        return mixed + upscale if top_p == 1 else conservative(mixed.log_softmax(-1), upscale, top_p)
 
-    @staticmethod
-    def _conservative(mixed, upscale, top_p) -> torch.Tensor:
-        mixed = mixed.log_softmax(-1)
-        ordered, order = mixed.double().sort(descending=True)
-        inside = order[: int((ordered.exp().cumsum(-1) < top_p).sum()) + 1]
-        kept = torch.zeros_like(upscale)
-        kept[inside] = upscale[inside]
-        return mixed + kept
+    def greedy(self, prompts, mixture, steps, strength=1.0, top_p=1.0, end=2) -> list[list[int]]:
+        """Greedy answers of at most `steps` tokens, end token included."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        for _ in range(steps):
+            texts = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+            following = self.logprobs(texts, mixture, strength, top_p)[:, -1].argmax(-1).tolist()
+            for answer, token in zip(answers, following, strict=True):
+                if end not in answer:
+                    answer.append(token)
+        return answers
 
-    def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, end=2) -> list[int]:
-        """Greedy answer of at most `steps` tokens, end token included."""
-        answer: list[int] = []
-        while len(answer) < steps and (not answer or answer[-1] != end):
-            answer.append(int(self.logprobs([*ids, *answer], mixture, strength, top_p)[-1].argmax()))
-        return answer
-
-    def continuation(self, ids, answer, mixture, strength=1.0, top_p=1.0) -> list[int]:
+    def continuation(self, prompt, answer, mixture, strength=1.0, top_p=1.0) -> list[int]:
         """What the greedy loop would say at every position of `answer`, if it had said the rest."""
-        rows = self.logprobs([*ids, *answer[:-1]], mixture, strength, top_p, last=len(answer))
-        return rows.argmax(-1).tolist()
+        rows = self.logprobs([[*prompt, *answer[:-1]]], mixture, strength, top_p, last=len(answer))
+        return rows[0].argmax(-1).tolist()
+
+
+def conservative(mixed: torch.Tensor, upscale: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Up-scale only the tokens of the small mixture's nucleus."""
+    ordered, order = mixed.double().sort(descending=True)
+    before = ordered.exp().cumsum(-1) - ordered.exp()
+    inside = torch.zeros_like(mixed, dtype=torch.bool).scatter(-1, order, before < top_p)
+    return mixed + torch.where(inside, upscale, 0.0)

@@ -6,7 +6,7 @@ from integration_tests.reference import SmolReference
 from langchain_eft.behaviors import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
-LOOP, STEPS = 5, 24
+LOOP, STEPS = 4, 16
 QUESTIONS = [
     "What is the capital of Japan?",
     "What is the capital of Kenya?",
@@ -47,7 +47,7 @@ def reference():
 @pytest.mark.slow
 @pytest.mark.parametrize(("mixture", "strength", "top_p"), SETTINGS)
 def test_greedy_is_token_identical_to_full_forwards(llm, reference, mixture, strength, top_p):
-    """All questions at once through the engine, one by one through the plain loop.
+    """All questions at once through the engine, and through the plain loop.
 
     The loop's first tokens are decoded; the rest are checked in one full forward over the whole answer, which
     is the same thing for causal models and much faster.
@@ -87,6 +87,7 @@ def test_greedy_is_token_identical_to_full_forwards(llm, reference, mixture, str
                 pass
     finally:
         runner.step = original
-    for prompt, tokens in zip(prompts, found, strict=True):
-        assert tokens[:LOOP] == reference.greedy(list(prompt), mixture, LOOP, strength, top_p)
-        assert tokens == reference.continuation(list(prompt), tokens, mixture, strength, top_p)
+    looped = reference.greedy(prompts, mixture, LOOP, strength, top_p)
+    for prompt, tokens, expected in zip(prompts, found, looped, strict=True):
+        assert tokens[:LOOP] == expected
+        assert tokens == reference.continuation(prompt, tokens, mixture, strength, top_p)
