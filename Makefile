@@ -10,8 +10,7 @@ READY := $(VENV)/.ready
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-# pip is pinned by nothing older than 23.1, the first to know dependency groups through --group is 25.1,
-# so the groups are installed by name from pyproject.toml only after pip itself is up to date.
+# pip installs dependency groups (--group) since 25.1. torch comes first, so that its pin decides which build.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
