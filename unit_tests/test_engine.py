@@ -312,8 +312,8 @@ def test_bfloat16_runs(family):
 def test_an_adapter_of_another_model_is_refused(family, tmp_path):
     from safetensors.torch import save_file
 
-    for name in ("adapter_config.json",):
-        (tmp_path / name).write_text((family.folder / "one" / name).read_text())
+    config = family.folder / "one" / "adapter_config.json"
+    (tmp_path / config.name).write_text(config.read_text())
     save_file(
         {f"base_model.model.model.h.0.{m}.weight": torch.zeros(2, 2) for m in ("lora_A", "lora_B")},
         tmp_path / "adapter_model.safetensors",

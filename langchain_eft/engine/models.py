@@ -250,7 +250,8 @@ def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.
     if missing:
         _lend_embeddings(path, module, missing, lender)
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(device, dtype)
+        if parameter.is_floating_point():  # packed integer weights keep their type
+            parameter.data = parameter.data.to(device, dtype)
     return module.to(device).eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
 
 
@@ -332,8 +333,8 @@ def self_check(model: CausalModel, tokenizer: Any) -> None:
         tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
         model.head = _output_matrix(model.module)
         first = _last_output(model, pack([(ids[:half], 0, 0, slots[:half])], pool, device))
-        if not _agree(_logits(model, first), expected[half - 1], tolerance):
-            model.head = None  # soft-capped, scaled or biased logits: the model makes them itself
+        if not _is_head(model.head, first, expected[half - 1], tolerance):
+            model.head = None  # soft-capped, scaled, biased or projected: the model makes its own logits
         last = _last_output(model, pack([(ids[half:], half, 0, slots)], pool, device))
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise UnsupportedModelError(
@@ -363,6 +364,12 @@ def _own_forward(model: CausalModel, ids: Tensor) -> Tensor:
 def _output_matrix(module: Any) -> Tensor | None:
     head = module.get_output_embeddings()
     return head.weight if getattr(head, "bias", None) is None else None
+
+
+def _is_head(head: Tensor | None, output: Tensor, expected: Tensor, tolerance: float) -> bool:
+    if head is None or head.shape[-1] != output.shape[-1]:
+        return False
+    return _agree(product(output, head)[0], expected, tolerance)
 
 
 def _last_output(model: CausalModel, batch: ForwardBatch) -> Tensor:
