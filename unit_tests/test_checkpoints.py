@@ -84,7 +84,7 @@ def test_a_faster_process_wins_and_its_model_is_used(gguf, monkeypatch):
 
     def overtaken(source, folder):
         slow(source, folder)
-        final = checkpoints.cache_folder() / f"model-{checkpoints.sha256(gguf.path)[:16]}"
+        final = checkpoints.cache_folder() / f"model-{checkpoints.checksum(gguf.path)[:16]}"
         shutil.copytree(folder, final)
         checkpoints.seal(final)
 

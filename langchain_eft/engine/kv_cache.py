@@ -60,6 +60,11 @@ class KVPool:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
+    def layers(self) -> int:
+        """How many layers have stored anything."""
+        return len(self._layers)
+
+    @property
     def bytes_per_slot(self) -> int:
         """Bytes of keys and values that one slot takes over all layers seen so far."""
         return sum(pool[0].nbytes for layer in self._layers.values() for pool in layer)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_eft.behaviors import BehaviorDelta, ModelSource, Recipe
@@ -220,6 +221,16 @@ def _trained_on(adapter: Path) -> ModelSource:
     return str(beside) if beside.is_dir() else source
 
 
+class _NoRandomInit(TorchFunctionMode):
+    """Skip drawing initial weights: what a checkpoint lacks is lent or refused, never random."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in {"normal_", "trunc_normal_", "uniform_"}:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.Module | None) -> nn.Module:
     """Load one transformers model that attends over our KV pools.
 
@@ -235,7 +246,7 @@ def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.
         UnsupportedModelError: The model's attention cannot be replaced.
     """
     try:
-        with quiet_transformers():
+        with quiet_transformers(), _NoRandomInit():
             module, report = AutoModelForCausalLM.from_pretrained(
                 path,
                 # Widening whole tensors afterwards is faster than while they are read.
@@ -346,6 +357,12 @@ def self_check(model: CausalModel, tokenizer: Any) -> None:
             f"{model.name!r} is not decoded rightly here: its logits differ from its own forward pass. "
             "Models with recurrent layers, ALiBi or shared KV are not supported."
         )
+    layers = _text_config(model).num_hidden_layers
+    if pool.layers != layers:  # a recurrent layer may change the logits by less than any tolerance
+        raise UnsupportedModelError(
+            f"{model.name!r} has {layers} layers and {pool.layers} of them attend: models with recurrent "
+            "layers are not supported."
+        )
     model.bytes_per_token = pool.bytes_per_slot
 
 
@@ -408,9 +425,13 @@ def _end_ids(base: CausalModel, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)
 
 
-def _window(model: CausalModel) -> int:
+def _text_config(model: CausalModel) -> Any:
     config: Any = model.module.config
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**20)
+    return config.get_text_config()
+
+
+def _window(model: CausalModel) -> int:
+    return int(getattr(_text_config(model), "max_position_embeddings", None) or 2**20)
 
 
 def _weight_bytes(models: Sequence[CausalModel]) -> int:
