@@ -13,7 +13,7 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -22,7 +22,7 @@ from typing_extensions import override
 from langchain_eft.behaviors import BehaviorDelta, Mixture, Recipe, known
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
-from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, TextDelta
+from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, Speculation, TextDelta
 from langchain_eft.errors import describe, langchain_errors
 from langchain_eft.messages import encode
 from langchain_eft.presets import load_preset, preset_names
@@ -35,7 +35,8 @@ PROVIDER = "eft"
 
 _SAMPLING = frozenset(SamplingParams.model_fields)
 _PER_CALL = _SAMPLING | {
-    "max_tokens", "mixture", "model", "stop", "stream", "timeout", "upscale_strength", "upscale_top_p",
+    "max_tokens", "mixture", "model", "speculation", "stop", "stream", "timeout",
+    "upscale_strength", "upscale_top_p",
 }  # fmt: skip
 
 
@@ -119,6 +120,10 @@ class EFTChatModel(BaseChatModel):
     logit_bias: dict[int, float] = Field(default_factory=dict)
     """Added to the log-probability of single token ids."""
 
+    speculation: Speculation = "auto"
+    """How many tokens the small models (or earlier text) guess ahead of each pass of the large one: `auto`
+    follows what pays, `off` is none, a number is fixed. It changes the speed, never the text."""
+
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer, in tokens. The default shrinks to what the context window leaves; a value that was
     set must fit, or the call raises `ContextOverflowError`."""
@@ -171,7 +176,7 @@ class EFTChatModel(BaseChatModel):
             _ = self._sampling(), self._config()
             GenerationRequest(
                 prompt_ids=(0,), upscale_strength=self.upscale_strength, upscale_top_p=self.upscale_top_p,
-                stop=tuple(self.stop or ()),
+                speculation=self.speculation, stop=tuple(self.stop or ()),
             )  # fmt: skip
         except ValidationError as error:
             raise ValueError(describe(error)) from error
@@ -278,8 +283,9 @@ class EFTChatModel(BaseChatModel):
         _refuse(set(overrides) - _PER_CALL, _PER_CALL, "a call")
         prompt = encode(engine.tokenizer, messages)
         stop = self.stop if stop is None else stop
-        strength, top_p = (
-            overrides.get(name, getattr(self, name)) for name in ("upscale_strength", "upscale_top_p")
+        strength, top_p, speculation = (
+            overrides.get(name, getattr(self, name))
+            for name in ("upscale_strength", "upscale_top_p", "speculation")
         )
         try:
             return GenerationRequest(
@@ -287,6 +293,7 @@ class EFTChatModel(BaseChatModel):
                 mixture=self._mixture(overrides.get("model"), overrides.get("mixture")),
                 upscale_strength=strength,
                 upscale_top_p=top_p,
+                speculation=speculation,
                 sampling=self._sampling(**{k: v for k, v in overrides.items() if k in _SAMPLING}),
                 max_tokens=self._max_tokens(engine, len(prompt), overrides.get("max_tokens")),
                 stop=tuple([stop] if isinstance(stop, str) else stop or ()),
@@ -335,6 +342,8 @@ class EFTChatModel(BaseChatModel):
         with langchain_errors():
             request = self._request(engine, messages, stop, **kwargs)
             for event in engine.stream(request, kwargs.get("timeout", self.timeout)):
+                if isinstance(event, TextDelta) and not event.text:
+                    continue
                 chunk = self._chunk(event, request, kwargs.get("model"))
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -352,6 +361,8 @@ class EFTChatModel(BaseChatModel):
         with langchain_errors():
             request = self._request(engine, messages, stop, **kwargs)
             async for event in engine.astream(request, kwargs.get("timeout", self.timeout)):
+                if isinstance(event, TextDelta) and not event.text:
+                    continue
                 chunk = self._chunk(event, request, kwargs.get("model"))
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -387,6 +398,10 @@ class EFTChatModel(BaseChatModel):
                 "upscale_strength": request.upscale_strength,
                 "upscale_top_p": request.upscale_top_p,
                 "seed": request.sampling.seed,
+                "drafted": event.drafted_tokens,
+                "accepted": event.accepted_tokens,
+                "acceptance_rate": event.acceptance_rate,
+                "verify_passes": event.verify_passes,
                 "tokens_per_second": round(event.tokens_per_second, 2),
                 "time_to_first_token": round(event.time_to_first_token, 4),
             },
@@ -395,6 +410,7 @@ class EFTChatModel(BaseChatModel):
             input_tokens=event.prompt_tokens,
             output_tokens=event.completion_tokens,
             total_tokens=event.prompt_tokens + event.completion_tokens,
+            input_token_details=InputTokenDetails(cache_read=event.cached_tokens),
         )
         message = AIMessageChunk(
             content="", response_metadata=metadata, usage_metadata=usage, chunk_position="last"

@@ -194,7 +194,7 @@ async def decode(engine: Engine, request: GenerationRequest, answer: Answer) -> 
     """Fill `answer` with what the engine decodes."""
     async for event in engine.astream(request):
         match event:
-            case TextDelta(text):
+            case TextDelta(text=text):
                 answer.text += text
             case Finished():
                 answer.end = event

@@ -10,6 +10,7 @@ from langchain_core.exceptions import (
     ModelAPIError,
     ModelInvalidRequestError,
     ModelNotFoundError,
+    ModelRateLimitError,
     ModelTimeoutError,
 )
 from pydantic import ValidationError
@@ -21,6 +22,8 @@ from langchain_eft.engine.errors import (
     DecodingError,
     EngineClosedError,
     EngineError,
+    InsufficientMemoryError,
+    QueueFullError,
     RecipeError,
     RequestError,
     RequestTimeoutError,
@@ -34,9 +37,11 @@ __all__ = [
     "EFTDecodingError",
     "EFTInvalidRequestError",
     "EFTModelNotFoundError",
+    "EFTQueueFullError",
     "EFTTimeoutError",
     "EngineClosedError",
     "EngineError",
+    "InsufficientMemoryError",
     "RecipeError",
     "UnsupportedModelError",
     "VocabularyMismatchError",
@@ -59,6 +64,10 @@ class EFTTimeoutError(RequestTimeoutError, ModelTimeoutError):
     """The answer took longer than `timeout`."""
 
 
+class EFTQueueFullError(QueueFullError, ModelRateLimitError):
+    """More requests at once than the engine was told to let wait."""
+
+
 class EFTDecodingError(DecodingError, ModelAPIError):
     """The device failed while decoding; the original exception is the cause."""
 
@@ -66,6 +75,7 @@ class EFTDecodingError(DecodingError, ModelAPIError):
 _TWINS: list[tuple[type[EngineError], type[EngineError]]] = [
     (ContextWindowError, EFTContextOverflowError),
     (RequestTimeoutError, EFTTimeoutError),
+    (QueueFullError, EFTQueueFullError),
     (CheckpointNotFoundError, EFTModelNotFoundError),
     (DecodingError, EFTDecodingError),
     (RecipeError, EFTInvalidRequestError),

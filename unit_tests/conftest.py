@@ -27,6 +27,8 @@ def reference(family) -> Reference:
 
 @pytest.fixture(scope="session")
 def engine(family):
-    engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=4096, block_size=4, prefill_chunk=32))
+    engine = Engine(
+        family.recipe, EngineConfig(kv_cache_tokens=4096, block_size=4, prefill_chunk=32, max_waiting=2000)
+    )
     yield engine
     engine.close()

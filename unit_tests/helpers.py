@@ -28,6 +28,10 @@ class Recorder:
         return "".join(e.text for e in self.events if isinstance(e, TextDelta))
 
     @property
+    def tokens(self) -> list[int]:
+        return [i for e in self.events if isinstance(e, TextDelta) for i in e.tokens]
+
+    @property
     def ended(self) -> bool:
         return bool(self.events) and not isinstance(self.events[-1], TextDelta)
 

@@ -52,6 +52,7 @@ def test_the_answer_is_the_reference_loops(llm, reference):
         "input_tokens": len(prompt),
         "output_tokens": len(tokens),
         "total_tokens": len(prompt) + len(tokens),
+        "input_token_details": {"cache_read": 0},
     }
 
 
@@ -141,7 +142,7 @@ def test_a_batch_is_decoded_together(llm):
     seen = []
     runner = llm.engine._runner
     original = runner.step
-    runner.step = lambda rows: seen.append(len(rows)) or original(rows)
+    runner.step = lambda rows, drafts: seen.append(len(rows)) or original(rows, drafts)
     try:
         llm.batch([f"hi {i}" for i in range(16)], **NO_END)
     finally:

@@ -377,7 +377,7 @@ START = demo.STEPS[0].start
 
 
 def ended(text, reason="stop", start=""):
-    return Answer(start, text, Finished(reason, 1, 2, 0.1, 0.2))
+    return Answer(start, text, Finished(reason, 1, 2, 0, 0, 0, 2, 0.1, 0.2))
 
 
 @pytest.mark.parametrize(

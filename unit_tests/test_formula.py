@@ -48,9 +48,12 @@ def test_strength_and_top_p_need_one_common_reference(setting):
 
 def test_combining_logits_equals_combining_log_probabilities():
     torch.manual_seed(0)
-    logits, coefficients = torch.randn(3, 11) * 4, torch.tensor([[1.0, 1.5, -1.5]])
-    found = combine(logits, coefficients).softmax(-1)
-    expected = combine(logits.log_softmax(-1), coefficients).softmax(-1)
+    logits, weights = torch.randn(5, 11) * 4, torch.tensor([[1.0, 1.5, -1.5], [1.0, 0.0, 0.0]])
+    index = torch.tensor([[4, 0, 2], [3, 0, 0]])
+    found = combine(logits, index, weights).softmax(-1)
+    expected = torch.stack(
+        [weights[0] @ logits[[4, 0, 2]].log_softmax(-1), logits[3].log_softmax(-1)]
+    ).softmax(-1)
     torch.testing.assert_close(found, expected)
 
 

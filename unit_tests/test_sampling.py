@@ -7,11 +7,11 @@ from scipy import stats
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.sampling import (
     SamplingRow,
+    draw,
     invert_cdf,
     philox4x32,
     probabilities,
     reshape,
-    sample,
     uniform,
 )
 
@@ -125,13 +125,13 @@ def test_logit_bias_forces_and_forbids_tokens():
         SamplingRow(SamplingParams(temperature=0, logit_bias={0: -100.0}), [0], []),
         SamplingRow(SamplingParams(temperature=0), [0], []),
     ]
-    assert sample(LOGITS.expand(3, -1), rows).tolist() == [4, 1, 0]
+    assert draw(LOGITS.expand(3, -1), rows).tokens.tolist() == [4, 1, 0]
 
 
 def test_draws_follow_the_filtered_distribution():
     n = 8_000
     rows = [SamplingRow(SamplingParams(temperature=1.3, top_k=4, seed=s), [0], []) for s in range(n)]
-    counts = torch.bincount(sample(LOGITS.expand(n, -1), rows), minlength=5)
+    counts = torch.bincount(draw(LOGITS.expand(n, -1), rows).tokens, minlength=5)
     expected = one(temperature=1.3, top_k=4) * n
     assert counts[4] == 0
     assert stats.chisquare(counts[:4].numpy(), expected[:4].numpy()).pvalue > 1e-3

@@ -23,6 +23,12 @@ class EngineConfig(BaseModel):
     max_batch_size: int = Field(default=16, ge=1)
     """Requests that decode together; more wait."""
 
+    max_waiting: int = Field(default=1024, ge=1)
+    """Requests that may wait; one more is refused at once."""
+
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Tokens that a prompt and its answer may have together; None is what the models were built for."""
+
     prefill_chunk: int = Field(default=256, ge=1)
     """Tokens computed in one round; long prompts are cut so that decoding rows never stall."""
 

@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from langchain_eft.engine.errors import (
     DecodingError,
     EngineClosedError,
     EngineError,
+    QueueFullError,
     RecipeError,
     RequestError,
     RequestTimeoutError,
@@ -42,6 +44,9 @@ from langchain_eft.engine.request import (
 from langchain_eft.engine.runner import Runner
 from langchain_eft.engine.scheduler import Scheduler
 from langchain_eft.engine.sequence import Sequence
+from langchain_eft.engine.speculation import Speculator
+
+_COUNTED = ("generated_tokens", "prefilled_tokens", "cached_tokens", "drafted_tokens", "accepted_tokens")
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,12 @@ class EngineStats:
         waiting: Requests in the queue.
         free_blocks: Blocks of KV memory that nobody holds.
         weight_bytes: Memory of all weights, shared ones counted once.
-        generated_tokens: Tokens sampled since the engine was opened.
+        generated_tokens: Tokens of answers since the engine was opened.
+        prefilled_tokens: Tokens of prompts computed since then (those of preempted requests again).
+        cached_tokens: Tokens of prompts that did not have to be computed.
+        drafted_tokens: Tokens guessed ahead.
+        accepted_tokens: Guesses that were right.
+        preemptions: How often a request gave up its memory to an older one.
     """
 
     running: int
@@ -61,6 +71,11 @@ class EngineStats:
     free_blocks: int
     weight_bytes: int
     generated_tokens: int
+    prefilled_tokens: int
+    cached_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    preemptions: int
 
 
 class Engine:
@@ -78,7 +93,7 @@ class Engine:
         self.recipe = recipe
         self.config = config or EngineConfig()
         self._submitted: list[Sequence] = []
-        self._generated = 0
+        self._counts: Counter[str] = Counter()
         self._closed = False
         self._wake = threading.Condition()
         ready: Future[None] = Future()
@@ -97,7 +112,7 @@ class Engine:
     def window(self) -> int:
         """Tokens that a prompt and its answer may have together."""
         capacity = self._allocator.num_blocks * self._allocator.block_size
-        return min(self._family.window, capacity)
+        return min(self._longest, capacity)
 
     @property
     def closed(self) -> bool:
@@ -112,7 +127,8 @@ class Engine:
                 waiting=len(self._scheduler.waiting) + len(self._submitted),
                 free_blocks=self._allocator.free_blocks,
                 weight_bytes=self._family.weight_bytes,
-                generated_tokens=self._generated,
+                preemptions=self._scheduler.preemptions,
+                **{name: self._counts[name] for name in _COUNTED},
             )
 
     def submit(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Generation:
@@ -121,6 +137,7 @@ class Engine:
         Raises:
             ContextWindowError: Prompt and answer do not fit the window.
             RecipeError: A mixture that the recipe cannot decode.
+            QueueFullError: Too many requests wait already.
             EngineClosedError: The engine was closed.
         """
         prompt = len(request.prompt_ids)
@@ -136,10 +153,14 @@ class Engine:
             request.upscale_top_p,
         )
         generation = Generation(request, deliver)
-        sequence = Sequence(generation, formula, self.tokenizer, self._family.end_ids)
+        rates = self._speculator.rates(request)
+        sequence = Sequence(generation, formula, self.tokenizer, self._family.end_ids, rates)
         with self._wake:
             if self._closed:
                 raise EngineClosedError("The engine is closed: open it again or build a new model.")
+            waiting = len(self._scheduler.waiting) + len(self._submitted)
+            if waiting >= self.config.max_waiting:
+                raise QueueFullError(waiting, len(self._scheduler.running))
             self._submitted.append(sequence)
             self._wake.notify()
         return generation
@@ -235,11 +256,14 @@ class Engine:
         self._loop()
 
     def _load(self, progress: Progress) -> None:
-        device = _device(self.config.device)
-        self._family = load_family(self.recipe, device, _dtype(self.config.dtype, device), progress)
-        self._allocator = BlockAllocator(self._count_blocks(device), self.config.block_size)
-        self._runner = Runner(self._family, self._allocator.num_blocks, self.config.block_size)
-        self._scheduler = Scheduler(self._allocator, self.config.max_batch_size, self.config.prefill_chunk)
+        config = self.config
+        device = _device(config.device)
+        self._family = load_family(self.recipe, device, _dtype(config.dtype, device), progress)
+        self._longest = min(config.max_model_len or self._family.window, self._family.window)
+        self._allocator = BlockAllocator(self._count_blocks(device), config.block_size)
+        self._runner = Runner(self._family, self._allocator.num_blocks, config.block_size)
+        self._scheduler = Scheduler(self._allocator, config.max_batch_size, config.prefill_chunk)
+        self._speculator = Speculator(self._family.draft_share)
 
     def _loop(self) -> None:
         try:
@@ -263,18 +287,28 @@ class Engine:
         rows = self._scheduler.schedule()
         if not rows:
             return
-        emitting = [row.sequence for row in rows if row.emits]
+        decoding = all(row.emits and row.count == 1 for row in rows)
+        prefilled = sum(row.count for row in rows if row.count > 1 or not row.emits)
         try:
-            tokens = self._runner.step(rows)
+            drafts = self._speculator.plan(rows, self._scheduler)
+            done = self._runner.step(rows, drafts)
         except Exception as error:  # noqa: BLE001  (whatever the device raises ends the requests, not the engine)
             failure = DecodingError(f"Decoding failed: {error}")
             failure.__cause__ = error
             self._fail_all(failure)
             return
-        for sequence, token in zip(emitting, tokens, strict=True):
-            sequence.accept(token)
+        self._speculator.observe(done.outcomes)
+        if decoding:
+            self._speculator.observe_costs([r.sequence for r in rows], done.draft_passes, done.verified)
+        counts = Counter(prefilled_tokens=prefilled)
+        for outcome in done.outcomes:
+            counts["generated_tokens"] += outcome.sequence.accept(outcome.tokens, len(outcome.draft.tokens))
+            counts["drafted_tokens"] += len(outcome.draft.tokens)
+            counts["accepted_tokens"] += len(outcome.tokens) - 1
         with self._wake:
-            self._generated += len(tokens)
+            self._counts += counts
+            for row in rows:
+                self._scheduler.remember(row.sequence)
             self._scheduler.remove_ended()
 
     def _fail_all(self, error: EngineError) -> None:
@@ -290,7 +324,7 @@ class Engine:
     def _count_blocks(self, device: torch.device) -> int:
         size = self.config.block_size
         per_token = sum(model.variants * model.bytes_per_token for model in self._family.models)
-        wanted = self.config.max_batch_size * self._family.window
+        wanted = self.config.max_batch_size * self._longest
         tokens = self.config.kv_cache_tokens
         if tokens is None:
             free = _free_memory(device)

@@ -62,6 +62,20 @@ class RequestTimeoutError(EngineError):
         )
 
 
+class QueueFullError(EngineError):
+    """More requests than the engine was told to let wait."""
+
+    def __init__(self, waiting: int, running: int) -> None:
+        super().__init__(
+            f"{waiting} requests wait already while {running} run: try again later, send fewer at a time, or "
+            "raise `max_waiting`."
+        )
+
+
+class InsufficientMemoryError(EngineError):
+    """Weights, or the keys and values of a single answer, that do not fit the device."""
+
+
 class EngineClosedError(EngineError):
     """The engine was closed while, or before, the request ran."""
 

@@ -32,6 +32,8 @@ class Formula(Generic[T]):
         reference: The term of S, or None where none is needed.
         strength: beta.
         top_p: Nucleus of the small mixture inside which up-scaling acts.
+        draft: Coefficients of the draft distribution q, made of small terms of `target` only; None where no
+            small part of the formula could foretell the whole.
     """
 
     target: tuple[tuple[T, float], ...]
@@ -40,6 +42,7 @@ class Formula(Generic[T]):
     reference: T | None
     strength: float
     top_p: float
+    draft: tuple[tuple[T, float], ...] | None
 
     @property
     def terms(self) -> tuple[T, ...]:
@@ -71,25 +74,60 @@ def plan(
     reference = None
     if strength != 1 or top_p < 1:
         reference = _common_reference(behaviors, weights, strength, top_p)
-    small: Counter[T] = Counter()
+    delta: Counter[T] = Counter()
     for name, weight in weights.items():
         tuned, own_reference = behaviors[name]
-        small[tuned] += weight  # type: ignore[assignment]
-        small[own_reference] -= weight  # type: ignore[assignment]
+        delta[tuned] += weight  # type: ignore[assignment]
+        delta[own_reference] -= weight  # type: ignore[assignment]
     target = Counter({base: strength})
-    for term, weight in small.items():
+    for term, weight in delta.items():
         target[term] += weight
     if reference is not None:
-        small[reference] += 1
         target[reference] += 1 - strength  # type: ignore[assignment]
     return Formula(
         target=_nonzero(target),
-        small=_nonzero(small) if top_p < 1 else None,
+        small=_mixture(delta, reference) if reference is not None and top_p < 1 else None,
         base=base,
         reference=reference,
         strength=strength,
         top_p=top_p,
+        draft=_draft(base, behaviors, weights, delta, dict(_nonzero(target)), reference),
     )
+
+
+def _mixture(delta: Mapping[T, float], reference: T) -> tuple[tuple[T, float], ...]:
+    """The small mixture `S + sum_i w_i (F_i - S)`."""
+    small = Counter(delta)
+    small[reference] += 1
+    return _nonzero(small)
+
+
+def _draft(
+    base: T,
+    behaviors: Mapping[str, tuple[T, T]],
+    weights: Mapping[str, float],
+    delta: Mapping[T, float],
+    target: Mapping[T, float],
+    reference: T | None,
+) -> tuple[tuple[T, float], ...] | None:
+    """The small mixture (for one behaviour at weight 1 the tuned model), else the weightiest tuned model.
+
+    A draft costs nothing extra only if the formula runs its terms anyway, and it foretells something only if
+    it leaves out the base.
+    """
+    candidates: list[tuple[tuple[T, float], ...]] = []
+    references = {behaviors[name][1] for name in weights}
+    common = references.pop() if references else reference
+    if not references and common is not None:
+        candidates.append(_mixture(delta, common))
+    if weights:
+        weightiest = max(weights, key=lambda name: weights[name])
+        candidates.append(((behaviors[weightiest][0], 1.0),))
+    for candidate in candidates:
+        terms = {term for term, _ in candidate}
+        if terms < set(target) and base not in terms:
+            return candidate
+    return None
 
 
 def _nonzero(coefficients: Mapping[T, float]) -> tuple[tuple[T, float], ...]:
@@ -115,17 +153,21 @@ def _common_reference(
     )
 
 
-def combine(logits: Tensor, coefficients: Tensor) -> Tensor:
+def combine(logits: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of logits: log p up to a constant per row, since normalisers cancel.
 
     Args:
-        logits: [N, V] one row per term and sequence.
-        coefficients: [B, N].
+        logits: [N, V] one row per term and position.
+        index: [R, T] int64, which rows each sum takes; any, with weight 0, where it takes fewer than T.
+        weights: [R, T].
 
     Returns:
-        [B, V].
+        [R, V].
     """
-    return coefficients @ logits
+    total = logits[index[:, 0]] * weights[:, 0, None]
+    for i in range(1, index.shape[1]):
+        total = torch.addcmul(total, logits[index[:, i]], weights[:, i, None])
+    return total
 
 
 def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:

@@ -108,6 +108,7 @@ class ModelFamily:
         end_ids: Tokens that end an answer.
         window: Longest sequence that every model can hold.
         weight_bytes: Memory of all weights, shared tensors counted once.
+        draft_share: Weights that one draft pass reads, as part of those of all models.
     """
 
     models: tuple[CausalModel, ...]
@@ -118,6 +119,7 @@ class ModelFamily:
     end_ids: frozenset[int]
     window: int
     weight_bytes: int
+    draft_share: float
 
 
 def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progress: Progress) -> ModelFamily:
@@ -156,6 +158,7 @@ def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progre
         end_ids=_end_ids(models[index[base_path]], tokenizer),
         window=min(_window(model) for model in models),
         weight_bytes=_weight_bytes(models),
+        draft_share=_draft_share(models, [behaviors[name][0].model for name in behaviors]),
     )
 
 
@@ -437,3 +440,8 @@ def _window(model: CausalModel) -> int:
 def _weight_bytes(models: Sequence[CausalModel]) -> int:
     tensors = [t for m in models for t in (*m.module.parameters(), *m.module.buffers())]
     return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+
+
+def _draft_share(models: Sequence[CausalModel], tuned: Sequence[int]) -> float:
+    sizes = [sum(p.nbytes for p in model.module.parameters()) for model in models]
+    return max((sizes[i] for i in tuned), default=0) / sum(sizes)

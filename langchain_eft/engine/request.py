@@ -14,6 +14,9 @@ from langchain_eft.behaviors import FrozenDict, Mixture
 
 FinishReason = Literal["stop", "length"]
 
+Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=0, le=16)]
+"""Tokens drafted per round: as many as pays, none, or a fixed number."""
+
 
 class SamplingParams(BaseModel):
     """How a token is drawn from p. All filters act on p, after the EFT formula.
@@ -76,14 +79,24 @@ class GenerationRequest(BaseModel):
 
     sampling: SamplingParams = Field(default_factory=SamplingParams)
     max_tokens: int = Field(default=512, ge=1)
+
+    speculation: Speculation = "auto"
+    """Changes the speed, never the text."""
+
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """Newly decoded text; may stand for several tokens."""
+    """What one round adds to an answer.
+
+    Attributes:
+        text: Characters that are complete now; may be empty.
+        tokens: Token ids drawn in this round, the end token included.
+    """
 
     text: str
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,10 @@ class Finished:
         reason: `stop` (end token or stop string) or `length`.
         prompt_tokens: Length of the prompt.
         completion_tokens: Tokens generated, the end token included.
+        cached_tokens: Tokens of the prompt whose keys and values were still in memory.
+        drafted_tokens: Tokens that were guessed ahead.
+        accepted_tokens: Guesses that turned out right.
+        verify_passes: Rounds that answered, each of which yields a token and the guesses accepted.
         time_to_first_token: Seconds from submission.
         seconds: Seconds from submission to the end.
     """
@@ -101,8 +118,17 @@ class Finished:
     reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    verify_passes: int
     time_to_first_token: float
     seconds: float
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of the guesses that were right; None where none were made."""
+        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else None
 
     @property
     def tokens_per_second(self) -> float:

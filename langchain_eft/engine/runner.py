@@ -1,8 +1,10 @@
-"""One round on the device: run every model over the scheduled rows, combine, sample."""
+"""One round on the device: draft, run every model over the scheduled rows, combine, draw."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence as Rows
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,16 +13,100 @@ from langchain_eft.engine.formula import combine, conservative
 from langchain_eft.engine.kv_cache import KVPool, token_slots
 from langchain_eft.engine.linear import product
 from langchain_eft.engine.models import ModelFamily, Term, pack
-from langchain_eft.engine.sampling import sample
+from langchain_eft.engine.sampling import SamplingRow, draw, seeds_and_positions
 from langchain_eft.engine.scheduler import ScheduledRow
 from langchain_eft.engine.sequence import Sequence
+from langchain_eft.engine.speculation import Draft, Outcome, couple
 
-Outputs = dict[tuple[Sequence, Term], int]
-"""Where each (sequence, term) stands among the rows of the stacked logits."""
+Coefficients = tuple[tuple[Term, float], ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens that one term has to run for one sequence.
+
+    Attributes:
+        sequence: Whose tokens.
+        term: Which variant of which model.
+        tokens: Token ids.
+        position: Position of the first of them.
+        keep: How many of the last positions need logits.
+    """
+
+    sequence: Sequence
+    term: Term
+    tokens: list[int]
+    position: int
+    keep: int
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place at which the next token is drawn.
+
+    Attributes:
+        sequence: Whose text.
+        at: Position of the last token before it.
+        guesses: Drafted tokens that lie between the known ones and it.
+    """
+
+    sequence: Sequence
+    at: int
+    guesses: list[int]
+
+
+class Logits:
+    """The logits that a round has computed: who needs those of a term at a position finds them here."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+        self._index: dict[tuple[Sequence, Term, int], int] = {}
+
+    def add(self, places: Rows[tuple[Sequence, Term, int]], logits: Tensor) -> None:
+        """Take [n, V] logits of n places."""
+        start = len(self._index)
+        self._index.update({place: start + i for i, place in enumerate(places)})
+        self._parts.append(logits)
+
+    def combine(self, formulas: Rows[Coefficients], positions: Rows[Position]) -> Tensor:
+        """[R, V] weighted sums, one for each formula and position."""
+        stacked = self._stacked()
+        width = max(len(formula) for formula in formulas)
+        index = torch.zeros(len(formulas), width, dtype=torch.int64)
+        weights = torch.zeros(len(formulas), width)
+        for i, (formula, position) in enumerate(zip(formulas, positions, strict=True)):
+            for j, (term, weight) in enumerate(formula):
+                index[i, j] = self._index[position.sequence, term, position.at]
+                weights[i, j] = weight
+        return combine(stacked, index.to(stacked.device), weights.to(stacked.device))
+
+    def of(self, terms: Rows[Term], positions: Rows[Position]) -> Tensor:
+        """[R, V] logits of one term at each position."""
+        rows = [self._index[p.sequence, term, p.at] for term, p in zip(terms, positions, strict=True)]
+        return self._stacked()[rows]
+
+    def _stacked(self) -> Tensor:
+        self._parts = [torch.cat(self._parts)]
+        return self._parts[0]
+
+
+@dataclass
+class Round:
+    """What a round has done.
+
+    Attributes:
+        outcomes: What was drawn for each row that emits.
+        draft_passes: Rows and seconds of each draft pass.
+        verified: Tokens and seconds of the verifying pass.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    draft_passes: list[tuple[int, float]] = field(default_factory=list)
+    verified: tuple[int, float] = (0, 0.0)
 
 
 class Runner:
-    """Lockstep decoding: all terms of a row see the same tokens at the same positions."""
+    """Runs rounds. All terms of a row see the same tokens at the same positions."""
 
     def __init__(self, family: ModelFamily, num_blocks: int, block_size: int) -> None:
         self._family = family
@@ -30,50 +116,116 @@ class Runner:
         self._pools = [KVPool(model.variants * self._variant_slots) for model in family.models]
 
     @torch.inference_mode()
-    def step(self, rows: Rows[ScheduledRow]) -> list[int]:
-        """Compute the rows' tokens.
+    def step(self, rows: Rows[ScheduledRow], drafts: dict[Sequence, Draft]) -> Round:
+        """Draft where a draft is wanted, compute all rows' tokens, and draw where a row's end is reached.
 
-        Returns:
-            The next token of each row that emits, in order.
+        Args:
+            rows: The round's rows.
+            drafts: Drafts of decoding rows, filled here where the small models guess.
         """
+        done, logits = Round(), Logits()
+        self._draft(drafts, logits, done)
+        started = time.perf_counter()
         emitting = [row.sequence for row in rows if row.emits]
-        logits, outputs = self._run_models(rows)
+        positions = [p for s in emitting for p in _positions(s, drafts[s].tokens if s in drafts else [])]
+        self._run([piece for row in rows for piece in _verifying_work(row, drafts.get(row.sequence))], logits)
         for row in rows:
             row.sequence.computed += row.count
-        if not emitting:
-            return []
-        target = self._combine(logits, outputs, emitting)
-        target = target.masked_fill(~self._family.vocabulary, float("-inf"))
-        tokens: list[int] = sample(target, [sequence.sampling for sequence in emitting]).tolist()
-        return tokens
+        if positions:
+            drawn, foreseen = self._draw(logits, positions, drafts)
+            done.outcomes = _outcomes(emitting, drafts, drawn, foreseen)
+        tokens = sum(row.count for row in rows) + sum(len(draft.tokens) for draft in drafts.values())
+        done.verified = tokens, time.perf_counter() - started
+        return done
 
-    def _run_models(self, rows: Rows[ScheduledRow]) -> tuple[Tensor, Outputs]:
-        """Logits of every term of every emitting row, [N, V], and where they stand."""
-        hidden: list[tuple[Tensor | None, Tensor]] = []
-        outputs: Outputs = {}
-        for index, model in enumerate(self._family.models):
-            work = [(row, t) for row in rows for t in row.sequence.formula.terms if t.model == index]
-            if not work:
-                continue
-            entries, keep, end = [], [], 0
-            for row, term in work:
-                entries.append(self._entry(row, term))
-                end += row.count
-                if row.emits:
-                    keep.append(end - 1)
-                    outputs[row.sequence, term] = len(outputs)
-            batch = pack(entries, self._pools[index], self._device)
-            active = sorted({term.variant for _, term in work})
-            hidden.append(
-                (model.head, model(batch, active, torch.tensor(keep, device=self._device, dtype=torch.int64)))
+    def _draft(self, drafts: dict[Sequence, Draft], logits: Logits, done: Round) -> None:
+        """Let the small models guess, one pass for the next token of all rows that want one."""
+        active = [(s, d) for s, d in drafts.items() if d.source == "model" and d.count]
+        while active:
+            started = time.perf_counter()
+            positions = [Position(s, s.computed + len(d.tokens), d.tokens) for s, d in active]
+            last = [d.tokens[-1] if d.tokens else s.tokens[-1] for s, d in active]
+            formulas = [s.formula.draft or () for s, _ in active]
+            self._run(
+                [
+                    Work(p.sequence, term, [token], p.at, 1)
+                    for p, token, formula in zip(positions, last, formulas, strict=True)
+                    for term, _ in formula
+                ],
+                logits,
             )
-        return self._project(hidden), outputs
+            q = draw(self._allowed(logits.combine(formulas, positions)), _sampling(positions))
+            for i, (token, (_, d)) in enumerate(zip(q.tokens.tolist(), active, strict=True)):
+                d.tokens.append(token)
+                d.probs.append(None if q.probs is None else q.probs[i])
+            done.draft_passes.append((len(active), time.perf_counter() - started))
+            active = [(s, d) for s, d in active if len(d.tokens) < d.count and not s.ends(d.tokens[-1])]
 
-    def _entry(self, row: ScheduledRow, term: Term) -> tuple[list[int], int, int, Tensor]:
-        sequence, end = row.sequence, row.sequence.computed + row.count
-        slots = token_slots(sequence.block_table, 0, end, self._block_size)
-        shifted = slots + term.variant * self._variant_slots
-        return sequence.tokens[sequence.computed : end], sequence.computed, term.variant, shifted
+    def _draw(
+        self, logits: Logits, positions: Rows[Position], drafts: dict[Sequence, Draft]
+    ) -> tuple[list[int], list[int | None]]:
+        """Tokens drawn from p at every position, and those drawn from q where there is one."""
+        target = draw(self._target(logits, positions), _sampling(positions))
+        foretold: dict[int, tuple[int, Tensor | None]] = {}
+        unknown = []
+        for i, position in enumerate(positions):
+            s = position.sequence
+            draft, step = drafts.get(s), len(position.guesses)
+            if draft is not None and step < len(draft.probs):
+                foretold[i] = draft.tokens[step], draft.probs[step]
+            elif s.formula.draft is not None and (target.probs is not None or _measured(s)):
+                unknown.append(i)
+        if unknown:
+            places = [positions[i] for i in unknown]
+            formulas = [place.sequence.formula.draft or () for place in places]
+            q = draw(self._allowed(logits.combine(formulas, places)), _sampling(places))
+            for j, (i, token) in enumerate(zip(unknown, q.tokens.tolist(), strict=True)):
+                foretold[i] = token, None if q.probs is None else q.probs[j]
+        tokens = target.tokens
+        if target.probs is not None and foretold:
+            tokens = self._couple(target.tokens, target.probs, foretold, positions)
+        return tokens.tolist(), [foretold[i][0] if i in foretold else None for i in range(len(positions))]
+
+    def _couple(
+        self,
+        tokens: Tensor,
+        p: Tensor,
+        foretold: dict[int, tuple[int, Tensor | None]],
+        positions: Rows[Position],
+    ) -> Tensor:
+        """Samples of p that follow those of q wherever they may."""
+        q, drawn = p.clone(), tokens.clone()
+        for i, (token, probs) in foretold.items():
+            drawn[i] = token
+            q[i] = p.new_zeros(p.shape[1]).index_fill_(0, drawn[i], 1) if probs is None else probs
+        return couple(p, q, drawn, *seeds_and_positions(_sampling(positions), p.device))
+
+    def _run(self, work: Rows[Work], logits: Logits) -> None:
+        """Run every piece of work, one forward per model, and keep the logits that are wanted."""
+        hidden: list[tuple[Tensor | None, Tensor]] = []
+        places: list[tuple[Sequence, Term, int]] = []
+        for index, model in enumerate(self._family.models):
+            pieces = [piece for piece in work if piece.term.model == index]
+            if not pieces:
+                continue
+            keep: list[int] = []
+            end = 0
+            for piece in pieces:
+                end += len(piece.tokens)
+                keep.extend(range(end - piece.keep, end))
+                last = piece.position + len(piece.tokens)
+                places.extend((piece.sequence, piece.term, at) for at in range(last - piece.keep, last))
+            batch = pack([self._entry(piece) for piece in pieces], self._pools[index], self._device)
+            active = sorted({piece.term.variant for piece in pieces})
+            kept = torch.tensor(keep, device=self._device, dtype=torch.int64)
+            hidden.append((model.head, model(batch, active, kept)))
+        logits.add(places, self._project(hidden))
+
+    def _entry(self, piece: Work) -> tuple[list[int], int, int, Tensor]:
+        end = piece.position + len(piece.tokens)
+        slots = token_slots(piece.sequence.block_table, 0, end, self._block_size)
+        shifted = slots + piece.term.variant * self._variant_slots
+        return piece.tokens, piece.position, piece.term.variant, shifted
 
     def _project(self, hidden: Rows[tuple[Tensor | None, Tensor]]) -> Tensor:
         """Multiply by the output matrices, one product for all models that share theirs."""
@@ -91,36 +243,68 @@ class Runner:
                 shared.clear()
         return torch.cat(logits)
 
-    def _combine(self, logits: Tensor, outputs: Outputs, sequences: Rows[Sequence]) -> Tensor:
-        """Log p of every sequence up to a constant, [B, V]."""
-        target = combine(
-            logits, self._coefficients([s.formula.target for s in sequences], outputs, sequences)
-        )
-        careful = [i for i, s in enumerate(sequences) if s.formula.small is not None]
+    def _target(self, logits: Logits, positions: Rows[Position]) -> Tensor:
+        """Log p at every position up to a constant, [R, V]."""
+        formulas = [position.sequence.formula for position in positions]
+        target = logits.combine([formula.target for formula in formulas], positions)
+        careful = [i for i, formula in enumerate(formulas) if formula.small is not None]
         if careful:
-            chosen = [sequences[i] for i in careful]
-            formulas = [s.formula for s in chosen]
-            small = self._coefficients([f.small or () for f in formulas], outputs, chosen)
-            rows_of_base = [outputs[s, s.formula.base] for s in chosen]
-            rows_of_reference = [outputs[s, s.formula.reference] for s in chosen if s.formula.reference]
+            places = [positions[i] for i in careful]
+            chosen = [formulas[i] for i in careful]
             target[careful] = conservative(
-                combine(logits, small),
-                logits[rows_of_base],
-                logits[rows_of_reference],
-                logits.new_tensor([f.strength for f in formulas]),
-                logits.new_tensor([f.top_p for f in formulas]),
+                logits.combine([f.small or () for f in chosen], places),
+                logits.of([f.base for f in chosen], places),
+                logits.of([f.reference for f in chosen if f.reference], places),
+                target.new_tensor([f.strength for f in chosen]),
+                target.new_tensor([f.top_p for f in chosen]),
             )
-        return target
+        return self._allowed(target)
 
-    def _coefficients(
-        self,
-        formulas: Rows[tuple[tuple[Term, float], ...]],
-        outputs: Outputs,
-        sequences: Rows[Sequence],
-    ) -> Tensor:
-        """[B, N] coefficient of each stacked row in each sequence's sum."""
-        matrix = torch.zeros(len(sequences), len(outputs))
-        for i, (sequence, formula) in enumerate(zip(sequences, formulas, strict=True)):
-            for term, weight in formula:
-                matrix[i, outputs[sequence, term]] = weight
-        return matrix.to(self._device)
+    def _allowed(self, logits: Tensor) -> Tensor:
+        return logits.masked_fill(~self._family.vocabulary, float("-inf"))
+
+
+def _verifying_work(row: ScheduledRow, draft: Draft | None) -> list[Work]:
+    """What every term has still to run: the pending tokens and the guesses, less what drafting has run."""
+    sequence = row.sequence
+    guesses = draft.tokens if draft else []
+    text = [*sequence.tokens[sequence.computed : sequence.computed + row.count], *guesses]
+    model_drafts = draft is not None and draft.source == "model"
+    drafted = {term for term, _ in sequence.formula.draft or ()} if model_drafts else set()
+    work = []
+    for term in sequence.formula.terms:
+        skip = len(guesses) if term in drafted else 0
+        keep = len(guesses) + 1 - skip if row.emits else 0
+        work.append(Work(sequence, term, text[skip:], sequence.computed + skip, keep))
+    return work
+
+
+def _positions(sequence: Sequence, guesses: list[int]) -> list[Position]:
+    """The places after the last known token and after each guess."""
+    at = len(sequence.tokens) - 1
+    return [Position(sequence, at + i, guesses[:i]) for i in range(len(guesses) + 1)]
+
+
+def _sampling(positions: Rows[Position]) -> list[SamplingRow]:
+    return [position.sequence.sampling(position.guesses) for position in positions]
+
+
+def _measured(sequence: Sequence) -> bool:
+    return sequence.generation.request.speculation == "auto"
+
+
+def _outcomes(
+    emitting: Rows[Sequence], drafts: dict[Sequence, Draft], drawn: list[int], foreseen: list[int | None]
+) -> list[Outcome]:
+    """Accept each row's guesses as far as they are the tokens that were drawn."""
+    outcomes, start = [], 0
+    for sequence in emitting:
+        draft = drafts.get(sequence) or Draft("model", 0, [])
+        tokens = drawn[start : start + len(draft.tokens) + 1]
+        right = 0
+        while right < len(draft.tokens) and draft.tokens[right] == tokens[right]:
+            right += 1
+        sequence.computed += right
+        outcomes.append(Outcome(sequence, tokens[: right + 1], draft, foreseen[start : start + right + 1]))
+        start += len(draft.tokens) + 1
+    return outcomes

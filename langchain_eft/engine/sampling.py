@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from langchain_eft.engine.formula import nucleus
@@ -28,26 +30,44 @@ class SamplingRow:
     prompt: Sequence[int]
     output: Sequence[int]
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is taken."""
+        return self.params.temperature == 0
 
-def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """Draw the next token of every row.
+
+class Draw(NamedTuple):
+    """A token for each of B rows, and what it was drawn from.
+
+    Attributes:
+        tokens: [B] int64.
+        probs: [B, V] float64, or None if every row is greedy.
+    """
+
+    tokens: Tensor
+    probs: Tensor | None
+
+
+def draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Draw:
+    """Draw a token for every row, with the random number of its seed and position.
 
     Args:
-        logits: [B, V] log p up to a constant per row.
+        logits: [B, V] log-probabilities up to a constant per row.
         rows: B rows.
-
-    Returns:
-        [B] int64 token ids.
     """
     logits = reshape(logits.float(), rows)
-    if all(row.params.temperature == 0 for row in rows):
-        return logits.argmax(-1)
-    params = [row.params for row in rows]
-    seeds = torch.tensor([p.seed for p in params], device=logits.device)
-    positions = torch.tensor([len(row.prompt) + len(row.output) for row in rows], device=logits.device)
-    drawn = invert_cdf(probabilities(logits, params), uniform(seeds, positions))
-    greedy = torch.tensor([p.temperature == 0 for p in params], device=logits.device)
-    return torch.where(greedy, logits.argmax(-1), drawn)
+    if all(row.greedy for row in rows):
+        return Draw(logits.argmax(-1), None)
+    probs = probabilities(logits, [row.params for row in rows])
+    return Draw(invert_cdf(probs, uniform(*seeds_and_positions(rows, logits.device))), probs)
+
+
+def seeds_and_positions(rows: Sequence[SamplingRow], device: torch.device) -> tuple[Tensor, Tensor]:
+    """What the random numbers of the rows depend on, each [B] int64."""
+    return (
+        torch.tensor([row.params.seed for row in rows], device=device),
+        torch.tensor([len(row.prompt) + len(row.output) for row in rows], device=device),
+    )
 
 
 def reshape(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
@@ -89,10 +109,10 @@ def probabilities(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
 
     Args:
         logits: [B, V] float32 log p up to a constant per row, penalties applied.
-        params: B parameter sets; greedy rows are treated as temperature 1.
+        params: B parameter sets.
 
     Returns:
-        [B, V] float64 probabilities; filtered tokens have exactly 0.
+        [B, V] float64 probabilities; filtered tokens have exactly 0. A greedy row has all on its best token.
     """
 
     def column(values: list[float]) -> Tensor:
@@ -116,7 +136,11 @@ def probabilities(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     if any(p.min_p > 0 for p in params):
         floor = logits.amax(-1) + column([p.min_p for p in params]).log()
         logits = logits.masked_fill(logits < floor[:, None], float("-inf"))
-    return logits.double().softmax(-1)
+    probs = logits.double().softmax(-1)
+    greedy = [i for i, p in enumerate(params) if p.temperature == 0]
+    if greedy:
+        probs[greedy] = F.one_hot(logits[greedy].argmax(-1), logits.shape[-1]).double()
+    return probs
 
 
 def invert_cdf(probs: Tensor, u: Tensor) -> Tensor:

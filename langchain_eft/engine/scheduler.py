@@ -30,9 +30,9 @@ class ScheduledRow:
 class Scheduler:
     """Continuous batching: sequences join and leave at every round, first come, first served.
 
-    Each round gives every decoding sequence its token first and spends the rest of the token budget on
-    prompts, in chunks. When memory runs short the youngest sequence is preempted: it gives up its blocks and
-    is computed again later, so nothing is lost and the oldest always finishes.
+    Each round gives every decoding sequence its token first and shares the rest of the token budget among
+    the prompts, in chunks. When memory runs short the youngest sequence is preempted: it gives up its blocks
+    and is computed again later, so nothing is lost and the oldest always finishes.
     """
 
     def __init__(self, allocator: BlockAllocator, max_batch_size: int, token_budget: int) -> None:
@@ -41,6 +41,7 @@ class Scheduler:
         self._token_budget = token_budget
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.preemptions = 0
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
@@ -56,22 +57,67 @@ class Scheduler:
 
     def schedule(self) -> list[ScheduledRow]:
         """Choose the next round's rows and give them their memory; empty when there is nothing to do."""
-        while self.waiting and len(self.running) < self._max_batch_size and self._fits(self.waiting[0]):
-            self.running.append(self.waiting.popleft())
+        self._admit()
         budget = self._token_budget
         rows: list[ScheduledRow] = []
         # A stable sort: decoding rows (one pending token) first, otherwise oldest first.
-        for sequence in sorted(self.running, key=lambda s: s.pending > 1):
-            count = min(sequence.pending, budget)
+        order = sorted(self.running, key=lambda s: s.pending > 1)
+        for i, sequence in enumerate(order):
+            share = -(-budget // (len(order) - i))
+            count = min(sequence.pending, share)
             if sequence in self.running and count and self._make_room(sequence, count):
                 rows.append(ScheduledRow(sequence, count))
                 budget -= count
         return [row for row in rows if row.sequence in self.running]
 
-    def _fits(self, sequence: Sequence) -> bool:
-        """Whether the sequence's known tokens fit beside what is running (always, when nothing is)."""
-        needed = self._allocator.blocks_for(len(sequence.tokens) + 1)
-        return not self.running or needed <= self._allocator.free_blocks
+    def reserve(self, sequence: Sequence, drafts: int) -> int:
+        """Give a scheduled, decoding sequence memory for its drafts; fewer, where little is free."""
+        while drafts and not self._allocator.grow(sequence.block_table, len(sequence.tokens) + drafts):
+            drafts -= 1
+        return drafts
+
+    def remember(self, sequence: Sequence) -> None:
+        """Offer the sequence's full blocks to later requests. Only accepted tokens are ever computed ones."""
+        keys = sequence.block_keys(sequence.computed, self._allocator.block_size)
+        for block, key in zip(sequence.block_table, keys, strict=False):
+            self._allocator.register(block, key)
+
+    def _admit(self) -> None:
+        """Let waiting sequences run, in order; one whose beginning is just being computed waits for it."""
+        for sequence in list(self.waiting):
+            if len(self.running) == self._max_batch_size:
+                break
+            if self._begins_like_a_prefill(sequence):
+                continue
+            if not self._take_over(sequence):
+                break
+            self.waiting.remove(sequence)
+            self.running.append(sequence)
+
+    def _begins_like_a_prefill(self, sequence: Sequence) -> bool:
+        size = self._allocator.block_size
+        keys = sequence.block_keys(len(sequence.tokens) - 1, size)
+        missing = next((key for key in keys if not self._allocator.knows(key)), None)
+        return missing is not None and any(
+            missing in s.block_keys(len(s.tokens), size)[s.computed // size :] for s in self.running
+        )
+
+    def _take_over(self, sequence: Sequence) -> bool:
+        """Give the sequence every cached block of its beginning; False if it does not fit beside the others.
+
+        The last known token is always left to compute: its logits are what comes next.
+        """
+        size = self._allocator.block_size
+        blocks = self._allocator.match(sequence.block_keys(len(sequence.tokens) - 1, size))
+        needed = self._allocator.blocks_for(len(sequence.tokens) + 1) - len(blocks)
+        if self.running and needed > self._allocator.free_blocks:
+            self._allocator.release(blocks)
+            return False
+        sequence.block_table = blocks
+        sequence.computed = len(blocks) * size
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = sequence.computed
+        return True
 
     def _make_room(self, sequence: Sequence, count: int) -> bool:
         while not self._allocator.grow(sequence.block_table, sequence.computed + count):
@@ -86,3 +132,4 @@ class Scheduler:
         self._allocator.release(sequence.block_table)
         sequence.computed = 0
         self.waiting.appendleft(sequence)
+        self.preemptions += 1

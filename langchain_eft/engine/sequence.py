@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Tokens
 from typing import Any
 
 from langchain_eft.engine.detokenizer import Detokenizer, StopMatcher
+from langchain_eft.engine.draft_length import AcceptanceRates
 from langchain_eft.engine.formula import Formula
+from langchain_eft.engine.kv_cache import block_key
 from langchain_eft.engine.models import Term
+from langchain_eft.engine.prompt_lookup import PromptLookup
 from langchain_eft.engine.request import Event, Finished, FinishReason, Generation, TextDelta
 from langchain_eft.engine.sampling import SamplingRow
 
@@ -24,6 +28,9 @@ class Sequence:
         tokens: Prompt and answer so far.
         block_table: Blocks that hold the computed tokens.
         computed: Tokens in KV memory.
+        cached_tokens: Tokens of the prompt that were in KV memory from the start; None before admission.
+        lookup: Where the text has said the same before.
+        rates: How well each source of drafts has done.
         finished: Set with the last event.
     """
 
@@ -33,18 +40,25 @@ class Sequence:
         formula: Formula[Term],
         tokenizer: Any,
         end_ids: frozenset[int],
+        rates: AcceptanceRates,
     ) -> None:
         self.generation = generation
         self.formula = formula
         self.tokens = list(generation.request.prompt_ids)
         self.block_table: list[int] = []
         self.computed = 0
+        self.cached_tokens: int | None = None
+        self.lookup = PromptLookup()
+        self.rates = rates
         self.finished: FinishReason | None = None
-        self._prompt_tokens = len(self.tokens)
         self._end_ids = end_ids
         self._detokenizer = Detokenizer(tokenizer)
         self._stops = StopMatcher(generation.request.stop)
         self._first_token: float | None = None
+        self._drafted = self._accepted = self._passes = 0
+        self._block_keys: list[bytes] = []
+        # Keys and values depend on the tokens and on which variants of which models have seen them.
+        self._salt = repr(sorted({(t.model, t.variant) for t in formula.terms})).encode()
 
     @property
     def pending(self) -> int:
@@ -52,33 +66,71 @@ class Sequence:
         return len(self.tokens) - self.computed
 
     @property
-    def sampling(self) -> SamplingRow:
-        """What the sampler needs to know."""
-        return SamplingRow(
-            self.generation.request.sampling,
-            self.tokens[: self._prompt_tokens],
-            self.tokens[self._prompt_tokens :],
-        )
+    def room(self) -> int:
+        """Tokens that the answer may still have."""
+        return self.generation.request.max_tokens - (len(self.tokens) - self._prompt_tokens)
 
-    def accept(self, token: int) -> None:
-        """Append a sampled token, deliver the text it completes, and finish where it ends the answer."""
+    @property
+    def _prompt_tokens(self) -> int:
+        return len(self.generation.request.prompt_ids)
+
+    def sampling(self, guesses: Tokens[int] = ()) -> SamplingRow:
+        """What the sampler needs to know of the position after `guesses`."""
+        request = self.generation.request
+        output = [*self.tokens[self._prompt_tokens :], *guesses]
+        return SamplingRow(request.sampling, request.prompt_ids, output)
+
+    def ends(self, token: int) -> bool:
+        """Whether a token ends the answer."""
+        return token in self._end_ids
+
+    def block_keys(self, tokens: int, block_size: int) -> list[bytes]:
+        """Keys of the full blocks among the first `tokens` known tokens."""
+        full = tokens // block_size
+        for start in range(len(self._block_keys) * block_size, full * block_size, block_size):
+            previous = self._block_keys[-1] if self._block_keys else self._salt
+            self._block_keys.append(block_key(previous, self.tokens[start : start + block_size]))
+        return self._block_keys[:full]
+
+    def accept(self, tokens: Tokens[int], drafted: int) -> int:
+        """Append a round's tokens, deliver the text that they complete, and finish where one ends the answer.
+
+        Args:
+            tokens: Accepted guesses and the token after them.
+            drafted: How many guesses were made.
+
+        Returns:
+            How many of the tokens the answer has taken.
+        """
         self._first_token = self._first_token or time.perf_counter()
+        self._drafted += drafted
+        self._accepted += len(tokens) - 1
+        self._passes += 1
+        before, text = len(self.tokens), ""
+        for token in tokens:
+            text += self._append(token)
+            if self.finished:
+                break
+        self.computed = min(self.computed, len(self.tokens) - 1)
+        self._deliver(TextDelta(text, tuple(self.tokens[before:])))
+        return len(self.tokens) - before
+
+    def _append(self, token: int) -> str:
         self.tokens.append(token)
-        ended = token in self._end_ids
+        ended = self.ends(token)
         text = "" if ended else self._stops.feed(self._detokenizer.feed([token]))
-        full = len(self.tokens) - self._prompt_tokens >= self.generation.request.max_tokens
         if ended or self._stops.stopped:
             self.finished = "stop"
-        elif full:
+        elif not self.room:
             self.finished = "length"
         if self.finished and not self._stops.stopped:
             text += self._stops.feed(self._detokenizer.flush())
             self.finished = "stop" if self._stops.stopped else self.finished
             text += self._stops.flush()
-        self._deliver(text)
+        return text
 
-    def _deliver(self, text: str) -> None:
-        events: list[Event] = [TextDelta(text)] if text else []
+    def _deliver(self, delta: TextDelta) -> None:
+        events: list[Event] = [delta]
         if self.finished:
             events.append(self._summary(self.finished))
         if not self.generation.cancelled:
@@ -91,6 +143,10 @@ class Sequence:
             reason=reason,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=len(self.tokens) - self._prompt_tokens,
+            cached_tokens=self.cached_tokens or 0,
+            drafted_tokens=self._drafted,
+            accepted_tokens=self._accepted,
+            verify_passes=self._passes,
             time_to_first_token=(self._first_token or now) - submitted,
             seconds=now - submitted,
         )

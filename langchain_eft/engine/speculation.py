@@ -1,0 +1,180 @@
+"""Speculative EFT sampling: small models guess several tokens, one pass over all models checks them.
+
+Every token is drawn from p by one rule, with random numbers that depend on the seed and the position only:
+
+    d ~ q;  keep d if u q(d) < p(d), else draw from max(p - q, 0)      (Leviathan et al. 2023, theorem 1)
+
+This is an exact sample of p for any q, and it equals d as often as any rule could make it. Whether d was
+guessed ahead makes no difference, so neither the draft length nor the company in the batch changes a text:
+a guess, wherever it comes from, is right if it is the token that the rule draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.draft_length import (
+    AcceptanceRate,
+    AcceptanceRates,
+    Outlook,
+    PassCosts,
+    Source,
+    choose,
+)
+from langchain_eft.engine.request import GenerationRequest
+from langchain_eft.engine.sampling import invert_cdf, uniform
+from langchain_eft.engine.scheduler import ScheduledRow, Scheduler
+from langchain_eft.engine.sequence import Sequence
+
+_TEST, _RESIDUAL = 1, 2
+"""Purposes of the random numbers of one position; purpose 0 is `sampling.draw`'s."""
+
+_LONGEST = 16
+
+
+def couple(p: Tensor, q: Tensor, drawn: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+    """Turn samples of q into samples of p, keeping as many as possible.
+
+    Args:
+        p: [R, V] float64 target probabilities.
+        q: [R, V] float64 draft probabilities; a row equal to p keeps its sample.
+        drawn: [R] int64 samples of q.
+        seeds: [R] int64.
+        positions: [R] int64.
+
+    Returns:
+        [R] int64 samples of p.
+    """
+    pd, qd = (x.gather(1, drawn[:, None])[:, 0] for x in (p, q))
+    residual = (p - q).clamp(min=0)
+    # Rounding may leave nothing to draw from where p and q are all but equal.
+    kept = (uniform(seeds, positions, _TEST) * qd < pd) | (residual.sum(-1) == 0)
+    return torch.where(kept, drawn, invert_cdf(residual, uniform(seeds, positions, _RESIDUAL)))
+
+
+@dataclass
+class Draft:
+    """The guesses of one row in one round.
+
+    Attributes:
+        source: Who guesses.
+        count: How many guesses are wanted.
+        found: What prompt lookup proposes, taken or not.
+        tokens: The guesses.
+        probs: For the model's guesses, the [V] float64 rows of q that they were drawn from; None if greedy.
+    """
+
+    source: Source
+    count: int
+    found: list[int]
+    tokens: list[int] = field(default_factory=list)
+    probs: list[Tensor | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round has drawn for one row.
+
+    Attributes:
+        sequence: Whose tokens.
+        tokens: Accepted guesses and the token after them.
+        draft: The guesses.
+        foreseen: For each of `tokens` the sample of q at its position, where one was drawn.
+    """
+
+    sequence: Sequence
+    tokens: list[int]
+    draft: Draft
+    foreseen: list[int | None]
+
+
+class Speculator:
+    """Decides who drafts how much, from what drafting has measured.
+
+    Acceptance costs nothing to measure: a row that drafts nothing still shows what would have been accepted.
+
+    Args:
+        share: Cost of a draft pass as part of a whole pass, until it has been measured.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._kinds: dict[object, AcceptanceRates] = {}
+        self._costs: dict[object, tuple[PassCosts, PassCosts]] = {}
+
+    def rates(self, request: GenerationRequest) -> AcceptanceRates:
+        """Rates that a new request starts with: those of the requests like it."""
+        return self._of_kind(request).successor()
+
+    def plan(self, rows: Rows[ScheduledRow], scheduler: Scheduler) -> dict[Sequence, Draft]:
+        """Drafts for the decoding rows, with memory reserved."""
+        decoding = [row.sequence for row in rows if row.emits and row.count == 1]
+        found = [s.lookup.guess(s.tokens, min(_LONGEST, s.room - 1)) for s in decoding]
+        outlooks = list(map(_outlook, decoding, found))
+        if len(decoding) < len(rows):  # a prompt's chunk sets the pace, and what drafts cost cannot be told
+            outlooks = [replace(o, fixed=o.fixed or 0) for o in outlooks]
+        draft, verify = self._pass_costs(decoding)
+        drafts = {}
+        for s, guesses, (source, count) in zip(
+            decoding, found, choose(outlooks, draft, verify, self._share), strict=True
+        ):
+            count = scheduler.reserve(s, count)
+            drafts[s] = Draft(source, count, guesses, guesses[:count] if source == "lookup" else [])
+        return drafts
+
+    def observe(self, outcomes: Rows[Outcome]) -> None:
+        """Learn from a round how good the guesses were, made or not."""
+        for outcome in outcomes:
+            s = outcome.sequence
+            known = [(d, x) for d, x in zip(outcome.foreseen, outcome.tokens, strict=True) if d is not None]
+            looked_up = _looked_up(outcome)
+            for rates in (s.rates, self._of_kind(s.generation.request)):
+                rates.model.observe(sum(d == x for d, x in known), len(known))
+                rates.lookup.observe(*looked_up)
+
+    def observe_costs(
+        self, sequences: Rows[Sequence], passes: Rows[tuple[int, float]], verified: tuple[int, float]
+    ) -> None:
+        """Learn from a round without prefill what its passes cost.
+
+        Args:
+            sequences: The decoding rows.
+            passes: Rows and seconds of each draft pass.
+            verified: Tokens and seconds of the verifying pass.
+        """
+        draft, verify = self._pass_costs(sequences)
+        for size, seconds in passes:
+            draft.observe(size, seconds)
+        verify.observe(*verified)
+
+    def _of_kind(self, request: GenerationRequest) -> AcceptanceRates:
+        kind = (request.mixture, request.upscale_strength, request.sampling.temperature == 0)
+        slow = AcceptanceRates(AcceptanceRate(memory=512), AcceptanceRate(memory=512))
+        return self._kinds.setdefault(kind, slow)
+
+    def _pass_costs(self, sequences: Rows[Sequence]) -> tuple[PassCosts, PassCosts]:
+        terms = frozenset(term for s in sequences for term in s.formula.terms)
+        return self._costs.setdefault(terms, (PassCosts(), PassCosts()))
+
+
+def _looked_up(outcome: Outcome) -> tuple[int, int]:
+    """Right guesses of prompt lookup, and guesses whose truth is known."""
+    pairs = list(zip(outcome.draft.found, outcome.tokens, strict=False))
+    hits = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return hits, min(hits + 1, len(pairs))
+
+
+def _outlook(sequence: Sequence, found: Rows[int]) -> Outlook:
+    wanted = sequence.generation.request.speculation
+    return Outlook(
+        model=None if sequence.formula.draft is None else sequence.rates.model.value,
+        lookup=sequence.rates.lookup.value,
+        found=len(found),
+        room=sequence.room - 1,
+        fixed=0 if wanted == "off" else None if wanted == "auto" else wanted,
+    )
