@@ -1,3 +1,5 @@
+import time
+
 from langchain_eft.behaviors import Mixture
 from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, TextDelta
 
@@ -40,3 +42,15 @@ def answer(engine, request) -> tuple[str, Finished]:
     """Decode one request: its text and its end."""
     events = list(engine.stream(request))
     return "".join(e.text for e in events[:-1]), events[-1]
+
+
+def endless() -> SamplingParams:
+    """Sampling that never ends the answer."""
+    return GREEDY.model_copy(update={"logit_bias": {0: -100.0}})
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.002)

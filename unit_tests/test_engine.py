@@ -26,7 +26,7 @@ from langchain_eft.engine.errors import (
     UnsupportedModelError,
 )
 from langchain_eft.engine.request import Failed, Finished, SamplingParams, TextDelta
-from unit_tests.helpers import GREEDY, Recorder, answer, request
+from unit_tests.helpers import Recorder, answer, endless, request, wait_until
 
 SETTINGS = [
     ({}, 1.0, 1.0),
@@ -328,15 +328,3 @@ def engine_tokenizer(family):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(family.folder / "base")
-
-
-def endless() -> SamplingParams:
-    """Sampling that never ends the answer."""
-    return GREEDY.model_copy(update={"logit_bias": {0: -100.0}})
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.002)

@@ -155,23 +155,26 @@ class Reference:
                     model.get_submodule(module).weight += 2.0 * (up @ tensors[key])
         return model
 
-    @torch.inference_mode()
     def logprobs(self, ids, mixture, strength=1.0, top_p=1.0) -> torch.Tensor:
         """log p of the next token by the formula's definition, [V]."""
+        return self.all_logprobs(ids, 1, mixture, strength, top_p)[0]
+
+    @torch.inference_mode()
+    def all_logprobs(self, ids, last, mixture, strength=1.0, top_p=1.0) -> torch.Tensor:
+        """log p after each of the last tokens of a text, [last, V]."""
 
         def of(model):
-            return model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+            return model(torch.tensor([ids])).logits[0, -last:].double().log_softmax(-1)
 
         large, small = of(self.base), of(self.small["reference"])
         mixed = small + sum(w * (of(self.small[name]) - small) for name, w in mixture.items())
         weight = strength * (large - small)
         if top_p < 1:
             mixed = mixed.log_softmax(-1)
-            ordered, order = mixed.sort(descending=True)
-            count = int((ordered.exp().cumsum(-1) < top_p).sum()) + 1
-            inside = torch.zeros_like(mixed, dtype=torch.bool)
-            inside[order[:count]] = True
-            weight = torch.where(inside, weight, 0.0)
+            for row, gain in zip(mixed, weight, strict=True):
+                ordered, order = row.sort(descending=True)
+                count = int((ordered.exp().cumsum(-1) < top_p).sum()) + 1
+                gain[order[count:]] = 0.0
         return (mixed + weight).log_softmax(-1)
 
     def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, end=0) -> list[int]:

@@ -8,17 +8,27 @@ the rows' positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache, cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from langchain_eft.engine.kv_cache import KVPool
+from langchain_eft.engine.kv_cache import KVPool, token_slots
+
+if TYPE_CHECKING:
+    from langchain_eft.engine.triton_attention import PagedRows
 
 ATTENTION = "eft"
+
+
+_FEW_QUERIES = 17
+"""Most new tokens of a row (a draft of 16 and the token before it) that the Triton kernel takes."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,14 @@ class Row:
     Attributes:
         start: Offset of the first new token on the packed axis.
         queries: Number of new tokens.
-        context: [position + queries] int64, slots of every token that the row may look at, in order.
+        length: Number of tokens that the last new one may look at, itself included.
+        blocks: Where those are stored, in order: block ids, shifted to the variant.
     """
 
     start: int
     queries: int
-    context: Tensor
+    length: int
+    blocks: Sequence[int]
 
 
 @dataclass
@@ -46,6 +58,7 @@ class ForwardBatch:
         slots: [N] int64, where each token's keys and values are stored.
         rows: The rows, in packed order.
         pool: The model's KV memory.
+        block_size: Positions per block.
         variants: [N] int64, which variant (0 is the plain model, i the i-th adapter) each token runs through.
     """
 
@@ -54,6 +67,7 @@ class ForwardBatch:
     slots: Tensor
     rows: list[Row]
     pool: KVPool
+    block_size: int
     variants: Tensor
     _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
 
@@ -63,6 +77,49 @@ class ForwardBatch:
         if key not in self._masks:
             self._masks[key] = causal_mask(queries, length, window, self.ids.device)
         return self._masks[key]
+
+    @cached_property
+    def gathered(self) -> list[tuple[Row, Tensor]]:
+        """Rows whose context is gathered, each with its [length] slots."""
+        device = self.ids.device
+        rows = [row for row in self.rows if not self._by_kernel(row)]
+        return [(row, token_slots(row.blocks, 0, row.length, self.block_size).to(device)) for row in rows]
+
+    @cached_property
+    def paged(self) -> PagedRows | None:
+        """Rows that the Triton kernel takes, or None where there are none."""
+        rows = [row for row in self.rows if self._by_kernel(row)]
+        if not rows:
+            return None
+        from langchain_eft.engine.triton_attention import PagedRows
+
+        longest = max(len(row.blocks) for row in rows)
+        table = [[*row.blocks, *[0] * (longest - len(row.blocks))] for row in rows]
+        bounds = [[row.start for row in rows], [row.queries for row in rows], [row.length for row in rows]]
+        device = self.ids.device
+        starts, queries, lengths = torch.tensor(bounds, dtype=torch.int32).to(device)
+        return PagedRows(
+            block_table=torch.tensor(table, dtype=torch.int32).to(device),
+            starts=starts,
+            queries=queries,
+            lengths=lengths,
+            block_size=self.block_size,
+            max_queries=max(bounds[1]),
+            max_length=max(bounds[2]),
+        )
+
+    def _by_kernel(self, row: Row) -> bool:
+        return row.queries <= _FEW_QUERIES and has_kernel(self.ids.device)
+
+
+@cache
+def has_kernel(device: torch.device) -> bool:
+    """Whether the Triton kernel runs there: on GPUs since Ampere, where Triton is installed."""
+    return (
+        device.type == "cuda"
+        and find_spec("triton") is not None
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
 
 
 def causal_mask(queries: int, length: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -129,7 +186,9 @@ def paged_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Transformers' attention-function contract over paged KV, by gathering each row's context.
+    """Transformers' attention-function contract over paged KV.
+
+    Rows of few queries go to the Triton kernel where there is one; the context of all others is gathered.
 
     Args:
         module: The attention layer; its `layer_idx` names the pool's layer.
@@ -152,14 +211,29 @@ def paged_attention(
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
     )
-    out = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
-    for row in eft.rows:
+    tokens = query[0].transpose(0, 1)
+    if eft.paged is None:
+        out = query.new_empty(*tokens.shape[:2], value.shape[-1])
+    else:
+        from langchain_eft.engine.triton_attention import paged_attention_kernel
+
+        out = paged_attention_kernel(
+            tokens,
+            keys,
+            values,
+            eft.paged,
+            scaling=scaling,
+            sliding_window=sliding_window,
+            softcap=softcap,
+            sinks=s_aux,
+        )
+    for row, context in eft.gathered:
         span = slice(row.start, row.start + row.queries)
         out[span] = attend(
             query[0, :, span],
-            keys.index_select(0, row.context).transpose(0, 1),
-            values.index_select(0, row.context).transpose(0, 1),
-            eft.mask(row.queries, row.context.shape[0], sliding_window),
+            keys.index_select(0, context).transpose(0, 1),
+            values.index_select(0, context).transpose(0, 1),
+            eft.mask(row.queries, row.length, sliding_window),
             scaling,
             softcap,
             s_aux,

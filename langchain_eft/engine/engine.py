@@ -46,7 +46,7 @@ from langchain_eft.engine.scheduler import Scheduler
 from langchain_eft.engine.sequence import Sequence
 from langchain_eft.engine.speculation import Speculator
 
-_COUNTED = ("generated_tokens", "prefilled_tokens", "cached_tokens", "drafted_tokens", "accepted_tokens")
+_COUNTED = ("generated_tokens", "prefilled_tokens", "drafted_tokens", "accepted_tokens")
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ class Engine:
                 waiting=len(self._scheduler.waiting) + len(self._submitted),
                 free_blocks=self._allocator.free_blocks,
                 weight_bytes=self._family.weight_bytes,
+                cached_tokens=self._scheduler.cached_tokens,
                 preemptions=self._scheduler.preemptions,
                 **{name: self._counts[name] for name in _COUNTED},
             )
@@ -310,6 +311,8 @@ class Engine:
             for row in rows:
                 self._scheduler.remember(row.sequence)
             self._scheduler.remove_ended()
+        for outcome in done.outcomes:  # last, so that whoever sees the end of an answer finds its memory free
+            outcome.sequence.deliver()
 
     def _fail_all(self, error: EngineError) -> None:
         with self._wake:

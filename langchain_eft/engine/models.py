@@ -293,35 +293,54 @@ def _load_tokenizer(path: str, chat_template: Path | None) -> Any:
     return tokenizer
 
 
-def pack(
-    rows: Sequence[tuple[Sequence[int], int, int, Tensor]], pool: KVPool, device: torch.device
-) -> ForwardBatch:
-    """Lay rows one after the other.
+@dataclass(frozen=True)
+class Chunk:
+    """New tokens of one sequence for one variant.
+
+    Attributes:
+        tokens: Token ids.
+        position: Position of the first of them.
+        variant: Which variant they run through.
+        blocks: The sequence's block table, shifted to the variant.
+    """
+
+    tokens: Sequence[int]
+    position: int
+    variant: int
+    blocks: Sequence[int]
+
+
+def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.device) -> ForwardBatch:
+    """Lay chunks one after the other.
 
     Args:
-        rows: For each row its new token ids, the position of the first of them, its variant, and the
-            slots of every position up to the last new one ([position + new] int64).
+        chunks: One for each row.
         pool: The model's KV memory.
+        block_size: Positions per block.
         device: Where the batch goes.
     """
-    packed: list[Row] = []
+    rows: list[Row] = []
     ids: list[int] = []
-    positions: list[Tensor] = []
-    variants: list[Tensor] = []
-    start = 0
-    for tokens, position, variant, context in rows:
-        packed.append(Row(start, len(tokens), context.to(device)))
-        ids.extend(tokens)
-        positions.append(torch.arange(position, position + len(tokens)))
-        variants.append(torch.full((len(tokens),), variant))
-        start += len(tokens)
+    positions: list[int] = []
+    slots: list[int] = []
+    variants: list[int] = []
+    for chunk in chunks:
+        end = chunk.position + len(chunk.tokens)
+        new = range(chunk.position, end)
+        rows.append(Row(len(ids), len(chunk.tokens), end, chunk.blocks[: -(-end // block_size)]))
+        ids.extend(chunk.tokens)
+        positions.extend(new)
+        slots.extend(chunk.blocks[at // block_size] * block_size + at % block_size for at in new)
+        variants.extend([chunk.variant] * len(chunk.tokens))
+    packed = torch.tensor([ids, positions, slots, variants]).to(device)
     return ForwardBatch(
-        ids=torch.tensor([ids], device=device),
-        positions=torch.cat(positions)[None].to(device),
-        slots=torch.cat([row.context[-row.queries :] for row in packed]),
-        rows=packed,
+        ids=packed[0:1],
+        positions=packed[1:2],
+        slots=packed[2],
+        rows=rows,
         pool=pool,
-        variants=torch.cat(variants).to(device),
+        block_size=block_size,
+        variants=packed[3],
     )
 
 
@@ -341,15 +360,15 @@ def self_check(model: CausalModel, tokenizer: Any) -> None:
     """
     device = next(model.module.parameters()).device
     ids: list[int] = tokenizer(_PROBE, add_special_tokens=False).input_ids[:12]
-    half, slots, pool = len(ids) // 2, torch.arange(len(ids)), KVPool(len(ids))
+    half, pool = len(ids) // 2, KVPool(len(ids))
     try:
-        expected = _own_forward(model, torch.tensor([ids], device=device))
+        expected = own_logits(model, torch.tensor([ids], device=device))
         tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
         model.head = _output_matrix(model.module)
-        first = _last_output(model, pack([(ids[:half], 0, 0, slots[:half])], pool, device))
+        first = _last_output(model, pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device))
         if not _is_head(model.head, first, expected[half - 1], tolerance):
             model.head = None  # soft-capped, scaled, biased or projected: the model makes its own logits
-        last = _last_output(model, pack([(ids[half:], half, 0, slots)], pool, device))
+        last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], pool, len(ids), device))
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise UnsupportedModelError(
             f"{model.name!r} cannot be decoded row by row ({type(error).__name__}: {error}): only models "
@@ -369,9 +388,19 @@ def self_check(model: CausalModel, tokenizer: Any) -> None:
     model.bytes_per_token = pool.bytes_per_slot
 
 
-def _own_forward(model: CausalModel, ids: Tensor) -> Tensor:
-    """[T, V] logits of the unmodified model."""
-    model.router.route(torch.zeros(ids.shape[1], dtype=torch.int64, device=ids.device), [0])
+@torch.inference_mode()
+def own_logits(model: CausalModel, ids: Tensor, variant: int = 0) -> Tensor:
+    """Logits of the unmodified attention, without cache. Nothing else may run on the model meanwhile.
+
+    Args:
+        model: Whose logits.
+        ids: [1, T] int64 token ids.
+        variant: 0 for the model itself, i for its i-th adapter.
+
+    Returns:
+        [T, V].
+    """
+    model.router.route(torch.full((ids.shape[1],), variant, device=ids.device), [variant])
     module: Any = model.module
     module.set_attn_implementation("eager")
     try:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.formula import combine, conservative
-from langchain_eft.engine.kv_cache import KVPool, token_slots
+from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import product
-from langchain_eft.engine.models import ModelFamily, Term, pack
+from langchain_eft.engine.models import Chunk, ModelFamily, Term, pack
 from langchain_eft.engine.sampling import SamplingRow, draw, seeds_and_positions
 from langchain_eft.engine.scheduler import ScheduledRow
 from langchain_eft.engine.sequence import Sequence
@@ -111,9 +111,9 @@ class Runner:
     def __init__(self, family: ModelFamily, num_blocks: int, block_size: int) -> None:
         self._family = family
         self._block_size = block_size
-        self._variant_slots = num_blocks * block_size
+        self._num_blocks = num_blocks
         self._device = family.vocabulary.device
-        self._pools = [KVPool(model.variants * self._variant_slots) for model in family.models]
+        self._pools = [KVPool(model.variants * num_blocks * block_size) for model in family.models]
 
     @torch.inference_mode()
     def step(self, rows: Rows[ScheduledRow], drafts: dict[Sequence, Draft]) -> Round:
@@ -215,17 +215,16 @@ class Runner:
                 keep.extend(range(end - piece.keep, end))
                 last = piece.position + len(piece.tokens)
                 places.extend((piece.sequence, piece.term, at) for at in range(last - piece.keep, last))
-            batch = pack([self._entry(piece) for piece in pieces], self._pools[index], self._device)
+            batch = pack(list(map(self._chunk, pieces)), self._pools[index], self._block_size, self._device)
             active = sorted({piece.term.variant for piece in pieces})
             kept = torch.tensor(keep, device=self._device, dtype=torch.int64)
             hidden.append((model.head, model(batch, active, kept)))
         logits.add(places, self._project(hidden))
 
-    def _entry(self, piece: Work) -> tuple[list[int], int, int, Tensor]:
-        end = piece.position + len(piece.tokens)
-        slots = token_slots(piece.sequence.block_table, 0, end, self._block_size)
-        shifted = slots + piece.term.variant * self._variant_slots
-        return piece.tokens, piece.position, piece.term.variant, shifted
+    def _chunk(self, piece: Work) -> Chunk:
+        shift = piece.term.variant * self._num_blocks
+        blocks = [block + shift for block in piece.sequence.block_table]
+        return Chunk(piece.tokens, piece.position, piece.term.variant, blocks)
 
     def _project(self, hidden: Rows[tuple[Tensor | None, Tensor]]) -> Tensor:
         """Multiply by the output matrices, one product for all models that share theirs."""

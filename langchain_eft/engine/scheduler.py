@@ -33,6 +33,12 @@ class Scheduler:
     Each round gives every decoding sequence its token first and shares the rest of the token budget among
     the prompts, in chunks. When memory runs short the youngest sequence is preempted: it gives up its blocks
     and is computed again later, so nothing is lost and the oldest always finishes.
+
+    Attributes:
+        waiting: Sequences that have not begun, and preempted ones.
+        running: Sequences with memory, oldest first.
+        cached_tokens: Tokens of prompts that were in memory already.
+        preemptions: How often a sequence gave up its memory.
     """
 
     def __init__(self, allocator: BlockAllocator, max_batch_size: int, token_budget: int) -> None:
@@ -41,7 +47,7 @@ class Scheduler:
         self._token_budget = token_budget
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self.preemptions = 0
+        self.cached_tokens = self.preemptions = 0
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
@@ -79,8 +85,9 @@ class Scheduler:
     def remember(self, sequence: Sequence) -> None:
         """Offer the sequence's full blocks to later requests. Only accepted tokens are ever computed ones."""
         keys = sequence.block_keys(sequence.computed, self._allocator.block_size)
-        for block, key in zip(sequence.block_table, keys, strict=False):
-            self._allocator.register(block, key)
+        for i in range(sequence.remembered, len(keys)):
+            self._allocator.register(sequence.block_table[i], keys[i])
+        sequence.remembered = len(keys)
 
     def _admit(self) -> None:
         """Let waiting sequences run, in order; one whose beginning is just being computed waits for it."""
@@ -114,9 +121,11 @@ class Scheduler:
             self._allocator.release(blocks)
             return False
         sequence.block_table = blocks
+        sequence.remembered = len(blocks)
         sequence.computed = len(blocks) * size
         if sequence.cached_tokens is None:
             sequence.cached_tokens = sequence.computed
+            self.cached_tokens += sequence.computed
         return True
 
     def _make_room(self, sequence: Sequence, count: int) -> bool:

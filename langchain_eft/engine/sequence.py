@@ -28,6 +28,7 @@ class Sequence:
         tokens: Prompt and answer so far.
         block_table: Blocks that hold the computed tokens.
         computed: Tokens in KV memory.
+        remembered: Blocks that later requests may take over.
         cached_tokens: Tokens of the prompt that were in KV memory from the start; None before admission.
         lookup: Where the text has said the same before.
         rates: How well each source of drafts has done.
@@ -47,6 +48,7 @@ class Sequence:
         self.tokens = list(generation.request.prompt_ids)
         self.block_table: list[int] = []
         self.computed = 0
+        self.remembered = 0
         self.cached_tokens: int | None = None
         self.lookup = PromptLookup()
         self.rates = rates
@@ -55,6 +57,7 @@ class Sequence:
         self._detokenizer = Detokenizer(tokenizer)
         self._stops = StopMatcher(generation.request.stop)
         self._first_token: float | None = None
+        self._events: list[Event] = []
         self._drafted = self._accepted = self._passes = 0
         self._block_keys: list[bytes] = []
         # Keys and values depend on the tokens and on which variants of which models have seen them.
@@ -93,7 +96,7 @@ class Sequence:
         return self._block_keys[:full]
 
     def accept(self, tokens: Tokens[int], drafted: int) -> int:
-        """Append a round's tokens, deliver the text that they complete, and finish where one ends the answer.
+        """Append a round's tokens, and finish where one ends the answer.
 
         Args:
             tokens: Accepted guesses and the token after them.
@@ -112,8 +115,17 @@ class Sequence:
             if self.finished:
                 break
         self.computed = min(self.computed, len(self.tokens) - 1)
-        self._deliver(TextDelta(text, tuple(self.tokens[before:])))
+        self._events.append(TextDelta(text, tuple(self.tokens[before:])))
+        if self.finished:
+            self._events.append(self._summary(self.finished))
         return len(self.tokens) - before
+
+    def deliver(self) -> None:
+        """Hand over what has happened since the last time, unless nobody wants it any more."""
+        for event in self._events:
+            if not self.generation.cancelled:
+                self.generation.deliver(event)
+        self._events.clear()
 
     def _append(self, token: int) -> str:
         self.tokens.append(token)
@@ -128,14 +140,6 @@ class Sequence:
             self.finished = "stop" if self._stops.stopped else self.finished
             text += self._stops.flush()
         return text
-
-    def _deliver(self, delta: TextDelta) -> None:
-        events: list[Event] = [delta]
-        if self.finished:
-            events.append(self._summary(self.finished))
-        if not self.generation.cancelled:
-            for event in events:
-                self.generation.deliver(event)
 
     def _summary(self, reason: FinishReason) -> Finished:
         now, submitted = time.perf_counter(), self.generation.submitted

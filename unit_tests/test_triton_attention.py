@@ -1,0 +1,298 @@
+"""The paged-attention kernel against SDPA: on the GPU, or in Triton's interpreter where there is none."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+    # Triton's own functions choose the interpreter at import, and torch may have imported them already.
+    os.environ["TRITON_INTERPRET"] = "1"
+    for name in [name for name in sys.modules if re.match(r"triton(?!\._C)\b", name)]:
+        del sys.modules[name]
+# Before 3.7, the interpreter fails on loops under numpy 2.4.
+pytest.importorskip("triton", minversion="3.7" if DEVICE == "cpu" else None)
+
+from langchain_eft.engine.attention import attend, causal_mask  # noqa: E402
+from langchain_eft.engine.triton_attention import (  # noqa: E402
+    MAX_SPLITS,
+    PagedRows,
+    paged_attention_kernel,
+    split_plan,
+    tile_sizes,
+)
+
+BUSY = 64  # as many processors make small batches split
+FEATURES = {
+    "plain": {},
+    "window": {"sliding_window": 37},
+    "softcap": {"softcap": 1.5},
+    "sinks": {"sinks": True},
+    "all": {"sliding_window": 70, "softcap": 2.0, "sinks": True},
+}
+
+
+class Case:
+    """A ragged batch over shuffled blocks. Slots of no row are NaN, so that no read of one goes unnoticed."""
+
+    def __init__(
+        self,
+        counts,
+        lengths,
+        *,
+        kv_heads=1,
+        group=2,
+        dim=16,
+        value_dim=None,
+        block_size=16,
+        dtype=torch.float32,
+        max_length=None,
+        sinks=False,
+        seed=0,
+        **features,
+    ):
+        torch.manual_seed(seed)
+        heads, value_dim = kv_heads * group, value_dim or dim
+        blocks = [-(-length // block_size) for length in lengths]
+        ids = torch.randperm(sum(blocks) + 3)[: sum(blocks)].split(blocks)
+        slots = (sum(blocks) + 3) * block_size
+        self.query = torch.randn(sum(counts), heads, dim).to(dtype)
+        self.keys = torch.full((slots, kv_heads, dim), torch.nan, dtype=dtype)
+        self.values = torch.full((slots, kv_heads, value_dim), torch.nan, dtype=dtype)
+        self.contexts = [
+            (row[:, None] * block_size + torch.arange(block_size)).flatten()[:length]
+            for row, length in zip(ids, lengths, strict=True)
+        ]
+        for context in self.contexts:
+            self.keys[context] = torch.randn(len(context), kv_heads, dim).to(dtype)
+            self.values[context] = torch.randn(len(context), kv_heads, value_dim).to(dtype)
+        table = torch.full((len(counts), max(blocks) + 1), 10**6, dtype=torch.int32)
+        for row, blocks_of_row in zip(table, ids, strict=True):
+            row[: len(blocks_of_row)] = blocks_of_row
+        self.counts, self.lengths = counts, lengths
+        self.starts = [sum(counts[:row]) for row in range(len(counts))]
+        self.rows = PagedRows(
+            block_table=table.to(DEVICE),
+            starts=int32(self.starts),
+            queries=int32(counts),
+            lengths=int32(lengths),
+            block_size=block_size,
+            max_queries=max(counts),
+            max_length=max_length or max(lengths),
+        )
+        self.sinks = torch.randn(heads).to(dtype) if sinks else None
+        self.features = {"scaling": dim**-0.5, **features}
+
+    def kernel(self, query=None, processors=BUSY):
+        return paged_attention_kernel(
+            (self.query if query is None else query).to(DEVICE),
+            self.keys.to(DEVICE),
+            self.values.to(DEVICE),
+            self.rows,
+            sinks=None if self.sinks is None else self.sinks.to(DEVICE),
+            processors=processors,
+            **self.features,
+        ).cpu()
+
+    def oracle(self):
+        """[N, heads, value_dim] float32."""
+        out = torch.zeros(*self.query.shape[:2], self.values.shape[-1])
+        for start, count, context in zip(self.starts, self.counts, self.contexts, strict=True):
+            if not count or not len(context):
+                continue
+            window = self.features.get("sliding_window")
+            out[start : start + count] = attend(
+                self.query[start : start + count].float().transpose(0, 1),
+                self.keys[context].float().transpose(0, 1),
+                self.values[context].float().transpose(0, 1),
+                causal_mask(count, len(context), window, torch.device("cpu")),
+                self.features["scaling"],
+                self.features.get("softcap"),
+                None if self.sinks is None else self.sinks.float(),
+            ).transpose(0, 1)
+        return out
+
+
+def int32(numbers):
+    return torch.tensor(numbers, dtype=torch.int32, device=DEVICE)
+
+
+def assert_exact(out, expected):
+    torch.testing.assert_close(out, expected, atol=5e-6, rtol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("kv_heads", "group", "counts", "lengths"),
+    [
+        (2, 1, [1, 17, 1, 5], [1, 190, 300, 64]),
+        (1, 3, [17, 1, 2], [17, 200, 65]),
+        (2, 4, [3, 1, 4], [250, 129, 4]),
+        (1, 8, [2, 5], [2, 140]),
+    ],
+)
+@pytest.mark.parametrize("features", FEATURES.values(), ids=FEATURES)
+def test_ragged_rows_equal_sdpa(kv_heads, group, counts, lengths, features):
+    case = Case(counts, lengths, kv_heads=kv_heads, group=group, seed=group, **features)
+    assert_exact(case.kernel(), case.oracle())
+
+
+@pytest.mark.parametrize(
+    ("block_size", "dim", "value_dim"),
+    [(4, 16, 64), (4, 80, 80), (16, 64, 64), (16, 80, 48), (256, 64, 64), (256, 80, 80)],
+)
+def test_block_sizes_and_head_sizes(block_size, dim, value_dim):
+    case = Case([2, 1, 4], [77, 300, 4], dim=dim, value_dim=value_dim, block_size=block_size, seed=dim)
+    assert_exact(case.kernel(), case.oracle())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_batches(seed):
+    draw = torch.Generator().manual_seed(seed)
+    rows = int(torch.randint(1, 5, (), generator=draw))
+    counts = torch.randint(1, 18, (rows,), generator=draw).tolist()
+    lengths = [n + int(torch.randint(0, 400, (), generator=draw)) for n in counts]
+    window = int(torch.randint(1, 200, (), generator=draw))
+    case = Case(counts, lengths, block_size=4, seed=seed, sliding_window=window)
+    assert_exact(case.kernel(), case.oracle())
+
+
+@pytest.mark.parametrize("window", [None, 64, 65])
+def test_lengths_around_split_boundaries(window):
+    lengths = [63, 64, 65, 127, 128, 129, 192]
+    case = Case([2] * len(lengths), lengths, kv_heads=2, group=1, max_length=256, sliding_window=window)
+    assert_exact(case.kernel(), case.oracle())
+
+
+def test_results_do_not_depend_on_the_splits():
+    case = Case([4, 1], [333, 200], **FEATURES["all"])
+    whole = case.kernel(processors=1)
+    for processors in (2, 1000):
+        assert_exact(case.kernel(processors=processors), whole)
+
+
+def test_default_processors():
+    case = Case([1], [150])
+    assert_exact(case.kernel(processors=None), case.oracle())
+
+
+def test_verification_equals_decoding():
+    """The queries of one row answer as if each had come alone."""
+    case = Case([4], [140])
+    together, rows = case.kernel(), case.rows
+    for j in range(4):
+        case.rows = replace(
+            rows, starts=int32([j]), queries=int32([1]), lengths=int32([137 + j]), max_queries=1
+        )
+        assert_exact(case.kernel()[j], together[j])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "features"),
+    [(torch.bfloat16, 2e-2, "plain"), (torch.bfloat16, 2e-2, "all"), (torch.float16, 3e-3, "plain")],
+)
+def test_half_precision(dtype, tolerance, features):
+    # 17 queries of 8 heads are more pairs than the largest tile holds.
+    case = Case([17, 1], [200, 90], group=8, dim=64, dtype=dtype, **FEATURES[features])
+    out = case.kernel()
+    assert out.dtype is dtype
+    torch.testing.assert_close(out.float(), case.oracle(), atol=tolerance, rtol=tolerance)
+
+
+def test_padding_rows_are_harmless():
+    """Rows without queries, without length, or without both; tokens of theirs and of no row stay zero."""
+    case = Case([3, 0, 2, 0, 1], [70, 40, 0, 0, 9], max_length=512, sinks=True, sliding_window=20)
+    padded = torch.cat([case.query, torch.full((4, *case.query.shape[1:]), torch.nan)])
+    out = case.kernel(padded)
+    assert_exact(out[:6], case.oracle())
+    assert not out[3:5].any()
+    assert not out[6:].any()
+
+
+def test_query_may_be_a_transposed_view():
+    case = Case([3, 1], [20, 90])
+    view = case.query.transpose(0, 1).contiguous().transpose(0, 1)
+    assert not view.is_contiguous()
+    assert_exact(case.kernel(view), case.oracle())
+
+
+@pytest.mark.parametrize("programs", [1, 3, 8, 1000])
+@pytest.mark.parametrize("max_length", [1, 64, 65, 8192, 131072])
+@pytest.mark.parametrize("processors", [2, 132])
+def test_split_plan_covers_every_position(programs, max_length, processors):
+    splits, span = split_plan(programs, max_length, 64, processors)
+    assert (splits - 1) * span < max_length <= splits * span
+    assert span % 64 == 0
+    assert 1 <= splits <= MAX_SPLITS
+    assert splits == 1 or programs < 2 * processors
+
+
+def test_tiles_fit_the_accelerator():
+    for pairs in (1, 4, 17, 136):
+        for width in (16, 64, 128, 256):
+            for element_size in (2, 4):
+                block_m, block_n = tile_sizes(pairs, width, element_size)
+                assert 16 <= block_m <= 128
+                assert 16 <= block_n <= 64
+                assert block_n * width * element_size <= 2**14
+
+
+COMPILE = """
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from langchain_eft.engine import triton_attention as module
+
+class Driver:
+    capability = 0
+
+    def get_current_device(self):
+        return self.capability
+
+    def get_current_stream(self, device):
+        return 0
+
+    def get_current_target(self):
+        return GPUTarget("cuda", self.capability, 32)
+
+def compile_only(kernel):
+    run = kernel.run
+
+    def dry(*args, **kwargs):
+        compiled = run(*args, **{**kwargs, "warmup": True})
+        print(compiled.name, compiled.metadata.shared)
+
+    kernel.run = dry
+
+def meta(*shape, dtype=torch.bfloat16):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+triton.runtime.driver.set_active(Driver())
+compile_only(module._attend_split)
+compile_only(module._merge_splits)
+for Driver.capability, queries, dim, features in [
+    (80, 1, 128, {}),
+    (80, 17, 256, {}),
+    (90, 17, 80, {"sliding_window": 128, "softcap": 30.0, "sinks": meta(32)}),
+]:
+    numbers = [meta(4, dtype=torch.int32) for _ in range(3)]
+    rows = module.PagedRows(meta(4, 64, dtype=torch.int32), *numbers, 16, queries, 1024)
+    query, pool = meta(4 * queries, 32, dim), meta(4096, 8, dim)
+    module.paged_attention_kernel(query, pool, pool, rows, scaling=0.1, processors=108, **features)
+"""
+
+
+def test_kernels_compile_for_gpus(tmp_path):
+    """The interpreter accepts more than the compiler, which needs no GPU; meta tensors show host reads."""
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shared_memory = [int(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert len(shared_memory) == 6
+    assert max(shared_memory) <= 99 * 1024, "more than the smallest GPU since Ampere has"
