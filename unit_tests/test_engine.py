@@ -13,13 +13,14 @@ from scipy import stats as statistics
 
 from langchain_eft.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine import engine as engine_module
+from langchain_eft.engine import memory
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine, open_engine
 from langchain_eft.engine.errors import (
     ContextWindowError,
     DecodingError,
     EngineClosedError,
-    EngineError,
+    InsufficientMemoryError,
     RecipeError,
     RequestError,
     RequestTimeoutError,
@@ -278,9 +279,16 @@ def test_one_engine_per_recipe_and_process(family):
     assert again.closed
 
 
-def test_no_memory_for_one_block_says_how_much_is_missing(family, monkeypatch):
-    monkeypatch.setattr(engine_module, "_free_memory", lambda device: 100)
-    with pytest.raises(EngineError, match=r"0\.00 GiB are free on cpu.*kv_cache_fraction"):
+@pytest.mark.parametrize("tokens", [None, 10**15])
+def test_no_memory_for_keys_and_values_says_how_much_is_missing(family, monkeypatch, tokens):
+    monkeypatch.setattr(engine_module, "free_memory", lambda device: 100)
+    with pytest.raises(InsufficientMemoryError, match=r"0\.00 GiB are free on cpu.*kv_cache_tokens"):
+        Engine(family.recipe, EngineConfig(kv_cache_tokens=tokens))
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_are_read(family, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10_000)
+    with pytest.raises(InsufficientMemoryError, match=r"base.*needs.*GiB of memory in float32 and.*smaller"):
         Engine(family.recipe)
 
 

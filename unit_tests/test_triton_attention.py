@@ -18,7 +18,10 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
 # Before 3.7, the interpreter fails on loops under numpy 2.4.
 pytest.importorskip("triton", minversion="3.7" if DEVICE == "cpu" else None)
 
+from langchain_eft.engine import attention  # noqa: E402
 from langchain_eft.engine.attention import attend, causal_mask  # noqa: E402
+from langchain_eft.engine.config import EngineConfig  # noqa: E402
+from langchain_eft.engine.engine import Engine  # noqa: E402
 from langchain_eft.engine.triton_attention import (  # noqa: E402
     MAX_SPLITS,
     PagedRows,
@@ -26,6 +29,7 @@ from langchain_eft.engine.triton_attention import (  # noqa: E402
     split_plan,
     tile_sizes,
 )
+from unit_tests.helpers import Recorder, request, wait_until  # noqa: E402
 
 BUSY = 64  # as many processors make small batches split
 FEATURES = {
@@ -296,3 +300,25 @@ def test_kernels_compile_for_gpus(tmp_path):
     shared_memory = [int(line.split()[-1]) for line in done.stdout.splitlines()]
     assert len(shared_memory) == 6
     assert max(shared_memory) <= 99 * 1024, "more than the smallest GPU since Ampere has"
+
+
+def test_the_engine_decodes_with_the_kernel(family, reference, monkeypatch):
+    """Long prompts are gathered, decoding and verification go through the kernel, all in one batch."""
+    monkeypatch.setattr(attention, "has_kernel", lambda device: True)
+    device = "cuda" if DEVICE == "cuda" else "cpu"
+    engine = Engine(
+        family.recipe, EngineConfig(device=device, dtype="float32", kv_cache_tokens=512, block_size=8)
+    )
+    work = [
+        ([*range(30, 55)], {"one": 1.0}, 4, Recorder()),
+        ([9, 9, 8], {"one": 0.5, "two": 0.5}, 2, Recorder()),
+        ([*range(100, 120)], {}, "off", Recorder()),
+    ]
+    try:
+        for prompt, mixture, draft, recorder in work:
+            engine.submit(request(prompt, mixture, max_tokens=6, speculation=draft), recorder)
+        wait_until(lambda: all(recorder.ended for *_, recorder in work), seconds=120)
+        for prompt, mixture, _, recorder in work:
+            assert recorder.tokens == reference.greedy(prompt, mixture, 6)
+    finally:
+        engine.close()

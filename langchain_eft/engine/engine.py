@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 
 from langchain_eft.behaviors import Recipe
@@ -25,6 +24,7 @@ from langchain_eft.engine.errors import (
     DecodingError,
     EngineClosedError,
     EngineError,
+    InsufficientMemoryError,
     QueueFullError,
     RecipeError,
     RequestError,
@@ -32,6 +32,7 @@ from langchain_eft.engine.errors import (
 )
 from langchain_eft.engine.formula import plan
 from langchain_eft.engine.kv_cache import BlockAllocator
+from langchain_eft.engine.memory import free_memory, gib
 from langchain_eft.engine.models import load_family
 from langchain_eft.engine.request import (
     Event,
@@ -325,24 +326,21 @@ class Engine:
             self._scheduler.remove_ended()
 
     def _count_blocks(self, device: torch.device) -> int:
+        """Blocks of the stated budget, or of the stated share of what is free, but no more than can be used."""
         size = self.config.block_size
         per_token = sum(model.variants * model.bytes_per_token for model in self._family.models)
-        wanted = self.config.max_batch_size * self._longest
+        free = free_memory(device)
         tokens = self.config.kv_cache_tokens
         if tokens is None:
-            free = _free_memory(device)
-            tokens = min(int(free * self.config.kv_cache_fraction) // per_token, wanted)
-            if tokens < size:
-                raise EngineError(
-                    f"{_gib(free)} are free on {device} after loading {_gib(self._family.weight_bytes)} of "
-                    f"weights, and one block of {size} tokens takes {_gib(size * per_token)}: use a smaller "
-                    "model or dtype, or raise `kv_cache_fraction`."
-                )
+            usable = self.config.max_batch_size * self._longest
+            tokens = max(min(int(free * self.config.kv_cache_fraction) // per_token, usable), size)
+        if tokens * per_token > free:
+            raise InsufficientMemoryError(
+                f"{gib(free)} are free on {device} after loading {gib(self._family.weight_bytes)} of weights, "
+                f"and keys and values of {tokens} tokens take {gib(tokens * per_token)}: lower "
+                "`kv_cache_tokens`, or use a smaller model or dtype."
+            )
         return -(-tokens // size)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB"
 
 
 def _silent(_: str) -> None:
@@ -371,12 +369,6 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)
 
 
 _open: dict[tuple[Recipe, EngineConfig], Engine] = {}

@@ -22,6 +22,7 @@ from langchain_eft.engine.checkpoints import Progress, quiet_transformers, resol
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, UnsupportedModelError
 from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import VariantRouter, product, stack_adapters
+from langchain_eft.engine.memory import require_memory_for
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +128,7 @@ def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progre
 
     Raises:
         CheckpointNotFoundError: A model or adapter cannot be found.
+        InsufficientMemoryError: Weights that do not fit the device.
         RecipeError: Models that cannot be combined.
         UnsupportedModelError: A model whose decoding here would not equal its own forward.
     """
@@ -198,6 +200,7 @@ class _Loader:
         """Load the model at `path` unless it is loaded."""
         if path not in self._modules:
             self._progress(f"Loading {Path(path).name}")
+            require_memory_for(path, self._device, self._dtype)
             lender = next(iter(self._modules.values()), None)
             self._modules[path] = load_module(path, self._device, self._dtype, lender)
 
