@@ -57,6 +57,18 @@ def test_combining_logits_equals_combining_log_probabilities():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("spread", [0.1, 3.0, 9.0])
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_full_sort(spread):
+    torch.manual_seed(0)
+    logprobs = (torch.randn(4, 5000) * spread).log_softmax(-1)
+    top_p = torch.tensor([0.05, 0.5, 0.9, 1.0])
+    for row, p, inside in zip(logprobs, top_p, nucleus(logprobs, top_p), strict=True):
+        ordered = row.double().exp().sort(descending=True).values
+        size = 5000 if p == 1 else int((ordered.cumsum(-1) < p).sum()) + 1
+        assert int(inside.sum()) == size
+        assert row[inside].min() >= row[~inside].max() if size < 5000 else True
+
+
 def test_nucleus_is_the_smallest_set_that_reaches_top_p():
     logprobs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     for top_p, size in ((0.01, 1), (0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (1.0, 4)):

@@ -326,7 +326,7 @@ class Engine:
             self._scheduler.remove_ended()
 
     def _count_blocks(self, device: torch.device) -> int:
-        """Blocks of the stated budget, or of the stated share of what is free, but no more than can be used."""
+        """Blocks of the stated budget, or of the stated share of free memory, at most what can be used."""
         size = self.config.block_size
         per_token = sum(model.variants * model.bytes_per_token for model in self._family.models)
         free = free_memory(device)
@@ -336,8 +336,8 @@ class Engine:
             tokens = max(min(int(free * self.config.kv_cache_fraction) // per_token, usable), size)
         if tokens * per_token > free:
             raise InsufficientMemoryError(
-                f"{gib(free)} are free on {device} after loading {gib(self._family.weight_bytes)} of weights, "
-                f"and keys and values of {tokens} tokens take {gib(tokens * per_token)}: lower "
+                f"{gib(free)} are free on {device} after loading {gib(self._family.weight_bytes)} of "
+                f"weights, and keys and values of {tokens} tokens take {gib(tokens * per_token)}: lower "
                 "`kv_cache_tokens`, or use a smaller model or dtype."
             )
         return -(-tokens // size)

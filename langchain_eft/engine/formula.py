@@ -180,12 +180,26 @@ def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
     Returns:
         [B, V] bool.
     """
-    ordered, order = logprobs.sort(-1, descending=True)
+    ordered, order = _most_probable(logprobs, top_p)
     probs = ordered.double().exp()
     # Probability before each token: the one that crosses the threshold is kept. All means all, whatever the
     # rounding of the sum.
-    keep = (probs.cumsum(-1) - probs < top_p[:, None]) | (top_p[:, None] >= 1)
-    return torch.zeros_like(keep).scatter(-1, order, keep)
+    keep = probs.cumsum(-1) - probs < top_p[:, None]
+    inside = torch.zeros_like(logprobs, dtype=torch.bool).scatter(-1, order, keep)
+    return inside | (top_p[:, None] >= 1)
+
+
+_PREFIX = 1024
+
+
+def _most_probable(logprobs: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
+    """The most probable tokens in order, at least as many as reach `top_p`, with their ids."""
+    if logprobs.device.type == "cpu" and logprobs.shape[-1] > _PREFIX:
+        # On a CPU, sorting a whole vocabulary takes as long as a small model.
+        ordered, order = logprobs.topk(_PREFIX, -1)
+        if bool((ordered.double().exp().sum(-1) > top_p).all()):
+            return ordered, order
+    return logprobs.sort(-1, descending=True)
 
 
 def conservative(small: Tensor, base: Tensor, reference: Tensor, strength: Tensor, top_p: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ def require_memory_for(folder: str, device: torch.device, dtype: torch.dtype) ->
     """
     needed, free = parameters(Path(folder)) * dtype.itemsize, free_memory(device)
     if needed > free:
+        precision = str(dtype).removeprefix("torch.")
         raise InsufficientMemoryError(
-            f"{folder!r} needs {gib(needed)} of memory in {str(dtype).removeprefix('torch.')} and {gib(free)} "
-            f"are free on {device}: choose a smaller model, a smaller dtype or another device, or close what "
-            "else is loaded."
+            f"{folder!r} needs {gib(needed)} of memory in {precision} and {gib(free)} are free on {device}: "
+            "choose a smaller model, a smaller dtype or another device, or close what else is loaded."
         )
