@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 _REPLACEMENT = "\ufffd"
@@ -12,10 +12,16 @@ class Detokenizer:
     """Turns a growing list of token ids into text deltas that join to the text of the whole.
 
     A character whose bytes are spread over several tokens is held back until it is complete.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        visible: Special tokens that are part of the text; the others are left out.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, visible: Collection[int] = ()) -> None:
         self._tokenizer = tokenizer
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._hidden = special.difference(visible)
         # The tokens of the last delta, then those not shown yet: a token is decoded beside its predecessors,
         # since some tokenizers strip the first space of a text.
         self._window: list[int] = []
@@ -41,8 +47,9 @@ class Detokenizer:
         return delta
 
     def _decode(self, token_ids: list[int]) -> str:
+        shown = [i for i in token_ids if i not in self._hidden]
         text: str = self._tokenizer.decode(
-            token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            shown, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text
 

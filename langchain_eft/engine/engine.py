@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from langchain_eft.engine.errors import (
     RequestTimeoutError,
 )
 from langchain_eft.engine.formula import plan
+from langchain_eft.engine.grammar import Grammars
 from langchain_eft.engine.kv_cache import BlockAllocator
 from langchain_eft.engine.memory import free_memory, gib
 from langchain_eft.engine.models import load_family
@@ -104,6 +106,10 @@ class Engine:
         self._thread.start()
         ready.result()
 
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self.tokenizer, len(self._family.vocabulary), self._family.end_ids)
+
     @property
     def tokenizer(self) -> Any:
         """The tokenizer of the recipe's base, with the recipe's chat template."""
@@ -139,6 +145,7 @@ class Engine:
         Raises:
             ContextWindowError: Prompt and answer do not fit the window.
             RecipeError: A mixture that the recipe cannot decode.
+            RequestError: Token ids outside the vocabulary, or a grammar that does not compile.
             QueueFullError: Too many requests wait already.
             EngineClosedError: The engine was closed.
         """
@@ -156,7 +163,8 @@ class Engine:
         )
         generation = Generation(request, deliver)
         rates = self._speculator.rates(request)
-        sequence = Sequence(generation, formula, self.tokenizer, self._family.end_ids, rates)
+        grammar = self._grammars.compile(request.grammar) if request.grammar else None
+        sequence = Sequence(generation, formula, self.tokenizer, self._family.end_ids, rates, grammar)
         with self._wake:
             if self._closed:
                 raise EngineClosedError("The engine is closed: open it again or build a new model.")
@@ -304,7 +312,8 @@ class Engine:
             self._speculator.observe_costs([r.sequence for r in rows], done.draft_passes, done.verified)
         counts = Counter(prefilled_tokens=prefilled)
         for outcome in done.outcomes:
-            counts["generated_tokens"] += outcome.sequence.accept(outcome.tokens, len(outcome.draft.tokens))
+            drafted = len(outcome.draft.tokens)
+            counts["generated_tokens"] += outcome.sequence.accept(outcome.tokens, drafted, outcome.logprobs)
             counts["drafted_tokens"] += len(outcome.draft.tokens)
             counts["accepted_tokens"] += len(outcome.tokens) - 1
         with self._wake:

@@ -85,6 +85,28 @@ class GenerationRequest(BaseModel):
 
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
+    grammar: str | None = None
+    """What the answer must look like, as a Lark grammar in llguidance's dialect."""
+
+    visible_tokens: frozenset[int] = frozenset()
+    """Special tokens that are part of the text, such as those that open a tool call."""
+
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    """Report log p of each token and of this many of the most probable ones; None reports nothing."""
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """log p at one position of an answer: the formula's, before temperature, filters and grammar.
+
+    Attributes:
+        logprob: Of the token that was drawn.
+        top: Token ids and log-probabilities of the most probable tokens.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
 
 @dataclass(frozen=True)
 class TextDelta:
@@ -93,10 +115,12 @@ class TextDelta:
     Attributes:
         text: Characters that are complete now; may be empty.
         tokens: Token ids drawn in this round, the end token included.
+        logprobs: One for each token, if the request asks for them.
     """
 
     text: str
     tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from langchain_eft.engine.formula import combine, conservative
 from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import product
 from langchain_eft.engine.models import Chunk, ModelFamily, Term, pack
+from langchain_eft.engine.request import TokenLogprobs
 from langchain_eft.engine.sampling import SamplingRow, draw, seeds_and_positions
 from langchain_eft.engine.scheduler import ScheduledRow
 from langchain_eft.engine.sequence import Sequence
@@ -132,8 +133,9 @@ class Runner:
         for row in rows:
             row.sequence.computed += row.count
         if positions:
-            drawn, foreseen = self._draw(logits, positions, drafts)
-            done.outcomes = _outcomes(emitting, drafts, drawn, foreseen)
+            logp = self._target(logits, positions)
+            drawn, foreseen = self._draw(logits, logp, positions, drafts)
+            done.outcomes = _outcomes(emitting, drafts, drawn, foreseen, _logprobs(logp, positions, drawn))
         tokens = sum(row.count for row in rows) + sum(len(draft.tokens) for draft in drafts.values())
         done.verified = tokens, time.perf_counter() - started
         return done
@@ -154,7 +156,7 @@ class Runner:
                 ],
                 logits,
             )
-            q = draw(self._allowed(logits.combine(formulas, positions)), _sampling(positions))
+            q = draw(self._allowed(logits.combine(formulas, positions), positions), _sampling(positions))
             for i, (token, (_, d)) in enumerate(zip(q.tokens.tolist(), active, strict=True)):
                 d.tokens.append(token)
                 d.probs.append(None if q.probs is None else q.probs[i])
@@ -162,10 +164,10 @@ class Runner:
             active = [(s, d) for s, d in active if len(d.tokens) < d.count and not s.ends(d.tokens[-1])]
 
     def _draw(
-        self, logits: Logits, positions: Rows[Position], drafts: dict[Sequence, Draft]
+        self, logits: Logits, logp: Tensor, positions: Rows[Position], drafts: dict[Sequence, Draft]
     ) -> tuple[list[int], list[int | None]]:
         """Tokens drawn from p at every position, and those drawn from q where there is one."""
-        target = draw(self._target(logits, positions), _sampling(positions))
+        target = draw(self._allowed(logp, positions), _sampling(positions))
         foretold: dict[int, tuple[int, Tensor | None]] = {}
         unknown = []
         for i, position in enumerate(positions):
@@ -178,7 +180,7 @@ class Runner:
         if unknown:
             places = [positions[i] for i in unknown]
             formulas = [place.sequence.formula.draft or () for place in places]
-            q = draw(self._allowed(logits.combine(formulas, places)), _sampling(places))
+            q = draw(self._allowed(logits.combine(formulas, places), places), _sampling(places))
             for j, (i, token) in enumerate(zip(unknown, q.tokens.tolist(), strict=True)):
                 foretold[i] = token, None if q.probs is None else q.probs[j]
         tokens = target.tokens
@@ -257,10 +259,17 @@ class Runner:
                 target.new_tensor([f.strength for f in chosen]),
                 target.new_tensor([f.top_p for f in chosen]),
             )
-        return self._allowed(target)
+        return target.masked_fill(~self._family.vocabulary, float("-inf"))
 
-    def _allowed(self, logits: Tensor) -> Tensor:
-        return logits.masked_fill(~self._family.vocabulary, float("-inf"))
+    def _allowed(self, logits: Tensor, positions: Rows[Position]) -> Tensor:
+        """Leave only tokens that all models know and that the rows' grammars allow."""
+        allowed = self._family.vocabulary.expand(len(positions), -1)
+        bound = [i for i, position in enumerate(positions) if position.sequence.grammar]
+        if bound:
+            allowed = allowed.clone()
+            for i in bound:
+                allowed[i] &= _mask(positions[i]).to(allowed.device)
+        return logits.masked_fill(~allowed, float("-inf"))
 
 
 def _verifying_work(row: ScheduledRow, draft: Draft | None) -> list[Work]:
@@ -284,6 +293,23 @@ def _positions(sequence: Sequence, guesses: list[int]) -> list[Position]:
     return [Position(sequence, at + i, guesses[:i]) for i in range(len(guesses) + 1)]
 
 
+def _mask(position: Position) -> Tensor:
+    assert position.sequence.grammar is not None  # noqa: S101  (asked for before)
+    return position.sequence.grammar.mask(position.guesses)
+
+
+def _logprobs(logp: Tensor, positions: Rows[Position], drawn: Rows[int]) -> list[TokenLogprobs | None]:
+    """What the requests want to know of log p at every position."""
+    wanted = [i for i, p in enumerate(positions) if p.sequence.generation.request.top_logprobs is not None]
+    found: list[TokenLogprobs | None] = [None] * len(positions)
+    for i in wanted:
+        normalized = logp[i].log_softmax(-1)
+        top = normalized.topk(positions[i].sequence.generation.request.top_logprobs or 0)
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        found[i] = TokenLogprobs(float(normalized[drawn[i]]), tuple(pairs))
+    return found
+
+
 def _sampling(positions: Rows[Position]) -> list[SamplingRow]:
     return [position.sequence.sampling(position.guesses) for position in positions]
 
@@ -293,7 +319,11 @@ def _measured(sequence: Sequence) -> bool:
 
 
 def _outcomes(
-    emitting: Rows[Sequence], drafts: dict[Sequence, Draft], drawn: list[int], foreseen: list[int | None]
+    emitting: Rows[Sequence],
+    drafts: dict[Sequence, Draft],
+    drawn: list[int],
+    foreseen: list[int | None],
+    logprobs: list[TokenLogprobs | None],
 ) -> list[Outcome]:
     """Accept each row's guesses as far as they are the tokens that were drawn."""
     outcomes, start = [], 0
@@ -304,6 +334,8 @@ def _outcomes(
         while right < len(draft.tokens) and draft.tokens[right] == tokens[right]:
             right += 1
         sequence.computed += right
-        outcomes.append(Outcome(sequence, tokens[: right + 1], draft, foreseen[start : start + right + 1]))
+        accepted = slice(start, start + right + 1)
+        known = [entry for entry in logprobs[accepted] if entry is not None]
+        outcomes.append(Outcome(sequence, drawn[accepted], draft, foreseen[accepted], known))
         start += len(draft.tokens) + 1
     return outcomes

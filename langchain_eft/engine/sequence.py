@@ -9,10 +9,18 @@ from typing import Any
 from langchain_eft.engine.detokenizer import Detokenizer, StopMatcher
 from langchain_eft.engine.draft_length import AcceptanceRates
 from langchain_eft.engine.formula import Formula
+from langchain_eft.engine.grammar import Grammar
 from langchain_eft.engine.kv_cache import block_key
 from langchain_eft.engine.models import Term
 from langchain_eft.engine.prompt_lookup import PromptLookup
-from langchain_eft.engine.request import Event, Finished, FinishReason, Generation, TextDelta
+from langchain_eft.engine.request import (
+    Event,
+    Finished,
+    FinishReason,
+    Generation,
+    TextDelta,
+    TokenLogprobs,
+)
 from langchain_eft.engine.sampling import SamplingRow
 
 
@@ -32,6 +40,7 @@ class Sequence:
         cached_tokens: Tokens of the prompt that were in KV memory from the start; None before admission.
         lookup: Where the text has said the same before.
         rates: How well each source of drafts has done.
+        grammar: What the answer must look like, or None.
         finished: Set with the last event.
     """
 
@@ -42,6 +51,7 @@ class Sequence:
         tokenizer: Any,
         end_ids: frozenset[int],
         rates: AcceptanceRates,
+        grammar: Grammar | None = None,
     ) -> None:
         self.generation = generation
         self.formula = formula
@@ -52,9 +62,10 @@ class Sequence:
         self.cached_tokens: int | None = None
         self.lookup = PromptLookup()
         self.rates = rates
+        self.grammar = grammar
         self.finished: FinishReason | None = None
         self._end_ids = end_ids
-        self._detokenizer = Detokenizer(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, generation.request.visible_tokens)
         self._stops = StopMatcher(generation.request.stop)
         self._first_token: float | None = None
         self._events: list[Event] = []
@@ -95,12 +106,13 @@ class Sequence:
             self._block_keys.append(block_key(previous, self.tokens[start : start + block_size]))
         return self._block_keys[:full]
 
-    def accept(self, tokens: Tokens[int], drafted: int) -> int:
+    def accept(self, tokens: Tokens[int], drafted: int, logprobs: Tokens[TokenLogprobs] = ()) -> int:
         """Append a round's tokens, and finish where one ends the answer.
 
         Args:
             tokens: Accepted guesses and the token after them.
             drafted: How many guesses were made.
+            logprobs: One for each token, if the request asks for them.
 
         Returns:
             How many of the tokens the answer has taken.
@@ -115,7 +127,8 @@ class Sequence:
             if self.finished:
                 break
         self.computed = min(self.computed, len(self.tokens) - 1)
-        self._events.append(TextDelta(text, tuple(self.tokens[before:])))
+        taken = tuple(self.tokens[before:])
+        self._events.append(TextDelta(text, taken, tuple(logprobs[: len(taken)])))
         if self.finished:
             self._events.append(self._summary(self.finished))
         return len(self.tokens) - before
@@ -129,9 +142,11 @@ class Sequence:
 
     def _append(self, token: int) -> str:
         self.tokens.append(token)
+        if self.grammar:
+            self.grammar.consume(token)
         ended = self.ends(token)
         text = "" if ended else self._stops.feed(self._detokenizer.feed([token]))
-        if ended or self._stops.stopped:
+        if ended or self._stops.stopped or (self.grammar and self.grammar.complete):
             self.finished = "stop"
         elif not self.room:
             self.finished = "length"

@@ -26,7 +26,7 @@ from langchain_eft.engine.draft_length import (
     Source,
     choose,
 )
-from langchain_eft.engine.request import GenerationRequest
+from langchain_eft.engine.request import GenerationRequest, TokenLogprobs
 from langchain_eft.engine.sampling import invert_cdf, uniform
 from langchain_eft.engine.scheduler import ScheduledRow, Scheduler
 from langchain_eft.engine.sequence import Sequence
@@ -85,12 +85,14 @@ class Outcome:
         tokens: Accepted guesses and the token after them.
         draft: The guesses.
         foreseen: For each of `tokens` the sample of q at its position, where one was drawn.
+        logprobs: One for each of `tokens`, if the request asks for them.
     """
 
     sequence: Sequence
     tokens: list[int]
     draft: Draft
     foreseen: list[int | None]
+    logprobs: list[TokenLogprobs]
 
 
 class Speculator:
@@ -114,8 +116,12 @@ class Speculator:
     def plan(self, rows: Rows[ScheduledRow], scheduler: Scheduler) -> dict[Sequence, Draft]:
         """Drafts for the decoding rows, with memory reserved."""
         decoding = [row.sequence for row in rows if row.emits and row.count == 1]
-        found = [s.lookup.guess(s.tokens, min(_LONGEST, s.room - 1)) for s in decoding]
-        outlooks = list(map(_outlook, decoding, found))
+        forced = [s.grammar.forced() if s.grammar else [] for s in decoding]
+        found = [
+            (f or s.lookup.guess(s.tokens, _LONGEST))[: min(_LONGEST, s.room - 1)]
+            for s, f in zip(decoding, forced, strict=True)
+        ]
+        outlooks = list(map(_outlook, decoding, found, forced))
         if len(decoding) < len(rows):  # a prompt's chunk sets the pace, and what drafts cost cannot be told
             outlooks = [replace(o, fixed=o.fixed or 0) for o in outlooks]
         draft, verify = self._pass_costs(decoding)
@@ -132,7 +138,7 @@ class Speculator:
         for outcome in outcomes:
             s = outcome.sequence
             known = [(d, x) for d, x in zip(outcome.foreseen, outcome.tokens, strict=True) if d is not None]
-            looked_up = _looked_up(outcome)
+            looked_up = (0, 0) if s.grammar else _looked_up(outcome)
             for rates in (s.rates, self._of_kind(s.generation.request)):
                 rates.model.observe(sum(d == x for d, x in known), len(known))
                 rates.lookup.observe(*looked_up)
@@ -169,11 +175,11 @@ def _looked_up(outcome: Outcome) -> tuple[int, int]:
     return hits, min(hits + 1, len(pairs))
 
 
-def _outlook(sequence: Sequence, found: Rows[int]) -> Outlook:
+def _outlook(sequence: Sequence, found: Rows[int], forced: Rows[int]) -> Outlook:
     wanted = sequence.generation.request.speculation
     return Outlook(
         model=None if sequence.formula.draft is None else sequence.rates.model.value,
-        lookup=sequence.rates.lookup.value,
+        lookup=1.0 if forced else sequence.rates.lookup.value,
         found=len(found),
         room=sequence.room - 1,
         fixed=0 if wanted == "off" else None if wanted == "auto" else wanted,

@@ -1,0 +1,92 @@
+"""Grammar-enforced output: which tokens may come next, for every row and drafted position (llguidance)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLTokenizer, grammar_from
+from llguidance.hf import from_tokenizer
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+from torch import Tensor
+
+from langchain_eft.engine.errors import RequestError
+
+
+class Grammars:
+    """Compiles grammars for one vocabulary.
+
+    Args:
+        tokenizer: The recipe's transformers tokenizer.
+        size: Number of token ids that models give logits for.
+        end_ids: Tokens that end an answer.
+    """
+
+    def __init__(self, tokenizer: Any, size: int, end_ids: Collection[int]) -> None:
+        self._ends = torch.zeros(size, dtype=torch.bool)
+        self._ends[sorted(end_ids)] = True
+        self._tokenizer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(end_ids))
+
+    def compile(self, grammar: str) -> Grammar:
+        """A fresh matcher of a Lark grammar in llguidance's dialect.
+
+        Raises:
+            RequestError: The grammar does not compile.
+        """
+        matcher = LLMatcher(self._tokenizer, grammar_from("lark", grammar), log_level=0)
+        if matcher.is_error():
+            raise RequestError(f"The grammar {grammar[:200]!r} does not compile: {matcher.get_error()}")
+        return Grammar(matcher, self._ends)
+
+
+class Grammar:
+    """One answer's way through its grammar.
+
+    Args:
+        matcher: At the start of the grammar.
+        ends: [V] bool, tokens that end an answer.
+    """
+
+    def __init__(self, matcher: LLMatcher, ends: Tensor) -> None:
+        self._matcher = matcher
+        self._ends = ends
+        self._bits = allocate_token_bitmask(1, len(ends))
+        self._known: dict[tuple[int, ...], Tensor] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can follow."""
+        stopped: bool = self._matcher.is_stopped()
+        return stopped
+
+    def mask(self, guesses: Sequence[int] = ()) -> Tensor:
+        """Tokens that may follow the text so far and `guesses`, [V] bool.
+
+        Behind a guess that the grammar does not allow anything may: nothing there is ever accepted.
+        """
+        key = tuple(guesses)
+        if key not in self._known:
+            taken = self._matcher.try_consume_tokens(list(key))
+            if taken < len(key):
+                self._known[key] = torch.ones_like(self._ends)
+            else:
+                self._known[key] = self._ends if self.complete else self._fill()
+            self._matcher.rollback(taken)
+        return self._known[key]
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next, whatever the models say: drafts for nothing."""
+        forced: list[int] = self._matcher.compute_ff_tokens()
+        return forced
+
+    def consume(self, token: int) -> None:
+        """Move on by one token of the answer."""
+        self._matcher.consume_token(token)
+        self._known.clear()
+
+    def _fill(self) -> Tensor:
+        fill_next_token_bitmask(self._matcher, self._bits, 0)
+        bits = np.unpackbits(self._bits.view(np.uint8)[0], bitorder="little")
+        return torch.from_numpy(bits[: len(self._ends)]) > 0
