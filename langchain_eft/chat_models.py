@@ -2,45 +2,72 @@
 
 from __future__ import annotations
 
-import asyncio
-import difflib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.language_models.model_profile import ModelProfile
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    SystemMessage,
+    message_chunk_to_message,
+)
+from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
-from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
+from pydantic import Field
 from typing_extensions import override
 
-from langchain_eft.behaviors import BehaviorDelta, Mixture, Recipe, known
-from langchain_eft.engine.config import Dtype, EngineConfig
-from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
-from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, Speculation, TextDelta
-from langchain_eft.errors import describe, langchain_errors
+from langchain_eft import structured
+from langchain_eft.chunks import ChunkBuilder, total_usage
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
+from langchain_eft.errors import langchain_errors
 from langchain_eft.messages import encode
-from langchain_eft.presets import load_preset, preset_names
+from langchain_eft.output_parser import OutputParser
+from langchain_eft.schemas import schema_dict
+from langchain_eft.settings import PER_CALL, EFTSettings, refuse_unknown
+from langchain_eft.structured_output import (
+    Method,
+    instructions,
+    response_format_of,
+    structured_runnable,
+)
+from langchain_eft.tools import ToolFormat, tool_dicts, tool_format, visible_tokens
 
 if TYPE_CHECKING:
-    from langchain_eft.engine.checkpoints import Progress
     from langchain_eft.engine.engine import Engine
 
-PROVIDER = "eft"
-
-_SAMPLING = frozenset(SamplingParams.model_fields)
-_PER_CALL = _SAMPLING | {
-    "max_tokens", "mixture", "model", "speculation", "stop", "stream", "timeout",
-    "upscale_strength", "upscale_top_p",
+_CALL = PER_CALL | {
+    "logprobs", "n", "parallel_tool_calls", "response_format", "stream_options", "stream_usage", "strict",
+    "tool_choice", "tools", "top_logprobs",
 }  # fmt: skip
+_REQUEST = PER_CALL - {"stop", "stream", "timeout"}
 
 
-class EFTChatModel(BaseChatModel):
+@dataclass(frozen=True)
+class _Call:
+    """One call: what is decoded, and how its answer is read.
+
+    Attributes:
+        request: What the engine decodes.
+        timeout: Seconds that the answer may take.
+        builder: Makes the answer's chunks.
+    """
+
+    request: GenerationRequest
+    timeout: float | None
+    builder: ChunkBuilder
+
+
+class EFTChatModel(EFTSettings, BaseChatModel):
     """Chat with an emulated fine-tuned model.
 
     A large base model's knowledge and small fine-tuned models' behaviours, added up token by token while
@@ -77,236 +104,21 @@ class EFTChatModel(BaseChatModel):
         ```
     """
 
-    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
+    logprobs: bool = False
+    """Report the log-probability of every token in `response_metadata["logprobs"]`: the formula's own, before
+    temperature and filters."""
 
-    model: str = Field(default="smol", alias="model_name")
-    """The large base: a preset name, hub id, local folder or `.gguf` file."""
+    top_logprobs: int | None = None
+    """With `logprobs`, also those of this many of the most probable tokens at every position."""
 
-    behaviors: dict[str, BehaviorDelta] = Field(default_factory=dict)
-    """Behaviours that can be mixed in, by name. With a preset they are added to the preset's own."""
-
-    mixture: dict[str, float] | None = None
-    """Weight of each behaviour: 1 is as trained, 0 is off, `{}` is the base alone. Left out, it is the
-    preset's own mixture, or the only behaviour there is."""
-
-    upscale_strength: float = 1.0
-    """beta: above 1 amplifies what the large model adds to the small ones, 0 leaves the small ones alone."""
-
-    upscale_top_p: float = 1.0
-    """Conservative decoding: below 1, the large model only re-weights tokens inside this nucleus of the
-    small mixture."""
-
-    temperature: float = 0.7
-    """Randomness of sampling; 0 is greedy."""
-
-    top_p: float = 0.9
-    """Sample from the smallest set of tokens with this much probability; 1 keeps all."""
-
-    top_k: int = 0
-    """Sample from the k most probable tokens; 0 keeps all."""
-
-    min_p: float = 0.0
-    """Drop tokens less probable than this share of the most probable one."""
-
-    repetition_penalty: float = 1.0
-    """Multiplies the log-probability of tokens already in prompt or answer; 1 is off."""
-
-    frequency_penalty: float = 0.0
-    """Subtracted from a token's log-probability once per occurrence in the answer."""
-
-    presence_penalty: float = 0.0
-    """Subtracted once from the log-probability of every token in the answer."""
-
-    logit_bias: dict[int, float] = Field(default_factory=dict)
-    """Added to the log-probability of single token ids."""
-
-    speculation: Speculation = "auto"
-    """How many tokens the small models (or earlier text) guess ahead of each pass of the large one: `auto`
-    follows what pays, `off` is none, a number is fixed. It changes the speed, never the text."""
-
-    max_tokens: int = Field(default=512, ge=1)
-    """Longest answer, in tokens. The default shrinks to what the context window leaves; a value that was
-    set must fit, or the call raises `ContextOverflowError`."""
-
-    stop: list[str] | None = Field(default=None, alias="stop_sequences")
-    """Strings that end the answer; they are not part of it. A call's `stop` replaces them."""
-
-    seed: int | None = None
-    """Same seed, same text, whatever else is decoded beside it. Left out, every call draws its own."""
-
-    timeout: float | None = Field(default=None, gt=0)
-    """Seconds that an answer may take, loading apart; then `ModelTimeoutError` is raised."""
-
-    device: str = "auto"
-    """Where the weights live: `auto` takes CUDA where there is one, else the CPU."""
-
-    dtype: Dtype = "auto"
-    """Precision of weights and activations: `auto` is bfloat16 on a GPU and float32 on a CPU."""
-
-    engine_options: dict[str, Any] = Field(default_factory=dict)
-    """Further `EngineConfig` settings, for example `{"max_batch_size": 32, "kv_cache_tokens": 65536}`."""
-
-    chat_template: Path | None = None
-    """A Jinja chat template file that replaces the tokenizer's own."""
-
-    allow_negative_weights: bool = False
-    """Negative weights push away from a behaviour and can undo safety training: refused unless set."""
+    n: int = Field(default=1, ge=1)
+    """Answers per call, all on one reading of the prompt; `generate` returns them all."""
 
     streaming: bool = False
     """Let `invoke` stream internally, for callbacks that want every token."""
 
-    max_retries: int = 2
-    """Accepted for interchangeability with hosted models; decoding in process has nothing to retry."""
-
-    api_key: SecretStr | None = None
-    """Accepted for interchangeability with hosted models; nothing is sent anywhere."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            names = set(cls.model_fields) | {f.alias for f in cls.model_fields.values() if f.alias}
-            _refuse(set(values) - names, names, "EFTChatModel")
-        return values
-
-    @model_validator(mode="after")
-    def _check_settings(self) -> Self:
-        try:
-            self.recipe.check(self.active_mixture)
-            _ = self._sampling(), self._config()
-            GenerationRequest(
-                prompt_ids=(0,), upscale_strength=self.upscale_strength, upscale_top_p=self.upscale_top_p,
-                speculation=self.speculation, stop=tuple(self.stop or ()),
-            )  # fmt: skip
-        except ValidationError as error:
-            raise ValueError(describe(error)) from error
-        except CheckpointNotFoundError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-    # What is loaded
-
-    def open(self, progress: Progress | None = None, *, model: str | None = None) -> Engine:
-        """Load the weights now, instead of at the first call, and return the shared engine.
-
-        Args:
-            progress: Told, in a few words, what is being waited for.
-            model: Base to use instead of this model's own.
-
-        Raises:
-            ModelNotFoundError: Weights that are neither here nor reachable.
-            EngineError: Models that cannot be loaded or combined.
-        """
-        from langchain_eft.engine.engine import open_engine  # imports torch
-
-        with langchain_errors():
-            return open_engine(self._recipe_of(model or self.model), self._config(), progress)
-
-    async def _aopen(self, model: str | None = None) -> Engine:
-        from langchain_eft.engine.engine import find_engine
-
-        with langchain_errors():
-            found = find_engine(self._recipe_of(model or self.model), self._config())
-        if found is not None:
-            return found
-        return await asyncio.to_thread(self.open, model=model)
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that this model shares with every other model of the same recipe."""
-        return self.open()
-
-    @property
-    def recipe(self) -> Recipe:
-        """The weights that this model decodes with: base, and every behaviour that can be mixed in."""
-        return self._recipe_of(self.model)
-
-    @property
-    def active_mixture(self) -> Mixture:
-        """The mixture of calls that give none: the field's, or the default that stands in for it."""
-        return self._mixture()
-
-    def _recipe_of(self, name: str) -> Recipe:
-        preset = load_preset(name)
-        if preset is None and not _names_a_model(name):
-            raise CheckpointNotFoundError(
-                f"model={name!r} is neither a preset ({known(preset_names())}), nor a local folder or .gguf "
-                "file, nor a hub id of the form 'owner/name'."
-            )
-        base = preset.recipe if preset else Recipe(base=name)
-        shared = next((delta.reference for delta in base.behaviors.values()), None)
-        own = {
-            key: delta if delta.reference or not shared else delta.model_copy(update={"reference": shared})
-            for key, delta in self.behaviors.items()
-        }
-        return Recipe(
-            base=base.base,
-            behaviors={**base.behaviors, **own},
-            chat_template=self.chat_template or base.chat_template,
-            allow_negative_weights=self.allow_negative_weights,
-        )
-
-    def _config(self) -> EngineConfig:
-        return EngineConfig(**{"device": self.device, "dtype": self.dtype, **self.engine_options})
-
-    # What a call decodes
-
-    def _mixture(self, model: str | None = None, mixture: dict[str, float] | None = None) -> Mixture:
-        chosen = self.mixture if mixture is None else mixture
-        if chosen is not None:
-            return Mixture.of(chosen)
-        preset = load_preset(model or self.model)
-        if preset is not None:
-            return preset.mixture
-        if len(self.behaviors) > 1:
-            raise RecipeError(
-                f"There are {len(self.behaviors)} behaviours and no `mixture`: say how much of each, for "
-                f"example mixture={dict.fromkeys(list(self.behaviors)[:1], 1.0)}; known are "
-                f"{known(self.behaviors)}."
-            )
-        return Mixture(weights=dict.fromkeys(self.behaviors, 1.0))
-
-    def _sampling(self, **overrides: Any) -> SamplingParams:
-        values = {name: overrides.get(name, getattr(self, name)) for name in _SAMPLING}
-        if values["seed"] is None:
-            del values["seed"]
-        return SamplingParams(**values)
-
-    def _request(
-        self,
-        engine: Engine,
-        messages: Sequence[BaseMessage],
-        stop: list[str] | None,
-        **overrides: Any,
-    ) -> GenerationRequest:
-        """One call as the engine's request: the call's parameters over the model's own."""
-        _refuse(set(overrides) - _PER_CALL, _PER_CALL, "a call")
-        prompt = encode(engine.tokenizer, messages)
-        stop = self.stop if stop is None else stop
-        strength, top_p, speculation = (
-            overrides.get(name, getattr(self, name))
-            for name in ("upscale_strength", "upscale_top_p", "speculation")
-        )
-        try:
-            return GenerationRequest(
-                prompt_ids=prompt,
-                mixture=self._mixture(overrides.get("model"), overrides.get("mixture")),
-                upscale_strength=strength,
-                upscale_top_p=top_p,
-                speculation=speculation,
-                sampling=self._sampling(**{k: v for k, v in overrides.items() if k in _SAMPLING}),
-                max_tokens=self._max_tokens(engine, len(prompt), overrides.get("max_tokens")),
-                stop=tuple([stop] if isinstance(stop, str) else stop or ()),
-            )
-        except ValidationError as error:
-            raise RequestError(describe(error)) from error
-
-    def _max_tokens(self, engine: Engine, prompt_tokens: int, asked: int | None) -> int:
-        if asked is not None:
-            return asked
-        if "max_tokens" in self.model_fields_set:
-            return self.max_tokens
-        return max(1, min(self.max_tokens, engine.window - prompt_tokens))
+    stream_usage: bool = True
+    """Count tokens in streams too, on the last chunk."""
 
     # LangChain's four ways in
 
@@ -318,7 +130,14 @@ class EFTChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(list(self._stream(messages, stop, **kwargs)))
+        engine = self.open(model=kwargs.get("model"))
+        with langchain_errors():
+            calls = self._calls(engine, messages, stop, **kwargs)
+            # Every answer has begun before the first is read to its end, so they decode together.
+            streams = [engine.stream(call.request, call.timeout) for call in calls]
+            begun = [[next(stream)] for stream in streams]
+            events = [[*first, *rest] for first, rest in zip(begun, streams, strict=True)]
+        return _result(calls, events)
 
     @override
     async def _agenerate(
@@ -328,7 +147,15 @@ class EFTChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result([chunk async for chunk in self._astream(messages, stop, **kwargs)])
+        engine = await self._aopen(kwargs.get("model"))
+        with langchain_errors():
+            calls = self._calls(engine, messages, stop, **kwargs)
+            streams = [engine.astream(call.request, call.timeout) for call in calls]
+            begun = [[await anext(stream)] for stream in streams]
+            events = [
+                [*first, *[event async for event in rest]] for first, rest in zip(begun, streams, strict=True)
+            ]
+        return _result(calls, events)
 
     @override
     def _stream(
@@ -340,14 +167,12 @@ class EFTChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            request = self._request(engine, messages, stop, **kwargs)
-            for event in engine.stream(request, kwargs.get("timeout", self.timeout)):
-                if isinstance(event, TextDelta) and not event.text:
-                    continue
-                chunk = self._chunk(event, request, kwargs.get("model"))
-                if run_manager:
-                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+            call = _only(self._calls(engine, messages, stop, **kwargs))
+            for event in engine.stream(call.request, call.timeout):
+                for chunk in call.builder.feed(event):
+                    if run_manager:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     @override
     async def _astream(
@@ -359,14 +184,12 @@ class EFTChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
-            request = self._request(engine, messages, stop, **kwargs)
-            async for event in engine.astream(request, kwargs.get("timeout", self.timeout)):
-                if isinstance(event, TextDelta) and not event.text:
-                    continue
-                chunk = self._chunk(event, request, kwargs.get("model"))
-                if run_manager:
-                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+            call = _only(self._calls(engine, messages, stop, **kwargs))
+            async for event in engine.astream(call.request, call.timeout):
+                for chunk in call.builder.feed(event):
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     @override
     def batch(
@@ -383,39 +206,113 @@ class EFTChatModel(BaseChatModel):
         configs = [{**c, "max_concurrency": c.get("max_concurrency") or len(inputs)} for c in configs]
         return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
-    def _chunk(
-        self, event: TextDelta | Finished, request: GenerationRequest, model: str | None
-    ) -> ChatGenerationChunk:
-        """An event as LangChain's chunk; everything but text comes once, on the last one."""
-        if isinstance(event, TextDelta):
-            return ChatGenerationChunk(message=AIMessageChunk(content=event.text))
-        metadata = {
-            "model_name": model or self.model,
-            "model_provider": PROVIDER,
-            "finish_reason": event.reason,
-            "eft": {
-                "mixture": dict(request.mixture.weights),
-                "upscale_strength": request.upscale_strength,
-                "upscale_top_p": request.upscale_top_p,
-                "seed": request.sampling.seed,
-                "drafted": event.drafted_tokens,
-                "accepted": event.accepted_tokens,
-                "acceptance_rate": event.acceptance_rate,
-                "verify_passes": event.verify_passes,
-                "tokens_per_second": round(event.tokens_per_second, 2),
-                "time_to_first_token": round(event.time_to_first_token, 4),
-            },
-        }
-        usage = UsageMetadata(
-            input_tokens=event.prompt_tokens,
-            output_tokens=event.completion_tokens,
-            total_tokens=event.prompt_tokens + event.completion_tokens,
-            input_token_details=InputTokenDetails(cache_read=event.cached_tokens),
+    # What a call decodes
+
+    def _calls(
+        self, engine: Engine, messages: Sequence[BaseMessage], stop: list[str] | None, **kwargs: Any
+    ) -> list[_Call]:
+        """One call for each of the `n` answers; they differ in their seeds only."""
+        refuse_unknown(set(kwargs) - _CALL, _CALL, "a call")
+        count = kwargs.get("n") or self.n
+        first = self._request(engine, messages, stop, **kwargs)
+        return [self._call(engine, _reseeded(first, i), **kwargs) for i in range(count)]
+
+    def _request(
+        self, engine: Engine, messages: Sequence[BaseMessage], stop: list[str] | None, **kwargs: Any
+    ) -> GenerationRequest:
+        tools, choice = _offered(kwargs)
+        spelling = tool_format(engine.tokenizer)
+        grammar, instructions = _constraint(spelling, tools, choice, kwargs)
+        logprobs = kwargs.get("logprobs", self.logprobs)
+        return self.generation_request(
+            engine,
+            encode(engine.tokenizer, [*instructions, *messages], tools=tools or None),
+            stop,
+            grammar=grammar,
+            visible_tokens=frozenset(visible_tokens(engine.tokenizer, spelling.markers) if tools else ()),
+            top_logprobs=(kwargs.get("top_logprobs", self.top_logprobs) or 0) if logprobs else None,
+            **{name: value for name, value in kwargs.items() if name in _REQUEST},
         )
-        message = AIMessageChunk(
-            content="", response_metadata=metadata, usage_metadata=usage, chunk_position="last"
+
+    def _call(self, engine: Engine, request: GenerationRequest, **kwargs: Any) -> _Call:
+        tools, choice = _offered(kwargs)
+        options = kwargs.get("stream_options") or {}
+        parser = OutputParser(
+            tool_format(engine.tokenizer),
+            tools=bool(tools),
+            reasoning="<think>" in str(engine.tokenizer.chat_template),
+            forced=choice not in ("auto", "none"),
         )
-        return ChatGenerationChunk(message=message, generation_info={"finish_reason": event.reason})
+        builder = ChunkBuilder(
+            request,
+            parser,
+            engine.tokenizer,
+            kwargs.get("model") or self.model,
+            usage=options.get("include_usage", kwargs.get("stream_usage", self.stream_usage)),
+        )
+        return _Call(request, kwargs.get("timeout", self.timeout), builder)
+
+    # Tools and schemas
+
+    @override
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        response_format: dict[str, Any] | type | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Let the model call tools.
+
+        Args:
+            tools: Functions, LangChain tools, classes, or schemas as dictionaries.
+            tool_choice: `auto` (the model decides), `any` or `required` (some tool), a tool's name, or
+                `none`. What is chosen here is enforced while decoding, not asked for.
+            strict: Under `auto`, enforce every call's schema as well.
+            parallel_tool_calls: Several calls in one answer. Where a call is forced, the default is one.
+            response_format: A schema that the answer follows where it is no call.
+            kwargs: Further parameters of every call.
+
+        Raises:
+            RequestError: A tool without a name, two of one name, or a choice that is not among them.
+        """
+        with langchain_errors():
+            specs = tool_dicts(tools)
+            choice = structured.normalize_choice(tool_choice, specs)
+        if response_format is not None:
+            kwargs["response_format"] = response_format_of(response_format)
+        chosen = {"tool_choice": choice, "strict": strict, "parallel_tool_calls": parallel_tool_calls}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return self.bind(tools=specs, **given, **kwargs)
+
+    @override
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        method: Method = "function_calling",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answer with an object of a schema, which is enforced while decoding.
+
+        Args:
+            schema: A pydantic class (v1 or v2), a TypedDict, or a JSON schema or OpenAI function as dict.
+            method: `function_calling` shows the schema as a tool, `json_schema` as an instruction;
+                `json_mode` enforces an object of any kind and leaves the instruction to the prompt.
+            include_raw: Return a dictionary with `raw`, `parsed` and `parsing_error`.
+            strict: Accepted for interchangeability with hosted models: schemas are always enforced.
+            kwargs: Further parameters of every call.
+
+        Raises:
+            RequestError: A schema that cannot be read.
+        """
+        with langchain_errors():
+            return structured_runnable(self, schema, method, include_raw, strict, **kwargs)
 
     # What tracers, caches and token counters ask
 
@@ -427,74 +324,105 @@ class EFTChatModel(BaseChatModel):
     @property
     @override
     def _identifying_params(self) -> dict[str, Any]:
-        """Everything that changes the answer, so that caches never mix two recipes or mixtures."""
-        return {
-            **self.recipe.model_dump(mode="json"),
-            **self._config().model_dump(include={"device", "dtype"}),
-            "model": self.model,
-            "mixture": dict(self.active_mixture.weights),
-            **{name: getattr(self, name) for name in sorted(_SAMPLING)},
-            **{
-                name: getattr(self, name)
-                for name in ("upscale_strength", "upscale_top_p", "max_tokens", "stop")
-            },
-        }
+        own = {name: getattr(self, name) for name in ("n", "logprobs", "top_logprobs")}
+        return {**self.identity(), **own}
 
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = LangSmithParams(
-            ls_provider=PROVIDER,
-            ls_model_type="chat",
-            ls_model_name=kwargs.get("model") or self.model,
-            ls_temperature=kwargs.get("temperature", self.temperature),
-            ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
+        return self.tracing_params("chat", stop, **kwargs)
+
+    @override
+    def _resolve_model_profile(self) -> ModelProfile:
+        profile = ModelProfile(
+            name=self.model,
+            open_weights=True,
+            text_inputs=True,
+            text_outputs=True,
+            tool_calling=True,
+            tool_choice=True,
+            structured_output=True,
+            temperature=True,
         )
-        if stop or self.stop:
-            params["ls_stop"] = stop or self.stop
-        return params
+        window = self.known_window()
+        return profile if window is None else {**profile, "max_input_tokens": window}
 
     @override
     def get_token_ids(self, text: str) -> list[int]:
         """The text as the model's own tokens, without a chat template."""
-        if self.custom_get_token_ids is not None:
-            return self.custom_get_token_ids(text)
-        ids: list[int] = self.engine.tokenizer(text, add_special_tokens=False).input_ids
-        return ids
+        own = self.custom_get_token_ids
+        return self.text_ids(text) if own is None else own(text)
 
     @override
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """Exact length of the messages in the model's chat template, without the opening of an answer."""
-        if tools:
-            raise RequestError("tools cannot be counted: this model renders none yet. Leave `tools` out.")
+        """Exact length of messages and tools in the model's chat template, without an answer's opening."""
         with langchain_errors():
-            return len(encode(self.engine.tokenizer, messages, answer=False))
+            rendered = tool_dicts(tools) if tools else None
+            return len(encode(self.engine.tokenizer, messages, answer=False, tools=rendered))
 
 
 ChatEFT = EFTChatModel
 """`EFTChatModel` under LangChain's naming convention."""
 
 
-def _names_a_model(name: str) -> bool:
-    path = Path(name).expanduser()
-    return path.is_dir() or path.is_file() or name.count("/") == 1
+def _offered(kwargs: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """The tools that a call may use, and the choice among them."""
+    tools = tool_dicts(kwargs.get("tools") or ())
+    choice = structured.normalize_choice(kwargs.get("tool_choice"), tools)
+    return ([] if choice == "none" else tools), choice
 
 
-def _refuse(unknown: set[str], names: set[str] | frozenset[str], where: str) -> None:
-    if unknown:
-        guesses = [g for name in unknown for g in difflib.get_close_matches(name, names, 1)]
-        hint = f" Did you mean {known(guesses)}?" if guesses else ""
-        raise RequestError(f"Unknown parameter {known(unknown)} for {where}.{hint} Known are {known(names)}.")
+def _constraint(
+    spelling: ToolFormat, tools: list[dict[str, Any]], choice: str, kwargs: dict[str, Any]
+) -> tuple[str | None, list[SystemMessage]]:
+    """The grammar that an answer has to follow, and what has to be said to the model about it."""
+    wanted = response_format_of(kwargs["response_format"]) if kwargs.get("response_format") else None
+    parallel = kwargs.get("parallel_tool_calls")
+    if choice not in ("auto", "none"):
+        return structured.calls_grammar(spelling, tools, choice, parallel=bool(parallel)), []
+    if wanted and wanted["type"] == "json_object":
+        return structured.json_grammar(), []
+    if wanted:
+        schema = schema_dict(wanted)
+        said = [SystemMessage(instructions(schema))]
+        if tools:
+            return structured.union_grammar(spelling, tools, schema, parallel=parallel is not False), said
+        return structured.schema_grammar(schema), said
+    if tools and (kwargs.get("strict") or parallel is False):
+        return structured.strict_grammar(spelling, tools, parallel=parallel is not False), []
+    return None, []
 
 
-def _result(chunks: Sequence[ChatGenerationChunk]) -> ChatResult:
-    """The chunks of a whole answer as one message."""
-    last = chunks[-1].message
-    message = AIMessage(
-        content="".join(chunk.text for chunk in chunks),
-        response_metadata=last.response_metadata,
-        usage_metadata=last.usage_metadata if isinstance(last, AIMessageChunk) else None,
+def _reseeded(request: GenerationRequest, step: int) -> GenerationRequest:
+    seed = (request.sampling.seed + step) % 2**63
+    return request.model_copy(update={"sampling": request.sampling.model_copy(update={"seed": seed})})
+
+
+def _only(calls: Sequence[_Call]) -> _Call:
+    if len(calls) > 1:
+        raise RequestError(f"n={len(calls)} answers cannot be streamed: use n=1, or `invoke` and `generate`.")
+    return calls[0]
+
+
+def _result(calls: Sequence[_Call], events: Sequence[Sequence[TextDelta | Finished]]) -> ChatResult:
+    """Whole answers as messages."""
+    messages = []
+    for call, happened in zip(calls, events, strict=True):
+        chunks = [chunk.message for event in happened for chunk in call.builder.feed(event)]
+        merged = add_ai_message_chunks(*cast("list[AIMessageChunk]", chunks))
+        messages.append(cast("AIMessage", message_chunk_to_message(merged)))
+    usages = [message.usage_metadata for message in messages if message.usage_metadata]
+    return ChatResult(
+        generations=[
+            ChatGeneration(
+                message=message,
+                generation_info={"finish_reason": message.response_metadata["finish_reason"]},
+            )
+            for message in messages
+        ],
+        llm_output={
+            "model_name": messages[0].response_metadata["model_name"],
+            "token_usage": total_usage(usages, prompts=1),
+        },
     )
-    info = chunks[-1].generation_info
-    return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from langchain_core.messages import (
@@ -11,11 +13,13 @@ from langchain_core.messages import (
     ChatMessage,
     FunctionMessage,
     HumanMessage,
+    InvalidToolCall,
     SystemMessage,
     ToolMessage,
 )
 
 from langchain_eft.engine.errors import RequestError
+from langchain_eft.tools import HERMES, PROMPTED, ToolFormat, instructions, tool_format
 
 _SILENT_BLOCKS = {
     "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call",
@@ -24,13 +28,23 @@ _SILENT_BLOCKS = {
 """Content blocks that carry no text of their own; tool calls are rendered from `tool_calls`."""
 
 
-def encode(tokenizer: Any, messages: Sequence[BaseMessage], *, answer: bool = True) -> tuple[int, ...]:
+Turn = dict[str, Any]
+
+
+def encode(
+    tokenizer: Any,
+    messages: Sequence[BaseMessage],
+    *,
+    answer: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> tuple[int, ...]:
     """Render messages and tokenize them.
 
     Args:
         tokenizer: A transformers tokenizer with a chat template.
         messages: The conversation, oldest first.
         answer: Open the assistant's turn at the end.
+        tools: OpenAI tool dictionaries that the model may call.
 
     Raises:
         RequestError: No messages, no chat template, or content that is not text.
@@ -42,40 +56,73 @@ def encode(tokenizer: Any, messages: Sequence[BaseMessage], *, answer: bool = Tr
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: give one with "
             "`chat_template='<file>.jinja'`."
         )
-    turns = merge([to_turn(message) for message in messages])
-    try:
-        encoded = tokenizer.apply_chat_template(
-            turns, add_generation_prompt=answer, tokenize=True, return_dict=False
-        )
-    except Exception as error:  # templates raise whatever they like
-        roles = [turn["role"] for turn in turns]
-        raise RequestError(
-            f"The model's chat template refuses messages with roles {roles}: {error}"
-        ) from error
-    return tuple(encoded)
+    spelling = tool_format(tokenizer)
+    turns = [to_turn(message, spelling) for message in messages]
+    if spelling.name == "prompted":
+        turns, tools = prompted(turns, tools or ()), None
+    if spelling.name == "mistral":
+        turns = _short_ids(turns)
+    turns = merge(turns)
+    refusal: Exception | None = None
+    for simplify in (None, *_SIMPLER):
+        turns = simplify(turns) if simplify else turns
+        try:
+            encoded = tokenizer.apply_chat_template(
+                turns, tools=tools or None, add_generation_prompt=answer, tokenize=True, return_dict=False
+            )
+            return tuple(encoded)
+        except Exception as error:  # noqa: BLE001 - templates raise whatever they like
+            refusal = refusal or error
+    roles = [role(message) for message in messages]
+    raise RequestError(
+        f"The model's chat template refuses messages with roles {roles}: {refusal}. Change their order, or "
+        "give another template with `chat_template='<file>.jinja'`."
+    ) from refusal
 
 
-def to_turn(message: BaseMessage) -> dict[str, Any]:
+def to_turn(message: BaseMessage, spelling: ToolFormat = HERMES) -> Turn:
     """A message in the form that chat templates read.
+
+    Args:
+        message: Any message with text.
+        spelling: How calls that could not be read are written back.
 
     Raises:
         RequestError: A message type or content block that has no text form.
     """
-    turn: dict[str, Any] = {"role": role(message), "content": text(message)}
-    if isinstance(message, AIMessage) and message.tool_calls:
-        turn["tool_calls"] = [
-            {
-                "type": "function",
-                "id": c["id"],
-                "function": {"name": c["name"], "arguments": c["args"]},
-            }
-            for c in message.tool_calls
-        ]
+    turn: Turn = {"role": role(message), "content": text(message)}
+    if isinstance(message, AIMessage):
+        broken = [_broken_call(call, spelling) for call in message.invalid_tool_calls]
+        turn["content"] = "\n".join(part for part in (turn["content"], *broken) if part)
+        if thoughts := _reasoning(message):
+            turn["reasoning_content"] = thoughts
+        if message.tool_calls:
+            turn["tool_calls"] = [
+                {"type": "function", "id": c["id"], "function": {"name": c["name"], "arguments": c["args"]}}
+                for c in message.tool_calls
+            ]
     if isinstance(message, ToolMessage):
         turn["tool_call_id"] = message.tool_call_id
-    if isinstance(message, ToolMessage | FunctionMessage) and message.name:
+        if message.status == "error" and not turn["content"].startswith("Error"):
+            turn["content"] = f"Error: {turn['content']}"
+    if message.name:
         turn["name"] = message.name
     return turn
+
+
+def _broken_call(call: InvalidToolCall, spelling: ToolFormat) -> str:
+    arguments = call["args"] or ""
+    return spelling.spell(call["name"], arguments) if call["name"] else arguments
+
+
+def _reasoning(message: AIMessage) -> str:
+    """What the message thought, wherever its provider put it."""
+    told = message.additional_kwargs.get("reasoning_content")
+    if isinstance(told, str):
+        return told
+    blocks = [block for block in message.content if isinstance(block, dict)]
+    keys = {"thinking": "thinking", "reasoning": "reasoning"}
+    return "".join(str(block.get(keys.get(block.get("type", ""), ""), "")) for block in blocks)
 
 
 def role(message: BaseMessage) -> str:
@@ -119,14 +166,108 @@ def text(message: BaseMessage) -> str:
     return "".join(parts)
 
 
-def merge(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join runs of one role, which many templates refuse; tool results and tool calls stay apart."""
-    merged: list[dict[str, Any]] = []
+def merge(turns: Sequence[Turn]) -> list[Turn]:
+    """Join runs of one role and name, which many templates refuse; tool results and calls stay apart."""
+    merged: list[Turn] = []
     for turn in turns:
         last = merged[-1] if merged else None
-        plain = set(turn) == {"role", "content"} and turn["role"] != "tool"
-        if last and plain and set(last) == set(turn) and last["role"] == turn["role"]:
-            merged[-1] = {**last, "content": f"{last['content']}\n\n{turn['content']}"}
+        plain = set(turn) <= {"role", "content", "name"} and turn["role"] != "tool"
+        if last and plain and {**last, "content": ""} == {**turn, "content": ""}:
+            content = "\n\n".join(part for part in (last["content"], turn["content"]) if part)
+            merged[-1] = {**last, "content": content}
         else:
             merged.append(turn)
     return merged
+
+
+def prompted(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """The turns for a template that knows no tools: all of it written out as text."""
+    told: list[Turn] = [{"role": "system", "content": instructions(tools)}] if tools else []
+    first = bool(turns) and turns[0]["role"] == "system"
+    return [*turns[:first], *told, *map(_written_out, turns[first:])]
+
+
+def _written_out(turn: Turn) -> Turn:
+    if turn["role"] == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{turn['content']}\n</tool_response>"}
+    if "tool_calls" not in turn:
+        return turn
+    functions = [call["function"] for call in turn["tool_calls"]]
+    calls = PROMPTED.render([(function["name"], function["arguments"]) for function in functions])
+    rest = {key: value for key, value in turn.items() if key != "tool_calls"}
+    return {**rest, "content": "\n".join(part for part in (turn["content"], calls) if part)}
+
+
+def _short_ids(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with call ids as Mistral's templates demand them: nine letters and digits."""
+
+    def short(identity: str | None) -> str:
+        known = identity or ""
+        return known if re.fullmatch("[a-zA-Z0-9]{9}", known) else sha256(known.encode()).hexdigest()[:9]
+
+    shortened = []
+    for turn in turns:
+        copied = dict(turn)
+        if "tool_calls" in turn:
+            copied["tool_calls"] = [{**call, "id": short(call["id"])} for call in turn["tool_calls"]]
+        if "tool_call_id" in turn:
+            copied["tool_call_id"] = short(turn["tool_call_id"])
+        shortened.append(copied)
+    return shortened
+
+
+# What is tried, one upon the other, when a template refuses the turns
+
+
+def _bare(turns: Sequence[Turn]) -> list[Turn]:
+    """Without names and reasoning, which keep runs of one role apart."""
+    bare = [
+        turn
+        if turn["role"] == "tool"
+        else {k: v for k, v in turn.items() if k not in ("name", "reasoning_content")}
+        for turn in turns
+    ]
+    return merge(bare)
+
+
+def _early_system(turns: Sequence[Turn]) -> list[Turn]:
+    """System messages only at the beginning; later ones are the user's."""
+    return merge([_as_user(turn) if i else turn for i, turn in enumerate(turns)])
+
+
+def _single_calls(turns: Sequence[Turn]) -> list[Turn]:
+    """One call a turn, each followed by its result: Llama 3 refuses more."""
+    results = {turn["tool_call_id"]: turn for turn in turns if "tool_call_id" in turn}
+    placed: set[str] = set()
+    single: list[Turn] = []
+    for turn in turns:
+        if turn.get("tool_call_id") in placed:
+            continue
+        calls = turn.get("tool_calls", ())
+        if len(calls) < 2:
+            single.append(turn)
+            continue
+        for i, call in enumerate(calls):
+            single.append({**turn, "content": "" if i else turn["content"], "tool_calls": [call]})
+            if call["id"] in results:
+                single.append(results[call["id"]])
+                placed.add(call["id"])
+    return single
+
+
+def _no_system(turns: Sequence[Turn]) -> list[Turn]:
+    return merge([_as_user(turn) for turn in turns])
+
+
+def _user_first(turns: Sequence[Turn]) -> list[Turn]:
+    opening: list[Turn] = [] if turns[0]["role"] == "user" else [{"role": "user", "content": ""}]
+    return [*opening, *turns]
+
+
+def _as_user(turn: Turn) -> Turn:
+    return {**turn, "role": "user"} if turn["role"] == "system" else turn
+
+
+_SIMPLER: tuple[Callable[[Sequence[Turn]], list[Turn]], ...] = (
+    _bare, _early_system, _single_calls, _no_system, _user_first,
+)  # fmt: skip

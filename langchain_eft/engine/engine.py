@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 
-from langchain_eft.behaviors import Recipe
+from langchain_eft.behaviors import Mixture, Recipe
 from langchain_eft.engine.checkpoints import Progress
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import (
@@ -46,6 +46,7 @@ from langchain_eft.engine.request import (
 )
 from langchain_eft.engine.runner import Runner
 from langchain_eft.engine.scheduler import Scheduler
+from langchain_eft.engine.scoring import token_logprobs
 from langchain_eft.engine.sequence import Sequence
 from langchain_eft.engine.speculation import Speculator
 
@@ -96,6 +97,7 @@ class Engine:
         self.recipe = recipe
         self.config = config or EngineConfig()
         self._submitted: list[Sequence] = []
+        self._errands: list[tuple[Callable[[], float], Future[float]]] = []
         self._counts: Counter[str] = Counter()
         self._closed = False
         self._wake = threading.Condition()
@@ -153,7 +155,7 @@ class Engine:
         if prompt + request.max_tokens > self.window:
             raise ContextWindowError(prompt, request.max_tokens, self.window)
         self.recipe.check(request.mixture)
-        self._check_token_ids(request)
+        self._check_token_ids((*request.prompt_ids, *request.sampling.logit_bias))
         formula = plan(
             self._family.base,
             self._family.behaviors,
@@ -237,6 +239,48 @@ class Engine:
         finally:
             generation.cancel()
 
+    def score(self, behavior: str, prompt: tuple[int, ...], answers: list[tuple[int, ...]]) -> list[float]:
+        """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behaviour.
+
+        A fine-tuned model is its reference tilted towards a reward (Mitchell et al. 2023, section 3.2); this
+        is that reward in units of the fine-tuning's beta, up to a constant that depends on the prompt alone.
+
+        Args:
+            behavior: Which behaviour.
+            prompt: Token ids, at least one.
+            answers: Token ids of each answer, at least one each.
+
+        Raises:
+            RecipeError: A behaviour that the recipe does not know.
+            RequestError: Nothing to score, or token ids outside the vocabulary.
+            ContextWindowError: Prompt and answer do not fit the window.
+            EngineClosedError: The engine was closed.
+        """
+        self.recipe.check(Mixture.of({behavior: 1.0}))
+        for answer in answers:
+            if not prompt or not answer:
+                raise RequestError("An answer, or its prompt, has no tokens: give some text to score.")
+            if len(prompt) + len(answer) > self.window:
+                raise ContextWindowError(len(prompt), len(answer), self.window)
+            self._check_token_ids((*prompt, *answer))
+        return [self._on_device(partial(self._reward, behavior, prompt, answer)) for answer in answers]
+
+    def _reward(self, behavior: str, prompt: tuple[int, ...], answer: tuple[int, ...]) -> float:
+        tuned, reference = (
+            token_logprobs(self._family, term, prompt, answer) for term in self._family.behaviors[behavior]
+        )
+        return float((tuned - reference).sum())
+
+    def _on_device(self, work: Callable[[], float]) -> float:
+        """Run something on the engine's thread, between two rounds."""
+        result: Future[float] = Future()
+        with self._wake:
+            if self._closed:
+                raise EngineClosedError("The engine is closed: open it again or build a new model.")
+            self._errands.append((work, result))
+            self._wake.notify()
+        return result.result()
+
     def close(self) -> None:
         """Stop the thread, fail what is running, and free the weights. Idempotent."""
         with self._wake:
@@ -246,9 +290,9 @@ class Engine:
             self._thread.join()
         _forget(self)
 
-    def _check_token_ids(self, request: GenerationRequest) -> None:
+    def _check_token_ids(self, ids: tuple[int, ...]) -> None:
         size = len(self._family.vocabulary)
-        outside = [i for i in (*request.prompt_ids, *request.sampling.logit_bias) if not 0 <= i < size]
+        outside = [i for i in ids if not 0 <= i < size]
         if outside:
             raise RequestError(
                 f"Token id {outside[0]} is outside the vocabulary of {size} tokens: use ids of `tokenizer`."
@@ -278,6 +322,7 @@ class Engine:
     def _loop(self) -> None:
         try:
             while self._take_submitted():
+                self._run_errands()
                 self._round()
         finally:
             self._fail_all(EngineClosedError("The engine was closed while the request ran."))
@@ -285,13 +330,25 @@ class Engine:
     def _take_submitted(self) -> bool:
         """Wait for something to do; False once the engine is closed."""
         with self._wake:
-            while not (self._closed or self._submitted or self._scheduler.running or self._scheduler.waiting):
+            scheduler = self._scheduler
+            while not (
+                self._closed or self._submitted or self._errands or scheduler.running or scheduler.waiting
+            ):
                 self._wake.wait()
             for sequence in self._submitted:
                 self._scheduler.add(sequence)
             self._submitted.clear()
             self._scheduler.remove_ended()
             return not self._closed
+
+    def _run_errands(self) -> None:
+        with self._wake:
+            errands, self._errands = self._errands, []
+        for work, result in errands:
+            try:
+                result.set_result(work())
+            except Exception as error:  # noqa: BLE001  (handed to the thread that waits for it)
+                result.set_exception(DecodingError(f"Scoring failed: {error}"))
 
     def _round(self) -> None:
         rows = self._scheduler.schedule()
@@ -328,6 +385,9 @@ class Engine:
         with self._wake:
             sequences = [*self._scheduler.running, *self._scheduler.waiting, *self._submitted]
             self._submitted.clear()
+            for _, result in self._errands:
+                result.set_exception(error)
+            self._errands.clear()
             for sequence in sequences:
                 if not (sequence.finished or sequence.generation.cancelled):
                     sequence.generation.deliver(Failed(error))

@@ -1,0 +1,85 @@
+"""Objects instead of messages: `with_structured_output` as a chain of the model and a parser."""
+
+from __future__ import annotations
+
+import json
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import (
+    JsonOutputKeyToolsParser,
+    JsonOutputParser,
+    PydanticOutputParser,
+    PydanticToolsParser,
+)
+from langchain_core.output_parsers.base import OutputParserLike
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.schemas import schema_dict, schema_name
+from langchain_eft.tools import tool_dicts, tool_name
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+Method = Literal["function_calling", "json_schema", "json_mode"]
+_METHODS = ("function_calling", "json_schema", "json_mode")
+
+
+def structured_runnable(
+    model: BaseChatModel,
+    schema: dict[str, Any] | type,
+    method: Method,
+    include_raw: bool,  # noqa: FBT001
+    strict: bool | None,  # noqa: FBT001
+    **kwargs: Any,
+) -> Runnable[LanguageModelInput, Any]:
+    """The model bound to a schema, and what reads its answer.
+
+    Raises:
+        RequestError: An unknown method, or a schema that cannot be read.
+    """
+    if method not in _METHODS:
+        raise RequestError(f"method={method!r} is unknown: use one of {', '.join(_METHODS)}.")
+    told = {
+        "kwargs": {"method": method, **({} if strict is None else {"strict": strict})},
+        "schema": convert_to_json_schema(schema),
+    }
+    llm, parser = _chain(model, schema, method, ls_structured_output_format=told, **kwargs)
+    if not include_raw:
+        return llm | parser
+    parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+    unparsed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=llm) | parsed.with_fallbacks([unparsed], exception_key="parsing_error")
+
+
+def response_format_of(schema: dict[str, Any] | type) -> dict[str, Any]:
+    """A schema in the form that `response_format` has everywhere; what has that form already is kept."""
+    if isinstance(schema, dict) and schema.get("type") in ("json_schema", "json_object"):
+        return schema
+    plain = schema_dict(schema)
+    return {"type": "json_schema", "json_schema": {"name": schema_name(schema), "schema": plain}}
+
+
+def instructions(schema: dict[str, Any]) -> str:
+    """What the model is told of a schema that its answer has to follow: a grammar alone tells it nothing."""
+    return f"Answer with a JSON object that follows this schema, and nothing else:\n{json.dumps(schema)}"
+
+
+def _chain(
+    model: BaseChatModel, schema: dict[str, Any] | type, method: Method, **kwargs: Any
+) -> tuple[Runnable[LanguageModelInput, AIMessage], OutputParserLike[Any]]:
+    is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+    if method == "function_calling":
+        name = tool_name(tool_dicts([schema])[0])
+        llm = model.bind_tools([schema], tool_choice=name, **kwargs)
+        if is_class:
+            return llm, PydanticToolsParser(tools=[schema], first_tool_only=True)
+        return llm, JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+    wanted = {"type": "json_object"} if method == "json_mode" else response_format_of(schema)
+    parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+    return model.bind(response_format=wanted, **kwargs), parser
