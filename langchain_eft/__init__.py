@@ -12,17 +12,30 @@ if TYPE_CHECKING:
     from langchain_eft.behaviors import BehaviorDelta, Mixture, Recipe
     from langchain_eft.chat_models import ChatEFT, EFTChatModel
     from langchain_eft.engine.config import EngineConfig
+    from langchain_eft.llms import EFTLLM
+    from langchain_eft.rewards import EFTRewardScorer
 
 _HOMES = {
     "BehaviorDelta": "langchain_eft.behaviors",
     "ChatEFT": "langchain_eft.chat_models",
     "EFTChatModel": "langchain_eft.chat_models",
+    "EFTLLM": "langchain_eft.llms",
+    "EFTRewardScorer": "langchain_eft.rewards",
     "EngineConfig": "langchain_eft.engine.config",
     "Mixture": "langchain_eft.behaviors",
     "Recipe": "langchain_eft.behaviors",
 }
 
-__all__ = ["BehaviorDelta", "ChatEFT", "EFTChatModel", "EngineConfig", "Mixture", "Recipe"]
+__all__ = [
+    "EFTLLM",
+    "BehaviorDelta",
+    "ChatEFT",
+    "EFTChatModel",
+    "EFTRewardScorer",
+    "EngineConfig",
+    "Mixture",
+    "Recipe",
+]
 
 
 def __getattr__(name: str) -> Any:

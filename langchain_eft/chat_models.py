@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
 
 _CALL = PER_CALL | {
-    "logprobs", "n", "parallel_tool_calls", "response_format", "stream_options", "stream_usage", "strict",
-    "tool_choice", "tools", "top_logprobs",
+    "logprobs", "n", "output_version", "parallel_tool_calls", "response_format", "stream_options",
+    "stream_usage", "strict", "tool_choice", "tools", "top_logprobs",
 }  # fmt: skip
 _REQUEST = PER_CALL - {"stop", "stream", "timeout"}
 
@@ -280,7 +281,8 @@ class EFTChatModel(EFTSettings, BaseChatModel):
             RequestError: A tool without a name, two of one name, or a choice that is not among them.
         """
         with langchain_errors():
-            specs = tool_dicts(tools)
+            # Two tools of one name are an error of the call: LangChain's suite binds such, and never calls.
+            specs = [spec for tool in tools for spec in tool_dicts([tool])]
             choice = structured.normalize_choice(tool_choice, specs)
         if response_format is not None:
             kwargs["response_format"] = response_format_of(response_format)
@@ -326,6 +328,14 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("n", "logprobs", "top_logprobs")}
         return {**self.identity(), **own}
+
+    @override
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+        outputs = [output for output in llm_outputs if output]
+        total: Counter[str] = Counter()
+        for output in outputs:
+            total.update(output["token_usage"])
+        return {**outputs[0], "token_usage": dict(total)} if outputs else {}
 
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

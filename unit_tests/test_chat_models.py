@@ -322,17 +322,17 @@ async def test_bad_calls_are_typed_errors(llm, messages, kwargs, message):
 
 def test_a_prompt_longer_than_the_window_is_a_context_overflow_before_decoding(llm):
     generated = llm.engine.stats().generated_tokens
-    with pytest.raises(ContextOverflowError, match=r"\d+ tokens and 12 more.*256"):
-        llm.invoke("x" * 300)
-    with pytest.raises(ContextOverflowError, match="1000 more"):
-        llm.invoke("hi", max_tokens=1000)
+    with pytest.raises(ContextOverflowError, match=r"\d+ tokens and 12 more.*1024"):
+        llm.invoke("x" * 1100)
+    with pytest.raises(ContextOverflowError, match="1020 more"):
+        llm.invoke("hi", max_tokens=1020)
     assert llm.engine.stats().generated_tokens == generated
 
 
 def test_the_default_length_shrinks_to_the_window(settings):
     del settings["max_tokens"]
-    message = EFTChatModel(**settings).invoke("x" * 200, **NO_END)
-    assert message.usage_metadata["total_tokens"] == 256
+    message = EFTChatModel(**settings).invoke("x" * 960, **NO_END)
+    assert message.usage_metadata["total_tokens"] == 1024
     assert message.response_metadata["finish_reason"] == "length"
 
 

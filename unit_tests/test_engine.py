@@ -221,11 +221,11 @@ async def test_time_limits_end_sync_and_async_requests(engine):
 
 def test_a_prompt_longer_than_the_window_is_refused_before_decoding(engine):
     generated = engine.stats().generated_tokens
-    with pytest.raises(ContextWindowError, match=r"250 tokens and 7 more.*256") as error:
-        engine.submit(request([5] * 250, max_tokens=7), Recorder())
-    assert (error.value.prompt_tokens, error.value.max_tokens, error.value.window) == (250, 7, 256)
+    with pytest.raises(ContextWindowError, match=r"1000 tokens and 25 more.*1024") as error:
+        engine.submit(request([5] * 1000, max_tokens=25), Recorder())
+    assert (error.value.prompt_tokens, error.value.max_tokens, error.value.window) == (1000, 25, 1024)
     assert engine.stats().generated_tokens == generated
-    answer(engine, request([5] * 250, max_tokens=6))
+    answer(engine, request([5] * 1000, max_tokens=6))
 
 
 def test_requests_that_cannot_be_served_are_refused(engine):

@@ -13,11 +13,3 @@ class TestEFTChatModel(ChatModelUnitTests):
     @property
     def chat_model_params(self):
         return {"mixture": {"tools": 1.0}}
-
-    @property
-    def has_tool_calling(self):
-        return False
-
-    @property
-    def has_structured_output(self):
-        return False

@@ -45,7 +45,7 @@ def config(hidden: int, layers: int, vocab: int, **kwargs) -> LlamaConfig:
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=1024,
         tie_word_embeddings=True,
         eos_token_id=0,
         bos_token_id=None,

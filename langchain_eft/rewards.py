@@ -1,0 +1,122 @@
+"""EFTRewardScorer: how much a behaviour prefers an answer, as a Runnable for reranking."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import BaseMessage
+from langchain_core.messages.utils import convert_to_messages
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable, RunnableConfig
+from typing_extensions import override
+
+from langchain_eft.chat_models import EFTChatModel
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.errors import langchain_errors
+from langchain_eft.messages import encode, text
+
+
+class Candidates(TypedDict):
+    """What is scored.
+
+    Attributes:
+        prompt: What was asked: a string, messages, or a prompt value.
+        answers: Answers to compare, as strings or messages.
+    """
+
+    prompt: LanguageModelInput
+    answers: Sequence[str | BaseMessage]
+
+
+class EFTRewardScorer(Runnable[Candidates, list[float]]):
+    """The implicit reward of answers under one behaviour: `beta * log(F(answer) / S(answer))` given a prompt.
+
+    Fine-tuning with a reward tilts the reference S towards it, so the tuned model F tells the reward back, up
+    to a constant of the prompt (Mitchell et al. 2023, section 3.2; Rafailov et al. 2023, equation 5). Scores
+    compare answers to one prompt, and nothing else. The large model takes no part.
+
+    Args:
+        model: Whose recipe, engine and chat template are used.
+        behavior: Which behaviour judges; the heaviest of the model's mixture if left out.
+        beta: Unit of the reward.
+        per_token: Divide by the answer's length, so that long answers do not add up more.
+
+    Example:
+        ```python
+        from langchain_eft import EFTChatModel, EFTRewardScorer
+
+        scorer = EFTRewardScorer(EFTChatModel(), behavior="harmless")
+        scorer.invoke({"prompt": "How do I pick a lock?", "answers": ["I cannot help.", "Take a pin."]})
+        ```
+    """
+
+    def __init__(
+        self,
+        model: EFTChatModel,
+        behavior: str | None = None,
+        *,
+        beta: float = 1.0,
+        per_token: bool = False,
+    ) -> None:
+        weights = model.active_mixture.weights
+        if behavior is None and not weights:
+            raise RequestError("behavior=None and the mixture is empty: name the behaviour that judges.")
+        self.model = model
+        self.behavior = behavior or max(weights, key=lambda name: weights[name])
+        self.beta = beta
+        self.per_token = per_token
+
+    @override
+    def invoke(self, input: Candidates, config: RunnableConfig | None = None, **kwargs: Any) -> list[float]:
+        """One score for each answer, in order.
+
+        Raises:
+            ModelInvalidRequestError: An unknown behaviour, or an answer without text.
+            ContextOverflowError: Prompt and answer do not fit the window.
+        """
+        return self._call_with_config(self._score, input, config)
+
+    @override
+    async def ainvoke(
+        self, input: Candidates, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> list[float]:
+        """As `invoke`, without blocking the event loop."""
+        return await self._acall_with_config(self._ascore, input, config)
+
+    def best(self) -> Runnable[Candidates, str | BaseMessage]:
+        """A Runnable that returns the answer with the highest score: best of n."""
+        from langchain_core.runnables import RunnableLambda
+
+        return RunnableLambda(self._best)
+
+    def _best(self, candidates: Candidates) -> str | BaseMessage:
+        scores = self.invoke(candidates)
+        return candidates["answers"][max(range(len(scores)), key=scores.__getitem__)]
+
+    async def _ascore(self, candidates: Candidates) -> list[float]:
+        return await asyncio.to_thread(self._score, candidates)
+
+    def _score(self, candidates: Candidates) -> list[float]:
+        engine = self.model.engine
+        with langchain_errors():
+            if not candidates["answers"]:
+                raise RequestError("answers=[] is empty: give at least one answer to score.")
+            prompt = encode(engine.tokenizer, _messages(candidates["prompt"]))
+            answers = [self._ids(answer) for answer in candidates["answers"]]
+            scores = engine.score(self.behavior, prompt, answers)
+        lengths = [len(answer) if self.per_token else 1 for answer in answers]
+        return [self.beta * score / length for score, length in zip(scores, lengths, strict=True)]
+
+    def _ids(self, answer: str | BaseMessage) -> tuple[int, ...]:
+        said = text(answer) if isinstance(answer, BaseMessage) else answer
+        tokenizer = self.model.engine.tokenizer
+        return (*tokenizer(said, add_special_tokens=False).input_ids, tokenizer.eos_token_id)
+
+
+def _messages(prompt: LanguageModelInput) -> list[BaseMessage]:
+    if isinstance(prompt, PromptValue):
+        return prompt.to_messages()
+    return convert_to_messages([prompt] if isinstance(prompt, str) else prompt)

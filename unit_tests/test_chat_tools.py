@@ -1,0 +1,270 @@
+"""Tools, schemas and all else that LangChain asks of an answer, on random weights: grammars do the rest."""
+
+import asyncio
+import json
+from typing import Literal, TypedDict
+
+import pytest
+from langchain_core.exceptions import ModelInvalidRequestError
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel
+from pydantic.v1 import BaseModel as BaseModelV1
+
+from langchain_eft import EFTLLM, EFTChatModel, EFTRewardScorer
+
+TEMPLATE = (
+    "{% for tool in tools or [] %}{{ '<tool> ' + tool['function']['name'] + ' ' }}{% endfor %}"
+    "{% for message in messages %}{{ '<' + message['role'] + '> ' }}{{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}<tool_call>{{ call | tojson }}</tool_call>{% endfor %}"
+    "{{ ' <end> ' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
+)
+
+
+@tool
+def paint(color: Literal["red", "green"], twice: bool) -> str:
+    """Paint something."""
+    return color
+
+
+@tool
+def wash() -> str:
+    """Wash something."""
+    return ""
+
+
+class Verdict(BaseModel):
+    """A verdict."""
+
+    good: bool
+    grade: Literal["a", "b", "c"]
+
+
+class VerdictV1(BaseModelV1):
+    """A verdict."""
+
+    good: bool
+    grade: Literal["a", "b", "c"]
+
+
+class VerdictDict(TypedDict):
+    """A verdict."""
+
+    good: bool
+    grade: Literal["a", "b", "c"]
+
+
+@pytest.fixture
+def settings(family, tmp_path):
+    (tmp_path / "template.jinja").write_text(TEMPLATE)
+    return {
+        "model": str(family.folder / "base"),
+        "behaviors": family.recipe.behaviors,
+        "mixture": {"one": 1.0},
+        "temperature": 0,
+        "max_tokens": 120,
+        "engine_options": {"kv_cache_tokens": 2048},
+        "chat_template": tmp_path / "template.jinja",
+    }
+
+
+@pytest.fixture
+def llm(settings):
+    llm = EFTChatModel(**settings)
+    yield llm
+    llm.engine.close()
+
+
+def check(message, names):
+    (call,) = message.tool_calls
+    assert call["name"] in names
+    assert call["id"].startswith("call_")
+    if call["name"] == "paint":
+        assert set(call["args"]) == {"color", "twice"}
+        assert isinstance(call["args"]["twice"], bool)
+    else:
+        assert call["args"] == {}
+    assert message.response_metadata["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("choice", ["any", "required", True, "paint", {"type": "tool", "name": "wash"}])
+def test_a_forced_call_is_made_whatever_the_weights_say(llm, choice):
+    bound = llm.bind_tools([paint, wash], tool_choice=choice)
+    names = {"paint"} if choice == "paint" else {"wash"} if isinstance(choice, dict) else {"paint", "wash"}
+    check(bound.invoke("hi"), names)
+    chunks = list(bound.stream("hi"))
+    merged = chunks[0]
+    for chunk in chunks[1:]:
+        merged += chunk
+    check(merged, names)
+    first = next(part for chunk in chunks for part in chunk.tool_call_chunks)
+    assert first["name"] in names
+    assert first["id"]
+    assert merged.content == ""
+
+
+def test_a_streamed_call_is_one_block_in_v1_content(llm):
+    merged = AIMessageChunk(content="")
+    for chunk in llm.bind_tools([paint], tool_choice="any").stream("hi", output_version="v1"):
+        merged += chunk
+    assert [block["type"] for block in merged.content_blocks] == ["tool_call"]
+    assert merged.content_blocks[0]["name"] == "paint"
+
+
+def test_free_choice_is_the_models_and_none_hides_the_tools(llm):
+    tools = [paint, wash]
+    plain = llm.invoke("hi", max_tokens=10).content
+    assert llm.bind_tools(tools, tool_choice="none").invoke("hi", max_tokens=10).content == plain
+    assert llm.bind_tools(tools).invoke("hi", max_tokens=10).tool_calls == []
+    assert llm.bind_tools([]).invoke("hi", max_tokens=10).content == plain
+
+
+def test_a_choice_that_is_not_bound_is_refused(llm):
+    with pytest.raises(ModelInvalidRequestError, match=r"dry.*paint.*wash"):
+        llm.bind_tools([paint, wash], tool_choice="dry")
+
+
+def test_tool_histories_render(llm):
+    history = [
+        HumanMessage("go"),
+        AIMessage("", tool_calls=[{"name": "wash", "args": {}, "id": "1"}]),
+        ToolMessage("done", tool_call_id="1", status="error"),
+    ]
+    assert isinstance(llm.bind_tools([wash]).invoke(history, max_tokens=4), AIMessage)
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+@pytest.mark.parametrize(
+    ("schema", "kind"),
+    [(Verdict, Verdict), (VerdictV1, VerdictV1), (VerdictDict, dict), (Verdict.model_json_schema(), dict)],
+)
+def test_structured_answers_have_the_schema(llm, method, schema, kind):
+    structured = llm.with_structured_output(schema, method=method)
+    found = structured.invoke("hi")
+    assert isinstance(found, kind)
+    values = found if kind is dict else found.dict()
+    assert set(values) == {"good", "grade"}
+    parts = list(structured.stream("hi"))
+    assert parts[-1] == found
+    assert asyncio.run(structured.ainvoke("hi")) == found
+
+
+def test_raw_answers_come_along_on_request(llm):
+    found = llm.with_structured_output(Verdict, include_raw=True).invoke("hi")
+    assert isinstance(found["raw"], AIMessage)
+    assert isinstance(found["parsed"], Verdict)
+    assert found["parsing_error"] is None
+
+
+def test_json_mode_gives_an_object(llm):
+    message = llm.bind(response_format={"type": "json_object"}).invoke("hi", seed=1)
+    text = message.content
+    assert text.startswith("{")
+    if message.response_metadata["finish_reason"] == "stop":
+        assert isinstance(json.loads(text), dict)
+
+
+def test_an_unknown_method_is_refused(llm):
+    with pytest.raises(ModelInvalidRequestError, match=r"json_yaml.*json_schema"):
+        llm.with_structured_output(Verdict, method="json_yaml")
+
+
+def test_several_answers_share_one_reading_of_the_prompt(llm):
+    bound = EFTChatModel(**{**llm.model_dump(exclude_unset=True), "n": 3, "temperature": 1.5, "seed": 4})
+    result = bound.generate([[HumanMessage("hello there")]], max_tokens=8)
+    texts = [generation.text for generation in result.generations[0]]
+    assert len(set(texts)) == 3
+    single = llm.invoke("hello there", max_tokens=8, temperature=1.5, seed=5)
+    assert single.content == texts[1]
+    usage = result.llm_output["token_usage"]
+    messages = [generation.message for generation in result.generations[0]]
+    assert usage["completion_tokens"] == sum(m.usage_metadata["output_tokens"] for m in messages)
+    assert usage["prompt_tokens"] == messages[0].usage_metadata["input_tokens"]
+    assert messages[1].usage_metadata["input_token_details"]["cache_read"] > 0
+    with pytest.raises(ModelInvalidRequestError, match="n=3 answers cannot be streamed"):
+        list(bound.stream("hi"))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_logprobs_are_reported_for_every_token(llm, streamed):
+    if streamed:
+        chunks = list(llm.stream("hi", logprobs=True, top_logprobs=2, max_tokens=6))
+        message = chunks[0]
+        for chunk in chunks[1:]:
+            message += chunk
+    else:
+        message = llm.invoke("hi", logprobs=True, top_logprobs=2, max_tokens=6)
+    content = message.response_metadata["logprobs"]["content"]
+    assert len(content) == message.usage_metadata["output_tokens"]
+    for entry in content:
+        assert entry["logprob"] <= 0
+        assert len(entry["top_logprobs"]) == 2
+        assert entry["top_logprobs"][0]["logprob"] == pytest.approx(entry["logprob"])
+    assert "logprobs" not in llm.invoke("hi", max_tokens=3).response_metadata
+
+
+def test_usage_can_be_left_out_of_streams(llm):
+    chunks = list(llm.stream("hi", stream_options={"include_usage": False}, max_tokens=3))
+    assert all(chunk.usage_metadata is None for chunk in chunks)
+
+
+def test_tools_count(llm):
+    messages = [HumanMessage("hi")]
+    assert llm.get_num_tokens_from_messages(messages, [paint]) > llm.get_num_tokens_from_messages(messages)
+
+
+def test_the_profile_is_known_before_anything_is_loaded(settings):
+    profile = EFTChatModel(**settings).profile
+    assert profile["max_input_tokens"] == 1024
+    assert profile["tool_calling"]
+    assert (
+        EFTChatModel(**{**settings, "engine_options": {"max_model_len": 99}}).profile["max_input_tokens"]
+        == 99
+    )
+
+
+# Beyond the chat model
+
+
+def test_plain_completion_takes_all_ways_in(settings):
+    llm = EFTLLM(**{**settings, "max_tokens": 9})
+    try:
+        text = llm.invoke("one two")
+        assert "".join(llm.stream("one two")) == text
+        assert asyncio.run(llm.ainvoke("one two")) == text
+        result = llm.generate(["one two", "three"])
+        assert result.generations[0][0].text == text
+        assert result.generations[1][0].generation_info["finish_reason"] in ("stop", "length")
+        assert result.llm_output["token_usage"]["completion_tokens"] <= 18
+        assert llm.engine is EFTChatModel(**settings).engine
+        with pytest.raises(ModelInvalidRequestError, match="tools"):
+            llm.invoke("x", tools=[])
+    finally:
+        llm.engine.close()
+
+
+def test_scores_are_the_log_ratio_of_tuned_and_reference(llm, reference):
+    scorer = EFTRewardScorer(llm, "one", beta=0.5)
+    answers = ["good", AIMessage("rather bad")]
+    scores = scorer.invoke({"prompt": "which?", "answers": answers})
+    tokenizer = llm.engine.tokenizer
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "which?"}], add_generation_prompt=True, return_dict=False
+    )
+    for score, said in zip(scores, ["good", "rather bad"], strict=True):
+        ids = [*tokenizer(said).input_ids, 0]
+        text = [*prompt, *ids[:-1]]
+        small = reference.all_logprobs(text, len(ids), {"one": 1.0}, strength=0.0)
+        plain = reference.all_logprobs(text, len(ids), {"one": 0.0}, strength=0.0)
+        ratio = (small - plain)[range(len(ids)), ids].sum()
+        assert score == pytest.approx(0.5 * float(ratio), abs=2e-3)
+    best = scorer.best().invoke({"prompt": "which?", "answers": answers})
+    assert best is answers[scores.index(max(scores))]
+    assert asyncio.run(scorer.ainvoke({"prompt": "which?", "answers": answers})) == pytest.approx(scores)
+
+
+def test_scoring_refuses_what_it_cannot_score(llm):
+    with pytest.raises(ModelInvalidRequestError, match="nobody"):
+        EFTRewardScorer(llm, "nobody").invoke({"prompt": "x", "answers": ["y"]})
+    with pytest.raises(ModelInvalidRequestError, match="answers"):
+        EFTRewardScorer(llm).invoke({"prompt": "x", "answers": []})
