@@ -34,12 +34,8 @@ class TestEFTChatModel(ChatModelIntegrationTests):
 
 
 class TestJsonSchema(TestEFTChatModel):
+    """The other enforcing method; `conftest.py` leaves it the tests that it makes a difference to."""
+
     @property
     def structured_output_kwargs(self):
         return {"method": "json_schema"}
-
-
-class TestFunctionCalling(TestEFTChatModel):
-    @property
-    def structured_output_kwargs(self):
-        return {"method": "function_calling"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import secrets
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeVar
 
 from langchain_eft.tools import END_THINK, THINK, ToolFormat
@@ -53,6 +55,9 @@ class Call:
 
 
 Delta = Content | Reasoning | Call
+
+_Key = type[Content] | type[Reasoning] | Call | int
+"""Where a piece of text belongs: content, reasoning, the beginning of a call, or a call's arguments."""
 
 
 @dataclass
@@ -115,7 +120,7 @@ class OutputParser:
         self._raw = ""  # what was read of this call, from its tag on
         self._calls = 0
         self._call = _Reading()
-        self._deltas: list[Delta] = []
+        self._shown: list[tuple[_Key, str]] = []
         self._reader = self._read()
         next(self._reader)
 
@@ -133,8 +138,9 @@ class OutputParser:
         return self._take()
 
     def _take(self) -> list[Delta]:
-        deltas, self._deltas = self._deltas, []
-        return merged(deltas)
+        shown, self._shown = self._shown, []
+        parts = itertools.groupby(shown, key=itemgetter(0))
+        return [_delta(key, "".join(text for _, text in part)) for key, part in parts]
 
     def _read(self) -> _Reader[None]:
         yield
@@ -182,7 +188,14 @@ class OutputParser:
             close: A tag that is dropped as long as no text was shown.
         """
         held = ""
+        special = {tag[0] for tag in (*tags, close) if tag} | set(_SPACE)
         while self._char:
+            if not held and not brace and self._char not in special:
+                # By far the most frequent case: text that cannot be part of a tag.
+                self._show(kind, self._char)
+                strip, close = False, ""
+                yield
+                continue
             if brace and self._char == "{" and not held.strip():
                 self._raw = held
                 return "{"
@@ -207,7 +220,7 @@ class OutputParser:
 
     def _show(self, kind: type[Content] | type[Reasoning], text: str) -> None:
         if text:
-            self._deltas.append(kind(text))
+            self._shown.append((kind, text))
 
     # Calls
 
@@ -356,30 +369,20 @@ class OutputParser:
         call = self._call
         if call.index is None:
             call.index, self._calls = self._calls, self._calls + 1
-            self._deltas.append(Call(call.index, f"call_{secrets.token_hex(12)}", name, ""))
+            self._shown.append((Call(call.index, f"call_{secrets.token_hex(12)}", name, ""), ""))
             self._argue(call.early)
 
     def _argue(self, text: str) -> None:
         call = self._call
         call.mark = len(self._raw)
         if text and call.index is not None:
-            self._deltas.append(Call(call.index, None, None, text))
+            self._shown.append((call.index, text))
 
 
-def merged(deltas: Sequence[Delta]) -> list[Delta]:
-    """Join neighbours of one kind; the first part of a call stays by itself."""
-    joined: list[Delta] = []
-    for delta in deltas:
-        match (joined[-1] if joined else None), delta:
-            case Content(before), Content(after):
-                joined[-1] = Content(before + after)
-            case Reasoning(before), Reasoning(after):
-                joined[-1] = Reasoning(before + after)
-            case Call(index, None, None, before), Call(same, None, None, after) if index == same:
-                joined[-1] = Call(index, None, None, before + after)
-            case _:
-                joined.append(delta)
-    return joined
+def _delta(key: _Key, text: str) -> Delta:
+    if isinstance(key, Call):
+        return key
+    return Call(key, None, None, text) if isinstance(key, int) else key(text)
 
 
 def _unquoted(text: str) -> str:

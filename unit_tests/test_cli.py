@@ -13,13 +13,17 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from langchain_eft import demo
+from langchain_eft.behaviors import BehaviorDelta
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.cli import (
     Conversation,
     InputError,
     app,
     format_mixture,
+    parse_behaviors,
     parse_mixture,
+    parse_speculation,
+    read_prompts,
     run_command,
     statistics,
 )
@@ -57,7 +61,9 @@ class Parrot(EFTChatModel):
             self.closed.append(said)
 
     def _last(self):
-        eft = {"mixture": self.mixture or {}, "tokens_per_second": 12.345}
+        eft = {"mixture": self.mixture or {}, "tokens_per_second": 12.345, "drafted": 0}
+        if self.speculation != "auto":
+            eft |= {"drafted": 8, "accepted": 5, "acceptance_rate": 0.625}
         return AIMessageChunk(
             content="",
             response_metadata={"finish_reason": "stop", "eft": eft},
@@ -122,6 +128,84 @@ def test_mixtures_are_written_as_they_are_typed():
     assert format_mixture({}).startswith("none")
 
 
+# Behaviours, draft lengths and prompts
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A folder with an adapter and one with a tuned model."""
+    for name in ("lora", "tuned"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    (tmp_path / "tuned.gguf").touch()
+    return tmp_path
+
+
+def test_folders_are_adapters_or_tuned_models_by_what_they_hold(sources):
+    entries = [f"a={sources}/lora", f"b={sources}/tuned", f"c={sources}/tuned.gguf"]
+    assert parse_behaviors(entries, "owner/small") == {
+        "a": BehaviorDelta(adapter=f"{sources}/lora", reference="owner/small"),
+        "b": BehaviorDelta(tuned=f"{sources}/tuned", reference="owner/small"),
+        "c": BehaviorDelta(tuned=f"{sources}/tuned.gguf", reference="owner/small"),
+    }
+
+
+def test_hub_ids_are_tuned_models_unless_said_to_be_adapters():
+    assert parse_behaviors(["a=adapter:owner/lora", "b=owner/tuned-1.5B"]) == {
+        "a": BehaviorDelta(adapter="owner/lora"),
+        "b": BehaviorDelta(tuned="owner/tuned-1.5B"),
+    }
+
+
+def test_a_tuned_model_needs_a_reference_unless_a_preset_has_one():
+    for model in (None, "smol"):
+        assert parse_behaviors(["a=owner/tuned"], model=model) == {"a": BehaviorDelta(tuned="owner/tuned")}
+    with pytest.raises(InputError, match=r"'a=owner/tuned'.*--reference"):
+        parse_behaviors(["a=owner/tuned"], model="owner/large")
+    parse_behaviors(["a=adapter:owner/lora"], model="owner/large")
+
+
+@pytest.mark.parametrize(
+    ("entries", "reference", "named"),
+    [
+        (["house"], None, "'house'.*NAME=SOURCE"),
+        (["house="], None, "'house='.*NAME=SOURCE"),
+        (["=owner/lora"], None, "'=owner/lora'.*NAME=SOURCE"),
+        (["house=./no-such-folder"], None, "'./no-such-folder'.*'house'.*adapter:OWNER/NAME"),
+        (["house=adapter:./no-such-folder"], None, "'adapter:./no-such-folder'"),
+        (["house=gpt2"], None, "'gpt2'.*OWNER/NAME"),
+        (["house=a/b", "house=c/d"], None, "'house' is given twice"),
+        ([], "owner/small", "--reference 'owner/small'.*--behavior"),
+    ],
+)
+def test_what_is_no_behaviour_is_named(entries, reference, named):
+    with pytest.raises(InputError, match=named):
+        parse_behaviors(entries, reference)
+
+
+def test_draft_lengths_are_read():
+    assert [parse_speculation(text) for text in ("auto", "off", "4")] == ["auto", "off", 4]
+    with pytest.raises(InputError, match=r"'fast'.*auto, off or a number"):
+        parse_speculation("fast")
+
+
+def test_prompts_are_the_lines_of_a_file(tmp_path):
+    file = tmp_path / "prompts"
+    file.write_text("One\n\n  Zwölf \n", encoding="utf-8")
+    assert read_prompts(file) == ["One", "Zwölf"]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"), [(None, "cannot be read"), (b"\n", "no prompt"), (b"\xff", "utf-8")]
+)
+def test_files_without_prompts_are_named(tmp_path, content, named):
+    file = tmp_path / "prompts"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=f"'{file}'.*{named}.*one"):
+        read_prompts(file)
+
+
 # Conversations
 
 
@@ -165,6 +249,11 @@ def test_an_interrupt_keeps_what_was_said():
 def test_statistics_name_tokens_speed_reason_and_mixture():
     *_, last = conversation(mixture={"pirate": 0.5}).ask("Hi")
     assert statistics(last) == "7 tokens · 12.3 tokens/s · stop · mixture pirate=0.5"
+
+
+def test_statistics_tell_how_many_guesses_were_right():
+    *_, last = conversation(mixture={}, speculation=4).ask("Hi")
+    assert statistics(last).endswith("(the base model alone) · 5 of 8 guesses right (62%)")
 
 
 # Slash commands
@@ -268,12 +357,17 @@ def test_help_lists_commands_and_options():
         assert result.exit_code == 0
         return Text.from_ansi(result.stdout).plain
 
-    assert all(command in plain("--help") for command in ("chat", "demo", "--version"))
-    options = ["--mix", "--model", "--system", "--temperature", "--top-p", "--max-tokens", "--seed",
-               "--upscale-strength", "--upscale-top-p", "--device", "--dtype"]  # fmt: skip
-    shown = plain("chat", "--help")
-    assert [option for option in options if option not in shown] == []
-    assert "--mix none" in shown
+    assert all(command in plain("--help") for command in ("chat", "demo", "verify", "--version"))
+    shared = ["--mix", "--model", "--behavior", "--reference", "--max-tokens", "--seed",
+              "--upscale-strength", "--upscale-top-p", "--device", "--dtype"]  # fmt: skip
+    own = {
+        "chat": ["--system", "--temperature", "--top-p", "--speculation"],
+        "verify": ["--prompts", "--samples", "--json"],
+    }
+    for command, options in own.items():
+        shown = plain(command, "--help")
+        assert [option for option in [*shared, *options] if option not in shown] == []
+        assert "--mix none" in shown
 
 
 def test_one_shot_prints_the_answer_alone_on_stdout(cli):
@@ -295,13 +389,16 @@ def test_options_reach_the_model(monkeypatch):
     )
     arguments = ["--mix", "none", "--temperature", "0", "--top-p", "0.5", "--max-tokens", "9", "--seed", "0",
                  "--upscale-strength", "0", "--upscale-top-p", "0.9", "--device", "cpu",
-                 "--dtype", "bfloat16", "--model", "smol"]  # fmt: skip
+                 "--dtype", "bfloat16", "--model", "smol", "--speculation", "4",
+                 "--behavior", "a=adapter:owner/lora", "--reference", "owner/small"]  # fmt: skip
     assert CliRunner().invoke(app, ["chat", "Hi", *arguments]).exit_code == 0
     assert CliRunner().invoke(app, ["chat", "Hi"]).exit_code == 0
     assert built == [
         {
             "mixture": {}, "temperature": 0, "top_p": 0.5, "max_tokens": 9, "seed": 0, "upscale_strength": 0,
             "upscale_top_p": 0.9, "device": "cpu", "dtype": "bfloat16", "model": "smol",
+            "speculation": 4,
+            "behaviors": {"a": BehaviorDelta(adapter="owner/lora", reference="owner/small")},
         },
         {},
     ]  # fmt: skip
@@ -317,6 +414,10 @@ def test_options_reach_the_model(monkeypatch):
         (["--dtype", "int3"], "dtype='int3'"),
         (["--max-tokens", "0"], "max_tokens=0"),
         (["--model", "smoll"], "'smoll'"),
+        (["--speculation", "fast"], "'fast'"),
+        (["--speculation", "99"], "speculation"),
+        (["--behavior", "house"], "'house'"),
+        (["--reference", "owner/small"], "'owner/small'"),
     ],
 )
 def test_known_errors_are_one_line_without_a_traceback(cli, arguments, named):

@@ -1,0 +1,240 @@
+"""Contestants in processes of their own, taking turns; and the tables of what they did."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.family import FAMILIES, Family, Prompts
+from benchmarks.result import Result
+from langchain_eft.benchmark import Spread, available_cores, processor
+
+ROOT = Path(__file__).parent.parent
+ALONE_PROMPTS = 2
+"""Prompts decoded one after the other in a round of single requests."""
+
+
+class Worker:
+    """A contestant's process.
+
+    Args:
+        name: One of `worker.CONTESTANTS`.
+        family: What it loads.
+        python: Interpreter with the libraries that it needs.
+
+    Attributes:
+        about: Versions and threads.
+    """
+
+    def __init__(self, name: str, family: Family, python: str = sys.executable) -> None:
+        command = [python, "-m", "benchmarks.worker", name, str(family.folder)]
+        # Nobody downloads anything, so nobody has to wait for a hub that may be out of reach.
+        offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self.name = name
+        self._process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=offline
+        )
+        self.about = self._read()
+
+    def decode(self, prompts: Sequence[Sequence[int]], tokens: int, temperature: float, seed: int) -> Result:
+        """Let the contestant decode a batch, and wait for it."""
+        request = {"prompts": prompts, "tokens": tokens, "temperature": temperature, "seed": seed}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Result(**self._read())
+
+    def _read(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The contestant {self.name!r} has died: what it said is above.")
+        return json.loads(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a contestant did with one number of concurrent requests, round by round."""
+
+    name: str
+    requests: int
+    results: tuple[Result, ...]
+    baselines: tuple[Result, ...]
+
+    @property
+    def speed(self) -> Spread:
+        """Tokens per second."""
+        return Spread.of([result.tokens_per_second for result in self.results])
+
+    @property
+    def ratio(self) -> Spread:
+        """Speed over the baseline's in the same round."""
+        pairs = zip(self.results, self.baselines, strict=True)
+        return Spread.of([result.tokens_per_second / base.tokens_per_second for result, base in pairs])
+
+    @property
+    def first_token(self) -> float:
+        """Median of the seconds to the first token."""
+        return Spread.of([result.first_token for result in self.results]).median
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Tokens that an answer gains with every pass of the large model."""
+        return sum(result.tokens for result in self.results) / sum(result.passes for result in self.results)
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Median over the rounds; None where nobody guesses or tells."""
+        rates = [result.acceptance_rate for result in self.results if result.acceptance_rate is not None]
+        return Spread.of(rates).median if rates else None
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the answers, for machines."""
+        rounds = [asdict(result) for result in self.results]
+        return {
+            "contestant": self.name,
+            "requests": self.requests,
+            "tokens_per_second": asdict(self.speed),
+            "ratio": asdict(self.ratio),
+            "first_token": self.first_token,
+            "tokens_per_pass": self.tokens_per_pass,
+            "acceptance_rate": self.acceptance_rate,
+            "rounds": [{k: v for k, v in each.items() if k != "answers"} for each in rounds],
+        }
+
+
+def together(results: Sequence[Result]) -> Result:
+    """Batches decoded one after the other as one result."""
+    rates = [result.acceptance_rate for result in results if result.acceptance_rate is not None]
+    return Result(
+        tokens=sum(result.tokens for result in results),
+        seconds=sum(result.seconds for result in results),
+        first_token=Spread.of([result.first_token for result in results]).median,
+        passes=sum(result.passes for result in results),
+        acceptance_rate=sum(rates) / len(rates) if rates else None,
+        answers=[answer for result in results for answer in result.answers],
+    )
+
+
+def play(workers: Sequence[Worker], family: Family, rounds: int, baseline: str) -> list[Score]:
+    """Let the contestants take turns; everyone gets the same prompts, nobody gets one twice."""
+    prompts = Prompts(family)
+    scores = []
+    for count in family.requests:
+        results: dict[str, list[Result]] = {worker.name: [] for worker in workers}
+        for turn in range(-1, rounds):  # the first one warms up
+            batches = [prompts.take(count) for _ in range(ALONE_PROMPTS if count == 1 else 1)]
+            for i in range(len(workers)):
+                worker = workers[(i + turn) % len(workers)]
+                done = together(
+                    [
+                        worker.decode(batch, family.tokens, family.temperature, 1000 * turn + 1000)
+                        for batch in batches
+                    ]
+                )
+                tell(
+                    f"{family.name}, {count} at a time, round {turn + 1} of {rounds}: {worker.name} "
+                    f"{done.tokens_per_second:.1f} tokens/s"
+                )
+                if turn >= 0:
+                    results[worker.name].append(done)
+        scores += [Score(name, count, tuple(own), tuple(results[baseline])) for name, own in results.items()]
+    return scores
+
+
+def agreement(one: Worker, other: Worker, family: Family) -> float:
+    """Share of the greedy tokens before the first one in which two contestants differ."""
+    prompts = Prompts(family).take(ALONE_PROMPTS)
+    equal = total = 0
+    for prompt in prompts:
+        answers = [worker.decode([prompt], family.tokens, 0.0, 0).answers[0] for worker in (one, other)]
+        total += family.tokens
+        equal += next(
+            (i for i, pair in enumerate(zip(*answers, strict=True)) if len(set(pair)) > 1), family.tokens
+        )
+    return equal / total
+
+
+def compete(family_name: str, contestants: dict[str, str], rounds: int, baseline: str) -> dict[str, Any]:
+    """Make a family, start the contestants, and let them play.
+
+    Args:
+        family_name: One of `FAMILIES`.
+        contestants: Names and the interpreters that they run in.
+        rounds: How often each of them plays.
+        baseline: Whose speed is 1.
+    """
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        tell(f"Making the family {family_name}")
+        family = FAMILIES[family_name](Path(folder))
+        workers = []
+        for name, python in contestants.items():
+            tell(f"Starting {name}")
+            workers.append(stack.enter_context(Worker(name, family, python)))
+        threads = {worker.about["threads"] for worker in workers}
+        if len(threads) > 1:
+            raise RuntimeError(f"Contestants compute with different numbers of threads: {threads}.")
+        tell("Comparing greedy answers")
+        agreed = agreement(workers[0], next(w for w in workers if w.name == baseline), family)
+        scores = play(workers, family, rounds, baseline)
+        return {
+            "family": family.name,
+            "tokens": family.tokens,
+            "temperature": family.temperature,
+            "baseline": baseline,
+            "greedy_agreement": agreed,
+            "machine": {
+                "processor": processor(),
+                "cores": available_cores(),
+                "threads": threads.pop(),
+            },
+            "versions": {worker.name: worker.about for worker in workers},
+            "rounds": rounds,
+            "scores": [score.summary() for score in scores],
+        }
+
+
+def table(report: dict[str, Any]) -> str:
+    """A report as markdown."""
+    where = report["machine"]
+    sampling = "greedy" if report["temperature"] == 0 else f"temperature {report['temperature']:g}"
+    method = (
+        f"{where['processor']}, {where['cores']} cores, {where['threads']} threads; median of "
+        f"{report['rounds']} rounds (lowest-highest); greedy answers equal to the {report['baseline']}'s: "
+        f"{report['greedy_agreement']:.0%}."
+    )
+    lines = [
+        f"### {report['family']}: {report['tokens']} tokens, {sampling}",
+        "",
+        method,
+        "",
+        f"| requests | | tokens/s | times {report['baseline']} | first token | tokens/pass | accepted |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for score in report["scores"]:
+        ratio, accepted = score["ratio"], score["acceptance_rate"]
+        lines.append(
+            f"| {score['requests']} | {score['contestant']} | {score['tokens_per_second']['median']:.1f} "
+            f"| {ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f}) "
+            f"| {score['first_token'] * 1000:.0f} ms | {score['tokens_per_pass']:.2f} "
+            f"| {'-' if accepted is None else f'{accepted:.0%}'} |"
+        )
+    return "\n".join(lines)
+
+
+def tell(text: str) -> None:
+    """Say what is being done."""
+    print(text, file=sys.stderr, flush=True)

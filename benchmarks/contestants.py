@@ -1,0 +1,152 @@
+"""Those who decode the same prompts: our engine, the proxy loop, and transformers' own generation."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+from benchmarks.family import Family
+from benchmarks.proxy_loop import ProxyLoop, left_padded
+from benchmarks.result import Prompts, Result
+
+
+class OurEngine:
+    """Our engine."""
+
+    def __init__(self, family: Family, speculation: Any) -> None:
+        from langchain_eft.engine.engine import Engine
+
+        self._engine = Engine(family.recipe)
+        self._mixture = {family.behavior: 1.0}
+        self._bias = dict.fromkeys(family.end_ids, -100.0)
+        self._speculation = speculation
+
+    def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
+        from langchain_eft.behaviors import Mixture
+        from langchain_eft.benchmark import decode, summarize
+        from langchain_eft.engine.request import GenerationRequest, SamplingParams
+
+        started = time.perf_counter()
+        recorders = decode(
+            self._engine,
+            [
+                GenerationRequest(
+                    prompt_ids=tuple(prompt),
+                    mixture=Mixture.of(self._mixture),
+                    sampling=SamplingParams(temperature=temperature, logit_bias=self._bias, seed=seed + i),
+                    max_tokens=tokens,
+                    speculation=self._speculation,
+                )
+                for i, prompt in enumerate(prompts)
+            ],
+        )
+        run = summarize([recorders])
+        return Result(
+            tokens=run.tokens,
+            seconds=run.seconds,
+            first_token=max(recorder.deltas[0][0] for recorder in recorders) - started,
+            passes=run.passes,
+            acceptance_rate=run.accepted / run.drafted if run.drafted else None,
+            answers=[[token for _, delta in recorder.deltas for token in delta] for recorder in recorders],
+        )
+
+
+class Proxy:
+    """The proxy loop; batches are padded on the left."""
+
+    def __init__(self, family: Family) -> None:
+        self._loop = ProxyLoop(
+            *(model(family.folder / name) for name in ("base", "tuned", "reference")), family.end_ids
+        )
+
+    def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
+        started = time.perf_counter()
+        answers, moments = self._loop.decode(prompts, tokens, temperature, seed)
+        return Result(
+            tokens=len(prompts) * (tokens - 1),
+            seconds=moments[-1] - moments[0],
+            first_token=moments[0] - started,
+            passes=len(prompts) * (tokens - 1),
+            acceptance_rate=None,
+            answers=answers,
+        )
+
+
+class _Clock(StoppingCriteria):
+    """Never stops; notes when how many tokens were there."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, int]] = []
+
+    def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        self.seen.append((time.perf_counter(), input_ids.shape[1]))
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+class Generate:
+    """transformers' `generate` with the base alone; batches are padded on the left."""
+
+    def __init__(self, family: Family) -> None:
+        self._base = model(family.folder / "base")
+
+    def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
+        torch.manual_seed(seed)
+        return self._generate(prompts, tokens, temperature)
+
+    def _generate(self, prompts: Prompts, tokens: int, temperature: float, **options: Any) -> Result:
+        clock, (ids, mask) = _Clock(), left_padded(prompts)
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_k": 0}
+            if temperature
+            else {"do_sample": False}
+        )
+        started = time.perf_counter()
+        answers = self._base.generate(
+            ids,
+            attention_mask=mask,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            stopping_criteria=StoppingCriteriaList([clock]),
+            **sampling,
+            **options,
+        )
+        (first, start), (last, end) = clock.seen[0], clock.seen[-1]
+        return Result(
+            tokens=len(prompts) * (end - start),
+            seconds=last - first,
+            first_token=first - started,
+            passes=len(prompts) * (len(clock.seen) - 1),
+            acceptance_rate=None,
+            answers=answers[:, ids.shape[1] :].tolist(),
+        )
+
+
+class Assisted(Generate):
+    """The same with the small tuned model guessing ahead; transformers refuses batches of it."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__(family)
+        self._tuned = model(family.folder / "tuned")
+
+    def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
+        torch.manual_seed(seed)
+        parts = [
+            self._generate([prompt], tokens, temperature, assistant_model=self._tuned) for prompt in prompts
+        ]
+        return Result(
+            tokens=sum(part.tokens for part in parts),
+            seconds=sum(part.seconds for part in parts),
+            first_token=parts[0].first_token,
+            passes=sum(part.passes for part in parts),
+            acceptance_rate=None,
+            answers=[answer for part in parts for answer in part.answers],
+        )
+
+
+def model(folder: Path) -> Any:
+    """A model as transformers loads it."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

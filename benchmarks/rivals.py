@@ -1,0 +1,46 @@
+"""`python -m benchmarks.rivals`: our engine against the proxy loop and transformers' own generation."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.arena import compete, table
+from benchmarks.family import FAMILIES
+
+BASELINE = "proxy loop"
+CONTESTANTS = [
+    "our engine, plain",
+    "our engine, auto",
+    BASELINE,
+    "generate, base alone",
+    "assisted, base alone",
+]
+
+
+def main(
+    *,
+    family: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(FAMILIES)}; repeatable.")] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of every contestant.")] = 5,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of everyone; torch's choice.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to put the JSON.")] = None,
+) -> None:
+    """Measure, print tables, and keep the JSON."""
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    reports = []
+    for name in family or FAMILIES:
+        reports.append(compete(name, dict.fromkeys(CONTESTANTS, sys.executable), rounds, BASELINE))
+        print(table(reports[-1]), flush=True)
+        print(flush=True)
+        if output:
+            output.write_text(json.dumps(reports, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,69 @@
+"""A process that holds one contestant: `python -m benchmarks.worker NAME FOLDER`.
+
+Reads a request and writes a result, one line of JSON each, until its input ends. A process for each
+contestant keeps their teams of CPU workers apart; it sleeps while another one computes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.result import Contestant
+
+
+def engine(folder: Path, speculation: str) -> Contestant:
+    from benchmarks.contestants import OurEngine
+    from benchmarks.family import Family
+
+    return OurEngine(Family.load(folder), speculation)
+
+
+def rival(folder: Path, kind: str) -> Contestant:
+    from benchmarks import contestants
+    from benchmarks.family import Family
+
+    return getattr(contestants, kind)(Family.load(folder))
+
+
+def arithmetic(folder: Path, factor: int) -> Contestant:
+    from benchmarks.arithmetic_contestant import Arithmetic
+
+    return Arithmetic(folder, factor)
+
+
+CONTESTANTS: dict[str, Callable[[Path], Contestant]] = {
+    "our engine, plain": lambda folder: engine(folder, "off"),
+    "our engine, auto": lambda folder: engine(folder, "auto"),
+    "proxy loop": lambda folder: rival(folder, "Proxy"),
+    "generate, base alone": lambda folder: rival(folder, "Generate"),
+    "assisted, base alone": lambda folder: rival(folder, "Assisted"),
+    "arithmetic, plain": lambda folder: arithmetic(folder, 1),
+    "arithmetic, speculative": lambda folder: arithmetic(folder, 4),
+}
+
+
+def main(name: str, folder: Path) -> None:
+    # Libraries may print what they like: it goes to stderr, and answers have the old stdout to themselves.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    contestant = CONTESTANTS[name](folder)
+    import torch
+    import transformers
+
+    about = {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    print(json.dumps(about), file=answers)
+    for line in sys.stdin:
+        print(json.dumps(asdict(contestant.decode(**json.loads(line)))), file=answers)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,26 @@
+"""Every Python snippet of the README and the docs runs as it stands, on the real weights."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/chat_model.md", "docs/engine.md"]
+HUB = "Qwen/"
+"""Models that have to be fetched: their snippets only build a model, which loads nothing."""
+
+
+def snippets(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_snippets_run(page):
+    names: dict = {}
+    for snippet in snippets(page):
+        exec(compile(snippet, page, "exec"), {} if HUB in snippet else names)  # noqa: S102
+
+
+def test_there_are_snippets_on_every_page():
+    assert all(len(snippets(page)) > 2 for page in PAGES)
