@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.family import FAMILIES, Family, Prompts
-from benchmarks.result import Result
+from benchmarks.result import CPU_TIME, Result
 from langchain_eft.benchmark import Spread, available_cores, processor
 
 ROOT = Path(__file__).parent.parent
@@ -203,6 +203,7 @@ def compete(family_name: str, contestants: dict[str, str], rounds: int, baseline
             },
             "versions": {worker.name: worker.about for worker in workers},
             "rounds": rounds,
+            "cpu_time": CPU_TIME in os.environ,
             "scores": [score.summary() for score in scores],
         }
 
@@ -211,9 +212,10 @@ def table(report: dict[str, Any]) -> str:
     """A report as markdown."""
     where = report["machine"]
     sampling = "greedy" if report["temperature"] == 0 else f"temperature {report['temperature']:g}"
+    baseline, second = report["baseline"], "CPU s" if report["cpu_time"] else "s"
     method = (
         f"{where['processor']}, {where['cores']} cores, {where['threads']} threads; median of "
-        f"{report['rounds']} rounds (lowest-highest); greedy answers equal to the {report['baseline']}'s: "
+        f"{report['rounds']} rounds (lowest-highest); greedy answers equal to the {baseline}'s: "
         f"{report['greedy_agreement']:.0%}."
     )
     lines = [
@@ -221,7 +223,7 @@ def table(report: dict[str, Any]) -> str:
         "",
         method,
         "",
-        f"| requests | | tokens/s | times {report['baseline']} | first token | tokens/pass | accepted |",
+        f"| requests | | tokens/{second} | times {baseline} | first token | tokens/pass | accepted |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for score in report["scores"]:
@@ -233,6 +235,15 @@ def table(report: dict[str, Any]) -> str:
             f"| {'-' if accepted is None else f'{accepted:.0%}'} |"
         )
     return "\n".join(lines)
+
+
+def prepare(threads: int | None, *, cpu_time: bool) -> None:
+    """Settings that every contestant inherits."""
+    if cpu_time:
+        # Threads that wait for one another burn CPU time: a single one does not.
+        os.environ[CPU_TIME], threads = "1", 1
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def tell(text: str) -> None:

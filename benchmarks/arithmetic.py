@@ -7,7 +7,6 @@ reachable: where it is not, the reason is printed and nothing is measured.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.arena import compete, table, tell
+from benchmarks.arena import compete, prepare, table, tell
 from langchain_eft.engine.checkpoints import cache_folder
 
 SOURCE = "https://github.com/eth-sri/language-model-arithmetic/archive/6779b40.zip"
@@ -62,11 +61,13 @@ def main(
     source: Annotated[str, typer.Option(help="What pip installs it from: an address or a folder.")] = SOURCE,
     rounds: Annotated[int, typer.Option(help="Turns of every contestant.")] = 5,
     threads: Annotated[int | None, typer.Option(help="CPU threads of everyone; torch's choice.")] = None,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="Count CPU seconds of one thread, where others compute too.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Where to put the JSON.")] = None,
 ) -> None:
     """Measure, print a table, and keep the JSON; or say why it cannot be done here."""
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+    prepare(threads, cpu_time=cpu_time)
     try:
         python = install((venv or cache_folder() / "arithmetic").absolute(), source)
     except subprocess.CalledProcessError as error:

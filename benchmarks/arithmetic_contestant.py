@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.result import Prompts, Result
+from benchmarks.result import Prompts, Result, clock
 
 
 class _Clock:
@@ -18,7 +17,7 @@ class _Clock:
         self.moments: list[float] = []
 
     def accept(self, tokens: list[int], tokenizer: Any) -> int:  # noqa: ARG002
-        self.moments.append(time.perf_counter())
+        self.moments.append(clock())
         return 0
 
 
@@ -67,7 +66,7 @@ class Arithmetic:
         tokenizer = self._arithmetic.tokenizer
         self._clock.moments.clear()
         self._passes = 0
-        started = time.perf_counter()
+        started = clock()
         texts = self._arithmetic.generate_text(
             [tokenizer.decode(prompt) for prompt in prompts],
             max_length=tokens,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteri
 
 from benchmarks.family import Family
 from benchmarks.proxy_loop import ProxyLoop, left_padded
-from benchmarks.result import Prompts, Result
+from benchmarks.result import Prompts, Result, clock
 
 
 class OurEngine:
@@ -30,7 +29,7 @@ class OurEngine:
         from langchain_eft.benchmark import decode, summarize
         from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
-        started = time.perf_counter()
+        started = clock()
         recorders = decode(
             self._engine,
             [
@@ -43,6 +42,7 @@ class OurEngine:
                 )
                 for i, prompt in enumerate(prompts)
             ],
+            clock,
         )
         run = summarize([recorders])
         return Result(
@@ -64,7 +64,7 @@ class Proxy:
         )
 
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
-        started = time.perf_counter()
+        started = clock()
         answers, moments = self._loop.decode(prompts, tokens, temperature, seed)
         return Result(
             tokens=len(prompts) * (tokens - 1),
@@ -76,14 +76,14 @@ class Proxy:
         )
 
 
-class _Clock(StoppingCriteria):
+class _Watch(StoppingCriteria):
     """Never stops; notes when how many tokens were there."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, int]] = []
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        self.seen.append((time.perf_counter(), input_ids.shape[1]))
+        self.seen.append((clock(), input_ids.shape[1]))
         return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
@@ -98,31 +98,35 @@ class Generate:
         return self._generate(prompts, tokens, temperature)
 
     def _generate(self, prompts: Prompts, tokens: int, temperature: float, **options: Any) -> Result:
-        clock, (ids, mask) = _Clock(), left_padded(prompts)
+        watch, (ids, mask) = _Watch(), left_padded(prompts)
         sampling = (
             {"do_sample": True, "temperature": temperature, "top_k": 0}
             if temperature
             else {"do_sample": False}
         )
-        started = time.perf_counter()
+        started = clock()
         answers = self._base.generate(
             ids,
             attention_mask=mask,
             min_new_tokens=tokens,
             max_new_tokens=tokens,
-            stopping_criteria=StoppingCriteriaList([clock]),
+            stopping_criteria=StoppingCriteriaList([watch]),
             **sampling,
             **options,
         )
-        (first, start), (last, end) = clock.seen[0], clock.seen[-1]
+        (first, start), (last, end) = watch.seen[0], watch.seen[-1]
         return Result(
             tokens=len(prompts) * (end - start),
             seconds=last - first,
             first_token=first - started,
-            passes=len(prompts) * (len(clock.seen) - 1),
+            passes=len(prompts) * (len(watch.seen) - 1),
             acceptance_rate=None,
             answers=answers[:, ids.shape[1] :].tolist(),
         )
+
+
+ONE_BY_ONE = 4
+"""Prompts of a batch that are decoded by those who take one at a time: their speed is the same for all."""
 
 
 class Assisted(Generate):
@@ -135,7 +139,8 @@ class Assisted(Generate):
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
         torch.manual_seed(seed)
         parts = [
-            self._generate([prompt], tokens, temperature, assistant_model=self._tuned) for prompt in prompts
+            self._generate([prompt], tokens, temperature, assistant_model=self._tuned)
+            for prompt in prompts[:ONE_BY_ONE]
         ]
         return Result(
             tokens=sum(part.tokens for part in parts),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from benchmarks.result import clock
 
 
 def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -71,7 +72,7 @@ class ProxyLoop:
                 total = total + weight * logits
             ids = draw(total, self._end_ids, temperature, generator)
             drawn.append(ids)
-            moments.append(time.perf_counter())
+            moments.append(clock())
             mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
             positions = positions[:, -1:] + 1
         return torch.cat(drawn, 1).tolist(), moments

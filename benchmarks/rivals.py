@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.arena import compete, table
+from benchmarks.arena import compete, prepare, table
 from benchmarks.family import FAMILIES
 
 BASELINE = "proxy loop"
@@ -28,11 +27,13 @@ def main(
     family: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(FAMILIES)}; repeatable.")] = None,
     rounds: Annotated[int, typer.Option(help="Turns of every contestant.")] = 5,
     threads: Annotated[int | None, typer.Option(help="CPU threads of everyone; torch's choice.")] = None,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="Count CPU seconds of one thread, where others compute too.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Where to put the JSON.")] = None,
 ) -> None:
     """Measure, print tables, and keep the JSON."""
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+    prepare(threads, cpu_time=cpu_time)
     reports = []
     for name in family or FAMILIES:
         reports.append(compete(name, dict.fromkeys(CONTESTANTS, sys.executable), rounds, BASELINE))

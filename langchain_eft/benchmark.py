@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -206,8 +206,16 @@ class _Workload:
 
 @dataclass
 class Recorder:
-    """A request's tokens, and when they came."""
+    """A request's tokens, and when they came.
 
+    Attributes:
+        clock: Tells the time.
+        deltas: Time and token ids of every round.
+        end: How it ended.
+        done: Set with `end`.
+    """
+
+    clock: Callable[[], float] = time.perf_counter
     deltas: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)
     end: Finished | Failed | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -215,7 +223,7 @@ class Recorder:
     def __call__(self, event: Event) -> None:
         """Take an event from the engine's thread."""
         if isinstance(event, TextDelta):
-            self.deltas.append((time.perf_counter(), event.tokens))
+            self.deltas.append((self.clock(), event.tokens))
         else:
             self.end = event
             self.done.set()
@@ -264,13 +272,17 @@ class Run:
         return self.tokens / self.seconds
 
 
-def decode(engine: Engine, requests: Iterable[GenerationRequest]) -> list[Recorder]:
+def decode(
+    engine: Engine,
+    requests: Iterable[GenerationRequest],
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Recorder]:
     """Decode requests at once and wait for all of them."""
     running: list[Generation] = []
     recorders: list[Recorder] = []
     try:
         for request in requests:
-            recorders.append(Recorder())
+            recorders.append(Recorder(clock))
             running.append(engine.submit(request, recorders[-1]))
         for recorder in recorders:
             recorder.result()

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from langchain_eft.behaviors import BehaviorDelta, known
 from langchain_eft.engine.errors import EngineError
+from langchain_eft.engine.request import Speculation
 from langchain_eft.presets import preset_names
 
 if TYPE_CHECKING:
@@ -137,17 +138,16 @@ def _behavior(name: str, source: str, reference: str | None) -> BehaviorDelta:
     return BehaviorDelta(tuned=source, reference=reference)
 
 
-def parse_speculation(text: str) -> str | int:
+def parse_speculation(text: str) -> Speculation:
     """A draft length as it is typed.
 
     Raises:
-        InputError: Neither `auto` nor `off` nor a number.
+        InputError: Neither `auto` nor `off` nor a number that can be drafted.
     """
-    if text in {"auto", "off"}:
-        return text
-    with suppress(ValueError):
-        return int(text)
-    raise InputError(f"--speculation {text!r} is no draft length: write auto, off or a number such as 4.")
+    length: TypeAdapter[Speculation] = TypeAdapter(Speculation)
+    with suppress(ValidationError):
+        return length.validate_python(text)
+    raise InputError(f"--speculation {text!r} is no draft length: write auto, off or a number from 0 to 16.")
 
 
 def read_prompts(file: Path) -> list[str]:

@@ -411,10 +411,12 @@ def test_the_table_is_markdown(small_family):
     scores = play([Player("a", [])], small_family, 1, "a")
     report = {
         "family": "f", "tokens": 8, "temperature": 0, "baseline": "a", "greedy_agreement": 1.0, "rounds": 1,
+        "cpu_time": True,
         "machine": {"processor": "p", "cores": 2, "threads": 1},
         "scores": [score.summary() for score in scores],
     }  # fmt: skip
     lines = table(report).splitlines()
+    assert "tokens/CPU s" in lines[4]
     assert lines[-1] == "| 16 | a | 1.0 | 1.00 (1.00-1.00) | 100 ms | 1.00 | - |"
 
 
