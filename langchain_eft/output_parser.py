@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TypeVar
 
@@ -67,6 +67,7 @@ class _Reading:
     Attributes:
         name: Its name, once read.
         early: Arguments that came before the name.
+        others: Further members of the JSON: the arguments, where it has no key for them.
         seen: The arguments have begun.
         done: The arguments are complete.
         index: Its number, once it is shown.
@@ -75,6 +76,7 @@ class _Reading:
 
     name: str | None = None
     early: str = ""
+    others: list[str] = field(default_factory=list)
     seen: bool = False
     done: bool = False
     index: int | None = None
@@ -91,7 +93,8 @@ class OutputParser:
 
     A call that cannot be read keeps its text in the arguments, which LangChain then lists as an invalid call;
     where not even a name can be read, the name is empty and the arguments hold the whole text, tags included.
-    White space around calls and reasoning is dropped. An answer without either passes through unchanged.
+    White space around calls and reasoning is dropped, and so is what a call's JSON holds beside its name and
+    arguments. An answer without either passes through unchanged.
 
     Args:
         format: How the model spells calls.
@@ -266,6 +269,8 @@ class OutputParser:
             yield from self._space(_SPACE + ",")
             if self._char == "}":
                 yield from self._step()
+                if call.others and not call.seen:
+                    self._argue(f"{{{', '.join(call.others)}}}")
                 return True
             key = yield from self._string()
             yield from self._space()
@@ -286,7 +291,10 @@ class OutputParser:
             elif key == "function" and self._char == "{":
                 whole = yield from self._members(sure=sure)
             else:
-                whole = yield from self._value(lambda _: None)
+                pieces: list[str] = []
+                whole = yield from self._value(pieces.append)
+                if key not in _CALL_KEYS:
+                    call.others.append(f"{json.dumps(key, ensure_ascii=False)}: {''.join(pieces)}")
             if not whole:
                 return False
 

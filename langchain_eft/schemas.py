@@ -39,6 +39,8 @@ _ONE_SCHEMA = ("items", "additionalProperties", "not", "if", "then", "else", "co
 _MANY_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 _NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
+_TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
+
 Schema = dict[str, Any]
 
 
@@ -85,8 +87,9 @@ def _unwrapped(schema: Mapping[str, Any]) -> Schema:
         for key in ("schema", "parameters", "input_schema"):
             if isinstance(schema.get(key), Mapping):
                 return dict(schema[key])
-    described = {"type", "properties", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"}
-    if not described & set(schema):
+    described = {"properties", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"}
+    types = schema.get("type", [])
+    if not set([types] if isinstance(types, str) else types) & _TYPES and not described & set(schema):
         raise RequestError(
             f"schema={shortened(schema)} describes no JSON: give a JSON schema, for example "
             '{"title": "Joke", "type": "object", "properties": {"setup": {"type": "string"}}}.'
