@@ -15,17 +15,15 @@ from typer.testing import CliRunner
 from langchain_eft import demo
 from langchain_eft.behaviors import BehaviorDelta
 from langchain_eft.chat_models import EFTChatModel
-from langchain_eft.cli import (
-    Conversation,
-    InputError,
-    app,
+from langchain_eft.cli import app
+from langchain_eft.cli.chat import Conversation, run_command, statistics
+from langchain_eft.cli.console import InputError
+from langchain_eft.cli.options import (
     format_mixture,
     parse_behaviors,
     parse_mixture,
     parse_speculation,
     read_prompts,
-    run_command,
-    statistics,
 )
 from langchain_eft.demo import Answer, creates_customer, is_fluent, is_pirate, marks, panel, refuses
 from langchain_eft.engine.request import Finished

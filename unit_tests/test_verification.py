@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from langchain_eft import verification
 from langchain_eft.behaviors import Mixture
-from langchain_eft.cli import app, verification_summary, verification_table
+from langchain_eft.cli import app
+from langchain_eft.cli.verify import verification_summary, verification_table
 from langchain_eft.engine import engine as engine_module
 from langchain_eft.engine import runner
 from langchain_eft.engine.config import EngineConfig

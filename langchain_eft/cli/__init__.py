@@ -1,0 +1,35 @@
+"""The command line: one module for each command of `langchain-eft`.
+
+Nothing here imports torch before weights are needed.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from langchain_eft.cli import bench, chat, demo, verify
+
+app = typer.Typer(
+    help="Emulated fine-tuning: a large model's knowledge with small models' behaviours.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+) -> None:
+    """Emulated fine-tuning: a large model's knowledge with small models' behaviours."""
+    if version:
+        typer.echo(f"langchain-eft {metadata.version('langchain-eft')}")
+        raise typer.Exit
+
+
+for command in (chat.chat, demo.demo, verify.verify, bench.bench):
+    app.command()(command)

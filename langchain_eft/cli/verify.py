@@ -1,0 +1,144 @@
+"""`langchain-eft verify`: is a recipe decoded rightly on this machine?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from langchain_eft.cli.console import load, note, notes, readable_errors
+from langchain_eft.cli.options import (
+    Behavior,
+    Device,
+    Dtype,
+    Mix,
+    Model,
+    Reference,
+    UpscaleStrength,
+    UpscaleTopP,
+    build_model,
+    format_mixture,
+    read_prompts,
+    recipe_settings,
+)
+
+if TYPE_CHECKING:
+    from langchain_eft.chat_models import EFTChatModel
+    from langchain_eft.verification import Report, Row
+
+
+def verification_table(report: Report) -> Table:
+    """The rows of a report, for people to read."""
+    table = Table()
+    for heading in ("compared", "speculation"):
+        table.add_column(heading)
+    for heading in ("batch", "tokens", "statistic", "p-value", "accepted"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for row in report.rows:
+        table.add_row(*_cells(row), style="bold red" if row.verdict == "failed" else None)
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    equal = row.statistic == "equal"
+    return [
+        row.what,
+        str(row.speculation),
+        str(row.batch),
+        str(row.tokens),
+        f"{row.value:.2%} equal" if equal else f"{row.statistic} = {row.value:.2f}",
+        "" if row.p_value is None else f"{row.p_value:.2g}",
+        "" if row.acceptance_rate is None else f"{row.acceptance_rate:.0%}",
+        row.verdict,
+    ]
+
+
+def verification_summary(report: Report, mixture: dict[str, float]) -> str:
+    """The outcome in one line."""
+    failed = sum(row.verdict == "failed" for row in report.rows)
+    outcome = f"FAILED in {failed} of {len(report.rows)} rows" if failed else "Passed"
+    return (
+        f"{outcome}: mixture {format_mixture(mixture)}, {report.tokens} tokens compared in "
+        f"{report.seconds:.0f} s; p-values fail below {report.least_p_value:.1e} "
+        f"({report.alpha:g} / {report.tests} tests, Bonferroni)."
+    )
+
+
+def show_report(report: Report, mixture: dict[str, float], *, as_json: bool) -> None:
+    """Print a report to stdout."""
+    if as_json:
+        typer.echo(json.dumps({"passed": report.passed, "mixture": mixture, **asdict(report)}, indent=2))
+    else:
+        out = Console(highlight=False)
+        out.print(verification_table(report))
+        out.print(verification_summary(report, mixture), soft_wrap=True)
+
+
+def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int) -> Report:
+    """Verify a chat model's mixture, and say what is being compared meanwhile.
+
+    Args:
+        llm: The chat model.
+        texts: Prompts; None for the built-in ones.
+        **thoroughness: `samples`, `max_tokens` and `seed` of the plan.
+
+    Raises:
+        EngineError: Weights that cannot be loaded, or a mixture that cannot be decoded.
+    """
+    engine = load(llm)
+    from langchain_eft import verification  # imports torch
+
+    plan = verification.Plan(
+        prompts=verification.encode_prompts(engine.tokenizer, texts or verification.PROMPTS),
+        mixture=llm.active_mixture,
+        upscale_strength=llm.upscale_strength,
+        upscale_top_p=llm.upscale_top_p,
+        **thoroughness,
+    )
+    with notes.status("Starting") as status:
+        return verification.verify(engine, plan, status.update if notes.is_terminal else note)
+
+
+def verify(
+    mix: Mix = None,
+    model: Model = None,
+    behavior: Behavior = None,
+    reference: Reference = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Prompts, one a line. Left out, six plain questions."),
+    ] = None,
+    samples: Annotated[
+        int,
+        typer.Option(min=8, help="Sampled answers per row; of first tokens, 50 times as many."),
+    ] = 8,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Same seed, same samples.")] = 0,
+    upscale_strength: UpscaleStrength = None,
+    upscale_top_p: UpscaleTopP = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Check that a recipe is decoded rightly here: greedy and sampled answers against full forwards.
+
+    Takes a few minutes, and leaves with exit code 1 if anything failed.
+    """
+    with readable_errors():
+        texts = read_prompts(prompts) if prompts else None
+        settings = recipe_settings(
+            model, mix, behavior, reference, upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        llm = build_model(**settings)
+        report = verify_model(llm, texts, samples=samples, max_tokens=max_tokens, seed=seed)
+    show_report(report, dict(llm.active_mixture.weights), as_json=as_json)
+    if not report.passed:
+        raise typer.Exit(1)
