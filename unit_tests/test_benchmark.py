@@ -292,7 +292,6 @@ def test_a_missing_matplotlib_names_the_remedy(report, tmp_path, monkeypatch):
 
 
 def test_the_plot_is_a_picture(report, tmp_path):
-    pytest.importorskip("matplotlib")
     benchmark.plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
