@@ -50,17 +50,14 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
                 continue
             stop = done[r] + count
             assert allocator.grow(tables[r], stop)
-            rows.append(
-                (r, Row(start, count, stop, list(tables[r])), token_slots(tables[r], done[r], stop, BLOCK))
-            )
+            rows.append((r, Row(start, count, stop, list(tables[r]))))
             pieces.append([t[:, done[r] : stop] for t in data[r]])
             start, done[r] = start + count, stop
         query, key, value = (torch.cat([p[i] for p in pieces], 1)[None] for i in range(3))
         batch = ForwardBatch(
             ids=torch.zeros(1, start, dtype=torch.int64),
             positions=torch.zeros(1, start, dtype=torch.int64),
-            slots=torch.cat([slots for _, _, slots in rows]),
-            rows=[row for _, row, _ in rows],
+            rows=[row for _, row in rows],
             pool=pool,
             block_size=BLOCK,
             variants=torch.zeros(start, dtype=torch.int64),
@@ -77,7 +74,7 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
             softcap=softcap,
             s_aux=sinks,
         )
-        for r, row, _ in rows:
+        for r, row in rows:
             outputs[r].append(out[0, row.start : row.start + row.queries].transpose(0, 1))
     assert done == lengths
     for (query, keys, values), parts in zip(data, outputs, strict=True):

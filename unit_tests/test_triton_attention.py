@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
 # Before 3.7, the interpreter fails on loops under numpy 2.4.
 pytest.importorskip("triton", minversion="3.7" if DEVICE == "cpu" else None)
 
-from langchain_eft.engine import attention  # noqa: E402
+from langchain_eft.engine import models  # noqa: E402
 from langchain_eft.engine.attention import attend, causal_mask  # noqa: E402
 from langchain_eft.engine.config import EngineConfig  # noqa: E402
 from langchain_eft.engine.engine import Engine  # noqa: E402
@@ -26,7 +25,7 @@ from langchain_eft.engine.triton_attention import (  # noqa: E402
     MAX_SPLITS,
     PagedRows,
     paged_attention_kernel,
-    split_plan,
+    split_count,
     tile_sizes,
 )
 from unit_tests.helpers import Recorder, request, wait_until  # noqa: E402
@@ -42,7 +41,8 @@ FEATURES = {
 
 
 class Case:
-    """A ragged batch over shuffled blocks. Slots of no row are NaN, so that no read of one goes unnoticed."""
+    """A ragged batch over shuffled blocks. Slots of no row, and those of the new tokens, which the kernel is
+    to store, are NaN, so that no read of one goes unnoticed."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Case:
         block_size=16,
         dtype=torch.float32,
         max_length=None,
+        places=None,
         sinks=False,
         seed=0,
         **features,
@@ -65,7 +66,13 @@ class Case:
         blocks = [-(-length // block_size) for length in lengths]
         ids = torch.randperm(sum(blocks) + 3)[: sum(blocks)].split(blocks)
         slots = (sum(blocks) + 3) * block_size
-        self.query = torch.randn(sum(counts), heads, dim).to(dtype)
+        self.counts, self.lengths = counts, lengths
+        self.starts = [places * row if places else sum(counts[:row]) for row in range(len(counts))]
+        tokens = len(counts) * places if places else sum(counts)
+        self.query, self.new_keys, self.new_values = (
+            torch.full((tokens, *shape), torch.nan, dtype=dtype)
+            for shape in ((heads, dim), (kv_heads, dim), (kv_heads, value_dim))
+        )
         self.keys = torch.full((slots, kv_heads, dim), torch.nan, dtype=dtype)
         self.values = torch.full((slots, kv_heads, value_dim), torch.nan, dtype=dtype)
         self.contexts = [
@@ -75,40 +82,63 @@ class Case:
         for context in self.contexts:
             self.keys[context] = torch.randn(len(context), kv_heads, dim).to(dtype)
             self.values[context] = torch.randn(len(context), kv_heads, value_dim).to(dtype)
+        for start, count, context in self.rows_of_tokens():
+            here, new = slice(start, start + count), context[len(context) - count :]
+            self.query[here] = torch.randn(count, heads, dim).to(dtype)
+            self.new_keys[here], self.new_values[here] = self.keys[new], self.values[new]
         table = torch.full((len(counts), max(blocks) + 1), 10**6, dtype=torch.int32)
         for row, blocks_of_row in zip(table, ids, strict=True):
             row[: len(blocks_of_row)] = blocks_of_row
-        self.counts, self.lengths = counts, lengths
-        self.starts = [sum(counts[:row]) for row in range(len(counts))]
         self.rows = PagedRows(
             block_table=table.to(DEVICE),
-            starts=int32(self.starts),
+            starts=None if places else int32(self.starts),
             queries=int32(counts),
             lengths=int32(lengths),
             block_size=block_size,
-            max_queries=max(counts),
+            max_queries=places or max(counts),
             max_length=max_length or max(lengths),
         )
         self.sinks = torch.randn(heads).to(dtype) if sinks else None
         self.features = {"scaling": dim**-0.5, **features}
 
+    def rows_of_tokens(self):
+        """Start, count and context of every row with queries and a context."""
+        rows = zip(self.starts, self.counts, self.contexts, strict=True)
+        return [row for row in rows if row[1] and len(row[2])]
+
+    def pools(self):
+        """Key and value pools without the new tokens."""
+        pools = self.keys.clone(), self.values.clone()
+        for _, count, context in self.rows_of_tokens():
+            for pool in pools:
+                pool[context[len(context) - count :]] = torch.nan
+        return [pool.to(DEVICE) for pool in pools]
+
     def kernel(self, query=None, processors=BUSY):
-        return paged_attention_kernel(
-            (self.query if query is None else query).to(DEVICE),
-            self.keys.to(DEVICE),
-            self.values.to(DEVICE),
+        query = self.query if query is None else query
+        out = query.new_zeros(*query.shape[:2], self.values.shape[-1]).to(DEVICE)
+        keys, values = self.pools()
+        paged_attention_kernel(
+            query.to(DEVICE),
+            self.new_keys.to(DEVICE),
+            self.new_values.to(DEVICE),
+            keys,
+            values,
             self.rows,
+            out,
             sinks=None if self.sinks is None else self.sinks.to(DEVICE),
             processors=processors,
             **self.features,
-        ).cpu()
+        )
+        # Every new token was stored, and nothing else was touched.
+        torch.testing.assert_close(keys.cpu(), self.keys, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(values.cpu(), self.values, rtol=0, atol=0, equal_nan=True)
+        return out.cpu()
 
     def oracle(self):
         """[N, heads, value_dim] float32."""
         out = torch.zeros(*self.query.shape[:2], self.values.shape[-1])
-        for start, count, context in zip(self.starts, self.counts, self.contexts, strict=True):
-            if not count or not len(context):
-                continue
+        for start, count, context in self.rows_of_tokens():
             window = self.features.get("sliding_window")
             out[start : start + count] = attend(
                 self.query[start : start + count].float().transpose(0, 1),
@@ -186,13 +216,30 @@ def test_default_processors():
 
 def test_verification_equals_decoding():
     """The queries of one row answer as if each had come alone."""
-    case = Case([4], [140])
-    together, rows = case.kernel(), case.rows
+    together = Case([4], [140])
+    out = together.kernel()
     for j in range(4):
-        case.rows = replace(
-            rows, starts=int32([j]), queries=int32([1]), lengths=int32([137 + j]), max_queries=1
-        )
-        assert_exact(case.kernel()[j], together[j])
+        alone = Case([1], [137 + j])
+        alone.query = together.query[j : j + 1]
+        alone.new_keys, alone.new_values = together.new_keys[j : j + 1], together.new_values[j : j + 1]
+        alone.keys[alone.contexts[0]] = together.keys[together.contexts[0][: 137 + j]]
+        alone.values[alone.contexts[0]] = together.values[together.contexts[0][: 137 + j]]
+        assert_exact(alone.kernel()[0], out[j])
+
+
+@pytest.mark.parametrize(("features", "processors"), [("plain", 1), ("window", 1), ("all", BUSY)])
+def test_long_chunks(features, processors):
+    """Chunks of a prompt: more queries than a tile holds, over a context that was stored before, or none."""
+    case = Case([20, 40], [20, 110], group=3, block_size=4, **FEATURES[features])
+    assert_exact(case.kernel(processors=processors), case.oracle())
+
+
+@pytest.mark.parametrize("features", ["plain", "all"])
+@pytest.mark.parametrize("processors", [1, BUSY])
+def test_places_beyond_a_rows_queries_are_zero(features, processors):
+    """The layout of captured rounds: as many places for every row, however many tokens it has."""
+    case = Case([3, 0, 1, 4], [70, 0, 200, 4], group=3, places=4, max_length=512, **FEATURES[features])
+    assert_exact(case.kernel(processors=processors), case.oracle())
 
 
 @pytest.mark.parametrize(
@@ -227,11 +274,10 @@ def test_query_may_be_a_transposed_view():
 @pytest.mark.parametrize("programs", [1, 3, 8, 1000])
 @pytest.mark.parametrize("max_length", [1, 64, 65, 8192, 131072])
 @pytest.mark.parametrize("processors", [2, 132])
-def test_split_plan_covers_every_position(programs, max_length, processors):
-    splits, span = split_plan(programs, max_length, 64, processors)
-    assert (splits - 1) * span < max_length <= splits * span
-    assert span % 64 == 0
+def test_contexts_are_split_while_processors_idle(programs, max_length, processors):
+    splits = split_count(programs, max_length, 64, processors)
     assert 1 <= splits <= MAX_SPLITS
+    assert (splits - 1) * 64 < max_length
     assert splits == 1 or programs < 2 * processors
 
 
@@ -246,7 +292,7 @@ def test_tiles_fit_the_accelerator():
 
 
 COMPILE = """
-import torch, triton
+import dataclasses, torch, triton
 from triton.backends.compiler import GPUTarget
 from langchain_eft.engine import triton_attention as module
 
@@ -275,17 +321,23 @@ def meta(*shape, dtype=torch.bfloat16):
     return torch.empty(shape, dtype=dtype, device="meta")
 
 triton.runtime.driver.set_active(Driver())
-compile_only(module._attend_split)
-compile_only(module._merge_splits)
-for Driver.capability, queries, dim, features in [
-    (80, 1, 128, {}),
-    (80, 17, 256, {}),
-    (90, 17, 80, {"sliding_window": 128, "softcap": 30.0, "sinks": meta(32)}),
+compile_only(module._attend)
+compile_only(module._merge)
+for Driver.capability, queries, dim, starts, features in [
+    (80, 1, 128, False, {}),
+    (80, 17, 256, True, {}),
+    (80, 256, 128, True, {}),
+    (90, 256, 64, True, {"sinks": meta(32), "sliding_window": 128}),
+    (90, 17, 80, False, {"sliding_window": 128, "softcap": 30.0, "sinks": meta(32)}),
 ]:
     numbers = [meta(4, dtype=torch.int32) for _ in range(3)]
     rows = module.PagedRows(meta(4, 64, dtype=torch.int32), *numbers, 16, queries, 1024)
-    query, pool = meta(4 * queries, 32, dim), meta(4096, 8, dim)
-    module.paged_attention_kernel(query, pool, pool, rows, scaling=0.1, processors=108, **features)
+    if not starts:
+        rows = dataclasses.replace(rows, starts=None)
+    query, new, pool = meta(4 * queries, 32, dim), meta(4 * queries, 8, dim), meta(4096, 8, dim)
+    module.paged_attention_kernel(
+        query, new, new, pool, pool, rows, torch.empty_like(query), scaling=0.1, processors=108, **features
+    )
 """
 
 
@@ -298,13 +350,13 @@ def test_kernels_compile_for_gpus(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     shared_memory = [int(line.split()[-1]) for line in done.stdout.splitlines()]
-    assert len(shared_memory) == 6
+    assert len(shared_memory) == 8, "two launches where the context is split, else one"
     assert max(shared_memory) <= 99 * 1024, "more than the smallest GPU since Ampere has"
 
 
 def test_the_engine_decodes_with_the_kernel(family, reference, monkeypatch):
-    """Long prompts are gathered, decoding and verification go through the kernel, all in one batch."""
-    monkeypatch.setattr(attention, "has_kernel", lambda device: True)
+    """Prompts, decoding and verification go through the kernel, all in one batch."""
+    monkeypatch.setattr(models, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
     engine = Engine(
         family.recipe, EngineConfig(device=device, dtype="float32", kv_cache_tokens=512, block_size=8)

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 ATTENTION = "eft"
 
-
-_FEW_QUERIES = 17
-"""Most new tokens of a row (a draft of 16 and the token before it) that the Triton kernel takes."""
+FEW_QUERIES = 17
+"""Most new tokens of a decoding row: a draft of 16 and the token before it."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +54,20 @@ class ForwardBatch:
     Attributes:
         ids: [1, N] int64 token ids of all rows, one after the other.
         positions: [1, N] int64 position of each token in its own sequence.
-        slots: [N] int64, where each token's keys and values are stored.
-        rows: The rows, in packed order.
+        variants: [N] int64, which variant (0 is the plain model, i the i-th adapter) each token runs through.
         pool: The model's KV memory.
         block_size: Positions per block.
-        variants: [N] int64, which variant (0 is the plain model, i the i-th adapter) each token runs through.
+        rows: The rows, in packed order; not needed where `paged` has them.
+        paged: The rows for the Triton kernel, or none, where it does not run.
     """
 
     ids: Tensor
     positions: Tensor
-    slots: Tensor
-    rows: list[Row]
+    variants: Tensor
     pool: KVPool
     block_size: int
-    variants: Tensor
+    rows: Sequence[Row] = ()
+    paged: Sequence[PagedRows] = ()
     _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
 
     def mask(self, queries: int, length: int, window: int | None) -> Tensor | None:
@@ -79,37 +78,50 @@ class ForwardBatch:
         return self._masks[key]
 
     @cached_property
-    def gathered(self) -> list[tuple[Row, Tensor]]:
-        """Rows whose context is gathered, each with its [length] slots."""
-        device = self.ids.device
-        rows = [row for row in self.rows if not self._by_kernel(row)]
-        return [(row, token_slots(row.blocks, 0, row.length, self.block_size).to(device)) for row in rows]
+    def contexts(self) -> list[Tensor]:
+        """[length] slots of each row's context."""
+        return [
+            token_slots(row.blocks, 0, row.length, self.block_size).to(self.ids.device) for row in self.rows
+        ]
 
     @cached_property
-    def paged(self) -> PagedRows | None:
-        """Rows that the Triton kernel takes, or None where there are none."""
-        rows = [row for row in self.rows if self._by_kernel(row)]
-        if not rows:
-            return None
-        from langchain_eft.engine.triton_attention import PagedRows
+    def slots(self) -> Tensor:
+        """[N] int64, where each token's keys and values are stored."""
+        pairs = zip(self.rows, self.contexts, strict=True)
+        return torch.cat([context[row.length - row.queries :] for row, context in pairs])
 
-        longest = max(len(row.blocks) for row in rows)
-        table = [[*row.blocks, *[0] * (longest - len(row.blocks))] for row in rows]
-        bounds = [[row.start for row in rows], [row.queries for row in rows], [row.length for row in rows]]
-        device = self.ids.device
-        starts, queries, lengths = torch.tensor(bounds, dtype=torch.int32).to(device)
-        return PagedRows(
-            block_table=torch.tensor(table, dtype=torch.int32).to(device),
-            starts=starts,
-            queries=queries,
-            lengths=lengths,
-            block_size=self.block_size,
-            max_queries=max(bounds[1]),
-            max_length=max(bounds[2]),
-        )
 
-    def _by_kernel(self, row: Row) -> bool:
-        return row.queries <= _FEW_QUERIES and has_kernel(self.ids.device)
+def page(rows: Sequence[Row], block_size: int, device: torch.device) -> list[PagedRows]:
+    """Rows for the Triton kernel; those of few queries apart from long chunks, which need another launch.
+
+    Args:
+        rows: In any order, at least one.
+        block_size: Positions per block.
+        device: Where they go.
+    """
+    few = [row for row in rows if row.queries <= FEW_QUERIES]
+    many = [row for row in rows if row.queries > FEW_QUERIES]
+    return [_page(group, block_size, device) for group in (few, many) if group]
+
+
+def _page(rows: Sequence[Row], block_size: int, device: torch.device) -> PagedRows:
+    from langchain_eft.engine.triton_attention import PagedRows
+
+    width = max(len(row.blocks) for row in rows)
+    numbers = [
+        [row.start, row.queries, row.length, *row.blocks, *[0] * (width - len(row.blocks))] for row in rows
+    ]
+    packed = torch.tensor(numbers, dtype=torch.int32).t().contiguous().to(device)
+    starts, queries, lengths = packed[:3]
+    return PagedRows(
+        block_table=packed[3:].t().contiguous(),
+        starts=starts,
+        queries=queries,
+        lengths=lengths,
+        block_size=block_size,
+        max_queries=max(row.queries for row in rows),
+        max_length=max(row.length for row in rows),
+    )
 
 
 @cache
@@ -188,7 +200,8 @@ def paged_attention(
 ) -> tuple[Tensor, None]:
     """Transformers' attention-function contract over paged KV.
 
-    Rows of few queries go to the Triton kernel where there is one; the context of all others is gathered.
+    The new keys and values are stored first: by the Triton kernel, which then attends in the same launch,
+    or by copying, and then the context of each row is gathered.
 
     Args:
         module: The attention layer; its `layer_idx` names the pool's layer.
@@ -205,29 +218,31 @@ def paged_attention(
     Returns:
         [1, N, heads, value_dim] and None for the attention weights.
     """
-    keys, values = eft.pool.write(
-        int(module.layer_idx),  # type: ignore[arg-type]
-        eft.slots,
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-    )
-    tokens = query[0].transpose(0, 1)
-    if eft.paged is None:
-        out = query.new_empty(*tokens.shape[:2], value.shape[-1])
-    else:
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    tokens, new_keys, new_values = (x[0].transpose(0, 1) for x in (query, key, value))
+    keys, values = eft.pool.layer(layer, new_keys, new_values)
+    out = query.new_empty(*tokens.shape[:2], value.shape[-1])
+    if eft.paged:
         from langchain_eft.engine.triton_attention import paged_attention_kernel
 
-        out = paged_attention_kernel(
-            tokens,
-            keys,
-            values,
-            eft.paged,
-            scaling=scaling,
-            sliding_window=sliding_window,
-            softcap=softcap,
-            sinks=s_aux,
-        )
-    for row, context in eft.gathered:
+        for rows in eft.paged:
+            paged_attention_kernel(
+                tokens,
+                new_keys,
+                new_values,
+                keys,
+                values,
+                rows,
+                out,
+                scaling=scaling,
+                sliding_window=sliding_window,
+                softcap=softcap,
+                sinks=s_aux,
+            )
+        return out[None], None
+    keys.index_copy_(0, eft.slots, new_keys)
+    values.index_copy_(0, eft.slots, new_values)
+    for row, context in zip(eft.rows, eft.contexts, strict=True):
         span = slice(row.start, row.start + row.queries)
         out[span] = attend(
             query[0, :, span],

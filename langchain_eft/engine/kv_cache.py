@@ -119,7 +119,7 @@ class KVPool:
 
     @property
     def layers(self) -> int:
-        """How many layers have stored anything."""
+        """How many layers have asked for memory."""
         return len(self._layers)
 
     @property
@@ -127,23 +127,20 @@ class KVPool:
         """Bytes of keys and values that one slot takes over all layers seen so far."""
         return sum(pool[0].nbytes for layer in self._layers.values() for pool in layer)
 
-    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values and return the layer's whole pools.
+    def layer(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's whole memory.
 
         Args:
-            layer: Index of the layer.
-            slots: [N] int64, where each token goes.
-            keys: [N, kv_heads, head_dim].
-            values: [N, kv_heads, value_dim].
+            index: Of the layer.
+            keys: [N, kv_heads, head_dim] new keys, which show what they are like.
+            values: [N, kv_heads, value_dim] new values.
 
         Returns:
             Key and value pools, each [slots, kv_heads, dim].
         """
-        pools = self._layers.get(layer)
+        pools = self._layers.get(index)
         if pools is None:
-            pools = self._layers[layer] = _zeros(self.slots, keys), _zeros(self.slots, values)
-        pools[0].index_copy_(0, slots, keys)
-        pools[1].index_copy_(0, slots, values)
+            pools = self._layers[index] = _zeros(self.slots, keys), _zeros(self.slots, values)
         return pools
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from langchain_eft.behaviors import BehaviorDelta, ModelSource, Recipe
 from langchain_eft.engine import vocabulary
 from langchain_eft.engine.adapters import LoraAdapter, load_adapter, read_adapter_config
-from langchain_eft.engine.attention import ATTENTION, ForwardBatch, Row
+from langchain_eft.engine.attention import ATTENTION, ForwardBatch, Row, has_kernel, page
 from langchain_eft.engine.checkpoints import Progress, quiet_transformers, resolve
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, UnsupportedModelError
 from langchain_eft.engine.kv_cache import KVPool
@@ -325,25 +325,22 @@ def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.d
     rows: list[Row] = []
     ids: list[int] = []
     positions: list[int] = []
-    slots: list[int] = []
     variants: list[int] = []
     for chunk in chunks:
         end = chunk.position + len(chunk.tokens)
-        new = range(chunk.position, end)
         rows.append(Row(len(ids), len(chunk.tokens), end, chunk.blocks[: -(-end // block_size)]))
         ids.extend(chunk.tokens)
-        positions.extend(new)
-        slots.extend(chunk.blocks[at // block_size] * block_size + at % block_size for at in new)
+        positions.extend(range(chunk.position, end))
         variants.extend([chunk.variant] * len(chunk.tokens))
-    packed = torch.tensor([ids, positions, slots, variants]).to(device)
+    packed = torch.tensor([ids, positions, variants]).to(device)
     return ForwardBatch(
         ids=packed[0:1],
         positions=packed[1:2],
-        slots=packed[2],
-        rows=rows,
+        variants=packed[2],
         pool=pool,
         block_size=block_size,
-        variants=packed[3],
+        rows=rows,
+        paged=page(rows, block_size, device) if has_kernel(device) else (),
     )
 
 
