@@ -2,70 +2,62 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.language_models.model_profile import ModelProfile
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    SystemMessage,
-    message_chunk_to_message,
-)
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import override
 
-from langchain_eft import structured
+from langchain_eft import structured_output
+from langchain_eft.calls import Plan, plan
 from langchain_eft.chunks import ChunkBuilder, total_usage
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
 from langchain_eft.errors import langchain_errors
+from langchain_eft.grammars import normalize_choice
 from langchain_eft.messages import encode
-from langchain_eft.output_parser import OutputParser
-from langchain_eft.schemas import schema_dict
 from langchain_eft.settings import PER_CALL, EFTSettings, refuse_unknown
-from langchain_eft.structured_output import (
-    Method,
-    instructions,
-    response_format_of,
-    structured_runnable,
-)
-from langchain_eft.tools import ToolFormat, tool_dicts, tool_format, visible_tokens
+from langchain_eft.structured_output import Method, structured_runnable
+from langchain_eft.tools import tool_dicts
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
 
 _CALL = PER_CALL | {
-    "logprobs", "n", "output_version", "parallel_tool_calls", "response_format", "stream_options",
-    "stream_usage", "strict", "tool_choice", "tools", "top_logprobs",
+    "chat_template_kwargs", "logprobs", "n", "output_version", "parallel_tool_calls", "response_format",
+    "stream_options", "stream_usage", "strict", "tool_choice", "tools", "top_logprobs",
 }  # fmt: skip
 _REQUEST = PER_CALL - {"stop", "stream", "timeout"}
+_WHOLE: dict[str, Any] = {"stream_usage": True, "stream_options": None}
+"""What streams alone have a say in does not concern whole answers."""
 
 
 @dataclass(frozen=True)
 class _Call:
-    """One call: what is decoded, and how its answer is read.
+    """One call: what is decoded, and how its answers are read.
 
     Attributes:
-        request: What the engine decodes.
-        timeout: Seconds that the answer may take.
-        builder: Makes the answer's chunks.
+        requests: What the engine decodes, one for each of the `n` answers.
+        timeout: Seconds that an answer may take.
+        builder: Makes the chunks of one answer to a request.
     """
 
-    request: GenerationRequest
+    requests: list[GenerationRequest]
     timeout: float | None
-    builder: ChunkBuilder
+    builder: Callable[[GenerationRequest], ChunkBuilder]
 
 
 class EFTChatModel(EFTSettings, BaseChatModel):
@@ -115,11 +107,19 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     n: int = Field(default=1, ge=1)
     """Answers per call, all on one reading of the prompt; `generate` returns them all."""
 
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Variables of the chat template, such as `{"enable_thinking": False}` where it has such a switch."""
+
     streaming: bool = False
     """Let `invoke` stream internally, for callbacks that want every token."""
 
     stream_usage: bool = True
     """Count tokens in streams too, on the last chunk."""
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        _top_logprobs(self.logprobs, self.top_logprobs)
+        return self
 
     # LangChain's four ways in
 
@@ -133,12 +133,8 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     ) -> ChatResult:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            calls = self._calls(engine, messages, stop, **kwargs)
-            # Every answer has begun before the first is read to its end, so they decode together.
-            streams = [engine.stream(call.request, call.timeout) for call in calls]
-            begun = [[next(stream)] for stream in streams]
-            events = [[*first, *rest] for first, rest in zip(begun, streams, strict=True)]
-        return _result(calls, events)
+            call = self._call(engine, messages, stop, **{**kwargs, **_WHOLE})
+            return _result(call, engine.generate(call.requests, call.timeout))
 
     @override
     async def _agenerate(
@@ -150,13 +146,8 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     ) -> ChatResult:
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
-            calls = self._calls(engine, messages, stop, **kwargs)
-            streams = [engine.astream(call.request, call.timeout) for call in calls]
-            begun = [[await anext(stream)] for stream in streams]
-            events = [
-                [*first, *[event async for event in rest]] for first, rest in zip(begun, streams, strict=True)
-            ]
-        return _result(calls, events)
+            call = await asyncio.to_thread(self._call, engine, messages, stop, **{**kwargs, **_WHOLE})
+            return _result(call, await engine.agenerate(call.requests, call.timeout))
 
     @override
     def _stream(
@@ -168,9 +159,11 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            call = _only(self._calls(engine, messages, stop, **kwargs))
-            for event in engine.stream(call.request, call.timeout):
-                for chunk in call.builder.feed(event):
+            call = self._call(engine, messages, stop, **kwargs)
+            request = _only(call.requests)
+            builder = call.builder(request)
+            for event in engine.stream(request, call.timeout):
+                for chunk in builder.feed(event):
                     if run_manager:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -185,9 +178,11 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
-            call = _only(self._calls(engine, messages, stop, **kwargs))
-            async for event in engine.astream(call.request, call.timeout):
-                for chunk in call.builder.feed(event):
+            call = await asyncio.to_thread(self._call, engine, messages, stop, **kwargs)
+            request = _only(call.requests)
+            builder = call.builder(request)
+            async for event in engine.astream(request, call.timeout):
+                for chunk in builder.feed(event):
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -209,49 +204,41 @@ class EFTChatModel(EFTSettings, BaseChatModel):
 
     # What a call decodes
 
-    def _calls(
+    def _call(
         self, engine: Engine, messages: Sequence[BaseMessage], stop: list[str] | None, **kwargs: Any
-    ) -> list[_Call]:
-        """One call for each of the `n` answers; they differ in their seeds only."""
+    ) -> _Call:
+        """A call's parameters over the model's own."""
         refuse_unknown(set(kwargs) - _CALL, _CALL, "a call")
-        count = kwargs.get("n") or self.n
-        first = self._request(engine, messages, stop, **kwargs)
-        return [self._call(engine, _reseeded(first, i), **kwargs) for i in range(count)]
+        template = {**self.chat_template_kwargs, **(kwargs.get("chat_template_kwargs") or {})}
+        planned = plan(engine.tokenizer, messages, kwargs, template)
+        request = self._request(engine, planned, stop, **kwargs)
+        options = kwargs.get("stream_options") or {}
+        return _Call(
+            requests=[_reseeded(request, i) for i in range(_answers(kwargs.get("n", self.n)))],
+            timeout=self.call_timeout(kwargs),
+            builder=lambda request: ChunkBuilder(
+                request,
+                planned.parser(),
+                engine.tokenizer,
+                kwargs.get("model") or self.model,
+                usage=options.get("include_usage", kwargs.get("stream_usage", self.stream_usage)),
+            ),
+        )
 
     def _request(
-        self, engine: Engine, messages: Sequence[BaseMessage], stop: list[str] | None, **kwargs: Any
+        self, engine: Engine, planned: Plan, stop: list[str] | None, **kwargs: Any
     ) -> GenerationRequest:
-        tools, choice = _offered(kwargs)
-        spelling = tool_format(engine.tokenizer)
-        grammar, instructions = _constraint(spelling, tools, choice, kwargs)
-        logprobs = kwargs.get("logprobs", self.logprobs)
         return self.generation_request(
             engine,
-            encode(engine.tokenizer, [*instructions, *messages], tools=tools or None),
+            planned.prompt_ids,
             stop,
-            grammar=grammar,
-            visible_tokens=frozenset(visible_tokens(engine.tokenizer, spelling.markers) if tools else ()),
-            top_logprobs=(kwargs.get("top_logprobs", self.top_logprobs) or 0) if logprobs else None,
+            grammar=planned.grammar,
+            visible_tokens=planned.visible_tokens,
+            top_logprobs=_top_logprobs(
+                kwargs.get("logprobs", self.logprobs), kwargs.get("top_logprobs", self.top_logprobs)
+            ),
             **{name: value for name, value in kwargs.items() if name in _REQUEST},
         )
-
-    def _call(self, engine: Engine, request: GenerationRequest, **kwargs: Any) -> _Call:
-        tools, choice = _offered(kwargs)
-        options = kwargs.get("stream_options") or {}
-        parser = OutputParser(
-            tool_format(engine.tokenizer),
-            tools=bool(tools),
-            reasoning="<think>" in str(engine.tokenizer.chat_template),
-            forced=choice not in ("auto", "none"),
-        )
-        builder = ChunkBuilder(
-            request,
-            parser,
-            engine.tokenizer,
-            kwargs.get("model") or self.model,
-            usage=options.get("include_usage", kwargs.get("stream_usage", self.stream_usage)),
-        )
-        return _Call(request, kwargs.get("timeout", self.timeout), builder)
 
     # Tools and schemas
 
@@ -273,7 +260,8 @@ class EFTChatModel(EFTSettings, BaseChatModel):
             tool_choice: `auto` (the model decides), `any` or `required` (some tool), a tool's name, or
                 `none`. What is chosen here is enforced while decoding, not asked for.
             strict: Under `auto`, enforce every call's schema as well.
-            parallel_tool_calls: Several calls in one answer. Where a call is forced, the default is one.
+            parallel_tool_calls: Several calls in one answer. Where a call is forced, the default is one;
+                under `auto`, `False` enforces at most one, and its schema.
             response_format: A schema that the answer follows where it is no call.
             kwargs: Further parameters of every call.
 
@@ -283,9 +271,9 @@ class EFTChatModel(EFTSettings, BaseChatModel):
         with langchain_errors():
             # Two tools of one name are an error of the call: LangChain's suite binds such, and never calls.
             specs = [spec for tool in tools for spec in tool_dicts([tool])]
-            choice = structured.normalize_choice(tool_choice, specs)
+            choice = normalize_choice(tool_choice, specs)
         if response_format is not None:
-            kwargs["response_format"] = response_format_of(response_format)
+            kwargs["response_format"] = structured_output.response_format(response_format)
         chosen = {"tool_choice": choice, "strict": strict, "parallel_tool_calls": parallel_tool_calls}
         given = {name: value for name, value in chosen.items() if value is not None}
         return self.bind(tools=specs, **given, **kwargs)
@@ -293,7 +281,7 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     @override
     def with_structured_output(
         self,
-        schema: dict[str, Any] | type,
+        schema: dict[str, Any] | type | None = None,
         *,
         method: Method = "function_calling",
         include_raw: bool = False,
@@ -303,7 +291,8 @@ class EFTChatModel(EFTSettings, BaseChatModel):
         """Answer with an object of a schema, which is enforced while decoding.
 
         Args:
-            schema: A pydantic class (v1 or v2), a TypedDict, or a JSON schema or OpenAI function as dict.
+            schema: A pydantic class (v1 or v2), a TypedDict, or a JSON schema or OpenAI function as dict;
+                `json_mode` does without.
             method: `function_calling` shows the schema as a tool, `json_schema` as an instruction;
                 `json_mode` enforces an object of any kind and leaves the instruction to the prompt.
             include_raw: Return a dictionary with `raw`, `parsed` and `parsing_error`.
@@ -326,7 +315,9 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     @property
     @override
     def _identifying_params(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("n", "logprobs", "top_logprobs")}
+        own = {
+            name: getattr(self, name) for name in ("n", "logprobs", "top_logprobs", "chat_template_kwargs")
+        }
         return {**self.identity(), **own}
 
     @override
@@ -347,9 +338,14 @@ class EFTChatModel(EFTSettings, BaseChatModel):
             name=self.model,
             open_weights=True,
             text_inputs=True,
+            image_inputs=False,
+            audio_inputs=False,
+            video_inputs=False,
+            pdf_inputs=False,
             text_outputs=True,
             tool_calling=True,
             tool_choice=True,
+            tool_call_streaming=True,
             structured_output=True,
             temperature=True,
         )
@@ -366,42 +362,20 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """Exact length of messages and tools in the model's chat template, without an answer's opening."""
+        """Exact length of messages and tools in the model's chat template, without an answer's opening.
+
+        With `custom_get_token_ids` it is LangChain's own estimate over that.
+        """
+        if self.custom_get_token_ids is not None:
+            return super().get_num_tokens_from_messages(messages, tools)
         with langchain_errors():
             rendered = tool_dicts(tools) if tools else None
-            return len(encode(self.engine.tokenizer, messages, answer=False, tools=rendered))
+            template = self.chat_template_kwargs
+            return len(encode(self.tokenizer, messages, answer=False, tools=rendered, options=template))
 
 
 ChatEFT = EFTChatModel
 """`EFTChatModel` under LangChain's naming convention."""
-
-
-def _offered(kwargs: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-    """The tools that a call may use, and the choice among them."""
-    tools = tool_dicts(kwargs.get("tools") or ())
-    choice = structured.normalize_choice(kwargs.get("tool_choice"), tools)
-    return ([] if choice == "none" else tools), choice
-
-
-def _constraint(
-    spelling: ToolFormat, tools: list[dict[str, Any]], choice: str, kwargs: dict[str, Any]
-) -> tuple[str | None, list[SystemMessage]]:
-    """The grammar that an answer has to follow, and what has to be said to the model about it."""
-    wanted = response_format_of(kwargs["response_format"]) if kwargs.get("response_format") else None
-    parallel = kwargs.get("parallel_tool_calls")
-    if choice not in ("auto", "none"):
-        return structured.calls_grammar(spelling, tools, choice, parallel=bool(parallel)), []
-    if wanted and wanted["type"] == "json_object":
-        return structured.json_grammar(), []
-    if wanted:
-        schema = schema_dict(wanted)
-        said = [SystemMessage(instructions(schema))]
-        if tools:
-            return structured.union_grammar(spelling, tools, schema, parallel=parallel is not False), said
-        return structured.schema_grammar(schema), said
-    if tools and (kwargs.get("strict") or parallel is False):
-        return structured.strict_grammar(spelling, tools, parallel=parallel is not False), []
-    return None, []
 
 
 def _reseeded(request: GenerationRequest, step: int) -> GenerationRequest:
@@ -409,17 +383,35 @@ def _reseeded(request: GenerationRequest, step: int) -> GenerationRequest:
     return request.model_copy(update={"sampling": request.sampling.model_copy(update={"seed": seed})})
 
 
-def _only(calls: Sequence[_Call]) -> _Call:
-    if len(calls) > 1:
-        raise RequestError(f"n={len(calls)} answers cannot be streamed: use n=1, or `invoke` and `generate`.")
-    return calls[0]
+def _answers(n: Any) -> int:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise RequestError(f"n={n!r} is no number of answers: give 1 or more.")
+    return n
 
 
-def _result(calls: Sequence[_Call], events: Sequence[Sequence[TextDelta | Finished]]) -> ChatResult:
+def _top_logprobs(logprobs: bool, top: int | None) -> int | None:  # noqa: FBT001
+    """How many of the most probable tokens are reported beside each token; None reports nothing."""
+    if top is not None and not logprobs:
+        raise RequestError(
+            f"top_logprobs={top} reports nothing without logprobs=True: set it, or leave both."
+        )
+    return (top or 0) if logprobs else None
+
+
+def _only(requests: Sequence[GenerationRequest]) -> GenerationRequest:
+    if len(requests) > 1:
+        raise RequestError(
+            f"n={len(requests)} answers cannot be streamed: use n=1, or `invoke` and `generate`."
+        )
+    return requests[0]
+
+
+def _result(call: _Call, events: Sequence[Sequence[TextDelta | Finished]]) -> ChatResult:
     """Whole answers as messages."""
     messages = []
-    for call, happened in zip(calls, events, strict=True):
-        chunks = [chunk.message for event in happened for chunk in call.builder.feed(event)]
+    for request, happened in zip(call.requests, events, strict=True):
+        builder = call.builder(request)
+        chunks = [chunk.message for event in happened for chunk in builder.feed(event)]
         merged = add_ai_message_chunks(*cast("list[AIMessageChunk]", chunks))
         messages.append(cast("AIMessage", message_chunk_to_message(merged)))
     usages = [message.usage_metadata for message in messages if message.usage_metadata]

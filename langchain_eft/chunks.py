@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, ToolCallChunk
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_eft.content_blocks import PROVIDER
+from langchain_eft.engine.detokenizer import token_bytes
 from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta, TokenLogprobs
-from langchain_eft.output_parser import Call, Content, Delta, OutputParser, Reasoning
+from langchain_eft.output_parser import Call, Content, Delta, Parser, Reasoning
 
 
 class ChunkBuilder:
@@ -28,7 +30,7 @@ class ChunkBuilder:
     def __init__(
         self,
         request: GenerationRequest,
-        parser: OutputParser,
+        parser: Parser,
         tokenizer: Any,
         model_name: str,
         *,
@@ -40,10 +42,14 @@ class ChunkBuilder:
         self._model_name = model_name
         self._usage = usage
         self._calls = False
+        self._tokens: list[int] = []
+        self._thoughts: list[str] = []  # blocks of reasoning
+        self._thinking = False
 
     def feed(self, event: TextDelta | Finished) -> Iterator[ChatGenerationChunk]:
         """The chunks that an event makes; none while nothing can be shown yet."""
         if isinstance(event, TextDelta):
+            self._tokens += event.tokens
             yield from self._part(self._parser.feed(event.text), event)
         else:
             yield from self._part(self._parser.flush(), None)
@@ -56,6 +62,7 @@ class ChunkBuilder:
         calls = _call_chunks([delta for delta in deltas if isinstance(delta, Call)])
         self._calls = self._calls or bool(calls)
         reasoning = "".join(delta.text for delta in deltas if isinstance(delta, Reasoning))
+        self._remember(deltas)
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
         if logprobs:
             metadata["logprobs"] = {"content": logprobs}
@@ -78,10 +85,30 @@ class ChunkBuilder:
         message = AIMessageChunk(
             content="",
             response_metadata=metadata,
-            usage_metadata=usage(event) if self._usage else None,
+            usage_metadata=usage(event, self._reasoning_tokens()) if self._usage else None,
             chunk_position="last",
         )
         return ChatGenerationChunk(message=message, generation_info={"finish_reason": reason})
+
+    def _reasoning_tokens(self) -> int | None:
+        """Tokens up to the end of the reasoning; None where there was none."""
+        if not self._thoughts:
+            return None
+        text, end = self._text(len(self._tokens)), 0
+        for block in self._thoughts:
+            end = text.find(block, end) + len(block)
+        return bisect_left(range(len(self._tokens)), end, key=lambda count: len(self._text(count)))
+
+    def _remember(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            if isinstance(delta, Reasoning):
+                self._thoughts += [] if self._thinking else [""]
+                self._thoughts[-1] += delta.text
+            self._thinking = isinstance(delta, Reasoning)
+
+    def _text(self, count: int) -> str:
+        text: str = self._tokenizer.decode(self._tokens[:count])
+        return text
 
     def _logprobs(self, event: TextDelta) -> list[dict[str, Any]]:
         """Log-probabilities in OpenAI's form."""
@@ -95,17 +122,20 @@ class ChunkBuilder:
 
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
         text: str = self._tokenizer.decode([token])
-        return {"token": text, "bytes": list(text.encode()), "logprob": logprob}
+        return {"token": text, "bytes": list(token_bytes(self._tokenizer, token)), "logprob": logprob}
 
 
-def usage(event: Finished) -> UsageMetadata:
-    """Tokens read and written."""
-    return UsageMetadata(
+def usage(event: Finished, reasoning_tokens: int | None = None) -> UsageMetadata:
+    """Tokens read and written, and how many of those written were reasoning, where there was any."""
+    counted = UsageMetadata(
         input_tokens=event.prompt_tokens,
         output_tokens=event.completion_tokens,
         total_tokens=event.prompt_tokens + event.completion_tokens,
         input_token_details=InputTokenDetails(cache_read=event.cached_tokens),
     )
+    if reasoning_tokens is not None:
+        counted["output_token_details"] = OutputTokenDetails(reasoning=reasoning_tokens)
+    return counted
 
 
 def statistics(request: GenerationRequest, event: Finished) -> dict[str, Any]:

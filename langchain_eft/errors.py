@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from langchain_core.exceptions import (
     ContextOverflowError,
     ModelAPIError,
+    ModelError,
     ModelInvalidRequestError,
     ModelNotFoundError,
     ModelRateLimitError,
@@ -31,22 +32,6 @@ from langchain_eft.engine.errors import (
     VocabularyMismatchError,
 )
 
-__all__ = [
-    "CheckpointCacheError",
-    "EFTContextOverflowError",
-    "EFTDecodingError",
-    "EFTInvalidRequestError",
-    "EFTModelNotFoundError",
-    "EFTQueueFullError",
-    "EFTTimeoutError",
-    "EngineClosedError",
-    "EngineError",
-    "InsufficientMemoryError",
-    "RecipeError",
-    "UnsupportedModelError",
-    "VocabularyMismatchError",
-]
-
 
 class EFTContextOverflowError(ContextWindowError, ContextOverflowError):
     """The prompt and its answer do not fit the context window."""
@@ -56,8 +41,28 @@ class EFTInvalidRequestError(RequestError, ModelInvalidRequestError):
     """A parameter, behaviour or message that cannot be served."""
 
 
+class EFTRecipeError(RecipeError, ModelInvalidRequestError):
+    """A recipe, behaviour or mixture that cannot be decoded."""
+
+
+class EFTVocabularyMismatchError(VocabularyMismatchError, EFTRecipeError):
+    """Two models of one recipe give different meanings to the same token id."""
+
+
+class EFTUnsupportedModelError(UnsupportedModelError, ModelInvalidRequestError):
+    """A model whose decoding here would not equal its own forward pass."""
+
+
 class EFTModelNotFoundError(CheckpointNotFoundError, ModelNotFoundError):
     """A preset, model or adapter that is neither on this machine nor reachable."""
+
+
+class EFTCheckpointCacheError(CheckpointCacheError, ModelError):
+    """The folder for converted weights cannot be written."""
+
+
+class EFTInsufficientMemoryError(InsufficientMemoryError, ModelError):
+    """Weights, or the keys and values of a single answer, that do not fit the device."""
 
 
 class EFTTimeoutError(RequestTimeoutError, ModelTimeoutError):
@@ -68,19 +73,23 @@ class EFTQueueFullError(QueueFullError, ModelRateLimitError):
     """More requests at once than the engine was told to let wait."""
 
 
+class EFTEngineClosedError(EngineClosedError, ModelAPIError):
+    """The engine was closed while the request ran; the next call opens it again."""
+
+
 class EFTDecodingError(DecodingError, ModelAPIError):
     """The device failed while decoding; the original exception is the cause."""
 
 
-_TWINS: list[tuple[type[EngineError], type[EngineError]]] = [
-    (ContextWindowError, EFTContextOverflowError),
-    (RequestTimeoutError, EFTTimeoutError),
-    (QueueFullError, EFTQueueFullError),
-    (CheckpointNotFoundError, EFTModelNotFoundError),
-    (DecodingError, EFTDecodingError),
-    (RecipeError, EFTInvalidRequestError),
-    (RequestError, EFTInvalidRequestError),
-]
+_TWINS: dict[type[EngineError], type[EngineError]] = {
+    twin.__bases__[0]: twin
+    for twin in (
+        EFTContextOverflowError, EFTInvalidRequestError, EFTRecipeError, EFTVocabularyMismatchError,
+        EFTUnsupportedModelError, EFTModelNotFoundError, EFTCheckpointCacheError, EFTInsufficientMemoryError,
+        EFTTimeoutError, EFTQueueFullError, EFTEngineClosedError, EFTDecodingError,
+    )
+}  # fmt: skip
+"""Every engine error's twin, which is that error and one of LangChain's."""
 
 
 @contextmanager
@@ -89,8 +98,8 @@ def langchain_errors() -> Iterator[None]:
     try:
         yield
     except EngineError as error:
-        twin = next((twin for kind, twin in _TWINS if isinstance(error, kind)), None)
-        if twin is None or isinstance(error, twin):
+        twin = next((_TWINS[kind] for kind in type(error).__mro__ if kind in _TWINS), None)
+        if twin is None or isinstance(error, ModelError):
             raise
         translated = twin.__new__(twin)
         translated.args = error.args

@@ -48,12 +48,7 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
             requests = [self._request(engine, prompt, stop, **kwargs) for prompt in prompts]
-            timeout = kwargs.get("timeout", self.timeout)
-            # All have begun before the first is read to its end, so they decode together.
-            streams = [engine.stream(request, timeout) for request in requests]
-            begun = [[next(stream)] for stream in streams]
-            events = [[*first, *rest] for first, rest in zip(begun, streams, strict=True)]
-        return _result(requests, events)
+            return _result(requests, engine.generate(requests, self.call_timeout(kwargs)))
 
     @override
     async def _agenerate(
@@ -66,13 +61,7 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             requests = [self._request(engine, prompt, stop, **kwargs) for prompt in prompts]
-            timeout = kwargs.get("timeout", self.timeout)
-            streams = [engine.astream(request, timeout) for request in requests]
-            begun = [[await anext(stream)] for stream in streams]
-            events = [
-                [*first, *[event async for event in rest]] for first, rest in zip(begun, streams, strict=True)
-            ]
-        return _result(requests, events)
+            return _result(requests, await engine.agenerate(requests, self.call_timeout(kwargs)))
 
     @override
     def _stream(
@@ -85,7 +74,7 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
             request = self._request(engine, prompt, stop, **kwargs)
-            for event in engine.stream(request, kwargs.get("timeout", self.timeout)):
+            for event in engine.stream(request, self.call_timeout(kwargs)):
                 chunk = _chunk(request, event)
                 if run_manager and chunk.text:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -102,7 +91,7 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             request = self._request(engine, prompt, stop, **kwargs)
-            async for event in engine.astream(request, kwargs.get("timeout", self.timeout)):
+            async for event in engine.astream(request, self.call_timeout(kwargs)):
                 chunk = _chunk(request, event)
                 if run_manager and chunk.text:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)

@@ -37,6 +37,8 @@ def encode(
     *,
     answer: bool = True,
     tools: Sequence[Mapping[str, Any]] | None = None,
+    spelling: ToolFormat | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[int, ...]:
     """Render messages and tokenize them.
 
@@ -45,6 +47,8 @@ def encode(
         messages: The conversation, oldest first.
         answer: Open the assistant's turn at the end.
         tools: OpenAI tool dictionaries that the model may call.
+        spelling: How calls are spelled; found out from the chat template if left out.
+        options: Variables of the chat template.
 
     Raises:
         RequestError: No messages, no chat template, or content that is not text.
@@ -56,7 +60,7 @@ def encode(
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: give one with "
             "`chat_template='<file>.jinja'`."
         )
-    spelling = tool_format(tokenizer)
+    spelling = spelling or tool_format(tokenizer)
     turns = [to_turn(message, spelling) for message in messages]
     if spelling.name == "prompted":
         turns, tools = prompted(turns, tools or ()), None
@@ -68,7 +72,7 @@ def encode(
         turns = simplify(turns) if simplify else turns
         try:
             encoded = tokenizer.apply_chat_template(
-                turns, tools=tools or None, add_generation_prompt=answer, tokenize=True, return_dict=False
+                turns, tools=tools or None, add_generation_prompt=answer, return_dict=False, **(options or {})
             )
             return tuple(encoded)
         except Exception as error:  # noqa: BLE001 - templates raise whatever they like

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from langchain_eft.tools import END_THINK, THINK, ToolFormat
 
@@ -55,6 +55,19 @@ class Call:
 
 
 Delta = Content | Reasoning | Call
+
+
+class Parser(Protocol):
+    """Reads one answer as it arrives."""
+
+    def feed(self, text: str) -> list[Delta]:
+        """Add text; returns what it completes."""
+        ...
+
+    def flush(self) -> list[Delta]:
+        """What is left, once nothing more can follow."""
+        ...
+
 
 _Key = type[Content] | type[Reasoning] | Call | int
 """Where a piece of text belongs: content, reasoning, the beginning of a call, or a call's arguments."""
@@ -377,7 +390,7 @@ class OutputParser:
         call = self._call
         if call.index is None:
             call.index, self._calls = self._calls, self._calls + 1
-            self._shown.append((Call(call.index, f"call_{secrets.token_hex(12)}", name, ""), ""))
+            self._shown.append((Call(call.index, call_id(), name, ""), ""))
             self._argue(call.early)
 
     def _argue(self, text: str) -> None:
@@ -385,6 +398,11 @@ class OutputParser:
         call.mark = len(self._raw)
         if text and call.index is not None:
             self._shown.append((call.index, text))
+
+
+def call_id() -> str:
+    """A name for one call, unlike any other."""
+    return f"call_{secrets.token_hex(12)}"
 
 
 def _delta(key: _Key, text: str) -> Delta:

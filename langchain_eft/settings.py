@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.base import BaseLanguageModel, LangSmithParams
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from langchain_eft.behaviors import BehaviorDelta, Mixture, Recipe, known
+from langchain_eft.behaviors import BehaviorDelta, FrozenDict, Mixture, Recipe, known
 from langchain_eft.content_blocks import PROVIDER
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
@@ -22,6 +25,8 @@ from langchain_eft.presets import load_preset, preset_names
 if TYPE_CHECKING:
     from langchain_eft.engine.checkpoints import Progress
     from langchain_eft.engine.engine import Engine
+
+_VERSION = version("langchain-eft")
 
 SAMPLING = frozenset(SamplingParams.model_fields)
 """Names of the sampling parameters, which are fields of a model and may be given per call."""
@@ -140,6 +145,12 @@ class EFTSettings(BaseModel):
             raise ValueError(str(error)) from error
         return self
 
+    @model_validator(mode="after")
+    def _set_langchain_eft_version(self) -> Self:
+        if isinstance(self, BaseLanguageModel):
+            self._add_version("langchain-eft", _VERSION)
+        return self
+
     # What is loaded
 
     def open(self, progress: Progress | None = None, *, model: str | None = None) -> Engine:
@@ -183,24 +194,7 @@ class EFTSettings(BaseModel):
         return self._mixture()
 
     def _recipe_of(self, name: str) -> Recipe:
-        preset = load_preset(name)
-        if preset is None and not _names_a_model(name):
-            raise CheckpointNotFoundError(
-                f"model={name!r} is neither a preset ({known(preset_names())}), nor a local folder or .gguf "
-                "file, nor a hub id of the form 'owner/name'."
-            )
-        base = preset.recipe if preset else Recipe(base=name)
-        shared = next((delta.reference for delta in base.behaviors.values()), None)
-        own = {
-            key: delta if delta.reference or not shared else delta.model_copy(update={"reference": shared})
-            for key, delta in self.behaviors.items()
-        }
-        return Recipe(
-            base=base.base,
-            behaviors={**base.behaviors, **own},
-            chat_template=self.chat_template or base.chat_template,
-            allow_negative_weights=self.allow_negative_weights,
-        )
+        return _recipe(name, FrozenDict(self.behaviors), self.chat_template, self.allow_negative_weights)
 
     def _config(self) -> EngineConfig:
         return EngineConfig(**{"device": self.device, "dtype": self.dtype, **self.engine_options})
@@ -234,6 +228,19 @@ class EFTSettings(BaseModel):
         if "max_tokens" in self.model_fields_set:
             return self.max_tokens
         return max(1, min(self.max_tokens, engine.window - prompt_tokens))
+
+    def call_timeout(self, parameters: Mapping[str, Any]) -> float | None:
+        """Seconds that the answers of a call may take.
+
+        Raises:
+            RequestError: No positive number.
+        """
+        timeout: float | None = parameters.get("timeout", self.timeout)
+        if timeout is not None and not timeout > 0:
+            raise RequestError(
+                f"timeout={timeout!r}: give a positive number of seconds, or None for no limit."
+            )
+        return timeout
 
     def generation_request(
         self, engine: Engine, prompt: tuple[int, ...], stop: list[str] | None, **settings: Any
@@ -272,7 +279,7 @@ class EFTSettings(BaseModel):
         """Everything that changes the answer, so that caches never mix two recipes or mixtures."""
         return {
             **self.recipe.model_dump(mode="json"),
-            **self._config().model_dump(include={"device", "dtype"}),
+            **self._config().model_dump(include={"device", "dtype", "max_model_len"}),
             "model": self.model,
             "mixture": dict(self.active_mixture.weights),
             **{name: getattr(self, name) for name in sorted(SAMPLING)},
@@ -304,13 +311,50 @@ class EFTSettings(BaseModel):
         windows = [window for source in sources if (window := _window_of(source)) is not None]
         return min([*windows, *([limit] if limit else [])], default=None)
 
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the base, with the recipe's chat template; nothing else is loaded for it."""
+        from langchain_eft.engine.engine import find_engine
+        from langchain_eft.engine.models import load_tokenizer
+
+        with langchain_errors():
+            engine = find_engine(self.recipe, self._config())
+            return engine.tokenizer if engine else load_tokenizer(self.recipe)
+
     def text_ids(self, text: str) -> list[int]:
         """The text as the model's own tokens, without a chat template."""
-        ids: list[int] = self.engine.tokenizer(text, add_special_tokens=False).input_ids
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
 
 _OWN = ("upscale_strength", "upscale_top_p", "speculation")
+
+
+@lru_cache(maxsize=64)  # models are built over and over, and looking at files may block an event loop
+def _recipe(
+    name: str,
+    behaviors: FrozenDict[str, BehaviorDelta],
+    chat_template: Path | None,
+    allow_negative_weights: bool,  # noqa: FBT001
+) -> Recipe:
+    preset = load_preset(name)
+    if preset is None and not _names_a_model(name):
+        raise CheckpointNotFoundError(
+            f"model={name!r} is neither a preset ({known(preset_names())}), nor a local folder or .gguf "
+            "file, nor a hub id of the form 'owner/name'."
+        )
+    base = preset.recipe if preset else Recipe(base=name)
+    shared = next((delta.reference for delta in base.behaviors.values()), None)
+    own = {
+        key: delta if delta.reference or not shared else delta.model_copy(update={"reference": shared})
+        for key, delta in behaviors.items()
+    }
+    return Recipe(
+        base=base.base,
+        behaviors={**base.behaviors, **own},
+        chat_template=chat_template or base.chat_template,
+        allow_negative_weights=allow_negative_weights,
+    )
 
 
 def refuse_unknown(unknown: set[str], names: set[str] | frozenset[str], where: str) -> None:
@@ -330,6 +374,7 @@ def _names_a_model(name: str) -> bool:
     return path.is_dir() or path.is_file() or name.count("/") == 1
 
 
+@lru_cache(maxsize=64)
 def _window_of(source: object) -> int | None:
     """The window that a local folder's configuration states."""
     config = Path(str(source)).expanduser() / "config.json" if isinstance(source, str) else None

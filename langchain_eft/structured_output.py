@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +33,7 @@ _METHODS = ("function_calling", "json_schema", "json_mode")
 
 def structured_runnable(
     model: BaseChatModel,
-    schema: dict[str, Any] | type,
+    schema: dict[str, Any] | type | None,
     method: Method,
     include_raw: bool,  # noqa: FBT001
     strict: bool | None,  # noqa: FBT001
@@ -45,9 +46,11 @@ def structured_runnable(
     """
     if method not in _METHODS:
         raise RequestError(f"method={method!r} is unknown: use one of {', '.join(_METHODS)}.")
+    if schema is None and method != "json_mode":
+        raise RequestError(f"schema=None tells method={method!r} nothing: give a schema, or use 'json_mode'.")
     told = {
         "kwargs": {"method": method, **({} if strict is None else {"strict": strict})},
-        "schema": convert_to_json_schema(schema),
+        "schema": None if schema is None else _traced(schema),
     }
     llm, parser = _chain(model, schema, method, ls_structured_output_format=told, **kwargs)
     if not include_raw:
@@ -57,29 +60,53 @@ def structured_runnable(
     return RunnableMap(raw=llm) | parsed.with_fallbacks([unparsed], exception_key="parsing_error")
 
 
-def response_format_of(schema: dict[str, Any] | type) -> dict[str, Any]:
-    """A schema in the form that `response_format` has everywhere; what has that form already is kept."""
-    if isinstance(schema, dict) and schema.get("type") in ("json_schema", "json_object"):
-        return schema
-    plain = schema_dict(schema)
-    return {"type": "json_schema", "json_schema": {"name": schema_name(schema), "schema": plain}}
+def response_format(schema: Any) -> dict[str, Any]:
+    """OpenAI's `response_format` for a schema of any shape; `json_object` stays as it is.
+
+    Raises:
+        RequestError: Something that describes no JSON.
+    """
+    if isinstance(schema, Mapping) and schema.get("type") == "json_object":
+        return {"type": "json_object"}
+    named = {"name": schema_name(schema), "schema": schema_dict(schema)}
+    return {"type": "json_schema", "json_schema": named}
 
 
-def instructions(schema: dict[str, Any]) -> str:
+def instructions(schema: Mapping[str, Any]) -> str:
     """What the model is told of a schema that its answer has to follow: a grammar alone tells it nothing."""
-    return f"Answer with a JSON object that follows this schema, and nothing else:\n{json.dumps(schema)}"
+    return (
+        "Respond only with a JSON object that matches this JSON schema:\n"
+        f"{json.dumps(schema, ensure_ascii=False)}"
+    )
+
+
+def _traced(schema: Any) -> dict[str, Any]:
+    """The schema as tracers are told of it."""
+    try:
+        return convert_to_json_schema(schema)
+    except ValueError:  # LangChain reads no wrapped schemas, and none without a title
+        return {"title": schema_name(schema), **schema_dict(schema)}
+
+
+def _as_tool(schema: Any) -> dict[str, Any]:
+    """The schema as a tool whose arguments it describes."""
+    try:
+        return tool_dicts([schema])[0]
+    except RequestError:
+        return tool_dicts([{"title": schema_name(schema), **schema_dict(schema)}])[0]
 
 
 def _chain(
-    model: BaseChatModel, schema: dict[str, Any] | type, method: Method, **kwargs: Any
+    model: BaseChatModel, schema: Any, method: Method, **kwargs: Any
 ) -> tuple[Runnable[LanguageModelInput, AIMessage], OutputParserLike[Any]]:
     is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
     if method == "function_calling":
-        name = tool_name(tool_dicts([schema])[0])
-        llm = model.bind_tools([schema], tool_choice=name, **kwargs)
+        shown = _as_tool(schema)
+        name = tool_name(shown)
+        llm = model.bind_tools([shown], tool_choice=name, **kwargs)
         if is_class:
             return llm, PydanticToolsParser(tools=[schema], first_tool_only=True)
         return llm, JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
-    wanted = {"type": "json_object"} if method == "json_mode" else response_format_of(schema)
+    wanted = {"type": "json_object"} if method == "json_mode" else response_format(schema)
     parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
     return model.bind(response_format=wanted, **kwargs), parser

@@ -35,10 +35,10 @@ class ToolFormat:
         opens: Tags after which the model writes calls.
         closes: Tag that ends a call; empty where none does.
         untagged: An answer that begins with a JSON object may be a call.
-        tokens: Tags that are single tokens of the vocabulary, by id.
+        tokens: Tags, those of reasoning included, that are single tokens of the vocabulary, by id.
     """
 
-    name: Literal["hermes", "llama", "mistral", "prompted"]
+    name: Literal["hermes", "llama", "mistral", "native", "prompted"]
     arguments: Literal["arguments", "parameters", ""]
     begin: str = ""
     call_begin: str = ""
@@ -106,30 +106,52 @@ PROMPTED = replace(HERMES, name="prompted")
 """For templates that cannot show tools: `instructions` in the system message, calls in the Hermes spelling,
 results as user turns with `<tool_response>`."""
 
+NATIVE = replace(HERMES, name="native")
+"""A spelling of the tokenizer's own, which its response template reads and no grammar here can write."""
 
-def tool_format(tokenizer: Any) -> ToolFormat:
+
+def tool_format(tokenizer: Any, *, enforced: bool = False) -> ToolFormat:
     """The format that the tokenizer's chat template was written for.
 
     A template that shows no tools, or spells calls in a way not known here (Qwen-Coder's XML, for example),
-    gets the prompted format, which works with any template.
+    gets the prompted format, which works with any template; or its own, if the tokenizer carries a response
+    template (transformers' description of how to read its answers) and nothing has to be enforced.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        enforced: The answer will be decoded under a grammar.
     """
-    template = tokenizer.chat_template or ""
-    if isinstance(template, Mapping):
-        template = "\n".join(template.values())
+    template = chat_template(tokenizer)
     chosen = _spelling(template)
-    return replace(chosen, tokens=_single_tokens(tokenizer, chosen.markers))
+    if chosen is PROMPTED and _shows_tools(template) and response_template(tokenizer) and not enforced:
+        chosen = NATIVE
+    return replace(chosen, tokens=_single_tokens(tokenizer, (*chosen.markers, THINK, END_THINK)))
 
 
-def visible_tokens(tokenizer: Any, markers: Sequence[str]) -> tuple[int, ...]:
-    """Ids of the markers that the tokenizer would drop from the text as special tokens."""
-    return tuple(
+def chat_template(tokenizer: Any) -> str:
+    """The text of the tokenizer's chat template, or of all it has; empty where it has none."""
+    template = tokenizer.chat_template or ""
+    return "\n".join(template.values()) if isinstance(template, Mapping) else str(template)
+
+
+def response_template(tokenizer: Any) -> dict[str, Any] | None:
+    """How the tokenizer says that its answers are read, if it does."""
+    return getattr(tokenizer, "response_template", None)
+
+
+def visible_tokens(tokenizer: Any, markers: Sequence[str]) -> frozenset[int]:
+    """Ids of the markers that the tokenizer would drop from the text, as special tokens."""
+    return frozenset(
         i for i, token in tokenizer.added_tokens_decoder.items() if token.special and token.content in markers
     )
 
 
+def _shows_tools(template: str) -> bool:
+    return re.search(r"\btools\b", template) is not None
+
+
 def _spelling(template: str) -> ToolFormat:
-    shows_tools = re.search(r"\btools\b", template)
-    if not shows_tools:
+    if not _shows_tools(template):
         return PROMPTED
     if "[TOOL_CALLS]" in template:
         return MISTRAL_NAMED if "[ARGS]" in template else MISTRAL

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 
 _REPLACEMENT = "\ufffd"
+
+
+def token_bytes(tokenizer: Any, token_id: int) -> bytes:
+    """UTF-8 bytes of one token, which need not be whole characters."""
+    text: str = tokenizer.decode([token_id])
+    if _REPLACEMENT not in text:
+        return text.encode()
+    piece: str = tokenizer.convert_ids_to_tokens(token_id)
+    if byte := re.fullmatch("<0x([0-9A-F]{2})>", piece):  # as sentencepiece writes them
+        return bytes.fromhex(byte[1])
+    alphabet = _byte_alphabet()
+    return bytes(alphabet[char] for char in piece) if set(piece) <= set(alphabet) else text.encode()
+
+
+@cache
+def _byte_alphabet() -> dict[str, int]:
+    """The characters that byte-level tokenizers write bytes as."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode  # slow to import, seldom needed
+
+    return {char: byte for byte, char in bytes_to_unicode().items()}
 
 
 class Detokenizer:

@@ -9,7 +9,8 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Sequence as Requests
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -151,6 +152,10 @@ class Engine:
             QueueFullError: Too many requests wait already.
             EngineClosedError: The engine was closed.
         """
+        return self._start(self._prepare(request, deliver))
+
+    def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Sequence:
+        """Check a request and compile its grammar: all that takes time."""
         prompt = len(request.prompt_ids)
         if prompt + request.max_tokens > self.window:
             raise ContextWindowError(prompt, request.max_tokens, self.window)
@@ -166,7 +171,9 @@ class Engine:
         generation = Generation(request, deliver)
         rates = self._speculator.rates(request)
         grammar = self._grammars.compile(request.grammar) if request.grammar else None
-        sequence = Sequence(generation, formula, self.tokenizer, self._family.end_ids, rates, grammar)
+        return Sequence(generation, formula, self.tokenizer, self._family.end_ids, rates, grammar)
+
+    def _start(self, sequence: Sequence) -> Generation:
         with self._wake:
             if self._closed:
                 raise EngineClosedError("The engine is closed: open it again or build a new model.")
@@ -175,11 +182,11 @@ class Engine:
                 raise QueueFullError(waiting, len(self._scheduler.running))
             self._submitted.append(sequence)
             self._wake.notify()
-        return generation
+        return sequence.generation
 
     def stream(
         self, request: GenerationRequest, timeout: float | None = None
-    ) -> Iterator[TextDelta | Finished]:
+    ) -> Generator[TextDelta | Finished, None, None]:
         """Decode a request; closing the iterator cancels it.
 
         Args:
@@ -190,19 +197,7 @@ class Engine:
             EngineError: As `submit`, when decoding fails, or when time is up.
         """
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        generation = self.submit(request, events.put)
-        try:
-            while True:
-                left = None if timeout is None else generation.submitted + timeout - time.perf_counter()
-                try:
-                    event = _raise_failure(events.get(timeout=None if left is None else max(left, 0)))
-                except queue.Empty:
-                    raise RequestTimeoutError(timeout) from None
-                yield event
-                if isinstance(event, Finished):
-                    return
-        finally:
-            generation.cancel()
+        yield from _received(self.submit(request, events.put), events, timeout)
 
     async def astream(
         self,
@@ -225,7 +220,8 @@ class Engine:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        generation = self.submit(request, deliver)
+        # A thread prepares, so that nobody waits for it; starting is a moment: nothing cancels it half-way.
+        generation = self._start(await asyncio.to_thread(self._prepare, request, deliver))
         try:
             while True:
                 left = None if timeout is None else generation.submitted + timeout - time.perf_counter()
@@ -238,6 +234,53 @@ class Engine:
                     return
         finally:
             generation.cancel()
+
+    def generate(
+        self, requests: Requests[GenerationRequest], timeout: float | None = None
+    ) -> list[list[TextDelta | Finished]]:
+        """Decode requests together; returns the events of each.
+
+        The first one begins alone, so that what the others' prompts have in common with its own is read once.
+
+        Args:
+            requests: What to decode.
+            timeout: Seconds that each answer may take.
+
+        Raises:
+            EngineError: As `stream`. The other answers are then given up.
+        """
+        first = self.stream(requests[0], timeout)
+        begun = [next(first)]
+        queues = [queue.SimpleQueue[Event]() for _ in requests[1:]]
+        others = []
+        try:
+            for request, events in zip(requests[1:], queues, strict=True):
+                others.append(self.submit(request, events.put))
+            answers = [[*begun, *first]]
+            for generation, events in zip(others, queues, strict=True):
+                answers.append(list(_received(generation, events, timeout)))
+            return answers
+        finally:
+            first.close()
+            for generation in others:
+                generation.cancel()
+
+    async def agenerate(
+        self,
+        requests: Requests[GenerationRequest],
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> list[list[TextDelta | Finished]]:
+        """As `generate`, without blocking the event loop; cancelling it cancels all requests."""
+        first = self.astream(requests[0], timeout)
+        begun = [await anext(first)]
+        others = (_collected(self.astream(request, timeout)) for request in requests[1:])
+        tasks = [asyncio.ensure_future(answer) for answer in (_collected(first), *others)]
+        try:
+            rest, *answers = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [[*begun, *rest], *answers]
 
     def score(self, behavior: str, prompt: tuple[int, ...], answers: list[tuple[int, ...]]) -> list[float]:
         """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behaviour.
@@ -414,6 +457,28 @@ class Engine:
 
 def _silent(_: str) -> None:
     """The default progress callback."""
+
+
+def _received(
+    generation: Generation, events: queue.SimpleQueue[Event], timeout: float | None
+) -> Generator[TextDelta | Finished, None, None]:
+    """The events of a request that has begun; closing the generator cancels it."""
+    try:
+        while True:
+            left = None if timeout is None else generation.submitted + timeout - time.perf_counter()
+            try:
+                event = _raise_failure(events.get(timeout=None if left is None else max(left, 0)))
+            except queue.Empty:
+                raise RequestTimeoutError(timeout) from None
+            yield event
+            if isinstance(event, Finished):
+                return
+    finally:
+        generation.cancel()
+
+
+async def _collected(events: AsyncIterator[TextDelta | Finished]) -> list[TextDelta | Finished]:
+    return [event async for event in events]
 
 
 def _raise_failure(event: Event) -> TextDelta | Finished:

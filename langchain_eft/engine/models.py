@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,16 @@ def _lend_embeddings(path: str, module: Any, missing: set[str], lender: Any | No
         )
     module.set_input_embeddings(lent)
     module.set_output_embeddings(lender.get_output_embeddings())
+
+
+@lru_cache(maxsize=8)
+def load_tokenizer(recipe: Recipe) -> Any:
+    """The tokenizer of a recipe's base, with the recipe's chat template, and nothing else.
+
+    Raises:
+        CheckpointNotFoundError: The base cannot be found.
+    """
+    return _load_tokenizer(resolve(recipe.base, lambda _: None), recipe.chat_template)
 
 
 def _load_tokenizer(path: str, chat_template: Path | None) -> Any:

@@ -36,6 +36,7 @@ class _PresetFile(BaseModel):
     mixture: dict[str, float]
 
 
+@lru_cache
 def preset_names() -> list[str]:
     """The presets that come with the package."""
     return sorted(file.parent.name for file in _FOLDER.glob("*/preset.json"))

@@ -8,30 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.schemas import (
-    Schema,
-    arguments_schema,
-    closed,
-    enforceable,
-    relocated,
-    schema_dict,
-    schema_name,
-    styled,
-)
-from langchain_eft.tools import ToolFormat, shortened, tool_name, tool_parameters
-
-__all__ = [
-    "calls_grammar",
-    "instructions",
-    "json_grammar",
-    "normalize_choice",
-    "response_format",
-    "schema_dict",
-    "schema_grammar",
-    "schema_name",
-    "strict_grammar",
-    "union_grammar",
-]
+from langchain_eft.schemas import Schema, arguments_schema, closed, enforceable, relocated, styled
+from langchain_eft.tools import END_THINK, THINK, ToolFormat, shortened, tool_name, tool_parameters
 
 _CHOICES = {"auto": "auto", "none": "none", "any": "any", "required": "any"}
 _TEXT = "TEXT: /(.|\\n)*/"
@@ -65,25 +43,6 @@ def normalize_choice(tool_choice: Any, tools: Tools) -> str:
             f"name of a bound tool. Bound are {bound}."
         )
     return choice
-
-
-def response_format(schema: Any) -> dict[str, Any]:
-    """OpenAI's `response_format` for a schema of any shape; `json_object` stays as it is.
-
-    Raises:
-        RequestError: Something that describes no JSON.
-    """
-    if isinstance(schema, Mapping) and schema.get("type") == "json_object":
-        return {"type": "json_object"}
-    named = {"name": schema_name(schema), "schema": schema_dict(schema)}
-    return {"type": "json_schema", "json_schema": named}
-
-
-def instructions(schema: Mapping[str, Any]) -> str:
-    """What the model is told about a schema: the grammar alone would hide from it what is wanted."""
-    return (
-        f"Answer with a JSON object that follows this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}"
-    )
 
 
 def calls_grammar(format: ToolFormat, tools: Tools, choice: str, *, parallel: bool) -> str:  # noqa: A002
@@ -137,11 +96,6 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
     return _lark(f"start: {_json(_answer(schema))}")
 
 
-def json_grammar() -> str:
-    """Any JSON object."""
-    return _lark(f"start: {_json({'type': 'object'})}")
-
-
 def union_grammar(
     format: ToolFormat,  # noqa: A002
     tools: Tools,
@@ -162,6 +116,24 @@ def union_grammar(
         return _lark(f"start: {_json(_either([*_call_schemas(format, tools), _answer(schema)]))}")
     calls, rules = _calls(format, tools, parallel=parallel)
     return _lark("start: calls | answer", f"calls: {calls}", f"answer: {_json(_answer(schema))}", *rules)
+
+
+def after_reasoning(format: ToolFormat, grammar: str, *, opened: bool) -> str:  # noqa: A002
+    """The grammar, with the reasoning before it that a model was trained to begin with.
+
+    Args:
+        format: Knows which tags are single tokens.
+        grammar: What comes after the reasoning.
+        opened: The prompt has opened the reasoning already, so that it has to be closed first.
+    """
+    token = f" | THOUGHT {_literal(format, END_THINK)}" if END_THINK in format.tokens else ""
+    thoughts = "thoughts" if opened else f"({_literal(format, THINK)} thoughts)?"
+    return grammar.replace("start:", "spoken:", 1) + _lark(
+        f"start: {thoughts} spoken",
+        f"thoughts: (closed{token}) /\\s*/",
+        f"closed[lazy]: THOUGHT {_quoted(END_THINK)}",
+        "THOUGHT: /(.|\\n)*/",
+    )
 
 
 def _answer(schema: Mapping[str, Any]) -> Schema:

@@ -16,20 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import AddedToken
 
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.output_parser import Call, OutputParser
-from langchain_eft.schemas import arguments_schema, enforceable
-from langchain_eft.structured import (
+from langchain_eft.grammars import (
     calls_grammar,
-    instructions,
-    json_grammar,
     normalize_choice,
-    response_format,
-    schema_dict,
     schema_grammar,
-    schema_name,
     strict_grammar,
     union_grammar,
 )
+from langchain_eft.output_parser import Call, OutputParser
+from langchain_eft.schemas import arguments_schema, enforceable, schema_dict, schema_name
+from langchain_eft.structured_output import instructions, response_format
 from langchain_eft.tools import tool_dicts, tool_format
 from unit_tests import tiny
 
@@ -241,9 +237,9 @@ def test_an_answer_under_a_schema_is_always_an_instance(seed):
 
 def test_json_comes_spaced_and_unescaped():
     _, _, compiler = setup("hermes", tagged=False)
-    assert says(compiler, json_grammar(), '{"a": [1, {"b": "é\\n"}], "c": {}}')
+    assert says(compiler, schema_grammar({"type": "object"}), '{"a": [1, {"b": "é\\n"}], "c": {}}')
     for other in ('{"a":1}', '{"a": "\\u00e9"}', "[1]", '{\n"a": 1}', "hi"):
-        assert not says(compiler, json_grammar(), other)
+        assert not says(compiler, schema_grammar({"type": "object"}), other)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,162 @@
+"""One call of the chat model: what its parameters ask of the answer, and how the answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from typing import Any
+
+from langchain_core.messages import BaseMessage, SystemMessage
+
+from langchain_eft import grammars
+from langchain_eft.messages import encode
+from langchain_eft.output_parser import OutputParser, Parser
+from langchain_eft.response_template import ResponseTemplateParser, template_tokens
+from langchain_eft.schemas import Schema
+from langchain_eft.structured_output import instructions, response_format
+from langchain_eft.tools import (
+    END_THINK,
+    THINK,
+    ToolFormat,
+    chat_template,
+    tool_dicts,
+    tool_format,
+    visible_tokens,
+)
+
+_ANY_OBJECT: Schema = {"type": "object"}
+"""What `json_object` admits; the prompt says the rest."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one call is decoded and read.
+
+    Attributes:
+        prompt_ids: The rendered messages, tools and instructions.
+        grammar: What the answer must look like, or None.
+        visible_tokens: Special tokens that are part of the text.
+        parser: Makes a reader of one answer.
+    """
+
+    prompt_ids: tuple[int, ...]
+    grammar: str | None
+    visible_tokens: frozenset[int]
+    parser: Callable[[], Parser]
+
+
+@dataclass(frozen=True)
+class _Demands:
+    """What a call's parameters ask of the answer.
+
+    Attributes:
+        tools: OpenAI tool dictionaries that the model is shown.
+        choice: `auto`, `none`, `any`, or the name of the tool to call.
+        parallel: Whether one answer may hold several calls; None where nothing was said.
+        strict: Hold calls of the model's own choice to their schema.
+        schema: What the answer follows where it is no call.
+    """
+
+    tools: list[dict[str, Any]]
+    choice: str
+    parallel: bool | None
+    strict: bool
+    schema: Schema | None
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> _Demands:
+        """The demands of a call's parameters."""
+        tools = tool_dicts(parameters.get("tools") or ())
+        choice = grammars.normalize_choice(parameters.get("tool_choice"), tools)
+        wanted = parameters.get("response_format")
+        named = response_format(wanted).get("json_schema", {"schema": _ANY_OBJECT}) if wanted else {}
+        return cls(
+            tools=[] if choice == "none" else tools,
+            choice=choice,
+            parallel=parameters.get("parallel_tool_calls"),
+            strict=bool(parameters.get("strict")),
+            schema=named.get("schema") if choice in ("auto", "none") else None,
+        )
+
+    @property
+    def forced(self) -> bool:
+        """Whether the answer has to be a call."""
+        return self.choice not in ("auto", "none")
+
+    @property
+    def enforced(self) -> bool:
+        """Whether the answer is decoded under a grammar."""
+        held = bool(self.tools) and (self.strict or self.parallel is False)
+        return self.forced or self.schema is not None or held
+
+    def grammar(self, spelling: ToolFormat) -> str | None:
+        """What the answer must look like, calls in this spelling."""
+        several = self.parallel is not False
+        if self.forced:
+            return grammars.calls_grammar(spelling, self.tools, self.choice, parallel=bool(self.parallel))
+        if self.schema is not None:
+            return grammars.union_grammar(spelling, self.tools, self.schema, parallel=several)
+        return grammars.strict_grammar(spelling, self.tools, parallel=several) if self.enforced else None
+
+
+def plan(
+    tokenizer: Any,
+    messages: Sequence[BaseMessage],
+    parameters: Mapping[str, Any],
+    template_options: Mapping[str, Any],
+) -> Plan:
+    """How a call is decoded and read.
+
+    Args:
+        tokenizer: A transformers tokenizer with a chat template.
+        messages: The conversation, oldest first.
+        parameters: The call's parameters; those that say nothing about the answer's form are left alone.
+        template_options: Variables of the chat template.
+
+    Raises:
+        RequestError: Tools, a choice, a schema or messages that cannot be served.
+    """
+    demands = _Demands.of(parameters)
+    spelling = tool_format(tokenizer, enforced=demands.enforced)
+    told = [*messages]
+    if demands.schema not in (None, _ANY_OBJECT):
+        told = _told(messages, instructions(demands.schema))
+    prompt = encode(tokenizer, told, tools=demands.tools, spelling=spelling, options=template_options)
+    if spelling.name == "native":
+        parser: Callable[[], Parser] = partial(
+            ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), demands.tools
+        )
+        return Plan(prompt, None, template_tokens(tokenizer), parser)
+    reasoning = reasons(tokenizer)
+    opened = reasoning and tokenizer.decode(prompt[-16:]).rstrip().endswith(THINK)
+    grammar = demands.grammar(spelling)
+    if grammar and reasoning:
+        grammar = grammars.after_reasoning(spelling, grammar, opened=opened)
+    markers = (*(spelling.markers if demands.tools else ()), *((THINK, END_THINK) if reasoning else ()))
+    return Plan(
+        prompt,
+        grammar,
+        visible_tokens(tokenizer, markers),
+        partial(
+            OutputParser,
+            spelling,
+            tools=bool(demands.tools),
+            reasoning=reasoning,
+            forced=demands.forced,
+            thinking=opened,
+        ),
+    )
+
+
+def reasons(tokenizer: Any) -> bool:
+    """Whether the chat template is that of a model that thinks before it answers."""
+    template = chat_template(tokenizer)
+    return THINK in template or END_THINK in template
+
+
+def _told(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:
+    """The messages with an instruction behind the system messages that they begin with."""
+    opening = list(takewhile(lambda message: isinstance(message, SystemMessage), messages))
+    return [*opening, SystemMessage(instruction), *messages[len(opening) :]]
