@@ -6,6 +6,7 @@ from scipy import stats
 
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.sampling import (
+    Sampling,
     SamplingRow,
     draw,
     invert_cdf,
@@ -18,8 +19,12 @@ from langchain_eft.engine.sampling import (
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, -2.0]])
 
 
+def of(params) -> Sampling:
+    return Sampling.of([SamplingRow(p, [0], []) for p in params], LOGITS.device)
+
+
 def one(**params) -> torch.Tensor:
-    return probabilities(LOGITS, [SamplingParams(**params)])[0]
+    return probabilities(LOGITS, of([SamplingParams(**params)]))[0]
 
 
 @pytest.mark.parametrize(
@@ -97,9 +102,9 @@ def test_rows_with_different_filters_do_not_touch_each_other():
         SamplingParams(),
         SamplingParams(temperature=0),
     ]
-    together = probabilities(LOGITS.expand(5, -1), several)
+    together = probabilities(LOGITS.expand(5, -1), of(several))
     for row, params in zip(together, several, strict=True):
-        torch.testing.assert_close(row, probabilities(LOGITS, [params])[0])
+        torch.testing.assert_close(row, probabilities(LOGITS, of([params]))[0])
 
 
 def test_repetition_penalty_acts_on_prompt_and_answer():
@@ -125,13 +130,14 @@ def test_logit_bias_forces_and_forbids_tokens():
         SamplingRow(SamplingParams(temperature=0, logit_bias={0: -100.0}), [0], []),
         SamplingRow(SamplingParams(temperature=0), [0], []),
     ]
-    assert draw(LOGITS.expand(3, -1), rows).tokens.tolist() == [4, 1, 0]
+    biased = reshape(LOGITS.expand(3, -1), rows)
+    assert draw(biased, Sampling.of(rows, LOGITS.device)).tokens.tolist() == [4, 1, 0]
 
 
 def test_draws_follow_the_filtered_distribution():
     n = 8_000
-    rows = [SamplingRow(SamplingParams(temperature=1.3, top_k=4, seed=s), [0], []) for s in range(n)]
-    counts = torch.bincount(draw(LOGITS.expand(n, -1), rows).tokens, minlength=5)
+    sampling = of([SamplingParams(temperature=1.3, top_k=4, seed=s) for s in range(n)])
+    counts = torch.bincount(draw(LOGITS.expand(n, -1), sampling).tokens, minlength=5)
     expected = one(temperature=1.3, top_k=4) * n
     assert counts[4] == 0
     assert stats.chisquare(counts[:4].numpy(), expected[:4].numpy()).pvalue > 1e-3

@@ -14,7 +14,7 @@ from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import product
 from langchain_eft.engine.models import Chunk, ModelFamily, Term, pack
 from langchain_eft.engine.request import TokenLogprobs
-from langchain_eft.engine.sampling import SamplingRow, draw, seeds_and_positions
+from langchain_eft.engine.sampling import Draw, Sampling, SamplingRow, draw, reshape
 from langchain_eft.engine.scheduler import ScheduledRow
 from langchain_eft.engine.sequence import Sequence
 from langchain_eft.engine.speculation import Draft, Outcome, couple
@@ -156,7 +156,7 @@ class Runner:
                 ],
                 logits,
             )
-            q = draw(self._allowed(logits.combine(formulas, positions), positions), _sampling(positions))
+            q = self._sample(logits.combine(formulas, positions), positions)
             for i, (token, (_, d)) in enumerate(zip(q.tokens.tolist(), active, strict=True)):
                 d.tokens.append(token)
                 d.probs.append(None if q.probs is None else q.probs[i])
@@ -167,7 +167,7 @@ class Runner:
         self, logits: Logits, logp: Tensor, positions: Rows[Position], drafts: dict[Sequence, Draft]
     ) -> tuple[list[int], list[int | None]]:
         """Tokens drawn from p at every position, and those drawn from q where there is one."""
-        target = draw(self._allowed(logp, positions), _sampling(positions))
+        target = self._sample(logp, positions)
         foretold: dict[int, tuple[int, Tensor | None]] = {}
         unknown = []
         for i, position in enumerate(positions):
@@ -180,13 +180,19 @@ class Runner:
         if unknown:
             places = [positions[i] for i in unknown]
             formulas = [place.sequence.formula.draft or () for place in places]
-            q = draw(self._allowed(logits.combine(formulas, places), places), _sampling(places))
+            q = self._sample(logits.combine(formulas, places), places)
             for j, (i, token) in enumerate(zip(unknown, q.tokens.tolist(), strict=True)):
                 foretold[i] = token, None if q.probs is None else q.probs[j]
         tokens = target.tokens
         if target.probs is not None and foretold:
             tokens = self._couple(target.tokens, target.probs, foretold, positions)
         return tokens.tolist(), [foretold[i][0] if i in foretold else None for i in range(len(positions))]
+
+    def _sample(self, logits: Tensor, positions: Rows[Position]) -> Draw:
+        """Tokens drawn at every position from [R, V] logits, of those that may come there."""
+        rows = _sampling(positions)
+        reshaped = reshape(self._allowed(logits, positions).float(), rows)
+        return draw(reshaped, Sampling.of(rows, reshaped.device))
 
     def _couple(
         self,
@@ -200,7 +206,8 @@ class Runner:
         for i, (token, probs) in foretold.items():
             drawn[i] = token
             q[i] = p.new_zeros(p.shape[1]).index_fill_(0, drawn[i], 1) if probs is None else probs
-        return couple(p, q, drawn, *seeds_and_positions(_sampling(positions), p.device))
+        sampling = Sampling.of(_sampling(positions), p.device)
+        return couple(p, q, drawn, sampling.seeds, sampling.positions)
 
     def _run(self, work: Rows[Work], logits: Logits) -> None:
         """Run every piece of work, one forward per model, and keep the logits that are wanted."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from langchain_eft.engine.formula import nucleus
@@ -30,117 +29,217 @@ class SamplingRow:
     prompt: Sequence[int]
     output: Sequence[int]
 
-    @property
-    def greedy(self) -> bool:
-        """Whether the most probable token is taken."""
-        return self.params.temperature == 0
+
+@dataclass(frozen=True)
+class Filters:
+    """What any row of a batch makes necessary: known on the host, so that a draw asks the device nothing.
+
+    Attributes:
+        greedy: Some row takes its most probable token.
+        sampled: Some row draws at random.
+        top_k: Bound on the largest k of the rows that have one; 0 where none has.
+        top_p: Some row has a nucleus.
+        min_p: Some row has a floor.
+    """
+
+    greedy: bool
+    sampled: bool
+    top_k: int
+    top_p: bool
+    min_p: bool
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams]) -> Filters:
+        """What these parameters make necessary."""
+        random = [p for p in params if p.temperature]
+        return cls(
+            greedy=len(random) < len(params),
+            sampled=bool(random),
+            top_k=max((p.top_k for p in random), default=0),
+            top_p=any(p.top_p < 1 for p in random),
+            min_p=any(p.min_p > 0 for p in random),
+        )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling parameters of R rows as tensors.
+
+    Attributes:
+        seeds: [R] int64.
+        positions: [R] int64, how many tokens are before the one that is drawn.
+        greedy: [R] bool.
+        temperature: [R] float32, 1 where greedy.
+        top_k: [R] int64, 0 where all are kept.
+        top_p: [R] float32.
+        min_p: [R] float32.
+        filters: Which of them matter.
+    """
+
+    seeds: Tensor
+    positions: Tensor
+    greedy: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    filters: Filters
+
+    @classmethod
+    def of(cls, rows: Sequence[SamplingRow], device: torch.device) -> Sampling:
+        """The parameters of rows that lie on the host."""
+        params = [row.params for row in rows]
+        positions = [len(row.prompt) + len(row.output) for row in rows]
+        whole = torch.tensor([[p.seed for p in params], positions, [p.top_k for p in params]]).to(device)
+        real = torch.tensor(
+            [[p.temperature or 1.0 for p in params], [p.top_p for p in params], [p.min_p for p in params]]
+        ).to(device)
+        greedy = torch.tensor([p.temperature == 0 for p in params]).to(device)
+        return cls(whole[0], whole[1], greedy, real[0], whole[2], real[1], real[2], Filters.of(params))
 
 
 class Draw(NamedTuple):
-    """A token for each of B rows, and what it was drawn from.
+    """A token for each of R rows, and what it was drawn from.
 
     Attributes:
-        tokens: [B] int64.
-        probs: [B, V] float64, or None if every row is greedy.
+        tokens: [R] int64.
+        probs: [R, V] float64, or None if every row is greedy.
     """
 
     tokens: Tensor
     probs: Tensor | None
 
 
-def draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Draw:
+def draw(logits: Tensor, sampling: Sampling) -> Draw:
     """Draw a token for every row, with the random number of its seed and position.
 
     Args:
-        logits: [B, V] log-probabilities up to a constant per row.
-        rows: B rows.
+        logits: [R, V] log-probabilities up to a constant per row, penalties applied.
+        sampling: R rows.
     """
-    logits = reshape(logits.float(), rows)
-    if all(row.greedy for row in rows):
+    logits = logits.float()
+    if not sampling.filters.sampled:
         return Draw(logits.argmax(-1), None)
-    probs = probabilities(logits, [row.params for row in rows])
-    return Draw(invert_cdf(probs, uniform(*seeds_and_positions(rows, logits.device))), probs)
+    probs = probabilities(logits, sampling)
+    return Draw(invert_cdf(probs, uniform(sampling.seeds, sampling.positions)), probs)
 
 
-def seeds_and_positions(rows: Sequence[SamplingRow], device: torch.device) -> tuple[Tensor, Tensor]:
-    """What the random numbers of the rows depend on, each [B] int64."""
-    return (
-        torch.tensor([row.params.seed for row in rows], device=device),
-        torch.tensor([len(row.prompt) + len(row.output) for row in rows], device=device),
-    )
+@dataclass(frozen=True)
+class Penalties:
+    """Penalties and biases of R rows.
+
+    Attributes:
+        counts: [R, V] float32, how often the answer holds each token.
+        seen: [R, V] bool, whether prompt or answer hold it.
+        repetition: [R] float32, 1 for none.
+        frequency: [R] float32.
+        presence: [R] float32.
+        bias: [R, V] float32.
+    """
+
+    counts: Tensor
+    seen: Tensor
+    repetition: Tensor
+    frequency: Tensor
+    presence: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[SamplingRow], size: int, device: torch.device) -> Penalties:
+        """The penalties of rows that lie on the host.
+
+        Args:
+            rows: R rows.
+            size: Number of token ids.
+            device: Where they go.
+        """
+        counts = torch.stack([_count(row.output, size) for row in rows])
+        seen = counts + torch.stack([_count(row.prompt, size) for row in rows]) > 0
+        params = [row.params for row in rows]
+        strengths = torch.tensor(
+            [[p.repetition_penalty, p.frequency_penalty, p.presence_penalty] for p in params]
+        ).to(device)
+        bias = torch.zeros(len(rows), size)
+        for of_row, p in zip(bias, params, strict=True):
+            if p.logit_bias:
+                of_row[list(p.logit_bias)] = torch.tensor(list(p.logit_bias.values()))
+        repetition, frequency, presence = strengths.unbind(1)
+        return cls(counts.to(device), seen.to(device), repetition, frequency, presence, bias.to(device))
+
+
+def penalize(logits: Tensor, penalties: Penalties) -> Tensor:
+    """Apply penalties and biases.
+
+    Args:
+        logits: [R, V] float32 log-probabilities up to a constant per row.
+        penalties: R rows.
+
+    Returns:
+        [R, V] log-probabilities up to a constant per row.
+    """
+    logprobs = logits.log_softmax(-1)
+    # Log-probabilities are never positive, so the penalty always multiplies.
+    logprobs = torch.where(penalties.seen, logprobs * penalties.repetition[:, None], logprobs)
+    counted = penalties.frequency[:, None] * penalties.counts
+    return logprobs - (counted + penalties.presence[:, None] * (penalties.counts > 0)) + penalties.bias
 
 
 def reshape(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Apply penalties and biases to the rows that have any.
 
     Args:
-        logits: [B, V] float32.
-        rows: B rows.
+        logits: [R, V] float32.
+        rows: R rows.
 
     Returns:
-        [B, V]; rows without penalties are unchanged.
+        [R, V]; rows without penalties are unchanged.
     """
     touched = [i for i, row in enumerate(rows) if row.params.reshapes]
     if not touched:
         return logits
+    penalties = Penalties.of([rows[i] for i in touched], logits.shape[-1], logits.device)
     logits = logits.clone()
-    for i in touched:
-        logits[i] = _penalize(logits[i].log_softmax(-1), rows[i])
+    logits[touched] = penalize(logits[touched], penalties)
     return logits
 
 
-def _penalize(logprobs: Tensor, row: SamplingRow) -> Tensor:
-    params, size = row.params, logprobs.shape[-1]
-    if params.repetition_penalty != 1:
-        seen = torch.tensor(sorted({*row.prompt, *row.output}), device=logprobs.device)
-        # Log-probabilities are never positive, so the penalty always multiplies.
-        logprobs[seen] *= params.repetition_penalty
-    if (params.frequency_penalty or params.presence_penalty) and row.output:
-        counts = torch.bincount(torch.tensor(row.output), minlength=size).to(logprobs)
-        logprobs -= params.frequency_penalty * counts + params.presence_penalty * (counts > 0)
-    if params.logit_bias:
-        ids = torch.tensor(list(params.logit_bias), device=logprobs.device)
-        logprobs[ids] += torch.tensor(list(params.logit_bias.values())).to(logprobs)
-    return logprobs
+def _count(tokens: Sequence[int], size: int) -> Tensor:
+    return torch.bincount(torch.tensor(tokens, dtype=torch.int64), minlength=size).float()
 
 
-def probabilities(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """Temperature, then top-k, top-p and min-p.
 
     Args:
-        logits: [B, V] float32 log p up to a constant per row, penalties applied.
-        params: B parameter sets.
+        logits: [R, V] float32 log p up to a constant per row, penalties applied.
+        sampling: R rows.
 
     Returns:
-        [B, V] float64 probabilities; filtered tokens have exactly 0. A greedy row has all on its best token.
+        [R, V] float64 probabilities; filtered tokens have exactly 0. A greedy row has all on its best token.
     """
-
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, device=logits.device, dtype=logits.dtype)
-
-    logits = logits / column([p.temperature or 1.0 for p in params])[:, None]
-    largest_k = max(p.top_k for p in params)
-    if largest_k:
-        ks = torch.tensor([p.top_k or logits.shape[-1] for p in params], device=logits.device)
-        top = logits.topk(min(largest_k, logits.shape[-1]), -1).values
-        # A row without top-k is compared with its own smallest logit, which drops nothing.
-        threshold = torch.where(
-            ks <= top.shape[-1],
-            top.gather(-1, (ks.clamp(max=top.shape[-1]) - 1)[:, None])[:, 0],
-            logits.amin(-1),
-        )
-        logits = logits.masked_fill(logits < threshold[:, None], float("-inf"))
-    if any(p.top_p < 1 for p in params):
-        keep = nucleus(logits.log_softmax(-1), column([p.top_p for p in params]))
+    filters = sampling.filters
+    logits = logits / sampling.temperature[:, None]
+    if filters.top_k:
+        logits = logits.masked_fill(logits < _kth(logits, sampling)[:, None], float("-inf"))
+    if filters.top_p:
+        keep = nucleus(logits.log_softmax(-1), sampling.top_p)
         logits = logits.masked_fill(~keep, float("-inf"))
-    if any(p.min_p > 0 for p in params):
-        floor = logits.amax(-1) + column([p.min_p for p in params]).log()
+    if filters.min_p:
+        floor = logits.amax(-1) + sampling.min_p.log()
         logits = logits.masked_fill(logits < floor[:, None], float("-inf"))
     probs = logits.double().softmax(-1)
-    greedy = [i for i, p in enumerate(params) if p.temperature == 0]
-    if greedy:
-        probs[greedy] = F.one_hot(logits[greedy].argmax(-1), logits.shape[-1]).double()
+    if filters.greedy:
+        best = torch.zeros_like(probs).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+        probs = torch.where(sampling.greedy[:, None], best, probs)
     return probs
+
+
+def _kth(logits: Tensor, sampling: Sampling) -> Tensor:
+    """[R] the smallest logit that top-k keeps."""
+    top = logits.topk(min(sampling.filters.top_k, logits.shape[-1]), -1).values
+    last = (sampling.top_k.clamp(1, top.shape[-1]) - 1)[:, None]
+    # A row without top-k is compared with what drops nothing.
+    return torch.where(sampling.top_k > 0, top.gather(-1, last)[:, 0], float("-inf"))
 
 
 def invert_cdf(probs: Tensor, u: Tensor) -> Tensor:
