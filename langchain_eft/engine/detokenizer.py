@@ -77,12 +77,18 @@ class Detokenizer:
 
 
 class StopMatcher:
-    """Cuts a stream of text before the first stop string, however the string is spread over deltas."""
+    """Cuts a stream of text before the first stop string, however the string is spread over deltas.
+
+    Attributes:
+        stopped: Whether a stop string was found.
+        cut: Characters that were taken away, from the stop string on.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
         self._held = ""
         self.stopped = False
+        self.cut = 0
 
     def feed(self, text: str) -> str:
         """Add text; returns what can be shown: nothing that may still become a stop string."""
@@ -90,7 +96,7 @@ class StopMatcher:
         ends = [index for stop in self._stops if (index := self._held.find(stop)) >= 0]
         if ends:
             self.stopped = True
-            shown, self._held = self._held[: min(ends)], ""
+            shown, self.cut, self._held = self._held[: min(ends)], len(self._held) - min(ends), ""
             return shown
         keep = self._partial_match()
         shown, self._held = (

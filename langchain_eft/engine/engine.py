@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator
 from collections.abc import Sequence as Requests
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -168,6 +168,7 @@ class Engine:
             request.upscale_strength,
             request.upscale_top_p,
         )
+        formula = replace(formula, traced=request.trace)
         generation = Generation(request, deliver)
         rates = self._speculator.rates(request)
         grammar = self._grammars.compile(request.grammar) if request.grammar else None
@@ -413,7 +414,9 @@ class Engine:
         counts = Counter(prefilled_tokens=prefilled)
         for outcome in done.outcomes:
             drafted = len(outcome.draft.tokens)
-            counts["generated_tokens"] += outcome.sequence.accept(outcome.tokens, drafted, outcome.logprobs)
+            counts["generated_tokens"] += outcome.sequence.accept(
+                outcome.tokens, drafted, outcome.logprobs, outcome.traces
+            )
             counts["drafted_tokens"] += len(outcome.draft.tokens)
             counts["accepted_tokens"] += len(outcome.tokens) - 1
         with self._wake:

@@ -34,6 +34,8 @@ class Formula(Generic[T]):
         top_p: Nucleus of the small mixture inside which up-scaling acts.
         draft: Coefficients of the draft distribution q, made of small terms of `target` only; None where no
             small part of the formula could foretell the whole.
+        behaviors: F_i, S_i and w_i of the behaviours that take part.
+        traced: Whether a row also runs parts of the formula that cancel out.
     """
 
     target: tuple[tuple[T, float], ...]
@@ -43,12 +45,16 @@ class Formula(Generic[T]):
     strength: float
     top_p: float
     draft: tuple[tuple[T, float], ...] | None
+    behaviors: tuple[tuple[T, T, float], ...]
+    traced: bool = False
 
     @property
     def terms(self) -> tuple[T, ...]:
         """Every term that a row has to run, in a fixed order."""
         conservative = () if self.small is None else (self.base, self.reference, *(t for t, _ in self.small))
-        ordered = dict.fromkeys([*(t for t, _ in self.target), *conservative])
+        parts = (self.base, self.reference, *(t for *pair, _ in self.behaviors for t in pair))
+        traced = parts if self.traced else ()
+        ordered = dict.fromkeys([*(t for t, _ in self.target), *conservative, *traced])
         return tuple(term for term in ordered if term is not None)
 
 
@@ -92,6 +98,7 @@ def plan(
         strength=strength,
         top_p=top_p,
         draft=_draft(base, behaviors, weights, delta, dict(_nonzero(target)), reference),
+        behaviors=tuple((*behaviors[name], weight) for name, weight in weights.items()),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from langchain_eft.behaviors import FrozenDict, Mixture
+from langchain_eft.engine.trace import TokenTrace
 
 FinishReason = Literal["stop", "length"]
 
@@ -94,6 +95,9 @@ class GenerationRequest(BaseModel):
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     """Report log p of each token and of this many of the most probable ones; None reports nothing."""
 
+    trace: bool = False
+    """Report what every model contributes to each token."""
+
 
 @dataclass(frozen=True)
 class TokenLogprobs:
@@ -116,11 +120,13 @@ class TextDelta:
         text: Characters that are complete now; may be empty.
         tokens: Token ids drawn in this round, the end token included.
         logprobs: One for each token, if the request asks for them.
+        traces: The same.
     """
 
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
+    traces: tuple[TokenTrace, ...] = ()
 
 
 @dataclass(frozen=True)

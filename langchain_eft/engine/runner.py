@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.attribution import Delta, Parts, attribute, normalize
 from langchain_eft.engine.formula import combine, conservative
 from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import product
@@ -136,6 +137,7 @@ class Runner:
             logp = self._target(logits, positions)
             drawn, foreseen = self._draw(logits, logp, positions, drafts)
             done.outcomes = _outcomes(emitting, drafts, drawn, foreseen, _logprobs(logp, positions, drawn))
+            self._trace(done.outcomes, logits, logp, positions)
         tokens = sum(row.count for row in rows) + sum(len(draft.tokens) for draft in drafts.values())
         done.verified = tokens, time.perf_counter() - started
         return done
@@ -267,6 +269,40 @@ class Runner:
                 target.new_tensor([f.top_p for f in chosen]),
             )
         return target.masked_fill(~self._family.vocabulary, float("-inf"))
+
+    def _trace(
+        self, outcomes: Rows[Outcome], logits: Logits, logp: Tensor, positions: Rows[Position]
+    ) -> None:
+        """Trace the accepted tokens of the rows that ask for it, from the logits that drew them."""
+        start = 0
+        for outcome in outcomes:
+            if outcome.sequence.generation.request.trace:
+                places = zip(outcome.tokens, positions[start:], logp[start:], strict=False)
+                outcome.traces.extend(
+                    attribute(token, self._parts(logits, p, place)) for token, place, p in places
+                )
+            start += len(outcome.draft.tokens) + 1
+
+    def _parts(self, logits: Logits, p: Tensor, position: Position) -> Parts:
+        """What adds up to a row of log p, [V]."""
+        formula, vocabulary = position.sequence.formula, self._family.vocabulary
+
+        def of(term: Term) -> Tensor:
+            return normalize(logits.of([term], [position])[0], vocabulary)
+
+        names = position.sequence.generation.request.mixture.active()
+        return Parts(
+            p=normalize(p, vocabulary),
+            base=of(formula.base),
+            deltas={
+                name: Delta(weight, of(tuned), of(reference))
+                for name, (tuned, reference, weight) in zip(names, formula.behaviors, strict=True)
+            },
+            reference=None if formula.reference is None else of(formula.reference),
+            strength=formula.strength,
+            top_p=formula.top_p,
+            vocabulary=vocabulary,
+        )
 
     def _allowed(self, logits: Tensor, positions: Rows[Position]) -> Tensor:
         """Leave only tokens that all models know and that the rows' grammars allow."""

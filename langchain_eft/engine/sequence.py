@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Tokens
+from dataclasses import replace
 from typing import Any
 
 from langchain_eft.engine.detokenizer import Detokenizer, StopMatcher
@@ -22,6 +23,7 @@ from langchain_eft.engine.request import (
     TokenLogprobs,
 )
 from langchain_eft.engine.sampling import SamplingRow
+from langchain_eft.engine.trace import TokenTrace
 
 
 class Sequence:
@@ -106,13 +108,20 @@ class Sequence:
             self._block_keys.append(block_key(previous, self.tokens[start : start + block_size]))
         return self._block_keys[:full]
 
-    def accept(self, tokens: Tokens[int], drafted: int, logprobs: Tokens[TokenLogprobs] = ()) -> int:
+    def accept(
+        self,
+        tokens: Tokens[int],
+        drafted: int,
+        logprobs: Tokens[TokenLogprobs] = (),
+        traces: Tokens[TokenTrace] = (),
+    ) -> int:
         """Append a round's tokens, and finish where one ends the answer.
 
         Args:
             tokens: Accepted guesses and the token after them.
             drafted: How many guesses were made.
             logprobs: One for each token, if the request asks for them.
+            traces: The same.
 
         Returns:
             How many of the tokens the answer has taken.
@@ -128,7 +137,8 @@ class Sequence:
                 break
         self.computed = min(self.computed, len(self.tokens) - 1)
         taken = tuple(self.tokens[before:])
-        self._events.append(TextDelta(text, taken, tuple(logprobs[: len(taken)])))
+        seen = self._cut(traces[: len(taken)])
+        self._events.append(TextDelta(text, taken, tuple(logprobs[: len(taken)]), seen))
         if self.finished:
             self._events.append(self._summary(self.finished))
         return len(self.tokens) - before
@@ -139,6 +149,12 @@ class Sequence:
             if not self.generation.cancelled:
                 self.generation.deliver(event)
         self._events.clear()
+
+    def _cut(self, traces: Tokens[TokenTrace]) -> tuple[TokenTrace, ...]:
+        """Let the last trace say what a stop string has taken away."""
+        if traces and self._stops.cut:
+            traces = [*traces[:-1], replace(traces[-1], cut=self._stops.cut)]
+        return tuple(traces)
 
     def _append(self, token: int) -> str:
         self.tokens.append(token)

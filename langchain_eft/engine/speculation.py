@@ -30,6 +30,7 @@ from langchain_eft.engine.request import GenerationRequest, TokenLogprobs
 from langchain_eft.engine.sampling import invert_cdf, uniform
 from langchain_eft.engine.scheduler import ScheduledRow, Scheduler
 from langchain_eft.engine.sequence import Sequence
+from langchain_eft.engine.trace import TokenTrace
 
 _TEST, _RESIDUAL = 1, 2
 """Purposes of the random numbers of one position; purpose 0 is `sampling.draw`'s."""
@@ -86,6 +87,7 @@ class Outcome:
         draft: The guesses.
         foreseen: For each of `tokens` the sample of q at its position, where one was drawn.
         logprobs: One for each of `tokens`, if the request asks for them.
+        traces: The same.
     """
 
     sequence: Sequence
@@ -93,6 +95,7 @@ class Outcome:
     draft: Draft
     foreseen: list[int | None]
     logprobs: list[TokenLogprobs]
+    traces: list[TokenTrace] = field(default_factory=list)
 
 
 class Speculator:
