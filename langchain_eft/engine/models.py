@@ -13,13 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from langchain_eft.behaviors import BehaviorDelta, ModelSource, Recipe
 from langchain_eft.engine import vocabulary
 from langchain_eft.engine.adapters import LoraAdapter, load_adapter, read_adapter_config
 from langchain_eft.engine.attention import ATTENTION, ForwardBatch, Row, has_kernel, page
 from langchain_eft.engine.checkpoints import Progress, quiet_transformers, resolve
+from langchain_eft.engine.compatibility import (
+    PROBE,
+    LayerCall,
+    longest_exact,
+    reason_against,
+    reason_against_layers,
+)
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, UnsupportedModelError
 from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import VariantRouter, product, stack_adapters
@@ -72,13 +79,14 @@ class CausalModel:
             ) from error
 
     @torch.inference_mode()
-    def __call__(self, batch: ForwardBatch, active: Sequence[int], keep: Tensor) -> Tensor:
+    def __call__(self, batch: ForwardBatch, active: Sequence[int], keep: Tensor, **extras: Any) -> Tensor:
         """Run packed rows.
 
         Args:
             batch: N packed tokens.
             active: The distinct variants in the batch.
             keep: [n] int64, packed positions whose outputs are wanted.
+            **extras: Further keywords of the attention function.
 
         Returns:
             [n, hidden] last hidden states if the model has a plain `head`, else [n, V] logits.
@@ -89,6 +97,7 @@ class CausalModel:
             "position_ids": batch.positions,
             "use_cache": False,
             "eft": batch,
+            **extras,
         }
         if self.head is not None:
             hidden: Tensor = self.module.base_model(**inputs).last_hidden_state  # type: ignore[operator]
@@ -159,7 +168,7 @@ def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progre
         tokenizer=tokenizer,
         vocabulary=_common_vocabulary(models, tokenizer).to(device),
         end_ids=_end_ids(models[index[base_path]], tokenizer),
-        window=min(_window(model) for model in models),
+        window=min(longest_exact(_text_config(model)) for model in models),
         weight_bytes=_weight_bytes(models),
         draft_share=_draft_share(models, [behaviors[name][0].model for name in behaviors]),
     )
@@ -253,6 +262,10 @@ def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.
         UnsupportedModelError: The model's attention cannot be replaced.
     """
     try:
+        config = AutoConfig.from_pretrained(path).get_text_config()
+        reason = reason_against(config)
+        if reason:
+            raise _unsupported(path, config, reason)
         with quiet_transformers(), _NoRandomInit():
             module, report = AutoModelForCausalLM.from_pretrained(
                 path,
@@ -261,6 +274,10 @@ def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.
                 attn_implementation=ATTENTION,
                 output_loading_info=True,
             )
+    except KeyError as error:
+        if error.args != (ATTENTION,):
+            raise
+        raise _unsupported(path, config, "it has no attention that could be replaced") from error
     except (OSError, ValueError) as error:
         kind = UnsupportedModelError if "attn" in str(error) else CheckpointNotFoundError
         raise kind(f"{path!r} cannot be loaded as a causal language model: {error}") from error
@@ -372,31 +389,43 @@ def self_check(model: CausalModel, tokenizer: Any) -> None:
     device = next(model.module.parameters()).device
     ids: list[int] = tokenizer(_PROBE, add_special_tokens=False).input_ids[:12]
     half, pool = len(ids) // 2, KVPool(len(ids))
+    config = _text_config(model)
+    seen: list[LayerCall] = []
     try:
         expected = own_logits(model, torch.tensor([ids], device=device))
         tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
         model.head = _output_matrix(model.module)
-        first = _last_output(model, pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device))
+        first = _probe(model, pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device), seen)
         if not _is_head(model.head, first, expected[half - 1], tolerance):
             model.head = None  # soft-capped, scaled, biased or projected: the model makes its own logits
         last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], pool, len(ids), device))
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:
-        raise UnsupportedModelError(
-            f"{model.name!r} cannot be decoded row by row ({type(error).__name__}: {error}): only models "
-            "whose attention is the only state between tokens are supported."
+        raise _unsupported(
+            model.name, config, f"it cannot be decoded row by row ({type(error).__name__}: {error})"
         ) from error
+    reason = reason_against_layers(config, seen)
+    if reason:
+        raise _unsupported(model.name, config, reason)
     if not _agree(_logits(model, last), expected[-1], tolerance):
-        raise UnsupportedModelError(
-            f"{model.name!r} is not decoded rightly here: its logits differ from its own forward pass. "
-            "Models with recurrent layers, ALiBi or shared KV are not supported."
-        )
-    layers = _text_config(model).num_hidden_layers
-    if pool.layers != layers:  # a recurrent layer may change the logits by less than any tolerance
-        raise UnsupportedModelError(
-            f"{model.name!r} has {layers} layers and {pool.layers} of them attend: models with recurrent "
-            "layers are not supported."
-        )
+        raise _unsupported(model.name, config, "its logits differ from those of its own forward pass")
     model.bytes_per_token = pool.bytes_per_slot
+
+
+def _unsupported(name: str, config: Any, reason: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{name!r} ({config.model_type}) cannot be decoded here: {reason}. Only models whose attention over "
+        "keys and values is all that ties tokens together are supported: choose another model."
+    )
+
+
+def _probe(model: CausalModel, batch: ForwardBatch, seen: list[LayerCall]) -> Tensor:
+    """`_last_output`, which also notes what the layers hand over."""
+    module: Any = model.module
+    module.set_attn_implementation(PROBE)
+    try:
+        return _last_output(model, batch, seen=seen)
+    finally:
+        module.set_attn_implementation(ATTENTION)
 
 
 @torch.inference_mode()
@@ -432,8 +461,8 @@ def _is_head(head: Tensor | None, output: Tensor, expected: Tensor, tolerance: f
     return _agree(product(output, head)[0], expected, tolerance)
 
 
-def _last_output(model: CausalModel, batch: ForwardBatch) -> Tensor:
-    return model(batch, [0], torch.tensor([batch.ids.shape[1] - 1], device=batch.ids.device))
+def _last_output(model: CausalModel, batch: ForwardBatch, **extras: Any) -> Tensor:
+    return model(batch, [0], torch.tensor([batch.ids.shape[1] - 1], device=batch.ids.device), **extras)
 
 
 def _logits(model: CausalModel, output: Tensor) -> Tensor:
@@ -471,10 +500,6 @@ def _end_ids(base: CausalModel, tokenizer: Any) -> frozenset[int]:
 def _text_config(model: CausalModel) -> Any:
     config: Any = model.module.config
     return config.get_text_config()
-
-
-def _window(model: CausalModel) -> int:
-    return int(getattr(_text_config(model), "max_position_embeddings", None) or 2**20)
 
 
 def _weight_bytes(models: Sequence[CausalModel]) -> int:
