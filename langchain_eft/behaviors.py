@@ -167,6 +167,13 @@ class Recipe(_Frozen):
             raise ValueError(f"{info.field_name} {str(value)!r} is not a file: give a .jinja file.")
         return value
 
+    @property
+    def sources(self) -> tuple[ModelSource, ...]:
+        """Where everything that the recipe loads comes from, each once, the base first."""
+        deltas = self.behaviors.values()
+        found = [self.base, *(s for d in deltas for s in (d.reference, d.tuned, d.adapter))]
+        return tuple(dict.fromkeys(source for source in found if source is not None))
+
     def check(self, mixture: Mixture) -> None:
         """Refuse a mixture that this recipe cannot decode.
 

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from langchain_eft.behaviors import BehaviorDelta, FrozenDict, Mixture, Recipe
 from langchain_eft.engine.errors import RecipeError
-from langchain_eft.presets import load_preset, preset_names
 
 
 def recipe(**kwargs) -> Recipe:
@@ -72,14 +71,9 @@ def test_a_missing_chat_template_is_named():
         recipe(chat_template="nowhere.jinja")
 
 
-@pytest.mark.parametrize("name", preset_names())
-def test_presets_are_complete(name):
-    preset = load_preset(name)
-    preset.recipe.check(preset.mixture)
-    assert preset.mixture.active()
-    assert not preset.recipe.allow_negative_weights
-
-
-def test_there_is_no_preset_of_an_unknown_name():
-    assert "smol" in preset_names()
-    assert load_preset("smoll") is None
+def test_sources_are_named_once_and_the_base_first():
+    deltas = {
+        "chat": BehaviorDelta(tuned="o/chat", reference="o/small"),
+        "house": BehaviorDelta(adapter="o/lora", reference="o/small"),
+    }
+    assert Recipe(base="o/large", behaviors=deltas).sources == ("o/large", "o/small", "o/chat", "o/lora")

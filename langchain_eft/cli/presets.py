@@ -1,0 +1,48 @@
+"""`langchain-eft presets`: the recipes that have a name."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from langchain_eft.presets import Preset, load_preset, preset_names
+
+
+def presets(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the presets: what each loads, under which licence. Nothing is fetched."""
+    found = [preset for name in preset_names() if (preset := load_preset(name))]
+    if as_json:
+        typer.echo(json.dumps([_as_json(preset) for preset in found], indent=2))
+    else:
+        Console(highlight=False).print(presets_table(found))
+
+
+def presets_table(found: list[Preset]) -> Table:
+    """Presets for people to read."""
+    table = Table(caption="Use one with --model NAME, or EFTChatModel(model=NAME).")
+    for heading in ("preset", "what it is", "licence"):
+        table.add_column(heading, overflow="fold")
+    for preset in found:
+        gated = " (gated: accept it on the hub first)" if preset.gated else ""
+        table.add_row(preset.name, preset.description, preset.license + gated)
+    return table
+
+
+def _as_json(preset: Preset) -> dict[str, Any]:
+    return {
+        "name": preset.name,
+        "description": preset.description,
+        "license": preset.license,
+        "gated": preset.gated,
+        "sources": [str(source) for source in preset.recipe.sources],
+        "behaviors": list(preset.recipe.behaviors),
+        "mixture": dict(preset.mixture.weights),
+        "vocabulary_rows": preset.vocabulary_rows.model_dump(),
+    }
