@@ -1,34 +1,22 @@
 """The paged-attention kernel against SDPA: on the GPU, or in Triton's interpreter where there is none."""
 
-import os
-import re
-import subprocess
-import sys
+from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 
 import pytest
 import torch
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-    # Triton's own functions choose the interpreter at import, and torch may have imported them already.
-    os.environ["TRITON_INTERPRET"] = "1"
-    for name in [name for name in sys.modules if re.match(r"triton(?!\._C)\b", name)]:
-        del sys.modules[name]
-# Before 3.7, the interpreter fails on loops under numpy 2.4.
-pytest.importorskip("triton", minversion="3.7" if DEVICE == "cpu" else None)
-
-from langchain_eft.engine import models  # noqa: E402
-from langchain_eft.engine.attention import attend, causal_mask  # noqa: E402
-from langchain_eft.engine.config import EngineConfig  # noqa: E402
-from langchain_eft.engine.engine import Engine  # noqa: E402
-from langchain_eft.engine.triton_attention import (  # noqa: E402
+from langchain_eft.engine import models
+from langchain_eft.engine.attention import attend, causal_mask
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.triton_attention import (
     MAX_SPLITS,
     PagedRows,
     paged_attention_kernel,
     split_count,
     tile_sizes,
 )
-from unit_tests.helpers import Recorder, request, wait_until  # noqa: E402
+from unit_tests.helpers import Recorder, request, wait_until
 
 BUSY = 64  # as many processors make small batches split
 FEATURES = {
@@ -292,35 +280,9 @@ def test_tiles_fit_the_accelerator():
 
 
 COMPILE = """
-import dataclasses, torch, triton
-from triton.backends.compiler import GPUTarget
+import dataclasses
 from langchain_eft.engine import triton_attention as module
 
-class Driver:
-    capability = 0
-
-    def get_current_device(self):
-        return self.capability
-
-    def get_current_stream(self, device):
-        return 0
-
-    def get_current_target(self):
-        return GPUTarget("cuda", self.capability, 32)
-
-def compile_only(kernel):
-    run = kernel.run
-
-    def dry(*args, **kwargs):
-        compiled = run(*args, **{**kwargs, "warmup": True})
-        print(compiled.name, compiled.metadata.shared)
-
-    kernel.run = dry
-
-def meta(*shape, dtype=torch.bfloat16):
-    return torch.empty(shape, dtype=dtype, device="meta")
-
-triton.runtime.driver.set_active(Driver())
 compile_only(module._attend)
 compile_only(module._merge)
 for Driver.capability, queries, dim, starts, features in [
@@ -342,14 +304,7 @@ for Driver.capability, queries, dim, starts, features in [
 
 
 def test_kernels_compile_for_gpus(tmp_path):
-    """The interpreter accepts more than the compiler, which needs no GPU; meta tensors show host reads."""
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
-    environment.pop("TRITON_INTERPRET", None)
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    shared_memory = [int(line.split()[-1]) for line in done.stdout.splitlines()]
+    shared_memory = compiled_for_gpus(COMPILE, str(tmp_path))
     assert len(shared_memory) == 8, "two launches where the context is split, else one"
     assert max(shared_memory) <= 99 * 1024, "more than the smallest GPU since Ampere has"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +23,46 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Args:
         x: [N, in].
         weight: [out, in].
-        bias: [out] or None.
+        bias: [out] or [N, out], or None.
 
     Returns:
         [N, out].
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[0] in _FEW_ROWS:
+    if x.shape[0] in _FEW_ROWS and x.dtype == torch.float32 and _by_product(weight):
         y = (weight @ x.t()).t().contiguous()
         return y if bias is None else y + bias
+    if bias is not None and bias.dim() == 2:
+        return torch.addmm(bias, x, weight.t())
     return F.linear(x, weight, bias)
+
+
+class FusedLinear(nn.Linear):
+    """Several linear layers of one input as one.
+
+    Attributes:
+        parts: Name and number of outputs of each of them, in order.
+    """
+
+    parts: dict[str, int]
+
+    @classmethod
+    def join(cls, layers: Mapping[str, nn.Linear]) -> Self:
+        """Put the outputs of some layers one after the other; either all have a bias or none has.
+
+        The layers lose their own weights, so that no memory is taken twice.
+        """
+        first = next(iter(layers.values()))
+        sizes = {name: layer.out_features for name, layer in layers.items()}
+        fused = cls(first.in_features, sum(sizes.values()), first.bias is not None, device="meta")
+        fused.parts = sizes
+        weights = torch.cat([layer.weight for layer in layers.values()])
+        fused.weight = nn.Parameter(weights, requires_grad=False)
+        if first.bias is not None:
+            biases = torch.cat([layer.bias for layer in layers.values()])
+            fused.bias = nn.Parameter(biases, requires_grad=False)
+        for layer in layers.values():
+            del layer.weight, layer.bias
+        return fused
 
 
 class VariantRouter:
@@ -104,26 +136,56 @@ class StackedLinear(nn.Module):
         routed = self._router.mask(self._ranks, self.owner) if any(self._ranks) else None
         if routed is not None:
             first, last, mask = routed
-            y = y + product(product(flat, self.down[first:last]) * mask, self.up[:, first:last])
+            low = product(flat, self.down[first:last]) * mask
+            y = product(low, self.up[:, first:last], y)
         return y.view(*x.shape[:-1], -1)
 
 
 def stack_adapters(module: nn.Module, adapters: Sequence[LoraAdapter], router: VariantRouter) -> None:
     """Replace the linear layers of `module` by stacked ones, in place.
 
-    Layers that no adapter touches are replaced only where that makes them faster (float32 on a CPU).
+    Adapters name the layers as they were before some were fused. Layers that no adapter touches are replaced
+    only where that makes them faster (float32 on a CPU).
 
     Raises:
         KeyError: An adapter names a layer that the module has not, or one that is not a plain linear layer.
     """
-    named = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}
+    layers = {name: m for name, m in module.named_modules() if type(m) in {nn.Linear, FusedLinear}}
+    parts = {name: _parts(name, layer) for name, layer in layers.items()}
+    known = {part for names in parts.values() for part in names}
     for adapter in adapters:
         for name in adapter.updates:
-            if name not in named:
+            if name not in known:
                 raise KeyError(name)
-    for name, layer in named.items():
-        updates = [adapter.updates.get(name) for adapter in adapters]
-        on_cpu = layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32
-        if any(updates) or on_cpu:
+    for name, layer in layers.items():
+        updates = [_joined(adapter, parts[name]) for adapter in adapters]
+        if any(updates) or _by_product(layer.weight):
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, StackedLinear(layer, updates, router))
+
+
+def _parts(name: str, layer: nn.Linear) -> dict[str, int]:
+    """Full names and sizes of the layers that a layer stands for."""
+    if not isinstance(layer, FusedLinear):
+        return {name: layer.out_features}
+    parent = name.rpartition(".")[0]
+    return {f"{parent}.{part}": size for part, size in layer.parts.items()}
+
+
+def _joined(adapter: LoraAdapter, parts: Mapping[str, int]) -> LoraUpdate | None:
+    """An adapter's updates of the parts of one layer as one update, whose ranks are theirs together."""
+    updates = [(size, adapter.updates.get(name)) for name, size in parts.items()]
+    present = [update for _, update in updates if update]
+    if len(parts) == 1 or not present:
+        return present[0] if present else None
+    blocks = [update.up if update else present[0].up.new_zeros(size, 0) for size, update in updates]
+    return LoraUpdate(torch.cat([update.down for update in present]), torch.block_diag(*blocks))  # type: ignore[no-untyped-call]
+
+
+def _by_product(weight: Tensor) -> bool:
+    # Quantised weights are tensors of a class of their own.
+    return (
+        type(weight) in {Tensor, nn.Parameter}
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+    )

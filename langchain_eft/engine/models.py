@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -152,15 +153,13 @@ def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progre
     for tuned, reference, _ in layout.values():
         loader.module(reference)
         loader.module(tuned)
-    models = loader.models()
+    progress("Checking the models")
+    models = loader.models(tokenizer)
     index = {model.name: i for i, model in enumerate(models)}
     behaviors = {
         name: (Term(index[tuned], loader.variant(tuned, adapter)), Term(index[reference]))
         for name, (tuned, reference, adapter) in layout.items()
     }
-    progress("Checking the models")
-    for model in models:
-        self_check(model, tokenizer)
     return ModelFamily(
         models=tuple(models),
         base=Term(index[base_path]),
@@ -214,13 +213,14 @@ class _Loader:
             lender = next(iter(self._modules.values()), None)
             self._modules[path] = load_module(path, self._device, self._dtype, lender)
 
-    def models(self) -> list[CausalModel]:
-        """All models with their adapters stacked."""
+    def models(self, tokenizer: Any) -> list[CausalModel]:
+        """All models, checked, with their adapters stacked."""
         return [
-            CausalModel(
+            prepare(
                 path,
                 module,
                 [load_adapter(Path(a), self._dtype, self._device) for a in self._adapters.get(path, ())],
+                tokenizer,
             )
             for path, module in self._modules.items()
         ]
@@ -377,32 +377,49 @@ _PROBE = "The quick brown fox jumps over the lazy dog and runs."
 
 
 @torch.inference_mode()
-def self_check(model: CausalModel, tokenizer: Any) -> None:
-    """Compare chunked decoding over our KV pool with the model's own forward pass, variant 0.
+def prepare(name: str, module: nn.Module, adapters: Sequence[LoraAdapter], tokenizer: Any) -> CausalModel:
+    """Make a loaded model ready for decoding, and check that this leaves its logits alone.
 
-    Also finds out whether the logits are a plain product with the output matrix, and how much KV memory a
-    token takes.
+    Compares chunked decoding over our KV pool with the model's forward pass as it was loaded, variant 0. Also
+    finds out whether the logits are a plain product with the output matrix, and how much KV memory a token
+    takes.
 
     Raises:
+        RecipeError: Adapters of another model.
         UnsupportedModelError: The two differ (recurrent state, ALiBi, shared KV and the like).
     """
-    device = next(model.module.parameters()).device
     ids: list[int] = tokenizer(_PROBE, add_special_tokens=False).input_ids[:12]
-    half, pool = len(ids) // 2, KVPool(len(ids))
+    with _refusing(name, module):
+        expected = plain_logits(module, torch.tensor([ids], device=next(module.parameters()).device))
+    if has_kernel(expected.device):
+        from langchain_eft.engine.fusion import fuse  # which needs Triton
+
+        fuse(module)
+    model = CausalModel(name, module, adapters)
+    with _refusing(name, module):
+        _self_check(model, ids, expected)
+    return model
+
+
+@contextmanager
+def _refusing(name: str, module: Any) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, AttributeError, RuntimeError, ValueError) as error:
+        reason = f"it cannot be decoded row by row ({type(error).__name__}: {error})"
+        raise _unsupported(name, module.config.get_text_config(), reason) from error
+
+
+def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
+    half, pool, device = len(ids) // 2, KVPool(len(ids)), expected.device
     config = _text_config(model)
     seen: list[LayerCall] = []
-    try:
-        expected = own_logits(model, torch.tensor([ids], device=device))
-        tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
-        model.head = _output_matrix(model.module)
-        first = _probe(model, pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device), seen)
-        if not _is_head(model.head, first, expected[half - 1], tolerance):
-            model.head = None  # soft-capped, scaled, biased or projected: the model makes its own logits
-        last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], pool, len(ids), device))
-    except (TypeError, AttributeError, RuntimeError, ValueError) as error:
-        raise _unsupported(
-            model.name, config, f"it cannot be decoded row by row ({type(error).__name__}: {error})"
-        ) from error
+    tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
+    model.head = _output_matrix(model.module)
+    first = _probe(model, pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device), seen)
+    if not _is_head(model.head, first, expected[half - 1], tolerance):
+        model.head = None  # soft-capped, scaled, biased or projected: the model makes its own logits
+    last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], pool, len(ids), device))
     reason = reason_against_layers(config, seen)
     if reason:
         raise _unsupported(model.name, config, reason)
@@ -428,9 +445,8 @@ def _probe(model: CausalModel, batch: ForwardBatch, seen: list[LayerCall]) -> Te
         module.set_attn_implementation(ATTENTION)
 
 
-@torch.inference_mode()
 def own_logits(model: CausalModel, ids: Tensor, variant: int = 0) -> Tensor:
-    """Logits of the unmodified attention, without cache. Nothing else may run on the model meanwhile.
+    """Logits of one variant without our attention. Nothing else may run on the model meanwhile.
 
     Args:
         model: Whose logits.
@@ -441,7 +457,12 @@ def own_logits(model: CausalModel, ids: Tensor, variant: int = 0) -> Tensor:
         [T, V].
     """
     model.router.route(torch.full((ids.shape[1],), variant, device=ids.device), [variant])
-    module: Any = model.module
+    return plain_logits(model.module, ids)
+
+
+@torch.inference_mode()
+def plain_logits(module: Any, ids: Tensor) -> Tensor:
+    """Logits by transformers' attention, without cache: [1, T] int64 token ids to [T, V]."""
     module.set_attn_implementation("eager")
     try:
         logits: Tensor = module(input_ids=ids, use_cache=False).logits[0]

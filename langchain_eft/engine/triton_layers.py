@@ -1,0 +1,194 @@
+"""The small operations of a decoder layer as one Triton kernel each: norm and residual, rotation, gated unit.
+
+At a token a step every launch costs more than its bytes, and torch needs half a dozen for each of these. All
+compute in float32 and round once.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
+import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
+from torch import Tensor
+
+
+def rms_norm_kernel(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+    """`residual + norm(x) * weight`.
+
+    Args:
+        x: [N, hidden], the last axis contiguous.
+        weight: [hidden].
+        eps: Added to the mean square.
+        residual: [N, hidden] or None for nothing.
+
+    Returns:
+        [N, hidden].
+    """
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    _launch_norm(x, weight, eps, None, residual, None, out)
+    return out
+
+
+def add_rms_norm_kernel(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`x + residual`, and its norm times `weight`; arguments as `rms_norm_kernel`'s."""
+    out, total = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
+    _launch_norm(x, weight, eps, residual, None, total, out)
+    return total, out
+
+
+def _launch_norm(
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    before: Tensor | None,
+    after: Tensor | None,
+    total: Tensor | None,
+    out: Tensor,
+) -> None:
+    block = triton.next_power_of_2(x.shape[1])
+    _norm[x.shape[0],](
+        x,
+        weight,
+        before,
+        after,
+        total,
+        out,
+        eps,
+        x.stride(0),
+        size=x.shape[1],
+        block=block,
+        num_warps=max(1, min(16, block // 256)),
+    )
+
+
+@triton.jit(do_not_specialize=["x_stride"])  # type: ignore[untyped-decorator, unused-ignore]
+def _norm(
+    x: tl.tensor,
+    weight: tl.tensor,
+    before: tl.tensor,
+    after: tl.tensor,
+    total: tl.tensor,
+    out: tl.tensor,
+    eps: tl.tensor,
+    x_stride: tl.tensor,
+    size: tl.constexpr,
+    block: tl.constexpr,
+) -> None:
+    """One token: a residual may be added before the norm, and the sum is kept, or after it."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, block)
+    inside = at < size
+    place = row * size + at
+    h = tl.load(x + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
+    if before is not None:
+        h += tl.load(before + place, mask=inside, other=0.0).to(tl.float32)
+        rounded = h.to(out.dtype.element_ty)
+        tl.store(total + place, rounded, mask=inside)
+        h = rounded.to(tl.float32)
+    h *= tl.rsqrt(tl.sum(h * h, 0) / size + eps)
+    h *= tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    if after is not None:
+        h += tl.load(after + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + place, h, mask=inside)
+
+
+def rotate_kernel(
+    states: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    heads: int,
+    key_heads: int,
+    query_weight: Tensor | None = None,
+    key_weight: Tensor | None = None,
+    eps: float = 0.0,
+) -> None:
+    """Rotate the queries and keys of packed tokens in place, after a norm of each head if weights are given.
+
+    Args:
+        states: [N, (heads + key_heads + ...) * dim] queries, keys, and whatever follows, contiguous.
+        cos: [N, dim], whose halves are equal, as those of `sin` are.
+        sin: [N, dim].
+        heads: Query heads.
+        key_heads: Key heads.
+        query_weight: [dim] of the queries' norm, or None.
+        key_weight: [dim] of the keys' norm, or None.
+        eps: Of the norms.
+    """
+    dim = cos.shape[-1]
+    half = dim // 2
+    _rotate[states.shape[0], heads + key_heads](
+        states,
+        cos,
+        sin,
+        query_weight,
+        key_weight,
+        eps,
+        states.stride(0),
+        cos.stride(0),
+        heads=heads,
+        half=half,
+        block=triton.next_power_of_2(half),
+        num_warps=1,
+    )
+
+
+@triton.jit(do_not_specialize=["states_stride", "cos_stride"])  # type: ignore[untyped-decorator, unused-ignore]
+def _rotate(
+    states: tl.tensor,
+    cos: tl.tensor,
+    sin: tl.tensor,
+    query_weight: tl.tensor,
+    key_weight: tl.tensor,
+    eps: tl.tensor,
+    states_stride: tl.tensor,
+    cos_stride: tl.tensor,
+    heads: tl.constexpr,
+    half: tl.constexpr,
+    block: tl.constexpr,
+) -> None:
+    """One token and head: (a, b) becomes (a cos - b sin, b cos + a sin)."""
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    at = tl.arange(0, block)
+    inside = at < half
+    place = states + token * states_stride + head * 2 * half + at
+    a = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(place + half, mask=inside, other=0.0).to(tl.float32)
+    if query_weight is not None:
+        weight = query_weight if head < heads else key_weight
+        scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / (2 * half) + eps)
+        a *= scale * tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+        b *= scale * tl.load(weight + half + at, mask=inside, other=0.0).to(tl.float32)
+    c = tl.load(cos + token * cos_stride + at, mask=inside, other=0.0).to(tl.float32)
+    s = tl.load(sin + token * cos_stride + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(place, a * c - b * s, mask=inside)
+    tl.store(place + half, b * c + a * s, mask=inside)
+
+
+_GATED = 1024
+"""Numbers of the gated unit that one program computes."""
+
+
+def silu_mul_kernel(gate_up: Tensor) -> Tensor:
+    """`silu(gate) * up`.
+
+    Args:
+        gate_up: [N, 2 * size], contiguous.
+
+    Returns:
+        [N, size].
+    """
+    tokens, width = gate_up.shape
+    out = torch.empty(tokens, width // 2, dtype=gate_up.dtype, device=gate_up.device)
+    _silu_mul[tokens, triton.cdiv(width // 2, _GATED)](gate_up, out, size=width // 2, block=_GATED)
+    return out
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _silu_mul(gate_up: tl.tensor, out: tl.tensor, size: tl.constexpr, block: tl.constexpr) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * block + tl.arange(0, block)
+    inside = at < size
+    gate = tl.load(gate_up + row * 2 * size + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * 2 * size + size + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * size + at, gate * tl.sigmoid(gate) * up, mask=inside)
