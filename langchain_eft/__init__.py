@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from langchain_eft.engine.config import EngineConfig
     from langchain_eft.llms import EFTLLM
     from langchain_eft.rewards import EFTRewardScorer
+    from langchain_eft.trace import EFTTrace
 
 _HOMES = {
     "BehaviorDelta": "langchain_eft.behaviors",
@@ -21,6 +22,7 @@ _HOMES = {
     "EFTChatModel": "langchain_eft.chat_models",
     "EFTLLM": "langchain_eft.llms",
     "EFTRewardScorer": "langchain_eft.rewards",
+    "EFTTrace": "langchain_eft.trace",
     "EngineConfig": "langchain_eft.engine.config",
     "Mixture": "langchain_eft.behaviors",
     "Recipe": "langchain_eft.behaviors",
@@ -32,6 +34,7 @@ __all__ = [
     "ChatEFT",
     "EFTChatModel",
     "EFTRewardScorer",
+    "EFTTrace",
     "EngineConfig",
     "Mixture",
     "Recipe",

@@ -14,6 +14,7 @@ from langchain_eft.content_blocks import PROVIDER
 from langchain_eft.engine.detokenizer import token_bytes
 from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta, TokenLogprobs
 from langchain_eft.output_parser import Call, Content, Delta, Parser, Reasoning
+from langchain_eft.trace import TraceWriter
 
 
 class ChunkBuilder:
@@ -22,7 +23,7 @@ class ChunkBuilder:
     Args:
         request: What is being answered.
         parser: Tells text, reasoning and tool calls apart.
-        tokenizer: For the texts of single tokens in log-probabilities.
+        tokenizer: For the texts of single tokens in log-probabilities and traces.
         model_name: The base, as the caller named it.
         usage: Whether the last chunk counts tokens.
     """
@@ -41,6 +42,7 @@ class ChunkBuilder:
         self._tokenizer = tokenizer
         self._model_name = model_name
         self._usage = usage
+        self._trace = TraceWriter(tokenizer, request)
         self._calls = False
         self._tokens: list[int] = []
         self._thoughts: list[str] = []  # blocks of reasoning
@@ -57,13 +59,14 @@ class ChunkBuilder:
 
     def _part(self, deltas: Sequence[Delta], event: TextDelta | None) -> Iterator[ChatGenerationChunk]:
         logprobs = self._logprobs(event) if event else []
-        if not deltas and not logprobs:
+        trace = self._trace.feed(event) if event else {}
+        if not deltas and not logprobs and not trace:
             return
         calls = _call_chunks([delta for delta in deltas if isinstance(delta, Call)])
         self._calls = self._calls or bool(calls)
         reasoning = "".join(delta.text for delta in deltas if isinstance(delta, Reasoning))
         self._remember(deltas)
-        metadata: dict[str, Any] = {"model_provider": PROVIDER}
+        metadata: dict[str, Any] = {"model_provider": PROVIDER, **trace}
         if logprobs:
             metadata["logprobs"] = {"content": logprobs}
         message = AIMessageChunk(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,6 +18,7 @@ from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
 from langchain_eft.errors import langchain_errors
 from langchain_eft.settings import PER_CALL, EFTSettings, refuse_unknown
+from langchain_eft.trace import TraceWriter
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
@@ -48,7 +51,7 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
             requests = [self._request(engine, prompt, stop, **kwargs) for prompt in prompts]
-            return _result(requests, engine.generate(requests, self.call_timeout(kwargs)))
+            return _result(engine, requests, engine.generate(requests, self.call_timeout(kwargs)))
 
     @override
     async def _agenerate(
@@ -61,7 +64,7 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             requests = [self._request(engine, prompt, stop, **kwargs) for prompt in prompts]
-            return _result(requests, await engine.agenerate(requests, self.call_timeout(kwargs)))
+            return _result(engine, requests, await engine.agenerate(requests, self.call_timeout(kwargs)))
 
     @override
     def _stream(
@@ -74,8 +77,9 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
             request = self._request(engine, prompt, stop, **kwargs)
+            writer = TraceWriter(engine.tokenizer, request)
             for event in engine.stream(request, self.call_timeout(kwargs)):
-                chunk = _chunk(request, event)
+                chunk = _chunk(request, event, writer)
                 if run_manager and chunk.text:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -91,8 +95,9 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             request = self._request(engine, prompt, stop, **kwargs)
+            writer = TraceWriter(engine.tokenizer, request)
             async for event in engine.astream(request, self.call_timeout(kwargs)):
-                chunk = _chunk(request, event)
+                chunk = _chunk(request, event, writer)
                 if run_manager and chunk.text:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -128,23 +133,22 @@ class EFTLLM(EFTSettings, BaseLLM):
         return self.text_ids(text) if own is None else own(text)
 
 
-def _chunk(request: GenerationRequest, event: TextDelta | Finished) -> GenerationChunk:
+def _chunk(request: GenerationRequest, event: TextDelta | Finished, writer: TraceWriter) -> GenerationChunk:
     if isinstance(event, TextDelta):
-        return GenerationChunk(text=event.text)
-    return GenerationChunk(text="", generation_info=_info(request, event))
+        return GenerationChunk(text=event.text, generation_info=writer.feed(event) or None)
+    info = {"finish_reason": event.reason, "usage": usage(event), "eft": statistics(request, event)}
+    return GenerationChunk(text="", generation_info=info)
 
 
-def _info(request: GenerationRequest, event: Finished) -> dict[str, Any]:
-    return {"finish_reason": event.reason, "usage": usage(event), "eft": statistics(request, event)}
-
-
-def _result(requests: list[GenerationRequest], events: list[list[TextDelta | Finished]]) -> LLMResult:
+def _result(
+    engine: Engine, requests: list[GenerationRequest], events: list[list[TextDelta | Finished]]
+) -> LLMResult:
     generations, usages = [], []
     for request, happened in zip(requests, events, strict=True):
-        text = "".join(event.text for event in happened if isinstance(event, TextDelta))
-        end = next(event for event in happened if isinstance(event, Finished))
-        usages.append(usage(end))
-        generations.append([Generation(text=text, generation_info=_info(request, end))])
+        writer = TraceWriter(engine.tokenizer, request)
+        whole = reduce(add, (_chunk(request, event, writer) for event in happened))
+        usages.append(usage(next(event for event in happened if isinstance(event, Finished))))
+        generations.append([Generation(text=whole.text, generation_info=whole.generation_info)])
     return LLMResult(
         generations=generations, llm_output={"token_usage": total_usage(usages, prompts=len(usages))}
     )

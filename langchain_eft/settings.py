@@ -33,7 +33,7 @@ SAMPLING = frozenset(SamplingParams.model_fields)
 
 PER_CALL = SAMPLING | {
     "max_tokens", "mixture", "model", "speculation", "stop", "stream", "timeout",
-    "upscale_strength", "upscale_top_p",
+    "trace", "upscale_strength", "upscale_top_p",
 }  # fmt: skip
 """Everything that any call may set."""
 
@@ -87,6 +87,10 @@ class EFTSettings(BaseModel):
     speculation: Speculation = "auto"
     """How many tokens the small models (or earlier text) guess ahead of each pass of the large one: `auto`
     follows what pays, `off` is none, a number is fixed. It changes the speed, never the text."""
+
+    trace: bool = False
+    """Report what every model contributes to each token, in `response_metadata["trace"]` (for completions, in
+    `generation_info["trace"]`): `EFTTrace` reads and shows it."""
 
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer, in tokens. The default shrinks to what the context window leaves; a value that was
@@ -285,7 +289,7 @@ class EFTSettings(BaseModel):
             **{name: getattr(self, name) for name in sorted(SAMPLING)},
             **{
                 name: getattr(self, name)
-                for name in ("upscale_strength", "upscale_top_p", "max_tokens", "stop")
+                for name in ("upscale_strength", "upscale_top_p", "max_tokens", "stop", "trace")
             },
         }
 
@@ -327,7 +331,7 @@ class EFTSettings(BaseModel):
         return ids
 
 
-_OWN = ("upscale_strength", "upscale_top_p", "speculation")
+_OWN = ("upscale_strength", "upscale_top_p", "speculation", "trace")
 
 
 @lru_cache(maxsize=64)  # models are built over and over, and looking at files may block an event loop

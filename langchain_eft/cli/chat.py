@@ -8,6 +8,8 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from langchain_eft.behaviors import known
 from langchain_eft.cli.console import KNOWN_ERRORS, InputError, load, note, readable, readable_errors
@@ -155,16 +157,36 @@ COMMANDS: dict[str, tuple[Callable[[Conversation, str], str], str]] = {
 
 def say(conversation: Conversation, text: str) -> None:
     """Say something to the model and print the answer as it comes, then what it took."""
-    last = None
+    chunks: list[AIMessageChunk] = []
     try:
         with closing(conversation.ask(text)) as answer:
-            for last in answer:
-                typer.echo(last.text, nl=False)
+            for chunk in answer:
+                chunks.append(chunk)
+                show(chunk)
     finally:
-        if last is not None:
+        if chunks:
             typer.echo()
-    if last is not None:
-        note(statistics(last))
+    if chunks:
+        note(statistics(chunks[-1]))
+    if conversation.llm.trace and chunks:
+        from langchain_eft.trace import EFTTrace
+
+        note(str(EFTTrace.from_chunks(chunks).summary()))
+
+
+def show(chunk: AIMessageChunk) -> None:
+    """Print a part of an answer, in a terminal with the colours of its trace if it has one."""
+    from langchain_eft.trace import traced_tokens
+
+    console = Console(highlight=False)
+    tokens = traced_tokens(chunk) if console.is_terminal else []
+    if not tokens:
+        typer.echo(chunk.text, nl=False)
+        return
+    from langchain_eft.trace_view import style
+
+    for token in tokens:
+        console.print(Text(token.text, style(token)), end="", soft_wrap=True)
 
 
 def converse(conversation: Conversation) -> None:
@@ -238,6 +260,10 @@ def chat(
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
+    *,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Colour the answer by what the behaviours and the base changed.")
+    ] = False,
 ) -> None:
     """Talk to an emulated fine-tuned model: a conversation, or one answer to PROMPT."""
     with readable_errors():
@@ -245,7 +271,7 @@ def chat(
             model, mix, behavior, reference, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
             seed=seed, upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
             speculation=None if speculation is None else parse_speculation(speculation),
-            device=device, dtype=dtype,
+            device=device, dtype=dtype, trace=trace or None,
         )  # fmt: skip
         conversation = Conversation(settings, system)
         load(conversation.llm)
