@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.schedules import Weight, values
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -80,10 +81,16 @@ ModelSource = str | PackagedModel
 """A hub id, a local folder, a local `.gguf` file, or a packaged model."""
 
 
-class BehaviorDelta(_Frozen):
-    """One behaviour: what fine-tuning changed in a small model, `log F - log S`.
+SMALL = "small"
+"""Stands for the one reference that the recipe's other behaviours have."""
 
-    Exactly one of `tuned` (a full fine-tuned model) and `adapter` (a LoRA in PEFT's file format) is given.
+
+class BehaviorDelta(_Frozen):
+    """One behaviour, `log F - log S`: what fine-tuning changed in a small model, or what a prompt changes.
+
+    F has weights of its own (`tuned`, a full model, or `adapter`, a LoRA in PEFT's file format), or reads
+    another text than S does (`prompt`, `without`), or both. Where F has no weights of its own, F and S are
+    the same model.
     """
 
     tuned: ModelSource | None = None
@@ -93,30 +100,49 @@ class BehaviorDelta(_Frozen):
     """A LoRA folder or hub id; F is then `reference` plus this adapter and costs no second copy."""
 
     reference: ModelSource | None = None
-    """The small model S before fine-tuning. Left out, an adapter's own config names it, and a behaviour
-    added to a preset takes the preset's reference."""
+    """The small model S before fine-tuning, or `small` for the one that the recipe's other behaviours have.
+    Left out, an adapter's own config names it, and a tuned model or adapter added to a preset takes the
+    preset's. A behaviour without weights of its own is judged by this model, or else by the large base."""
+
+    prompt: str | None = Field(default=None, min_length=1)
+    """A system prompt that F reads and S does not. With the base's own weights this is classifier-free
+    guidance: `L + w (L given the prompt - L)` (Sanchez et al. 2023)."""
+
+    without: str | None = Field(default=None, pattern=r"^[A-Za-z][\w-]*$")
+    """Name of a tag: S reads the conversation without what stands between `<name>` and `</name>`, and F reads
+    all of it. With the base's own weights this is context-aware decoding (Shi et al. 2023, equation 3):
+    `L + w (L - L without the context)`."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> BehaviorDelta:
-        if (self.tuned is None) == (self.adapter is None):
-            given = "both" if self.tuned is not None else "neither"
+        weights = [self.tuned, self.adapter]
+        if None not in weights or (weights == [None, None] and not self._compares_texts):
+            given = "neither" if weights == [None, None] else "both"
             raise ValueError(
                 f"A BehaviorDelta takes either `tuned` or `adapter`, and {given} was given: use "
-                "tuned='<fine-tuned model>' for full weights or adapter='<LoRA folder>' for a LoRA."
+                "tuned='<fine-tuned model>' for full weights, adapter='<LoRA folder>' for a LoRA, or "
+                "prompt='<system prompt>' for what a prompt changes."
+            )
+        if self.prompt is not None and self.without is not None:
+            raise ValueError(
+                "A BehaviorDelta takes either `prompt` or `without`, and both were given: make two "
+                "behaviours and mix them."
             )
         return self
 
     @property
-    def source(self) -> ModelSource:
-        """Where F comes from."""
-        source = self.tuned if self.tuned is not None else self.adapter
-        assert source is not None  # noqa: S101  (validated above)
-        return source
+    def _compares_texts(self) -> bool:
+        return self.prompt is not None or self.without is not None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether F has weights of its own."""
+        return self.tuned is not None or self.adapter is not None
 
 
-def _finite(weights: dict[str, float]) -> FrozenDict[str, float]:
+def _finite(weights: dict[str, Weight]) -> FrozenDict[str, Weight]:
     for name, weight in weights.items():
-        if not math.isfinite(weight):
+        if isinstance(weight, float) and not math.isfinite(weight):
             raise ValueError(
                 f"The weight of behaviour {name!r} is {weight}: weights are finite numbers, "
                 "usually between 0 (off) and 1 (as trained)."
@@ -130,18 +156,42 @@ class Mixture(_Frozen):
     The empty mixture is the base model alone.
     """
 
-    weights: Annotated[dict[str, float], AfterValidator(_finite)] = Field(
-        default_factory=lambda: FrozenDict[str, float]()
+    weights: Annotated[dict[str, Weight], AfterValidator(_finite)] = Field(
+        default_factory=lambda: FrozenDict[str, Weight]()
     )
 
     @classmethod
-    def of(cls, mixture: Mixture | Mapping[str, float]) -> Mixture:
+    def of(cls, mixture: Mixture | Mapping[str, Any]) -> Mixture:
         """`mixture` as a Mixture, whether it is one already or a plain mapping."""
         return mixture if isinstance(mixture, Mixture) else cls(weights=dict(mixture))
 
-    def active(self) -> dict[str, float]:
-        """The behaviours whose weight is not zero."""
-        return {name: weight for name, weight in self.weights.items() if weight != 0}
+    def active(self) -> dict[str, Weight]:
+        """The behaviours whose weight is not zero throughout."""
+        return {name: weight for name, weight in self.weights.items() if any(values(weight))}
+
+    def as_json(self) -> dict[str, Any]:
+        """The weights as plain numbers and dictionaries."""
+        plain: dict[str, Any] = self.model_dump(mode="json")["weights"]
+        return plain
+
+
+def _resolved(behaviors: dict[str, BehaviorDelta]) -> FrozenDict[str, BehaviorDelta]:
+    """Put the common reference in the place of every `small`."""
+    references = {delta.reference for delta in behaviors.values()} - {None, SMALL}
+    for name, delta in behaviors.items():
+        if delta.reference == SMALL and len(references) != 1:
+            raise ValueError(
+                f"The behaviour {name!r} has reference='{SMALL}', which stands for the one reference of the "
+                f"recipe's other behaviours, and they have {known(map(str, references))}: name the model."
+            )
+    return FrozenDict(
+        {
+            name: delta.model_copy(update={"reference": next(iter(references))})
+            if delta.reference == SMALL
+            else delta
+            for name, delta in behaviors.items()
+        }
+    )
 
 
 class Recipe(_Frozen):
@@ -150,7 +200,7 @@ class Recipe(_Frozen):
     base: ModelSource
     """The large model L."""
 
-    behaviors: Annotated[dict[str, BehaviorDelta], AfterValidator(FrozenDict)] = Field(
+    behaviors: Annotated[dict[str, BehaviorDelta], AfterValidator(_resolved)] = Field(
         default_factory=lambda: FrozenDict[str, BehaviorDelta]()
     )
 
@@ -187,8 +237,10 @@ class Recipe(_Frozen):
                 "Use one of those in `mixture`, or add it with `behaviors={name: BehaviorDelta(...)}`."
             )
         for name, weight in mixture.weights.items():
-            if weight < 0 and not self.allow_negative_weights:
+            lowest = min(values(weight))
+            if lowest < 0 and not self.allow_negative_weights:
+                falls = f"{weight!r} and falls to {lowest}" if isinstance(weight, BaseModel) else weight
                 raise RecipeError(
-                    f"The weight of behaviour {name!r} is {weight}: negative weights can undo safety "
+                    f"The weight of behaviour {name!r} is {falls}: negative weights can undo safety "
                     "training. Use a weight of 0 or more, or set `allow_negative_weights=True`."
                 )

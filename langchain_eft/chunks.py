@@ -144,7 +144,7 @@ def usage(event: Finished, reasoning_tokens: int | None = None) -> UsageMetadata
 def statistics(request: GenerationRequest, event: Finished) -> dict[str, Any]:
     """What an answer was made of, and how fast."""
     return {
-        "mixture": dict(request.mixture.weights),
+        "mixture": request.mixture.as_json(),
         "upscale_strength": request.upscale_strength,
         "upscale_top_p": request.upscale_top_p,
         "seed": request.sampling.seed,

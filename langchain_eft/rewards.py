@@ -17,6 +17,7 @@ from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.errors import langchain_errors
 from langchain_eft.messages import encode, text
+from langchain_eft.schedules import values
 
 
 class Candidates(TypedDict):
@@ -65,7 +66,7 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
         if behavior is None and not weights:
             raise RequestError("behavior=None and the mixture is empty: name the behaviour that judges.")
         self.model = model
-        self.behavior = behavior or max(weights, key=lambda name: weights[name])
+        self.behavior = behavior or max(weights, key=lambda name: max(values(weights[name])))
         self.beta = beta
         self.per_token = per_token
 

@@ -21,6 +21,7 @@ from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, Re
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
 from langchain_eft.errors import describe, langchain_errors
 from langchain_eft.presets import load_preset, preset_names
+from langchain_eft.schedules import Weight
 
 if TYPE_CHECKING:
     from langchain_eft.engine.checkpoints import Progress
@@ -49,7 +50,7 @@ class EFTSettings(BaseModel):
     behaviors: dict[str, BehaviorDelta] = Field(default_factory=dict)
     """Behaviours that can be mixed in, by name. With a preset they are added to the preset's own."""
 
-    mixture: dict[str, float] | None = None
+    mixture: dict[str, Weight] | None = None
     """Weight of each behaviour: 1 is as trained, 0 is off, `{}` is the base alone. Left out, it is the
     preset's own mixture, or the only behaviour there is."""
 
@@ -205,7 +206,7 @@ class EFTSettings(BaseModel):
 
     # What a call decodes
 
-    def _mixture(self, model: str | None = None, mixture: dict[str, float] | None = None) -> Mixture:
+    def _mixture(self, model: str | None = None, mixture: dict[str, Weight] | None = None) -> Mixture:
         chosen = self.mixture if mixture is None else mixture
         if chosen is not None:
             return Mixture.of(chosen)
@@ -285,7 +286,7 @@ class EFTSettings(BaseModel):
             **self.recipe.model_dump(mode="json"),
             **self._config().model_dump(include={"device", "dtype", "max_model_len"}),
             "model": self.model,
-            "mixture": dict(self.active_mixture.weights),
+            "mixture": self.active_mixture.as_json(),
             **{name: getattr(self, name) for name in sorted(SAMPLING)},
             **{
                 name: getattr(self, name)
@@ -350,7 +351,7 @@ def _recipe(
     base = preset.recipe if preset else Recipe(base=name)
     shared = next((delta.reference for delta in base.behaviors.values()), None)
     own = {
-        key: delta if delta.reference or not shared else delta.model_copy(update={"reference": shared})
+        key: delta.model_copy(update={"reference": shared}) if _lacks_reference(delta) else delta
         for key, delta in behaviors.items()
     }
     return Recipe(
@@ -371,6 +372,10 @@ def refuse_unknown(unknown: set[str], names: set[str] | frozenset[str], where: s
         guesses = [g for name in unknown for g in difflib.get_close_matches(name, names, 1)]
         hint = f" Did you mean {known(guesses)}?" if guesses else ""
         raise RequestError(f"Unknown parameter {known(unknown)} for {where}.{hint} Known are {known(names)}.")
+
+
+def _lacks_reference(delta: BehaviorDelta) -> bool:
+    return delta.has_weights and delta.reference is None
 
 
 def _names_a_model(name: str) -> bool:

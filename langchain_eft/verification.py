@@ -34,6 +34,7 @@ from langchain_eft.engine.request import (
     TextDelta,
 )
 from langchain_eft.messages import encode
+from langchain_eft.schedules import weight_at
 
 PROMPTS = (
     "What is the capital of Japan?",
@@ -224,11 +225,11 @@ class Reference:
         return next(iter((self._pairs or self.family.behaviors).values()))[1]
 
     def log_p(self, ids: Sequence[int], last: int) -> Tensor:
-        """Log p of the token after each of the last `last` tokens, normalised.
+        """Log p of the first `last` tokens of an answer, normalised.
 
         Args:
-            ids: The text so far.
-            last: How many positions.
+            ids: The prompt and all of the answer but its last token.
+            last: Tokens of the answer.
 
         Returns:
             [last, V] float64 over the common vocabulary.
@@ -245,7 +246,8 @@ class Reference:
         weights = plan.mixture.active()
         delta = torch.zeros_like(large)
         for name, (tuned, reference) in self._pairs.items():
-            delta += weights[name] * (of(tuned) - of(reference))
+            weight = [weight_at(weights[name], position) for position in range(last)]
+            delta += delta.new_tensor(weight)[:, None] * (of(tuned) - of(reference))
         if plan.upscale_strength == 1 and plan.upscale_top_p == 1:
             total = large + delta
         else:

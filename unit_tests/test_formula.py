@@ -14,7 +14,7 @@ weights = st.floats(-2, 3).filter(lambda w: abs(w) > 1e-6)
 
 @given(wa=weights, wb=weights, beta=st.floats(0, 3))
 def test_coefficients_are_those_of_the_formula(wa, wb, beta):
-    target = dict(plan("L", BEHAVIORS, {"a": wa, "b": wb}, beta).target)
+    target = dict(plan("L", BEHAVIORS, {"a": wa, "b": wb}, beta).at(0).target)
     expected = {"L": beta, "A": wa, "B": wb, "S": -(beta - 1 + wa + wb)}
     for term, coefficient in expected.items():
         assert target.get(term, 0.0) == pytest.approx(coefficient, abs=2e-9)
@@ -30,11 +30,11 @@ def test_strength_zero_at_weight_one_is_the_tuned_model_alone():
 
 
 def test_base_equal_to_reference_is_decoding_time_realignment():
-    assert dict(plan("S", {"a": ("A", "S")}, {"a": 0.25}).target) == {"S": 0.75, "A": 0.25}
+    assert dict(plan("S", {"a": ("A", "S")}, {"a": 0.25}).at(0).target) == {"S": 0.75, "A": 0.25}
 
 
 def test_behaviours_with_different_references_mix():
-    target = dict(plan("L", BEHAVIORS, {"a": 1.0, "c": 0.5}).target)
+    target = dict(plan("L", BEHAVIORS, {"a": 1.0, "c": 0.5}).at(0).target)
     assert target == {"L": 1, "A": 1, "S": -1, "C": 0.5, "T": -0.5}
 
 

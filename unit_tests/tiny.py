@@ -177,6 +177,39 @@ class Reference:
                 gain[order[count:]] = 0.0
         return (mixed + weight).log_softmax(-1)
 
+    @torch.inference_mode()
+    def loop(self, summands, steps, end=0) -> list[int]:
+        """Greedy answer of a weighted sum of models, each with a prompt of its own, end token included.
+
+        Args:
+            summands: Weight (a number, or a function of the position), model and prompt of each.
+            steps: Longest answer.
+            end: The end token.
+        """
+        answer: list[int] = []
+        while len(answer) < steps and (not answer or answer[-1] != end):
+            total = 0
+            for weight, model, prompt in summands:
+                logits = model(torch.tensor([[*prompt, *answer]])).logits[0, -1]
+                total += (weight(len(answer)) if callable(weight) else weight) * logits.double().log_softmax(
+                    -1
+                )
+            answer.append(int(total.argmax()))
+        return answer
+
+    @torch.inference_mode()
+    def conservative(self, summands, base, small, prompt, top_p) -> torch.Tensor:
+        """log p of the first token where a small mixture's nucleus bounds up-scaling, [V]."""
+
+        def of(model, ids):
+            return model(torch.tensor([list(ids)])).logits[0, -1].double().log_softmax(-1)
+
+        mixed = sum(weight * of(model, ids) for weight, model, ids in summands).log_softmax(-1)
+        ordered, order = mixed.sort(descending=True)
+        inside = order[: int((ordered.exp().cumsum(-1) < top_p).sum()) + 1]
+        mixed[inside] += (of(base, prompt) - of(small, prompt))[inside]
+        return mixed.log_softmax(-1)
+
     def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, end=0) -> list[int]:
         """Greedy answer, end token included."""
         answer: list[int] = []

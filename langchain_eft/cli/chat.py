@@ -114,7 +114,7 @@ def _mix(conversation: Conversation, argument: str) -> str:
     if argument:
         conversation.change(mixture=parse_mixture(argument.replace(",", " ").split()))
     llm = conversation.llm
-    mixture = format_mixture(dict(llm.active_mixture.weights))
+    mixture = format_mixture(llm.active_mixture.as_json())
     return f"Mixture: {mixture}. Known behaviours: {known(llm.recipe.behaviors)}."
 
 

@@ -139,6 +139,6 @@ def verify(
         )  # fmt: skip
         llm = build_model(**settings)
         report = verify_model(llm, texts, samples=samples, max_tokens=max_tokens, seed=seed)
-    show_report(report, dict(llm.active_mixture.weights), as_json=as_json)
+    show_report(report, llm.active_mixture.as_json(), as_json=as_json)
     if not report.passed:
         raise typer.Exit(1)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from langchain_eft.behaviors import Mixture, Recipe
+from langchain_eft.behaviors import Mixture, Recipe, known
 from langchain_eft.engine.checkpoints import Progress
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import (
@@ -32,11 +32,11 @@ from langchain_eft.engine.errors import (
     RequestError,
     RequestTimeoutError,
 )
-from langchain_eft.engine.formula import plan
+from langchain_eft.engine.formula import Formula, plan
 from langchain_eft.engine.grammar import Grammars
 from langchain_eft.engine.kv_cache import BlockAllocator
 from langchain_eft.engine.memory import free_memory, gib
-from langchain_eft.engine.models import load_family
+from langchain_eft.engine.models import Term, load_family
 from langchain_eft.engine.request import (
     Event,
     Failed,
@@ -124,6 +124,17 @@ class Engine:
         capacity = self._allocator.num_blocks * self._allocator.block_size
         return min(self._longest, capacity)
 
+    def room(self, *prompts: int) -> int:
+        """Tokens that an answer may have; negative where even its prompts do not fit.
+
+        Args:
+            prompts: Length of the prompt, or of each of them where the mixture compares several.
+        """
+        size = self._allocator.block_size
+        # Every table but one may leave all but one position of a block empty.
+        memory = self._allocator.num_blocks * size - (len(prompts) - 1) * (size - 1) - sum(prompts)
+        return min(self._longest - max(prompts), memory // len(prompts))
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
@@ -156,19 +167,15 @@ class Engine:
 
     def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Sequence:
         """Check a request and compile its grammar: all that takes time."""
-        prompt = len(request.prompt_ids)
-        if prompt + request.max_tokens > self.window:
-            raise ContextWindowError(prompt, request.max_tokens, self.window)
         self.recipe.check(request.mixture)
-        self._check_token_ids((*request.prompt_ids, *request.sampling.logit_bias))
-        formula = plan(
-            self._family.base,
-            self._family.behaviors,
-            request.mixture.active(),
-            request.upscale_strength,
-            request.upscale_top_p,
-        )
-        formula = replace(formula, traced=request.trace)
+        formula = replace(self._formula(request), traced=request.trace)
+        prompts = [request.prompt_ids, *request.contexts.values()]
+        room = self.room(*map(len, prompts))
+        if request.max_tokens > room:
+            longest = max(map(len, prompts))
+            raise ContextWindowError(longest, request.max_tokens, longest + room)
+        for ids in (*prompts, tuple(request.sampling.logit_bias)):
+            self._check_token_ids(ids)
         generation = Generation(request, deliver)
         rates = self._speculator.rates(request)
         grammar = self._grammars.compile(request.grammar) if request.grammar else None
@@ -334,6 +341,36 @@ class Engine:
             self._thread.join()
         _forget(self)
 
+    def _formula(self, request: GenerationRequest) -> Formula[Term]:
+        """The mixture as terms; contexts with one text are one.
+
+        Raises:
+            RecipeError: A mixture that cannot be decoded.
+            RequestError: A behaviour whose context is missing.
+        """
+        first: dict[tuple[int, ...], str] = {}
+        prompts = [("", request.prompt_ids), *request.contexts.items()]
+        names = {name: first.setdefault(ids, name) for name, ids in prompts}
+        weights, behaviors = request.mixture.active(), self._family.behaviors
+        missing = {term.context for name in weights for term in behaviors[name]} - names.keys()
+        if missing:
+            raise RequestError(
+                f"The behaviour {known(missing)} compares two prompts, and the request has one: give the "
+                "other in `contexts`, by the behaviour's name."
+            )
+
+        def placed(term: Term) -> Term:
+            return replace(term, context=names.get(term.context, term.context))
+
+        return plan(
+            self._family.base,
+            {name: (placed(tuned), placed(reference)) for name, (tuned, reference) in behaviors.items()},
+            weights,
+            request.upscale_strength,
+            request.upscale_top_p,
+            lambda term: self._family.bytes_read([term]),
+        )
+
     def _check_token_ids(self, ids: tuple[int, ...]) -> None:
         size = len(self._family.vocabulary)
         outside = [i for i in ids if not 0 <= i < size]
@@ -361,7 +398,7 @@ class Engine:
         self._allocator = BlockAllocator(self._count_blocks(device), config.block_size)
         self._runner = Runner(self._family, self._allocator.num_blocks, config.block_size)
         self._scheduler = Scheduler(self._allocator, config.max_batch_size, config.prefill_chunk)
-        self._speculator = Speculator(self._family.draft_share)
+        self._speculator = Speculator(self._family.bytes_read)
 
     def _loop(self) -> None:
         try:
@@ -398,8 +435,8 @@ class Engine:
         rows = self._scheduler.schedule()
         if not rows:
             return
-        decoding = all(row.emits and row.count == 1 for row in rows)
-        prefilled = sum(row.count for row in rows if row.count > 1 or not row.emits)
+        decoding = all(row.decodes for row in rows)
+        prefilled = sum(row.tokens for row in rows if not row.decodes)
         try:
             drafts = self._speculator.plan(rows, self._scheduler)
             done = self._runner.step(rows, drafts)

@@ -9,63 +9,128 @@ mixture `S + sum_i w_i (F_i - S)` times the up-scaling weight `(L / S) ** beta`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.schedules import Weight, knots, values, weight_at
 
 T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Formula(Generic[T]):
-    """The formula of one request, as coefficients of its terms (models or adapters).
+class Coefficients(Generic[T]):
+    """The formula at one position of an answer: coefficients of terms, none of which is zero.
 
     Attributes:
-        target: Coefficient of each term's log-probabilities in log p; none is zero.
+        target: Of each term's log-probabilities in log p.
         small: The same for the small mixture, or None where `top_p` is 1 and nobody needs it.
-        base: The term of L.
-        reference: The term of S, or None where none is needed.
-        strength: beta.
-        top_p: Nucleus of the small mixture inside which up-scaling acts.
-        draft: Coefficients of the draft distribution q, made of small terms of `target` only; None where no
-            small part of the formula could foretell the whole.
-        behaviors: F_i, S_i and w_i of the behaviours that take part.
-        traced: Whether a row also runs parts of the formula that cancel out.
+        draft: Of the draft distribution q, or None where no part of the formula could foretell the whole.
     """
 
     target: tuple[tuple[T, float], ...]
     small: tuple[tuple[T, float], ...] | None
+    draft: tuple[tuple[T, float], ...] | None
+
+
+@dataclass(frozen=True)
+class Drafter(Generic[T]):
+    """What the draft distribution is made of.
+
+    Attributes:
+        term: Its first term.
+        mixed: Whether the weighted behaviours are added to it.
+    """
+
+    term: T
+    mixed: bool
+
+
+@dataclass(frozen=True)
+class Formula(Generic[T]):
+    """The formula of one request. Its terms are variants of models, each over one of the request's contexts.
+
+    Attributes:
+        base: The term of L.
+        behaviors: F_i, S_i and w_i of the behaviours that take part.
+        reference: The term of S, or None where none is needed.
+        strength: beta.
+        top_p: Nucleus of the small mixture inside which up-scaling acts.
+        drafter: Who drafts, or None.
+        traced: Whether a row also runs parts of the formula that cancel out.
+    """
+
     base: T
+    behaviors: tuple[tuple[T, T, Weight], ...]
     reference: T | None
     strength: float
     top_p: float
-    draft: tuple[tuple[T, float], ...] | None
-    behaviors: tuple[tuple[T, T, float], ...]
+    drafter: Drafter[T] | None = None
     traced: bool = False
 
-    @property
+    def at(self, position: int) -> Coefficients[T]:
+        """The coefficients with which the answer's token number `position`, from 0, is drawn."""
+        weights = tuple(weight_at(weight, position) for _, _, weight in self.behaviors)
+        if weights not in self._known:
+            self._known[weights] = self._with(weights)
+        return self._known[weights]
+
+    @cached_property
     def terms(self) -> tuple[T, ...]:
-        """Every term that a row has to run, in a fixed order."""
-        conservative = () if self.small is None else (self.base, self.reference, *(t for t, _ in self.small))
-        parts = (self.base, self.reference, *(t for *pair, _ in self.behaviors for t in pair))
-        traced = parts if self.traced else ()
-        ordered = dict.fromkeys([*(t for t, _ in self.target), *conservative, *traced])
+        """Every term that an answer runs, in a fixed order; each runs at every position."""
+        found = [self.at(position) for position in self._knots]
+        ordered: dict[T | None, None] = dict.fromkeys(term for c in found for term, _ in c.target)
+        parts = [self.base, self.reference]
+        if self.reference is not None and self.top_p < 1:
+            ordered |= dict.fromkeys([*parts, *(term for c in found for term, _ in c.small or ())])
+        if self.traced:
+            ordered |= dict.fromkeys([*parts, *(term for *pair, _ in self.behaviors for term in pair)])
         return tuple(term for term in ordered if term is not None)
+
+    @cached_property
+    def draft_terms(self) -> tuple[T, ...]:
+        """The terms that draft, in a fixed order, some perhaps with coefficient 0 here or there."""
+        return tuple(dict.fromkeys(t for knot in self._knots for t, _ in self.at(knot).draft or ()))
+
+    @cached_property
+    def _knots(self) -> list[int]:
+        # Between them all weights are linear: a coefficient that is zero at both ends is zero in between.
+        return sorted({0, *(knot for *_, weight in self.behaviors for knot in knots(weight))})
+
+    @cached_property
+    def _known(self) -> dict[tuple[float, ...], Coefficients[T]]:
+        return {}
+
+    def _with(self, weights: tuple[float, ...]) -> Coefficients[T]:
+        delta: Counter[T] = Counter()
+        for (tuned, reference, _), weight in zip(self.behaviors, weights, strict=True):
+            delta[tuned] += weight  # type: ignore[assignment]
+            delta[reference] -= weight  # type: ignore[assignment]
+        target = [(self.base, self.strength), *delta.items()]
+        if self.reference is not None:
+            target.append((self.reference, 1 - self.strength))
+        small = draft = None
+        if self.reference is not None and self.top_p < 1:
+            small = _total([(self.reference, 1.0), *delta.items()])
+        if self.drafter is not None:
+            draft = _total([(self.drafter.term, 1.0), *(delta.items() if self.drafter.mixed else ())])
+        return Coefficients(_total(target), small, draft)
 
 
 def plan(
     base: T,
     behaviors: Mapping[str, tuple[T, T]],
-    weights: Mapping[str, float],
+    weights: Mapping[str, Weight],
     strength: float = 1.0,
     top_p: float = 1.0,
+    size: Callable[[T], float] = lambda _: 1.0,
 ) -> Formula[T]:
-    """Write a mixture as coefficients.
+    """Write a mixture as a formula of terms.
 
     Args:
         base: The term of L.
@@ -73,83 +138,64 @@ def plan(
         weights: w_i of the behaviours that take part.
         strength: beta.
         top_p: Nucleus for conservative decoding.
+        size: How expensive a term is to run.
 
     Raises:
         RecipeError: beta or top_p need one common reference and the behaviours have none or several.
     """
     reference = None
     if strength != 1 or top_p < 1:
-        reference = _common_reference(behaviors, weights, strength, top_p)
-    delta: Counter[T] = Counter()
-    for name, weight in weights.items():
-        tuned, own_reference = behaviors[name]
-        delta[tuned] += weight  # type: ignore[assignment]
-        delta[own_reference] -= weight  # type: ignore[assignment]
-    target = Counter({base: strength})
-    for term, weight in delta.items():
-        target[term] += weight
-    if reference is not None:
-        target[reference] += 1 - strength  # type: ignore[assignment]
-    return Formula(
-        target=_nonzero(target),
-        small=_mixture(delta, reference) if reference is not None and top_p < 1 else None,
-        base=base,
-        reference=reference,
-        strength=strength,
-        top_p=top_p,
-        draft=_draft(base, behaviors, weights, delta, dict(_nonzero(target)), reference),
-        behaviors=tuple((*behaviors[name], weight) for name, weight in weights.items()),
-    )
-
-
-def _mixture(delta: Mapping[T, float], reference: T) -> tuple[tuple[T, float], ...]:
-    """The small mixture `S + sum_i w_i (F_i - S)`."""
-    small = Counter(delta)
-    small[reference] += 1
-    return _nonzero(small)
-
-
-def _draft(
-    base: T,
-    behaviors: Mapping[str, tuple[T, T]],
-    weights: Mapping[str, float],
-    delta: Mapping[T, float],
-    target: Mapping[T, float],
-    reference: T | None,
-) -> tuple[tuple[T, float], ...] | None:
-    """The small mixture (for one behaviour at weight 1 the tuned model), else the weightiest tuned model.
-
-    A draft costs nothing extra only if the formula runs its terms anyway, and it foretells something only if
-    it leaves out the base.
-    """
-    candidates: list[tuple[tuple[T, float], ...]] = []
-    references = {behaviors[name][1] for name in weights}
-    common = references.pop() if references else reference
-    if not references and common is not None:
-        candidates.append(_mixture(delta, common))
-    if weights:
-        weightiest = max(weights, key=lambda name: weights[name])
-        candidates.append(((behaviors[weightiest][0], 1.0),))
-    for candidate in candidates:
-        terms = {term for term, _ in candidate}
-        if terms < set(target) and base not in terms:
+        reference = _common_reference(base, behaviors, weights, strength, top_p)
+    pairs = tuple((*behaviors[name], weight) for name, weight in weights.items())
+    formula = Formula(base, pairs, reference, strength, top_p)
+    for drafter in _drafters(formula, size):
+        candidate = replace(formula, drafter=drafter)
+        # A draft costs nothing extra only if the formula runs its terms anyway.
+        if set(candidate.draft_terms) < set(candidate.terms):
             return candidate
-    return None
+    return formula
 
 
-def _nonzero(coefficients: Mapping[T, float]) -> tuple[tuple[T, float], ...]:
+def _drafters(formula: Formula[T], size: Callable[[T], float]) -> Iterable[Drafter[T]]:
+    """Who could draft, best first.
+
+    A base that is smaller than its tuned models (down-scaling), else the small mixture (for one behaviour at
+    weight 1 the tuned model), else the weightiest tuned model.
+    """
+    base = formula.base
+    if formula.behaviors and all(size(base) < size(tuned) for tuned, *_ in formula.behaviors):
+        yield Drafter(base, mixed=False)
+    references = {reference for _, reference, _ in formula.behaviors}
+    reference = next(iter(references), formula.reference)
+    if len(references) < 2 and reference is not None:
+        small = Drafter(reference, mixed=True)
+        if base not in replace(formula, drafter=small).draft_terms:
+            yield small
+    if formula.behaviors:
+        weightiest = max(formula.behaviors, key=lambda behavior: max(values(behavior[2])))[0]
+        if weightiest != base:
+            yield Drafter(weightiest, mixed=False)
+
+
+def _total(summands: Iterable[tuple[T, float]]) -> tuple[tuple[T, float], ...]:
+    total: Counter[T] = Counter()
+    for term, weight in summands:
+        total[term] += weight  # type: ignore[assignment]
     # Sums such as 0.1 + 0.2 - 0.3 leave dust that would cost a whole forward pass. (All of target sum to 1.)
-    return tuple((term, weight) for term, weight in coefficients.items() if abs(weight) > 1e-9)
+    return tuple((term, weight) for term, weight in total.items() if abs(weight) > 1e-9)
 
 
 def _common_reference(
+    base: T,
     behaviors: Mapping[str, tuple[T, T]],
-    weights: Mapping[str, float],
+    weights: Mapping[str, Weight],
     strength: float,
     top_p: float,
 ) -> T:
     names = list(weights) or list(behaviors)
+    # A behaviour may compare the base with itself (a prompt); that says nothing about which model is small.
     references = {behaviors[name][1] for name in names}
+    references = references - {base} or references
     if len(references) == 1:
         return references.pop()
     setting = f"upscale_strength={strength}" if strength != 1 else f"upscale_top_p={top_p}"

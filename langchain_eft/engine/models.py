@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,15 +38,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Term:
-    """One summand of the formula: a variant of one of the recipe's models.
+    """One summand of the formula: a variant of one of the recipe's models, over one of a request's contexts.
 
     Attributes:
         model: Index into `ModelFamily.models`.
         variant: 0 for the model itself, i for its i-th adapter.
+        context: Name of the prompt that it reads; empty for the request's main one.
     """
 
     model: int
     variant: int = 0
+    context: str = ""
 
 
 class CausalModel:
@@ -120,7 +122,7 @@ class ModelFamily:
         end_ids: Tokens that end an answer.
         window: Longest sequence that every model can hold.
         weight_bytes: Memory of all weights, shared tensors counted once.
-        draft_share: Weights that one draft pass reads, as part of those of all models.
+        sizes: Bytes of weights that a pass over each of the models reads.
     """
 
     models: tuple[CausalModel, ...]
@@ -131,7 +133,11 @@ class ModelFamily:
     end_ids: frozenset[int]
     window: int
     weight_bytes: int
-    draft_share: float
+    sizes: tuple[int, ...]
+
+    def bytes_read(self, terms: Iterable[Term]) -> int:
+        """Bytes of weights that one pass over `terms` reads; each model is read once."""
+        return sum(self.sizes[model] for model in {term.model for term in terms})
 
 
 def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progress: Progress) -> ModelFamily:
@@ -148,7 +154,7 @@ def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progre
     with ThreadPoolExecutor(1) as pool:  # tokenizers load without holding the interpreter
         tokenizer_future = pool.submit(_load_tokenizer, base_path, recipe.chat_template)
         loader.module(base_path)
-        layout = {name: loader.locate(name, delta) for name, delta in recipe.behaviors.items()}
+        layout = {name: loader.locate(name, delta, recipe.base) for name, delta in recipe.behaviors.items()}
         tokenizer = tokenizer_future.result()
     for tuned, reference, _ in layout.values():
         loader.module(reference)
@@ -157,7 +163,10 @@ def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progre
     models = loader.models(tokenizer)
     index = {model.name: i for i, model in enumerate(models)}
     behaviors = {
-        name: (Term(index[tuned], loader.variant(tuned, adapter)), Term(index[reference]))
+        name: (
+            Term(index[tuned], loader.variant(tuned, adapter), name if recipe.behaviors[name].prompt else ""),
+            Term(index[reference], context=name if recipe.behaviors[name].without else ""),
+        )
         for name, (tuned, reference, adapter) in layout.items()
     }
     return ModelFamily(
@@ -169,7 +178,7 @@ def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progre
         end_ids=_end_ids(models[index[base_path]], tokenizer),
         window=min(longest_exact(_text_config(model)) for model in models),
         weight_bytes=_weight_bytes(models),
-        draft_share=_draft_share(models, [behaviors[name][0].model for name in behaviors]),
+        sizes=tuple(sum(p.nbytes for p in model.module.parameters()) for model in models),
     )
 
 
@@ -181,8 +190,11 @@ class _Loader:
         self._modules: dict[str, nn.Module] = {}
         self._adapters: dict[str, list[str]] = {}
 
-    def locate(self, name: str, delta: BehaviorDelta) -> tuple[str, str, str | None]:
+    def locate(self, name: str, delta: BehaviorDelta, base: ModelSource) -> tuple[str, str, str | None]:
         """Paths of tuned model, reference and adapter; an adapter's tuned model is its reference."""
+        if not delta.has_weights:
+            path = resolve(delta.reference or base, self._progress)
+            return path, path, None
         if delta.adapter is None:
             if delta.reference is None or delta.tuned is None:
                 raise RecipeError(
@@ -526,8 +538,3 @@ def _text_config(model: CausalModel) -> Any:
 def _weight_bytes(models: Sequence[CausalModel]) -> int:
     tensors = [t for m in models for t in (*m.module.parameters(), *m.module.buffers())]
     return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
-
-
-def _draft_share(models: Sequence[CausalModel], tuned: Sequence[int]) -> float:
-    sizes = [sum(p.nbytes for p in model.module.parameters()) for model in models]
-    return max((sizes[i] for i in tuned), default=0) / sum(sizes)

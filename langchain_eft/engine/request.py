@@ -70,6 +70,13 @@ class GenerationRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt_ids: tuple[int, ...] = Field(min_length=1)
+    """The main prompt: what every term reads whose behaviour asks for nothing else."""
+
+    contexts: Annotated[dict[str, tuple[int, ...]], AfterValidator(FrozenDict)] = Field(
+        default_factory=lambda: FrozenDict[str, tuple[int, ...]]()
+    )
+    """Prompts of behaviours that compare two of them, by the behaviour's name."""
+
     mixture: Mixture = Field(default_factory=Mixture)
 
     upscale_strength: float = Field(default=1.0, ge=0, allow_inf_nan=False)
@@ -135,14 +142,15 @@ class Finished:
 
     Attributes:
         reason: `stop` (end token or stop string) or `length`.
-        prompt_tokens: Length of the prompt.
+        prompt_tokens: Length of the main prompt.
         completion_tokens: Tokens generated, the end token included.
-        cached_tokens: Tokens of the prompt whose keys and values were still in memory.
+        cached_tokens: Tokens of the main prompt whose keys and values were still in memory.
         drafted_tokens: Tokens that were guessed ahead.
         accepted_tokens: Guesses that turned out right.
         verify_passes: Rounds that answered, each of which yields a token and the guesses accepted.
         time_to_first_token: Seconds from submission.
         seconds: Seconds from submission to the end.
+        context_tokens: Lengths of the other prompts that were read, by name.
     """
 
     reason: FinishReason
@@ -154,6 +162,7 @@ class Finished:
     verify_passes: int
     time_to_first_token: float
     seconds: float
+    context_tokens: dict[str, int] = field(default_factory=dict)
 
     @property
     def acceptance_rate(self) -> float | None:

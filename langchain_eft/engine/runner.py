@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.attribution import Delta, Parts, attribute, normalize
-from langchain_eft.engine.formula import combine, conservative
+from langchain_eft.engine.context import Context
+from langchain_eft.engine.formula import Coefficients, combine, conservative
 from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import product
 from langchain_eft.engine.models import Chunk, ModelFamily, Term, pack
@@ -19,8 +20,10 @@ from langchain_eft.engine.sampling import Draw, Sampling, SamplingRow, draw, res
 from langchain_eft.engine.scheduler import ScheduledRow
 from langchain_eft.engine.sequence import Sequence
 from langchain_eft.engine.speculation import Draft, Outcome, couple
+from langchain_eft.schedules import weight_at
 
-Coefficients = tuple[tuple[Term, float], ...]
+Sum = tuple[tuple[Term, float], ...]
+"""A weighted sum of terms."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,20 @@ class Work:
         sequence: Whose tokens.
         term: Which variant of which model.
         tokens: Token ids.
-        position: Position of the first of them.
-        keep: How many of the last positions need logits.
+        start: Index of the first of them in the term's context.
+        keep: How many of the last of them need logits.
     """
 
     sequence: Sequence
     term: Term
     tokens: list[int]
-    position: int
+    start: int
     keep: int
+
+    @property
+    def context(self) -> Context:
+        """What the term reads."""
+        return self.sequence.contexts[self.term.context]
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,21 @@ class Position:
 
     Attributes:
         sequence: Whose text.
-        at: Position of the last token before it.
         guesses: Drafted tokens that lie between the known ones and it.
     """
 
     sequence: Sequence
-    at: int
     guesses: list[int]
+
+    @property
+    def number(self) -> int:
+        """Number of the token within the answer: contexts differ in length, but not in this."""
+        return self.sequence.written + len(self.guesses)
+
+    @property
+    def coefficients(self) -> Coefficients[Term]:
+        """The formula that the token is drawn by."""
+        return self.sequence.formula.at(self.number)
 
 
 class Logits:
@@ -70,21 +86,21 @@ class Logits:
         self._index.update({place: start + i for i, place in enumerate(places)})
         self._parts.append(logits)
 
-    def combine(self, formulas: Rows[Coefficients], positions: Rows[Position]) -> Tensor:
-        """[R, V] weighted sums, one for each formula and position."""
+    def combine(self, sums: Rows[Sum], positions: Rows[Position]) -> Tensor:
+        """[R, V] weighted sums, one at each position."""
         stacked = self._stacked()
-        width = max(len(formula) for formula in formulas)
-        index = torch.zeros(len(formulas), width, dtype=torch.int64)
-        weights = torch.zeros(len(formulas), width)
-        for i, (formula, position) in enumerate(zip(formulas, positions, strict=True)):
-            for j, (term, weight) in enumerate(formula):
-                index[i, j] = self._index[position.sequence, term, position.at]
+        width = max(len(summands) for summands in sums)
+        index = torch.zeros(len(sums), width, dtype=torch.int64)
+        weights = torch.zeros(len(sums), width)
+        for i, (summands, position) in enumerate(zip(sums, positions, strict=True)):
+            for j, (term, weight) in enumerate(summands):
+                index[i, j] = self._index[position.sequence, term, position.number]
                 weights[i, j] = weight
         return combine(stacked, index.to(stacked.device), weights.to(stacked.device))
 
     def of(self, terms: Rows[Term], positions: Rows[Position]) -> Tensor:
         """[R, V] logits of one term at each position."""
-        rows = [self._index[p.sequence, term, p.at] for term, p in zip(terms, positions, strict=True)]
+        rows = [self._index[p.sequence, term, p.number] for term, p in zip(terms, positions, strict=True)]
         return self._stacked()[rows]
 
     def _stacked(self) -> Tensor:
@@ -108,7 +124,7 @@ class Round:
 
 
 class Runner:
-    """Runs rounds. All terms of a row see the same tokens at the same positions."""
+    """Runs rounds. All terms of one context see the same tokens at the same positions."""
 
     def __init__(self, family: ModelFamily, num_blocks: int, block_size: int) -> None:
         self._family = family
@@ -132,14 +148,14 @@ class Runner:
         positions = [p for s in emitting for p in _positions(s, drafts[s].tokens if s in drafts else [])]
         self._run([piece for row in rows for piece in _verifying_work(row, drafts.get(row.sequence))], logits)
         for row in rows:
-            row.sequence.computed += row.count
+            for name, count in row.counts.items():
+                row.sequence.contexts[name].computed += count
         if positions:
             logp = self._target(logits, positions)
             drawn, foreseen = self._draw(logits, logp, positions, drafts)
             done.outcomes = _outcomes(emitting, drafts, drawn, foreseen, _logprobs(logp, positions, drawn))
             self._trace(done.outcomes, logits, logp, positions)
-        tokens = sum(row.count for row in rows) + sum(len(draft.tokens) for draft in drafts.values())
-        done.verified = tokens, time.perf_counter() - started
+        done.verified = len(positions), time.perf_counter() - started
         return done
 
     def _draft(self, drafts: dict[Sequence, Draft], logits: Logits, done: Round) -> None:
@@ -147,18 +163,9 @@ class Runner:
         active = [(s, d) for s, d in drafts.items() if d.source == "model" and d.count]
         while active:
             started = time.perf_counter()
-            positions = [Position(s, s.computed + len(d.tokens), d.tokens) for s, d in active]
-            last = [d.tokens[-1] if d.tokens else s.tokens[-1] for s, d in active]
-            formulas = [s.formula.draft or () for s, _ in active]
-            self._run(
-                [
-                    Work(p.sequence, term, [token], p.at, 1)
-                    for p, token, formula in zip(positions, last, formulas, strict=True)
-                    for term, _ in formula
-                ],
-                logits,
-            )
-            q = self._sample(logits.combine(formulas, positions), positions)
+            positions = [Position(s, d.tokens) for s, d in active]
+            self._run([piece for position in positions for piece in _drafting_work(position)], logits)
+            q = self._sample(_drafted(logits, positions), positions)
             for i, (token, (_, d)) in enumerate(zip(q.tokens.tolist(), active, strict=True)):
                 d.tokens.append(token)
                 d.probs.append(None if q.probs is None else q.probs[i])
@@ -177,12 +184,11 @@ class Runner:
             draft, step = drafts.get(s), len(position.guesses)
             if draft is not None and step < len(draft.probs):
                 foretold[i] = draft.tokens[step], draft.probs[step]
-            elif s.formula.draft is not None and (target.probs is not None or _measured(s)):
+            elif s.formula.drafter is not None and (target.probs is not None or _measured(s)):
                 unknown.append(i)
         if unknown:
             places = [positions[i] for i in unknown]
-            formulas = [place.sequence.formula.draft or () for place in places]
-            q = self._sample(logits.combine(formulas, places), places)
+            q = self._sample(_drafted(logits, places), places)
             for j, (i, token) in enumerate(zip(unknown, q.tokens.tolist(), strict=True)):
                 foretold[i] = token, None if q.probs is None else q.probs[j]
         tokens = target.tokens
@@ -224,8 +230,9 @@ class Runner:
             for piece in pieces:
                 end += len(piece.tokens)
                 keep.extend(range(end - piece.keep, end))
-                last = piece.position + len(piece.tokens)
-                places.extend((piece.sequence, piece.term, at) for at in range(last - piece.keep, last))
+                following = piece.context.number(piece.start + len(piece.tokens))
+                numbers = range(following - piece.keep, following)
+                places.extend((piece.sequence, piece.term, number) for number in numbers)
             batch = pack(list(map(self._chunk, pieces)), self._pools[index], self._block_size, self._device)
             active = sorted({piece.term.variant for piece in pieces})
             kept = torch.tensor(keep, device=self._device, dtype=torch.int64)
@@ -234,8 +241,8 @@ class Runner:
 
     def _chunk(self, piece: Work) -> Chunk:
         shift = piece.term.variant * self._num_blocks
-        blocks = [block + shift for block in piece.sequence.block_table]
-        return Chunk(piece.tokens, piece.position, piece.term.variant, blocks)
+        blocks = [block + shift for block in piece.context.block_table]
+        return Chunk(piece.tokens, piece.start, piece.term.variant, blocks)
 
     def _project(self, hidden: Rows[tuple[Tensor | None, Tensor]]) -> Tensor:
         """Multiply by the output matrices, one product for all models that share theirs."""
@@ -255,14 +262,13 @@ class Runner:
 
     def _target(self, logits: Logits, positions: Rows[Position]) -> Tensor:
         """Log p at every position up to a constant, [R, V]."""
-        formulas = [position.sequence.formula for position in positions]
-        target = logits.combine([formula.target for formula in formulas], positions)
-        careful = [i for i, formula in enumerate(formulas) if formula.small is not None]
+        target = logits.combine([position.coefficients.target for position in positions], positions)
+        careful = [i for i, position in enumerate(positions) if position.coefficients.small is not None]
         if careful:
             places = [positions[i] for i in careful]
-            chosen = [formulas[i] for i in careful]
+            chosen = [place.sequence.formula for place in places]
             target[careful] = conservative(
-                logits.combine([f.small or () for f in chosen], places),
+                logits.combine([place.coefficients.small or () for place in places], places),
                 logits.of([f.base for f in chosen], places),
                 logits.of([f.reference for f in chosen if f.reference], places),
                 target.new_tensor([f.strength for f in chosen]),
@@ -295,7 +301,7 @@ class Runner:
             p=normalize(p, vocabulary),
             base=of(formula.base),
             deltas={
-                name: Delta(weight, of(tuned), of(reference))
+                name: Delta(weight_at(weight, position.number), of(tuned), of(reference))
                 for name, (tuned, reference, weight) in zip(names, formula.behaviors, strict=True)
             },
             reference=None if formula.reference is None else of(formula.reference),
@@ -315,25 +321,41 @@ class Runner:
         return logits.masked_fill(~allowed, float("-inf"))
 
 
+def _drafting_work(position: Position) -> list[Work]:
+    """The last token before a position, for every term that drafts."""
+    sequence = position.sequence
+    token = position.guesses[-1] if position.guesses else sequence.tokens[-1]
+    return [
+        Work(sequence, term, [token], sequence.contexts[term.context].before(position.number), 1)
+        for term in sequence.formula.draft_terms
+    ]
+
+
+def _drafted(logits: Logits, positions: Rows[Position]) -> Tensor:
+    """Log q at every position up to a constant, [R, V]; each sequence has a drafter."""
+    return logits.combine([position.coefficients.draft or () for position in positions], positions)
+
+
 def _verifying_work(row: ScheduledRow, draft: Draft | None) -> list[Work]:
     """What every term has still to run: the pending tokens and the guesses, less what drafting has run."""
     sequence = row.sequence
     guesses = draft.tokens if draft else []
-    text = [*sequence.tokens[sequence.computed : sequence.computed + row.count], *guesses]
-    model_drafts = draft is not None and draft.source == "model"
-    drafted = {term for term, _ in sequence.formula.draft or ()} if model_drafts else set()
+    drafted = sequence.formula.draft_terms if draft is not None and draft.source == "model" else ()
     work = []
     for term in sequence.formula.terms:
+        context, count = sequence.contexts[term.context], row.counts[term.context]
+        if not count:
+            continue
+        text = [*context.tokens[context.computed : context.computed + count], *guesses]
         skip = len(guesses) if term in drafted else 0
         keep = len(guesses) + 1 - skip if row.emits else 0
-        work.append(Work(sequence, term, text[skip:], sequence.computed + skip, keep))
+        work.append(Work(sequence, term, text[skip:], context.computed + skip, keep))
     return work
 
 
 def _positions(sequence: Sequence, guesses: list[int]) -> list[Position]:
     """The places after the last known token and after each guess."""
-    at = len(sequence.tokens) - 1
-    return [Position(sequence, at + i, guesses[:i]) for i in range(len(guesses) + 1)]
+    return [Position(sequence, guesses[:i]) for i in range(len(guesses) + 1)]
 
 
 def _mask(position: Position) -> Tensor:
@@ -376,7 +398,8 @@ def _outcomes(
         right = 0
         while right < len(draft.tokens) and draft.tokens[right] == tokens[right]:
             right += 1
-        sequence.computed += right
+        for context in sequence.contexts.values():
+            context.computed += right
         accepted = slice(start, start + right + 1)
         known = [entry for entry in logprobs[accepted] if entry is not None]
         outcomes.append(Outcome(sequence, drawn[accepted], draft, foreseen[accepted], known))

@@ -15,16 +15,26 @@ class ScheduledRow:
 
     Attributes:
         sequence: Whose tokens.
-        count: How many of its pending tokens are computed.
+        counts: How many of the pending tokens of each context are computed.
     """
 
     sequence: Sequence
-    count: int
+    counts: dict[str, int]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are computed in all contexts."""
+        return sum(self.counts.values())
 
     @property
     def emits(self) -> bool:
-        """Whether the round reaches the last known token, so that the next one can be sampled."""
-        return self.count == self.sequence.pending
+        """Whether the round reaches the last known token everywhere, so that the next one can be sampled."""
+        return self.tokens == self.sequence.pending
+
+    @property
+    def decodes(self) -> bool:
+        """Whether only the last known token is computed."""
+        return self.emits and self.sequence.decoding
 
 
 class Scheduler:
@@ -57,7 +67,7 @@ class Scheduler:
         """Free the blocks of every finished or cancelled sequence."""
         for sequence in self.running:
             if sequence.finished or sequence.generation.cancelled:
-                self._allocator.release(sequence.block_table)
+                self._release(sequence)
         self.running = [s for s in self.running if not (s.finished or s.generation.cancelled)]
         self.waiting = deque(s for s in self.waiting if not s.generation.cancelled)
 
@@ -66,28 +76,32 @@ class Scheduler:
         self._admit()
         budget = self._token_budget
         rows: list[ScheduledRow] = []
-        # A stable sort: decoding rows (one pending token) first, otherwise oldest first.
-        order = sorted(self.running, key=lambda s: s.pending > 1)
+        # A stable sort: decoding rows first, otherwise oldest first.
+        order = sorted(self.running, key=lambda s: not s.decoding)
         for i, sequence in enumerate(order):
-            share = -(-budget // (len(order) - i))
-            count = min(sequence.pending, share)
-            if sequence in self.running and count and self._make_room(sequence, count):
-                rows.append(ScheduledRow(sequence, count))
-                budget -= count
+            share = max(-(-budget // (len(order) - i)), 0)
+            if share and sequence.decoding:
+                share = sequence.pending
+            counts = _divide(share, sequence)
+            if sequence in self.running and any(counts.values()) and self._make_room(sequence, counts):
+                rows.append(ScheduledRow(sequence, counts))
+                budget -= rows[-1].tokens
         return [row for row in rows if row.sequence in self.running]
 
     def reserve(self, sequence: Sequence, drafts: int) -> int:
         """Give a scheduled, decoding sequence memory for its drafts; fewer, where little is free."""
-        while drafts and not self._allocator.grow(sequence.block_table, len(sequence.tokens) + drafts):
+        contexts = sequence.contexts.values()
+        while drafts and not self._grow([(c.block_table, len(c.tokens) + drafts) for c in contexts]):
             drafts -= 1
         return drafts
 
     def remember(self, sequence: Sequence) -> None:
         """Offer the sequence's full blocks to later requests. Only accepted tokens are ever computed ones."""
-        keys = sequence.block_keys(sequence.computed, self._allocator.block_size)
-        for i in range(sequence.remembered, len(keys)):
-            self._allocator.register(sequence.block_table[i], keys[i])
-        sequence.remembered = len(keys)
+        for context in sequence.contexts.values():
+            keys = context.block_keys(context.computed, self._allocator.block_size)
+            for i in range(context.remembered, len(keys)):
+                self._allocator.register(context.block_table[i], keys[i])
+            context.remembered = len(keys)
 
     def _admit(self) -> None:
         """Let waiting sequences run, in order; one whose beginning is just being computed waits for it."""
@@ -103,33 +117,51 @@ class Scheduler:
 
     def _begins_like_a_prefill(self, sequence: Sequence) -> bool:
         size = self._allocator.block_size
-        keys = sequence.block_keys(len(sequence.tokens) - 1, size)
-        missing = next((key for key in keys if not self._allocator.knows(key)), None)
-        return missing is not None and any(
-            missing in s.block_keys(len(s.tokens), size)[s.computed // size :] for s in self.running
+        missing = set()
+        for context in sequence.contexts.values():
+            keys = context.block_keys(len(context.tokens) - 1, size)
+            missing |= set(next(([key] for key in keys if not self._allocator.knows(key)), []))
+        return any(
+            not missing.isdisjoint(context.block_keys(len(context.tokens), size)[context.computed // size :])
+            for running in self.running
+            for context in running.contexts.values()
         )
 
     def _take_over(self, sequence: Sequence) -> bool:
-        """Give the sequence every cached block of its beginning; False if it does not fit beside the others.
+        """Give the sequence every cached block of its beginnings; False if it does not fit beside the others.
 
         The last known token is always left to compute: its logits are what comes next.
         """
-        size = self._allocator.block_size
-        blocks = self._allocator.match(sequence.block_keys(len(sequence.tokens) - 1, size))
-        needed = self._allocator.blocks_for(len(sequence.tokens) + 1) - len(blocks)
-        if self.running and needed > self._allocator.free_blocks:
-            self._allocator.release(blocks)
+        size, contexts = self._allocator.block_size, sequence.contexts
+        for context in contexts.values():
+            blocks = self._allocator.match(context.block_keys(len(context.tokens) - 1, size))
+            context.block_table = blocks
+            context.remembered = len(blocks)
+            context.computed = len(blocks) * size
+        missing = self._missing([(c.block_table, len(c.tokens) + 1) for c in contexts.values()])
+        if self.running and missing > self._allocator.free_blocks:
+            self._release(sequence)
             return False
-        sequence.block_table = blocks
-        sequence.remembered = len(blocks)
-        sequence.computed = len(blocks) * size
         if sequence.cached_tokens is None:
-            sequence.cached_tokens = sequence.computed
-            self.cached_tokens += sequence.computed
+            sequence.cached_tokens = {name: context.computed for name, context in contexts.items()}
+            self.cached_tokens += sum(sequence.cached_tokens.values())
         return True
 
-    def _make_room(self, sequence: Sequence, count: int) -> bool:
-        while not self._allocator.grow(sequence.block_table, sequence.computed + count):
+    def _missing(self, wanted: list[tuple[list[int], int]]) -> int:
+        """Blocks that tables still need to cover so many positions."""
+        return sum(max(self._allocator.blocks_for(tokens) - len(table), 0) for table, tokens in wanted)
+
+    def _grow(self, wanted: list[tuple[list[int], int]]) -> bool:
+        """Extend all tables until each covers its positions; False, and no change, if memory is short."""
+        if self._missing(wanted) > self._allocator.free_blocks:
+            return False
+        return all(self._allocator.grow(table, tokens) for table, tokens in wanted)
+
+    def _make_room(self, sequence: Sequence, counts: dict[str, int]) -> bool:
+        contexts = sequence.contexts
+        while not self._grow(
+            [(contexts[name].block_table, contexts[name].computed + count) for name, count in counts.items()]
+        ):
             youngest = self.running[-1]
             self._preempt(youngest)
             if youngest is sequence:
@@ -138,7 +170,26 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self._allocator.release(sequence.block_table)
-        sequence.computed = 0
+        self._release(sequence)
         self.waiting.appendleft(sequence)
         self.preemptions += 1
+
+    def _release(self, sequence: Sequence) -> None:
+        for context in sequence.contexts.values():
+            self._allocator.release(context.block_table)
+            context.computed = 0
+
+
+def _divide(tokens: int, sequence: Sequence) -> dict[str, int]:
+    """How many tokens of each context to compute: all of them, or else what comes before the last ones.
+
+    The last token of every context waits for the others: their logits are wanted in one round.
+    """
+    contexts = sequence.contexts
+    if tokens >= sequence.pending:
+        return {name: context.pending for name, context in contexts.items()}
+    counts = {}
+    for name, context in contexts.items():
+        counts[name] = min(context.pending - 1, tokens)
+        tokens -= counts[name]
+    return counts

@@ -1,17 +1,18 @@
-"""One running request: its tokens, its blocks, and the text that it has shown so far."""
+"""One running request: its contexts, its answer, and the text that it has shown so far."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as Tokens
 from dataclasses import replace
 from typing import Any
 
+from langchain_eft.engine.context import Context
 from langchain_eft.engine.detokenizer import Detokenizer, StopMatcher
 from langchain_eft.engine.draft_length import AcceptanceRates
 from langchain_eft.engine.formula import Formula
 from langchain_eft.engine.grammar import Grammar
-from langchain_eft.engine.kv_cache import block_key
 from langchain_eft.engine.models import Term
 from langchain_eft.engine.prompt_lookup import PromptLookup
 from langchain_eft.engine.request import (
@@ -29,17 +30,14 @@ from langchain_eft.engine.trace import TokenTrace
 class Sequence:
     """A request inside the engine.
 
-    `computed` counts the tokens whose keys and values are in memory; prefill, decoding and recomputation
-    after preemption are all the same thing: computed catches up with the tokens.
+    Its terms read one context or several; the same answer grows in all of them.
 
     Attributes:
         generation: What the caller submitted.
         formula: The mixture as coefficients of terms.
-        tokens: Prompt and answer so far.
-        block_table: Blocks that hold the computed tokens.
-        computed: Tokens in KV memory.
-        remembered: Blocks that later requests may take over.
-        cached_tokens: Tokens of the prompt that were in KV memory from the start; None before admission.
+        tokens: Main prompt and answer so far.
+        contexts: What the terms read, by the terms' names for it.
+        cached_tokens: Tokens of the prompts that were in KV memory from the start; None before admission.
         lookup: Where the text has said the same before.
         rates: How well each source of drafts has done.
         grammar: What the answer must look like, or None.
@@ -58,10 +56,8 @@ class Sequence:
         self.generation = generation
         self.formula = formula
         self.tokens = list(generation.request.prompt_ids)
-        self.block_table: list[int] = []
-        self.computed = 0
-        self.remembered = 0
-        self.cached_tokens: int | None = None
+        self.contexts = _contexts(formula, {**generation.request.contexts, "": generation.request.prompt_ids})
+        self.cached_tokens: dict[str, int] | None = None
         self.lookup = PromptLookup()
         self.rates = rates
         self.grammar = grammar
@@ -72,19 +68,26 @@ class Sequence:
         self._first_token: float | None = None
         self._events: list[Event] = []
         self._drafted = self._accepted = self._passes = 0
-        self._block_keys: list[bytes] = []
-        # Keys and values depend on the tokens and on which variants of which models have seen them.
-        self._salt = repr(sorted({(t.model, t.variant) for t in formula.terms})).encode()
+
+    @property
+    def written(self) -> int:
+        """Tokens of the answer so far, which is also the number of the next one."""
+        return len(self.tokens) - self._prompt_tokens
 
     @property
     def pending(self) -> int:
-        """Tokens that are known but not yet computed; at least one until finished."""
-        return len(self.tokens) - self.computed
+        """Tokens of all contexts that are known but not yet computed; at least one each until finished."""
+        return sum(context.pending for context in self.contexts.values())
+
+    @property
+    def decoding(self) -> bool:
+        """Whether all that is pending is the last token."""
+        return all(context.pending == 1 for context in self.contexts.values())
 
     @property
     def room(self) -> int:
         """Tokens that the answer may still have."""
-        return self.generation.request.max_tokens - (len(self.tokens) - self._prompt_tokens)
+        return self.generation.request.max_tokens - self.written
 
     @property
     def _prompt_tokens(self) -> int:
@@ -99,14 +102,6 @@ class Sequence:
     def ends(self, token: int) -> bool:
         """Whether a token ends the answer."""
         return token in self._end_ids
-
-    def block_keys(self, tokens: int, block_size: int) -> list[bytes]:
-        """Keys of the full blocks among the first `tokens` known tokens."""
-        full = tokens // block_size
-        for start in range(len(self._block_keys) * block_size, full * block_size, block_size):
-            previous = self._block_keys[-1] if self._block_keys else self._salt
-            self._block_keys.append(block_key(previous, self.tokens[start : start + block_size]))
-        return self._block_keys[:full]
 
     def accept(
         self,
@@ -135,7 +130,8 @@ class Sequence:
             text += self._append(token)
             if self.finished:
                 break
-        self.computed = min(self.computed, len(self.tokens) - 1)
+        for context in self.contexts.values():
+            context.computed = min(context.computed, len(context.tokens) - 1)
         taken = tuple(self.tokens[before:])
         seen = self._cut(traces[: len(taken)])
         self._events.append(TextDelta(text, taken, tuple(logprobs[: len(taken)]), seen))
@@ -158,6 +154,8 @@ class Sequence:
 
     def _append(self, token: int) -> str:
         self.tokens.append(token)
+        for context in self.contexts.values():
+            context.tokens.append(token)
         if self.grammar:
             self.grammar.consume(token)
         ended = self.ends(token)
@@ -177,11 +175,21 @@ class Sequence:
         return Finished(
             reason=reason,
             prompt_tokens=self._prompt_tokens,
-            completion_tokens=len(self.tokens) - self._prompt_tokens,
-            cached_tokens=self.cached_tokens or 0,
+            context_tokens={name: context.prompt_tokens for name, context in self.contexts.items() if name},
+            completion_tokens=self.written,
+            cached_tokens=(self.cached_tokens or {}).get("", 0),
             drafted_tokens=self._drafted,
             accepted_tokens=self._accepted,
             verify_passes=self._passes,
             time_to_first_token=(self._first_token or now) - submitted,
             seconds=now - submitted,
         )
+
+
+def _contexts(formula: Formula[Term], prompts: Mapping[str, Tokens[int]]) -> dict[str, Context]:
+    """A context for every prompt that some term reads."""
+    names = dict.fromkeys(term.context for term in formula.terms)
+    return {
+        name: Context(prompts[name], [term for term in formula.terms if term.context == name])
+        for name in names
+    }

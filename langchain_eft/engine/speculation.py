@@ -11,6 +11,7 @@ a guess, wherever it comes from, is right if it is the token that the rule draws
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -26,6 +27,7 @@ from langchain_eft.engine.draft_length import (
     Source,
     choose,
 )
+from langchain_eft.engine.models import Term
 from langchain_eft.engine.request import GenerationRequest, TokenLogprobs
 from langchain_eft.engine.sampling import invert_cdf, uniform
 from langchain_eft.engine.scheduler import ScheduledRow, Scheduler
@@ -104,11 +106,11 @@ class Speculator:
     Acceptance costs nothing to measure: a row that drafts nothing still shows what would have been accepted.
 
     Args:
-        share: Cost of a draft pass as part of a whole pass, until it has been measured.
+        bytes_read: Weights that a pass over some terms reads: what it costs, until that has been measured.
     """
 
-    def __init__(self, share: float) -> None:
-        self._share = share
+    def __init__(self, bytes_read: Callable[[Iterable[Term]], int]) -> None:
+        self._bytes_read = bytes_read
         self._kinds: dict[object, AcceptanceRates] = {}
         self._costs: dict[object, tuple[PassCosts, PassCosts]] = {}
 
@@ -118,7 +120,7 @@ class Speculator:
 
     def plan(self, rows: Rows[ScheduledRow], scheduler: Scheduler) -> dict[Sequence, Draft]:
         """Drafts for the decoding rows, with memory reserved."""
-        decoding = [row.sequence for row in rows if row.emits and row.count == 1]
+        decoding = [row.sequence for row in rows if row.decodes]
         forced = [s.grammar.forced() if s.grammar else [] for s in decoding]
         found = [
             (f or s.lookup.guess(s.tokens, _LONGEST))[: min(_LONGEST, s.room - 1)]
@@ -130,7 +132,7 @@ class Speculator:
         draft, verify = self._pass_costs(decoding)
         drafts = {}
         for s, guesses, (source, count) in zip(
-            decoding, found, choose(outlooks, draft, verify, self._share), strict=True
+            decoding, found, choose(outlooks, draft, verify, self._share(decoding)), strict=True
         ):
             count = scheduler.reserve(s, count)
             drafts[s] = Draft(source, count, guesses, guesses[:count] if source == "lookup" else [])
@@ -166,6 +168,12 @@ class Speculator:
         slow = AcceptanceRates(AcceptanceRate(memory=512), AcceptanceRate(memory=512))
         return self._kinds.setdefault(kind, slow)
 
+    def _share(self, sequences: Rows[Sequence]) -> float:
+        """Cost of a draft pass as part of a whole pass, as far as weights tell."""
+        draft = self._bytes_read(term for s in sequences for term in s.formula.draft_terms)
+        whole = self._bytes_read(term for s in sequences for term in s.formula.terms)
+        return draft / whole if whole else 0.0
+
     def _pass_costs(self, sequences: Rows[Sequence]) -> tuple[PassCosts, PassCosts]:
         terms = frozenset(term for s in sequences for term in s.formula.terms)
         return self._costs.setdefault(terms, (PassCosts(), PassCosts()))
@@ -181,7 +189,7 @@ def _looked_up(outcome: Outcome) -> tuple[int, int]:
 def _outlook(sequence: Sequence, found: Rows[int], forced: Rows[int]) -> Outlook:
     wanted = sequence.generation.request.speculation
     return Outlook(
-        model=None if sequence.formula.draft is None else sequence.rates.model.value,
+        model=None if sequence.formula.drafter is None else sequence.rates.model.value,
         lookup=1.0 if forced else sequence.rates.lookup.value,
         found=len(found),
         room=sequence.room - 1,

@@ -1,0 +1,96 @@
+"""Weights that change over an answer: piecewise linear in the position of the token that is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
+
+
+class _Schedule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ramp(_Schedule):
+    """A weight that goes from `start` to `end` in equal steps and stays there."""
+
+    start: FiniteFloat
+    """Weight of the answer's first token."""
+
+    end: FiniteFloat
+    """Weight once `tokens` tokens are written."""
+
+    tokens: int = Field(ge=1)
+    """How many tokens the way takes."""
+
+    def at(self, position: int) -> float:
+        """Weight of the answer's token number `position`, from 0."""
+        return self.start + (self.end - self.start) * min(position / self.tokens, 1.0)
+
+    @property
+    def knots(self) -> tuple[int, ...]:
+        """Positions between which the weight is linear; after the last it is constant."""
+        return (0, self.tokens)
+
+
+class FirstTokens(_Schedule):
+    """One weight for the first `tokens` tokens of an answer, another for the rest."""
+
+    tokens: int = Field(ge=1)
+    """How many tokens have the first weight."""
+
+    weight: FiniteFloat = 1.0
+    """Weight of those."""
+
+    then: FiniteFloat = 0.0
+    """Weight of all later ones."""
+
+    def at(self, position: int) -> float:
+        """Weight of the answer's token number `position`, from 0."""
+        return self.weight if position < self.tokens else self.then
+
+    @property
+    def knots(self) -> tuple[int, ...]:
+        """Positions between which the weight is linear; after the last it is constant."""
+        return (0, self.tokens - 1, self.tokens)
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, Ramp | FirstTokens):
+        return type(value).__name__
+    if not isinstance(value, Mapping):
+        return "number" if isinstance(value, int | float | str) else None
+    for kind in (Ramp, FirstTokens):
+        if value and set(value) <= set(kind.model_fields):
+            return kind.__name__
+    return None
+
+
+Weight = Annotated[
+    Annotated[float, Tag("number")]
+    | Annotated[Ramp, Tag("Ramp")]
+    | Annotated[FirstTokens, Tag("FirstTokens")],
+    Discriminator(
+        _kind,
+        custom_error_type="weight",
+        custom_error_message="A weight is a number, Ramp(start=0, end=1, tokens=32), "
+        "FirstTokens(tokens=16, weight=1, then=0), or a dictionary with one of those sets of keys.",
+    ),
+]
+"""How strongly a behaviour acts: always the same, or by the position in the answer."""
+
+
+def weight_at(weight: Weight, position: int) -> float:
+    """The weight of the answer's token number `position`, from 0."""
+    return weight.at(position) if isinstance(weight, Ramp | FirstTokens) else weight
+
+
+def knots(weight: Weight) -> tuple[int, ...]:
+    """Positions between which a weight is linear; after the last it is constant."""
+    return weight.knots if isinstance(weight, Ramp | FirstTokens) else (0,)
+
+
+def values(weight: Weight) -> list[float]:
+    """The weight at its knots, among which are its largest and its smallest value."""
+    return [weight_at(weight, knot) for knot in knots(weight)]
