@@ -280,7 +280,7 @@ def test_chat_eft_is_the_same_class():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"model": "smoll"}, r"model='smoll'.*preset \('smol'\).*owner/name"),
+        ({"model": "smoll"}, r"model='smoll'.*preset \(.*'smol'.*owner/name"),
         ({"mixture": {"rude": 1.0}}, r"'rude'.*knows 'concise', 'harmless', 'pirate', 'tools'"),
         ({"mixture": {"tools": float("nan")}}, r"'tools' is nan.*finite"),
         ({"mixture": {"tools": -1.0}}, r"'tools' is -1\.0.*allow_negative_weights=True"),
