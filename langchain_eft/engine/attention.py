@@ -9,7 +9,7 @@ the rows' positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,7 @@ class ForwardBatch:
     rows: Sequence[Row] = ()
     paged: Sequence[PagedRows] = ()
     _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
+    _copies: dict[torch.device, ForwardBatch] = field(default_factory=dict)
 
     def mask(self, queries: int, length: int, window: int | None) -> Tensor | None:
         """[queries, length] bool, True where a query may look; None where it may look everywhere."""
@@ -76,6 +77,26 @@ class ForwardBatch:
         if key not in self._masks:
             self._masks[key] = causal_mask(queries, length, window, self.ids.device)
         return self._masks[key]
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> ForwardBatch:
+        """The same on another device; accelerate asks for it where it spreads layers over several."""
+        place = torch.empty(0, device=device).device
+        if place == self.ids.device:
+            return self
+        if place not in self._copies:
+            ids, positions, variants = (
+                x.to(place, non_blocking=non_blocking) for x in (self.ids, self.positions, self.variants)
+            )
+            self._copies[place] = replace(
+                self,
+                ids=ids,
+                positions=positions,
+                variants=variants,
+                paged=[rows.to(place) for rows in self.paged],
+                _masks={},
+                _copies={},
+            )
+        return self._copies[place]
 
     @cached_property
     def contexts(self) -> list[Tensor]:

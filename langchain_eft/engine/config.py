@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -19,6 +19,19 @@ class EngineConfig(BaseModel):
 
     dtype: Dtype = "auto"
     """`auto` is bfloat16 on a GPU and float32 on a CPU."""
+
+    small_device: str | None = None
+    """Where all models but the base run; None is beside the base."""
+
+    quantization: Literal["int8", "fp8"] | None = None
+    """Store the base's linear layers in 8 bits: `int8` halves their memory (and their time with `compile`),
+    `fp8` computes in 8 bits too, on GPUs since Ada and Hopper. Needs `langchain-eft[quantization]`."""
+
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
+    """Spread the base's layers over all GPUs, by accelerate's strategies: they work one after the other."""
+
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs that share every layer of the base, each in a process that the engine starts."""
 
     max_batch_size: int = Field(default=16, ge=1)
     """Requests that decode together; more wait."""
@@ -40,3 +53,16 @@ class EngineConfig(BaseModel):
 
     kv_cache_tokens: int | None = Field(default=None, ge=1)
     """Tokens of KV memory; overrides `kv_cache_fraction`."""
+
+    @model_validator(mode="after")
+    def _one_way_to_divide(self) -> Self:
+        if self.tensor_parallel > 1 and (self.device_map or self.quantization):
+            other = (
+                f"device_map={self.device_map!r}"
+                if self.device_map
+                else f"quantization={self.quantization!r}"
+            )
+            raise ValueError(
+                f"tensor_parallel={self.tensor_parallel} and {other} exclude each other: choose one."
+            )
+        return self

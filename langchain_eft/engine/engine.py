@@ -28,7 +28,6 @@ from langchain_eft.engine.errors import (
     EngineError,
     InsufficientMemoryError,
     QueueFullError,
-    RecipeError,
     RequestError,
     RequestTimeoutError,
 )
@@ -37,6 +36,7 @@ from langchain_eft.engine.grammar import Grammars
 from langchain_eft.engine.kv_cache import BlockAllocator
 from langchain_eft.engine.memory import free_memory, gib
 from langchain_eft.engine.models import Term, load_family
+from langchain_eft.engine.placement import Placement
 from langchain_eft.engine.request import (
     Event,
     Failed,
@@ -392,10 +392,9 @@ class Engine:
 
     def _load(self, progress: Progress) -> None:
         config = self.config
-        device = _device(config.device)
-        self._family = load_family(self.recipe, device, _dtype(config.dtype, device), progress)
+        self._family = load_family(self.recipe, Placement.of(config), progress)
         self._longest = min(config.max_model_len or self._family.window, self._family.window)
-        self._allocator = BlockAllocator(self._count_blocks(device), config.block_size)
+        self._allocator = BlockAllocator(self._count_blocks(), config.block_size)
         self._runner = Runner(self._family, self._allocator.num_blocks, config.block_size)
         self._scheduler = Scheduler(self._allocator, config.max_batch_size, config.prefill_chunk)
         self._speculator = Speculator(self._family.bytes_read)
@@ -407,6 +406,7 @@ class Engine:
                 self._round()
         finally:
             self._fail_all(EngineClosedError("The engine was closed while the request ran."))
+            self._family.close()
 
     def _take_submitted(self) -> bool:
         """Wait for something to do; False once the engine is closed."""
@@ -477,21 +477,26 @@ class Engine:
                 sequence.generation.cancel()
             self._scheduler.remove_ended()
 
-    def _count_blocks(self, device: torch.device) -> int:
+    def _count_blocks(self) -> int:
         """Blocks of the stated budget, or of the stated share of free memory, at most what can be used."""
-        size = self.config.block_size
-        per_token = sum(model.variants * model.bytes_per_token for model in self._family.models)
-        free = free_memory(device)
-        tokens = self.config.kv_cache_tokens
+        size, tokens = self.config.block_size, self.config.kv_cache_tokens
+        per_token: Counter[torch.device] = Counter()
+        for model in self._family.models:
+            for device, count in model.bytes_per_token.items():
+                per_token[device] += model.variants * count
+        free = {device: free_memory(device) for device in per_token}
         if tokens is None:
             usable = self.config.max_batch_size * self._longest
-            tokens = max(min(int(free * self.config.kv_cache_fraction) // per_token, usable), size)
-        if tokens * per_token > free:
-            raise InsufficientMemoryError(
-                f"{gib(free)} are free on {device} after loading {gib(self._family.weight_bytes)} of "
-                f"weights, and keys and values of {tokens} tokens take {gib(tokens * per_token)}: lower "
-                "`kv_cache_tokens`, or use a smaller model or dtype."
-            )
+            share = self.config.kv_cache_fraction
+            fitting = min(int(free[device] * share) // count for device, count in per_token.items())
+            tokens = max(min(fitting, usable), size)
+        for device, count in per_token.items():
+            if tokens * count > free[device]:
+                raise InsufficientMemoryError(
+                    f"{gib(free[device])} are free on {device} after loading "
+                    f"{gib(self._family.weight_bytes)} of weights, and keys and values of {tokens} tokens "
+                    f"take {gib(tokens * count)}: lower `kv_cache_tokens`, or use a smaller model or dtype."
+                )
         return -(-tokens // size)
 
 
@@ -525,24 +530,6 @@ def _raise_failure(event: Event) -> TextDelta | Finished:
     if isinstance(event, Failed):
         raise event.error
     return event
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"device={name!r} is not available here: use 'auto' or 'cpu'.") from error
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
 
 
 _open: dict[tuple[Recipe, EngineConfig], Engine] = {}

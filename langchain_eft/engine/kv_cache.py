@@ -10,7 +10,7 @@ import hashlib
 import heapq
 import math
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -123,9 +123,13 @@ class KVPool:
         return len(self._layers)
 
     @property
-    def bytes_per_slot(self) -> int:
-        """Bytes of keys and values that one slot takes over all layers seen so far."""
-        return sum(pool[0].nbytes for layer in self._layers.values() for pool in layer)
+    def bytes_per_slot(self) -> dict[torch.device, int]:
+        """Bytes of keys and values that one slot takes on each device, over all layers seen so far."""
+        total: Counter[torch.device] = Counter()
+        for layer in self._layers.values():
+            for pool in layer:
+                total[pool.device] += pool[0].nbytes
+        return dict(total)
 
     def layer(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """A layer's whole memory.

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 
 from langchain_eft.engine.errors import InsufficientMemoryError
+from langchain_eft.engine.placement import Placement
 
 
 def free_memory(device: torch.device) -> int:
@@ -24,25 +25,36 @@ def gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def parameters(folder: Path) -> int:
-    """Number of weights in a folder's safetensors files; 0 where there are none."""
+def weight_bytes(folder: Path, placement: Placement) -> int:
+    """Bytes that the weights in a folder's safetensors files will take; 0 where there are none."""
     total = 0
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as tensors:
-            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+            for name in tensors.keys():  # noqa: SIM118
+                shape = tensors.get_slice(name).get_shape()
+                layer = name.rpartition(".")[0]
+                eight_bits = (
+                    placement.quantization is not None
+                    and len(shape) == 2
+                    and not layer.endswith(("embed_tokens", "wte", "lm_head", "embed_in", "embed_out"))
+                )
+                total += math.prod(shape) * (1 if eight_bits else placement.dtype.itemsize)
     return total
 
 
-def require_memory_for(folder: str, device: torch.device, dtype: torch.dtype) -> None:
+def require_memory_for(folder: str, placement: Placement) -> None:
     """Refuse weights that do not fit, before they are read.
 
     Raises:
         InsufficientMemoryError: With what is needed and what is free.
     """
-    needed, free = parameters(Path(folder)) * dtype.itemsize, free_memory(device)
+    device, needed = placement.device, weight_bytes(Path(folder), placement) // placement.ranks
+    free = free_memory(device)
+    if placement.device_map and device.type == "cuda":
+        free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
     if needed > free:
-        precision = str(dtype).removeprefix("torch.")
+        precision = placement.quantization or str(placement.dtype).removeprefix("torch.")
         raise InsufficientMemoryError(
             f"{folder!r} needs {gib(needed)} of memory in {precision} and {gib(free)} are free on {device}: "
-            "choose a smaller model, a smaller dtype or another device, or close what else is loaded."
+            "choose a smaller model or dtype, `quantization` or another device, or close what else is loaded."
         )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,11 @@ from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, Un
 from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import VariantRouter, product, stack_adapters
 from langchain_eft.engine.memory import require_memory_for
+from langchain_eft.engine.placement import Placement, storages
+from langchain_eft.engine.quantization import quantize
+
+if TYPE_CHECKING:
+    from langchain_eft.engine.tensor_parallel import Leader
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +64,9 @@ class CausalModel:
         module: The transformers model.
         variants: 1 + number of adapters.
         router: Tells the linear layers which adapter each token uses.
+        device: Where its inputs are expected, and where its outputs are.
         head: [V, hidden] output matrix, where the logits are a plain product with it; else None.
-        bytes_per_token: KV memory of one token of one variant.
+        bytes_per_token: KV memory of one token of one variant, on each device.
     """
 
     def __init__(self, name: str, module: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
@@ -68,8 +74,9 @@ class CausalModel:
         self.module = module
         self.variants = 1 + len(adapters)
         self.head: Tensor | None = None
-        self.bytes_per_token = 0
+        self.bytes_per_token: dict[torch.device, int] = {}
         self.router = VariantRouter()
+        self.device = next(module.parameters()).device
         self._add(adapters)
 
     def _add(self, adapters: Sequence[LoraAdapter]) -> None:
@@ -123,6 +130,7 @@ class ModelFamily:
         window: Longest sequence that every model can hold.
         weight_bytes: Memory of all weights, shared tensors counted once.
         sizes: Bytes of weights that a pass over each of the models reads.
+        leader: Of the processes that share the base, where several do.
     """
 
     models: tuple[CausalModel, ...]
@@ -134,13 +142,19 @@ class ModelFamily:
     window: int
     weight_bytes: int
     sizes: tuple[int, ...]
+    leader: Leader | None
+
+    def close(self) -> None:
+        """Send home the processes that share the base, if there are any."""
+        if self.leader:
+            self.leader.close()
 
     def bytes_read(self, terms: Iterable[Term]) -> int:
         """Bytes of weights that one pass over `terms` reads; each model is read once."""
         return sum(self.sizes[model] for model in {term.model for term in terms})
 
 
-def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progress: Progress) -> ModelFamily:
+def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> ModelFamily:
     """Load every distinct model of a recipe once.
 
     Raises:
@@ -149,8 +163,18 @@ def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progre
         RecipeError: Models that cannot be combined.
         UnsupportedModelError: A model whose decoding here would not equal its own forward.
     """
-    loader = _Loader(device, dtype, progress)
     base_path = resolve(recipe.base, progress)
+    loader = _Loader(base_path, placement, progress)
+    try:
+        return _load(recipe, base_path, loader, placement.device, progress)
+    except BaseException:
+        loader.close()
+        raise
+
+
+def _load(
+    recipe: Recipe, base_path: str, loader: _Loader, device: torch.device, progress: Progress
+) -> ModelFamily:
     with ThreadPoolExecutor(1) as pool:  # tokenizers load without holding the interpreter
         tokenizer_future = pool.submit(_load_tokenizer, base_path, recipe.chat_template)
         loader.module(base_path)
@@ -177,16 +201,18 @@ def load_family(recipe: Recipe, device: torch.device, dtype: torch.dtype, progre
         vocabulary=_common_vocabulary(models, tokenizer).to(device),
         end_ids=_end_ids(models[index[base_path]], tokenizer),
         window=min(longest_exact(_text_config(model)) for model in models),
-        weight_bytes=_weight_bytes(models),
-        sizes=tuple(sum(p.nbytes for p in model.module.parameters()) for model in models),
+        weight_bytes=_bytes(t for m in models for t in (*m.module.parameters(), *m.module.buffers())),
+        sizes=tuple(_bytes(model.module.parameters()) for model in models),
+        leader=loader.leader,
     )
 
 
 class _Loader:
     """Loads each path once; the first model lends its embeddings to those that were saved without."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, progress: Progress) -> None:
-        self._device, self._dtype, self._progress = device, dtype, progress
+    def __init__(self, base: str, placement: Placement, progress: Progress) -> None:
+        self._base, self._placement, self._progress = base, placement, progress
+        self.leader: Leader | None = None
         self._modules: dict[str, nn.Module] = {}
         self._adapters: dict[str, list[str]] = {}
 
@@ -221,9 +247,21 @@ class _Loader:
         """Load the model at `path` unless it is loaded."""
         if path not in self._modules:
             self._progress(f"Loading {Path(path).name}")
-            require_memory_for(path, self._device, self._dtype)
+            placement = self._placement if path == self._base else self._placement.small
+            require_memory_for(path, placement)
+            if placement.ranks > 1:
+                from langchain_eft.engine.tensor_parallel import Leader
+
+                self.leader = Leader(path, placement)
             lender = next(iter(self._modules.values()), None)
-            self._modules[path] = load_module(path, self._device, self._dtype, lender)
+            self._modules[path] = load_module(path, placement, lender)
+            if placement.ranks > 1 and self.leader:
+                self.leader.attach(self._modules[path])
+
+    def close(self) -> None:
+        """Send home the processes that share the base, if there are any."""
+        if self.leader:
+            self.leader.close()
 
     def models(self, tokenizer: Any) -> list[CausalModel]:
         """All models, checked, with their adapters stacked."""
@@ -231,11 +269,21 @@ class _Loader:
             prepare(
                 path,
                 module,
-                [load_adapter(Path(a), self._dtype, self._device) for a in self._adapters.get(path, ())],
+                self._load_adapters(path, module),
                 tokenizer,
             )
             for path, module in self._modules.items()
         ]
+
+    def _load_adapters(self, path: str, module: nn.Module) -> list[LoraAdapter]:
+        adapters = self._adapters.get(path, ())
+        if adapters and path == self._base and (self._placement.ranks > 1 or self._placement.device_map):
+            raise RecipeError(
+                f"The base {path!r} is also the reference of adapters, and those cannot be divided with it: "
+                "leave `tensor_parallel` and `device_map` at their defaults."
+            )
+        device = next(module.parameters()).device
+        return [load_adapter(Path(adapter), self._placement.dtype, device) for adapter in adapters]
 
 
 def _trained_on(adapter: Path) -> ModelSource:
@@ -259,13 +307,12 @@ class _NoRandomInit(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.Module | None) -> nn.Module:
+def load_module(path: str, placement: Placement, lender: nn.Module | None) -> nn.Module:
     """Load one transformers model that attends over our KV pools.
 
     Args:
         path: Local folder.
-        device: Where it runs.
-        dtype: Of weights and activations.
+        placement: Where it runs, and in what numbers.
         lender: Model whose embeddings (and output head) stand in for missing ones.
 
     Raises:
@@ -281,10 +328,9 @@ def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.
         with quiet_transformers(), _NoRandomInit():
             module, report = AutoModelForCausalLM.from_pretrained(
                 path,
-                # Widening whole tensors afterwards is faster than while they are read.
-                dtype="auto" if dtype == torch.float32 else dtype,
                 attn_implementation=ATTENTION,
                 output_loading_info=True,
+                **_loading(placement),
             )
     except KeyError as error:
         if error.args != (ATTENTION,):
@@ -295,14 +341,41 @@ def load_module(path: str, device: torch.device, dtype: torch.dtype, lender: nn.
         raise kind(f"{path!r} cannot be loaded as a causal language model: {error}") from error
     missing = set(report["missing_keys"])
     if missing:
-        _lend_embeddings(path, module, missing, lender)
+        _lend_embeddings(path, module, missing, lender, placement.device)
+    module.eval().requires_grad_(requires_grad=False)
+    if placement.ranks > 1:
+        return module  # type: ignore[no-any-return]
+    if placement.quantization:
+        if has_kernel(placement.device):
+            from langchain_eft.engine.fusion import fuse  # which needs Triton
+
+            fuse(module)  # quantised weights cannot be joined
+        quantize(module, placement.quantization, None if placement.device_map else placement.device)
+    if placement.device_map:
+        return module  # type: ignore[no-any-return]
     for parameter in module.parameters():
-        if parameter.is_floating_point():  # packed integer weights keep their type
-            parameter.data = parameter.data.to(device, dtype)
-    return module.to(device).eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
+        # Packed integer weights keep their type, and quantised ones are where they belong.
+        if type(parameter) is nn.Parameter and parameter.is_floating_point():
+            parameter.data = parameter.data.to(placement.device, placement.dtype)
+    return module.to(placement.device)  # type: ignore[no-any-return]
 
 
-def _lend_embeddings(path: str, module: Any, missing: set[str], lender: Any | None) -> None:
+def _loading(placement: Placement) -> dict[str, Any]:
+    """Keywords of `from_pretrained`."""
+    if placement.ranks > 1:
+        from transformers.distributed import DistributedConfig
+
+        return {"dtype": placement.dtype, "distributed_config": DistributedConfig(tp_size=placement.ranks)}
+    if placement.device_map:
+        return {"dtype": placement.dtype, "device_map": placement.device_map}
+    # Widening whole tensors afterwards is faster than while they are read.
+    widened = placement.dtype == torch.float32 and not placement.quantization
+    return {"dtype": "auto" if widened else placement.dtype}
+
+
+def _lend_embeddings(
+    path: str, module: Any, missing: set[str], lender: Any | None, device: torch.device
+) -> None:
     embeddings, head = module.get_input_embeddings(), module.get_output_embeddings()
     shared = {name for name, m in module.named_modules() if m is embeddings or m is head}
     strangers = {key for key in missing if key.rpartition(".")[0] not in shared}
@@ -315,8 +388,20 @@ def _lend_embeddings(path: str, module: Any, missing: set[str], lender: Any | No
             f"{tuple(lent.weight.shape)} instead of {tuple(embeddings.weight.shape)}: use the base that it "
             "was made for."
         )
-    module.set_input_embeddings(lent)
-    module.set_output_embeddings(lender.get_output_embeddings())
+    head_lent = lender.get_output_embeddings()
+    for layer, own in ((lent, embeddings), (head_lent, head)):
+        if type(layer.weight) is not nn.Parameter:
+            raise RecipeError(
+                f"The checkpoint {path!r} has no embeddings of its own, and the base's are divided among "
+                "processes: leave `tensor_parallel` at 1."
+            )
+        if layer.weight.device != device:  # a copy
+            own.weight = nn.Parameter(layer.weight.to(device), requires_grad=False)
+    if lent.weight.device == device:
+        module.set_input_embeddings(lent)
+        module.set_output_embeddings(head_lent)
+    elif lent.weight is head_lent.weight:
+        head.weight = embeddings.weight
 
 
 @lru_cache(maxsize=8)
@@ -468,8 +553,8 @@ def own_logits(model: CausalModel, ids: Tensor, variant: int = 0) -> Tensor:
     Returns:
         [T, V].
     """
-    model.router.route(torch.full((ids.shape[1],), variant, device=ids.device), [variant])
-    return plain_logits(model.module, ids)
+    model.router.route(torch.full((ids.shape[1],), variant, device=model.device), [variant])
+    return plain_logits(model.module, ids.to(model.device)).to(ids.device)
 
 
 @torch.inference_mode()
@@ -485,7 +570,9 @@ def plain_logits(module: Any, ids: Tensor) -> Tensor:
 
 def _output_matrix(module: Any) -> Tensor | None:
     head = module.get_output_embeddings()
-    return head.weight if getattr(head, "bias", None) is None else None
+    # The hooks of layers that are spread over devices or processes would be left out.
+    plain = type(head.weight) is nn.Parameter and not hasattr(head, "_hf_hook")
+    return head.weight if plain and getattr(head, "bias", None) is None else None
 
 
 def _is_head(head: Tensor | None, output: Tensor, expected: Tensor, tolerance: float) -> bool:
@@ -535,6 +622,5 @@ def _text_config(model: CausalModel) -> Any:
     return config.get_text_config()
 
 
-def _weight_bytes(models: Sequence[CausalModel]) -> int:
-    tensors = [t for m in models for t in (*m.module.parameters(), *m.module.buffers())]
-    return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum({part.data_ptr(): part.nbytes for t in tensors for part in storages(t)}.values())

@@ -233,9 +233,9 @@ class Runner:
                 following = piece.context.number(piece.start + len(piece.tokens))
                 numbers = range(following - piece.keep, following)
                 places.extend((piece.sequence, piece.term, number) for number in numbers)
-            batch = pack(list(map(self._chunk, pieces)), self._pools[index], self._block_size, self._device)
+            batch = pack(list(map(self._chunk, pieces)), self._pools[index], self._block_size, model.device)
             active = sorted({piece.term.variant for piece in pieces})
-            kept = torch.tensor(keep, device=self._device, dtype=torch.int64)
+            kept = torch.tensor(keep, device=model.device, dtype=torch.int64)
             hidden.append((model.head, model(batch, active, kept)))
         logits.add(places, self._project(hidden))
 

@@ -27,7 +27,8 @@ def token_logprobs(family: ModelFamily, term: Term, prompt: Sequence[int], answe
     Returns:
         [len(answer)] float32, on the CPU.
     """
-    device, model = family.vocabulary.device, family.models[term.model]
+    model = family.models[term.model]
+    device, vocabulary = model.device, family.vocabulary.to(model.device)
     ids = [*prompt, *answer[:-1]]
     batch = pack([Chunk(ids, 0, term.variant, [0])], KVPool(len(ids)), len(ids), device)
     keep = torch.arange(len(prompt) - 1, len(ids), device=device)
@@ -37,6 +38,6 @@ def token_logprobs(family: ModelFamily, term: Term, prompt: Sequence[int], answe
     for rows, target in zip(torch.split(output, _ROWS), torch.split(targets, _ROWS), strict=True):
         logits = rows if model.head is None else product(rows, model.head)
         # Tokens that not all models know take no part, as in decoding.
-        allowed = logits[:, : len(family.vocabulary)].float().masked_fill(~family.vocabulary, float("-inf"))
+        allowed = logits[:, : len(vocabulary)].float().masked_fill(~vocabulary, float("-inf"))
         found.append(allowed.log_softmax(-1).gather(1, target)[:, 0])
     return torch.cat(found).cpu()

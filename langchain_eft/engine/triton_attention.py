@@ -12,7 +12,7 @@ store. Nothing is read back to the host, and a launch depends only on shapes and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -50,6 +50,16 @@ class PagedRows:
     block_size: int
     max_queries: int
     max_length: int
+
+    def to(self, device: torch.device) -> PagedRows:
+        """The same on another device."""
+        return replace(
+            self,
+            block_table=self.block_table.to(device),
+            starts=None if self.starts is None else self.starts.to(device),
+            queries=self.queries.to(device),
+            lengths=self.lengths.to(device),
+        )
 
 
 def paged_attention_kernel(
