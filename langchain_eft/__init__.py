@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from langchain_eft.engine.config import EngineConfig
     from langchain_eft.llms import EFTLLM
     from langchain_eft.rewards import EFTRewardScorer
+    from langchain_eft.schedules import FirstTokens, Ramp
     from langchain_eft.trace import EFTTrace
 
 _HOMES = {
@@ -24,7 +25,9 @@ _HOMES = {
     "EFTRewardScorer": "langchain_eft.rewards",
     "EFTTrace": "langchain_eft.trace",
     "EngineConfig": "langchain_eft.engine.config",
+    "FirstTokens": "langchain_eft.schedules",
     "Mixture": "langchain_eft.behaviors",
+    "Ramp": "langchain_eft.schedules",
     "Recipe": "langchain_eft.behaviors",
 }
 
@@ -36,7 +39,9 @@ __all__ = [
     "EFTRewardScorer",
     "EFTTrace",
     "EngineConfig",
+    "FirstTokens",
     "Mixture",
+    "Ramp",
     "Recipe",
 ]
 

@@ -116,7 +116,7 @@ class BehaviorDelta(_Frozen):
     @model_validator(mode="after")
     def _one_kind(self) -> BehaviorDelta:
         weights = [self.tuned, self.adapter]
-        if None not in weights or (weights == [None, None] and not self._compares_texts):
+        if None not in weights or (weights == [None, None] and not self.compares_texts):
             given = "neither" if weights == [None, None] else "both"
             raise ValueError(
                 f"A BehaviorDelta takes either `tuned` or `adapter`, and {given} was given: use "
@@ -131,7 +131,8 @@ class BehaviorDelta(_Frozen):
         return self
 
     @property
-    def _compares_texts(self) -> bool:
+    def compares_texts(self) -> bool:
+        """Whether F and S read different texts."""
         return self.prompt is not None or self.without is not None
 
     @property
@@ -223,6 +224,12 @@ class Recipe(_Frozen):
         deltas = self.behaviors.values()
         found = [self.base, *(s for d in deltas for s in (d.reference, d.tuned, d.adapter))]
         return tuple(dict.fromkeys(source for source in found if source is not None))
+
+    def comparing(self, mixture: Mixture) -> dict[str, BehaviorDelta]:
+        """The behaviours of a mixture that compare two texts."""
+        self.check(mixture)
+        active = {name: self.behaviors[name] for name in mixture.active()}
+        return {name: delta for name, delta in active.items() if delta.compares_texts}
 
     def check(self, mixture: Mixture) -> None:
         """Refuse a mixture that this recipe cannot decode.

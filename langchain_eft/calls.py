@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
-from langchain_core.messages import BaseMessage, SystemMessage
+from langchain_core.messages import BaseMessage
 
 from langchain_eft import grammars
-from langchain_eft.messages import encode
+from langchain_eft.behaviors import BehaviorDelta
+from langchain_eft.contexts import changed_messages, other_texts
+from langchain_eft.messages import encode, instruct
 from langchain_eft.output_parser import OutputParser, Parser
 from langchain_eft.response_template import ResponseTemplateParser, template_tokens
 from langchain_eft.schemas import Schema
@@ -36,12 +37,14 @@ class Plan:
 
     Attributes:
         prompt_ids: The rendered messages, tools and instructions.
+        contexts: The same for behaviours that compare two texts, by name: what one side of each reads.
         grammar: What the answer must look like, or None.
         visible_tokens: Special tokens that are part of the text.
         parser: Makes a reader of one answer.
     """
 
     prompt_ids: tuple[int, ...]
+    contexts: dict[str, tuple[int, ...]]
     grammar: str | None
     visible_tokens: frozenset[int]
     parser: Callable[[], Parser]
@@ -106,6 +109,7 @@ def plan(
     messages: Sequence[BaseMessage],
     parameters: Mapping[str, Any],
     template_options: Mapping[str, Any],
+    behaviors: Mapping[str, BehaviorDelta],
 ) -> Plan:
     """How a call is decoded and read.
 
@@ -114,6 +118,7 @@ def plan(
         messages: The conversation, oldest first.
         parameters: The call's parameters; those that say nothing about the answer's form are left alone.
         template_options: Variables of the chat template.
+        behaviors: Those of the mixture that compare two texts.
 
     Raises:
         RequestError: Tools, a choice, a schema or messages that cannot be served.
@@ -122,13 +127,15 @@ def plan(
     spelling = tool_format(tokenizer, enforced=demands.enforced)
     told = [*messages]
     if demands.schema not in (None, _ANY_OBJECT):
-        told = _told(messages, instructions(demands.schema))
-    prompt = encode(tokenizer, told, tools=demands.tools, spelling=spelling, options=template_options)
+        told = instruct(messages, instructions(demands.schema))
+    render = partial(encode, tokenizer, tools=demands.tools, spelling=spelling, options=template_options)
+    prompt = render(told)
+    contexts = {name: render(text) for name, text in other_texts(told, behaviors, changed_messages).items()}
     if spelling.name == "native":
         parser: Callable[[], Parser] = partial(
             ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), demands.tools
         )
-        return Plan(prompt, None, template_tokens(tokenizer), parser)
+        return Plan(prompt, contexts, None, template_tokens(tokenizer), parser)
     reasoning = reasons(tokenizer)
     opened = reasoning and tokenizer.decode(prompt[-16:]).rstrip().endswith(THINK)
     grammar = demands.grammar(spelling)
@@ -137,6 +144,7 @@ def plan(
     markers = (*(spelling.markers if demands.tools else ()), *((THINK, END_THINK) if reasoning else ()))
     return Plan(
         prompt,
+        contexts,
         grammar,
         visible_tokens(tokenizer, markers),
         partial(
@@ -154,9 +162,3 @@ def reasons(tokenizer: Any) -> bool:
     """Whether the chat template is that of a model that thinks before it answers."""
     template = chat_template(tokenizer)
     return THINK in template or END_THINK in template
-
-
-def _told(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:
-    """The messages with an instruction behind the system messages that they begin with."""
-    opening = list(takewhile(lambda message: isinstance(message, SystemMessage), messages))
-    return [*opening, SystemMessage(instruction), *messages[len(opening) :]]

@@ -210,7 +210,7 @@ class EFTChatModel(EFTSettings, BaseChatModel):
         """A call's parameters over the model's own."""
         refuse_unknown(set(kwargs) - _CALL, _CALL, "a call")
         template = {**self.chat_template_kwargs, **(kwargs.get("chat_template_kwargs") or {})}
-        planned = plan(engine.tokenizer, messages, kwargs, template)
+        planned = plan(engine.tokenizer, messages, kwargs, template, self.comparing_behaviors(engine, kwargs))
         request = self._request(engine, planned, stop, **kwargs)
         options = kwargs.get("stream_options") or {}
         return _Call(
@@ -232,6 +232,7 @@ class EFTChatModel(EFTSettings, BaseChatModel):
             engine,
             planned.prompt_ids,
             stop,
+            contexts=planned.contexts,
             grammar=planned.grammar,
             visible_tokens=planned.visible_tokens,
             top_logprobs=_top_logprobs(

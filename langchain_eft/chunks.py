@@ -148,6 +148,7 @@ def statistics(request: GenerationRequest, event: Finished) -> dict[str, Any]:
         "upscale_strength": request.upscale_strength,
         "upscale_top_p": request.upscale_top_p,
         "seed": request.sampling.seed,
+        "context_tokens": event.context_tokens,
         "drafted": event.drafted_tokens,
         "accepted": event.accepted_tokens,
         "acceptance_rate": event.acceptance_rate,

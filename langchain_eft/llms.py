@@ -14,6 +14,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from typing_extensions import override
 
 from langchain_eft.chunks import statistics, total_usage, usage
+from langchain_eft.contexts import changed_text, other_texts
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
 from langchain_eft.errors import langchain_errors
@@ -106,11 +107,16 @@ class EFTLLM(EFTSettings, BaseLLM):
         self, engine: Engine, prompt: str, stop: list[str] | None, **kwargs: Any
     ) -> GenerationRequest:
         refuse_unknown(set(kwargs) - PER_CALL, PER_CALL, "a call")
-        ids: list[int] = engine.tokenizer(prompt).input_ids
-        if not ids:
+        if not prompt:
             raise RequestError("prompt='' is empty: give some text to continue.")
+
+        def ids(text: str) -> tuple[int, ...]:
+            return tuple(engine.tokenizer(text).input_ids)
+
+        others = other_texts(prompt, self.comparing_behaviors(engine, kwargs), changed_text)
+        contexts = {name: ids(text) for name, text in others.items()}
         settings = {name: value for name, value in kwargs.items() if name in _REQUEST}
-        return self.generation_request(engine, tuple(ids), stop, **settings)
+        return self.generation_request(engine, ids(prompt), stop, contexts=contexts, **settings)
 
     @property
     @override

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from itertools import takewhile
 from typing import Any
 
 from langchain_core.messages import (
@@ -168,6 +169,12 @@ def text(message: BaseMessage) -> str:
                 "blocks only."
             )
     return "".join(parts)
+
+
+def instruct(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:
+    """The messages with an instruction behind the system messages that they begin with."""
+    opening = list(takewhile(lambda message: isinstance(message, SystemMessage), messages))
+    return [*opening, SystemMessage(instruction), *messages[len(opening) :]]
 
 
 def merge(turns: Sequence[Turn]) -> list[Turn]:

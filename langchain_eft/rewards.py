@@ -13,7 +13,9 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 from typing_extensions import override
 
+from langchain_eft.behaviors import Mixture
 from langchain_eft.chat_models import EFTChatModel
+from langchain_eft.contexts import changed_messages, other_texts
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.errors import langchain_errors
 from langchain_eft.messages import encode, text
@@ -105,9 +107,13 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
         with langchain_errors():
             if not candidates["answers"]:
                 raise RequestError("answers=[] is empty: give at least one answer to score.")
-            prompt = encode(engine.tokenizer, _messages(candidates["prompt"]))
+            messages = _messages(candidates["prompt"])
+            prompt = encode(engine.tokenizer, messages)
+            comparing = self.model.recipe.comparing(Mixture.of({self.behavior: 1.0}))
+            others = other_texts(messages, comparing, changed_messages)
+            contexts = {name: encode(engine.tokenizer, text) for name, text in others.items()}
             answers = [self._ids(answer) for answer in candidates["answers"]]
-            scores = engine.score(self.behavior, prompt, answers)
+            scores = engine.score(self.behavior, prompt, answers, contexts)
         lengths = [len(answer) if self.per_token else 1 for answer in answers]
         return [self.beta * score / length for score, length in zip(scores, lengths, strict=True)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -227,12 +227,28 @@ class EFTSettings(BaseModel):
             del values["seed"]
         return SamplingParams(**values)
 
-    def _max_tokens(self, engine: Engine, prompt_tokens: int, asked: int | None) -> int:
+    def comparing_behaviors(self, engine: Engine, parameters: Mapping[str, Any]) -> dict[str, BehaviorDelta]:
+        """The behaviours of a call's mixture that compare two texts.
+
+        Args:
+            engine: Which will decode the call.
+            parameters: The call's parameters.
+
+        Raises:
+            RequestError: A mixture that cannot be read.
+        """
+        try:
+            mixture = self._mixture(parameters.get("model"), parameters.get("mixture"))
+        except ValidationError as error:
+            raise RequestError(describe(error)) from error
+        return engine.recipe.comparing(mixture)
+
+    def _max_tokens(self, engine: Engine, prompts: Iterable[tuple[int, ...]], asked: int | None) -> int:
         if asked is not None:
             return asked
         if "max_tokens" in self.model_fields_set:
             return self.max_tokens
-        return max(1, min(self.max_tokens, engine.window - prompt_tokens))
+        return max(1, min(self.max_tokens, engine.room(*map(len, prompts))))
 
     def call_timeout(self, parameters: Mapping[str, Any]) -> float | None:
         """Seconds that the answers of a call may take.
@@ -265,12 +281,13 @@ class EFTSettings(BaseModel):
         own = {name: settings.pop(name, getattr(self, name)) for name in _OWN}
         sampling = {name: settings.pop(name) for name in SAMPLING & settings.keys()}
         model, mixture = settings.pop("model", None), settings.pop("mixture", None)
+        prompts = [prompt, *settings.get("contexts", {}).values()]
         try:
             return GenerationRequest(
                 prompt_ids=prompt,
                 mixture=self._mixture(model, mixture),
                 sampling=self._sampling(**sampling),
-                max_tokens=self._max_tokens(engine, len(prompt), settings.pop("max_tokens", None)),
+                max_tokens=self._max_tokens(engine, prompts, settings.pop("max_tokens", None)),
                 stop=tuple([stop] if isinstance(stop, str) else stop or ()),
                 **own,
                 **settings,

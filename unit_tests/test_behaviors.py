@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from langchain_eft.behaviors import BehaviorDelta, FrozenDict, Mixture, Recipe
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.schedules import FirstTokens, Ramp
 
 
 def recipe(**kwargs) -> Recipe:
@@ -43,6 +44,36 @@ def test_frozen_dicts_survive_copying_and_pickling():
 def test_a_behaviour_is_either_tuned_weights_or_an_adapter(both):
     with pytest.raises(ValidationError, match=r"either `tuned` or `adapter`.*(both|neither).*adapter="):
         BehaviorDelta(**both)
+
+
+def test_a_behaviour_may_be_a_prompt_or_a_document_but_not_both():
+    assert not BehaviorDelta(prompt="Be brief.").has_weights
+    assert BehaviorDelta(without="context").compares_texts
+    assert BehaviorDelta(prompt="Be brief.", adapter="x").has_weights
+    with pytest.raises(ValidationError, match="either `prompt` or `without`"):
+        BehaviorDelta(prompt="Be brief.", without="context")
+    for wrong in ({"prompt": ""}, {"without": "<context>"}):
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
+            BehaviorDelta(**wrong)
+
+
+def test_schedules_are_immutable_and_keys_of_caches():
+    ramps = [Mixture.of({"polite": Ramp(start=0, end=1, tokens=tokens)}) for tokens in (8, 8, 9)]
+    assert len(set(ramps)) == 2
+    assert Mixture.of(ramps[0].as_json()) == ramps[0]
+    with pytest.raises(ValidationError, match="frozen"):
+        ramps[0].weights["polite"].end = 2
+
+
+def test_a_schedule_that_is_zero_throughout_takes_no_part():
+    off = {"polite": FirstTokens(tokens=4, weight=0), "brief": Ramp(start=0, end=0.5, tokens=2)}
+    assert list(Mixture.of(off).active()) == ["brief"]
+
+
+def test_schedules_reach_the_weights_that_they_name():
+    ramp, first = Ramp(start=0.2, end=1, tokens=4), FirstTokens(tokens=2, weight=1.5, then=0.3)
+    assert [ramp.at(i) for i in (0, 2, 4, 99)] == pytest.approx([0.2, 0.6, 1, 1])
+    assert [first.at(i) for i in (0, 1, 2, 99)] == [1.5, 1.5, 0.3, 0.3]
 
 
 def test_an_unknown_behaviour_is_named_beside_the_known_ones():

@@ -1,11 +1,12 @@
 """A random family of tiny models, saved like real ones: base, reference, tuned model, adapters."""
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -126,6 +127,19 @@ def write_adapter(folder: Path, model: LlamaForCausalLM, targets: list[str], ran
     )
 
 
+def merged(model: LlamaForCausalLM, adapter: Path) -> LlamaForCausalLM:
+    """A copy of the model with an adapter in its weights."""
+    model = copy.deepcopy(model)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    with torch.no_grad():
+        for key in tensors:
+            if key.endswith(".lora_A.weight"):
+                module = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+                up = tensors[key.replace("lora_A", "lora_B")]
+                model.get_submodule(module).weight += 2.0 * (up @ tensors[key])
+    return model
+
+
 class Reference:
     """The plain loop that the engine must agree with: full forwards, no cache, merged adapters."""
 
@@ -143,17 +157,7 @@ class Reference:
         return model
 
     def _merged(self, folder: Path, name: str) -> LlamaForCausalLM:
-        from safetensors.torch import load_file
-
-        model = self._small(folder)
-        tensors = load_file(folder / name / "adapter_model.safetensors")
-        with torch.no_grad():
-            for key in tensors:
-                if key.endswith(".lora_A.weight"):
-                    module = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-                    up = tensors[key.replace("lora_A", "lora_B")]
-                    model.get_submodule(module).weight += 2.0 * (up @ tensors[key])
-        return model
+        return merged(self._small(folder), folder / name)
 
     def logprobs(self, ids, mixture, strength=1.0, top_p=1.0) -> torch.Tensor:
         """log p of the next token by the formula's definition, [V]."""
@@ -178,23 +182,25 @@ class Reference:
         return (mixed + weight).log_softmax(-1)
 
     @torch.inference_mode()
-    def loop(self, summands, steps, end=0) -> list[int]:
-        """Greedy answer of a weighted sum of models, each with a prompt of its own, end token included.
+    def mixed(self, summands, answer) -> torch.Tensor:
+        """log p of every token of an answer and of the one after it, for a weighted sum, [answer + 1, V].
 
         Args:
             summands: Weight (a number, or a function of the position), model and prompt of each.
-            steps: Longest answer.
-            end: The end token.
+            answer: Token ids.
         """
+        total, positions = 0, range(len(answer) + 1)
+        for weight, model, prompt in summands:
+            factor = [weight(position) if callable(weight) else weight for position in positions]
+            logits = model(torch.tensor([[*prompt, *answer]])).logits[0, -len(positions) :]
+            total += torch.tensor(factor)[:, None] * logits.double().log_softmax(-1)
+        return total.log_softmax(-1)
+
+    def loop(self, summands, steps, end=0) -> list[int]:
+        """Greedy answer of a weighted sum, end token included."""
         answer: list[int] = []
         while len(answer) < steps and (not answer or answer[-1] != end):
-            total = 0
-            for weight, model, prompt in summands:
-                logits = model(torch.tensor([[*prompt, *answer]])).logits[0, -1]
-                total += (weight(len(answer)) if callable(weight) else weight) * logits.double().log_softmax(
-                    -1
-                )
-            answer.append(int(total.argmax()))
+            answer.append(int(self.mixed(summands, answer)[-1].argmax()))
         return answer
 
     @torch.inference_mode()

@@ -9,11 +9,12 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Container, Generator, Iterable, Mapping
 from collections.abc import Sequence as Requests
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -290,7 +291,13 @@ class Engine:
                 task.cancel()
         return [[*begun, *rest], *answers]
 
-    def score(self, behavior: str, prompt: tuple[int, ...], answers: list[tuple[int, ...]]) -> list[float]:
+    def score(
+        self,
+        behavior: str,
+        prompt: tuple[int, ...],
+        answers: list[tuple[int, ...]],
+        contexts: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> list[float]:
         """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behaviour.
 
         A fine-tuned model is its reference tilted towards a reward (Mitchell et al. 2023, section 3.2); this
@@ -300,26 +307,28 @@ class Engine:
             behavior: Which behaviour.
             prompt: Token ids, at least one.
             answers: Token ids of each answer, at least one each.
+            contexts: The other prompt of a behaviour that compares two, by the behaviour's name.
 
         Raises:
             RecipeError: A behaviour that the recipe does not know.
-            RequestError: Nothing to score, or token ids outside the vocabulary.
+            RequestError: Nothing to score, a prompt that is missing, or token ids outside the vocabulary.
             ContextWindowError: Prompt and answer do not fit the window.
             EngineClosedError: The engine was closed.
         """
         self.recipe.check(Mixture.of({behavior: 1.0}))
-        for answer in answers:
-            if not prompt or not answer:
+        prompts = {"": prompt, **(contexts or {})}
+        self._require_contexts([behavior], prompts)
+        pair = [(term, prompts[term.context]) for term in self._family.behaviors[behavior]]
+        for answer, (_, ids) in product(answers, pair):
+            if not ids or not answer:
                 raise RequestError("An answer, or its prompt, has no tokens: give some text to score.")
-            if len(prompt) + len(answer) > self.window:
-                raise ContextWindowError(len(prompt), len(answer), self.window)
-            self._check_token_ids((*prompt, *answer))
-        return [self._on_device(partial(self._reward, behavior, prompt, answer)) for answer in answers]
+            if len(ids) + len(answer) > self.window:
+                raise ContextWindowError(len(ids), len(answer), self.window)
+            self._check_token_ids((*ids, *answer))
+        return [self._on_device(partial(self._reward, pair, answer)) for answer in answers]
 
-    def _reward(self, behavior: str, prompt: tuple[int, ...], answer: tuple[int, ...]) -> float:
-        tuned, reference = (
-            token_logprobs(self._family, term, prompt, answer) for term in self._family.behaviors[behavior]
-        )
+    def _reward(self, pair: Requests[tuple[Term, tuple[int, ...]]], answer: tuple[int, ...]) -> float:
+        tuned, reference = (token_logprobs(self._family, term, ids, answer) for term, ids in pair)
         return float((tuned - reference).sum())
 
     def _on_device(self, work: Callable[[], float]) -> float:
@@ -352,12 +361,7 @@ class Engine:
         prompts = [("", request.prompt_ids), *request.contexts.items()]
         names = {name: first.setdefault(ids, name) for name, ids in prompts}
         weights, behaviors = request.mixture.active(), self._family.behaviors
-        missing = {term.context for name in weights for term in behaviors[name]} - names.keys()
-        if missing:
-            raise RequestError(
-                f"The behaviour {known(missing)} compares two prompts, and the request has one: give the "
-                "other in `contexts`, by the behaviour's name."
-            )
+        self._require_contexts(weights, names)
 
         def placed(term: Term) -> Term:
             return replace(term, context=names.get(term.context, term.context))
@@ -370,6 +374,15 @@ class Engine:
             request.upscale_top_p,
             lambda term: self._family.bytes_read([term]),
         )
+
+    def _require_contexts(self, behaviors: Iterable[str], prompts: Container[str]) -> None:
+        read = [term.context for name in behaviors for term in self._family.behaviors[name]]
+        missing = {context for context in read if context not in prompts}
+        if missing:
+            raise RequestError(
+                f"The behaviour {known(missing)} compares two prompts, and the request has one: give the "
+                "other in `contexts`, by the behaviour's name."
+            )
 
     def _check_token_ids(self, ids: tuple[int, ...]) -> None:
         size = len(self._family.vocabulary)
