@@ -20,7 +20,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.sampling import probabilities
+from langchain_eft.engine.sampling import Sampling, SamplingRow, probabilities
 from langchain_eft.verification import (
     ALPHA,
     FIRST_TOKENS,
@@ -108,7 +108,8 @@ def test_tokens_outside_the_common_vocabulary_are_never_said(engine, monkeypatch
 def test_filters_are_those_of_the_sampler(params):
     logits = 2 * torch.randn(50, 260, generator=torch.Generator().manual_seed(0))
     found = distribution(logits.double().log_softmax(-1), params)
-    torch.testing.assert_close(found, probabilities(logits, [params] * 50), atol=1e-6, rtol=1e-4)
+    sampling = Sampling.of([SamplingRow(params, [], [])] * 50, logits.device)
+    torch.testing.assert_close(found, probabilities(logits, sampling), atol=1e-6, rtol=1e-4)
 
 
 def test_prompts_take_the_chat_template_where_there_is_one(engine):
