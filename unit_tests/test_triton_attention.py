@@ -5,7 +5,7 @@ from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 import pytest
 import torch
 
-from langchain_eft.engine import models
+from langchain_eft.engine import attention, models
 from langchain_eft.engine.attention import attend, causal_mask
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
@@ -311,7 +311,8 @@ def test_kernels_compile_for_gpus(tmp_path):
 
 def test_the_engine_decodes_with_the_kernel(family, reference, monkeypatch):
     """Prompts, decoding and verification go through the kernel, all in one batch."""
-    monkeypatch.setattr(models, "has_kernel", lambda device: True)
+    for module in (attention, models):
+        monkeypatch.setattr(module, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
     engine = Engine(
         family.recipe, EngineConfig(device=device, dtype="float32", kv_cache_tokens=512, block_size=8)

@@ -8,11 +8,11 @@ the rows' positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from langchain_eft.engine.kv_cache import KVPool, token_slots
-
-if TYPE_CHECKING:
-    from langchain_eft.engine.triton_attention import PagedRows
+from langchain_eft.engine.paged_rows import PagedRows
 
 ATTENTION = "eft"
 
@@ -58,7 +56,7 @@ class ForwardBatch:
         pool: The model's KV memory.
         block_size: Positions per block.
         rows: The rows, in packed order; not needed where `paged` has them.
-        paged: The rows for the Triton kernel, or none, where it does not run.
+        paged: The rows as tensors, or none, where `rows` has them.
     """
 
     ids: Tensor
@@ -126,8 +124,6 @@ def page(rows: Sequence[Row], block_size: int, device: torch.device) -> list[Pag
 
 
 def _page(rows: Sequence[Row], block_size: int, device: torch.device) -> PagedRows:
-    from langchain_eft.engine.triton_attention import PagedRows
-
     width = max(len(row.blocks) for row in rows)
     numbers = [
         [row.start, row.queries, row.length, *row.blocks, *[0] * (width - len(row.blocks))] for row in rows
@@ -174,35 +170,37 @@ def attend(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Grouped-query attention of one row.
+    """Grouped-query attention of one row, or of several alike.
 
     Args:
-        query: [heads, Q, dim].
-        keys: [kv_heads, T, dim].
-        values: [kv_heads, T, value_dim].
-        mask: [Q, T] bool or None.
+        query: [..., heads, Q, dim].
+        keys: [..., kv_heads, T, dim].
+        values: [..., kv_heads, T, value_dim].
+        mask: [..., Q, T] bool or None.
         scaling: Factor on the scores.
         softcap: Bound on the scores (Gemma 2), or None.
         sinks: [heads] learned sink logits (gpt-oss), or None.
 
     Returns:
-        [heads, Q, value_dim].
+        [..., heads, Q, value_dim].
     """
+    mask = None if mask is None else mask.unsqueeze(-3)
     if softcap is None and sinks is None:
-        return F.scaled_dot_product_attention(
-            query[None], keys[None], values[None], attn_mask=mask, scale=scaling, enable_gqa=True
-        )[0]
-    groups = query.shape[0] // keys.shape[0]
-    scores = query @ keys.repeat_interleave(groups, 0).transpose(1, 2) * scaling
+        one = query.dim() == 3
+        q, k, v = (x[None] if one else x for x in (query, keys, values))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=True)
+        return out[0] if one else out
+    groups = query.shape[-3] // keys.shape[-3]
+    scores = query @ keys.repeat_interleave(groups, -3).transpose(-1, -2) * scaling
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     if sinks is not None:
-        column = sinks.to(scores.dtype)[:, None, None].expand(-1, scores.shape[1], 1)
+        column = sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
         scores = torch.cat([scores, column], -1)
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)[..., : keys.shape[1]]
-    return weights @ values.repeat_interleave(groups, 0)
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)[..., : keys.shape[-2]]
+    return weights @ values.repeat_interleave(groups, -3)
 
 
 def paged_attention(
@@ -242,12 +240,13 @@ def paged_attention(
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     tokens, new_keys, new_values = (x[0].transpose(0, 1) for x in (query, key, value))
     keys, values = eft.pool.layer(layer, new_keys, new_values)
-    out = query.new_empty(*tokens.shape[:2], value.shape[-1])
+    # Between rows of several groups there may be padding, which must not stay undefined.
+    fresh = query.new_empty if len(eft.paged) < 2 else query.new_zeros
+    out = fresh(*tokens.shape[:2], value.shape[-1])
     if eft.paged:
-        from langchain_eft.engine.triton_attention import paged_attention_kernel
-
+        store_and_attend = _backend(query.device)
         for rows in eft.paged:
-            paged_attention_kernel(
+            store_and_attend(
                 tokens,
                 new_keys,
                 new_values,
@@ -275,6 +274,17 @@ def paged_attention(
             s_aux,
         ).transpose(0, 1)
     return out[None], None
+
+
+def _backend(device: torch.device) -> Callable[..., None]:
+    """What attends rows that are tensors."""
+    if has_kernel(device):
+        from langchain_eft.engine.triton_attention import paged_attention_kernel
+
+        return paged_attention_kernel
+    from langchain_eft.engine.gathered_attention import gathered_attention
+
+    return gathered_attention
 
 
 AttentionInterface.register(ATTENTION, paged_attention)

@@ -33,6 +33,20 @@ class EngineConfig(BaseModel):
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that share every layer of the base, each in a process that the engine starts."""
 
+    cuda_graphs: bool = True
+    """Record decoding rounds as CUDA graphs, one for each shape that occurs; else a GPU waits for Python."""
+
+    compile: bool = False
+    """Fuse the models' forward passes with `torch.compile` when a shape is first decoded. Takes a minute or
+    so for each model and shape, less when it was compiled before: the user's cache folder keeps it."""
+
+    static_decoding: bool | None = None
+    """Decode by programs over tensors in fixed places, which need no answer from the device within a round.
+    None is yes on a GPU, and no on a CPU, which gains nothing by it. Changes the speed, never the text."""
+
+    rounds_ahead: Literal[0, 1] | None = None
+    """Rounds that a static round may be launched before the last one has been read. None is 1 on a GPU."""
+
     max_batch_size: int = Field(default=16, ge=1)
     """Requests that decode together; more wait."""
 

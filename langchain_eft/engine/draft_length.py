@@ -10,7 +10,9 @@ from typing import Literal
 
 Source = Literal["model", "lookup"]
 
-_LENGTHS = (0, 1, 2, 3, 4, 6, 8)
+LENGTHS = (0, 1, 2, 3, 4, 6, 8)
+"""Draft lengths that are tried."""
+
 _MARGIN = 1.1
 
 
@@ -128,7 +130,7 @@ def choose(rows: Sequence[Outlook], draft: PassCosts, verify: PassCosts, share: 
     if known is None or all(row.fixed is not None for row in rows):
         return plain
     best, best_speed = plain, _MARGIN * _speed(rows, plain, draft, verify, share)
-    for by_model, by_lookup in product(_LENGTHS, _LENGTHS):
+    for by_model, by_lookup in product(LENGTHS, LENGTHS):
         choices = [_pick(row, by_model, by_lookup) for row in rows]
         speed = _speed(rows, choices, draft, verify, share)
         if speed > best_speed:

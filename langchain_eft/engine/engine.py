@@ -22,6 +22,7 @@ import torch
 from langchain_eft.behaviors import Mixture, Recipe, known
 from langchain_eft.engine.checkpoints import Progress
 from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.decode_runner import DecodeRunner, Flight, decodes_ahead, decodes_statically
 from langchain_eft.engine.errors import (
     ContextWindowError,
     DecodingError,
@@ -46,7 +47,7 @@ from langchain_eft.engine.request import (
     GenerationRequest,
     TextDelta,
 )
-from langchain_eft.engine.runner import Runner
+from langchain_eft.engine.runner import Round, Runner
 from langchain_eft.engine.scheduler import Scheduler
 from langchain_eft.engine.scoring import token_logprobs
 from langchain_eft.engine.sequence import Sequence
@@ -101,6 +102,7 @@ class Engine:
         self._submitted: list[Sequence] = []
         self._errands: list[tuple[Callable[[], float], Future[float]]] = []
         self._counts: Counter[str] = Counter()
+        self._flight: Flight | None = None
         self._closed = False
         self._wake = threading.Condition()
         ready: Future[None] = Future()
@@ -405,12 +407,19 @@ class Engine:
 
     def _load(self, progress: Progress) -> None:
         config = self.config
-        self._family = load_family(self.recipe, Placement.of(config), progress)
+        placement = Placement.of(config)
+        if placement.device.type == "cuda":
+            torch.cuda.set_device(placement.device)  # streams and events of this thread belong there
+        self._family = load_family(self.recipe, placement, progress)
         self._longest = min(config.max_model_len or self._family.window, self._family.window)
         self._allocator = BlockAllocator(self._count_blocks(), config.block_size)
         self._runner = Runner(self._family, self._allocator.num_blocks, config.block_size)
         self._scheduler = Scheduler(self._allocator, config.max_batch_size, config.prefill_chunk)
         self._speculator = Speculator(self._family.bytes_read)
+        self._ahead = decodes_ahead(config, placement)
+        self._decoder = None
+        if decodes_statically(config, placement):
+            self._decoder = DecodeRunner(self._family, self._runner.pools, self._allocator.num_blocks, config)
 
     def _loop(self) -> None:
         try:
@@ -426,7 +435,12 @@ class Engine:
         with self._wake:
             scheduler = self._scheduler
             while not (
-                self._closed or self._submitted or self._errands or scheduler.running or scheduler.waiting
+                self._closed
+                or self._submitted
+                or self._errands
+                or self._flight
+                or scheduler.running
+                or scheduler.waiting
             ):
                 self._wake.wait()
             for sequence in self._submitted:
@@ -445,22 +459,43 @@ class Engine:
                 result.set_exception(DecodingError(f"Scoring failed: {error}"))
 
     def _round(self) -> None:
-        rows = self._scheduler.schedule()
-        if not rows:
-            return
-        decoding = all(row.decodes for row in rows)
-        prefilled = sum(row.tokens for row in rows if not row.decodes)
         try:
-            drafts = self._speculator.plan(rows, self._scheduler)
-            done = self._runner.step(rows, drafts)
+            if self._flight is None:
+                self._begin()
+            else:
+                self._go_on(self._flight)
         except Exception as error:  # noqa: BLE001  (whatever the device raises ends the requests, not the engine)
             failure = DecodingError(f"Decoding failed: {error}")
             failure.__cause__ = error
             self._fail_all(failure)
+
+    def _begin(self) -> None:
+        """A round of whoever is to run now; the host knows all their tokens."""
+        rows = self._scheduler.schedule()
+        if not rows:
             return
+        drafts = self._speculator.plan(rows, self._scheduler)
+        if self._decoder is None or not all(map(self._decoder.takes, rows)):
+            done = self._runner.step(rows, drafts)
+            self._take_in([row.sequence for row in rows], done, sum(r.tokens for r in rows if not r.decodes))
+            return
+        self._flight = self._decoder.launch(drafts)
+        if not self._ahead:
+            self._go_on(self._flight)
+
+    def _go_on(self, flight: Flight) -> None:
+        """Launch the next round if nothing in the last one is needed for that; then read the last one."""
+        assert self._decoder is not None  # noqa: S101  (who else has launched it)
+        following = self._speculator.plan_ahead(flight.drafts, self._scheduler) if self._ahead else None
+        self._flight = self._decoder.launch(following, flight) if following else None
+        done = self._decoder.land(flight)
+        self._take_in([outcome.sequence for outcome in done.outcomes], done, 0)
+
+    def _take_in(self, sequences: list[Sequence], done: Round, prefilled: int) -> None:
+        """Learn from a round, append its tokens, and hand them over."""
         self._speculator.observe(done.outcomes)
-        if decoding:
-            self._speculator.observe_costs([r.sequence for r in rows], done.draft_passes, done.verified)
+        if not prefilled and done.verified:
+            self._speculator.observe_costs(sequences, done.draft_passes, done.verified)
         counts = Counter(prefilled_tokens=prefilled)
         for outcome in done.outcomes:
             drafted = len(outcome.draft.tokens)
@@ -471,8 +506,8 @@ class Engine:
             counts["accepted_tokens"] += len(outcome.tokens) - 1
         with self._wake:
             self._counts += counts
-            for row in rows:
-                self._scheduler.remember(row.sequence)
+            for sequence in sequences:
+                self._scheduler.remember(sequence)
             self._scheduler.remove_ended()
         for outcome in done.outcomes:  # last, so that whoever sees the end of an answer finds its memory free
             outcome.sequence.deliver()
@@ -481,6 +516,7 @@ class Engine:
         with self._wake:
             sequences = [*self._scheduler.running, *self._scheduler.waiting, *self._submitted]
             self._submitted.clear()
+            self._flight = None
             for _, result in self._errands:
                 result.set_exception(error)
             self._errands.clear()

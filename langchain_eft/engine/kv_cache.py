@@ -140,11 +140,11 @@ class KVPool:
             values: [N, kv_heads, value_dim] new values.
 
         Returns:
-            Key and value pools, each [slots, kv_heads, dim].
+            Key and value pools, each [slots + 1, kv_heads, dim]: the last slot is where padding goes.
         """
         pools = self._layers.get(index)
         if pools is None:
-            pools = self._layers[index] = _zeros(self.slots, keys), _zeros(self.slots, values)
+            pools = self._layers[index] = _zeros(self.slots + 1, keys), _zeros(self.slots + 1, values)
         return pools
 
 

@@ -89,13 +89,15 @@ class CausalModel:
             ) from error
 
     @torch.inference_mode()
-    def __call__(self, batch: ForwardBatch, active: Sequence[int], keep: Tensor, **extras: Any) -> Tensor:
+    def __call__(
+        self, batch: ForwardBatch, active: Sequence[int], keep: Tensor | None = None, **extras: Any
+    ) -> Tensor:
         """Run packed rows.
 
         Args:
             batch: N packed tokens.
             active: The distinct variants in the batch.
-            keep: [n] int64, packed positions whose outputs are wanted.
+            keep: [n] int64, packed positions whose outputs are wanted; None for all.
             **extras: Further keywords of the attention function.
 
         Returns:
@@ -111,8 +113,8 @@ class CausalModel:
         }
         if self.head is not None:
             hidden: Tensor = self.module.base_model(**inputs).last_hidden_state  # type: ignore[operator]
-            return hidden[0, keep]
-        logits: Tensor = self.module(**inputs, logits_to_keep=keep).logits
+            return hidden[0] if keep is None else hidden[0, keep]
+        logits: Tensor = self.module(**inputs, logits_to_keep=0 if keep is None else keep).logits
         return logits[0]
 
 
@@ -467,6 +469,31 @@ def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.d
         rows=rows,
         paged=page(rows, block_size, device) if has_kernel(device) else (),
     )
+
+
+def project(hidden: Sequence[tuple[Tensor | None, Tensor]], size: int, device: torch.device) -> Tensor:
+    """Multiply by the output matrices, one product for all neighbours that share theirs.
+
+    Args:
+        hidden: Each model's head and its [n, hidden] states, or None and its [n, V] logits.
+        size: Number of token ids that are wanted.
+        device: Where the logits are wanted.
+
+    Returns:
+        [N, size] float32 logits of all models, one after the other.
+    """
+    logits: list[Tensor] = []
+    shared: list[Tensor] = []
+    for i, (head, states) in enumerate(hidden):
+        following = hidden[i + 1][0] if i + 1 < len(hidden) else None
+        if head is None:
+            logits.append(states[:, :size].float())
+            continue
+        shared.append(states)
+        if following is None or following.data_ptr() != head.data_ptr():
+            logits.append(product(torch.cat(shared), head)[:, :size].float())
+            shared.clear()
+    return torch.cat([part.to(device) for part in logits])
 
 
 _TOLERANCE = {torch.float32: 2e-3}

@@ -13,8 +13,7 @@ from langchain_eft.engine.attribution import Delta, Parts, attribute, normalize
 from langchain_eft.engine.context import Context
 from langchain_eft.engine.formula import Coefficients, combine, conservative
 from langchain_eft.engine.kv_cache import KVPool
-from langchain_eft.engine.linear import product
-from langchain_eft.engine.models import Chunk, ModelFamily, Term, pack
+from langchain_eft.engine.models import Chunk, ModelFamily, Term, pack, project
 from langchain_eft.engine.request import TokenLogprobs
 from langchain_eft.engine.sampling import Draw, Sampling, SamplingRow, draw, reshape
 from langchain_eft.engine.scheduler import ScheduledRow
@@ -115,23 +114,27 @@ class Round:
     Attributes:
         outcomes: What was drawn for each row that emits.
         draft_passes: Rows and seconds of each draft pass.
-        verified: Tokens and seconds of the verifying pass.
+        verified: Tokens and seconds of the verifying pass, or None where they say nothing about the next one.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     draft_passes: list[tuple[int, float]] = field(default_factory=list)
-    verified: tuple[int, float] = (0, 0.0)
+    verified: tuple[int, float] | None = None
 
 
 class Runner:
-    """Runs rounds. All terms of one context see the same tokens at the same positions."""
+    """Runs rounds of any kind. All terms of one context see the same tokens at the same positions.
+
+    Attributes:
+        pools: KV memory of each model.
+    """
 
     def __init__(self, family: ModelFamily, num_blocks: int, block_size: int) -> None:
         self._family = family
         self._block_size = block_size
         self._num_blocks = num_blocks
         self._device = family.vocabulary.device
-        self._pools = [KVPool(model.variants * num_blocks * block_size) for model in family.models]
+        self.pools = [KVPool(model.variants * num_blocks * block_size) for model in family.models]
 
     @torch.inference_mode()
     def step(self, rows: Rows[ScheduledRow], drafts: dict[Sequence, Draft]) -> Round:
@@ -233,32 +236,16 @@ class Runner:
                 following = piece.context.number(piece.start + len(piece.tokens))
                 numbers = range(following - piece.keep, following)
                 places.extend((piece.sequence, piece.term, number) for number in numbers)
-            batch = pack(list(map(self._chunk, pieces)), self._pools[index], self._block_size, model.device)
+            batch = pack(list(map(self._chunk, pieces)), self.pools[index], self._block_size, model.device)
             active = sorted({piece.term.variant for piece in pieces})
             kept = torch.tensor(keep, device=model.device, dtype=torch.int64)
             hidden.append((model.head, model(batch, active, kept)))
-        logits.add(places, self._project(hidden))
+        logits.add(places, project(hidden, len(self._family.vocabulary), self._device))
 
     def _chunk(self, piece: Work) -> Chunk:
         shift = piece.term.variant * self._num_blocks
         blocks = [block + shift for block in piece.context.block_table]
         return Chunk(piece.tokens, piece.start, piece.term.variant, blocks)
-
-    def _project(self, hidden: Rows[tuple[Tensor | None, Tensor]]) -> Tensor:
-        """Multiply by the output matrices, one product for all models that share theirs."""
-        size = self._family.vocabulary.shape[0]
-        logits: list[Tensor] = []
-        shared: list[Tensor] = []
-        for i, (head, states) in enumerate(hidden):
-            following = hidden[i + 1][0] if i + 1 < len(hidden) else None
-            if head is None:
-                logits.append(states[:, :size].float())
-                continue
-            shared.append(states)
-            if following is None or following.data_ptr() != head.data_ptr():
-                logits.append(product(torch.cat(shared), head)[:, :size].float())
-                shared.clear()
-        return torch.cat(logits)
 
     def _target(self, logits: Logits, positions: Rows[Position]) -> Tensor:
         """Log p at every position up to a constant, [R, V]."""

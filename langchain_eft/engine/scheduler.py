@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass
 
 from langchain_eft.engine.kv_cache import BlockAllocator
@@ -87,6 +88,11 @@ class Scheduler:
                 rows.append(ScheduledRow(sequence, counts))
                 budget -= rows[-1].tokens
         return [row for row in rows if row.sequence in self.running]
+
+    def steady(self, sequences: Container[Sequence]) -> bool:
+        """Whether nobody but some of these sequences would run in the next round."""
+        joining = self.waiting and len(self.running) < self._max_batch_size
+        return not joining and all(sequence in sequences for sequence in self.running)
 
     def reserve(self, sequence: Sequence, drafts: int) -> int:
         """Give a scheduled, decoding sequence memory for its drafts; fewer, where little is free."""

@@ -103,6 +103,18 @@ class Sequence:
         """Whether a token ends the answer."""
         return token in self._end_ids
 
+    def foreseeable(self, tokens: int) -> bool:
+        """Whether nothing but the next `tokens` tokens themselves decides how they are drawn.
+
+        A grammar, penalties and changing weights depend on which tokens were written, or on how many.
+        """
+        numbers = range(self.written, self.written + tokens)
+        return (
+            self.grammar is None
+            and not self.generation.request.sampling.reshapes
+            and len({id(self.formula.at(number)) for number in numbers}) == 1
+        )
+
     def accept(
         self,
         tokens: Tokens[int],

@@ -11,7 +11,7 @@ a guess, wherever it comes from, is right if it is the token that the rule draws
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -137,6 +137,32 @@ class Speculator:
             count = scheduler.reserve(s, count)
             drafts[s] = Draft(source, count, guesses, guesses[:count] if source == "lookup" else [])
         return drafts
+
+    def plan_ahead(
+        self, drafts: Mapping[Sequence, Draft], scheduler: Scheduler
+    ) -> dict[Sequence, Draft] | None:
+        """Drafts for the round after one whose tokens are not known yet; None if they have to be known first.
+
+        Earlier text cannot tell what follows unknown tokens: where it promises most, the round is read first.
+
+        Args:
+            drafts: The unread round's rows and their drafts.
+            scheduler: Reserves memory for what both rounds may write.
+        """
+        rows = [s for s in drafts if not (s.finished or s.generation.cancelled) and s.room > 1]
+        if not rows or not scheduler.steady(drafts):
+            return None
+        found = [s.lookup.guess(s.tokens, _LONGEST)[: s.room - 2] for s in rows]
+        outlooks = [replace(_outlook(s, f, []), room=s.room - 2) for s, f in zip(rows, found, strict=True)]
+        draft, verify = self._pass_costs(rows)
+        following = {}
+        for s, (source, count) in zip(rows, choose(outlooks, draft, verify, self._share(rows)), strict=True):
+            unread = drafts[s].count + 1
+            reserved = scheduler.reserve(s, unread + count) - unread
+            if (source == "lookup" and count) or reserved < 0 or not s.foreseeable(unread + reserved + 1):
+                return None
+            following[s] = Draft("model", reserved, [])
+        return following
 
     def observe(self, outcomes: Rows[Outcome]) -> None:
         """Learn from a round how good the guesses were, made or not."""

@@ -1,0 +1,546 @@
+"""One decoding round as a program over tensors in fixed places: draft, verify, combine, draw, accept.
+
+The same algorithm as `runner`, for batches in which every row has just its last token pending. Nothing here
+reads a value back to the host or lets one decide what runs, so the two halves of a round can be recorded as
+CUDA graphs; on a CPU they are simply called. What does decide (`Shape`) is the key of the recording.
+
+Rows are padded to the shape: a row that does not exist, a guess that a row does not want and a term that a
+row's mixture does not have are tokens whose keys and values nobody stores and whose logits nobody uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.attention import ForwardBatch
+from langchain_eft.engine.formula import combine, conservative
+from langchain_eft.engine.graphs import Streams
+from langchain_eft.engine.kv_cache import KVPool
+from langchain_eft.engine.models import ModelFamily, project
+from langchain_eft.engine.paged_rows import PagedRows
+from langchain_eft.engine.sampling import Draw, Filters, Penalties, Sampling, draw, penalize
+from langchain_eft.engine.speculation import couple
+from langchain_eft.engine.staging import Fields, Inbox, Outbox
+
+TOP_LOGPROBS = 20
+"""As many as any request may ask for."""
+
+_INT, _SMALL, _REAL, _BOOL = torch.int64, torch.int32, torch.float32, torch.bool
+
+
+@dataclass(frozen=True, order=True)
+class Slot:
+    """A place for one term of each row.
+
+    Attributes:
+        model: The model that runs it.
+        checks: Whether the term only verifies, rather than draft too.
+    """
+
+    model: int
+    checks: bool
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything about a round that is not in a tensor: the key of its recording.
+
+    Attributes:
+        rows: B, rows with padding.
+        guesses: K, most guesses of a row.
+        drafting: Whether small models guess; else all guesses are given.
+        context: Bound on the length of every context, guesses included.
+        slots: S places for terms, sorted.
+        filters: Which sampling filters matter.
+        foretold: Whether samples of q are wanted.
+        conservative: Whether some row up-scales inside a nucleus only.
+        grammar: Whether some row's tokens are restricted.
+        penalties: Whether some row has penalties or biases.
+        biases: Most biased tokens of a row.
+        logprobs: Whether some row reports log-probabilities.
+    """
+
+    rows: int
+    guesses: int
+    drafting: bool
+    context: int
+    slots: tuple[Slot, ...]
+    filters: Filters
+    foretold: bool
+    conservative: bool
+    grammar: bool
+    penalties: bool
+    biases: int
+    logprobs: bool
+
+
+def input_fields(shape: Shape, vocabulary: int, block_size: int) -> Fields:
+    """What the host tells the device each round.
+
+    B rows, K guesses, S slots of which the D that draft have `draft` coefficients, V token ids. All zeros is
+    a round without rows.
+
+    Args:
+        shape: The round's.
+        vocabulary: V.
+        block_size: Positions per block.
+    """
+    rows, guesses, slots = shape.rows, shape.guesses, len(shape.slots)
+    places = guesses + 1
+    fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+        # Row of the last round that this one goes on with, plus 1; 0 where `last` and `written` hold.
+        "source": ((rows,), _INT),
+        "last": ((rows,), _INT),
+        "written": ((rows,), _INT),  # tokens of the answer, `last` included
+        "limit": ((rows,), _INT),  # of `written`
+        "prompt": ((rows,), _INT),  # tokens before the answer, which the random numbers count too
+        "count": ((rows,), _INT),  # guesses wanted
+        "given": ((rows, guesses), _INT),  # guesses plus 1; 0 where the small models guess
+        "used": ((slots, rows), _BOOL),
+        "start": ((slots, rows), _INT),  # tokens before the answer in the term's context
+        "variant": ((slots, rows), _INT),
+        "table": ((slots, rows, -(-shape.context // block_size)), _SMALL),
+        "target": ((slots, rows, places), _REAL),
+        "draft": ((slots, rows, places), _REAL),
+        "seed": ((rows,), _INT),
+        "greedy": ((rows,), _BOOL),
+        "temperature": ((rows,), _REAL),
+        "top_k": ((rows,), _INT),
+        "top_p": ((rows,), _REAL),
+        "min_p": ((rows,), _REAL),
+        "base": ((rows,), _INT),  # slot of L
+    }
+    if shape.conservative:
+        fields |= {
+            "careful": ((rows,), _BOOL),
+            "small": ((slots, rows, places), _REAL),
+            "reference": ((rows,), _INT),
+            "strength": ((rows,), _REAL),
+            "inside": ((rows,), _REAL),
+        }
+    if shape.grammar:
+        fields["allowed"] = ((rows, places, -(-vocabulary // 32)), _SMALL)
+    if shape.penalties:
+        fields |= {
+            "reshaped": ((rows,), _BOOL),
+            "history": ((rows, shape.context), _INT),  # prompt and answer
+            "repetition": ((rows,), _REAL),
+            "frequency": ((rows,), _REAL),
+            "presence": ((rows,), _REAL),
+            "biased": ((rows, shape.biases), _INT),
+            "bias": ((rows, shape.biases), _REAL),
+        }
+    return fields
+
+
+def output_fields(shape: Shape) -> Fields:
+    """What the device tells the host each round."""
+    rows, guesses = shape.rows, shape.guesses
+    fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+        "guesses": ((rows, guesses), _INT),
+        "count": ((rows,), _INT),  # guesses made
+        "tokens": ((rows, guesses + 1), _INT),
+        "accepted": ((rows,), _INT),
+        "foreseen": ((rows, guesses + 1), _INT),  # samples of q, -1 where there is none
+    }
+    if shape.logprobs:
+        top = (rows, guesses + 1, TOP_LOGPROBS)
+        fields |= {
+            "logprob": ((rows, guesses + 1), _REAL),
+            "top_tokens": (top, _INT),
+            "top_logprobs": (top, _REAL),
+        }
+    return fields
+
+
+class Device:
+    """What all rounds share on the device.
+
+    Attributes:
+        family: The models.
+        pools: Their KV memory.
+        num_blocks: Blocks of one variant.
+        block_size: Positions per block.
+        streams: For models that run side by side.
+        last: [rows] int64, last token of each row of the last round.
+        written: [rows] int64, tokens of its answer.
+    """
+
+    def __init__(
+        self, family: ModelFamily, pools: Sequence[KVPool], num_blocks: int, block_size: int, rows: int
+    ) -> None:
+        self.family = family
+        self.pools = pools
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.place = family.vocabulary.device
+        self.streams = Streams(self.place, len(family.models))
+        self.last, self.written = torch.zeros(2, rows, dtype=torch.int64, device=self.place)
+        self._drafted = torch.zeros(0, device=self.place)
+
+    def drafted(self, *shape: int) -> Tensor:
+        """float32 memory for the logits of a round's drafts; rounds follow each other, so all share it."""
+        size = torch.Size(shape).numel()
+        if self._drafted.numel() < size:
+            self._drafted = torch.zeros(size, device=self.place)
+        return self._drafted[:size].view(shape)
+
+
+@dataclass(frozen=True)
+class _Now:
+    """Where each row stands.
+
+    Attributes:
+        last: [B] int64, the token that is known but not computed.
+        written: [B] int64, tokens of the answer.
+        alive: [B] bool.
+        count: [B] int64, guesses that are made.
+    """
+
+    last: Tensor
+    written: Tensor
+    alive: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Tokens that some slots of one model run.
+
+    Attributes:
+        slots: Which.
+        tokens: [B, n].
+        offset: [B] int64, where they begin, counted from the last known token.
+        queries: [B] int64, how many of them are real.
+    """
+
+    slots: slice
+    tokens: Tensor
+    offset: Tensor
+    queries: Tensor
+
+
+class DecodeRound:
+    """The rounds of one shape.
+
+    Attributes:
+        inbox: What the host tells the device (`input_fields`).
+        outbox: What the device tells the host (`output_fields`).
+        guesses: [B, K] int64.
+    """
+
+    def __init__(self, shape: Shape, device: Device) -> None:
+        self.shape = shape
+        self._device = device
+        self._size = len(device.family.vocabulary)
+        place = device.place
+        self.inbox = Inbox(input_fields(shape, self._size, device.block_size), place)
+        self.outbox = Outbox(output_fields(shape), place)
+        self.guesses = torch.zeros(shape.rows, shape.guesses, dtype=torch.int64, device=place)
+        self._in, self._out = self.inbox.device, self.outbox.device
+        drafters = [i for i, slot in enumerate(shape.slots) if not slot.checks]
+        self._drafters = torch.tensor(drafters, dtype=torch.int64, device=place)
+        self._rows = torch.arange(shape.rows, device=place)
+        self._steps = torch.arange(shape.guesses + 1, device=place)
+        self._bits = torch.arange(32, dtype=torch.int32, device=place)
+        if shape.drafting:
+            self._drafted = device.drafted(shape.guesses, len(drafters), shape.rows, self._size)
+
+    @torch.inference_mode()
+    def draft(self) -> None:
+        """Guess with the small models, one pass for each token; rows with given guesses follow those."""
+        now, given = self._begin(), self._in["given"]
+        weights = self._in["draft"].index_select(0, self._drafters)
+        index = torch.arange(len(self._drafters), device=given.device) * self.shape.rows
+        penalties = self._penalties(now) if self.shape.penalties else None
+        token = now.last
+        for step in range(self.shape.guesses):
+            queries = (step < now.count).long()
+            offset = torch.full_like(now.count, step)
+            runs = [slots for slots in _runs(self.shape.slots) if not self.shape.slots[slots.start].checks]
+            logits = self._run([[_Part(slots, token[:, None], offset, queries)] for slots in runs], now)
+            self._drafted[step] = logits.view(len(self._drafters), self.shape.rows, -1)
+            q = combine(logits, index + self._rows[:, None], weights[:, :, step].t())
+            q = q.masked_fill(~self._device.family.vocabulary, float("-inf"))
+            if penalties is not None:
+                q = torch.where(self._in["reshaped"][:, None], penalize(q, penalties), q)
+            guess = draw(q, self._sampling(now, self._rows, step)).tokens
+            token = torch.where(given[:, step] > 0, given[:, step] - 1, guess)
+            self.guesses[:, step] = token
+            if penalties is not None:
+                penalties = _counted(penalties, token)
+
+    @torch.inference_mode()
+    def verify(self) -> None:
+        """Run what every term has still to run, draw from p at every position, and accept."""
+        now, shape = self._begin(), self.shape
+        if not shape.drafting:
+            self.guesses.copy_((self._in["given"] - 1).clamp(min=0))
+        logits, index = self._logits(now)
+        logp = self._target(logits, index)
+        p = self._reshaped(self._allowed(logp), now)
+        sampling = self._sampling(now, self._rows.repeat_interleave(shape.guesses + 1), self._steps)
+        target, tokens = draw(p, sampling), None
+        if shape.foretold:
+            weights = _flat(self._in["draft"].index_select(0, self._drafters))
+            q = combine(logits, _flat(index.index_select(0, self._drafters)), weights)
+            drafts = self._used(self._drafters).any(0).repeat_interleave(shape.guesses + 1)
+            q = self._allowed(q.masked_fill(~self._device.family.vocabulary, float("-inf")))
+            foretold = draw(self._reshaped(q, now), sampling)
+            tokens = _coupled(target, foretold, drafts, sampling)
+            self._foresee(torch.where(drafts, foretold.tokens, -1).view(shape.rows, -1), now)
+        tokens = target.tokens if tokens is None else tokens
+        self._accept(tokens.view(shape.rows, -1), now)
+        if shape.logprobs:
+            self._report(logp.log_softmax(-1), tokens)
+
+    def _begin(self) -> _Now:
+        """Rows go on from where the last round left them, or from what the host knows."""
+        source = self._in["source"]
+        earlier = (source - 1).clamp(min=0)
+        last = torch.where(source > 0, self._device.last[earlier], self._in["last"])
+        written = torch.where(source > 0, self._device.written[earlier], self._in["written"])
+        room = self._in["limit"] - written
+        return _Now(last, written, room > 0, torch.minimum(self._in["count"], room - 1).clamp(min=0))
+
+    def _used(self, slots: slice | Tensor) -> Tensor:
+        """[s, B] bool, which rows have a term there."""
+        return self._in["used"][slots]
+
+    def _logits(self, now: _Now) -> tuple[Tensor, Tensor]:
+        """All logits of the round.
+
+        Returns:
+            [N, V], and [S, B, K + 1] int64, which of them belongs to a slot, row and position.
+        """
+        shape, rows, places = self.shape, self.shape.rows, self.shape.guesses + 1
+        text = torch.cat([now.last[:, None], self.guesses], 1)
+        queries = torch.where(now.alive, now.count + 1, 0)
+        nothing = torch.zeros_like(now.count)
+        work: list[list[_Part]] = []
+        found: list[Tensor] = []
+        start = shape.guesses * len(self._drafters) * rows if shape.drafting else 0
+        drafted = 0
+        for slots in _runs(shape.slots):
+            model, several = shape.slots[slots.start].model, slots.stop - slots.start
+            own = torch.arange(several, device=text.device)[:, None, None]
+            if shape.drafting and not shape.slots[slots.start].checks:
+                # Drafting has left out the last guess, or, where nothing was guessed, the last known token.
+                missing = text.gather(1, now.count[:, None])
+                part = _Part(slots, missing, now.count, now.alive.long())
+                earlier = ((self._steps * len(self._drafters) + drafted + own) * rows) + self._rows[:, None]
+                last = start + own * rows + self._rows[:, None]
+                found.append(torch.where(self._steps < now.count[:, None], earlier, last))
+                start, drafted = start + several * rows, drafted + several
+            else:
+                part = _Part(slots, text, nothing, queries)
+                found.append(start + (own * rows + self._rows[:, None]) * places + self._steps)
+                start += several * rows * places
+            if work and shape.slots[work[-1][0].slots.start].model == model:
+                work[-1].append(part)
+            else:
+                work.append([part])
+        logits = self._run(work, now)
+        if shape.drafting:
+            logits = torch.cat([self._drafted.flatten(0, 2), logits])
+        index = torch.cat(found)
+        # Where a row has no term, the base's logits stand in, with coefficient 0.
+        base = self._in["base"][None, :, None].expand(1, -1, places)
+        return logits, torch.where(self._used(slice(None))[..., None], index, index.gather(0, base))
+
+    def _run(self, work: Sequence[Sequence[_Part]], now: _Now) -> Tensor:
+        """[N, V] logits of all parts, those of one model together, in order."""
+        pieces = [self._forward(parts, now) for parts in work]
+        return project(self._device.streams.run(pieces), self._size, self._device.place)
+
+    def _forward(self, parts: Sequence[_Part], now: _Now) -> Callable[[], tuple[Tensor | None, Tensor]]:
+        """One model's pass over the tokens of some of its slots."""
+        device = self._device
+        index = self.shape.slots[parts[0].slots.start].model
+        model = device.family.models[index]
+        sizes = [(part.slots.stop - part.slots.start) * part.tokens.numel() for part in parts]
+
+        def run() -> tuple[Tensor | None, Tensor]:
+            ids, positions, variants, paged = [], [], [], []
+            for part, start in zip(parts, accumulate(sizes, initial=0), strict=False):
+                used, count = self._used(part.slots), part.tokens.shape[1]
+                first = self._in["start"][part.slots] + now.written - 1 + part.offset
+                step = self._steps[:count]
+                real = used[..., None] & (step < part.queries[:, None])
+                positions.append(torch.where(real, first[..., None] + step, 0).flatten())
+                ids.append(part.tokens.expand(len(used), -1, -1).flatten())
+                variants.append(self._in["variant"][part.slots].repeat_interleave(count))
+                queries = torch.where(used, part.queries, 0)
+                paged.append(
+                    PagedRows(
+                        block_table=self._in["table"][part.slots].flatten(0, 1),
+                        starts=None if len(parts) == 1 else _starts(queries, count, start),
+                        queries=queries.flatten().int(),
+                        lengths=torch.where(queries > 0, first + queries, 0).flatten().int(),
+                        block_size=device.block_size,
+                        max_queries=count,
+                        max_length=self.shape.context,
+                    )
+                )
+            batch = ForwardBatch(
+                ids=torch.cat(ids)[None],
+                positions=torch.cat(positions)[None],
+                variants=torch.cat(variants),
+                pool=device.pools[index],
+                block_size=device.block_size,
+                paged=paged,
+            )
+            return model.head, model(batch, range(model.variants))
+
+        return run
+
+    def _target(self, logits: Tensor, index: Tensor) -> Tensor:
+        """[R, V] log p at all R = B * (K + 1) positions, up to a constant."""
+        places, inputs = self.shape.guesses + 1, self._in
+        logp = combine(logits, _flat(index), _flat(inputs["target"]))
+        if self.shape.conservative:
+
+            def of(name: str) -> Tensor:
+                slot = inputs[name][None, :, None].expand(1, -1, places)
+                return logits[index.gather(0, slot).flatten()]
+
+            careful = conservative(
+                combine(logits, _flat(index), _flat(inputs["small"])),
+                of("base"),
+                of("reference"),
+                inputs["strength"].repeat_interleave(places),
+                inputs["inside"].repeat_interleave(places),
+            )
+            logp = torch.where(inputs["careful"].repeat_interleave(places)[:, None], careful, logp)
+        return logp.masked_fill(~self._device.family.vocabulary, float("-inf"))
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        """Leave only tokens that the rows' grammars allow."""
+        if not self.shape.grammar:
+            return logits
+        bits = (self._in["allowed"][..., None] >> self._bits) & 1
+        allowed = bits.flatten(2)[..., : self._size].flatten(0, 1)
+        return logits.masked_fill(allowed == 0, float("-inf"))
+
+    def _reshaped(self, logits: Tensor, now: _Now) -> Tensor:
+        """Apply the penalties of rows that have any, which count the guesses before a position too."""
+        if not self.shape.penalties:
+            return logits
+        penalties = self._penalties(now)
+        steps = [penalties]
+        for step in range(self.shape.guesses):
+            steps.append(_counted(steps[-1], self.guesses[:, step]))
+        places = self.shape.guesses + 1
+        whole = Penalties(
+            counts=torch.stack([s.counts for s in steps], 1).flatten(0, 1),
+            seen=torch.stack([s.seen for s in steps], 1).flatten(0, 1),
+            repetition=penalties.repetition.repeat_interleave(places),
+            frequency=penalties.frequency.repeat_interleave(places),
+            presence=penalties.presence.repeat_interleave(places),
+            bias=penalties.bias.repeat_interleave(places, 0),
+        )
+        reshaped = self._in["reshaped"].repeat_interleave(places)
+        return torch.where(reshaped[:, None], penalize(logits, whole), logits)
+
+    def _penalties(self, now: _Now) -> Penalties:
+        """Those of the position after the last known token, for every row."""
+        inputs, history = self._in, self._in["history"]
+        at = torch.arange(self.shape.context, device=history.device)
+        answer = at >= inputs["prompt"][:, None]
+        known = at < (inputs["prompt"] + now.written)[:, None]
+        empty = torch.zeros(self.shape.rows, self._size, device=history.device)
+        counts = empty.scatter_add(1, history, (known & answer).float())
+        return Penalties(
+            counts=counts,
+            seen=counts + empty.scatter_add(1, history, (known & ~answer).float()) > 0,
+            repetition=inputs["repetition"],
+            frequency=inputs["frequency"],
+            presence=inputs["presence"],
+            bias=empty.scatter_add(1, inputs["biased"], inputs["bias"]),
+        )
+
+    def _sampling(self, now: _Now, rows: Tensor, step: int | Tensor) -> Sampling:
+        """Parameters of some steps of rows; `rows` repeats each row once for every step."""
+        inputs = self._in
+        number = (inputs["prompt"] + now.written)[:, None] + step
+        return Sampling(
+            seeds=inputs["seed"][rows],
+            positions=number.flatten(),
+            greedy=inputs["greedy"][rows],
+            temperature=inputs["temperature"][rows],
+            top_k=inputs["top_k"][rows],
+            top_p=inputs["top_p"][rows],
+            min_p=inputs["min_p"][rows],
+            filters=self.shape.filters,
+        )
+
+    def _foresee(self, drawn: Tensor, now: _Now) -> None:
+        """Report [B, K + 1] samples of q; where a model guessed, its guess, which no grammar restricts."""
+        if self.shape.drafting:
+            guessed = (self._in["given"] == 0) & (self._steps[:-1] < now.count[:, None])
+            drawn[:, :-1] = torch.where(guessed, self.guesses, drawn[:, :-1])
+        self._out["foreseen"].copy_(drawn)
+
+    def _accept(self, tokens: Tensor, now: _Now) -> None:
+        """Accept guesses as far as they are the [B, K + 1] tokens that were drawn, and move on."""
+        right = (self.guesses == tokens[:, :-1]) & (self._steps[:-1] < now.count[:, None])
+        accepted = right.long().cumprod(1).sum(1)
+        self._out["guesses"].copy_(self.guesses)
+        self._out["count"].copy_(now.count)
+        self._out["tokens"].copy_(tokens)
+        self._out["accepted"].copy_(accepted)
+        last = tokens.gather(1, accepted[:, None])[:, 0]
+        device, rows = self._device, slice(self.shape.rows)
+        device.last[rows] = torch.where(now.alive, last, now.last)
+        device.written[rows] = torch.where(now.alive, now.written + accepted + 1, now.written)
+
+    def _report(self, logprobs: Tensor, tokens: Tensor) -> None:
+        """Report [R, V] log-probabilities of the [R] tokens drawn and of the most probable ones."""
+        top = logprobs.topk(min(TOP_LOGPROBS, self._size))
+        self._out["logprob"].copy_(logprobs.gather(1, tokens[:, None]).view_as(self._out["logprob"]))
+        for name, values in (("top_tokens", top.indices), ("top_logprobs", top.values)):
+            self._out[name].flatten(0, 1)[:, : values.shape[1]] = values
+
+
+def _runs(slots: Sequence[Slot]) -> list[slice]:
+    """Where each kind of slot lies among the sorted slots."""
+    starts = [i for i, slot in enumerate(slots) if not i or slots[i - 1] != slot]
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(slots)], strict=True)]
+
+
+def _starts(queries: Tensor, count: int, start: int) -> Tensor:
+    """[rows] int32, where each row of `count` places begins on the packed axis."""
+    rows = torch.arange(queries.numel(), dtype=torch.int32, device=queries.device)
+    return rows * count + start
+
+
+def _flat(values: Tensor) -> Tensor:
+    """[S, B, K + 1] to [B * (K + 1), S]."""
+    return values.flatten(1).t()
+
+
+def _counted(penalties: Penalties, tokens: Tensor) -> Penalties:
+    """Penalties after one more token of the answer, [B]."""
+    counts = penalties.counts.scatter_add(1, tokens[:, None], torch.ones_like(penalties.counts[:, :1]))
+    return Penalties(
+        counts=counts,
+        seen=penalties.seen | (counts > 0),
+        repetition=penalties.repetition,
+        frequency=penalties.frequency,
+        presence=penalties.presence,
+        bias=penalties.bias,
+    )
+
+
+def _coupled(target: Draw, foretold: Draw, drafts: Tensor, sampling: Sampling) -> Tensor | None:
+    """[R] samples of p that follow those of q wherever they may; None where all rows are greedy."""
+    if target.probs is None or foretold.probs is None:
+        return None
+    q = torch.where(drafts[:, None], foretold.probs, target.probs)
+    drawn = torch.where(drafts, foretold.tokens, target.tokens)
+    return couple(target.probs, q, drawn, sampling.seeds, sampling.positions)
