@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_eft.cli import bench, chat, demo, presets, trace, verify
+from langchain_eft.cli import bench, chat, demo, diagnose, presets, trace, verify
 
 app = typer.Typer(
     help="Emulated fine-tuning: a large model's knowledge with small models' behaviours.",
@@ -31,5 +31,13 @@ def main(
         raise typer.Exit
 
 
-for command in (chat.chat, demo.demo, presets.presets, trace.trace, verify.verify, bench.bench):
+for command in (
+    chat.chat,
+    demo.demo,
+    diagnose.diagnose,
+    presets.presets,
+    trace.trace,
+    verify.verify,
+    bench.bench,
+):
     app.command()(command)

@@ -15,12 +15,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from langchain_eft.behaviors import Mixture, Recipe, known
 from langchain_eft.engine.checkpoints import Progress
+from langchain_eft.engine.comparison import Comparison, compare_along
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.decode_runner import DecodeRunner, Flight, decodes_ahead, decodes_statically
 from langchain_eft.engine.errors import (
@@ -52,6 +53,9 @@ from langchain_eft.engine.scheduler import Scheduler
 from langchain_eft.engine.scoring import token_logprobs
 from langchain_eft.engine.sequence import Sequence
 from langchain_eft.engine.speculation import Speculator
+from langchain_eft.schedules import weight_at
+
+T = TypeVar("T")
 
 _COUNTED = ("generated_tokens", "prefilled_tokens", "drafted_tokens", "accepted_tokens")
 
@@ -100,7 +104,7 @@ class Engine:
         self.recipe = recipe
         self.config = config or EngineConfig()
         self._submitted: list[Sequence] = []
-        self._errands: list[tuple[Callable[[], float], Future[float]]] = []
+        self._errands: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._counts: Counter[str] = Counter()
         self._flight: Flight | None = None
         self._closed = False
@@ -322,20 +326,50 @@ class Engine:
         self._require_contexts([behavior], prompts)
         pair = [(term, prompts[term.context]) for term in self._family.behaviors[behavior]]
         for answer, (_, ids) in product(answers, pair):
-            if not ids or not answer:
-                raise RequestError("An answer, or its prompt, has no tokens: give some text to score.")
-            if len(ids) + len(answer) > self.window:
-                raise ContextWindowError(len(ids), len(answer), self.window)
-            self._check_token_ids((*ids, *answer))
+            self._check_scorable(ids, answer)
         return [self._on_device(partial(self._reward, pair, answer)) for answer in answers]
+
+    def compare(self, request: GenerationRequest, answer: tuple[int, ...]) -> Comparison:
+        """How the base, a behaviour's tuned model and its reference agree along a given answer.
+
+        Args:
+            request: What would be decoded: a mixture of one behaviour.
+            answer: Token ids, at least one.
+
+        Raises:
+            RecipeError: A behaviour that the recipe does not know.
+            RequestError: No tokens, ids outside the vocabulary, or another mixture.
+            ContextWindowError: Prompt and answer do not fit the window.
+            EngineClosedError: The engine was closed.
+        """
+        self.recipe.check(request.mixture)
+        formula = self._formula(request)
+        if len(formula.behaviors) != 1:
+            raise RequestError(f"mixture={request.mixture.as_json()} is not of one behaviour: name one.")
+        (tuned, reference, weight), *_ = formula.behaviors
+        texts = {**request.contexts, "": request.prompt_ids}
+        voices = [(term, texts[term.context]) for term in (formula.base, tuned, reference)]
+        for _, prompt in voices:
+            self._check_scorable(prompt, answer)
+        weights = [weight_at(weight, position) for position in range(len(answer))]
+        return self._on_device(
+            partial(compare_along, self._family, voices, weights, answer, request.sampling)
+        )
+
+    def _check_scorable(self, prompt: tuple[int, ...], answer: tuple[int, ...]) -> None:
+        if not prompt or not answer:
+            raise RequestError("An answer, or its prompt, has no tokens: give some text to score.")
+        if len(prompt) + len(answer) > self.window:
+            raise ContextWindowError(len(prompt), len(answer), self.window)
+        self._check_token_ids((*prompt, *answer))
 
     def _reward(self, pair: Requests[tuple[Term, tuple[int, ...]]], answer: tuple[int, ...]) -> float:
         tuned, reference = (token_logprobs(self._family, term, ids, answer) for term, ids in pair)
         return float((tuned - reference).sum())
 
-    def _on_device(self, work: Callable[[], float]) -> float:
+    def _on_device(self, work: Callable[[], T]) -> T:
         """Run something on the engine's thread, between two rounds."""
-        result: Future[float] = Future()
+        result: Future[T] = Future()
         with self._wake:
             if self._closed:
                 raise EngineClosedError("The engine is closed: open it again or build a new model.")
