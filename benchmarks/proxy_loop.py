@@ -53,11 +53,13 @@ class ProxyLoop:
         """
         from transformers import DynamicCache
 
-        generator = torch.Generator().manual_seed(seed)
-        ids, mask = left_padded(prompts)
+        device = self._models[0][0].device
+        generator = torch.Generator(device).manual_seed(seed)
+        ids, mask = (x.to(device) for x in left_padded(prompts))
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         caches = [DynamicCache() for _ in self._models]
-        drawn, moments = [], []
+        drawn: list[list[int]] = []
+        moments: list[float] = []
         for _ in range(tokens):
             total: Tensor | float = 0.0
             for (model, weight), cache in zip(self._models, caches, strict=True):
@@ -71,11 +73,11 @@ class ProxyLoop:
                 ).logits[:, -1]
                 total = total + weight * logits
             ids = draw(total, self._end_ids, temperature, generator)
-            drawn.append(ids)
+            drawn.append(ids[:, 0].tolist())  # as those do who look for the end
             moments.append(clock())
             mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
             positions = positions[:, -1:] + 1
-        return torch.cat(drawn, 1).tolist(), moments
+        return [list(answer) for answer in zip(*drawn, strict=True)], moments
 
 
 def draw(logits: Tensor, forbidden: Sequence[int], temperature: float, generator: torch.Generator) -> Tensor:

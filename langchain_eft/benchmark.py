@@ -29,6 +29,7 @@ from rich.table import Table
 
 from langchain_eft.behaviors import Mixture
 from langchain_eft.engine.errors import EngineError, RequestError
+from langchain_eft.engine.placement import storages
 from langchain_eft.engine.request import (
     Event,
     Failed,
@@ -469,7 +470,8 @@ def weights_read(engine: Engine, mixture: Mixture) -> int:
         modules: Any = module
         embeddings, head = modules.get_input_embeddings().weight, modules.get_output_embeddings().weight
         looked_up = set() if embeddings is head else {embeddings.data_ptr()}  # one row of it for each token
-        sizes = {tensor.data_ptr(): tensor.nbytes for tensor in modules.parameters()}
+        parts = [part for tensor in modules.parameters() for part in storages(tensor)]
+        sizes = {part.data_ptr(): part.nbytes for part in parts}
         read |= {key: size for key, size in sizes.items() if key not in looked_up}
     return sum(read.values())
 

@@ -1,0 +1,709 @@
+"""`python -m benchmarks.gpu`: our engine on one GPU, beside the memory's bandwidth and beside its rivals.
+
+Weights of real shapes are made on the spot (see synthetic.py), so that nothing is downloaded and guesses are
+right as often as one asks. Everything is over within `--minutes`, most telling rows first; what there was no
+time or memory for is said. Results are written as they come.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+from unittest.mock import patch
+
+import torch
+import typer
+
+from benchmarks.arena import tell
+from benchmarks.proxy_loop import ProxyLoop
+from benchmarks.synthetic import (
+    BEHAVIOR,
+    CHECK,
+    SCALES,
+    TINY,
+    Scale,
+    SyntheticFamily,
+    random_prompts,
+)
+from langchain_eft import EFTChatModel
+from langchain_eft.behaviors import Mixture
+from langchain_eft.benchmark import Spread, decode, summarize, weights_read
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.errors import EngineError
+from langchain_eft.engine.formula import combine
+from langchain_eft.engine.kv_cache import KVPool
+from langchain_eft.engine.linear import product
+from langchain_eft.engine.models import Chunk, pack
+from langchain_eft.engine.request import GenerationRequest, SamplingParams
+from langchain_eft.verification import surprise, z_test
+
+BASE, PLAIN, AUTO = "base alone", "plain EFT", "speculative EFT, auto"
+PROXY, GENERATE, ASSISTED = "proxy loop", "generate, base alone", "assisted, base alone"
+COLUMNS = (
+    "family",
+    "batch",
+    "context",
+    "",
+    "tokens/s",
+    "ms a round",
+    "of bandwidth",
+    "tokens/round",
+    "accepted",
+    f"times {BASE}",
+    f"times {PLAIN}",
+    f"times {PROXY}",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run of the whole benchmark measures.
+
+    Attributes:
+        scales: The families.
+        batches: Numbers of concurrent requests.
+        contexts: Lengths of the prompts.
+        tokens: Length of an answer.
+        rival_tokens: The same for rivals that take long.
+        repetitions: Runs of everything.
+        rates: How often guesses are right; the first is measured most.
+        lengths: Draft lengths at the first rate; the others get those from 4 to 8.
+        check: Family that exactness is checked with.
+        samples: Answers that the z-test looks at.
+    """
+
+    scales: tuple[Scale, ...]
+    batches: tuple[int, ...]
+    contexts: tuple[int, ...]
+    tokens: int
+    rival_tokens: int
+    repetitions: int
+    rates: tuple[float, ...]
+    lengths: tuple[int, ...]
+    check: Scale
+    samples: int
+
+
+FULL = Setting(
+    scales=tuple(SCALES.values()),
+    batches=(1, 8, 32),
+    contexts=(512, 8192),
+    tokens=96,
+    rival_tokens=24,
+    repetitions=3,
+    rates=(0.9, 0.7, 0.85, 0.92),
+    lengths=(1, 2, 4, 8, 16),
+    check=CHECK,
+    samples=64,
+)
+SMALL = Setting(
+    scales=(TINY,),
+    batches=(1, 2),
+    contexts=(12, 24),
+    tokens=8,
+    rival_tokens=6,
+    repetitions=2,
+    rates=(0.9, 0.7),
+    lengths=(1, 4),
+    check=TINY,
+    samples=8,
+)
+
+
+@dataclass
+class Row:
+    """One way to decode one kind of work.
+
+    Attributes:
+        family: Name of the scale.
+        way: How it is decoded.
+        batch: Concurrent requests.
+        context: Length of the prompts.
+        acceptance: How often guesses should be right, by calculation; None where nobody guesses.
+        tokens_per_second: Over the whole batch, without prompts; one for each repetition.
+        ms_per_round: Milliseconds between the rounds in which answers grow.
+        tokens_per_round: Tokens that an answer gains in a round.
+        accepted: Share of the guesses that were right, where somebody guesses and tells.
+        floor_ms: Milliseconds that reading a round's weights, keys and values takes at copy bandwidth.
+        ratios: Speed over that of others, by their name, repetition by repetition.
+        note: Why it was not measured, if it was not.
+    """
+
+    family: str
+    way: str
+    batch: int
+    context: int
+    acceptance: float | None = None
+    tokens_per_second: list[float] = field(default_factory=list)
+    ms_per_round: list[float] = field(default_factory=list)
+    tokens_per_round: list[float] = field(default_factory=list)
+    accepted: list[float] = field(default_factory=list)
+    floor_ms: list[float] = field(default_factory=list)
+    ratios: dict[str, list[float]] = field(default_factory=dict)
+    note: str | None = None
+
+    def add(self, run: Measured) -> None:
+        """Take the next repetition."""
+        self.tokens_per_second.append(run.tokens / run.seconds)
+        self.ms_per_round.append(1000 * run.seconds / run.rounds)
+        self.tokens_per_round.append(run.tokens / run.rounds / self.batch)
+        if run.accepted is not None:
+            self.accepted.append(run.accepted)
+        if run.floor is not None:
+            self.floor_ms.append(1000 * run.floor)
+
+    def compare(self, others: Sequence[Row]) -> None:
+        """Note the ratios to rows of the same work."""
+        for other in others:
+            if other is not self and other.tokens_per_second and self.tokens_per_second:
+                pairs = zip(self.tokens_per_second, other.tokens_per_second, strict=False)
+                self.ratios[other.way] = [mine / theirs for mine, theirs in pairs]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run.
+
+    Attributes:
+        tokens: Tokens of all answers, those of the prompts' pass left out.
+        seconds: Seconds for them.
+        rounds: Times that an answer grew.
+        accepted: Share of the guesses that were right, or None.
+        floor: Seconds that a round's bytes take at copy bandwidth, or None.
+    """
+
+    tokens: int
+    seconds: float
+    rounds: float
+    accepted: float | None = None
+    floor: float | None = None
+
+
+class Report:
+    """Rows and checks, on disk after every change.
+
+    Args:
+        device: What everything runs on.
+        path: JSON file, or None.
+        deadline: When to stop, on the clock of `time.perf_counter`.
+    """
+
+    def __init__(self, device: torch.device, path: Path | None, deadline: float) -> None:
+        self.rows: list[Row] = []
+        self.checks: dict[str, Any] = {}
+        self.notes: list[str] = []
+        self._path, self._deadline = path, deadline
+        self.bandwidth = copy_bandwidth(device)
+        self.about = {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "copy_bytes_per_second": self.bandwidth,
+            "torch": torch.__version__,
+        }
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the deadline."""
+        return self._deadline - time.perf_counter()
+
+    def begin(self, *key: Any) -> Row:
+        """A new row."""
+        self.rows.append(Row(*key))
+        return self.rows[-1]
+
+    def check(self, name: str, result: Any) -> None:
+        """Note the outcome of a check."""
+        self.checks[name] = result
+        tell(f"{name}: {result}")
+        self.save()
+
+    def save(self) -> None:
+        """Write everything down."""
+        if self._path:
+            self._path.write_text(json.dumps(self.summary(), indent=1))
+
+    def summary(self) -> dict[str, Any]:
+        """Everything, for machines."""
+        rows = [asdict(row) for row in self.rows]
+        return {**self.about, "checks": self.checks, "notes": self.notes, "rows": rows}
+
+    def attempt(self, rows: Sequence[Row], work: Callable[[], Any], needed: float = 5.0) -> None:
+        """Do some work if there is time for it; if it fails, note why, and go on.
+
+        Args:
+            rows: What it measures.
+            work: Measures them.
+            needed: Seconds that must be left.
+        """
+        try:
+            if self.seconds_left >= needed:
+                work()
+            else:
+                self._note(rows, "no time left")
+        except (EngineError, RuntimeError, ValueError) as error:
+            self._note(rows, f"{type(error).__name__}: {str(error)[:200]}")
+        for row in rows:
+            tell(line(row))
+        self.save()
+
+    def _note(self, rows: Sequence[Row], reason: str) -> None:
+        for row in rows:
+            row.note = reason
+        if not rows:
+            self.notes.append(reason)
+            tell(reason)
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes per second that a copy reads and writes: what decoding can hope for."""
+    source = torch.zeros(2**30 if device.type == "cuda" else 2**24, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = [timed(lambda: target.copy_(source), device) for _ in range(8)]
+    return 2 * source.nbytes / sorted(seconds)[len(seconds) // 2]
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of some work on a device."""
+    synchronize(device)
+    started = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has nothing to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def clean(device: torch.device) -> None:
+    """Give back the memory of models that are no longer used."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+# Our engine
+
+
+class OurEngine:
+    """Our engine with a synthetic family.
+
+    Args:
+        family: What it decodes.
+        options: Settings of the engine.
+    """
+
+    def __init__(self, family: SyntheticFamily, options: dict[str, Any]) -> None:
+        folder = family.folder
+        self.family = family
+        dtype = str(family.dtype).removeprefix("torch.")
+        self.llm = EFTChatModel(
+            model=str(folder / "base"),
+            behaviors=family.recipe.behaviors,
+            mixture={BEHAVIOR: 1.0},
+            device=str(family.device),
+            dtype=dtype,
+            temperature=1.0,
+            engine_options=options,
+        )
+        with patch("langchain_eft.engine.models.load_module", family.load):
+            self.engine: Engine = self.llm.engine
+
+    def close(self) -> None:
+        """Free the weights."""
+        self.engine.close()
+        self.family.forget()
+        clean(self.family.device)
+
+    def request(
+        self, prompt: Sequence[int], way: str, tokens: int, seed: int, speculation: Any
+    ) -> GenerationRequest:
+        """One completion."""
+        return GenerationRequest(
+            prompt_ids=tuple(prompt),
+            mixture=Mixture.of({} if way == BASE else {BEHAVIOR: 1.0}),
+            sampling=SamplingParams(temperature=1.0, seed=seed),
+            max_tokens=tokens,
+            speculation=speculation,
+        )
+
+    def run(
+        self, prompts: Sequence[Sequence[int]], way: str, speculation: Any, tokens: int, seed: int
+    ) -> tuple[Measured, list[list[int]]]:
+        """Decode a batch: what it took, apart from the floor, and the answers."""
+        work = [self.request(p, way, tokens, seed + i, speculation) for i, p in enumerate(prompts)]
+        recorders = decode(self.engine, work)
+        run = summarize([recorders])
+        answers = [[token for _, delta in recorder.deltas for token in delta] for recorder in recorders]
+        accepted = run.accepted / run.drafted if run.drafted else None
+        measured = Measured(run.tokens, run.seconds, run.passes / len(prompts), accepted)
+        return measured, answers
+
+    def bytes_of_round(self, way: str, batch: int, positions: float, guesses: float) -> float:
+        """Bytes of weights, keys and values that a round reads.
+
+        Args:
+            way: BASE or anything else.
+            batch: Rows.
+            positions: Length of each row's context.
+            guesses: Tokens drafted in the round: each takes a pass over the tuned model.
+        """
+        family = self.engine._family
+        mixture = Mixture.of({} if way == BASE else {BEHAVIOR: 1.0})
+        tuned, reference = (term.model for term in family.behaviors[BEHAVIOR])
+        passes = {family.base.model: 1.0} if way == BASE else {0: 1.0, tuned: 1.0 + guesses, reference: 1.0}
+        cached = sum(
+            count * sum(family.models[model].bytes_per_token.values()) for model, count in passes.items()
+        )
+        base_alone = weights_read(self.engine, Mixture.of({}))
+        small = (weights_read(self.engine, mixture) - base_alone) / 2 if way != BASE else 0.0
+        return base_alone + small * (sum(passes.values()) - 1) + cached * batch * positions
+
+
+def our_rows(ours: OurEngine, setting: Setting, report: Report, rates: Sequence[float]) -> None:
+    """Every batch and context, the shortest first; every acceptance rate at the first context."""
+    name = ours.family.scale.name
+    for rate in rates:
+        calculated = ours.family.set_acceptance(rate)
+        for context in setting.contexts if rate == rates[0] else setting.contexts[:1]:
+            for batch in setting.batches:
+                lengths = setting.lengths
+                if rate != rates[0]:
+                    lengths = tuple(length for length in lengths if 4 <= length <= 8)
+                speculative = {f"speculative EFT, K={k}": k for k in lengths} | {AUTO: "auto"}
+                ways: dict[str, Any] = {BASE: "off", PLAIN: "off", **speculative}
+                rows = {
+                    way: report.begin(name, way, batch, context, calculated if way in speculative else None)
+                    for way in ways
+                }
+                report.attempt(list(rows.values()), partial(_our_turns, ours, setting, report, rows, ways))
+
+
+def _our_turns(
+    ours: OurEngine, setting: Setting, report: Report, rows: dict[str, Row], ways: dict[str, Any]
+) -> None:
+    some = next(iter(rows.values()))
+    prompts = random_prompts(ours.family.scale, some.batch, some.context)
+    needed, room = some.batch * (some.context + setting.tokens + 32), ours.engine.stats().free_blocks * 16
+    if needed > room:
+        raise ValueError(f"{needed} tokens of KV memory are needed, and there are {room}")
+    for turn in range(-1, setting.repetitions):  # the first captures graphs and fills the prefix cache
+        for way, speculation in ways.items():
+            run, _ = ours.run(prompts, way, speculation, setting.tokens, 100 * turn + 100)
+            if turn < 0:
+                continue
+            per_round = run.tokens / run.rounds / some.batch
+            guesses = (per_round - 1) / run.accepted if run.accepted else 0.0
+            positions = some.context + setting.tokens / 2
+            size = ours.bytes_of_round(way, some.batch, positions, guesses)
+            rows[way].add(Measured(**{**asdict(run), "floor": size / report.bandwidth}))
+        if turn >= 0 and report.seconds_left < 0:
+            break
+    work = (some.family, some.batch, some.context)
+    rivals = [
+        row
+        for row in report.rows
+        if row.way in {PROXY, GENERATE, ASSISTED} and (row.family, row.batch, row.context) == work
+    ]
+    for row in rows.values():
+        row.compare([rows[BASE], rows[PLAIN], *rivals])
+
+
+# Rivals
+
+
+def rival_rows(family: SyntheticFamily, setting: Setting, report: Report) -> None:
+    """The proxy loop for every batch, transformers' generation for one request."""
+    name, context = family.scale.name, setting.contexts[0]
+    models = {each: family.module(each, "sdpa") for each in ("base", "tuned", "reference")}
+    calculated = family.set_acceptance(setting.rates[0])
+    loop = ProxyLoop(*models.values(), [0])
+    for batch in setting.batches:
+        row = report.begin(name, PROXY, batch, context)
+        prompts = random_prompts(family.scale, batch, context)
+        report.attempt([row], partial(_proxy_turns, loop, prompts, setting, row))
+    prompt = torch.tensor(random_prompts(family.scale, 1, context), device=family.device)
+    for way, rate_of_guesses, options in (
+        (ASSISTED, calculated, {"assistant_model": models["tuned"]}),
+        # On a GPU, transformers compiles the decoding step of models with static caches.
+        (GENERATE, None, {"cache_implementation": "static"}),
+    ):
+        row = report.begin(name, way, 1, context, rate_of_guesses)
+        report.attempt(
+            [row],
+            partial(_generate_turns, models["base"], prompt, setting, row, options),
+            needed=60.0 if family.device.type == "cuda" else 0.0,
+        )
+
+
+def _proxy_turns(loop: ProxyLoop, prompts: list[list[int]], setting: Setting, row: Row) -> None:
+    for turn in range(-1, setting.repetitions):
+        tokens = setting.rival_tokens if turn >= 0 else 2
+        _, moments = loop.decode(prompts, tokens, 1.0, turn + 1)
+        if turn >= 0:
+            row.add(Measured(row.batch * (tokens - 1), moments[-1] - moments[0], tokens - 1))
+
+
+def _generate_turns(
+    base: Any, prompt: torch.Tensor, setting: Setting, row: Row, options: dict[str, Any]
+) -> None:
+    for turn in range(-1, setting.repetitions):
+        torch.manual_seed(turn + 1)
+        run = _generate(base, prompt, setting.tokens, options)
+        if turn >= 0:
+            row.add(run)
+
+
+class _Moments:
+    """A streamer that notes when answers grow."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, int]] = []
+
+    def put(self, tokens: torch.Tensor) -> None:  # which transformers has moved to the CPU
+        self.seen.append((time.perf_counter(), tokens.numel()))
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+
+def _generate(base: Any, prompt: torch.Tensor, tokens: int, options: dict[str, Any]) -> Measured:
+    moments = _Moments()
+    base.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=tokens,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        streamer=moments,
+        **options,
+    )
+    _, first, *rest = moments.seen  # the prompt comes first
+    return Measured(sum(count for _, count in rest), rest[-1][0] - first[0], len(rest))
+
+
+# Checks
+
+
+def exactness(setting: Setting, folder: Path, device: torch.device, report: Report) -> None:
+    """The same tokens with graphs on and off, and the right distribution in the device's own precision."""
+    family = SyntheticFamily(setting.check, folder, device, working_dtype(device), 2048).save()
+    answers: dict[bool, list[list[int]]] = {}
+    for graphs in (True, False):
+        # Off the GPU there are no graphs: the same static rounds run as they are.
+        ours = OurEngine(family, {"cuda_graphs": graphs, "static_decoding": True, "kv_cache_tokens": 2**14})
+        family.set_acceptance(setting.rates[0])
+        prompts = random_prompts(setting.check, 3, 20)
+        answers[graphs] = [
+            answer for k in ("off", 1, 4, 8) for answer in ours.run(prompts, PLAIN, k, setting.tokens, 7)[1]
+        ]
+        if graphs:
+            report.check("z-test of speculative samples", _sampling_test(ours, setting))
+            report.check("LangChain streaming overhead", streaming_overhead(ours, setting))
+        ours.close()
+    report.check("same tokens with graphs on and off", answers[True] == answers[False])
+
+
+def _sampling_test(ours: OurEngine, setting: Setting) -> dict[str, float]:
+    """z-test of sampled answers against the probabilities that the engine's own passes give them."""
+    prompts = random_prompts(setting.check, setting.samples, 8, seed=1)
+    sums = []
+    for start in range(0, len(prompts), 8):
+        batch = prompts[start : start + 8]
+        for prompt, answer in zip(batch, ours.run(batch, PLAIN, 4, 24, 1000 + start)[1], strict=True):
+            log_p = engine_log_p(ours.engine, prompt, answer)
+            sums.append(surprise(log_p, answer, SamplingParams(temperature=1.0)))
+    z, p_value = z_test(sums)
+    return {"z": z, "p_value": p_value}
+
+
+@torch.inference_mode()
+def engine_log_p(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
+    """Log p of every token of an answer by the engine's kernels, in one pass a model, [T, V] float64."""
+    family, ids = engine._family, [*prompt, *answer[:-1]]
+    tuned, reference = family.behaviors[BEHAVIOR]
+    logits = []
+    for term in (family.base, tuned, reference):
+        model = family.models[term.model]
+        batch = pack([Chunk(ids, 0, term.variant, [0])], KVPool(len(ids)), len(ids), model.device)
+        rows = model(batch, [term.variant], torch.arange(len(prompt) - 1, len(ids), device=model.device))
+        logits.append((rows if model.head is None else product(rows, model.head)).float())
+    count = len(answer)
+    index = torch.arange(3 * count, device=logits[0].device).view(3, count).t()
+    weights = torch.tensor([[1.0, 1.0, -1.0]], device=index.device).expand(count, 3)
+    total = combine(torch.cat(logits), index, weights).double()
+    return total.masked_fill(~family.vocabulary, -1e9).log_softmax(-1).cpu()
+
+
+def streaming_overhead(ours: OurEngine, setting: Setting) -> float:
+    """How much longer a token takes through `EFTChatModel.stream` than from the engine itself."""
+    tokens, text = 4 * setting.tokens, "w5 w6 w7 w8"
+    prompt = ours.engine.tokenizer(text).input_ids
+    gaps: dict[str, list[float]] = {"engine": [], "LangChain": []}
+    for turn in range(-1, 2 * setting.repetitions):
+        request = ours.request(prompt, PLAIN, tokens, turn + 1, "off")
+        llm = ours.llm.model_copy(update={"max_tokens": tokens, "seed": turn + 1, "speculation": "off"})
+        for name, stream in (("engine", ours.engine.stream(request)), ("LangChain", llm.stream(text))):
+            moments = [time.perf_counter() for _ in stream]
+            if turn >= 0:
+                gaps[name] += [after - before for before, after in pairwise(moments)]
+    return Spread.of(gaps["LangChain"]).median / Spread.of(gaps["engine"]).median - 1
+
+
+# All of it
+
+
+def working_dtype(device: torch.device) -> torch.dtype:
+    """What models are decoded in."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def run(setting: Setting, device: torch.device, report: Report, options: dict[str, Any]) -> None:
+    """Measure everything that there is time for."""
+    positions = max(setting.contexts) + setting.tokens + 64
+    with tempfile.TemporaryDirectory() as folder:
+        report.attempt([], lambda: exactness(setting, _folder(folder, "check"), device, report))
+        for i, scale in enumerate(setting.scales):
+            place = _folder(folder, scale.name)
+            family = SyntheticFamily(scale, place, device, working_dtype(device), positions).save()
+            if i == 0:
+                report.attempt([], partial(rival_rows, family, setting, report))
+            family.forget()
+            clean(device)
+            engine_options = {
+                "max_batch_size": max(setting.batches),
+                "prefill_chunk": 4096,
+                "kv_cache_fraction": 0.8,
+                "max_model_len": positions,
+                **options,
+            }
+            rates = setting.rates if i == 0 else setting.rates[:1]
+            report.attempt([], partial(_our_family, family, setting, report, engine_options, rates))
+            clean(device)
+
+
+def _our_family(
+    family: SyntheticFamily,
+    setting: Setting,
+    report: Report,
+    options: dict[str, Any],
+    rates: Sequence[float],
+) -> None:
+    ours = OurEngine(family, options)
+    try:
+        our_rows(ours, setting, report, rates)
+    finally:
+        ours.close()
+
+
+def _folder(parent: str, name: str) -> Path:
+    folder = Path(parent) / name.replace(" ", "")
+    folder.mkdir()
+    return folder
+
+
+def line(row: Row) -> str:
+    """A row in words."""
+    work = f"{row.family}, {row.way}, batch {row.batch}, context {row.context}"
+    if not row.tokens_per_second:
+        return f"{work}: not measured ({row.note})"
+    speed, gap = Spread.of(row.tokens_per_second), Spread.of(row.ms_per_round)
+    return f"{work}: {speed.median:.1f} tokens/s, {gap.median:.2f} ms a round"
+
+
+def table(report: Report) -> str:
+    """All rows as markdown."""
+    gigabytes = report.bandwidth / 1e9
+    lines = [
+        f"{report.about['device']}, copy bandwidth {gigabytes:.0f} GB/s, torch {report.about['torch']}",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        "|" + " --- |" * len(COLUMNS),
+    ]
+    for row in report.rows:
+        foretold = "" if row.acceptance is None else f" ({row.acceptance:.2f})"
+        cells = [row.family, row.batch, row.context, row.way + foretold]
+        if row.tokens_per_second:
+            shares = [floor / ms for floor, ms in zip(row.floor_ms, row.ms_per_round, strict=False)]
+            cells += [
+                _spread(row.tokens_per_second, ".1f"),
+                _spread(row.ms_per_round, ".2f"),
+                _spread(shares, ".0%"),
+                _spread(row.tokens_per_round, ".2f"),
+                _spread(row.accepted, ".0%"),
+                *(_spread(row.ratios.get(way, []), ".2f", extremes=True) for way in (BASE, PLAIN, PROXY)),
+            ]
+        else:
+            cells += [row.note or "", *[""] * (len(COLUMNS) - 5)]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    checks = [f"* {name}: {result}" for name, result in report.checks.items()]
+    return "\n".join([*lines, "", *checks, *(f"* {note}" for note in report.notes)])
+
+
+def _spread(values: Sequence[float], style: str, *, extremes: bool = False) -> str:
+    if not values:
+        return "-"
+    spread = Spread.of(values)
+    ends = f" ({spread.low:{style}}-{spread.high:{style}})" if extremes else ""
+    return f"{spread.median:{style}}{ends}"
+
+
+def plot(report: Report, path: Path) -> None:
+    """Speed over plain EFT by draft length, and milliseconds a round over the floor, as a PNG."""
+    figure = import_module("matplotlib.figure").Figure(figsize=(11, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    measured = [row for row in report.rows if row.tokens_per_second]
+    drafted = [row for row in measured if row.way.startswith("speculative EFT, K=")]
+    for key in dict.fromkeys((row.family, row.batch, row.context, row.acceptance) for row in drafted):
+        chosen = [row for row in drafted if (row.family, row.batch, row.context, row.acceptance) == key]
+        lengths = [int(row.way.rpartition("=")[2]) for row in chosen]
+        speeds = [Spread.of(row.ratios[PLAIN]).median for row in chosen]
+        label = f"{key[0]}, batch {key[1]}, context {key[2]}, {key[3]:.2f}"
+        left.plot(lengths, speeds, "o-", label=label, linewidth=1)
+    left.axhline(1, color="gray", linestyle="--", linewidth=1)
+    left.set(title="Drafting", xlabel="tokens drafted", ylabel="times plain EFT")
+    if drafted:
+        left.legend(frameon=False, fontsize=5)
+    floors = [row for row in measured if row.floor_ms and row.way in {BASE, PLAIN}]
+    names = [f"{row.family}\n{row.way}, {row.batch} x {row.context}" for row in floors]
+    right.barh(names, [Spread.of(row.ms_per_round).median for row in floors], label="measured")
+    right.barh(names, [Spread.of(row.floor_ms).median for row in floors], label="bandwidth floor")
+    right.tick_params(axis="y", labelsize=5)
+    right.set(title="A round", xlabel="ms")
+    right.legend(frameon=False)
+    figure.savefig(path, format="png", dpi=150)
+
+
+def main(
+    *,
+    minutes: Annotated[float, typer.Option(help="When to stop.")] = 8.0,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Tiny shapes, to try the script itself.")] = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="Our engine with `compile=True`.")] = False,
+    device: Annotated[str, typer.Option(help="Where to run.")] = "auto",
+    output: Annotated[Path | None, typer.Option(help="Where to put the JSON.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Where to put the plot; needs matplotlib.")] = None,
+) -> None:
+    """Measure, print a table, and keep the JSON and a plot."""
+    name = ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    place = torch.device(name)
+    report = Report(place, output, time.perf_counter() + 60 * minutes)
+    run(SMALL if tiny else FULL, place, report, {"compile": True} if compile_ else {})
+    report.save()
+    print(table(report))
+    if png:
+        plot(report, png)
+
+
+if __name__ == "__main__":
+    typer.run(main)
