@@ -110,7 +110,7 @@ class BehaviorDelta(_Frozen):
 
     without: str | None = Field(default=None, pattern=r"^[A-Za-z][\w-]*$")
     """Name of a tag: S reads the conversation without what stands between `<name>` and `</name>`, and F reads
-    all of it. With the base's own weights this is context-aware decoding (Shi et al. 2023, equation 3):
+    all of it. With the base's own weights this is context-aware decoding (Shi et al. 2023):
     `L + w (L - L without the context)`."""
 
     @model_validator(mode="after")

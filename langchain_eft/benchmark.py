@@ -24,10 +24,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages import HumanMessage
 from rich.console import Group
 from rich.table import Table
 
 from langchain_eft.behaviors import Mixture
+from langchain_eft.contexts import other_conversations
 from langchain_eft.engine.errors import EngineError, RequestError
 from langchain_eft.engine.placement import storages
 from langchain_eft.engine.request import (
@@ -40,6 +42,7 @@ from langchain_eft.engine.request import (
     Speculation,
     TextDelta,
 )
+from langchain_eft.messages import encode
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
@@ -155,15 +158,25 @@ def prompt_ids(tokenizer: Any, prompts: PromptSet, question: str, number: int) -
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: give one with "
             "`chat_template='<file>.jinja'`."
         )
-    tools = json.loads(json.dumps(prompts.tools).replace("{number}", str(number)))
     ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": f"[{number}] {question}"}],
-        tools=tools or None,
+        [{"role": "user", "content": numbered(question, number)}],
+        tools=numbered_tools(prompts, number) or None,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
     )
     return tuple(ids)
+
+
+def numbered(question: str, number: int) -> str:
+    """A question that nobody has asked before."""
+    return f"[{number}] {question}"
+
+
+def numbered_tools(prompts: PromptSet, number: int) -> list[dict[str, Any]]:
+    """The set's tools, with a number where they have a place for it."""
+    tools: list[dict[str, Any]] = json.loads(json.dumps(prompts.tools).replace("{number}", str(number)))
+    return tools
 
 
 class _Workload:
@@ -184,9 +197,13 @@ class _Workload:
         """A question with a new number."""
         llm, number = self._llm, next(_numbers)
         own = {name: getattr(llm, name) for name in SamplingParams.model_fields if name != "seed"}
+        mixture = self.mixture(prompts, way)
+        messages, tools = [HumanMessage(numbered(question, number))], numbered_tools(prompts, number)
+        others = other_conversations(messages, llm.recipe.comparing(mixture))
         return GenerationRequest(
             prompt_ids=prompt_ids(self._tokenizer, prompts, question, number),
-            mixture=self.mixture(prompts, way),
+            contexts={name: encode(self._tokenizer, text, tools=tools) for name, text in others.items()},
+            mixture=mixture,
             upscale_strength=1.0 if way.base_alone else llm.upscale_strength,
             upscale_top_p=1.0 if way.base_alone else llm.upscale_top_p,
             sampling=SamplingParams(**own, seed=number),

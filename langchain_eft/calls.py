@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage
 
 from langchain_eft import grammars
 from langchain_eft.behaviors import BehaviorDelta
-from langchain_eft.contexts import changed_messages, other_texts
+from langchain_eft.contexts import other_conversations
 from langchain_eft.messages import encode, instruct
 from langchain_eft.output_parser import OutputParser, Parser
 from langchain_eft.response_template import ResponseTemplateParser, template_tokens
@@ -130,7 +130,7 @@ def plan(
         told = instruct(messages, instructions(demands.schema))
     render = partial(encode, tokenizer, tools=demands.tools, spelling=spelling, options=template_options)
     prompt = render(told)
-    contexts = {name: render(text) for name, text in other_texts(told, behaviors, changed_messages).items()}
+    contexts = {name: render(text) for name, text in other_conversations(told, behaviors).items()}
     if spelling.name == "native":
         parser: Callable[[], Parser] = partial(
             ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), demands.tools

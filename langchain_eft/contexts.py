@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
@@ -12,23 +11,29 @@ from langchain_eft.behaviors import BehaviorDelta
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.messages import instruct
 
-T = TypeVar("T")
 
-
-def other_texts(
-    text: T, behaviors: Mapping[str, BehaviorDelta], change: Callable[[T, str, BehaviorDelta], T]
-) -> dict[str, T]:
-    """The text that each behaviour compares the main one with, by name.
+def other_conversations(
+    messages: Sequence[BaseMessage], behaviors: Mapping[str, BehaviorDelta]
+) -> dict[str, list[BaseMessage]]:
+    """The conversation that each behaviour compares the main one with, by name.
 
     Args:
-        text: The main one, a string or messages.
+        messages: The main one.
         behaviors: Those that compare texts.
-        change: `changed_messages` or `changed_text`.
 
     Raises:
         RequestError: A behaviour takes away what is not there.
     """
-    return {name: change(text, name, delta) for name, delta in behaviors.items()}
+    return {name: changed_messages(messages, name, delta) for name, delta in behaviors.items()}
+
+
+def other_texts(text: str, behaviors: Mapping[str, BehaviorDelta]) -> dict[str, str]:
+    """The same for a plain text.
+
+    Raises:
+        RequestError: A behaviour takes away what is not there.
+    """
+    return {name: changed_text(text, name, delta) for name, delta in behaviors.items()}
 
 
 def changed_messages(messages: Sequence[BaseMessage], name: str, delta: BehaviorDelta) -> list[BaseMessage]:

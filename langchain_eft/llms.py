@@ -14,7 +14,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from typing_extensions import override
 
 from langchain_eft.chunks import statistics, total_usage, usage
-from langchain_eft.contexts import changed_text, other_texts
+from langchain_eft.contexts import other_texts
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
 from langchain_eft.errors import langchain_errors
@@ -113,7 +113,7 @@ class EFTLLM(EFTSettings, BaseLLM):
         def ids(text: str) -> tuple[int, ...]:
             return tuple(engine.tokenizer(text).input_ids)
 
-        others = other_texts(prompt, self.comparing_behaviors(engine, kwargs), changed_text)
+        others = other_texts(prompt, self.comparing_behaviors(engine, kwargs))
         contexts = {name: ids(text) for name, text in others.items()}
         settings = {name: value for name, value in kwargs.items() if name in _REQUEST}
         return self.generation_request(engine, ids(prompt), stop, contexts=contexts, **settings)

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from langchain_eft.behaviors import Mixture
 from langchain_eft.chat_models import EFTChatModel
-from langchain_eft.contexts import changed_messages, other_texts
+from langchain_eft.contexts import other_conversations
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.errors import langchain_errors
 from langchain_eft.messages import encode, text
@@ -110,7 +110,7 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
             messages = _messages(candidates["prompt"])
             prompt = encode(engine.tokenizer, messages)
             comparing = self.model.recipe.comparing(Mixture.of({self.behavior: 1.0}))
-            others = other_texts(messages, comparing, changed_messages)
+            others = other_conversations(messages, comparing)
             contexts = {name: encode(engine.tokenizer, text) for name, text in others.items()}
             answers = [self._ids(answer) for answer in candidates["answers"]]
             scores = engine.score(self.behavior, prompt, answers, contexts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import cycle, islice, product
@@ -20,7 +20,8 @@ import torch
 from langchain_core.messages import HumanMessage
 from torch import Tensor
 
-from langchain_eft.behaviors import Mixture
+from langchain_eft.behaviors import BehaviorDelta, Mixture
+from langchain_eft.contexts import other_conversations, other_texts
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.models import ModelFamily, Term, own_logits
 from langchain_eft.engine.request import (
@@ -79,6 +80,7 @@ class Plan:
         samples: Sampled answers per row.
         max_tokens: Longest answer.
         seed: Same seed, same samples.
+        contexts: What behaviours that compare two texts read besides each prompt, by their names.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -88,6 +90,7 @@ class Plan:
     samples: int = 8
     max_tokens: int = 12
     seed: int = 0
+    contexts: Mapping[tuple[int, ...], Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
     def request(
         self, prompt: Sequence[int], sampling: SamplingParams, speculation: Speculation, max_tokens: int
@@ -95,6 +98,7 @@ class Plan:
         """One completion of this plan's mixture."""
         return GenerationRequest(
             prompt_ids=tuple(prompt),
+            contexts=dict(self.contexts.get(tuple(prompt), {})),
             mixture=self.mixture,
             upscale_strength=self.upscale_strength,
             upscale_top_p=self.upscale_top_p,
@@ -195,6 +199,25 @@ def encode_prompts(tokenizer: Any, texts: Sequence[str]) -> tuple[tuple[int, ...
     return tuple(tuple(tokenizer(text).input_ids) for text in texts)
 
 
+def encode_contexts(
+    tokenizer: Any, texts: Sequence[str], behaviors: Mapping[str, BehaviorDelta]
+) -> dict[tuple[int, ...], dict[str, tuple[int, ...]]]:
+    """What behaviours that compare two texts read besides each prompt, by the prompt and their names.
+
+    Raises:
+        RequestError: A behaviour takes away what some text does not have.
+    """
+    contexts: list[dict[str, tuple[int, ...]]] = []
+    for text in texts:
+        if tokenizer.chat_template:
+            messages = other_conversations([HumanMessage(text)], behaviors)
+            contexts.append({name: encode(tokenizer, other) for name, other in messages.items()})
+        else:
+            others = other_texts(text, behaviors)
+            contexts.append({name: tuple(tokenizer(other).input_ids) for name, other in others.items()})
+    return dict(zip(encode_prompts(tokenizer, texts), contexts, strict=True))
+
+
 # What the formula says
 
 
@@ -234,11 +257,13 @@ class Reference:
         Returns:
             [last, V] float64 over the common vocabulary.
         """
-        tokens = torch.tensor([list(ids)], device=self.family.vocabulary.device)
+        prompt, answer = tuple(ids[: len(ids) - last + 1]), ids[len(ids) - last + 1 :]
+        texts = {"": prompt, **self.plan.contexts.get(prompt, {})}
 
         @cache
         def of(term: Term) -> Tensor:
-            logits = own_logits(self.family.models[term.model], tokens, term.variant)
+            text = torch.tensor([[*texts[term.context], *answer]], device=self.family.vocabulary.device)
+            logits = own_logits(self.family.models[term.model], text, term.variant)
             return logits[-last:, : len(self.family.vocabulary)].double().log_softmax(-1)
 
         plan = self.plan

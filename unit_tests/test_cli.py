@@ -13,7 +13,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from langchain_eft import demo
-from langchain_eft.behaviors import BehaviorDelta
+from langchain_eft.behaviors import BehaviorDelta, Mixture
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.cli import app
 from langchain_eft.cli.chat import Conversation, run_command, statistics
@@ -28,6 +28,7 @@ from langchain_eft.cli.options import (
 from langchain_eft.demo import Answer, creates_customer, is_fluent, is_pirate, marks, panel, refuses
 from langchain_eft.engine.request import Finished
 from langchain_eft.errors import EFTDecodingError
+from langchain_eft.schedules import FirstTokens, Ramp
 
 
 class Parrot(EFTChatModel):
@@ -97,6 +98,10 @@ def cli(monkeypatch):
         (["pirate=1", "concise=.5"], {"pirate": 1.0, "concise": 0.5}),
         (["none=1"], {"none": 1.0}),
         (["pirate=-1e-1"], {"pirate": -0.1}),
+        (["pirate=0..1.5/32"], {"pirate": Ramp(start=0, end=1.5, tokens=32)}),
+        (["pirate=1..-.5/4"], {"pirate": Ramp(start=1, end=-0.5, tokens=4)}),
+        (["pirate=1/16"], {"pirate": FirstTokens(tokens=16)}),
+        (["pirate=1.2/16:.3"], {"pirate": FirstTokens(tokens=16, weight=1.2, then=0.3)}),
     ],
 )
 def test_mixtures_are_read(entries, mixture):
@@ -110,6 +115,8 @@ def test_mixtures_are_read(entries, mixture):
         (["pirate="], "'pirate='"),
         (["pirate=much"], "'pirate=much'"),
         (["pirate=1=2"], "'pirate=1=2'"),
+        (["pirate=0..1"], r"'pirate=0\.\.1'.*pirate=0\.\.1/32.*pirate=1/16:0\.3"),
+        (["pirate=0..1/0"], r"'pirate=0\.\.1/0'.*tokens='0'"),
         (["none", "pirate=1"], "'none'"),
         (["pirate=1", "pirate=2"], "'pirate' is in the mixture twice"),
     ],
@@ -124,6 +131,16 @@ def test_mixtures_are_written_as_they_are_typed():
     assert format_mixture(mixture) == "pirate=0.7 concise=1"
     assert parse_mixture(format_mixture(mixture).split()) == mixture
     assert format_mixture({}).startswith("none")
+    scheduled = {"concise": FirstTokens(tokens=4, then=0.5), "pirate": Ramp(start=0, end=1, tokens=32)}
+    assert format_mixture(scheduled) == "concise=1/4:0.5 pirate=0..1/32"
+    assert parse_mixture(format_mixture(Mixture.of(scheduled).as_json()).split()) == scheduled
+
+
+def test_prompts_and_documents_are_behaviours():
+    found = parse_behaviors(["brief=prompt:Be brief.", "grounded=without:context"])
+    assert found == {"brief": BehaviorDelta(prompt="Be brief."), "grounded": BehaviorDelta(without="context")}
+    judged = parse_behaviors(["brief=prompt:Be brief."], reference="small")
+    assert judged["brief"].reference == "small"
 
 
 # Behaviours, draft lengths and prompts

@@ -7,7 +7,17 @@ from langchain_core.exceptions import ModelInvalidRequestError
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from pydantic import ValidationError
 
-from langchain_eft import EFTLLM, BehaviorDelta, EFTChatModel, EFTRewardScorer, FirstTokens, Ramp
+from langchain_eft import (
+    EFTLLM,
+    BehaviorDelta,
+    EFTChatModel,
+    EFTRewardScorer,
+    FirstTokens,
+    Mixture,
+    Ramp,
+    benchmark,
+    verification,
+)
 from langchain_eft.contexts import changed_messages
 from langchain_eft.engine.scoring import token_logprobs
 from langchain_eft.messages import encode
@@ -201,3 +211,43 @@ def test_a_prompt_can_be_a_reward(llm, settings):
     )
     assert score == pytest.approx(float(tuned - plain), abs=1e-4)
     assert abs(score) > 1e-3
+
+
+def test_verification_and_benchmark_read_both_texts(llm, monkeypatch):
+    monkeypatch.setattr(verification, "GREEDY_SPECULATIONS", ("off", 3))
+    mixture, texts = Mixture.of({"hinted": Ramp(start=0, end=1.5, tokens=4), "brief": 1.3}), ["Hi", "Go on"]
+    tokenizer, comparing = llm.engine.tokenizer, llm.recipe.comparing(mixture)
+    plan = verification.Plan(
+        verification.encode_prompts(tokenizer, texts),
+        mixture,
+        max_tokens=6,
+        contexts=verification.encode_contexts(tokenizer, texts, comparing),
+    )
+    rows = [
+        *verification.greedy_rows(
+            llm.engine, verification.Reference(llm.engine._family, plan), lambda _: None
+        )
+    ]
+    assert {row.verdict for row in rows} == {"passed"}
+    bench = benchmark._Workload(llm.model_copy(update={"mixture": {"brief": 1.3}}), llm.engine, 4)
+    measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.PLAIN)
+    assert BRIEF in tokenizer.decode(measured.contexts["brief"])
+    assert len(list(llm.engine.stream(measured))) > 1
+
+
+def test_a_preempted_request_reads_all_its_texts_again(settings, reference):
+    model = EFTChatModel(
+        **{**settings, "engine_options": {"kv_cache_tokens": 176, "block_size": 8, "prefill_chunk": 16}}
+    )
+    questions = [f"question {i}" for i in range(5)]
+    found = model.bind(mixture={"brief": 1.5}, max_tokens=20).batch(questions)
+    assert model.engine.stats().preemptions > 0
+    for question, answer in zip(questions, found, strict=True):
+        main, longer = (
+            ids(model, HumanMessage(question)),
+            ids(model, SystemMessage(BRIEF), HumanMessage(question)),
+        )
+        summands = [(-0.5, reference.base, main), (1.5, reference.base, longer)]
+        assert answer.content == text_of(model, reference.loop(summands, 20))
+    assert model.engine.stats().free_blocks == 22
+    model.engine.close()

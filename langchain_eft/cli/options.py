@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from langchain_eft.behaviors import BehaviorDelta
+from langchain_eft.behaviors import BehaviorDelta, Mixture
 from langchain_eft.cli.console import InputError
 from langchain_eft.engine.request import Speculation
 from langchain_eft.presets import preset_names
+from langchain_eft.schedules import FirstTokens, Ramp, Weight
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
@@ -25,6 +26,13 @@ NOTHING = "none"
 ADAPTER = "adapter:"
 """What `--behavior` puts before the hub id of an adapter; of a folder it is plain what it holds."""
 
+PROMPT, WITHOUT = "prompt:", "without:"
+"""What `--behavior` puts before a system prompt, and before a tag."""
+
+_NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
+_RAMP = re.compile(rf"(?P<start>{_NUMBER})\.\.(?P<end>{_NUMBER})/(?P<tokens>\d+)")
+_FIRST_TOKENS = re.compile(rf"(?P<weight>{_NUMBER})/(?P<tokens>\d+)(?::(?P<then>{_NUMBER}))?")
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Model = Annotated[str | None, typer.Option(help="The large base: a preset, hub id, folder or .gguf file.")]
@@ -33,8 +41,9 @@ Mix = Annotated[
     typer.Option(
         "--mix",
         metavar="NAME=WEIGHT",
-        help="A behaviour and its weight; repeat it to mix several. '--mix none' is the base model "
-        "alone. Left out, it is the model's usual mixture.",
+        help="A behaviour and its weight; repeat it to mix several. '0..1/32' goes from 0 to 1 over 32 "
+        "tokens, '1/16:0.3' is 1 for 16 tokens and then 0.3. '--mix none' is the base model alone. Left out, "
+        "it is the model's usual mixture.",
     ),
 ]
 Behavior = Annotated[
@@ -43,7 +52,8 @@ Behavior = Annotated[
         "--behavior",
         metavar="NAME=SOURCE",
         help="Add a behaviour: the folder of a LoRA adapter or of a tuned model, the hub id of a tuned "
-        f"model, or '{ADAPTER}' and the hub id of an adapter. Repeat it to add several.",
+        f"model, '{ADAPTER}' and the hub id of an adapter, '{PROMPT}' and a system prompt, or '{WITHOUT}' "
+        "and the tag around what one side does not read. Repeat it to add several.",
     ),
 ]
 Reference = Annotated[
@@ -64,8 +74,8 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
 
 
-def parse_mixture(entries: Iterable[str]) -> dict[str, float]:
-    """`["pirate=0.7", "concise=1"]` as a mixture; `["none"]` is the empty one, the base model alone.
+def parse_mixture(entries: Iterable[str]) -> dict[str, Weight]:
+    """`["pirate=0.7", "concise=1..0/32"]` as a mixture; `["none"]` is the empty one, the base model alone.
 
     Raises:
         InputError: An entry of another form, or a behaviour given twice.
@@ -73,7 +83,7 @@ def parse_mixture(entries: Iterable[str]) -> dict[str, float]:
     entries = list(entries)
     if entries == [NOTHING]:
         return {}
-    mixture: dict[str, float] = {}
+    mixture: dict[str, Weight] = {}
     for entry in entries:
         name, _, weight = entry.partition("=")
         if name in mixture:
@@ -82,13 +92,36 @@ def parse_mixture(entries: Iterable[str]) -> dict[str, float]:
     return mixture
 
 
-def _weight(entry: str, weight: str) -> float:
+def _weight(entry: str, weight: str) -> Weight:
     with suppress(ValueError):
         return float(weight)
+    if found := _RAMP.fullmatch(weight):
+        return _schedule(entry, Ramp, **found.groupdict())
+    if found := _FIRST_TOKENS.fullmatch(weight):
+        return _schedule(entry, FirstTokens, **found.groupdict("0"))
     raise InputError(
-        f"{entry!r} is no part of a mixture: write NAME=WEIGHT, for example pirate=0.7, "
-        f"or {NOTHING!r} alone for the base model by itself."
+        f"{entry!r} is no part of a mixture: write NAME=WEIGHT, for example pirate=0.7, pirate=0..1/32 (from "
+        f"0 to 1 over 32 tokens) or pirate=1/16:0.3 (1 for 16 tokens, then 0.3), or {NOTHING!r} alone for "
+        "the base model by itself."
     )
+
+
+def _schedule(entry: str, kind: type[Ramp] | type[FirstTokens], **fields: str) -> Weight:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        from langchain_eft.errors import describe  # imports LangChain
+
+        raise InputError(f"{entry!r} is no part of a mixture: {describe(error)}.") from error
+
+
+def _spelled(weight: Weight) -> str:
+    match weight:
+        case Ramp():
+            return f"{weight.start:g}..{weight.end:g}/{weight.tokens}"
+        case FirstTokens():
+            return f"{weight.weight:g}/{weight.tokens}:{weight.then:g}"
+    return f"{weight:g}"
 
 
 def parse_behaviors(
@@ -126,6 +159,10 @@ def parse_behaviors(
 
 
 def _behavior(name: str, source: str, reference: str | None) -> BehaviorDelta:
+    if source.startswith(PROMPT):
+        return BehaviorDelta(prompt=source.removeprefix(PROMPT), reference=reference)
+    if source.startswith(WITHOUT):
+        return BehaviorDelta(without=source.removeprefix(WITHOUT), reference=reference)
     hub_id, path = source.removeprefix(ADAPTER), Path(source).expanduser()
     if path.is_dir() and (path / "adapter_config.json").is_file():
         return BehaviorDelta(adapter=str(path), reference=reference)
@@ -191,9 +228,10 @@ def recipe_settings(
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def format_mixture(mixture: dict[str, float]) -> str:
+def format_mixture(mixture: Mapping[str, Any]) -> str:
     """A mixture as it is typed, for people to read."""
-    weights = " ".join(f"{name}={weight:g}" for name, weight in mixture.items())
+    read = Mixture.of(mixture).weights
+    weights = " ".join(f"{name}={_spelled(read[name])}" for name in mixture)
     return weights or f"{NOTHING} (the base model alone)"
 
 
