@@ -203,8 +203,8 @@ pirate pair swapped."""
 
 ALREADY = 0.5
 """Reward of the base's own answers, nats for each token, above which they speak for the tuned model rather
-than the reference. Measured: -1.62 to 0.14 for pairs in order, 1.61 for the pirate pair swapped, 0.96 with the
-base itself as tuned model, 4.3 with a pirate as base."""
+than the reference. Measured: -1.62 to 0.14 for pairs in order, 1.61 for the pirate pair swapped, 0.96 with
+the base itself as tuned model, 4.3 with a pirate as base."""
 
 FOREIGN = 0.5
 """Total variation of tuned model and reference, along the base's own answers, above which they are no pair
