@@ -47,6 +47,7 @@ from langchain_eft.engine.request import GenerationRequest, SamplingParams
 from langchain_eft.verification import surprise, z_test
 
 BASE, PLAIN, AUTO = "base alone", "plain EFT", "speculative EFT, auto"
+SMALL_ALONE = "small model alone"
 PROXY, GENERATE, ASSISTED = "proxy loop", "generate, base alone", "assisted, base alone"
 COLUMNS = (
     "family",
@@ -76,7 +77,7 @@ class Setting:
         rival_tokens: The same for rivals that take long.
         repetitions: Runs of everything.
         rates: How often guesses are right; the first is measured most.
-        lengths: Draft lengths at the first rate; the others get those from 4 to 8.
+        lengths: Draft lengths where much is measured; elsewhere those from 4 to 8.
         check: Family that exactness is checked with.
         samples: Answers that the z-test looks at.
     """
@@ -97,7 +98,7 @@ FULL = Setting(
     scales=tuple(SCALES.values()),
     batches=(1, 8, 32),
     contexts=(512, 8192),
-    tokens=96,
+    tokens=64,
     rival_tokens=24,
     repetitions=3,
     rates=(0.9, 0.7, 0.85, 0.92),
@@ -301,16 +302,16 @@ class OurEngine:
     Args:
         family: What it decodes.
         options: Settings of the engine.
+        small: Whether to decode the small tuned model alone, as if it were a base.
     """
 
-    def __init__(self, family: SyntheticFamily, options: dict[str, Any]) -> None:
-        folder = family.folder
+    def __init__(self, family: SyntheticFamily, options: dict[str, Any], *, small: bool = False) -> None:
         self.family = family
         dtype = str(family.dtype).removeprefix("torch.")
         self.llm = EFTChatModel(
-            model=str(folder / "base"),
-            behaviors=family.recipe.behaviors,
-            mixture={BEHAVIOR: 1.0},
+            model=str(family.folder / ("tuned" if small else "base")),
+            behaviors={} if small else family.recipe.behaviors,
+            mixture={} if small else {BEHAVIOR: 1.0},
             device=str(family.device),
             dtype=dtype,
             temperature=1.0,
@@ -331,7 +332,7 @@ class OurEngine:
         """One completion."""
         return GenerationRequest(
             prompt_ids=tuple(prompt),
-            mixture=Mixture.of({} if way == BASE else {BEHAVIOR: 1.0}),
+            mixture=Mixture.of({} if way in {BASE, SMALL_ALONE} else {BEHAVIOR: 1.0}),
             sampling=SamplingParams(temperature=1.0, seed=seed),
             max_tokens=tokens,
             speculation=speculation,
@@ -359,34 +360,57 @@ class OurEngine:
             guesses: Tokens drafted in the round: each takes a pass over the tuned model.
         """
         family = self.engine._family
-        mixture = Mixture.of({} if way == BASE else {BEHAVIOR: 1.0})
-        tuned, reference = (term.model for term in family.behaviors[BEHAVIOR])
-        passes = {family.base.model: 1.0} if way == BASE else {0: 1.0, tuned: 1.0 + guesses, reference: 1.0}
+        weights = float(weights_read(self.engine, Mixture.of({})))
+        passes = {family.base.model: 1.0}
+        if way not in {BASE, SMALL_ALONE}:
+            tuned, reference = (term.model for term in family.behaviors[BEHAVIOR])
+            passes |= {tuned: 1.0 + guesses, reference: 1.0}
+            small = weights_read(self.engine, Mixture.of({BEHAVIOR: 1.0})) - weights
+            weights += small / 2 * (2.0 + guesses)
         cached = sum(
             count * sum(family.models[model].bytes_per_token.values()) for model, count in passes.items()
         )
-        base_alone = weights_read(self.engine, Mixture.of({}))
-        small = (weights_read(self.engine, mixture) - base_alone) / 2 if way != BASE else 0.0
-        return base_alone + small * (sum(passes.values()) - 1) + cached * batch * positions
+        return weights + cached * batch * positions
 
 
-def our_rows(ours: OurEngine, setting: Setting, report: Report, rates: Sequence[float]) -> None:
-    """Every batch and context, the shortest first; every acceptance rate at the first context."""
-    name = ours.family.scale.name
-    for rate in rates:
-        calculated = ours.family.set_acceptance(rate)
-        for context in setting.contexts if rate == rates[0] else setting.contexts[:1]:
-            for batch in setting.batches:
-                lengths = setting.lengths
-                if rate != rates[0]:
-                    lengths = tuple(length for length in lengths if 4 <= length <= 8)
+def our_rows(ours: OurEngine, setting: Setting, report: Report, *, thorough: bool) -> None:
+    """Every way to decode.
+
+    Args:
+        ours: The engine.
+        setting: What is measured.
+        report: Where it goes.
+        thorough: Whether for every batch and context, and for one request at every acceptance rate; else for
+            the first two batches at the first context and rate.
+    """
+    some = {length for length in setting.lengths if 4 <= length <= 8}
+    for rate in setting.rates if thorough else setting.rates[:1]:
+        calculated, first = ours.family.set_acceptance(rate), rate == setting.rates[0]
+        contexts = setting.contexts if first and thorough else setting.contexts[:1]
+        batches = setting.batches if first else setting.batches[:1]
+        lengths = setting.lengths if first and thorough else sorted(some)
+        for context in contexts:
+            for batch in batches if thorough else batches[:2]:
                 speculative = {f"speculative EFT, K={k}": k for k in lengths} | {AUTO: "auto"}
                 ways: dict[str, Any] = {BASE: "off", PLAIN: "off", **speculative}
-                rows = {
-                    way: report.begin(name, way, batch, context, calculated if way in speculative else None)
-                    for way in ways
-                }
-                report.attempt(list(rows.values()), partial(_our_turns, ours, setting, report, rows, ways))
+                _our_group(ours, setting, report, (batch, context), ways, calculated)
+
+
+def _our_group(
+    ours: OurEngine,
+    setting: Setting,
+    report: Report,
+    work: tuple[int, int],
+    ways: dict[str, Any],
+    acceptance: float | None,
+) -> None:
+    """Ways to decode one kind of work, a batch and a context, which take turns."""
+    name = ours.family.scale.name
+    rows = {
+        way: report.begin(name, way, *work, acceptance if way.startswith("speculative") else None)
+        for way in ways
+    }
+    report.attempt(list(rows.values()), partial(_our_turns, ours, setting, report, rows, ways))
 
 
 def _our_turns(
@@ -416,7 +440,7 @@ def _our_turns(
         if row.way in {PROXY, GENERATE, ASSISTED} and (row.family, row.batch, row.context) == work
     ]
     for row in rows.values():
-        row.compare([rows[BASE], rows[PLAIN], *rivals])
+        row.compare([*(rows[way] for way in (BASE, PLAIN) if way in rows), *rivals])
 
 
 # Rivals
@@ -588,21 +612,25 @@ def run(setting: Setting, device: torch.device, report: Report, options: dict[st
                 "max_model_len": positions,
                 **options,
             }
-            rates = setting.rates if i == 0 else setting.rates[:1]
-            report.attempt([], partial(_our_family, family, setting, report, engine_options, rates))
-            clean(device)
+            for part in (_small_alone, _our_family):
+                report.attempt([], partial(part, family, setting, report, engine_options))
+                clean(device)
 
 
-def _our_family(
-    family: SyntheticFamily,
-    setting: Setting,
-    report: Report,
-    options: dict[str, Any],
-    rates: Sequence[float],
-) -> None:
+def _our_family(family: SyntheticFamily, setting: Setting, report: Report, options: dict[str, Any]) -> None:
     ours = OurEngine(family, options)
     try:
-        our_rows(ours, setting, report, rates)
+        our_rows(ours, setting, report, thorough=family.scale == setting.scales[0])
+    finally:
+        ours.close()
+
+
+def _small_alone(family: SyntheticFamily, setting: Setting, report: Report, options: dict[str, Any]) -> None:
+    """A step of the small model, which drafting takes for every token."""
+    ours = OurEngine(family, options, small=True)
+    try:
+        work = setting.batches[0], setting.contexts[0]
+        _our_group(ours, setting, report, work, {SMALL_ALONE: "off"}, None)
     finally:
         ours.close()
 
@@ -675,7 +703,7 @@ def plot(report: Report, path: Path) -> None:
     left.set(title="Drafting", xlabel="tokens drafted", ylabel="times plain EFT")
     if drafted:
         left.legend(frameon=False, fontsize=5)
-    floors = [row for row in measured if row.floor_ms and row.way in {BASE, PLAIN}]
+    floors = [row for row in measured if row.floor_ms and row.way in {BASE, PLAIN, SMALL_ALONE}]
     names = [f"{row.family}\n{row.way}, {row.batch} x {row.context}" for row in floors]
     right.barh(names, [Spread.of(row.ms_per_round).median for row in floors], label="measured")
     right.barh(names, [Spread.of(row.floor_ms).median for row in floors], label="bandwidth floor")

@@ -15,6 +15,7 @@ from benchmarks.gpu import (
     PLAIN,
     PROXY,
     SMALL,
+    SMALL_ALONE,
     OurEngine,
     Report,
     engine_log_p,
@@ -46,10 +47,12 @@ def test_everything_is_measured(tmp_path):
     assert [row["note"] for row in saved["rows"]] == [None] * len(saved["rows"])
     found = {(row["way"], row["batch"]) for row in saved["rows"]}
     ours = [BASE, PLAIN, "speculative EFT, K=2", AUTO]
-    assert found == {(way, b) for way in [*ours, PROXY] for b in (1, 2)} | {(GENERATE, 1), (ASSISTED, 1)}
+    assert found == {(way, b) for way in [*ours, PROXY] for b in (1, 2)} | {
+        (way, 1) for way in (GENERATE, ASSISTED, SMALL_ALONE)
+    }
     for row in saved["rows"]:
         assert all(speed > 0 for speed in row["tokens_per_second"])
-        if row["way"] in {BASE, PLAIN}:
+        if row["way"] in {BASE, PLAIN, SMALL_ALONE}:
             assert row["tokens_per_round"] == [1.0]
     assert saved["checks"]["same tokens with graphs on and off"] is True
     assert saved["checks"]["z-test of speculative samples"]["p_value"] > 1e-4

@@ -310,7 +310,7 @@ def test_kernels_compile_for_gpus(tmp_path):
 
 
 def test_the_engine_decodes_with_the_kernel(family, reference, monkeypatch):
-    """Prompts, decoding and verification go through the kernel, all in one batch."""
+    """A long prompt's chunk, decoding and verification by the kernels, under fused layers with adapters."""
     for module in (attention, models):
         monkeypatch.setattr(module, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
@@ -318,15 +318,14 @@ def test_the_engine_decodes_with_the_kernel(family, reference, monkeypatch):
         family.recipe, EngineConfig(device=device, dtype="float32", kv_cache_tokens=512, block_size=8)
     )
     work = [
-        ([*range(30, 55)], {"one": 1.0}, 4, Recorder()),
-        ([9, 9, 8], {"one": 0.5, "two": 0.5}, 2, Recorder()),
-        ([*range(100, 120)], {}, "off", Recorder()),
+        ([*range(30, 49)], {"one": 1.0}, 3, Recorder()),
+        ([9, 8], {"one": 0.5, "two": 0.5}, "off", Recorder()),
     ]
     try:
         for prompt, mixture, draft, recorder in work:
-            engine.submit(request(prompt, mixture, max_tokens=6, speculation=draft), recorder)
+            engine.submit(request(prompt, mixture, max_tokens=4, speculation=draft), recorder)
         wait_until(lambda: all(recorder.ended for *_, recorder in work), seconds=120)
         for prompt, mixture, _, recorder in work:
-            assert recorder.tokens == reference.greedy(prompt, mixture, 6)
+            assert recorder.tokens == reference.greedy(prompt, mixture, 4)
     finally:
         engine.close()
