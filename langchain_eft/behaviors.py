@@ -208,6 +208,10 @@ class Recipe(_Frozen):
     chat_template: Path | None = None
     """A Jinja chat template that replaces the tokenizer's own."""
 
+    unscaled_tokens: tuple[str, ...] | None = None
+    """Special tokens that follow the small mixture alone, because the base was never trained on them. Left
+    out, they are found in the tuned models' chat templates; `()` is none."""
+
     allow_negative_weights: bool = False
     """Negative weights push away from a behaviour and can undo safety training: off unless asked for."""
 

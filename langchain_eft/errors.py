@@ -23,6 +23,7 @@ from langchain_eft.engine.errors import (
     DecodingError,
     EngineClosedError,
     EngineError,
+    InsufficientDiskError,
     InsufficientMemoryError,
     QueueFullError,
     RecipeError,
@@ -65,6 +66,10 @@ class EFTInsufficientMemoryError(InsufficientMemoryError, ModelError):
     """Weights, or the keys and values of a single answer, that do not fit the device."""
 
 
+class EFTInsufficientDiskError(InsufficientDiskError, ModelError):
+    """A model that the disk has no room for."""
+
+
 class EFTTimeoutError(RequestTimeoutError, ModelTimeoutError):
     """The answer took longer than `timeout`."""
 
@@ -86,7 +91,8 @@ _TWINS: dict[type[EngineError], type[EngineError]] = {
     for twin in (
         EFTContextOverflowError, EFTInvalidRequestError, EFTRecipeError, EFTVocabularyMismatchError,
         EFTUnsupportedModelError, EFTModelNotFoundError, EFTCheckpointCacheError, EFTInsufficientMemoryError,
-        EFTTimeoutError, EFTQueueFullError, EFTEngineClosedError, EFTDecodingError,
+        EFTInsufficientDiskError, EFTTimeoutError, EFTQueueFullError,
+        EFTEngineClosedError, EFTDecodingError,
     )
 }  # fmt: skip
 """Every engine error's twin, which is that error and one of LangChain's."""

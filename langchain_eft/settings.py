@@ -18,6 +18,7 @@ from langchain_eft.behaviors import BehaviorDelta, FrozenDict, Mixture, Recipe, 
 from langchain_eft.content_blocks import PROVIDER
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
+from langchain_eft.engine.hub import HubModel
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
 from langchain_eft.errors import describe, langchain_errors
 from langchain_eft.presets import load_preset, preset_names
@@ -118,6 +119,10 @@ class EFTSettings(BaseModel):
     chat_template: Path | None = None
     """A Jinja chat template file that replaces the tokenizer's own."""
 
+    unscaled_tokens: tuple[str, ...] | None = None
+    """Special tokens that follow the small mixture alone, because the base was never trained on them. Left
+    out, they are found in the tuned models' chat templates; `()` is none."""
+
     allow_negative_weights: bool = False
     """Negative weights push away from a behaviour and can undo safety training: refused unless set."""
 
@@ -199,7 +204,13 @@ class EFTSettings(BaseModel):
         return self._mixture()
 
     def _recipe_of(self, name: str) -> Recipe:
-        return _recipe(name, FrozenDict(self.behaviors), self.chat_template, self.allow_negative_weights)
+        return _recipe(
+            name,
+            FrozenDict(self.behaviors),
+            self.chat_template,
+            self.unscaled_tokens,
+            self.allow_negative_weights,
+        )
 
     def _config(self) -> EngineConfig:
         return EngineConfig(**{"device": self.device, "dtype": self.dtype, **self.engine_options})
@@ -337,7 +348,7 @@ class EFTSettings(BaseModel):
     def tokenizer(self) -> Any:
         """The tokenizer of the base, with the recipe's chat template; nothing else is loaded for it."""
         from langchain_eft.engine.engine import find_engine
-        from langchain_eft.engine.models import load_tokenizer
+        from langchain_eft.engine.loading import load_tokenizer
 
         with langchain_errors():
             engine = find_engine(self.recipe, self._config())
@@ -357,13 +368,14 @@ def _recipe(
     name: str,
     behaviors: FrozenDict[str, BehaviorDelta],
     chat_template: Path | None,
+    unscaled_tokens: tuple[str, ...] | None,
     allow_negative_weights: bool,  # noqa: FBT001
 ) -> Recipe:
     preset = load_preset(name)
     if preset is None and not _names_a_model(name):
         raise CheckpointNotFoundError(
             f"model={name!r} is neither a preset ({known(preset_names())}), nor a local folder or .gguf "
-            "file, nor a hub id of the form 'owner/name'."
+            "file, nor a hub id of the form 'owner/name' or 'owner/name/path@revision'."
         )
     base = preset.recipe if preset else Recipe(base=name)
     shared = next((delta.reference for delta in base.behaviors.values()), None)
@@ -375,6 +387,7 @@ def _recipe(
         base=base.base,
         behaviors={**base.behaviors, **own},
         chat_template=chat_template or base.chat_template,
+        unscaled_tokens=unscaled_tokens,
         allow_negative_weights=allow_negative_weights,
     )
 
@@ -397,7 +410,7 @@ def _lacks_reference(delta: BehaviorDelta) -> bool:
 
 def _names_a_model(name: str) -> bool:
     path = Path(name).expanduser()
-    return path.is_dir() or path.is_file() or name.count("/") == 1
+    return path.is_dir() or path.is_file() or HubModel.parse(name) is not None
 
 
 @lru_cache(maxsize=64)

@@ -243,9 +243,16 @@ class Reference:
         return {name: self.family.behaviors[name] for name in self.plan.mixture.active()}
 
     @property
-    def _common(self) -> Term:
-        """S of `upscale_strength` and `upscale_top_p`; the engine refuses them where there are several."""
-        return next(iter((self._pairs or self.family.behaviors).values()))[1]
+    def _references(self) -> list[Term]:
+        """The terms whose mean is S, none where up-scaling needs no S.
+
+        The engine refuses `upscale_strength` and `upscale_top_p` where there are several.
+        """
+        pairs = self._pairs or self.family.behaviors
+        own = dict.fromkeys(reference for _, reference in pairs.values() if reference != self.family.base)
+        if self.plan.upscale_strength != 1 or self.plan.upscale_top_p < 1:
+            return list(own)[:1] or [reference for _, reference in pairs.values()][:1]
+        return list(own) if self._pairs and self.family.unscaled is not None else []
 
     def log_p(self, ids: Sequence[int], last: int) -> Tensor:
         """Log p of the first `last` tokens of an answer, normalised.
@@ -264,7 +271,8 @@ class Reference:
         def of(term: Term) -> Tensor:
             text = torch.tensor([[*texts[term.context], *answer]], device=self.family.vocabulary.device)
             logits = own_logits(self.family.models[term.model], text, term.variant)
-            return logits[-last:, : len(self.family.vocabulary)].double().log_softmax(-1)
+            known = logits[-last:, : len(self.family.vocabulary)].double()
+            return known.masked_fill(~self.family.vocabulary, _NEVER).log_softmax(-1)
 
         plan = self.plan
         large = of(self.family.base)
@@ -273,12 +281,15 @@ class Reference:
         for name, (tuned, reference) in self._pairs.items():
             weight = [weight_at(weights[name], position) for position in range(last)]
             delta += delta.new_tensor(weight)[:, None] * (of(tuned) - of(reference))
-        if plan.upscale_strength == 1 and plan.upscale_top_p == 1:
+        references = self._references
+        if not references:
             total = large + delta
         else:
-            small = of(self._common)
+            small = torch.stack(list(map(of, references))).mean(0)
             mixture = (small + delta).log_softmax(-1)
             upscale = plan.upscale_strength * (large - small)
+            if self._pairs and self.family.unscaled is not None:
+                upscale = upscale.masked_fill(self.family.unscaled, 0.0)
             total = mixture + torch.where(nucleus(mixture, plan.upscale_top_p), upscale, 0.0)
         return total.masked_fill(~self.family.vocabulary, _NEVER).log_softmax(-1)
 

@@ -1,5 +1,7 @@
 """The formula as coefficients and as tensors, against its definition."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given
@@ -78,7 +80,43 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p():
 def test_conservative_decoding_leaves_the_tail_to_the_small_mixture():
     small = torch.tensor([[0.6, 0.3, 0.1]]).log()
     base, reference = torch.tensor([[0.1, 0.1, 0.8]]).log(), torch.tensor([[0.5, 0.4, 0.1]]).log()
-    one, top_p = torch.ones(1), torch.tensor([0.8])
-    found = conservative(small, base, reference, one, top_p).exp()
+    found = conservative(small, base - reference, torch.tensor([0.8]), None).exp()
     expected = torch.tensor([[0.6 * 0.1 / 0.5, 0.3 * 0.1 / 0.4, 0.1]])
     torch.testing.assert_close(found, expected)
+
+
+def test_unscaled_tokens_follow_the_small_mixture_inside_the_nucleus_and_outside():
+    small = torch.tensor([[0.6, 0.3, 0.1]]).log()
+    upscale = torch.tensor([[2.0, 3.0, 4.0]]).log()
+    unscaled = torch.tensor([[False, True, False]])
+    torch.testing.assert_close(
+        conservative(small, upscale, None, unscaled).exp(), torch.tensor([[1.2, 0.3, 0.4]])
+    )
+    inside = conservative(small, upscale, torch.tensor([0.8]), unscaled).exp()
+    torch.testing.assert_close(inside, torch.tensor([[1.2, 0.3, 0.1]]))
+
+
+@given(wa=weights, wc=weights, beta=st.floats(0.1, 3))
+def test_small_mixture_and_up_scaling_add_up_to_the_formula(wa, wc, beta):
+    for mixture, strength in (({"a": wa, "b": wc}, beta), ({"a": wa, "c": wc}, 1.0)):
+        coefficients = plan("L", BEHAVIORS, mixture, strength, unscaled=True).at(0)
+        total = Counter(dict(coefficients.small))
+        for term, weight in coefficients.upscale:
+            total[term] += weight
+        for term in total.keys() | dict(coefficients.target).keys():
+            assert total[term] == pytest.approx(dict(coefficients.target).get(term, 0.0), abs=1e-8)
+        assert set(dict(coefficients.small)) >= {"A"}
+        assert "L" not in dict(coefficients.small)
+
+
+def test_what_unscaled_tokens_need_is_run_even_where_it_cancels_from_the_target():
+    weights = {"a": 0.5}
+    assert set(plan("L", BEHAVIORS, weights, 0.5).terms) == {"L", "A"}
+    assert set(plan("L", BEHAVIORS, weights, 0.5, unscaled=True).terms) == {"L", "A", "S"}
+
+
+def test_unscaled_tokens_matter_only_where_there_is_a_small_mixture_and_something_to_scale():
+    assert plan("L", BEHAVIORS, {}, unscaled=True).terms == ("L",)
+    assert plan("L", BEHAVIORS, {"a": 1.0}, strength=0, unscaled=True).at(0).small is None
+    assert plan("L", {"p": ("Lp", "L")}, {"p": 1.0}, unscaled=True).at(0).small is None
+    assert plan("S", {"a": ("A", "S")}, {"a": 1.0}, unscaled=True).at(0).small is None

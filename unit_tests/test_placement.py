@@ -15,7 +15,8 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
 from langchain_eft.engine.kv_cache import KVPool
-from langchain_eft.engine.memory import require_memory_for, weight_bytes
+from langchain_eft.engine.loading import Layout
+from langchain_eft.engine.memory import count_weights
 from langchain_eft.engine.placement import Placement
 from langchain_eft.engine.quantization import quantize
 from unit_tests.helpers import request
@@ -60,13 +61,16 @@ def test_eight_bits_need_less_memory(family, monkeypatch):
     folder, plain = family.folder / "base", Placement(CPU, CPU, torch.float32)
     eight_bits = Placement(CPU, CPU, torch.float32, quantization="int8")
     half = Placement(CPU, CPU, torch.float32, ranks=2)
-    whole, small = weight_bytes(folder, plain), weight_bytes(folder, eight_bits)
+    count = count_weights(folder)
+    whole, small = count.nbytes(torch.float32), count.nbytes(torch.float32, "int8")
     assert small < 0.5 * whole
-    monkeypatch.setattr("langchain_eft.engine.memory.free_memory", lambda device: whole - 1)
-    require_memory_for(str(folder), eight_bits)
-    require_memory_for(str(folder), half)
-    with pytest.raises(InsufficientMemoryError, match="in float32"):
-        require_memory_for(str(folder), plain)
+    assert count.nbytes(torch.float32, "nf4") < small
+    monkeypatch.setattr("langchain_eft.engine.loading.free_memory", lambda device: whole - 1)
+    layout = Layout.of(Recipe(base=str(folder)), lambda _: None)
+    layout.require_memory(eight_bits)
+    layout.require_memory(half)
+    with pytest.raises(InsufficientMemoryError, match=r"base: 0\.00 GiB\).*free on cpu: quantise"):
+        layout.require_memory(plain)
 
 
 def test_fp8_needs_a_gpu_that_computes_in_it(family):

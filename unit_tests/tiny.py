@@ -159,13 +159,13 @@ class Reference:
     def _merged(self, folder: Path, name: str) -> LlamaForCausalLM:
         return merged(self._small(folder), folder / name)
 
-    def logprobs(self, ids, mixture, strength=1.0, top_p=1.0) -> torch.Tensor:
+    def logprobs(self, ids, mixture, strength=1.0, top_p=1.0, unscaled=()) -> torch.Tensor:
         """log p of the next token by the formula's definition, [V]."""
-        return self.all_logprobs(ids, 1, mixture, strength, top_p)[0]
+        return self.all_logprobs(ids, 1, mixture, strength, top_p, unscaled)[0]
 
     @torch.inference_mode()
-    def all_logprobs(self, ids, last, mixture, strength=1.0, top_p=1.0) -> torch.Tensor:
-        """log p after each of the last tokens of a text, [last, V]."""
+    def all_logprobs(self, ids, last, mixture, strength=1.0, top_p=1.0, unscaled=()) -> torch.Tensor:
+        """log p after each of the last tokens of a text, [last, V]; `unscaled` ids are not up-scaled."""
 
         def of(model):
             return model(torch.tensor([ids])).logits[0, -last:].double().log_softmax(-1)
@@ -173,8 +173,10 @@ class Reference:
         large, small = of(self.base), of(self.small["reference"])
         mixed = small + sum(w * (of(self.small[name]) - small) for name, w in mixture.items())
         weight = strength * (large - small)
+        mixed = mixed.log_softmax(-1)
+        if mixture:
+            weight[:, list(unscaled)] = 0.0
         if top_p < 1:
-            mixed = mixed.log_softmax(-1)
             for row, gain in zip(mixed, weight, strict=True):
                 ordered, order = row.sort(descending=True)
                 count = int((ordered.exp().cumsum(-1) < top_p).sum()) + 1
@@ -216,9 +218,9 @@ class Reference:
         mixed[inside] += (of(base, prompt) - of(small, prompt))[inside]
         return mixed.log_softmax(-1)
 
-    def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, end=0) -> list[int]:
+    def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, end=0, unscaled=()) -> list[int]:
         """Greedy answer, end token included."""
         answer: list[int] = []
         while len(answer) < steps and (not answer or answer[-1] != end):
-            answer.append(int(self.logprobs([*ids, *answer], mixture, strength, top_p).argmax()))
+            answer.append(int(self.logprobs([*ids, *answer], mixture, strength, top_p, unscaled).argmax()))
         return answer

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from langchain_eft.behaviors import BehaviorDelta, Mixture
 from langchain_eft.cli.console import InputError
+from langchain_eft.engine.hub import HubModel
 from langchain_eft.engine.request import Speculation
 from langchain_eft.presets import preset_names
 from langchain_eft.schedules import FirstTokens, Ramp, Weight
@@ -32,8 +33,6 @@ PROMPT, WITHOUT = "prompt:", "without:"
 _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
 _RAMP = re.compile(rf"(?P<start>{_NUMBER})\.\.(?P<end>{_NUMBER})/(?P<tokens>\d+)")
 _FIRST_TOKENS = re.compile(rf"(?P<weight>{_NUMBER})/(?P<tokens>\d+)(?::(?P<then>{_NUMBER}))?")
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Model = Annotated[str | None, typer.Option(help="The large base: a preset, hub id, folder or .gguf file.")]
 Mix = Annotated[
@@ -168,7 +167,7 @@ def _behavior(name: str, source: str, reference: str | None) -> BehaviorDelta:
         return BehaviorDelta(adapter=str(path), reference=reference)
     if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
         return BehaviorDelta(tuned=str(path), reference=reference)
-    if not _HUB_ID.fullmatch(hub_id):
+    if HubModel.parse(hub_id) is None:
         raise InputError(
             f"The source {source!r} of behaviour {name!r} is neither a local folder or .gguf file nor a hub "
             f"id: write OWNER/NAME for a tuned model on the hub, {ADAPTER}OWNER/NAME for an adapter."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from torch import Tensor
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError
 
 _PREFIX = "base_model.model."
+
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",), "bias": ("none",), "lora_bias": (False,), "use_dora": (False,),
+    "use_qalora": (False,), "fan_in_fan_out": (False,), "modules_to_save": ([],),
+    "layer_replication": ([],), "target_parameters": ([],),
+    "trainable_token_indices": ([], {}), "alora_invocation_tokens": ([],),
+}  # fmt: skip
+"""What the settings of a plain low-rank update of linear layers are."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +65,19 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             "`PeftModel.save_pretrained` wrote."
         )
     config: dict[str, Any] = json.loads(path.read_text())
-    refused = {
-        "peft_type": config.get("peft_type", "LORA") != "LORA",
-        "bias": config.get("bias", "none") != "none",
-        "use_dora": bool(config.get("use_dora")),
-        "fan_in_fan_out": bool(config.get("fan_in_fan_out")),
-        "modules_to_save": bool(config.get("modules_to_save")),
-    }
-    for name, refuse in refused.items():
-        if refuse:
+    for name, plain in _PLAIN.items():
+        if config.get(name) not in (*plain, None):
             raise RecipeError(
                 f"The adapter {str(folder)!r} has {name}={config[name]!r}, which is not a plain LoRA: "
                 "merge it into its model and use `tuned=` instead."
             )
+    start = str(config.get("init_lora_weights")).lower()
+    if start.startswith(("pissa", "olora", "corda", "loftq")):
+        raise RecipeError(
+            f"The adapter {str(folder)!r} has init_lora_weights={start!r}, which changes the weights "
+            "that it is added "
+            "to: convert it with `path_initial_model_for_weight_conversion`, or merge it and use `tuned=`."
+        )
     return config
 
 
@@ -89,6 +98,11 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
     tensors = load_file(weights_file)
     downs = {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
     strangers = set(tensors) - {f"{d}.lora_{m}.weight" for d in downs for m in "AB"}
+    if any(".lora_embedding_" in name for name in strangers):
+        raise RecipeError(
+            f"The adapter {str(folder)!r} updates an embedding, which all behaviours share here: merge "
+            "it into its model and use `tuned=` instead."
+        )
     if strangers or not downs:
         raise RecipeError(
             f"The adapter {str(folder)!r} holds tensors that are not LoRA pairs of linear layers "
@@ -104,7 +118,12 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
 
 
 def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    """Alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023)."""
+    """Alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023).
+
+    The rank is the tensor's own, so `rank_pattern` needs no reading; patterns match as in PEFT, the end of a
+    module's name from a dot on.
+    """
     patterns: dict[str, float] = config.get("alpha_pattern") or {}
-    alpha = next((v for k, v in patterns.items() if module.endswith(k)), config["lora_alpha"])
+    own = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module))
+    alpha = next(own, config["lora_alpha"])
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)

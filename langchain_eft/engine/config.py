@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+Quantization = Literal["int8", "fp8", "nf4", "llm.int8"]
+
 
 class EngineConfig(BaseModel):
     """Settings that are fixed while an engine is open. Requests never change them."""
@@ -23,9 +25,11 @@ class EngineConfig(BaseModel):
     small_device: str | None = None
     """Where all models but the base run; None is beside the base."""
 
-    quantization: Literal["int8", "fp8"] | None = None
-    """Store the base's linear layers in 8 bits: `int8` halves their memory (and their time with `compile`),
-    `fp8` computes in 8 bits too, on GPUs since Ada and Hopper. Needs `langchain-eft[quantization]`."""
+    quantization: Quantization | None = None
+    """Store the base's linear layers in fewer bits. By torchao, `int8` halves their memory (and their time
+    with `compile`), and `fp8` computes in 8 bits too, on GPUs since Ada and Hopper; by bitsandbytes, `nf4`
+    takes 4.5 bits and `llm.int8` 8. Needs `langchain-eft[quantization]`; checkpoints that are quantised
+    already need nothing."""
 
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
     """Spread the base's layers over all GPUs, by accelerate's strategies: they work one after the other."""

@@ -37,8 +37,9 @@ from langchain_eft.engine.errors import (
 from langchain_eft.engine.formula import Formula, plan
 from langchain_eft.engine.grammar import Grammars
 from langchain_eft.engine.kv_cache import BlockAllocator
+from langchain_eft.engine.loading import load_family
 from langchain_eft.engine.memory import free_memory, gib
-from langchain_eft.engine.models import Term, load_family
+from langchain_eft.engine.models import Term
 from langchain_eft.engine.placement import Placement
 from langchain_eft.engine.request import (
     Event,
@@ -362,6 +363,12 @@ class Engine:
         if len(prompt) + len(answer) > self.window:
             raise ContextWindowError(len(prompt), len(answer), self.window)
         self._check_token_ids((*prompt, *answer))
+        strange = [token for token in answer if not self._family.vocabulary[token]]
+        if strange:
+            raise RequestError(
+                f"Token id {strange[0]} does not mean the same in all models, so that an answer with it has "
+                "no log-probability: leave it out."
+            )
 
     def _reward(self, pair: Requests[tuple[Term, tuple[int, ...]]], answer: tuple[int, ...]) -> float:
         tuned, reference = (token_logprobs(self._family, term, ids, answer) for term, ids in pair)
@@ -409,6 +416,7 @@ class Engine:
             request.upscale_strength,
             request.upscale_top_p,
             lambda term: self._family.bytes_read([term]),
+            unscaled=self._family.unscaled is not None,
         )
 
     def _require_contexts(self, behaviors: Iterable[str], prompts: Container[str]) -> None:

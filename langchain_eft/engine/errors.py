@@ -23,6 +23,10 @@ class CheckpointCacheError(EngineError):
     """The folder for converted weights cannot be written."""
 
 
+class InsufficientDiskError(EngineError):
+    """A model that the disk has no room for."""
+
+
 class UnsupportedModelError(EngineError):
     """A model whose decoding here would not equal its own forward pass."""
 

@@ -4,6 +4,11 @@
 
 with L the large base, S the small reference, F_i the small tuned models. Read as two parts, it is the small
 mixture `S + sum_i w_i (F_i - S)` times the up-scaling weight `(L / S) ** beta`.
+
+That weight is 1 where L / S should not count: outside the small mixture's nucleus (section 3.2 there,
+conservative decoding), and for special tokens of the tuned models' template that the base was never trained
+on, whose probabilities in L and S are both noise. Where behaviours have references of their own, S is the
+mean of their log-probabilities.
 """
 
 from __future__ import annotations
@@ -29,12 +34,14 @@ class Coefficients(Generic[T]):
 
     Attributes:
         target: Of each term's log-probabilities in log p.
-        small: The same for the small mixture, or None where `top_p` is 1 and nobody needs it.
+        small: The same for the small mixture, or None where every token has the same up-scaling weight.
+        upscale: The same for the logarithm of that weight, `beta (L - S)`, or None with `small`.
         draft: Of the draft distribution q, or None where no part of the formula could foretell the whole.
     """
 
     target: tuple[tuple[T, float], ...]
     small: tuple[tuple[T, float], ...] | None
+    upscale: tuple[tuple[T, float], ...] | None
     draft: tuple[tuple[T, float], ...] | None
 
 
@@ -62,6 +69,7 @@ class Formula(Generic[T]):
         strength: beta.
         top_p: Nucleus of the small mixture inside which up-scaling acts.
         drafter: Who drafts, or None.
+        unscaled: Whether there are tokens that follow the small mixture alone.
         traced: Whether a row also runs parts of the formula that cancel out.
     """
 
@@ -71,7 +79,16 @@ class Formula(Generic[T]):
     strength: float
     top_p: float
     drafter: Drafter[T] | None = None
+    unscaled: bool = False
     traced: bool = False
+
+    @cached_property
+    def references(self) -> tuple[T, ...]:
+        """The terms whose mean is S; none where no S is needed."""
+        if self.reference is not None:
+            return (self.reference,)
+        own = dict.fromkeys(r for _, r, _ in self.behaviors if r != self.base)
+        return tuple(own) if self.unscaled else ()
 
     def at(self, position: int) -> Coefficients[T]:
         """The coefficients with which the answer's token number `position`, from 0, is drawn."""
@@ -84,13 +101,12 @@ class Formula(Generic[T]):
     def terms(self) -> tuple[T, ...]:
         """Every term that an answer runs, in a fixed order; each runs at every position."""
         found = [self.at(position) for position in self._knots]
-        ordered: dict[T | None, None] = dict.fromkeys(term for c in found for term, _ in c.target)
-        parts = [self.base, self.reference]
-        if self.reference is not None and self.top_p < 1:
-            ordered |= dict.fromkeys([*parts, *(term for c in found for term, _ in c.small or ())])
+        sums = [total for c in found for total in (c.target, c.small or (), c.upscale or ())]
+        ordered = dict.fromkeys(term for total in sums for term, _ in total)
         if self.traced:
-            ordered |= dict.fromkeys([*parts, *(term for *pair, _ in self.behaviors for term in pair)])
-        return tuple(term for term in ordered if term is not None)
+            pairs = (term for *pair, _ in self.behaviors for term in pair)
+            ordered |= dict.fromkeys([self.base, *self.references, *pairs])
+        return tuple(ordered)
 
     @cached_property
     def draft_terms(self) -> tuple[T, ...]:
@@ -114,12 +130,16 @@ class Formula(Generic[T]):
         target = [(self.base, self.strength), *delta.items()]
         if self.reference is not None:
             target.append((self.reference, 1 - self.strength))
-        small = draft = None
-        if self.reference is not None and self.top_p < 1:
-            small = _total([(self.reference, 1.0), *delta.items()])
+        mean = [(reference, 1 / len(self.references)) for reference in self.references]
+        small = upscale = draft = None
+        if mean and (self.unscaled or self.top_p < 1):
+            upscale = _total(
+                [(self.base, self.strength), *((r, -self.strength * share) for r, share in mean)]
+            )
+            small = _total([*mean, *delta.items()]) if upscale else None
         if self.drafter is not None:
             draft = _total([(self.drafter.term, 1.0), *(delta.items() if self.drafter.mixed else ())])
-        return Coefficients(_total(target), small, draft)
+        return Coefficients(_total(target), small, upscale or None, draft)
 
 
 def plan(
@@ -129,6 +149,8 @@ def plan(
     strength: float = 1.0,
     top_p: float = 1.0,
     size: Callable[[T], float] = lambda _: 1.0,
+    *,
+    unscaled: bool = False,
 ) -> Formula[T]:
     """Write a mixture as a formula of terms.
 
@@ -139,6 +161,8 @@ def plan(
         strength: beta.
         top_p: Nucleus for conservative decoding.
         size: How expensive a term is to run.
+        unscaled: Whether there are tokens that the base was never trained on; they are the tuned models', so
+            without behaviours they do not matter.
 
     Raises:
         RecipeError: beta or top_p need one common reference and the behaviours have none or several.
@@ -147,7 +171,7 @@ def plan(
     if strength != 1 or top_p < 1:
         reference = _common_reference(base, behaviors, weights, strength, top_p)
     pairs = tuple((*behaviors[name], weight) for name, weight in weights.items())
-    formula = Formula(base, pairs, reference, strength, top_p)
+    formula = Formula(base, pairs, reference, strength, top_p, unscaled=unscaled and bool(pairs))
     for drafter in _drafters(formula, size):
         candidate = replace(formula, drafter=drafter)
         # A draft costs nothing extra only if the formula runs its terms anyway.
@@ -255,20 +279,21 @@ def _most_probable(logprobs: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
     return logprobs.sort(-1, descending=True)
 
 
-def conservative(small: Tensor, base: Tensor, reference: Tensor, strength: Tensor, top_p: Tensor) -> Tensor:
-    """Up-scale only inside the small mixture's nucleus; outside, the up-scaling weight is 1.
+def conservative(small: Tensor, upscale: Tensor, top_p: Tensor | None, unscaled: Tensor | None) -> Tensor:
+    """Up-scale some tokens only; for all others the up-scaling weight is 1.
 
     Args:
         small: [B, V] logits of the small mixture.
-        base: [B, V] logits of L.
-        reference: [B, V] logits of S.
-        strength: [B] beta.
-        top_p: [B].
+        upscale: [B, V] beta (log L - log S). Here the normalisers do matter: the weight 1 of some tokens is
+            compared with L / S of others.
+        top_p: [B] nucleus of the small mixture inside which up-scaling acts; None for everywhere.
+        unscaled: [B, V] bool, tokens that are not up-scaled wherever they are; None for none.
 
     Returns:
         [B, V] log p up to a constant per row.
     """
     mixture = small.log_softmax(-1)
-    # Here the normalisers do matter: the weight 1 outside is compared with L / S inside.
-    upscale = strength[:, None] * (base.log_softmax(-1) - reference.log_softmax(-1))
-    return torch.where(nucleus(mixture, top_p), mixture + upscale, mixture)
+    scaled = mixture + upscale
+    if unscaled is not None:
+        scaled = torch.where(unscaled, mixture, scaled)
+    return scaled if top_p is None else torch.where(nucleus(mixture, top_p), scaled, mixture)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.config import EngineConfig, Quantization
 from langchain_eft.engine.errors import RecipeError
 
 
@@ -28,7 +28,7 @@ class Placement:
     device: torch.device
     small_device: torch.device
     dtype: torch.dtype
-    quantization: str | None = None
+    quantization: Quantization | None = None
     device_map: str | None = None
     ranks: int = 1
 

@@ -1,4 +1,6 @@
-"""Weights of the base in 8 bits, by torchao: half the memory, and on the right GPU half the bytes a step.
+"""Weights of the base in fewer bits: 8 by torchao once they are loaded, 8 or 4 by bitsandbytes while read.
+
+Half the memory or less, and on the right GPU as many bytes fewer a step.
 
 Only the base is quantised. Its error is one of knowledge; that of the small models would be multiplied, in
 their difference, by the mixture's weights. Embeddings and the output head keep their precision.
@@ -6,16 +8,45 @@ their difference, by the mixture's weights. Embeddings and the output head keep 
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 
+from langchain_eft.engine.config import Quantization
 from langchain_eft.engine.errors import RecipeError
 
+BITS: dict[Quantization, float] = {"int8": 8.0, "fp8": 8.0, "nf4": 4.5, "llm.int8": 8.0}
+"""Bits of a weight; those of nf4 include a float32 scale for every 64 weights."""
 
-def quantize(module: Any, kind: str, device: torch.device | None) -> None:
-    """Quantise the linear layers of a causal language model in place, each row by its own scale.
+
+def while_reading(kind: Quantization | None, dtype: torch.dtype) -> Any:
+    """The `quantization_config` of `from_pretrained`, or None where nothing is quantised while it is read.
+
+    Args:
+        kind: How the base is quantised.
+        dtype: Of activations.
+
+    Raises:
+        RecipeError: bitsandbytes is not installed.
+    """
+    if kind not in ("nf4", "llm.int8"):
+        return None
+    if find_spec("bitsandbytes") is None:
+        raise RecipeError(
+            f"quantization={kind!r} needs bitsandbytes: run `pip install 'langchain-eft[quantization]'`."
+        )
+    from transformers import BitsAndBytesConfig
+
+    if kind == "nf4":
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    # Looking for outliers in every product would wait for the device.
+    return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+
+
+def quantize(module: Any, kind: Quantization, device: torch.device | None) -> None:
+    """Quantise the linear layers of a causal language model in place, each row by its own scale, by torchao.
 
     Args:
         module: The model.

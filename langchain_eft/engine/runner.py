@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.attribution import Delta, Parts, attribute, normalize
+from langchain_eft.engine.attribution import Delta, Parts, attribute, mean, normalize
 from langchain_eft.engine.context import Context
 from langchain_eft.engine.formula import Coefficients, combine, conservative
 from langchain_eft.engine.kv_cache import KVPool
@@ -85,8 +85,15 @@ class Logits:
         self._index.update({place: start + i for i, place in enumerate(places)})
         self._parts.append(logits)
 
-    def combine(self, sums: Rows[Sum], positions: Rows[Position]) -> Tensor:
-        """[R, V] weighted sums, one at each position."""
+    def combine(self, sums: Rows[Sum], positions: Rows[Position], normal: Tensor | None = None) -> Tensor:
+        """[R, V] weighted sums, one at each position.
+
+        Args:
+            sums: Terms and their weights.
+            positions: R positions.
+            normal: [V] bool, tokens over which logits are made log-probabilities first; the sums of others
+                mean nothing. None leaves logits as they are.
+        """
         stacked = self._stacked()
         width = max(len(summands) for summands in sums)
         index = torch.zeros(len(sums), width, dtype=torch.int64)
@@ -95,6 +102,10 @@ class Logits:
             for j, (term, weight) in enumerate(summands):
                 index[i, j] = self._index[position.sequence, term, position.number]
                 weights[i, j] = weight
+        if normal is not None:
+            rows, index = index.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+            stacked = stacked[rows.to(stacked.device)]
+            stacked = stacked - stacked.masked_fill(~normal, float("-inf")).logsumexp(-1, keepdim=True)
         return combine(stacked, index.to(stacked.device), weights.to(stacked.device))
 
     def of(self, terms: Rows[Term], positions: Rows[Position]) -> Tensor:
@@ -249,19 +260,26 @@ class Runner:
 
     def _target(self, logits: Logits, positions: Rows[Position]) -> Tensor:
         """Log p at every position up to a constant, [R, V]."""
+        never, vocabulary = float("-inf"), self._family.vocabulary
         target = logits.combine([position.coefficients.target for position in positions], positions)
         careful = [i for i, position in enumerate(positions) if position.coefficients.small is not None]
         if careful:
             places = [positions[i] for i in careful]
-            chosen = [place.sequence.formula for place in places]
+            formulas = [place.sequence.formula for place in places]
+            top_p = target.new_tensor([formula.top_p for formula in formulas])
+            unscaled = None
+            if self._family.unscaled is not None:
+                rows = torch.tensor([formula.unscaled for formula in formulas], device=target.device)
+                unscaled = rows[:, None] & self._family.unscaled
             target[careful] = conservative(
-                logits.combine([place.coefficients.small or () for place in places], places),
-                logits.of([f.base for f in chosen], places),
-                logits.of([f.reference for f in chosen if f.reference], places),
-                target.new_tensor([f.strength for f in chosen]),
-                target.new_tensor([f.top_p for f in chosen]),
+                logits.combine([place.coefficients.small or () for place in places], places).masked_fill(
+                    ~vocabulary, never
+                ),
+                logits.combine([place.coefficients.upscale or () for place in places], places, vocabulary),
+                top_p if any(formula.top_p < 1 for formula in formulas) else None,
+                unscaled,
             )
-        return target.masked_fill(~self._family.vocabulary, float("-inf"))
+        return target.masked_fill(~vocabulary, never)
 
     def _trace(
         self, outcomes: Rows[Outcome], logits: Logits, logp: Tensor, positions: Rows[Position]
@@ -291,10 +309,11 @@ class Runner:
                 name: Delta(weight_at(weight, position.number), of(tuned), of(reference))
                 for name, (tuned, reference, weight) in zip(names, formula.behaviors, strict=True)
             },
-            reference=None if formula.reference is None else of(formula.reference),
+            reference=mean(list(map(of, formula.references))) if formula.references else None,
             strength=formula.strength,
             top_p=formula.top_p,
             vocabulary=vocabulary,
+            unscaled=self._family.unscaled if formula.unscaled else None,
         )
 
     def _allowed(self, logits: Tensor, positions: Rows[Position]) -> Tensor:

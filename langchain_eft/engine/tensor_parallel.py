@@ -227,7 +227,7 @@ def _join(rank: int, ranks: int, port: int) -> None:
 
 def main(settings: str) -> None:
     """A follower: load this rank's part, then follow."""
-    from langchain_eft.engine.models import load_module
+    from langchain_eft.engine.loading import load_module
 
     chosen = json.loads(settings)
     rank, ranks = int(os.environ["RANK"]), int(chosen["ranks"])
