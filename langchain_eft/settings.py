@@ -144,7 +144,7 @@ class EFTSettings(BaseModel):
     def _check_settings(self) -> Self:
         try:
             self.recipe.check(self.active_mixture)
-            _ = self._sampling(), self._config()
+            _ = self._sampling(), self.engine_config
             GenerationRequest(
                 prompt_ids=(0,), upscale_strength=self.upscale_strength, upscale_top_p=self.upscale_top_p,
                 speculation=self.speculation, stop=tuple(self.stop or ()),
@@ -177,13 +177,13 @@ class EFTSettings(BaseModel):
         from langchain_eft.engine.engine import open_engine  # imports torch
 
         with langchain_errors():
-            return open_engine(self._recipe_of(model or self.model), self._config(), progress)
+            return open_engine(self._recipe_of(model or self.model), self.engine_config, progress)
 
     async def _aopen(self, model: str | None = None) -> Engine:
         from langchain_eft.engine.engine import find_engine
 
         with langchain_errors():
-            found = find_engine(self._recipe_of(model or self.model), self._config())
+            found = find_engine(self._recipe_of(model or self.model), self.engine_config)
         if found is not None:
             return found
         return await asyncio.to_thread(self.open, model=model)
@@ -212,7 +212,9 @@ class EFTSettings(BaseModel):
             self.allow_negative_weights,
         )
 
-    def _config(self) -> EngineConfig:
+    @property
+    def engine_config(self) -> EngineConfig:
+        """How the engine uses the machine."""
         return EngineConfig(**{"device": self.device, "dtype": self.dtype, **self.engine_options})
 
     # What a call decodes
@@ -312,7 +314,7 @@ class EFTSettings(BaseModel):
         """Everything that changes the answer, so that caches never mix two recipes or mixtures."""
         return {
             **self.recipe.model_dump(mode="json"),
-            **self._config().model_dump(include={"device", "dtype", "max_model_len"}),
+            **self.engine_config.model_dump(include={"device", "dtype", "quantization", "max_model_len"}),
             "model": self.model,
             "mixture": self.active_mixture.as_json(),
             **{name: getattr(self, name) for name in sorted(SAMPLING)},
@@ -339,7 +341,7 @@ class EFTSettings(BaseModel):
 
     def known_window(self) -> int | None:
         """Tokens of prompt and answer that fit, as far as it can be told without loading anything."""
-        recipe, limit = self.recipe, self._config().max_model_len
+        recipe, limit = self.recipe, self.engine_config.max_model_len
         sources = [recipe.base, *(s for d in recipe.behaviors.values() for s in (d.tuned, d.reference))]
         windows = [window for source in sources if (window := _window_of(source)) is not None]
         return min([*windows, *([limit] if limit else [])], default=None)
@@ -351,7 +353,7 @@ class EFTSettings(BaseModel):
         from langchain_eft.engine.loading import load_tokenizer
 
         with langchain_errors():
-            engine = find_engine(self.recipe, self._config())
+            engine = find_engine(self.recipe, self.engine_config)
             return engine.tokenizer if engine else load_tokenizer(self.recipe)
 
     def text_ids(self, text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -66,7 +67,7 @@ def test_eight_bits_need_less_memory(family, monkeypatch):
     assert small < 0.5 * whole
     assert count.nbytes(torch.float32, "nf4") < small
     monkeypatch.setattr("langchain_eft.engine.loading.free_memory", lambda device: whole - 1)
-    layout = Layout.of(Recipe(base=str(folder)), lambda _: None)
+    layout = Layout.of(Recipe(base=str(folder)), Path)
     layout.require_memory(eight_bits)
     layout.require_memory(half)
     with pytest.raises(InsufficientMemoryError, match=r"base: 0\.00 GiB\).*free on cpu: quantise"):

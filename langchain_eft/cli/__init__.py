@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_eft.cli import bench, chat, demo, diagnose, presets, trace, verify
+from langchain_eft.cli import bench, chat, demo, diagnose, plan, presets, trace, verify
 
 app = typer.Typer(
     help="Emulated fine-tuning: a large model's knowledge with small models' behaviours.",
@@ -35,6 +35,7 @@ for command in (
     chat.chat,
     demo.demo,
     diagnose.diagnose,
+    plan.plan,
     presets.presets,
     trace.trace,
     verify.verify,

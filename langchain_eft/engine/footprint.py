@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from langchain_eft.behaviors import ModelSource
 from langchain_eft.engine.attention import ATTENTION
-from langchain_eft.engine.checkpoints import Located, locate, quiet_transformers
+from langchain_eft.engine.checkpoints import Located, quiet_transformers
 from langchain_eft.engine.compatibility import longest_exact, reason_against
 from langchain_eft.engine.config import Quantization
 from langchain_eft.engine.errors import CheckpointNotFoundError, UnsupportedModelError
@@ -33,6 +32,7 @@ class Footprint:
         kv_bytes: Keys and values of one token.
         vocabulary: Rows of its output matrix.
         window: Longest text.
+        head: Weights of its output matrix.
         borrows_head: Whether it was saved without embeddings and takes the base's.
     """
 
@@ -43,7 +43,8 @@ class Footprint:
     kv_bytes: int
     vocabulary: int
     window: int
-    borrows_head: bool = False
+    head: int
+    borrows_head: bool
 
     def nbytes(self, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
         """Bytes of its weights in memory."""
@@ -54,16 +55,14 @@ class Footprint:
         return self.read.nbytes(dtype, quantization)
 
 
-def footprint(source: ModelSource, dtype: torch.dtype) -> Footprint:
+def footprint(place: Located, dtype: torch.dtype) -> Footprint:
     """What a model takes; of a hub model its `config.json` is fetched and nothing else.
 
     Raises:
-        CheckpointNotFoundError: The model, or its configuration, cannot be found.
+        CheckpointNotFoundError: The configuration cannot be found.
         UnsupportedModelError: A model that cannot be decoded here.
     """
-    located = locate(source)
-    config = read_config(located)
-    return of_config(located.name, config, dtype, folder=located.path)
+    return of_config(place.name, read_config(place), dtype, folder=place.path)
 
 
 def read_config(located: Located) -> Any:
@@ -123,6 +122,7 @@ def of_config(name: str, config: Any, dtype: torch.dtype, folder: Path | None = 
         kv_bytes=sum(pool.bytes_per_slot.values()),
         vocabulary=int(text.vocab_size),
         window=longest_exact(text),
+        head=head,
         borrows_head=borrows,
     )
 

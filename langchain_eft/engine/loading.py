@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -46,7 +46,7 @@ def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> Mod
         RecipeError: Models that cannot be combined, or placed as asked for.
         UnsupportedModelError: A model whose decoding here would not equal its own forward.
     """
-    layout = Layout.of(recipe, progress)
+    layout = Layout.of(recipe, lambda adapter: Path(resolve(adapter, progress)))
     layout.check(placement)
     layout.require_memory(placement)
     layout = layout.fetched(progress)
@@ -141,8 +141,12 @@ class Layout:
     pairs: dict[str, Pair]
 
     @classmethod
-    def of(cls, recipe: Recipe, progress: Progress) -> Layout:
-        """Find everything. Adapters, which name their references and are small, are fetched.
+    def of(cls, recipe: Recipe, fetch: Callable[[str], Path]) -> Layout:
+        """Find everything.
+
+        Args:
+            recipe: Which models.
+            fetch: Gives the folder of an adapter, of which only the configuration is read here.
 
         Raises:
             CheckpointNotFoundError: Something cannot be found.
@@ -152,7 +156,7 @@ class Layout:
 
         def pair(name: str, delta: BehaviorDelta) -> Pair:
             if delta.adapter is not None:
-                adapter = Path(resolve(delta.adapter, progress))
+                adapter = fetch(delta.adapter)
                 reference = find(delta.reference or _trained_on(adapter))
                 return Pair(reference, reference, adapter)
             if delta.tuned is None:
@@ -490,7 +494,7 @@ def load_tokenizer(recipe: Recipe) -> Any:
     Raises:
         CheckpointNotFoundError: A model cannot be found.
     """
-    return _tokenizers(recipe, Layout.of(recipe, lambda _: None)).main
+    return _tokenizers(recipe, Layout.of(recipe, lambda a: Path(resolve(a, lambda _: None)))).main
 
 
 @dataclass(frozen=True)
