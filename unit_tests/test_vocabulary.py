@@ -22,7 +22,8 @@ from langchain_eft.engine.vocabulary import (
     turns,
     unscaled_ids,
 )
-from unit_tests.helpers import Recorder, request, wait_until
+from unit_tests.helpers import Recorder, wait_until
+from unit_tests.helpers import request as generation
 from unit_tests.tiny import config
 
 TEMPLATE = (
@@ -179,9 +180,9 @@ def pair(tmp_path_factory) -> Pair:
     return Pair(folder, tokenizer(), tokenizer(eos="<|im_end|>", template=TEMPLATE))
 
 
-@pytest.fixture(scope="module")
-def padded(pair):
-    engine = Engine(pair.recipe(), EngineConfig(kv_cache_tokens=1024))
+@pytest.fixture(scope="module", params=[False, True], ids=["eager", "static"])
+def padded(pair, request):
+    engine = Engine(pair.recipe(), EngineConfig(kv_cache_tokens=1024, static_decoding=request.param))
     yield engine
     engine.close()
 
@@ -192,7 +193,7 @@ PROMPTS = [[7, 30, 9], [100, 5, 66, 12, 80, 41, 3], [200] * 5]
 def decode(engine, **settings) -> list[Recorder]:
     recorders = [Recorder() for _ in PROMPTS]
     for prompt, recorder in zip(PROMPTS, recorders, strict=True):
-        engine.submit(request(prompt, max_tokens=12, **settings), recorder)
+        engine.submit(generation(prompt, max_tokens=12, **settings), recorder)
     wait_until(lambda: all(recorder.ended for recorder in recorders))
     return recorders
 
@@ -229,7 +230,7 @@ def samples(engine, **settings) -> list[tuple[list[int], list[int]]]:
     for seed in range(60):
         prompt, recorder = PROMPTS[seed % 3], Recorder()
         sampling = SamplingParams(temperature=1.0, seed=seed)
-        engine.submit(request(prompt, {"chat": 1.0}, sampling, max_tokens=10, **settings), recorder)
+        engine.submit(generation(prompt, {"chat": 1.0}, sampling, max_tokens=10, **settings), recorder)
         work.append((prompt, recorder))
     wait_until(lambda: all(recorder.ended for _, recorder in work))
     return [(prompt, recorder.tokens) for prompt, recorder in work]

@@ -58,7 +58,8 @@ class Shape:
         slots: S places for terms, sorted.
         filters: Which sampling filters matter.
         foretold: Whether samples of q are wanted.
-        conservative: Whether some row up-scales inside a nucleus only.
+        selective: Whether some row up-scales some tokens only.
+        nucleus: Whether some row up-scales inside a nucleus only.
         grammar: Whether some row's tokens are restricted.
         penalties: Whether some row has penalties or biases.
         biases: Most biased tokens of a row.
@@ -72,7 +73,8 @@ class Shape:
     slots: tuple[Slot, ...]
     filters: Filters
     foretold: bool
-    conservative: bool
+    selective: bool
+    nucleus: bool
     grammar: bool
     penalties: bool
     biases: int
@@ -115,13 +117,13 @@ def input_fields(shape: Shape, vocabulary: int, block_size: int) -> Fields:
         "min_p": ((rows,), _REAL),
         "base": ((rows,), _INT),  # slot of L
     }
-    if shape.conservative:
+    if shape.selective:
         fields |= {
             "careful": ((rows,), _BOOL),
             "small": ((slots, rows, places), _REAL),
-            "reference": ((rows,), _INT),
-            "strength": ((rows,), _REAL),
+            "upscale": ((slots, rows, places), _REAL),
             "inside": ((rows,), _REAL),
+            "unscaled": ((rows,), _BOOL),
         }
     if shape.grammar:
         fields["allowed"] = ((rows, places, -(-vocabulary // 32)), _SMALL)
@@ -401,23 +403,22 @@ class DecodeRound:
 
     def _target(self, logits: Tensor, index: Tensor) -> Tensor:
         """[R, V] log p at all R = B * (K + 1) positions, up to a constant."""
-        places, inputs = self.shape.guesses + 1, self._in
+        places, inputs, family = self.shape.guesses + 1, self._in, self._device.family
+        never = float("-inf")
         logp = combine(logits, _flat(index), _flat(inputs["target"]))
-        if self.shape.conservative:
-
-            def of(name: str) -> Tensor:
-                slot = inputs[name][None, :, None].expand(1, -1, places)
-                return logits[index.gather(0, slot).flatten()]
-
+        if self.shape.selective:
+            sizes = logits.masked_fill(~family.vocabulary, never).logsumexp(-1, keepdim=True)
+            unscaled = None
+            if family.unscaled is not None:
+                unscaled = inputs["unscaled"].repeat_interleave(places)[:, None] & family.unscaled
             careful = conservative(
-                combine(logits, _flat(index), _flat(inputs["small"])),
-                of("base"),
-                of("reference"),
-                inputs["strength"].repeat_interleave(places),
-                inputs["inside"].repeat_interleave(places),
+                combine(logits, _flat(index), _flat(inputs["small"])).masked_fill(~family.vocabulary, never),
+                combine(logits - sizes, _flat(index), _flat(inputs["upscale"])),
+                inputs["inside"].repeat_interleave(places) if self.shape.nucleus else None,
+                unscaled,
             )
             logp = torch.where(inputs["careful"].repeat_interleave(places)[:, None], careful, logp)
-        return logp.masked_fill(~self._device.family.vocabulary, float("-inf"))
+        return logp.masked_fill(~family.vocabulary, never)
 
     def _allowed(self, logits: Tensor) -> Tensor:
         """Leave only tokens that the rows' grammars allow."""

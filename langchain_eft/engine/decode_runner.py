@@ -184,7 +184,8 @@ class DecodeRunner:
             slots=slots,
             filters=replace(filters, top_k=_power(filters.top_k) if filters.top_k else 0),
             foretold=(filters.sampled or measured) and not all(slot.checks for slot in slots),
-            conservative=any(_careful(s) for s in sequences),
+            selective=any(s.formula.selective for s in sequences),
+            nucleus=any(s.formula.selective and s.formula.top_p < 1 for s in sequences),
             grammar=any(s.grammar is not None for s in sequences),
             penalties=any(p.reshapes for p in params),
             biases=_power(max(len(p.logit_bias) for p in params)),
@@ -248,16 +249,15 @@ class DecodeRunner:
         for step, coefficients in enumerate(known[:1] if alike else known):
             at = slice(None) if alike else step
             sums = {"target": coefficients.target, "draft": coefficients.draft or ()}
-            if shape.conservative:
-                sums["small"] = coefficients.small or ()
+            if shape.selective:
+                sums |= {"small": coefficients.small or (), "upscale": coefficients.upscale or ()}
             for name, summands in sums.items():
                 for term, weight in summands:
                     host[name].numpy()[slot_of[term], row, at] = weight
-        if shape.conservative and _careful(s):
-            host["careful"].numpy()[row] = True
-            host["reference"].numpy()[row] = slot_of[formula.reference]  # type: ignore[index]
-            host["strength"].numpy()[row] = formula.strength
+        if shape.selective:
+            host["careful"].numpy()[row] = formula.selective
             host["inside"].numpy()[row] = formula.top_p
+            host["unscaled"].numpy()[row] = formula.unscaled
 
 
 def arrange(sequences: Rows[Sequence]) -> tuple[tuple[Slot, ...], list[list[int]]]:
@@ -337,10 +337,6 @@ def _ahead(sequence: Sequence, previous: Flight | None) -> int:
     """Most tokens that a round still unread may add."""
     draft = previous.drafts.get(sequence) if previous else None
     return 0 if draft is None else draft.count + 1
-
-
-def _careful(sequence: Sequence) -> bool:
-    return sequence.formula.reference is not None and sequence.formula.top_p < 1
 
 
 def _power(number: int) -> int:

@@ -90,6 +90,11 @@ class Formula(Generic[T]):
         own = dict.fromkeys(r for _, r, _ in self.behaviors if r != self.base)
         return tuple(own) if self.unscaled else ()
 
+    @property
+    def selective(self) -> bool:
+        """Whether some tokens are up-scaled and others are not, which does not depend on the position."""
+        return self.at(0).small is not None
+
     def at(self, position: int) -> Coefficients[T]:
         """The coefficients with which the answer's token number `position`, from 0, is drawn."""
         weights = tuple(weight_at(weight, position) for _, _, weight in self.behaviors)
