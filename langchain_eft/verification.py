@@ -249,7 +249,7 @@ class Reference:
         The engine refuses `upscale_strength` and `upscale_top_p` where there are several.
         """
         pairs = self._pairs or self.family.behaviors
-        own = dict.fromkeys(reference for _, reference in pairs.values() if reference != self.family.base)
+        own = dict.fromkeys(pair[1] for pair in pairs.values() if self.family.base not in pair)
         if self.plan.upscale_strength != 1 or self.plan.upscale_top_p < 1:
             return list(own)[:1] or [reference for _, reference in pairs.values()][:1]
         return list(own) if self._pairs and self.family.unscaled is not None else []

@@ -87,7 +87,8 @@ class Formula(Generic[T]):
         """The terms whose mean is S; none where no S is needed."""
         if self.reference is not None:
             return (self.reference,)
-        own = dict.fromkeys(r for _, r, _ in self.behaviors if r != self.base)
+        # A behaviour that compares the base with itself (a prompt) says nothing about which model is small.
+        own = dict.fromkeys(pair[1] for *pair, _ in self.behaviors if self.base not in pair)
         return tuple(own) if self.unscaled else ()
 
     @property
