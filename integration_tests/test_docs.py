@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/chat_model.md", "docs/engine.md", "docs/mixtures.md"]
+PAGES = ["README.md", "docs/chat_model.md", "docs/engine.md", "docs/mixtures.md", "docs/seeing.md"]
 HUB = "Qwen/"
 """Models that have to be fetched: their snippets only build a model, which loads nothing."""
 

@@ -22,17 +22,16 @@ _NOTICEABLE = 0.1
 
 _STYLE = """
 .eft-trace { font: 1rem/1.9 system-ui, sans-serif; max-width: 46rem; }
-.eft-trace .answer { white-space: pre-wrap; overflow-wrap: anywhere; }
-.eft-trace .token { position: relative; cursor: default; border-radius: 3px; outline-offset: 1px;
+.eft-trace .answer { position: relative; white-space: pre-wrap; overflow-wrap: anywhere; }
+.eft-trace .token { cursor: default; border-radius: 3px; outline-offset: 1px;
   background: rgb(255 140 0 / calc(var(--behaviors) * 60%)) padding-box;
   border-bottom: 3px solid rgb(60 130 255 / calc(var(--base) * 100%)); }
 .eft-trace .hidden { font: .75em ui-monospace, monospace; opacity: .6; margin-left: .3em; }
-.eft-trace .made { display: none; position: absolute; left: 0; top: 100%; z-index: 1; width: max-content;
-  max-width: 90vw; padding: .6rem .8rem; font: .8rem/1.5 system-ui, sans-serif; white-space: normal;
+.eft-trace .made { display: none; position: absolute; left: 0; z-index: 1; width: max-content;
+  max-width: 100%; overflow-x: auto; margin-top: .3rem; padding: .6rem .8rem; font: .8rem/1.5 system-ui, sans-serif; white-space: normal;
   background: Canvas; color: CanvasText; border: 1px solid GrayText; border-radius: 6px;
   box-shadow: 0 4px 16px rgb(0 0 0 / 25%); }
 .eft-trace .token:hover > .made, .eft-trace .token:focus > .made { display: block; }
-.eft-trace .token:nth-last-child(-n+8) > .made { left: auto; right: 0; }
 .eft-trace table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .eft-trace th, .eft-trace td { padding: .1rem .5rem; text-align: right; border: 0; background: none;
   font-weight: normal; color: inherit; }
