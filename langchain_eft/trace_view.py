@@ -28,9 +28,9 @@ _STYLE = """
   border-bottom: 3px solid rgb(60 130 255 / calc(var(--base) * 100%)); }
 .eft-trace .hidden { font: .75em ui-monospace, monospace; opacity: .6; margin-left: .3em; }
 .eft-trace .made { display: none; position: absolute; left: 0; z-index: 1; width: max-content;
-  max-width: 100%; overflow-x: auto; margin-top: .3rem; padding: .6rem .8rem; font: .8rem/1.5 system-ui, sans-serif; white-space: normal;
-  background: Canvas; color: CanvasText; border: 1px solid GrayText; border-radius: 6px;
-  box-shadow: 0 4px 16px rgb(0 0 0 / 25%); }
+  max-width: 100%; overflow-x: auto; margin-top: .3rem; padding: .6rem .8rem; white-space: normal;
+  font: .8rem/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText;
+  border: 1px solid GrayText; border-radius: 6px; box-shadow: 0 4px 16px rgb(0 0 0 / 25%); }
 .eft-trace .token:hover > .made, .eft-trace .token:focus > .made { display: block; }
 .eft-trace table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .eft-trace th, .eft-trace td { padding: .1rem .5rem; text-align: right; border: 0; background: none;
