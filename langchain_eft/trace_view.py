@@ -26,7 +26,7 @@ _STYLE = """
 .eft-trace .token { cursor: default; border-radius: 3px; outline-offset: 1px;
   background: rgb(255 140 0 / calc(var(--behaviors) * 60%)) padding-box;
   border-bottom: 3px solid rgb(60 130 255 / calc(var(--base) * 100%)); }
-.eft-trace .hidden { font: .75em ui-monospace, monospace; opacity: .6; margin-left: .3em; }
+.eft-trace .hidden { font: .75em ui-monospace, monospace; color: GrayText; margin-left: .3em; }
 .eft-trace .made { display: none; position: absolute; left: 0; z-index: 1; width: max-content;
   max-width: 100%; overflow-x: auto; margin-top: .3rem; padding: .6rem .8rem; white-space: normal;
   font: .8rem/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText;
