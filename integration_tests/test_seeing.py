@@ -53,20 +53,19 @@ def pairs(tmp_path_factory) -> EFTChatModel:
             "in_order": BehaviorDelta(tuned=pirate, reference=small),
             "swapped": BehaviorDelta(tuned=small, reference=pirate),
             "strangers": BehaviorDelta(tuned=pirate, reference=noise),
-            "idle": BehaviorDelta(tuned=small, reference=small),
         },
-        mixture={"in_order": 1.0, "swapped": 1.0, "strangers": 1.0, "idle": 1.0},
+        mixture={"in_order": 1.0, "swapped": 1.0, "strangers": 1.0},
         temperature=0,
     )
 
 
 @pytest.mark.slow
 def test_a_good_pair_is_told_from_bad_ones(pairs):
-    found = diagnose(pairs, ["What is the capital of Japan?", "Tell me about whales."], max_tokens=12)
+    prompts = ["What is the capital of Japan?", "Tell me about whales."]
+    found = diagnose(pairs, prompts, max_tokens=12, draft_lengths=())
     pairs.engine.close()
     assert {diagnosis.behavior: diagnosis.verdict for diagnosis in found} == {
         "in_order": "transfers",
         "swapped": "swapped, or the base is tuned already",
         "strangers": "base and reference disagree",
-        "idle": "hardly any delta",
     }

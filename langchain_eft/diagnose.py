@@ -59,6 +59,7 @@ def diagnose(
     prompts: Sequence[str] = PROMPTS,
     *,
     max_tokens: int = 48,
+    draft_lengths: Sequence[int] = DRAFT_LENGTHS,
     progress: Progress = lambda _: None,
 ) -> list[Diagnosis]:
     """Find out whether each behaviour of a model's mixture transfers to its base.
@@ -71,6 +72,7 @@ def diagnose(
         llm: The chat model.
         prompts: What to ask. Prompts that call for the behaviour tell most.
         max_tokens: Longest answer, in tokens.
+        draft_lengths: Draft lengths whose speed is predicted; none takes half the time.
         progress: Told what is being done.
 
     Raises:
@@ -88,7 +90,9 @@ def diagnose(
             raise RequestError("prompts=[] is empty: give at least one.")
         engine = llm.open(progress)
         return [
-            _Examination(llm, engine, name, float(weight), prompts, max_tokens, progress).diagnosis()
+            _Examination(
+                llm, engine, name, float(weight), prompts, max_tokens, draft_lengths, progress
+            ).diagnosis()
             for name, weight in _constant(mixture).items()
         ]
 
@@ -122,6 +126,7 @@ class _Examination:
     weight: float
     prompts: Sequence[str]
     max_tokens: int
+    draft_lengths: Sequence[int]
     progress: Progress
 
     def diagnosis(self) -> Diagnosis:
@@ -193,7 +198,7 @@ class _Examination:
 
     def _drafts(self, longest: _Answer, accepted: Sequence[Sequence[float]]) -> Iterator[Drafts]:
         """What each draft length would bring, from the time that its rounds take on one answer."""
-        for length in (0, *DRAFT_LENGTHS):
+        for length in (0, *self.draft_lengths) if self.draft_lengths else ():
             self.progress(f"{self.name}: timing drafts of {length}")
             request = longest.request.model_copy(update={"speculation": length})
             end = _answer(request, *self.engine.generate([request])).end

@@ -189,8 +189,9 @@ def test_a_model_that_is_its_own_reference_has_hardly_any_delta(family):
         behaviors={"same": {"tuned": same, "reference": same}},
         engine_options={"kv_cache_tokens": 2048},
     )
-    (found,) = diagnose(llm, ["hi"], max_tokens=6)
+    (found,) = diagnose(llm, ["hi"], max_tokens=6, draft_lengths=())
     llm.engine.close()
+    assert found.figures.drafts == ()
     assert found.figures.delta.total_variation == 0
     assert not found.transfers
 
