@@ -309,14 +309,15 @@ def test_kernels_compile_for_gpus(tmp_path):
     assert max(shared_memory) <= 99 * 1024, "more than the smallest GPU since Ampere has"
 
 
-def test_the_engine_decodes_with_the_kernel(family, reference, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("static", [False, True])
+def test_the_engine_decodes_with_the_kernel(family, reference, monkeypatch, static):
     """A long prompt's chunk, decoding and verification by the kernels, under fused layers with adapters."""
     for module in (attention, models):
         monkeypatch.setattr(module, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
-    engine = Engine(
-        family.recipe, EngineConfig(device=device, dtype="float32", kv_cache_tokens=512, block_size=8)
-    )
+    options = {"kv_cache_tokens": 512, "block_size": 8, "static_decoding": static}
+    engine = Engine(family.recipe, EngineConfig(device=device, dtype="float32", **options))
     work = [
         ([*range(30, 49)], {"one": 1.0}, 3, Recorder()),
         ([9, 8], {"one": 0.5, "two": 0.5}, "off", Recorder()),
