@@ -10,9 +10,11 @@ from transformers import logging as transformers_logging
 
 from langchain_eft.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine import attention, models
+from langchain_eft.engine.checkpoints import locate
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import UnsupportedModelError
+from langchain_eft.engine.footprint import footprint
 from langchain_eft.engine.request import TextDelta
 from unit_tests.helpers import Recorder, request, wait_until
 from unit_tests.tiny import tokenizer
@@ -187,6 +189,7 @@ def test_a_supported_family_decodes_as_its_own_forward_says(kind, tmp_path):
     engine = open_engine(family)
     try:
         plain, drafted = decode(engine, 0), decode(engine, 3)
+        base = engine._family.models[0]
     finally:
         engine.close()
     for prompt, first, second in zip(PROMPTS, plain, drafted, strict=True):
@@ -195,6 +198,10 @@ def test_a_supported_family_decodes_as_its_own_forward_says(kind, tmp_path):
         # The second time, all full blocks of the prompt (but the last token) were still in memory.
         assert second.events[-1].cached_tokens == (len(prompt) - 1) // 4 * 4
     assert any(recorder.events[-1].drafted_tokens for recorder in drafted)
+    told = footprint(locate(str(tmp_path / "base")), torch.float32)
+    assert told.kv_bytes == sum(base.bytes_per_token.values())
+    weights = sum(p.nbytes for p in base.module.parameters())
+    assert told.nbytes(torch.float32) == pytest.approx(weights, rel=0.001)  # buffers may be saved too
 
 
 @pytest.mark.parametrize("kind", ["mistral", "gemma2", "gpt_oss", "llama"])

@@ -105,7 +105,10 @@ def of_config(name: str, config: Any, dtype: torch.dtype, folder: Path | None = 
         raise UnsupportedModelError(f"{name!r} ({text.model_type}) cannot be decoded here: {reason}.")
     device = torch.device("meta")
     with quiet_transformers(), device:
-        module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=ATTENTION).eval()
+        # Products of experts insist on bfloat16 here; nothing that is counted depends on it.
+        module = AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16, attn_implementation=ATTENTION
+        ).eval()
     weights, read = _count(module, text)
     pool = KVPool(1)
     CausalModel(name, module, [])(
@@ -119,7 +122,7 @@ def of_config(name: str, config: Any, dtype: torch.dtype, folder: Path | None = 
         kind=text.model_type,
         weights=weights if stored is None else stored,
         read=read,
-        kv_bytes=sum(pool.bytes_per_slot.values()),
+        kv_bytes=sum(pool.bytes_per_slot.values()) * dtype.itemsize // torch.bfloat16.itemsize,
         vocabulary=int(text.vocab_size),
         window=longest_exact(text),
         head=head,
