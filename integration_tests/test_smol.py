@@ -83,3 +83,9 @@ def test_streams_are_whole_characters(llm):
     chunks = [c.content for c in llm.stream("Write こんにちは and 👩‍🚀.", mixture={}, max_tokens=48)]
     assert all("\ufffd" not in chunk for chunk in chunks)
     assert len(chunks) > 5
+
+
+def test_a_base_that_has_learned_its_template_is_scaled_everywhere(llm):
+    family = llm.engine._family
+    assert family.unscaled is None
+    assert family.end_ids == {llm.engine.tokenizer.convert_tokens_to_ids("<|im_end|>")}
