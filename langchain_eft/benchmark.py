@@ -31,7 +31,7 @@ from rich.table import Table
 from langchain_eft.behaviors import Mixture
 from langchain_eft.contexts import other_conversations
 from langchain_eft.engine.errors import EngineError, RequestError
-from langchain_eft.engine.placement import storages
+from langchain_eft.engine.placement import distinct
 from langchain_eft.engine.request import (
     Event,
     Failed,
@@ -486,10 +486,10 @@ def weights_read(engine: Engine, mixture: Mixture) -> int:
     for module in (family.models[i].module for i in {term.model for term in terms}):
         modules: Any = module
         embeddings, head = modules.get_input_embeddings().weight, modules.get_output_embeddings().weight
-        looked_up = set() if embeddings is head else {embeddings.data_ptr()}  # one row of it for each token
-        parts = [part for tensor in modules.parameters() for part in storages(tensor)]
-        sizes = {part.data_ptr(): part.nbytes for part in parts}
-        read |= {key: size for key, size in sizes.items() if key not in looked_up}
+        looked_up = None if embeddings is head else embeddings  # one row of it for each token
+        packed = (buffer for name, buffer in modules.named_buffers() if name.endswith("weight"))
+        tensors = [tensor for tensor in (*modules.parameters(), *packed) if tensor is not looked_up]
+        read |= {memory: tensor.nbytes for memory, tensor in distinct(tensors).items()}
     return sum(read.values())
 
 

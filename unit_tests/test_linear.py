@@ -1,6 +1,8 @@
 """One weight for all variants: packed rows through stacked adapters equal each adapter alone."""
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from langchain_eft.engine.adapters import LoraUpdate, load_adapter
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError
 from langchain_eft.engine.linear import StackedLinear, VariantRouter, product
+from langchain_eft.engine.prepacked import prepack, prepackable
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 64, 200])
@@ -19,16 +22,45 @@ def test_product_is_a_linear_layer(rows, bias):
     torch.testing.assert_close(product(x, layer.weight, layer.bias), layer(x))
 
 
-def test_each_row_sees_only_its_own_adapter():
+needs_onednn = pytest.mark.skipif(
+    not prepackable(torch.zeros(1, 1)), reason="this build of torch has no oneDNN for the processor"
+)
+
+
+@needs_onednn
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(24, 40), (576, 192), (1536, 576)])
+def test_a_prepacked_product_is_the_same_for_a_row_in_any_company(shape, bias):
     torch.manual_seed(0)
-    layer, router = torch.nn.Linear(12, 20), VariantRouter()
-    updates = [
-        LoraUpdate(torch.randn(3, 12), torch.randn(20, 3)),
-        None,
-        LoraUpdate(torch.randn(5, 12), torch.randn(20, 5)),
-    ]
+    layer, x = torch.nn.Linear(*shape, bias=bias), torch.randn(48, shape[0])
+    weight = prepack(layer.weight)
+    together = product(x, weight, layer.bias)
+    torch.testing.assert_close(together, layer(x))
+    for rows in (1, 2, 3, 4, 5, 7, 16, 33):
+        assert torch.equal(product(x[:rows], weight, layer.bias), together[:rows])
+
+
+@needs_onednn
+def test_a_weight_is_packed_once_and_forgotten_with_it():
+    layer = torch.nn.Linear(8, 8)
+    assert prepack(layer.weight) is prepack(layer.weight)
+    packed = weakref.ref(prepack(layer.weight))
+    del layer
+    gc.collect()
+    assert packed() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # prepacked where that is possible, and not
+def test_each_row_sees_only_its_own_adapter(dtype):
+    torch.manual_seed(0)
+    layer, router = torch.nn.Linear(12, 20, dtype=dtype), VariantRouter()
+
+    def update(rank):
+        return LoraUpdate(torch.randn(rank, 12, dtype=dtype), torch.randn(20, rank, dtype=dtype))
+
+    updates = [update(3), None, update(5)]
     stacked = StackedLinear(layer, updates, router)
-    x = torch.randn(1, 8, 12)
+    x = torch.randn(1, 8, 12, dtype=dtype)
     for variants in ([0, 1, 2, 3, 3, 0, 1, 2], [0] * 8, [2] * 8, [3, 0] * 4, [1] * 8):
         router.route(torch.tensor(variants), sorted(set(variants)))
         expected = torch.stack([layer(row) for row in x[0]])

@@ -518,8 +518,8 @@ class Engine:
             return
         drafts = self._speculator.plan(rows, self._scheduler)
         if self._decoder is None or not all(map(self._decoder.takes, rows)):
-            done = self._runner.step(rows, drafts)
-            self._take_in([row.sequence for row in rows], done, sum(r.tokens for r in rows if not r.decodes))
+            prefilled = sum(row.tokens for row in rows if not row.decodes)  # afterwards nothing is pending
+            self._take_in([row.sequence for row in rows], self._runner.step(rows, drafts), prefilled)
             return
         self._flight = self._decoder.launch(drafts)
         if not self._ahead:

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from itertools import accumulate
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from langchain_eft.engine.adapters import LoraAdapter, LoraUpdate
-
-_FEW_ROWS = range(2, 129)
+from langchain_eft.engine.prepacked import prepack, prepackable, prepacked_product
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`, with the operands in the order that the device prefers.
-
-    On a CPU a float32 product of few rows is bound by reading the weight; BLAS reaches that bound only with
-    the weight as its left operand (for 2 to 8 rows, two to three times faster than `F.linear`).
+    """`x @ weight.T + bias`, in the way that the device prefers.
 
     Args:
         x: [N, in].
-        weight: [out, in].
+        weight: [out, in], plain or prepacked.
         bias: [out] or [N, out], or None.
 
     Returns:
         [N, out].
     """
-    if x.shape[0] in _FEW_ROWS and x.dtype == torch.float32 and _by_product(weight):
-        y = (weight @ x.t()).t().contiguous()
-        return y if bias is None else y + bias
+    if weight.is_mkldnn:
+        return prepacked_product(x, weight, bias)
     if bias is not None and bias.dim() == 2:
         return torch.addmm(bias, x, weight.t())
     return F.linear(x, weight, bias)
@@ -65,13 +61,27 @@ class FusedLinear(nn.Linear):
         return fused
 
 
+class Span(NamedTuple):
+    """Neighbouring ranks of a stacked update.
+
+    Attributes:
+        first: The first rank.
+        last: One past the last rank.
+        mask: [N, last - first] bool, which token uses which rank.
+    """
+
+    first: int
+    last: int
+    mask: Tensor
+
+
 class VariantRouter:
     """Which variant each packed token runs through; shared by all linear layers of one model."""
 
     def __init__(self) -> None:
         self._variants: Tensor | None = None
-        self._span = (0, 0)
-        self._masks: dict[tuple[int, ...], tuple[int, int, Tensor]] = {}
+        self._adapters: list[int] = []
+        self._spans: dict[tuple[tuple[int, ...], bool], list[Span]] = {}
 
     def route(self, variants: Tensor, active: Sequence[int]) -> None:
         """Set the variants of the next forward.
@@ -80,28 +90,28 @@ class VariantRouter:
             variants: [N] int64; 0 is the plain model, i the i-th adapter.
             active: The distinct variants among them.
         """
-        adapters = [variant - 1 for variant in active if variant]
-        self._span = (min(adapters), max(adapters) + 1) if adapters else (0, 0)
+        self._adapters = sorted(variant - 1 for variant in active if variant)
         self._variants = variants
-        self._masks.clear()
+        self._spans.clear()
 
-    def mask(self, ranks: tuple[int, ...], owner: Tensor) -> tuple[int, int, Tensor] | None:
-        """The part of a stacked update that this forward needs.
+    def spans(self, ranks: tuple[int, ...], owner: Tensor, *, apart: bool) -> list[Span]:
+        """The parts of a stacked update that this forward needs; none where no token uses any.
 
         Args:
             ranks: Rank of each adapter in this layer (0 where it has none).
             owner: [sum(ranks)] int64, the variant that each stacked rank belongs to.
-
-        Returns:
-            First and last stacked rank, and [N, last - first] bool: which token uses which rank; None where
-            no token of this forward uses any.
+            apart: One span for each adapter, instead of one from the first to the last.
         """
-        if ranks not in self._masks:
-            first, last = (sum(ranks[:edge]) for edge in self._span)
-            assert self._variants is not None  # noqa: S101  (route() comes first)
-            self._masks[ranks] = first, last, self._variants[:, None] == owner[None, first:last]
-        first, last, mask = self._masks[ranks]
-        return None if first == last else (first, last, mask)
+        if (ranks, apart) not in self._spans:
+            edges = self._adapters if apart else self._adapters[:1]
+            last = [i + 1 for i in self._adapters] if apart else [self._adapters[-1] + 1 for _ in edges]
+            bounds = [(sum(ranks[:a]), sum(ranks[:b])) for a, b in zip(edges, last, strict=True)]
+            self._spans[ranks, apart] = [self._span(a, b, owner) for a, b in bounds if a < b]
+        return self._spans[ranks, apart]
+
+    def _span(self, first: int, last: int, owner: Tensor) -> Span:
+        assert self._variants is not None  # noqa: S101  (route() comes first)
+        return Span(first, last, self._variants[:, None] == owner[None, first:last])
 
 
 class StackedLinear(nn.Module):
@@ -109,8 +119,11 @@ class StackedLinear(nn.Module):
 
     All rows go through one weight; the updates of all active adapters are one pair of products, masked so
     that every token sees only its own adapter. Rows may come in any order and adapters may have any rank.
+    Where weights are prepacked, the adapters' are too, and each active adapter is a pair of its own: a launch
+    costs a CPU nothing, and a slice of a packed stack cannot be had.
     """
 
+    weight: Tensor
     down: Tensor
     up: Tensor
     owner: Tensor
@@ -119,26 +132,42 @@ class StackedLinear(nn.Module):
         self, linear: nn.Linear, updates: Sequence[LoraUpdate | None], router: VariantRouter
     ) -> None:
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
+        self._apart = prepackable(linear.weight)
+        if self._apart:
+            self.register_buffer("weight", prepack(linear.weight))
+        else:
+            self.weight = linear.weight
+        self.bias = linear.bias
         self._router = router
         self._ranks = tuple(update.down.shape[0] if update else 0 for update in updates)
         present = [update for update in updates if update]
-        if present:
-            owner = [i + 1 for i, rank in enumerate(self._ranks) for _ in range(rank)]
+        if not present:
+            return
+        owner = [i + 1 for i, rank in enumerate(self._ranks) for _ in range(rank)]
+        self.register_buffer("owner", torch.tensor(owner, device=linear.weight.device))
+        if self._apart:
+            firsts = accumulate((update.down.shape[0] for update in present), initial=0)
+            for first, update in zip(firsts, present, strict=False):
+                self.register_buffer(f"down{first}", prepack(update.down))
+                self.register_buffer(f"up{first}", prepack(update.up))
+        else:
             self.register_buffer("down", torch.cat([u.down for u in present], 0))
             self.register_buffer("up", torch.cat([u.up for u in present], 1))
-            self.register_buffer("owner", torch.tensor(owner, device=self.weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] to [..., out]; the leading dimensions are the packed tokens."""
         flat = x.reshape(-1, x.shape[-1])
         y = product(flat, self.weight, self.bias)
-        routed = self._router.mask(self._ranks, self.owner) if any(self._ranks) else None
-        if routed is not None:
-            first, last, mask = routed
-            low = product(flat, self.down[first:last]) * mask
-            y = product(low, self.up[:, first:last], y)
-        return y.view(*x.shape[:-1], -1)
+        if any(self._ranks):
+            for span in self._router.spans(self._ranks, self.owner, apart=self._apart):
+                down, up = self._factors(span)
+                y = product(product(flat, down) * span.mask, up, y)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    def _factors(self, span: Span) -> tuple[Tensor, Tensor]:
+        if self._apart:
+            return getattr(self, f"down{span.first}"), getattr(self, f"up{span.first}")
+        return self.down[span.first : span.last], self.up[:, span.first : span.last]
 
 
 def stack_adapters(module: nn.Module, adapters: Sequence[LoraAdapter], router: VariantRouter) -> None:
@@ -159,7 +188,7 @@ def stack_adapters(module: nn.Module, adapters: Sequence[LoraAdapter], router: V
                 raise KeyError(name)
     for name, layer in layers.items():
         updates = [_joined(adapter, parts[name]) for adapter in adapters]
-        if any(updates) or _by_product(layer.weight):
+        if any(updates) or prepackable(layer.weight):
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, StackedLinear(layer, updates, router))
 
@@ -180,12 +209,3 @@ def _joined(adapter: LoraAdapter, parts: Mapping[str, int]) -> LoraUpdate | None
         return present[0] if present else None
     blocks = [update.up if update else present[0].up.new_zeros(size, 0) for size, update in updates]
     return LoraUpdate(torch.cat([update.down for update in present]), torch.block_diag(*blocks))  # type: ignore[no-untyped-call]
-
-
-def _by_product(weight: Tensor) -> bool:
-    # Quantised weights are tensors of a class of their own.
-    return (
-        type(weight) in {Tensor, nn.Parameter}
-        and weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-    )

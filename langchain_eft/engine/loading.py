@@ -29,7 +29,7 @@ from langchain_eft.engine.memory import (
     require_memory,
 )
 from langchain_eft.engine.models import CausalModel, ModelFamily, Term, prepare, text_config, unsupported
-from langchain_eft.engine.placement import Placement, storages
+from langchain_eft.engine.placement import Placement, distinct
 from langchain_eft.engine.quantization import quantize, while_reading
 
 if TYPE_CHECKING:
@@ -93,14 +93,15 @@ def _load(
         unscaled=_mask(tokens.unscaled, size).to(device) if tokens.unscaled else None,
         end_ids=tokens.end,
         window=min(longest_exact(text_config(model.module)) for model in models),
-        weight_bytes=_bytes(t for m in models for t in (*m.module.parameters(), *m.module.buffers())),
-        sizes=tuple(_bytes(model.module.parameters()) for model in models),
+        weight_bytes=_bytes(model.module for model in models),
+        sizes=tuple(_bytes([model.module]) for model in models),
         leader=loader.leader,
     )
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum({part.data_ptr(): part.nbytes for t in tensors for part in storages(t)}.values())
+def _bytes(modules: Iterable[nn.Module]) -> int:
+    tensors = distinct(t for module in modules for t in (*module.parameters(), *module.buffers()))
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _mask(ids: Iterable[int], size: int) -> Tensor:

@@ -212,7 +212,7 @@ def project(hidden: Sequence[tuple[Tensor | None, Tensor]], size: int, device: t
             logits.append(states[:, :size].float())
             continue
         shared.append(states)
-        if following is None or following.data_ptr() != head.data_ptr():
+        if following is not head:
             logits.append(product(torch.cat(shared), head)[:, :size].float())
             shared.clear()
     return torch.cat([part.to(device) for part in logits])
@@ -321,7 +321,7 @@ def plain_logits(module: Any, ids: Tensor) -> Tensor:
 def _output_matrix(module: Any) -> Tensor | None:
     head = module.get_output_embeddings()
     # The hooks of layers that are spread over devices or processes would be left out.
-    plain = type(head.weight) is nn.Parameter and not hasattr(head, "_hf_hook")
+    plain = type(head.weight) in {nn.Parameter, Tensor} and not hasattr(head, "_hf_hook")
     return head.weight if plain and getattr(head, "bias", None) is None else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -85,3 +85,9 @@ def storages(tensor: Tensor) -> Iterator[Tensor]:
             yield from storages(part)
     if not parts:
         yield tensor
+
+
+def distinct(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+    """The plain tensors that hold the tensors' numbers, each once, by their memory."""
+    parts = [part for tensor in tensors for part in storages(tensor)]
+    return {id(part) if part.is_mkldnn else part.data_ptr(): part for part in parts}
