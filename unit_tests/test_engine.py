@@ -13,7 +13,7 @@ from scipy import stats as statistics
 
 from langchain_eft.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine import engine as engine_module
-from langchain_eft.engine import memory
+from langchain_eft.engine import loading
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine, open_engine
 from langchain_eft.engine.errors import (
@@ -288,8 +288,8 @@ def test_no_memory_for_keys_and_values_says_how_much_is_missing(family, monkeypa
 
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_read(family, monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", lambda device: 10_000)
-    with pytest.raises(InsufficientMemoryError, match=r"base.*needs.*GiB of memory in float32 and.*smaller"):
+    monkeypatch.setattr(loading, "free_memory", lambda device: 10_000)
+    with pytest.raises(InsufficientMemoryError, match=r"need 0.00 GiB.*base: 0.00 GiB.*free on cpu.*smaller"):
         Engine(family.recipe)
 
 

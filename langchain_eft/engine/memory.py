@@ -94,7 +94,6 @@ def require_memory(needs: Mapping[str, int], free: int, where: str) -> None:
         parts = ", ".join(f"{name}: {gib(size)}" for name, size in needs.items())
         raise InsufficientMemoryError(
             f"The weights need {gib(needed)} of memory ({parts}) and {gib(free)} are free on {where}: "
-            "quantise "
-            "the base with `quantization`, choose a smaller model or dtype or another device, or close "
+            "quantise the base with `quantization`, take a smaller model, dtype or another device, or close "
             "what else is loaded."
         )
