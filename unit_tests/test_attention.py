@@ -1,10 +1,13 @@
 """Attention over paged KV: against dense attention, for every feature that models ask for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from langchain_eft.engine.attention import ForwardBatch, Row, causal_mask, paged_attention
 from langchain_eft.engine.kv_cache import BlockAllocator, KVPool, token_slots
+from langchain_eft.engine.paged_rows import PagedRows
 
 HEADS, KV_HEADS, DIM, BLOCK = 4, 2, 8, 4
 
@@ -104,3 +107,53 @@ def test_blocks_are_shared_out_and_given_back():
 
 def test_slots_follow_the_block_table():
     assert token_slots([5, 2], 3, 7, BLOCK).tolist() == [23, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("window", "softcap", "sinks"), [(None, None, None), (3, None, None), (None, 2.0, None), (4, 1.5, True)]
+)
+def test_rows_as_tensors_gather_what_rows_as_lists_do(window, softcap, sinks):
+    """Two groups of padded rows with bounds of their own, one row and one place of which are nobody's."""
+    torch.manual_seed(1)
+    sinks = torch.randn(HEADS) if sinks else None
+    pools = [KVPool(12 * BLOCK) for _ in range(2)]
+    past = torch.randn(2, 12 * BLOCK + 1, KV_HEADS, DIM)
+    for pool in pools:
+        keys, values = pool.layer(Layer.layer_idx, past[0, :1], past[1, :1])
+        keys.copy_(past[0])
+        values.copy_(past[1])
+    # (start on the packed axis, queries, length, blocks); the second row of the first group is empty.
+    found = [(0, 1, 7, [3, 5]), (2, 3, 9, [1, 7, 0]), (5, 2, 2, [4])]
+    query, key, value = (torch.randn(1, n, 8, DIM) for n in (HEADS, KV_HEADS, KV_HEADS))
+    tokens = [i for start, queries, *_ in found for i in range(start, start + queries)]
+    lists = ForwardBatch(
+        ids=torch.zeros(1, len(tokens), dtype=torch.int64),
+        positions=torch.zeros(1, len(tokens), dtype=torch.int64),
+        variants=torch.zeros(len(tokens), dtype=torch.int64),
+        pool=pools[0],
+        block_size=BLOCK,
+        rows=[
+            Row(sum(q for _, q, *_ in found[:i]), queries, length, blocks)
+            for i, (_, queries, length, blocks) in enumerate(found)
+        ],
+    )
+
+    def group(rows, starts, queries, lengths, most):
+        table = [blocks + [11] * (3 - len(blocks)) for blocks in rows]
+        numbers = [torch.tensor(x, dtype=torch.int32) for x in (table, starts, queries, lengths)]
+        return PagedRows(*numbers, BLOCK, most, 12)
+
+    paged = [
+        group([[3, 5], [11]], [0, 1], [1, 0], [7, 0], 1),
+        group([[1, 7, 0], [4]], [2, 5], [3, 2], [9, 2], 3),
+    ]
+    tensors = replace(lists, pool=pools[1], rows=(), paged=paged, gathers=True)
+    kwargs = {"scaling": 0.3, "sliding_window": window, "softcap": softcap, "s_aux": sinks}
+    expected, _ = paged_attention(
+        Layer(), query[:, :, tokens], key[:, :, tokens], value[:, :, tokens], None, eft=lists, **kwargs
+    )
+    out, _ = paged_attention(Layer(), query, key, value, None, eft=tensors, **kwargs)
+    torch.testing.assert_close(out[:, tokens], expected)
+    assert not out[:, [i for i in range(8) if i not in tokens]].any()
+    for mine, theirs in zip(*(pool.layer(Layer.layer_idx, key, value) for pool in pools), strict=True):
+        torch.testing.assert_close(mine[:-1], theirs[:-1])

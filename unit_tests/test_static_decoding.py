@@ -9,17 +9,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from langchain_eft.behaviors import BehaviorDelta
 from langchain_eft.engine import decode_runner
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.decode_round import DecodeRound
 from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.graphs import Graphs
+from langchain_eft.engine.placement import Placement
 from langchain_eft.engine.request import SamplingParams
+from langchain_eft.schedules import FirstTokens, Ramp
 from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
 from unit_tests.test_speculation import MIXTURES, PROMPT, plans, run
 
 SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "prefill_chunk": 32, "static_decoding": True}
 WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_contexts():
+    """A CPU gathers contexts up to their bound; low ones are quick, and come in more sizes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_runner, "_SHORTEST_CONTEXT", 32)
+        yield
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["read at once", "one round ahead"])
@@ -32,7 +44,8 @@ def static(request, family):
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_greedy_text_is_the_reference_loops_for_every_draft_length(static, reference, mixture):
     expected = reference.greedy(PROMPT, mixture, 10)
-    for draft in (*range(9), "auto", "off"):
+    lengths = range(9) if static._ahead else (2, 7)
+    for draft in (*lengths, "auto", "off"):
         tokens, end = run(static, mixture=mixture, tokens=10, speculation=draft)
         assert tokens == expected, draft
         assert end.completion_tokens == end.accepted_tokens + end.verify_passes or end.reason == "stop"
@@ -87,14 +100,18 @@ def decoded(engine, kinds, draft, *, together):
     ]
 
 
+@pytest.fixture(scope="module")
+def expected(engine):
+    return decoded(engine, work(), "off", together=True)
+
+
 @pytest.mark.parametrize("draft", ["off", 3, "auto"])
-def test_every_kind_of_request_gets_the_runners_tokens_alone_and_in_company(engine, static, draft):
-    kinds = work()
-    expected = decoded(engine, kinds, draft, together=True)
-    for together in (True, False):
+def test_every_kind_of_request_gets_the_runners_tokens_alone_and_in_company(static, expected, draft):
+    for kinds, together in ((work(), True), (work()[:6], False)):
         found = decoded(static, kinds, draft, together=together)
-        assert [tokens for tokens, _ in found] == [tokens for tokens, _ in expected]
-        for (_, mine), (_, theirs) in zip(found, expected, strict=True):
+        known = expected[: len(kinds)]
+        assert [tokens for tokens, _ in found] == [tokens for tokens, _ in known]
+        for (_, mine), (_, theirs) in zip(found, known, strict=True):
             assert len(mine) == len(theirs)
             for a, b in zip(mine, theirs, strict=True):
                 assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
@@ -110,12 +127,12 @@ def test_text_that_repeats_is_looked_up_even_one_round_ahead(static):
     assert end.accepted_tokens > 0
 
 
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     blocks=st.integers(24, 90),
     chunk=st.sampled_from([3, 64]),
-    ahead=st.sampled_from([0, 1, 1]),
+    ahead=st.sampled_from([1, 1, 0]),
 )
 def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
     family, reference, seed, blocks, chunk, ahead
@@ -167,6 +184,34 @@ def test_a_failure_on_the_device_ends_the_requests_and_not_the_engine(static, mo
     assert static.stats().free_blocks == 4096 // 4
 
 
+def test_terms_with_prompts_of_their_own_and_weights_that_change(family):
+    prompts = {
+        "guided": BehaviorDelta(prompt="Be brief."),
+        "briefed": BehaviorDelta(prompt="Be brief.", adapter=str(family.folder / "one")),
+    }
+    recipe = family.recipe.model_copy(update={"behaviors": {**family.recipe.behaviors, **prompts}})
+    longer = [2, 80, 81, 82, 83, 84, 85, 86, *PROMPT]
+    kinds = [
+        (PROMPT, {"guided": 1.5}, GREEDY, {"contexts": {"guided": longer}}),
+        (PROMPT, {"briefed": 1.0}, SamplingParams(seed=3), {"contexts": {"briefed": longer}}),
+        (PROMPT, {"guided": 0.5, "one": 0.8}, GREEDY, {"contexts": {"guided": PROMPT[2:]}}),
+        (PROMPT, {"one": Ramp(start=0, end=2, tokens=6)}, GREEDY, {}),
+        (PROMPT, {"full": FirstTokens(tokens=4), "two": 0.5}, SamplingParams(seed=5), {}),
+    ]
+    engines = [
+        Engine(recipe, EngineConfig(**{**SETTINGS, "static_decoding": static}, rounds_ahead=1))
+        for static in (False, True)
+    ]
+    try:
+        for draft in ("off", 3):
+            expected, found = (decoded(engine, kinds, draft, together=True) for engine in engines)
+            assert found == expected
+        assert engines[1].stats().free_blocks == 4096 // 4
+    finally:
+        for engine in engines:
+            engine.close()
+
+
 # The shape decides the work
 
 
@@ -207,8 +252,8 @@ def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(fami
     engine = Engine(family.recipe, EngineConfig(**SETTINGS, rounds_ahead=1))
     try:
         for draft in ("off", 2):
-            decoded(engine, work(), draft, together=True)
-            decoded(engine, work()[:9], draft, together=False)
+            decoded(engine, work()[:6], draft, together=False)
+        decoded(engine, work()[:12], 2, together=True)
     finally:
         engine.close()
     repeated = {key: found for key, found in traces.items() if len(found) > 1}
@@ -216,8 +261,8 @@ def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(fami
     for first, *others in repeated.values():
         assert all(other == first for other in others)
     names = {name for found in traces.values() for name, *_ in found[0]}
-    asking = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.item.default"}
-    assert not names & asking
+    asking = ("_local_scalar_dense", "nonzero", "masked_select", "repeat_interleave.Tensor", "unique")
+    assert not [name for name in names if any(word in name for word in asking)]
 
 
 def test_rows_are_padded_and_terms_share_slots(family):
@@ -271,6 +316,54 @@ def test_each_key_is_recorded_once_and_trial_runs_leave_no_trace():
     assert len(recorded) == 3
 
 
+def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family, reference, monkeypatch):
+    recorded = []
+
+    def recorder(function):
+        function()
+        recorded.append((function.__self__.shape, function.__name__))
+        return function
+
+    monkeypatch.setattr(decode_runner, "recorder_for", lambda config, device: recorder)
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, rounds_ahead=1, recorded_batch_sizes=(1, 4)))
+    try:
+        rows = [shape.rows for shape, _ in recorded]
+        assert rows == sorted(rows, reverse=True)
+        assert {4, 1} == set(rows)
+        before = len(recorded)
+        for draft in (0, 4):
+            tokens, _ = run(engine, mixture={"one": 1.0}, tokens=10, speculation=draft)
+            assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 10)
+        run(engine, mixture={"one": 1.0}, tokens=10, speculation=7)
+        occurred = {half for shape, half in recorded[before:] if shape.guesses == 7}
+        assert occurred == {"draft", "verify"}
+        assert len(recorded) == len(set(recorded))
+    finally:
+        engine.close()
+
+
+def test_compiled_passes_change_nothing(family, reference, monkeypatch):
+    """Traced whole, as a GPU's compiler would have them; what it makes of them is torch's own affair."""
+    plain = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda module, **kwargs: plain(module, backend="eager", fullgraph=True, **kwargs)
+    )
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, compile=True))
+    try:
+        tokens, _ = run(engine, mixture={"one": 1.0}, tokens=2, speculation=0)
+    finally:
+        engine.close()
+    assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 2)
+
+
+def test_models_on_several_devices_have_no_static_rounds(family):
+    with pytest.raises(RecipeError, match="static_decoding=True needs all models whole on one device"):
+        decode_runner.decodes_statically(
+            EngineConfig(static_decoding=True),
+            Placement(torch.device("cpu"), torch.device("meta"), torch.float32),
+        )
+
+
 def test_what_cannot_be_recorded_is_called_and_said_once(caplog):
     done, graphs = [], None
 
@@ -281,7 +374,7 @@ def test_what_cannot_be_recorded_is_called_and_said_once(caplog):
     for _ in range(3):
         graphs.run("a", lambda: done.append(1))
     assert len(done) == 3
-    assert [record.message for record in caplog.records if "not permitted" in record.message].__len__() == 1
+    assert sum("not permitted" in record.message for record in caplog.records) == 1
 
 
 # On a GPU

@@ -5,7 +5,7 @@ from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 import pytest
 import torch
 
-from langchain_eft.engine import attention, models
+from langchain_eft.engine import decode_round, models
 from langchain_eft.engine.attention import attend, causal_mask
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
@@ -313,7 +313,7 @@ def test_kernels_compile_for_gpus(tmp_path):
 @pytest.mark.parametrize("static", [False, True])
 def test_the_engine_decodes_with_the_kernel(family, reference, monkeypatch, static):
     """A long prompt's chunk, decoding and verification by the kernels, under fused layers with adapters."""
-    for module in (attention, models):
+    for module in (decode_round, models):
         monkeypatch.setattr(module, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
     options = {"kv_cache_tokens": 512, "block_size": 8, "static_decoding": static}

@@ -57,6 +57,7 @@ class ForwardBatch:
         block_size: Positions per block.
         rows: The rows, in packed order; not needed where `paged` has them.
         paged: The rows as tensors, or none, where `rows` has them.
+        gathers: Whether the contexts of `paged` are gathered, rather than read by the Triton kernel.
     """
 
     ids: Tensor
@@ -66,6 +67,7 @@ class ForwardBatch:
     block_size: int
     rows: Sequence[Row] = ()
     paged: Sequence[PagedRows] = ()
+    gathers: bool = False
     _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
     _copies: dict[torch.device, ForwardBatch] = field(default_factory=dict)
 
@@ -244,7 +246,7 @@ def paged_attention(
     fresh = query.new_empty if len(eft.paged) < 2 else query.new_zeros
     out = fresh(*tokens.shape[:2], value.shape[-1])
     if eft.paged:
-        store_and_attend = _backend(query.device)
+        store_and_attend = _gathering() if eft.gathers else _kernel()
         for rows in eft.paged:
             store_and_attend(
                 tokens,
@@ -276,13 +278,14 @@ def paged_attention(
     return out[None], None
 
 
-def _backend(device: torch.device) -> Callable[..., None]:
-    """What attends rows that are tensors."""
-    if has_kernel(device):
-        from langchain_eft.engine.triton_attention import paged_attention_kernel
+def _kernel() -> Callable[..., None]:
+    from langchain_eft.engine.triton_attention import paged_attention_kernel  # which needs Triton
 
-        return paged_attention_kernel
-    from langchain_eft.engine.gathered_attention import gathered_attention
+    return paged_attention_kernel
+
+
+def _gathering() -> Callable[..., None]:
+    from langchain_eft.engine.gathered_attention import gathered_attention  # which needs this module
 
     return gathered_attention
 

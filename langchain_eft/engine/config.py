@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -39,6 +39,10 @@ class EngineConfig(BaseModel):
 
     cuda_graphs: bool = True
     """Record decoding rounds as CUDA graphs, one for each shape that occurs; else a GPU waits for Python."""
+
+    recorded_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16)
+    """Batch sizes for which the most common rounds are recorded when the engine opens: about three seconds
+    each. All others are recorded when they first occur, and whoever is decoding waits for that moment."""
 
     compile: bool = False
     """Fuse the models' forward passes with `torch.compile` when a shape is first decoded. Takes a minute or

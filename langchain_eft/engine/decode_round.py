@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.attention import ForwardBatch
+from langchain_eft.engine.attention import ForwardBatch, has_kernel
 from langchain_eft.engine.formula import combine, conservative
 from langchain_eft.engine.graphs import Streams
 from langchain_eft.engine.kv_cache import KVPool
@@ -39,11 +40,11 @@ class Slot:
 
     Attributes:
         model: The model that runs it.
-        checks: Whether the term only verifies, rather than draft too.
+        role: Whether the term drafts, besides verifying, or only verifies.
     """
 
     model: int
-    checks: bool
+    role: Literal["drafts", "verifies"]
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ class Device:
         pools: Their KV memory.
         num_blocks: Blocks of one variant.
         block_size: Positions per block.
+        gathers: Whether attention gathers contexts, where the Triton kernel does not run.
         streams: For models that run side by side.
         last: [rows] int64, last token of each row of the last round.
         written: [rows] int64, tokens of its answer.
@@ -181,6 +183,7 @@ class Device:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.place = family.vocabulary.device
+        self.gathers = not has_kernel(self.place)
         self.streams = Streams(self.place, len(family.models))
         self.last, self.written = torch.zeros(2, rows, dtype=torch.int64, device=self.place)
         self._drafted = torch.zeros(0, device=self.place)
@@ -245,7 +248,7 @@ class DecodeRound:
         self.outbox = Outbox(output_fields(shape), place)
         self.guesses = torch.zeros(shape.rows, shape.guesses, dtype=torch.int64, device=place)
         self._in, self._out = self.inbox.device, self.outbox.device
-        drafters = [i for i, slot in enumerate(shape.slots) if not slot.checks]
+        drafters = [i for i, slot in enumerate(shape.slots) if slot.role == "drafts"]
         self._drafters = torch.tensor(drafters, dtype=torch.int64, device=place)
         self._rows = torch.arange(shape.rows, device=place)
         self._steps = torch.arange(shape.guesses + 1, device=place)
@@ -264,7 +267,9 @@ class DecodeRound:
         for step in range(self.shape.guesses):
             queries = (step < now.count).long()
             offset = torch.full_like(now.count, step)
-            runs = [slots for slots in _runs(self.shape.slots) if not self.shape.slots[slots.start].checks]
+            runs = [
+                slots for slots in _runs(self.shape.slots) if self.shape.slots[slots.start].role == "drafts"
+            ]
             logits = self._run([[_Part(slots, token[:, None], offset, queries)] for slots in runs], now)
             self._drafted[step] = logits.view(len(self._drafters), self.shape.rows, -1)
             q = combine(logits, index + self._rows[:, None], weights[:, :, step].t())
@@ -331,7 +336,7 @@ class DecodeRound:
         for slots in _runs(shape.slots):
             model, several = shape.slots[slots.start].model, slots.stop - slots.start
             own = torch.arange(several, device=text.device)[:, None, None]
-            if shape.drafting and not shape.slots[slots.start].checks:
+            if shape.drafting and shape.slots[slots.start].role == "drafts":
                 # Drafting has left out the last guess, or, where nothing was guessed, the last known token.
                 missing = text.gather(1, now.count[:, None])
                 part = _Part(slots, missing, now.count, now.alive.long())
@@ -396,6 +401,7 @@ class DecodeRound:
                 pool=device.pools[index],
                 block_size=device.block_size,
                 paged=paged,
+                gathers=device.gathers,
             )
             return model.head, model(batch, range(model.variants))
 

@@ -7,20 +7,23 @@ be traced. A grammar has to see what the small models guess, so there the host w
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
+from langchain_eft.engine.compilation import compiled
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.decode_round import TOP_LOGPROBS, DecodeRound, Device, Shape, Slot
 from langchain_eft.engine.draft_length import LENGTHS
 from langchain_eft.engine.errors import RecipeError
-from langchain_eft.engine.graphs import CudaRecorder, Graphs
+from langchain_eft.engine.formula import Formula, plan
+from langchain_eft.engine.graphs import CudaRecorder, Graphs, Recorder
 from langchain_eft.engine.kv_cache import KVPool
-from langchain_eft.engine.models import ModelFamily
+from langchain_eft.engine.models import ModelFamily, Term
 from langchain_eft.engine.placement import Placement
 from langchain_eft.engine.request import TokenLogprobs
 from langchain_eft.engine.runner import Round
@@ -30,8 +33,12 @@ from langchain_eft.engine.sequence import Sequence
 from langchain_eft.engine.speculation import Draft, Outcome
 from langchain_eft.engine.staging import Letter, Moment, Packed, now, seconds_between
 
-_SHORTEST_CONTEXT = 256
+_SHORTEST_CONTEXT = 1024
+"""A kernel that follows each row's own length loses nothing by a bound that is too high."""
+
 _GUESSES = (*LENGTHS, 12, 16)
+_RECORDED_GUESSES = (6, 4, 2, 0)
+_MOST_SHAPES = 256
 
 
 def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
@@ -52,6 +59,11 @@ def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
 def decodes_ahead(config: EngineConfig, placement: Placement) -> bool:
     """Whether the host launches a static round before it has read the last one: by default on a GPU."""
     return placement.device.type == "cuda" if config.rounds_ahead is None else config.rounds_ahead > 0
+
+
+def recorder_for(config: EngineConfig, device: torch.device) -> Recorder | None:
+    """What records rounds there, or None."""
+    return CudaRecorder() if config.cuda_graphs and device.type == "cuda" else None
 
 
 @dataclass(frozen=True)
@@ -83,10 +95,25 @@ class DecodeRunner:
         self, family: ModelFamily, pools: Rows[KVPool], num_blocks: int, config: EngineConfig
     ) -> None:
         self._device = Device(family, pools, num_blocks, config.block_size, config.max_batch_size)
-        recorder = CudaRecorder() if config.cuda_graphs and self._device.place.type == "cuda" else None
+        recorder = recorder_for(config, self._device.place)
         self._graphs = Graphs(recorder, keep=(self._device.last, self._device.written))
-        self._rounds: dict[Shape, DecodeRound] = {}
-        self._max_batch_size = config.max_batch_size
+        self._rounds: OrderedDict[Shape, DecodeRound] = OrderedDict()
+        self._config = config
+        if config.compile:
+            for model in family.models:
+                model.compiled = compiled(model.body)
+        if recorder is not None:
+            self.record_common()
+
+    def record_common(self) -> None:
+        """Record the rounds that requests are most likely to start with, the largest first."""
+        family, sizes = self._device.family, self._config.recorded_batch_sizes
+        for rows in sorted({min(_power(rows), self._config.max_batch_size) for rows in sizes}, reverse=True):
+            for shape in common_shapes(family, rows):
+                decoding = self._round(shape)
+                if shape.drafting:
+                    self._graphs.prepare((shape, "draft"), decoding.draft)
+                self._graphs.prepare((shape, "verify"), decoding.verify)
 
     def takes(self, row: ScheduledRow) -> bool:
         """Whether a row's round can be a static one."""
@@ -157,6 +184,11 @@ class DecodeRunner:
     def _round(self, shape: Shape) -> DecodeRound:
         if shape not in self._rounds:
             self._rounds[shape] = DecodeRound(shape, self._device)
+        self._rounds.move_to_end(shape)
+        if len(self._rounds) > _MOST_SHAPES:
+            oldest, _ = self._rounds.popitem(last=False)
+            for half in ("draft", "verify"):
+                self._graphs.forget((oldest, half))
         return self._rounds[shape]
 
     def _shape(
@@ -166,7 +198,7 @@ class DecodeRunner:
         sequences = list(drafts)
         requests = [s.generation.request for s in sequences]
         params = [request.sampling for request in requests]
-        slots, places = arrange(sequences)
+        slots, places = arrange([s.formula for s in sequences])
         most = max(draft.count for draft in drafts.values())
         fixed = [request.speculation for request in requests if isinstance(request.speculation, int)]
         longest = max(
@@ -177,13 +209,14 @@ class DecodeRunner:
         filters = Filters.of(params)
         measured = any(request.speculation == "auto" for request in requests)
         shape = Shape(
-            rows=min(_power(len(sequences)), self._max_batch_size),
+            rows=min(_power(len(sequences)), self._config.max_batch_size),
             guesses=min(k for k in (*_GUESSES, *fixed) if k >= most),
             drafting=any(draft.source == "model" and draft.count for draft in drafts.values()),
             context=_power(max(longest, _SHORTEST_CONTEXT)),
             slots=slots,
-            filters=replace(filters, top_k=_power(filters.top_k) if filters.top_k else 0),
-            foretold=(filters.sampled or measured) and not all(slot.checks for slot in slots),
+            # Few shapes are recorded sooner than many: any random row makes room for greedy ones.
+            filters=replace(filters, greedy=True, top_k=_power(filters.top_k) if filters.top_k else 0),
+            foretold=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
             selective=any(s.formula.selective for s in sequences),
             nucleus=any(s.formula.selective and s.formula.top_p < 1 for s in sequences),
             grammar=any(s.grammar is not None for s in sequences),
@@ -260,14 +293,50 @@ class DecodeRunner:
             host["unscaled"].numpy()[row] = formula.unscaled
 
 
-def arrange(sequences: Rows[Sequence]) -> tuple[tuple[Slot, ...], list[list[int]]]:
+def common_shapes(family: ModelFamily, rows: int) -> list[Shape]:
+    """Shapes of rounds for one behaviour at a time with the default settings, greedy or not, largest first.
+
+    Args:
+        family: The models.
+        rows: Rows with padding.
+    """
+    formulas = [
+        plan(family.base, family.behaviors, {name: 1.0}, unscaled=family.unscaled is not None)
+        for name in family.behaviors
+    ]
+    kinds = {(arrange([formula])[0], formula.selective) for formula in formulas}
+    return [
+        Shape(
+            rows=rows,
+            guesses=guesses,
+            drafting=guesses > 0,
+            context=_SHORTEST_CONTEXT,
+            slots=slots,
+            filters=Filters(greedy=True, sampled=sampled, top_k=0, top_p=sampled, min_p=False),
+            foretold=True,
+            selective=selective,
+            nucleus=False,
+            grammar=False,
+            penalties=False,
+            biases=1,
+            logprobs=False,
+        )
+        for guesses in _RECORDED_GUESSES
+        for sampled in (True, False)
+        for slots, selective in sorted(kinds)
+        if any(slot.role == "drafts" for slot in slots)
+    ]
+
+
+def arrange(formulas: Rows[Formula[Term]]) -> tuple[tuple[Slot, ...], list[list[int]]]:
     """Slots that hold the terms of every row, no more than some row needs of each kind.
 
     Returns:
-        The slots, sorted, and for every sequence the slot of each of its terms.
+        The slots, sorted, and for every formula the slot of each of its terms.
     """
     wanted = [
-        [Slot(term.model, term not in s.formula.draft_terms) for term in s.formula.terms] for s in sequences
+        [Slot(term.model, "drafts" if term in f.draft_terms else "verifies") for term in f.terms]
+        for f in formulas
     ]
     most: Counter[Slot] = Counter()
     for kinds in wanted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ class CausalModel:
         router: Tells the linear layers which adapter each token uses.
         device: Where its inputs are expected, and where its outputs are.
         head: [V, hidden] output matrix, where the logits are a plain product with it; else None.
+        compiled: A faster `body` for passes whose outputs are all wanted, or None.
         bytes_per_token: KV memory of one token of one variant, on each device.
     """
 
@@ -61,6 +62,7 @@ class CausalModel:
         self.module = module
         self.variants = 1 + len(adapters)
         self.head: Tensor | None = None
+        self.compiled: Callable[..., Any] | None = None
         self.bytes_per_token: dict[torch.device, int] = {}
         self.router = VariantRouter()
         self.device = next(module.parameters()).device
@@ -98,11 +100,17 @@ class CausalModel:
             "eft": batch,
             **extras,
         }
+        body = self.body if self.compiled is None or keep is not None else self.compiled
         if self.head is not None:
-            hidden: Tensor = self.module.base_model(**inputs).last_hidden_state  # type: ignore[operator]
+            hidden: Tensor = body(**inputs).last_hidden_state
             return hidden[0] if keep is None else hidden[0, keep]
-        logits: Tensor = self.module(**inputs, logits_to_keep=0 if keep is None else keep).logits
+        logits: Tensor = body(**inputs, logits_to_keep=0 if keep is None else keep).logits
         return logits[0]
+
+    @property
+    def body(self) -> Any:
+        """What runs: the module without its head, where that is a plain product, or all of it."""
+        return self.module if self.head is None else self.module.base_model
 
 
 @dataclass(frozen=True)
