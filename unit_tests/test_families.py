@@ -1,5 +1,6 @@
 """Every supported family is decoded as its own forward pass says; every other is refused with the reason."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -238,6 +239,13 @@ def test_an_unsupported_family_is_refused_with_the_reason(kind, tmp_path):
         Engine(Recipe(base=str(tmp_path)))
     assert str(tmp_path) in str(error.value)
     assert f"({kind})" in str(error.value)
+
+
+def test_the_docs_tell_every_family_and_nothing_else():
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    supported, refused = page.split("## Families")[1].split("## Presets")[0].split("Refused, with")
+    assert set(re.findall(r"`([a-z]\w+)`", supported.split("| --- |")[1])) == set(SUPPORTED)
+    assert {name for name in re.findall(r"`([a-z]\w+)`", refused) if name in REFUSED} == set(REFUSED)
 
 
 def test_a_window_ends_where_frequencies_would_depend_on_the_batch(tmp_path):

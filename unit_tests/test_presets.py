@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -65,6 +66,16 @@ def test_what_anybody_can_fetch_comes_first():
     gated = [load_preset(name).gated for name in preset_names()]
     assert gated == sorted(gated)
     assert not gated[0]
+
+
+def test_the_docs_list_every_preset():
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = page.split("## Presets")[1]
+    assert set(re.findall(r"^\| `(.+?)`", table, re.MULTILINE)) == set(preset_names())
+    for name in preset_names():
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{name}`"))
+        assert str(load_preset(name).recipe.base).partition("/")[2] in row
+        assert ("gated" in row) == load_preset(name).gated
 
 
 def test_an_unknown_preset_is_answered_with_the_known_ones():
