@@ -11,7 +11,7 @@ import math
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import cycle, islice, product
 from typing import Any, Literal
@@ -249,9 +249,10 @@ class Reference:
         The engine refuses `upscale_strength` and `upscale_top_p` where there are several.
         """
         pairs = self._pairs or self.family.behaviors
-        own = dict.fromkeys(pair[1] for pair in pairs.values() if self.family.base not in pair)
+        own = dict.fromkeys(replace(reference, context="") for _, reference in pairs.values())
+        own.pop(self.family.base, None)
         if self.plan.upscale_strength != 1 or self.plan.upscale_top_p < 1:
-            return list(own)[:1] or [reference for _, reference in pairs.values()][:1]
+            return list(own)[:1] or [self.family.base]
         return list(own) if self._pairs and self.family.unscaled is not None else []
 
     def log_p(self, ids: Sequence[int], last: int) -> Tensor:

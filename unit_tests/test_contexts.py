@@ -29,6 +29,7 @@ def recipe(family):
         "guided": BehaviorDelta(prompt="Be brief."),
         "hinted": BehaviorDelta(prompt="Be brief.", reference=str(folder / "reference")),
         "grounded": BehaviorDelta(without="context"),
+        "apart": BehaviorDelta(without="context", reference=str(folder / "reference")),
         "briefed": BehaviorDelta(prompt="Be brief.", adapter=str(folder / "one")),
     }
     return family.recipe.model_copy(
@@ -113,6 +114,26 @@ def test_the_explicit_loop_over_both_prompts_says_the_same(engine, reference, fo
     assert [recorder.tokens for recorder in batch] == [expected] * len(DRAFTS)
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_static_rounds_read_both_prompts_and_follow_schedules(recipe, reference, ahead):
+    config = EngineConfig(
+        kv_cache_tokens=4096, block_size=BLOCK, prefill_chunk=64, static_decoding=True, rounds_ahead=ahead
+    )
+    engine = Engine(recipe, config)
+    try:
+        work = []
+        for mixture, summands in forms(reference):
+            contexts, expected = contexts_of(mixture), reference.loop(summands, 12)
+            for draft in ("off", 3, "auto"):
+                _, recorder = submit(engine, mixture, contexts, tokens=12, speculation=draft)
+                work.append((recorder, expected))
+        wait_until(lambda: all(recorder.ended for recorder, _ in work))
+        assert [recorder.tokens for recorder, _ in work] == [expected for _, expected in work]
+        wait_until(lambda: engine.stats().free_blocks == 1024)
+    finally:
+        engine.close()
+
+
 def test_strength_and_conservative_decoding_act_beside_prompts(engine, reference):
     base, small = reference.base, reference.small["reference"]
     expected = reference.loop([(1.4, base, PROMPT), (0.8, small, LONGER), (-1.2, small, PROMPT)], 16)
@@ -127,6 +148,24 @@ def test_strength_and_conservative_decoding_act_beside_prompts(engine, reference
     assert plain == decode(engine, {"hinted": 0.8}, contexts, speculation=4, **careful)[0]
     first = reference.conservative([(0.8, small, LONGER), (0.2, small, PROMPT)], base, small, PROMPT, 0.5)
     assert plain[0] == int(first.argmax())
+
+
+def test_the_small_model_of_strength_reads_the_main_prompt(engine, reference):
+    base, small, one = reference.base, reference.small["reference"], reference.small["one"]
+    mixture, contexts = {"grounded": 0.5, "one": 0.8}, {"grounded": SHORTER}
+    summands = [
+        *((1.9, base, PROMPT), (-0.5, base, SHORTER)),
+        *((0.8, one, PROMPT), (-1.2, small, PROMPT)),
+    ]
+    expected = reference.loop(summands, 12)
+    for draft in ("off", 3):
+        found, end = decode(engine, mixture, contexts, tokens=12, upscale_strength=1.4, speculation=draft)
+        assert found == expected
+    assert end.drafted_tokens > 0  # the adapter drafts, although the base has the document
+    apart = {"apart": LONGER}
+    found, _ = decode(engine, {"apart": 0.5}, apart, tokens=12, upscale_strength=1.4, speculation=3)
+    summands = [(1.4, base, PROMPT), (0.1, small, PROMPT), (-0.5, small, LONGER)]
+    assert found == reference.loop(summands, 12)
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -119,5 +119,6 @@ def test_unscaled_tokens_matter_only_where_there_is_a_small_mixture_and_somethin
     assert plan("L", BEHAVIORS, {}, unscaled=True).terms == ("L",)
     assert plan("L", BEHAVIORS, {"a": 1.0}, strength=0, unscaled=True).at(0).small is None
     for pair in (("Lp", "L"), ("L", "L without")):
-        assert plan("L", {"p": pair}, {"p": 1.0}, unscaled=True).at(0).small is None
+        same = plan("L", {"p": pair}, {"p": 1.0}, main=lambda _: "L", unscaled=True)
+        assert same.at(0).small is None
     assert plan("S", {"a": ("A", "S")}, {"a": 1.0}, unscaled=True).at(0).small is None

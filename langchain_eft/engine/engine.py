@@ -416,6 +416,7 @@ class Engine:
             request.upscale_strength,
             request.upscale_top_p,
             lambda term: self._family.bytes_read([term]),
+            lambda term: replace(term, context=""),
             unscaled=self._family.unscaled is not None,
         )
 

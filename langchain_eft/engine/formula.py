@@ -14,7 +14,7 @@ mean of their log-probabilities.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -65,7 +65,8 @@ class Formula(Generic[T]):
     Attributes:
         base: The term of L.
         behaviors: F_i, S_i and w_i of the behaviours that take part.
-        reference: The term of S, or None where none is needed.
+        smalls: The distinct S_i, each over the main prompt; the base is none of them.
+        reference: The term of S, or None where beta and `top_p` need none.
         strength: beta.
         top_p: Nucleus of the small mixture inside which up-scaling acts.
         drafter: Who drafts, or None.
@@ -75,6 +76,7 @@ class Formula(Generic[T]):
 
     base: T
     behaviors: tuple[tuple[T, T, Weight], ...]
+    smalls: tuple[T, ...]
     reference: T | None
     strength: float
     top_p: float
@@ -87,9 +89,7 @@ class Formula(Generic[T]):
         """The terms whose mean is S; none where no S is needed."""
         if self.reference is not None:
             return (self.reference,)
-        # A behaviour that compares the base with itself (a prompt) says nothing about which model is small.
-        own = dict.fromkeys(pair[1] for *pair, _ in self.behaviors if self.base not in pair)
-        return tuple(own) if self.unscaled else ()
+        return self.smalls if self.unscaled else ()
 
     @property
     def selective(self) -> bool:
@@ -155,6 +155,7 @@ def plan(
     strength: float = 1.0,
     top_p: float = 1.0,
     size: Callable[[T], float] = lambda _: 1.0,
+    main: Callable[[T], T] = lambda term: term,
     *,
     unscaled: bool = False,
 ) -> Formula[T]:
@@ -167,17 +168,21 @@ def plan(
         strength: beta.
         top_p: Nucleus for conservative decoding.
         size: How expensive a term is to run.
+        main: The term of the same model that reads the main prompt.
         unscaled: Whether there are tokens that the base was never trained on; they are the tuned models', so
             without behaviours they do not matter.
 
     Raises:
         RecipeError: beta or top_p need one common reference and the behaviours have none or several.
     """
-    reference = None
+    names, reference = list(weights) or list(behaviors), None
+    # A behaviour that compares the base with itself (a prompt) says nothing about which model is small.
+    smalls = tuple(dict.fromkeys(s for name in names if (s := main(behaviors[name][1])) != base))
     if strength != 1 or top_p < 1:
-        reference = _common_reference(base, behaviors, weights, strength, top_p)
+        reference = _common_reference(base, names, smalls, strength, top_p)
     pairs = tuple((*behaviors[name], weight) for name, weight in weights.items())
-    formula = Formula(base, pairs, reference, strength, top_p, unscaled=unscaled and bool(pairs))
+    smalls = smalls if pairs else ()
+    formula = Formula(base, pairs, smalls, reference, strength, top_p, unscaled=unscaled and bool(pairs))
     for drafter in _drafters(formula, size):
         candidate = replace(formula, drafter=drafter)
         # A draft costs nothing extra only if the formula runs its terms anyway.
@@ -190,21 +195,21 @@ def _drafters(formula: Formula[T], size: Callable[[T], float]) -> Iterable[Draft
     """Who could draft, best first.
 
     A base that is smaller than its tuned models (down-scaling), else the small mixture (for one behaviour at
-    weight 1 the tuned model), else the weightiest tuned model.
+    weight 1 the tuned model), else the weightiest tuned model, smaller ones before those of the base's size.
     """
     base = formula.base
     if formula.behaviors and all(size(base) < size(tuned) for tuned, *_ in formula.behaviors):
         yield Drafter(base, mixed=False)
-    references = {reference for _, reference, _ in formula.behaviors}
-    reference = next(iter(references), formula.reference)
-    if len(references) < 2 and reference is not None:
+    reference = next(iter(formula.smalls), formula.reference)
+    if len(formula.smalls) < 2 and reference is not None:
         small = Drafter(reference, mixed=True)
         if base not in replace(formula, drafter=small).draft_terms:
             yield small
-    if formula.behaviors:
-        weightiest = max(formula.behaviors, key=lambda behavior: max(values(behavior[2])))[0]
-        if weightiest != base:
-            yield Drafter(weightiest, mixed=False)
+    tuned = [
+        (size(term) < size(base), max(values(w)), term) for term, _, w in formula.behaviors if term != base
+    ]
+    if tuned:
+        yield Drafter(max(tuned, key=lambda candidate: candidate[:2])[2], mixed=False)
 
 
 def _total(summands: Iterable[tuple[T, float]]) -> tuple[tuple[T, float], ...]:
@@ -215,19 +220,10 @@ def _total(summands: Iterable[tuple[T, float]]) -> tuple[tuple[T, float], ...]:
     return tuple((term, weight) for term, weight in total.items() if abs(weight) > 1e-9)
 
 
-def _common_reference(
-    base: T,
-    behaviors: Mapping[str, tuple[T, T]],
-    weights: Mapping[str, Weight],
-    strength: float,
-    top_p: float,
-) -> T:
-    names = list(weights) or list(behaviors)
-    # A behaviour may compare the base with itself (a prompt); that says nothing about which model is small.
-    references = {behaviors[name][1] for name in names}
-    references = references - {base} or references
+def _common_reference(base: T, names: Sequence[str], smalls: Sequence[T], strength: float, top_p: float) -> T:
+    references = list(smalls) or [base for _ in names[:1]]
     if len(references) == 1:
-        return references.pop()
+        return references[0]
     setting = f"upscale_strength={strength}" if strength != 1 else f"upscale_top_p={top_p}"
     found = f"{len(references)} different ones" if references else "none"
     raise RecipeError(
