@@ -20,6 +20,7 @@ from langchain_eft.engine.loading import Layout, Pair
 from langchain_eft.engine.memory import free_memory, gib
 from langchain_eft.engine.models import Term
 from langchain_eft.engine.placement import Placement
+from langchain_eft.engine.prepacked import prepackable
 
 ACCEPTANCES = (0.5, 0.7, 0.9)
 """Shares of right guesses: prose is at the lower end, tool calls and refusals are at the upper."""
@@ -221,6 +222,9 @@ class _Estimate:
                 yield Part(
                     f"adapter {name}", delta.adapter, weights, dtype, weights * self.placement.dtype.itemsize
                 )
+        packed = self._packed_heads()
+        if packed:
+            yield Part("packed output matrices", "fast products on a CPU", None, dtype, packed)
         each = gib(self.kv_bytes) if self.kv_bytes >= 2**30 else f"{self.kv_bytes / 2**10:.1f} KiB"
         yield Part(
             "keys and values", f"{self.tokens} tokens of {each}", None, dtype, self.tokens * self.kv_bytes
@@ -279,6 +283,13 @@ class _Estimate:
                 except ValueError:
                     return
                 yield f"quantise the base with quantization={kind!r}", replace(self, placement=changed)
+
+    def _packed_heads(self) -> int:
+        """Bytes of tied output matrices in the layout that products on a CPU like, beside the embeddings."""
+        if not prepackable(torch.empty(0, 0, dtype=self.placement.dtype, device=self.placement.device)):
+            return 0
+        tied = [model.head for model in self.models.values() if model.tied and not model.borrows_head]
+        return sum(tied) * self.placement.dtype.itemsize
 
     def _quantization(self, place: Located) -> Quantization | None:
         return self.placement.quantization if place == self.layout.base else None

@@ -33,6 +33,7 @@ class Footprint:
         vocabulary: Rows of its output matrix.
         window: Longest text.
         head: Weights of its output matrix.
+        tied: Whether that is its embedding.
         borrows_head: Whether it was saved without embeddings and takes the base's.
     """
 
@@ -44,6 +45,7 @@ class Footprint:
     vocabulary: int
     window: int
     head: int
+    tied: bool
     borrows_head: bool
 
     def nbytes(self, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
@@ -126,6 +128,7 @@ def of_config(name: str, config: Any, dtype: torch.dtype, folder: Path | None = 
         vocabulary=int(text.vocab_size),
         window=longest_exact(text),
         head=head,
+        tied=module.get_output_embeddings().weight is module.get_input_embeddings().weight,
         borrows_head=borrows,
     )
 
