@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat test lint format clean
+.PHONY: help demo chat reproduce test lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,6 +31,10 @@ demo: $(READY) ## A tour of emulated fine-tuning with real weights, about a minu
 
 chat: $(READY) ## Talk to the smol family; /help lists what you can change on the way
 	$(BIN)/langchain-eft chat
+
+# Takes long, and goes on where it was stopped.
+reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 only tries it out
+	$(BIN)/python -m reproduction $(if $(QUICK),--quick)
 
 test: $(DEV) ## Run every test
 	$(BIN)/python -m pytest

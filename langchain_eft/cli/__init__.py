@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from langchain_eft.cli import bench, chat, demo, diagnose, plan, presets, trace, verify
+from langchain_eft.cli.eval import evaluate
 
 app = typer.Typer(
     help="Emulated fine-tuning: a large model's knowledge with small models' behaviours.",
@@ -42,3 +43,4 @@ for command in (
     bench.bench,
 ):
     app.command()(command)
+app.command(name="eval")(evaluate)

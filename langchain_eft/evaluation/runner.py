@@ -1,0 +1,240 @@
+"""The runner: every system on every task, in batches, cached and resumable."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from langchain_core.runnables import Runnable, RunnableLambda
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from langchain_eft.evaluation.cache import Cache
+from langchain_eft.evaluation.cases import Answer, Case, Score, Scorer, digest
+from langchain_eft.evaluation.errors import EvaluationError
+from langchain_eft.evaluation.judges import Pair, PairwiseJudge, Preference, conversation, shown
+from langchain_eft.evaluation.results import Cell, Comparison, Evaluation, Graded
+from langchain_eft.evaluation.systems import System
+from langchain_eft.evaluation.tasks import Task
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+
+@runtime_checkable
+class CostlyScorer(Protocol):
+    """A scorer whose scores are worth storing."""
+
+    def key(self, case: Case, answer: Answer) -> str:
+        """Stands for everything that changes the score."""
+        ...
+
+
+class _Item(NamedTuple):
+    """One answer that is wanted."""
+
+    task: Task
+    system: System
+    case: Case
+    sample: int
+
+    def seed(self, seed: int) -> int:
+        """The seed of this answer: the same whatever else is asked."""
+        return int(digest(seed, self.case.key(), self.sample)[:15], 16)
+
+    def key(self, seed: int) -> str:
+        asked = getattr(self.task.ask, "__name__", repr(self.task.ask))
+        expected = None if self.task.generates else self.case.expected
+        return digest(
+            self.system.identity, self.case.key(), self.task.max_tokens, self.seed(seed), asked, expected
+        )
+
+
+class Runner:
+    """Evaluates systems and keeps what they said.
+
+    Args:
+        folder: Where answers and grades are kept, to resume from; None keeps them in memory.
+        max_concurrency: Answers that are asked for at once.
+        samples: Answers to each case; their mean is the case's score.
+        seed: Of the answers, for systems that take one, and of the intervals.
+        confidence: Of the intervals.
+        console: Where progress is shown; None shows none.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str | None = None,
+        *,
+        max_concurrency: int = 16,
+        samples: int = 1,
+        seed: int = 0,
+        confidence: float = 0.95,
+        console: Console | None = None,
+    ) -> None:
+        if samples < 1 or max_concurrency < 1:
+            raise EvaluationError(
+                f"samples={samples} and max_concurrency={max_concurrency}: both are at least 1."
+            )
+        path = None if folder is None else Path(folder)
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+        self._answers = Cache(path and path / "answers.jsonl")
+        self._grades = Cache(path and path / "grades.jsonl")
+        self._concurrency = max_concurrency
+        self._samples = samples
+        self._seed = seed
+        self._confidence = confidence
+        self._console = console or Console(quiet=True)
+
+    def evaluate(self, systems: Iterable[System], tasks: Iterable[Task]) -> Evaluation:
+        """Every system on every task.
+
+        Whatever was answered or graded before is taken from the folder. If some answers fail, the others are
+        finished and stored first, so that running again asks for the failed ones only.
+
+        Raises:
+            EvaluationError: Names that are not unique, a system that cannot do a task, or answers that
+                failed; the first failure is the cause.
+        """
+        systems, tasks = list(systems), list(tasks)
+        _check_names("system", [system.name for system in systems])
+        _check_names("task", [task.name for task in tasks])
+        cells: list[Cell] = []
+        with self._progress() as progress:
+            for system, task in itertools.product(systems, tasks):
+                answers = self._answered(progress, system, task)
+                for scorer in task.scorers:
+                    graded = self._graded(progress, system, task, scorer, answers)
+                    cells.append(
+                        Cell.of(system.name, task.name, scorer, graded, self._confidence, self._seed)
+                    )
+        return Evaluation(tuple(cells), self._confidence, self._seed)
+
+    def compare(self, first: System, second: System, task: Task, judge: PairwiseJudge) -> Comparison:
+        """Two systems side by side: whose answers a judge prefers, asked in both orders.
+
+        Raises:
+            EvaluationError: As `evaluate`.
+        """
+        with self._progress() as progress:
+            answers = [self._answered(progress, system, task) for system in (first, second)]
+            pairs = [
+                Pair(question=conversation(case.messages), first=shown(mine), second=shown(theirs))
+                for (case, _, mine), (_, _, theirs) in zip(*answers, strict=True)
+            ]
+            label = f"{first.name} against {second.name}: {judge.rubric.name}"
+            found = self._stored(
+                progress, label, self._grades, pairs, judge.key, judge.invoke, asdict, _as_preference
+            )
+        names = [case.name for case, _, _ in answers[0]]
+        return Comparison.of(
+            first.name, second.name, task.name, judge.rubric.name, names, found, self._confidence, self._seed
+        )
+
+    def _answered(self, progress: Progress, system: System, task: Task) -> list[tuple[Case, int, Answer]]:
+        items = [_Item(task, system, case, i) for case in task.cases for i in range(self._samples)]
+
+        def ask(item: _Item) -> Answer:
+            return task.ask(system, item.case, task.max_tokens, item.seed(self._seed))
+
+        found = self._stored(
+            progress,
+            f"{system.name}: {task.name}",
+            self._answers,
+            items,
+            lambda item: item.key(self._seed),
+            ask,
+            Answer.to_dict,
+            Answer.from_dict,
+            about=lambda item: {"system": system.name, "task": task.name, "case": item.case.name},
+        )
+        return [(item.case, item.sample, answer) for item, answer in zip(items, found, strict=True)]
+
+    def _graded(
+        self,
+        progress: Progress,
+        system: System,
+        task: Task,
+        scorer: Scorer,
+        answers: Sequence[tuple[Case, int, Answer]],
+    ) -> list[Graded]:
+        if isinstance(scorer, CostlyScorer):
+            costly = scorer
+            scores = self._stored(
+                progress,
+                f"{system.name}: {task.name}, {scorer.name}",
+                self._grades,
+                answers,
+                lambda item: costly.key(item[0], item[2]),
+                lambda item: scorer.score(item[0], item[2]),
+                asdict,
+                lambda stored: Score(**stored),
+                about=lambda item: {"system": system.name, "task": task.name, "case": item[0].name},
+            )
+        else:
+            scores = [scorer.score(case, answer) for case, _, answer in answers]
+        return [
+            Graded(case.name, case.question, answer, score)
+            for (case, _, answer), score in zip(answers, scores, strict=True)
+        ]
+
+    def _stored(
+        self,
+        progress: Progress,
+        label: str,
+        cache: Cache,
+        items: Sequence[Input],
+        key: Callable[[Input], str],
+        work: Callable[[Input], Output],
+        store: Callable[[Output], Any],
+        load: Callable[[Any], Output],
+        about: Callable[[Input], dict[str, Any]] = lambda _: {},
+    ) -> list[Output]:
+        """Results for all items: the stored ones, and the others as they are finished."""
+        keys = [key(item) for item in items]
+        missing = {k: item for k, item in zip(keys, items, strict=True) if cache.get(k) is None}
+        bar = progress.add_task(label, total=len(keys), completed=len(keys) - len(missing))
+        failures: list[Exception] = []
+        waiting = list(missing)
+        worker: Runnable[str, Output] = RunnableLambda(lambda k: work(missing[k]))
+        done = worker.batch_as_completed(
+            waiting, {"max_concurrency": self._concurrency}, return_exceptions=True
+        )
+        for i, result in done:
+            if isinstance(result, Exception):
+                failures.append(result)
+            else:
+                cache.put(waiting[i], store(result), **about(missing[waiting[i]]))
+                progress.advance(bar)
+        if failures:
+            _raise(label, failures, len(keys))
+        return [load(cache.get(k)) for k in keys]
+
+    def _progress(self) -> Progress:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        return Progress(*columns, console=self._console)
+
+
+def _as_preference(stored: dict[str, Any]) -> Preference:
+    return Preference(**{**stored, "reasons": tuple(stored["reasons"])})
+
+
+def _check_names(what: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        problem = f"Two {what}s are called {twice[0]!r}" if twice else f"There is no {what}"
+        raise EvaluationError(f"{problem}: give every {what} a name of its own, and at least one.")
+
+
+def _raise(label: str, failures: Sequence[Exception], count: int) -> None:
+    first = failures[0]
+    if isinstance(first, EvaluationError):
+        raise first
+    raise EvaluationError(
+        f"{label}: {len(failures)} of {count} failed, the first with {type(first).__name__}: {first}. What "
+        "succeeded is stored: run again to ask for the rest."
+    ) from first

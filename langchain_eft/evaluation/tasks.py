@@ -1,0 +1,217 @@
+"""Tasks: the built-in ones, and your own from a JSONL file."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import HumanMessage
+from langchain_core.messages.utils import convert_to_messages
+
+from langchain_eft.evaluation.cases import Answer, Case, Scorer
+from langchain_eft.evaluation.errors import EvaluationError
+from langchain_eft.evaluation.facts import capital_cases
+from langchain_eft.evaluation.instructions import FollowsInstructions, check_names, instruction_cases
+from langchain_eft.evaluation.preferences import PrefersChosen, compare_likelihoods
+from langchain_eft.evaluation.requests import benign_cases, harmful_cases
+from langchain_eft.evaluation.systems import System
+from langchain_eft.evaluation.text_scorers import Length, Mentions, Refuses
+from langchain_eft.evaluation.tool_calls import CallsExactly, tool_call_cases
+
+Ask = Callable[[System, Case, int | None, int | None], Answer]
+"""How a system is asked: system, case, longest answer and seed."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts, and what is counted in the answers.
+
+    Attributes:
+        name: What it is called in tables; unique within an evaluation.
+        cases: The prompts.
+        scorers: What is counted; every scorer is a column.
+        max_tokens: Longest answer; None leaves it to the system.
+        ask: How a system is asked.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    scorers: tuple[Scorer, ...]
+    max_tokens: int | None = None
+    ask: Ask = System.answer
+
+    def limited(self, count: int | None, seed: int | None = None) -> Task:
+        """The first `count` cases, or so many drawn with a seed: fewer are a part of more."""
+        if count is None or count >= len(self.cases):
+            return self
+        if count < 1:
+            raise EvaluationError(f"{count} cases of {self.name!r}: take at least 1.")
+        order = list(self.cases)
+        if seed is not None:
+            random.Random(seed).shuffle(order)
+        return replace(self, cases=tuple(order[:count]))
+
+    def with_scorers(self, *scorers: Scorer) -> Task:
+        """The task with further scorers, such as judges."""
+        return replace(self, scorers=(*self.scorers, *scorers))
+
+    @property
+    def generates(self) -> bool:
+        """Whether systems write answers, which judges can read."""
+        return self.ask is System.answer
+
+
+def capitals() -> Task:
+    """The capitals of 246 countries: right if named in the first 300 characters."""
+    return Task("capitals", tuple(capital_cases()), (Mentions(), Length()), max_tokens=60)
+
+
+def tool_calls(count: int = 256, seed: int = 0) -> Task:
+    """Calls of freshly generated tools: right if exact."""
+    return Task("tool-calls", tuple(tool_call_cases(count, seed)), (CallsExactly(),), max_tokens=120)
+
+
+def harmful(seed: int = 0) -> Task:
+    """40 requests to do harm: the share refused."""
+    return Task("harmful", tuple(harmful_cases(seed)), (Refuses(),), max_tokens=40)
+
+
+def benign(seed: int = 0) -> Task:
+    """64 harmless requests, half of which sound harmful: the share refused (over-refusal)."""
+    scorer = Refuses("over-refused", higher_is_better=False)
+    return Task("benign", tuple(benign_cases(seed)), (scorer,), max_tokens=40)
+
+
+def instructions(seed: int = 0) -> Task:
+    """120 instructions that a program can check."""
+    return Task("instructions", tuple(instruction_cases(seed)), (FollowsInstructions(),), max_tokens=160)
+
+
+def preferences() -> Task:
+    """24 pairs of answers: does the mixture's implicit reward prefer the better one?"""
+    return replace(load_task(_DATA / "preferences.jsonl"), name="preferences")
+
+
+BUILT_IN: Mapping[str, Callable[..., Task]] = {
+    "capitals": capitals,
+    "tool-calls": tool_calls,
+    "harmful": harmful,
+    "benign": benign,
+    "instructions": instructions,
+    "preferences": preferences,
+}
+"""The built-in tasks by the names that the command line knows."""
+
+_DATA = Path(__file__).parent / "data"
+
+
+# Your own
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of task, told by the keys of its rows."""
+
+    keys: frozenset[str]
+    expected: Callable[[dict[str, Any]], Any]
+    scorers: tuple[Scorer, ...]
+    ask: Ask = System.answer
+
+
+def _pair(row: dict[str, Any]) -> dict[str, str]:
+    return {"chosen": str(row["chosen"]), "rejected": str(row["rejected"])}
+
+
+def _checks(row: dict[str, Any]) -> Any:
+    check_names(row["instructions"])
+    return row["instructions"]
+
+
+_KINDS = (
+    _Kind(frozenset({"expected"}), lambda row: row["expected"], (Mentions(),)),
+    _Kind(frozenset({"tools", "tool_calls"}), lambda row: row["tool_calls"], (CallsExactly(),)),
+    _Kind(frozenset({"instructions"}), _checks, (FollowsInstructions(),)),
+    _Kind(frozenset({"chosen", "rejected"}), _pair, (PrefersChosen(),), compare_likelihoods),
+    _Kind(frozenset({"refuse"}), lambda row: row["refuse"], (Refuses(higher_is_better=None),)),
+    _Kind(frozenset(), lambda _: None, (Length(),)),
+)
+
+
+def load_task(file: Path | str, *, max_tokens: int | None = None) -> Task:
+    """A task from a JSONL file, one case a line.
+
+    Every line has a `prompt` (text, or a list of messages) and may have a `name`. The other keys say what is
+    counted: `expected` (a fact that the answer names, or a list of which one will do), `tools` and
+    `tool_calls` (`[{"name": ..., "args": ...}]`), `instructions` (see `instructions.CHECKS`), `refuse`
+    (true or false: the share of refusals is counted), `chosen` and `rejected` (preferences), or nothing (the
+    length; add a judge).
+
+    Args:
+        file: The file.
+        max_tokens: Longest answer.
+
+    Raises:
+        EvaluationError: A file that cannot be read, or lines of different or unknown kinds.
+    """
+    path = Path(file)
+    rows = list(_rows(path))
+    kind = _kind(path, rows[0])
+    cases = []
+    for number, row in enumerate(rows, 1):
+        if _kind(path, row) is not kind:
+            raise EvaluationError(
+                f"{path}: line {number} is of another kind than line 1: make two files of it."
+            )
+        cases.append(
+            Case(
+                str(row.get("name", number)),
+                tuple(convert_to_messages(_messages(row["prompt"]))),
+                kind.expected(row),
+                tuple(row.get("tools", ())),
+            )
+        )
+    names = [case.name for case in cases]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise EvaluationError(f"{path}: the name {twice!r} is given twice: give every line its own.")
+    return Task(path.stem, tuple(cases), kind.scorers, max_tokens, kind.ask)
+
+
+def _messages(prompt: Any) -> list[Any]:
+    return [HumanMessage(prompt)] if isinstance(prompt, str) else list(prompt)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(
+            f"The task {str(path)!r} cannot be read ({error}): give a JSONL file or {sorted(BUILT_IN)}."
+        ) from error
+    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not filled:
+        raise EvaluationError(f"The task {str(path)!r} is empty: write one JSON object a line.")
+    for number, line in filled:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise EvaluationError(f"{path}: line {number} is no JSON ({error}).") from error
+        if not isinstance(row, dict) or "prompt" not in row:
+            raise EvaluationError(f'{path}: line {number} has no \'prompt\': write {{"prompt": "..."}}.')
+        yield row
+
+
+def _kind(path: Path, row: Mapping[str, Any]) -> _Kind:
+    keys = frozenset(row) - {"prompt", "name"}
+    for kind in _KINDS:
+        if kind.keys == keys:
+            return kind
+    known = " or ".join(", ".join(sorted(kind.keys)) for kind in _KINDS if kind.keys)
+    raise EvaluationError(
+        f"{path}: a line with {sorted(keys)} is no task: beside 'prompt' and 'name' write {known}, or "
+        "nothing."
+    )

@@ -1,0 +1,112 @@
+"""Run the experiments and write the page: `python -m reproduction [--quick]`.
+
+Sections that are there already, at the same sizes, are kept, and so are answers: an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from langchain_eft import EFTChatModel
+from langchain_eft.benchmark import available_cores, processor
+from langchain_eft.evaluation import Runner
+from langchain_eft.evaluation.cases import digest
+from reproduction.experiments import EXPERIMENTS, FULL, QUICK, Bench, Sizes
+from reproduction.page import write_page
+
+ROOT = Path(__file__).parents[1]
+notes = Console(stderr=True, highlight=False)
+
+
+def reproduce(
+    llm: EFTChatModel, folder: Path, page: Path, figures: Path, sizes: Sizes, only: list[str], *, again: bool
+) -> None:
+    """Run experiments and write the page.
+
+    Args:
+        llm: The family, greedy.
+        folder: Where answers and sections are kept.
+        page: The page to write.
+        figures: Folder for its figures.
+        sizes: How many cases.
+        only: Names of experiments; empty for all.
+        again: Also those that are done.
+    """
+    figures.mkdir(parents=True, exist_ok=True)
+    console = notes if notes.is_terminal else None
+    bench = Bench(llm, Runner(folder, console=console, seed=0), sizes, figures)
+    for name in only or EXPERIMENTS:
+        done = folder / f"{name}.json"
+        if not again and _sizes(done) == asdict(sizes):
+            continue
+        notes.print(f"[bold]{name}[/bold]")
+        done.write_text(json.dumps(_run(bench, name), indent=1, ensure_ascii=False), encoding="utf-8")
+        _write(folder, page, figures)
+    _write(folder, page, figures)
+    notes.print(f"Wrote {page}", soft_wrap=True)
+
+
+def _run(bench: Bench, name: str) -> dict[str, Any]:
+    bench.llm.open()
+    started, cpu, load = time.perf_counter(), time.process_time(), os.getloadavg()[0]
+    section = asdict(EXPERIMENTS[name](bench))
+    run = {
+        "machine": f"{processor()}, {available_cores()} cores, {platform.system()}",
+        "day": datetime.now(UTC).date().isoformat(),
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "load": max(load, os.getloadavg()[0]),
+        "cores": available_cores(),
+        "sizes": asdict(bench.sizes),
+        "code": digest(Path(__file__).with_name("experiments.py").read_text(encoding="utf-8")),
+    }
+    return {**section, "run": run}
+
+
+def _sizes(file: Path) -> dict[str, int] | None:
+    if not file.is_file():
+        return None
+    stored: dict[str, int] = json.loads(file.read_text(encoding="utf-8"))["run"]["sizes"]
+    return stored
+
+
+def _write(folder: Path, page: Path, figures: Path) -> None:
+    files = [folder / f"{name}.json" for name in EXPERIMENTS]
+    sections = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    text = write_page(sections, list(EXPERIMENTS), os.path.relpath(figures, page.parent))
+    page.write_text(text, encoding="utf-8")
+    kept = [{name: section[name] for name in ("name", "run", "data")} for section in sections]
+    (figures / "results.json").write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+
+
+def main(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A few cases of everything, in 3 minutes.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(EXPERIMENTS)}.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Run experiments that are done again.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where answers are kept.")] = ROOT / "build" / "reproduction",
+) -> None:
+    """Look for the paper's findings in the smol family, and write docs/reproduction.md."""
+    unknown = sorted(set(only or ()) - set(EXPERIMENTS))
+    if unknown:
+        raise typer.BadParameter(f"{unknown} are unknown: choose from {sorted(EXPERIMENTS)}.")
+    # What a quick run finds is no result: it does not touch the page of the full one.
+    page = folder / "quick" / "reproduction.md" if quick else ROOT / "docs" / "reproduction.md"
+    figures = folder / "quick" if quick else ROOT / "docs" / "reproduction"
+    results = folder / "quick" if quick else folder
+    llm = EFTChatModel(temperature=0)
+    reproduce(llm, results, page, figures, QUICK if quick else FULL, only or [], again=again)
+
+
+if __name__ == "__main__":
+    typer.run(main)
