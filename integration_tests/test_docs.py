@@ -9,20 +9,9 @@ from langchain_eft.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    "README.md",
-    "docs/{name}.md",
-]
+    "README.md", *(f"docs/{name}.md" for name in ("chat_model", "engine", "evaluation", "mixtures", "models", "seeing"))
+]  # fmt: skip
 HUB = ("Qwen/", *(f'"{name}"' for name in preset_names() if name != "smol"))
-=======
-    "README.md",
-    "docs/chat_model.md",
-    "docs/engine.md",
-    "docs/evaluation.md",
-    "docs/mixtures.md",
-    "docs/seeing.md",
-]
-HUB = "Qwen/"
->>>>>>> 03d16a2 (Evaluation kit: tasks, scorers, judges, systems, a resumable runner, statistics, frontiers; langchain-eft eval; the paper's findings looked for in the smol family)
 """Models that have to be fetched: their snippets only build a model, which loads nothing."""
 
 

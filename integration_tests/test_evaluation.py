@@ -15,7 +15,6 @@ from langchain_eft.evaluation import (
     mixed,
     preferences,
     reference_alone,
-    tool_calls,
 )
 from reproduction.__main__ import reproduce
 from reproduction.experiments import EXPERIMENTS, Sizes
@@ -33,8 +32,8 @@ def runner():
 def test_facts_calls_and_refusals_come_out_as_expected(llm, runner):
     cases = [Case(c, (HumanMessage(f"What is the capital of {c}?"),), city) for c, city in KNOWN.items()]
     facts = Task("facts", tuple(cases), (Mentions(),), max_tokens=16)
-    tools = runner.evaluate([mixed(llm, {"tools": 1.0})], [facts, familiar_tool_calls(2), tool_calls(1)])
-    assert [cell.estimate.value for cell in tools.cells] == [1, 1, 1]
+    tools = runner.evaluate([mixed(llm, {"tools": 1.0})], [facts, familiar_tool_calls(2)])
+    assert [cell.estimate.value for cell in tools.cells] == [1, 1]
     harmless = runner.evaluate([mixed(llm, {"harmless": 1.0}), base_alone(llm)], [familiar_harmful(2)])
     assert [cell.estimate.value for cell in harmless.cells] == [1, 0]
 

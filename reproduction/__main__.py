@@ -94,6 +94,9 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="A few cases of everything, in 3 minutes.")] = False,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(EXPERIMENTS)}.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Run experiments that are done again.")] = False,
+    write_only: Annotated[
+        bool, typer.Option("--write-only", help="Write the page from the experiments that are done.")
+    ] = False,
     folder: Annotated[Path, typer.Option(help="Where answers are kept.")] = ROOT / "build" / "reproduction",
 ) -> None:
     """Look for the paper's findings in the smol family, and write docs/reproduction.md."""
@@ -104,6 +107,9 @@ def main(
     page = folder / "quick" / "reproduction.md" if quick else ROOT / "docs" / "reproduction.md"
     figures = folder / "quick" if quick else ROOT / "docs" / "reproduction"
     results = folder / "quick" if quick else folder
+    if write_only:
+        _write(results, page, figures)
+        return
     llm = EFTChatModel(temperature=0)
     reproduce(llm, results, page, figures, QUICK if quick else FULL, only or [], again=again)
 

@@ -38,6 +38,10 @@ def compare_likelihoods(
     rewards = {"chosen": 0.0, "rejected": 0.0}
     answers = [case.expected[name] for name in rewards]
     for behavior, weight in llm.active_mixture.active().items():
+        if not isinstance(weight, int | float):
+            raise EvaluationError(
+                f"The weight of {behavior!r} changes over the answer ({weight}): a reward takes one number."
+            )
         scorer = EFTRewardScorer(llm, behavior, beta=weight)
         found = scorer.invoke({"prompt": list(case.messages), "answers": answers})
         rewards = {name: rewards[name] + reward for name, reward in zip(rewards, found, strict=True)}

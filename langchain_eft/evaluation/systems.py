@@ -17,6 +17,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence
 from langchain_eft import presets
 from langchain_eft.evaluation.cases import Answer, Case, digest, token_counts
 from langchain_eft.evaluation.errors import EvaluationError
+from langchain_eft.schedules import Weight
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
@@ -162,7 +163,7 @@ def variant(llm: EFTChatModel, **settings: Any) -> EFTChatModel:
 
 
 def mixed(
-    llm: EFTChatModel, mixture: Mapping[str, float], name: str | None = None, **settings: Any
+    llm: EFTChatModel, mixture: Mapping[str, Weight], name: str | None = None, **settings: Any
 ) -> System:
     """Emulated fine-tuning with a mixture: `L + sum_i w_i (F_i - S_i)`."""
     return System(name or spelled(mixture), variant(llm, mixture=dict(mixture), **settings))
@@ -178,7 +179,7 @@ def reference_alone(llm: EFTChatModel, name: str = "reference") -> System:
     return mixed(llm, {}, name, upscale_strength=0.0, upscale_top_p=1.0)
 
 
-def small_alone(llm: EFTChatModel, mixture: Mapping[str, float], name: str | None = None) -> System:
+def small_alone(llm: EFTChatModel, mixture: Mapping[str, Weight], name: str | None = None) -> System:
     """The small mixture `S + sum_i w_i (F_i - S)` without the base; of one behaviour at weight 1, F."""
     return mixed(llm, mixture, name or f"small {spelled(mixture)}", upscale_strength=0.0, upscale_top_p=1.0)
 
@@ -188,9 +189,13 @@ def tuned_alone(llm: EFTChatModel, behavior: str, name: str | None = None) -> Sy
     return small_alone(llm, {behavior: 1.0}, name or f"tuned {behavior}")
 
 
-def spelled(mixture: Mapping[str, float]) -> str:
+def spelled(mixture: Mapping[str, Weight]) -> str:
     """A mixture in words: `tools=1 concise=0.5`."""
-    return " ".join(f"{name}={weight:g}" for name, weight in mixture.items()) or "base"
+
+    def word(name: str, weight: Weight) -> str:
+        return f"{name}={weight:g}" if isinstance(weight, int | float) else f"{name}=({weight})"
+
+    return " ".join(word(*item) for item in mixture.items()) or "base"
 
 
 def weight_sweep(

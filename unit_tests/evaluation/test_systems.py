@@ -23,6 +23,7 @@ from langchain_eft.evaluation import (
     weight_sweep,
 )
 from langchain_eft.evaluation.preferences import compare_likelihoods
+from langchain_eft.schedules import Ramp
 from unit_tests.evaluation.scripted import Scripted
 
 CASE = Case("a", (HumanMessage("abc"),))
@@ -118,6 +119,15 @@ def test_a_mixtures_reward_is_the_weighted_sum_of_its_behaviours(llm):
     }
     sums = [0.5 * one + 2.0 * two for one, two in zip(parts["one"], parts["two"], strict=True)]
     assert [found["chosen"], found["rejected"]] == pytest.approx(sums, rel=1e-4)
+
+
+def test_weights_that_change_over_the_answer_decode_but_give_no_reward(llm, tmp_path):
+    system = mixed(llm, {"one": Ramp(start=0, end=1, tokens=4)})
+    task = Task("t", (CASE,), (Length(),), max_tokens=STEPS)
+    first = Runner(tmp_path).evaluate([system], [task])
+    assert Runner(tmp_path).evaluate([system], [task]).cells[0].graded == first.cells[0].graded
+    with pytest.raises(EvaluationError, match=r"'one' changes over the answer"):
+        compare_likelihoods(system, PAIR)
 
 
 def test_preferring_is_having_the_higher_reward(llm):
