@@ -81,6 +81,7 @@ def _sizes(file: Path) -> dict[str, int] | None:
 
 
 def _write(folder: Path, page: Path, figures: Path) -> None:
+    figures.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.json" for name in EXPERIMENTS]
     sections = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
     text = write_page(sections, list(EXPERIMENTS), os.path.relpath(figures, page.parent))
