@@ -1,12 +1,16 @@
-"""LangChain's own integration suite on the real weights, greedy."""
+"""LangChain's own integration suite on the real weights, greedy; docs/standard_tests.md lists the results."""
 
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_eft import EFTChatModel
+from langchain_eft.engine.checkpoints import resolve
+from langchain_eft.presets import load_preset
 
 
 class TestEFTChatModel(ChatModelIntegrationTests):
-    """Structured output by its default method, which shows the schema as a tool."""
+    """Structured output by its default method."""
 
     @property
     def chat_model_class(self):
@@ -30,11 +34,33 @@ class TestEFTChatModel(ChatModelIntegrationTests):
 
     @property
     def model_override_value(self):
-        return "smol"
+        """Another recipe: the large model's folder, without any behaviour."""
+        return resolve(load_preset("smol").recipe.base, lambda _: None)
+
+    @property
+    def supported_usage_metadata_details(self):
+        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
+        """The next turn of a conversation, which finds the turns before it in the prefix cache."""
+        model = self.chat_model_class(**self.chat_model_params)
+        history: list[BaseMessage] = [HumanMessage("What is the capital of Japan? Answer in one sentence.")]
+        history += [model.invoke(history), HumanMessage("And of France?")]
+        message = add_ai_message_chunks(*model.stream(history)) if stream else model.invoke(history)
+        assert message.usage_metadata["input_token_details"]["cache_read"] > 0
+        return message
+
+
+class TestFunctionCalling(TestEFTChatModel):
+    """The suite's tests of structured output, with the schema as a tool."""
+
+    @property
+    def structured_output_kwargs(self):
+        return {"method": "function_calling"}
 
 
 class TestJsonSchema(TestEFTChatModel):
-    """The other enforcing method; `conftest.py` leaves it the tests that it makes a difference to."""
+    """The suite's tests of structured output, with the schema as the format of the answer."""
 
     @property
     def structured_output_kwargs(self):
