@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.messages import BaseMessage
 
@@ -32,6 +32,33 @@ _ANY_OBJECT: Schema = {"type": "object"}
 
 
 @dataclass(frozen=True)
+class Fork:
+    """The choice between a call and an object of a schema, which the model makes as if nothing were enforced.
+
+    Under one grammar for both, only the tokens that begin either would count: a model that wants to say what
+    it found, and not to call again, cannot show that at the first token and calls again.
+
+    Attributes:
+        opening: How calls begin.
+        calls: The grammar of an answer that begins so.
+        answer: The grammar of any other answer.
+    """
+
+    opening: str
+    calls: str
+    answer: str
+
+    TOKENS: ClassVar[int] = 4
+    """Tokens of a free answer that show how it begins."""
+
+    def grammar(self, beginning: str) -> str:
+        """What an answer with this beginning, were it free, has to look like."""
+        begun = beginning.lstrip()
+        calls = begun and (begun.startswith(self.opening) or self.opening.startswith(begun))
+        return self.calls if calls else self.answer
+
+
+@dataclass(frozen=True)
 class Plan:
     """How one call is decoded and read.
 
@@ -39,6 +66,7 @@ class Plan:
         prompt_ids: The rendered messages, tools and instructions.
         contexts: The same for behaviours that compare two texts, by name: what one side of each reads.
         grammar: What the answer must look like, or None.
+        fork: A choice that comes before the grammar, or None.
         visible_tokens: Special tokens that are part of the text.
         parser: Makes a reader of one answer.
     """
@@ -46,6 +74,7 @@ class Plan:
     prompt_ids: tuple[int, ...]
     contexts: dict[str, tuple[int, ...]]
     grammar: str | None
+    fork: Fork | None
     visible_tokens: frozenset[int]
     parser: Callable[[], Parser]
 
@@ -99,9 +128,21 @@ class _Demands:
         several = self.parallel is not False
         if self.forced:
             return grammars.calls_grammar(spelling, self.tools, self.choice, parallel=bool(self.parallel))
+        if self.schema is not None and not self.tools:
+            return grammars.schema_grammar(self.schema)
         if self.schema is not None:
             return grammars.union_grammar(spelling, self.tools, self.schema, parallel=several)
         return grammars.strict_grammar(spelling, self.tools, parallel=several) if self.enforced else None
+
+    def fork(self, spelling: ToolFormat) -> Fork | None:
+        """The choice that comes first, where calls can be told from objects by their first tokens."""
+        if self.schema is None or not self.tools or spelling.untagged:
+            return None
+        return Fork(
+            opening=spelling.opens[0],
+            calls=grammars.calls_grammar(spelling, self.tools, "any", parallel=self.parallel is not False),
+            answer=grammars.schema_grammar(self.schema),
+        )
 
 
 def plan(
@@ -135,7 +176,7 @@ def plan(
         parser: Callable[[], Parser] = partial(
             ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), demands.tools
         )
-        return Plan(prompt, contexts, None, template_tokens(tokenizer), parser)
+        return Plan(prompt, contexts, None, None, template_tokens(tokenizer), parser)
     reasoning = reasons(tokenizer)
     opened = reasoning and tokenizer.decode(prompt[-16:]).rstrip().endswith(THINK)
     grammar = demands.grammar(spelling)
@@ -146,6 +187,8 @@ def plan(
         prompt,
         contexts,
         grammar,
+        # A model that thinks first makes the choice in its thoughts: one grammar for both will do.
+        None if reasoning else demands.fork(spelling),
         visible_tokens(tokenizer, markers),
         partial(
             OutputParser,

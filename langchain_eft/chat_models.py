@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from langchain_eft import structured_output
-from langchain_eft.calls import Plan, plan
+from langchain_eft.calls import Fork, Plan, plan
 from langchain_eft.chunks import ChunkBuilder, total_usage
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
@@ -51,13 +51,31 @@ class _Call:
 
     Attributes:
         requests: What the engine decodes, one for each of the `n` answers.
+        fork: A choice that comes before the grammar, or None.
         timeout: Seconds that an answer may take.
         builder: Makes the chunks of one answer to a request.
     """
 
     requests: list[GenerationRequest]
+    fork: Fork | None
     timeout: float | None
     builder: Callable[[GenerationRequest], ChunkBuilder]
+
+    def free(self) -> list[GenerationRequest]:
+        """The beginnings of free answers, which show the choice."""
+        free = {"grammar": None, "stop": (), "top_logprobs": None}
+        return [
+            request.model_copy(update={**free, "max_tokens": min(Fork.TOKENS, request.max_tokens)})
+            for request in self.requests
+        ]
+
+    def decided(self, beginnings: Sequence[Sequence[TextDelta | Finished]]) -> _Call:
+        """The call with the choice that those beginnings show."""
+        if self.fork is None:
+            return self
+        grammars = [self.fork.grammar(_text(beginning)) for beginning in beginnings]
+        pairs = zip(self.requests, grammars, strict=True)
+        return replace(self, requests=[r.model_copy(update={"grammar": g}) for r, g in pairs])
 
 
 class EFTChatModel(EFTSettings, BaseChatModel):
@@ -133,7 +151,7 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     ) -> ChatResult:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            call = self._call(engine, messages, stop, **{**kwargs, **_WHOLE})
+            call = _decided(engine, self._call(engine, messages, stop, **{**kwargs, **_WHOLE}))
             return _result(call, engine.generate(call.requests, call.timeout))
 
     @override
@@ -147,6 +165,7 @@ class EFTChatModel(EFTSettings, BaseChatModel):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             call = await asyncio.to_thread(self._call, engine, messages, stop, **{**kwargs, **_WHOLE})
+            call = await _adecided(engine, call)
             return _result(call, await engine.agenerate(call.requests, call.timeout))
 
     @override
@@ -159,7 +178,7 @@ class EFTChatModel(EFTSettings, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            call = self._call(engine, messages, stop, **kwargs)
+            call = _decided(engine, self._call(engine, messages, stop, **kwargs))
             request = _only(call.requests)
             builder = call.builder(request)
             for event in engine.stream(request, call.timeout):
@@ -179,6 +198,7 @@ class EFTChatModel(EFTSettings, BaseChatModel):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             call = await asyncio.to_thread(self._call, engine, messages, stop, **kwargs)
+            call = await _adecided(engine, call)
             request = _only(call.requests)
             builder = call.builder(request)
             async for event in engine.astream(request, call.timeout):
@@ -215,6 +235,7 @@ class EFTChatModel(EFTSettings, BaseChatModel):
         options = kwargs.get("stream_options") or {}
         return _Call(
             requests=[_reseeded(request, i) for i in range(_answers(kwargs.get("n", self.n)))],
+            fork=planned.fork,
             timeout=self.call_timeout(kwargs),
             builder=lambda request: ChunkBuilder(
                 request,
@@ -382,6 +403,18 @@ ChatEFT = EFTChatModel
 def _reseeded(request: GenerationRequest, step: int) -> GenerationRequest:
     seed = (request.sampling.seed + step) % 2**63
     return request.model_copy(update={"sampling": request.sampling.model_copy(update={"seed": seed})})
+
+
+def _decided(engine: Engine, call: _Call) -> _Call:
+    return call.decided(engine.generate(call.free(), call.timeout)) if call.fork else call
+
+
+async def _adecided(engine: Engine, call: _Call) -> _Call:
+    return call.decided(await engine.agenerate(call.free(), call.timeout)) if call.fork else call
+
+
+def _text(events: Sequence[TextDelta | Finished]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
 def _answers(n: Any) -> int:

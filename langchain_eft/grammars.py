@@ -110,8 +110,6 @@ def union_grammar(
     Raises:
         RequestError: A schema that cannot be enforced.
     """
-    if not tools:
-        return schema_grammar(schema)
     if format.untagged:
         return _lark(f"start: {_json(_either([*_call_schemas(format, tools), _answer(schema)]))}")
     calls, rules = _calls(format, tools, parallel=parallel)

@@ -3,7 +3,7 @@ import torch
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
-from unit_tests.tiny import Reference, TinyFamily, build
+from unit_tests.tiny import TOOL_TEMPLATE, Reference, TinyFamily, build
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -32,3 +32,24 @@ def engine(family):
     )
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def settings(family):
+    """A chat model on the family; its template shows no tools."""
+    return {
+        "model": str(family.folder / "base"),
+        "behaviors": family.recipe.behaviors,
+        "mixture": {"one": 1.0},
+        "temperature": 0,
+        "max_tokens": 12,
+        "engine_options": {"kv_cache_tokens": 2048},
+    }
+
+
+@pytest.fixture(scope="session")
+def tool_settings(settings, family):
+    """A chat model on the family; its template shows tools and calls in the Hermes spelling."""
+    template = family.folder / "tools.jinja"
+    template.write_text(TOOL_TEMPLATE)
+    return {**settings, "max_tokens": 120, "chat_template": template}

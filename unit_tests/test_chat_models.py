@@ -27,18 +27,6 @@ NO_END = {"logit_bias": {0: -100.0}}
 
 
 @pytest.fixture
-def settings(family):
-    return {
-        "model": str(family.folder / "base"),
-        "behaviors": family.recipe.behaviors,
-        "mixture": {"one": 1.0},
-        "temperature": 0,
-        "max_tokens": 12,
-        "engine_options": {"kv_cache_tokens": 2048},
-    }
-
-
-@pytest.fixture
 def llm(settings):
     return EFTChatModel(**settings)
 

@@ -13,13 +13,6 @@ from pydantic.v1 import BaseModel as BaseModelV1
 
 from langchain_eft import EFTLLM, EFTChatModel, EFTRewardScorer
 
-TEMPLATE = (
-    "{% for tool in tools or [] %}{{ '<tool> ' + tool['function']['name'] + ' ' }}{% endfor %}"
-    "{% for message in messages %}{{ '<' + message['role'] + '> ' }}{{ message['content'] or '' }}"
-    "{% for call in message['tool_calls'] or [] %}<tool_call>{{ call | tojson }}</tool_call>{% endfor %}"
-    "{{ ' <end> ' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
-)
-
 
 @tool
 def paint(color: Literal["red", "green"], twice: bool) -> str:
@@ -55,24 +48,8 @@ class VerdictDict(TypedDict):
 
 
 @pytest.fixture
-def settings(family, tmp_path):
-    (tmp_path / "template.jinja").write_text(TEMPLATE)
-    return {
-        "model": str(family.folder / "base"),
-        "behaviors": family.recipe.behaviors,
-        "mixture": {"one": 1.0},
-        "temperature": 0,
-        "max_tokens": 120,
-        "engine_options": {"kv_cache_tokens": 2048},
-        "chat_template": tmp_path / "template.jinja",
-    }
-
-
-@pytest.fixture
-def llm(settings):
-    llm = EFTChatModel(**settings)
-    yield llm
-    llm.engine.close()
+def llm(tool_settings):
+    return EFTChatModel(**tool_settings)
 
 
 def check(message, names):
@@ -213,12 +190,12 @@ def test_tools_count(llm):
     assert llm.get_num_tokens_from_messages(messages, [paint]) > llm.get_num_tokens_from_messages(messages)
 
 
-def test_the_profile_is_known_before_anything_is_loaded(settings):
-    profile = EFTChatModel(**settings).profile
+def test_the_profile_is_known_before_anything_is_loaded(tool_settings):
+    profile = EFTChatModel(**tool_settings).profile
     assert profile["max_input_tokens"] == 1024
     assert profile["tool_calling"]
     assert (
-        EFTChatModel(**{**settings, "engine_options": {"max_model_len": 99}}).profile["max_input_tokens"]
+        EFTChatModel(**{**tool_settings, "engine_options": {"max_model_len": 99}}).profile["max_input_tokens"]
         == 99
     )
 
@@ -226,21 +203,18 @@ def test_the_profile_is_known_before_anything_is_loaded(settings):
 # Beyond the chat model
 
 
-def test_plain_completion_takes_all_ways_in(settings):
-    llm = EFTLLM(**{**settings, "max_tokens": 9})
-    try:
-        text = llm.invoke("one two")
-        assert "".join(llm.stream("one two")) == text
-        assert asyncio.run(llm.ainvoke("one two")) == text
-        result = llm.generate(["one two", "three"])
-        assert result.generations[0][0].text == text
-        assert result.generations[1][0].generation_info["finish_reason"] in ("stop", "length")
-        assert result.llm_output["token_usage"]["completion_tokens"] <= 18
-        assert llm.engine is EFTChatModel(**settings).engine
-        with pytest.raises(ModelInvalidRequestError, match="tools"):
-            llm.invoke("x", tools=[])
-    finally:
-        llm.engine.close()
+def test_plain_completion_takes_all_ways_in(tool_settings):
+    llm = EFTLLM(**{**tool_settings, "max_tokens": 9})
+    text = llm.invoke("one two")
+    assert "".join(llm.stream("one two")) == text
+    assert asyncio.run(llm.ainvoke("one two")) == text
+    result = llm.generate(["one two", "three"])
+    assert result.generations[0][0].text == text
+    assert result.generations[1][0].generation_info["finish_reason"] in ("stop", "length")
+    assert result.llm_output["token_usage"]["completion_tokens"] <= 18
+    assert llm.engine is EFTChatModel(**tool_settings).engine
+    with pytest.raises(ModelInvalidRequestError, match="tools"):
+        llm.invoke("x", tools=[])
 
 
 def test_scores_are_the_log_ratio_of_tuned_and_reference(llm, reference):

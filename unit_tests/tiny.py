@@ -16,6 +16,12 @@ TEMPLATE = (
     "{% for message in messages %}{{ '<' + message['role'] + '> ' + message['content'] + ' <end> ' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
 )
+TOOL_TEMPLATE = (
+    "{% for tool in tools or [] %}{{ '<tool> ' + tool['function']['name'] + ' ' }}{% endfor %}"
+    "{% for message in messages %}{{ '<' + message['role'] + '> ' }}{{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}<tool_call>{{ call | tojson }}</tool_call>{% endfor %}"
+    "{{ ' <end> ' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
+)
 TARGETS = {
     "one": ["self_attn.q_proj", "mlp.down_proj"],
     "two": ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"],
