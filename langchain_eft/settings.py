@@ -318,10 +318,8 @@ class EFTSettings(BaseModel):
             "model": self.model,
             "mixture": self.active_mixture.as_json(),
             **{name: getattr(self, name) for name in sorted(SAMPLING)},
-            **{
-                name: getattr(self, name)
-                for name in ("upscale_strength", "upscale_top_p", "max_tokens", "stop", "trace")
-            },
+            **{name: getattr(self, name) for name in _IDENTITY},
+            "stop_sequences": self.stop,  # LangChain puts the call's own under "stop"
         }
 
     def tracing_params(
@@ -362,6 +360,7 @@ class EFTSettings(BaseModel):
         return ids
 
 
+_IDENTITY = ("upscale_strength", "upscale_top_p", "max_tokens", "trace")
 _OWN = ("upscale_strength", "upscale_top_p", "speculation", "trace")
 
 

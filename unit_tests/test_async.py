@@ -107,7 +107,7 @@ async def test_whoever_leaves_frees_the_row_at_the_next_round(llm, way):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    # At most the round that was under way and the one planned already: a token each for up to three rows.
+    # At most the round under way and the one planned already: a token each for up to three rows.
     assert await until_idle(engine) <= 6
     assert engine.stats().running == 0
 
@@ -129,7 +129,7 @@ async def test_an_accepted_burst_is_one_chunk(llm):
         engine._runner.step = original
     assert max(steps) > 1
     texts = [chunk for chunk in chunks if chunk.content]
-    # One chunk a round at the most (a round that ends inside a character shows nothing yet), and the last one.
+    # One chunk a round at the most (one that ends inside a character shows nothing yet), and the last one.
     assert len(texts) <= len(steps)
     assert len(chunks) <= len(steps) + 1
     assert sum(steps) >= 60
