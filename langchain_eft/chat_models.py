@@ -63,7 +63,7 @@ class _Call:
 
     def free(self) -> list[GenerationRequest]:
         """The beginnings of free answers, which show the choice."""
-        free = {"grammar": None, "stop": (), "top_logprobs": None}
+        free = {"grammar": None, "stop": (), "top_logprobs": None, "trace": False}
         return [
             request.model_copy(update={**free, "max_tokens": min(Fork.TOKENS, request.max_tokens)})
             for request in self.requests

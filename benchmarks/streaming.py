@@ -1,0 +1,99 @@
+"""`python -m benchmarks.streaming`: what LangChain's streams cost on top of the bare engine.
+
+Every way of streaming decodes the same greedy answer, in turns. What counts is the CPU time of the thread that
+consumes the stream: all that lies between the engine's events and the caller's loop happens there, and other
+work on the machine does not change it. The cost of a way is that time, less the same for the bare engine, as a
+share of the time that decoding takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from langchain_core.messages import HumanMessage
+
+from benchmarks.result import clock
+from langchain_eft import EFTChatModel
+from langchain_eft.engine.request import GenerationRequest
+from langchain_eft.messages import encode
+
+PROMPT = "Tell me about whales."
+NO_END = -100.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One stream.
+
+    Attributes:
+        consumer: CPU seconds of the consuming thread.
+        decoding: Seconds of the whole.
+        chunks: Chunks, or events, that arrived.
+    """
+
+    consumer: float
+    decoding: float
+    chunks: int
+
+
+def ways(llm: EFTChatModel, tokens: int) -> dict[str, Callable[[], int]]:
+    """Ways to stream one answer; each returns how many chunks there were."""
+    engine = llm.engine
+    options = {"max_tokens": tokens, "logit_bias": {engine.tokenizer.eos_token_id: NO_END}}
+    ids = encode(engine.tokenizer, [HumanMessage(PROMPT)])
+    request = llm.generation_request(engine, ids, None, **options)
+
+    async def bare(request: GenerationRequest) -> int:
+        return len([event async for event in engine.astream(request)])
+
+    async def astream() -> int:
+        return len([chunk async for chunk in llm.astream(PROMPT, **options)])
+
+    return {
+        "engine.stream": lambda: len(list(engine.stream(request))),
+        "engine.astream": lambda: asyncio.run(bare(request)),
+        "stream": lambda: len(list(llm.stream(PROMPT, **options))),
+        'stream, output_version="v1"': lambda: len(list(llm.stream(PROMPT, output_version="v1", **options))),
+        "astream": lambda: asyncio.run(astream()),
+    }
+
+
+def measure(way: Callable[[], int]) -> Cost:
+    """Stream once."""
+    consumer, decoding = time.thread_time(), clock()
+    chunks = way()
+    return Cost(time.thread_time() - consumer, clock() - decoding, chunks)
+
+
+def main(
+    tokens: Annotated[int, typer.Option(help="Length of the answer.")] = 96,
+    repeats: Annotated[int, typer.Option(help="Measured turns.")] = 5,
+) -> None:
+    """Measure every way in turns, and print a table of medians."""
+    llm = EFTChatModel(temperature=0)
+    measured: dict[str, list[Cost]] = {}
+    for turn in range(repeats + 1):
+        for name, way in ways(llm, tokens).items():
+            cost = measure(way)
+            if turn:  # the first turn warms up
+                measured.setdefault(name, []).append(cost)
+    bare = statistics.median(cost.consumer for cost in measured["engine.stream"])
+    print("| way | chunks | consumer, us per chunk | decoding, ms per chunk | over the bare engine |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, costs in measured.items():
+        chunks = statistics.median(cost.chunks for cost in costs)
+        consumer = statistics.median(cost.consumer for cost in costs)
+        decoding = statistics.median(cost.decoding for cost in costs)
+        share = (consumer - bare) / decoding
+        each, step = 1e6 * consumer / chunks, 1e3 * decoding / chunks
+        print(f"| {name} | {chunks:.0f} | {each:.0f} | {step:.2f} | {share:.2%} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)
