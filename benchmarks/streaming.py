@@ -1,9 +1,9 @@
 """`python -m benchmarks.streaming`: what LangChain's streams cost on top of the bare engine.
 
-Every way of streaming decodes the same greedy answer, in turns. What counts is the CPU time of the thread that
-consumes the stream: all that lies between the engine's events and the caller's loop happens there, and other
-work on the machine does not change it. The cost of a way is that time, less the same for the bare engine, as a
-share of the time that decoding takes.
+Every way of streaming decodes the same greedy answer, in turns. What counts is the CPU time of the thread
+that consumes the stream: all that lies between the engine's events and the caller's loop happens there, and
+other work on the machine does not change it. The cost of a way is that time, less the same for the bare
+engine, as a share of the time that decoding takes.
 """
 
 from __future__ import annotations

@@ -1,19 +1,30 @@
-"""An engine without models: it says what its script says, under real grammars, with the real bookkeeping."""
+"""An engine without models: it says what its script says, under real grammars and in real pieces of text."""
 
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import contextmanager
 from itertools import takewhile
-from types import SimpleNamespace
+from pathlib import Path
 
+import pytest
 from transformers import AddedToken
 
+import langchain_eft
+from langchain_eft.behaviors import Recipe
+from langchain_eft.engine import engine as engines
+from langchain_eft.engine.detokenizer import Detokenizer, StopMatcher
 from langchain_eft.engine.engine import EngineStats
 from langchain_eft.engine.errors import ContextWindowError
 from langchain_eft.engine.grammar import Grammars
-from langchain_eft.engine.request import Generation, TokenLogprobs
-from langchain_eft.engine.sequence import Sequence
+from langchain_eft.engine.request import Finished, TextDelta, TokenLogprobs
 from unit_tests import tiny
+
+TEMPLATE = (Path(langchain_eft.__file__).parent / "presets/smol/chat_template.jinja").read_text()
+"""Shows tools and calls in the Hermes spelling."""
+
+MODEL = str(Path(__file__).parent)
+"""Any folder names a model here: the engine has none."""
 
 BURST = 4
 """Tokens per round, as if three drafts were right every time."""
@@ -33,38 +44,35 @@ class ScriptedEngine:
         self.tokenizer.add_tokens([AddedToken(tag, special=False) for tag in tags])
         self.tokenizer.chat_template = chat_template
         self.window = window
-        self.rounds = 0
+        self.recipe = Recipe(base=MODEL)
         self._script = script
         self._end = self.tokenizer.eos_token_id
         self._grammars = Grammars(self.tokenizer, len(self.tokenizer), {self._end})
         self._read: list[list[int]] = []
         self._running = self._generated = 0
 
+    def room(self, *prompts: int) -> int:
+        return self.window - max(prompts)
+
     def stats(self) -> EngineStats:
         idle = dict.fromkeys(EngineStats.__dataclass_fields__, 0)
         return EngineStats(**{**idle, "running": self._running, "generated_tokens": self._generated})
 
     def stream(self, request, timeout=None):
-        sequence, events = self._begin(request)
+        self._running += 1
         try:
-            while not sequence.finished:
-                self._round(sequence)
-                yield from events
-                events.clear()
+            yield from self._events(request)
         finally:
             self._running -= 1
 
     async def astream(self, request, timeout=None):
-        sequence, events = self._begin(request)
+        stream = self.stream(request, timeout)
         try:
-            while not sequence.finished:
+            for event in stream:
                 await asyncio.sleep(0)
-                self._round(sequence)
-                for event in events:
-                    yield event
-                events.clear()
+                yield event
         finally:
-            self._running -= 1
+            stream.close()
 
     def generate(self, requests, timeout=None):
         return [list(self.stream(request, timeout)) for request in requests]
@@ -72,19 +80,45 @@ class ScriptedEngine:
     async def agenerate(self, requests, timeout=None):
         return [[event async for event in self.astream(request, timeout)] for request in requests]
 
-    def _begin(self, request) -> tuple[Sequence, list]:
-        if len(request.prompt_ids) + request.max_tokens > self.window:
-            raise ContextWindowError(len(request.prompt_ids), request.max_tokens, self.window)
-        events: list = []
+    def _events(self, request):
+        prompt = list(request.prompt_ids)
+        if len(prompt) + request.max_tokens > self.window:
+            raise ContextWindowError(len(prompt), request.max_tokens, self.window)
+        words, stops = Detokenizer(self.tokenizer, request.visible_tokens), StopMatcher(request.stop)
         grammar = self._grammars.compile(request.grammar) if request.grammar else None
-        generation = Generation(request, events.append)
-        sequence = Sequence(
-            generation, SimpleNamespace(terms=()), self.tokenizer, frozenset({self._end}), None, grammar
-        )
-        sequence.cached_tokens = max((_shared(request.prompt_ids, read) for read in self._read), default=0)
-        self._running += 1
-        sequence.said = self._choose(request)
-        return sequence, events
+        scripted = [*self._choose(request), *[self._end] * request.max_tokens]
+        cached = max((_shared(prompt, read) for read in self._read), default=0)
+        said: list[int] = []
+        ended = False
+        while not ended:
+            text, before = "", len(said)
+            while len(said) < min(before + BURST, request.max_tokens) and not ended:
+                token = scripted[len(said)]
+                if grammar:
+                    token = token if grammar.mask()[token] else self._shortest(grammar.mask())
+                    grammar.consume(token)
+                said.append(token)
+                text += "" if token == self._end else stops.feed(words.feed([token]))
+                ended = token == self._end or stops.stopped or bool(grammar and grammar.complete)
+            reason = "stop" if ended else "length"
+            ended = ended or len(said) == request.max_tokens
+            if ended and not stops.stopped:
+                text += stops.feed(words.flush()) + stops.flush()
+            burst = tuple(said[before:])
+            yield TextDelta(text, burst, self._logprobs(request, burst))
+        self._generated += len(said)
+        self._read.append([*prompt, *said])
+        rounds = -(-len(said) // BURST)
+        yield Finished(
+            reason=reason, prompt_tokens=len(prompt), completion_tokens=len(said), cached_tokens=cached,
+            drafted_tokens=len(said) - rounds, accepted_tokens=len(said) - rounds, verify_passes=rounds,
+            time_to_first_token=0.001, seconds=0.002,
+        )  # fmt: skip
+
+    def _logprobs(self, request, tokens) -> tuple[TokenLogprobs, ...]:
+        if request.top_logprobs is None:
+            return ()
+        return tuple(TokenLogprobs(-0.5, ((token, -0.5),) * request.top_logprobs) for token in tokens)
 
     def _choose(self, request) -> list[int]:
         """The first scripted answer that the grammar admits as a whole, else the longest beginning of one."""
@@ -107,28 +141,19 @@ class ScriptedEngine:
             state.consume(token)
         return ids
 
-    def _round(self, sequence: Sequence) -> None:
-        self.rounds += 1
-        request = sequence.generation.request
-        tokens: list[int] = []
-        while len(tokens) < min(BURST, sequence.room) and self._end not in tokens:
-            at = len(sequence.tokens) + len(tokens) - len(request.prompt_ids)
-            scripted = sequence.said[at] if at < len(sequence.said) else self._end
-            allowed = sequence.grammar.mask(tokens) if sequence.grammar else None
-            tokens.append(scripted if allowed is None or allowed[scripted] else self._shortest(allowed))
-        reported = request.top_logprobs is not None
-        logprobs = [
-            TokenLogprobs(-0.5, ((token, -0.5),) * request.top_logprobs) for token in tokens if reported
-        ]
-        self._generated += sequence.accept(tokens, len(tokens) - 1, logprobs)
-        sequence.deliver()
-        if sequence.finished:
-            self._read.append(sequence.tokens)
-
     def _shortest(self, allowed) -> int:
         """A token that leads to the end: closing ones first."""
         closing = [self._end, *self.tokenizer.convert_tokens_to_ids([*'}]"'])]
         return next((i for i in closing if allowed[i]), int(allowed.nonzero()[0]))
+
+
+@contextmanager
+def installed(engine: ScriptedEngine):
+    """Make every model decode with this engine, whatever folder it names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "open_engine", lambda *_: engine)
+        patch.setattr(engines, "find_engine", lambda *_: engine)
+        yield engine
 
 
 def _shared(one, other) -> int:

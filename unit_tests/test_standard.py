@@ -9,13 +9,10 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
-import langchain_eft
 from langchain_eft import EFTChatModel
-from langchain_eft.engine import engine as engines
-from unit_tests.scripted import ScriptedEngine, call
+from unit_tests.scripted import MODEL, TEMPLATE, ScriptedEngine, call, installed
 
-SMOL = (Path(langchain_eft.__file__).parent / "presets/smol/chat_template.jinja").read_text()
-THINKING = SMOL.replace(
+THINKING = TEMPLATE.replace(
     "(message['content'] or '')",
     "('<think>' + message['reasoning_content'] + '</think>' if message['reasoning_content'] else '')"
     " + (message['content'] or '')",
@@ -24,9 +21,7 @@ OPENED = THINKING.replace(
     "if add_generation_prompt -%}{{- '<|im_start|>assistant\\n'",
     "if add_generation_prompt -%}{{- '<|im_start|>assistant\\n<think>\\n'",
 )
-FOLDER = Path(__file__).parent
-MODEL, OTHER = str(FOLDER), str(FOLDER.parent / "docs")
-"""Any folder names a model here: the engines have none."""
+OTHER = str(Path(MODEL).parent / "docs")
 
 JOKE = '{"setup": "Why was the cat cross?", "punchline": "No mouse."}'
 ANSWERS = {
@@ -56,7 +51,7 @@ def thoughtful(opened: bool):
 
 
 ENGINES = {
-    "plain": lambda: ScriptedEngine(script, SMOL),
+    "plain": lambda: ScriptedEngine(script, TEMPLATE),
     "reasoning": lambda: ScriptedEngine(
         thoughtful(opened=False), THINKING, ("<think>", "</think>", "<tool_call>", "</tool_call>")
     ),
@@ -67,11 +62,8 @@ ENGINES = {
 @pytest.fixture(scope="class", autouse=True)
 def scripted(request):
     """The engine of every model of a test class."""
-    with pytest.MonkeyPatch.context() as patch:
-        shared = ENGINES[request.cls.engine]()
-        patch.setattr(engines, "open_engine", lambda *_: shared)
-        patch.setattr(engines, "find_engine", lambda *_: shared)
-        yield shared
+    with installed(ENGINES[request.cls.engine]()) as engine:
+        yield engine
 
 
 class Common:
