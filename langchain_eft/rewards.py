@@ -10,7 +10,7 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import BaseMessage
 from langchain_core.messages.utils import convert_to_messages
 from langchain_core.prompt_values import PromptValue
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from typing_extensions import override
 
 from langchain_eft.behaviors import Mixture
@@ -39,7 +39,8 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
 
     Fine-tuning with a reward tilts the reference S towards it, so the tuned model F tells the reward back, up
     to a constant of the prompt (Mitchell et al. 2023, section 3.2; Rafailov et al. 2023, equation 5). Scores
-    compare answers to one prompt, and nothing else. The large model takes no part.
+    compare answers to one prompt, and nothing else. The large model takes no part, and the answers are scored
+    together: the prompt is read once.
 
     Args:
         model: Whose recipe, engine and chat template are used.
@@ -91,13 +92,13 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
 
     def best(self) -> Runnable[Candidates, str | BaseMessage]:
         """A Runnable that returns the answer with the highest score: best of n."""
-        from langchain_core.runnables import RunnableLambda
-
-        return RunnableLambda(self._best)
+        return RunnableLambda(self._best, self._abest)
 
     def _best(self, candidates: Candidates) -> str | BaseMessage:
-        scores = self.invoke(candidates)
-        return candidates["answers"][max(range(len(scores)), key=scores.__getitem__)]
+        return _highest(candidates, self.invoke(candidates))
+
+    async def _abest(self, candidates: Candidates) -> str | BaseMessage:
+        return _highest(candidates, await self.ainvoke(candidates))
 
     async def _ascore(self, candidates: Candidates) -> list[float]:
         return await asyncio.to_thread(self._score, candidates)
@@ -121,6 +122,10 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
         said = text(answer) if isinstance(answer, BaseMessage) else answer
         tokenizer = self.model.engine.tokenizer
         return (*tokenizer(said, add_special_tokens=False).input_ids, tokenizer.eos_token_id)
+
+
+def _highest(candidates: Candidates, scores: Sequence[float]) -> str | BaseMessage:
+    return candidates["answers"][max(range(len(scores)), key=scores.__getitem__)]
 
 
 def _messages(prompt: LanguageModelInput) -> list[BaseMessage]:

@@ -202,7 +202,7 @@ def test_a_prompt_can_be_a_reward(llm, settings):
     engine = llm.engine
     said = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, plain = (
-        token_logprobs(engine._family, term, prompt, said).sum()
+        token_logprobs(engine._family, term, prompt, [said])[0].sum()
         for term, prompt in zip(
             engine._family.behaviors["hinted"],
             (ids(llm, SystemMessage(BRIEF), HumanMessage("hi")), ids(llm, HumanMessage("hi"))),

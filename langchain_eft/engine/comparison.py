@@ -91,7 +91,8 @@ def compare_along(
         sampling: Temperature and filters for `accepted`; penalties and biases take no part.
     """
     device, models = family.vocabulary.device, [family.models[term.model] for term, _ in voices]
-    outputs = [torch.split(outputs_along(family, term, prompt, answer), _ROWS) for term, prompt in voices]
+    along = (outputs_along(family, term, prompt, [answer])[0] for term, prompt in voices)
+    outputs = [torch.split(output, _ROWS) for output in along]
     starts = range(0, len(answer), _ROWS)
     parts = [
         compare(

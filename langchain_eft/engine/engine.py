@@ -58,6 +58,9 @@ from langchain_eft.schedules import weight_at
 
 T = TypeVar("T")
 
+_SCORED_TOGETHER = 2048
+"""Tokens of answers in one forward."""
+
 _COUNTED = ("generated_tokens", "prefilled_tokens", "drafted_tokens", "accepted_tokens")
 
 
@@ -328,7 +331,8 @@ class Engine:
         pair = [(term, prompts[term.context]) for term in self._family.behaviors[behavior]]
         for answer, (_, ids) in product(answers, pair):
             self._check_scorable(ids, answer)
-        return [self._on_device(partial(self._reward, pair, answer)) for answer in answers]
+        batches = (self._on_device(partial(self._rewards, pair, some)) for some in _batches(answers))
+        return [reward for rewards in batches for reward in rewards]
 
     def compare(self, request: GenerationRequest, answer: tuple[int, ...]) -> Comparison:
         """How the base, a behaviour's tuned model and its reference agree along a given answer.
@@ -370,9 +374,11 @@ class Engine:
                 "no log-probability: leave it out."
             )
 
-    def _reward(self, pair: Requests[tuple[Term, tuple[int, ...]]], answer: tuple[int, ...]) -> float:
-        tuned, reference = (token_logprobs(self._family, term, ids, answer) for term, ids in pair)
-        return float((tuned - reference).sum())
+    def _rewards(
+        self, pair: Requests[tuple[Term, tuple[int, ...]]], answers: Requests[tuple[int, ...]]
+    ) -> list[float]:
+        tuned, reference = (token_logprobs(self._family, term, ids, answers) for term, ids in pair)
+        return [float((t - r).sum()) for t, r in zip(tuned, reference, strict=True)]
 
     def _on_device(self, work: Callable[[], T]) -> T:
         """Run something on the engine's thread, between two rounds."""
@@ -590,6 +596,16 @@ class Engine:
                     f"take {gib(tokens * count)}: lower `kv_cache_tokens`, or use a smaller model or dtype."
                 )
         return -(-tokens // size)
+
+
+def _batches(answers: Requests[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Runs of answers that are scored in one forward: few enough tokens, or one answer that has more."""
+    batches: list[list[tuple[int, ...]]] = []
+    for answer in answers:
+        if not batches or sum(map(len, [*batches[-1], answer])) > _SCORED_TOGETHER:
+            batches.append([])
+        batches[-1].append(answer)
+    return batches
 
 
 def _silent(_: str) -> None:
