@@ -181,7 +181,7 @@ def test_counting_tokens_loads_no_weights(tool_settings):
     messages = [HumanMessage("hi"), AIMessage("", tool_calls=[{"name": "wash", "args": {}, "id": "1"}])]
     count = llm.get_num_tokens_from_messages(messages, [wash])
     assert llm.get_num_tokens("é") == 2
-    assert find_engine(llm.recipe, llm._config()) is None
+    assert find_engine(llm.recipe, llm.engine_config) is None
     prompt = llm.invoke([*messages, HumanMessage("x")], tools=[wash], max_tokens=1).usage_metadata[
         "input_tokens"
     ]
