@@ -317,7 +317,9 @@ class OurEngine:
             temperature=1.0,
             engine_options=options,
         )
-        with patch("langchain_eft.engine.models.load_module", family.load):
+        # On a CPU, weights would be packed, and the family could no longer set its acceptance in place.
+        plain = patch("langchain_eft.engine.linear.prepackable", lambda weight: False)  # noqa: ARG005
+        with patch("langchain_eft.engine.loading.load_module", family.load), plain:
             self.engine: Engine = self.llm.engine
 
     def close(self) -> None:

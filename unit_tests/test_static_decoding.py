@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langchain_eft.behaviors import BehaviorDelta
-from langchain_eft.engine import decode_runner
+from langchain_eft.engine import decode_runner, linear
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.decode_round import DecodeRound
 from langchain_eft.engine.engine import Engine
@@ -344,6 +344,7 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
 
 def test_compiled_passes_change_nothing(family, reference, monkeypatch):
     """Traced whole, as a GPU's compiler would have them; what it makes of them is torch's own affair."""
+    monkeypatch.setattr(linear, "prepackable", lambda weight: False)  # as on a GPU
     plain = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda module, **kwargs: plain(module, backend="eager", fullgraph=True, **kwargs)
@@ -354,6 +355,11 @@ def test_compiled_passes_change_nothing(family, reference, monkeypatch):
     finally:
         engine.close()
     assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 2)
+
+
+def test_what_would_compile_nothing_is_refused(family):
+    with pytest.raises(RecipeError, match=r"compile=True compiles static rounds.*static_decoding=True"):
+        Engine(family.recipe, EngineConfig(compile=True))
 
 
 def test_models_on_several_devices_have_no_static_rounds(family):

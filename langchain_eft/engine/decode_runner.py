@@ -45,7 +45,8 @@ def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
     """Whether decoding rounds are programs over static tensors: by default on a GPU that holds all models.
 
     Raises:
-        RecipeError: They are demanded, and the models are spread over devices or processes.
+        RecipeError: They are demanded, and the models are spread over devices or processes; or `compile` is,
+            and nothing would be compiled.
     """
     if config.static_decoding and not placement.whole:
         raise RecipeError(
@@ -53,7 +54,13 @@ def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
             "and `tensor_parallel` at their defaults, or `static_decoding` at None."
         )
     on_cuda = placement.device.type == "cuda" and placement.whole
-    return on_cuda if config.static_decoding is None else config.static_decoding
+    static = on_cuda if config.static_decoding is None else config.static_decoding
+    if config.compile and not static:
+        raise RecipeError(
+            "compile=True compiles static rounds, and this engine decodes without them: leave it off, or set "
+            "`static_decoding=True` if all models are whole on one device."
+        )
+    return static
 
 
 def decodes_ahead(config: EngineConfig, placement: Placement) -> bool:

@@ -210,9 +210,10 @@ def _bar(name: str, total: int, progress: Progress) -> Any:
     from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, *args: Any, name: str | None = None, **kwargs: Any) -> None:  # noqa: ARG002
+            # Not the hub's own constructor: what somebody has switched off still has to count here.
             settings = {**kwargs, "disable": False, "file": io.StringIO()}
-            super().__init__(*args, **settings)  # type: ignore[no-untyped-call]
+            super(tqdm, self).__init__(*args, **settings)
 
         def display(self, *_: Any, **__: Any) -> None:
             if total and self.unit == "B" and self.n:

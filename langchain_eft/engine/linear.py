@@ -135,6 +135,8 @@ class StackedLinear(nn.Module):
         self._apart = prepackable(linear.weight)
         if self._apart:
             self.register_buffer("weight", prepack(linear.weight))
+            # A compiler cannot look into packed weights.
+            self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign, no-untyped-call]
         else:
             self.weight = linear.weight
         self.bias = linear.bias
