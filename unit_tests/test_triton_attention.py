@@ -9,6 +9,7 @@ from langchain_eft.engine import decode_round, models
 from langchain_eft.engine.attention import attend, causal_mask
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.triton_attention import (
     MAX_SPLITS,
     PagedRows,
@@ -311,22 +312,37 @@ def test_kernels_compile_for_gpus(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("static", [False, True])
-def test_the_engine_decodes_with_the_kernel(family, reference, monkeypatch, static):
-    """A long prompt's chunk, decoding and verification by the kernels, under fused layers with adapters."""
+def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypatch, static):
+    """A long prompt's chunk, decoding and verification by the kernels, under fused layers with adapters.
+
+    Recorded rounds also combine, draw and accept by kernels: sampled rows get the tokens that torch draws.
+    """
+    sampled = [
+        request([5, 6, 7], {"one": 1.0}, sampling, max_tokens=4, speculation=2)
+        for sampling in (SamplingParams(seed=3), SamplingParams(temperature=1.5, min_p=0.02, seed=4))
+    ]
+    expected = [Recorder() for _ in sampled]
+    for each, recorder in zip(sampled, expected, strict=True):
+        engine.submit(each, recorder)
+    wait_until(lambda: all(recorder.ended for recorder in expected))
     for module in (decode_round, models):
         monkeypatch.setattr(module, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
     options = {"kv_cache_tokens": 512, "block_size": 8, "static_decoding": static}
-    engine = Engine(family.recipe, EngineConfig(device=device, dtype="float32", **options))
+    kernels = Engine(family.recipe, EngineConfig(device=device, dtype="float32", **options))
     work = [
         ([*range(30, 49)], {"one": 1.0}, 3, Recorder()),
         ([9, 8], {"one": 0.5, "two": 0.5}, "off", Recorder()),
     ]
     try:
         for prompt, mixture, draft, recorder in work:
-            engine.submit(request(prompt, mixture, max_tokens=4, speculation=draft), recorder)
-        wait_until(lambda: all(recorder.ended for *_, recorder in work), seconds=120)
+            kernels.submit(request(prompt, mixture, max_tokens=4, speculation=draft), recorder)
+        found = [Recorder() for _ in sampled]
+        for each, recorder in zip(sampled, found, strict=True):
+            kernels.submit(each, recorder)
+        wait_until(lambda: all(r.ended for r in [*found, *(recorder for *_, recorder in work)]), seconds=120)
+        assert [recorder.tokens for recorder in found] == [recorder.tokens for recorder in expected]
         for prompt, mixture, _, recorder in work:
             assert recorder.tokens == reference.greedy(prompt, mixture, 4)
     finally:
-        engine.close()
+        kernels.close()

@@ -18,14 +18,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.arithmetic import Arithmetic, arithmetic
 from langchain_eft.engine.attention import ForwardBatch, has_kernel
-from langchain_eft.engine.formula import combine, conservative
+from langchain_eft.engine.formula import conservative
 from langchain_eft.engine.graphs import Streams
 from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.models import ModelFamily, project
 from langchain_eft.engine.paged_rows import PagedRows
-from langchain_eft.engine.sampling import Draw, Filters, Penalties, Sampling, draw, penalize
-from langchain_eft.engine.speculation import couple
+from langchain_eft.engine.sampling import Draw, Filters, Penalties, Sampling, penalize
 from langchain_eft.engine.staging import Fields, Inbox, Outbox
 
 TOP_LOGPROBS = 20
@@ -170,6 +170,7 @@ class Device:
         num_blocks: Blocks of one variant.
         block_size: Positions per block.
         gathers: Whether attention gathers contexts, where the Triton kernel does not run.
+        arithmetic: What leads from logits to tokens; kernels, too, where they run.
         streams: For models that run side by side.
         last: [rows] int64, last token of each row of the last round.
         written: [rows] int64, tokens of its answer.
@@ -183,7 +184,9 @@ class Device:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.place = family.vocabulary.device
-        self.gathers = not has_kernel(self.place)
+        kernels = has_kernel(self.place)
+        self.gathers = not kernels
+        self.arithmetic = arithmetic(kernels=kernels)
         self.streams = Streams(self.place, len(family.models))
         self.last, self.written = torch.zeros(2, rows, dtype=torch.int64, device=self.place)
         self._drafted = torch.zeros(0, device=self.place)
@@ -242,7 +245,8 @@ class DecodeRound:
     def __init__(self, shape: Shape, device: Device) -> None:
         self.shape = shape
         self._device = device
-        self._size = len(device.family.vocabulary)
+        self._arithmetic, self._vocabulary = device.arithmetic, device.family.vocabulary
+        self._size = len(self._vocabulary)
         place = device.place
         self.inbox = Inbox(input_fields(shape, self._size, device.block_size), place)
         self.outbox = Outbox(output_fields(shape), place)
@@ -272,11 +276,10 @@ class DecodeRound:
             ]
             logits = self._run([[_Part(slots, token[:, None], offset, queries)] for slots in runs], now)
             self._drafted[step] = logits.view(len(self._drafters), self.shape.rows, -1)
-            q = combine(logits, index + self._rows[:, None], weights[:, :, step].t())
-            q = q.masked_fill(~self._device.family.vocabulary, float("-inf"))
+            q = self._combine(logits, index + self._rows[:, None], weights[:, :, step].t())
             if penalties is not None:
                 q = torch.where(self._in["reshaped"][:, None], penalize(q, penalties), q)
-            guess = draw(q, self._sampling(now, self._rows, step)).tokens
+            guess = self._arithmetic.draw(q, self._sampling(now, self._rows, step)).tokens
             token = torch.where(given[:, step] > 0, given[:, step] - 1, guess)
             self.guesses[:, step] = token
             if penalties is not None:
@@ -292,14 +295,14 @@ class DecodeRound:
         logp = self._target(logits, index)
         p = self._reshaped(self._allowed(logp), now)
         sampling = self._sampling(now, self._rows.repeat_interleave(shape.guesses + 1), self._steps)
+        draw = self._arithmetic.draw
         target, tokens = draw(p, sampling), None
         if shape.foretold:
             weights = _flat(self._in["draft"].index_select(0, self._drafters))
-            q = combine(logits, _flat(index.index_select(0, self._drafters)), weights)
+            q = self._combine(logits, _flat(index.index_select(0, self._drafters)), weights)
             drafts = self._used(self._drafters).any(0).repeat_interleave(shape.guesses + 1)
-            q = self._allowed(q.masked_fill(~self._device.family.vocabulary, float("-inf")))
-            foretold = draw(self._reshaped(q, now), sampling)
-            tokens = _coupled(target, foretold, drafts, sampling)
+            foretold = draw(self._reshaped(self._allowed(q), now), sampling)
+            tokens = _coupled(target, foretold, drafts, sampling, self._arithmetic)
             self._foresee(torch.where(drafts, foretold.tokens, -1).view(shape.rows, -1), now)
         tokens = target.tokens if tokens is None else tokens
         self._accept(tokens.view(shape.rows, -1), now)
@@ -314,6 +317,10 @@ class DecodeRound:
         written = torch.where(source > 0, self._device.written[earlier], self._in["written"])
         room = self._in["limit"] - written
         return _Now(last, written, room > 0, torch.minimum(self._in["count"], room - 1).clamp(min=0))
+
+    def _combine(self, logits: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """[R, V] weighted sums of logits, -inf for what is no token of all models."""
+        return self._arithmetic.combine(logits, index, weights, self._vocabulary)
 
     def _used(self, slots: slice | Tensor) -> Tensor:
         """[s, B] bool, which rows have a term there."""
@@ -410,21 +417,20 @@ class DecodeRound:
     def _target(self, logits: Tensor, index: Tensor) -> Tensor:
         """[R, V] log p at all R = B * (K + 1) positions, up to a constant."""
         places, inputs, family = self.shape.guesses + 1, self._in, self._device.family
-        never = float("-inf")
-        logp = combine(logits, _flat(index), _flat(inputs["target"]))
+        logp = self._combine(logits, _flat(index), _flat(inputs["target"]))
         if self.shape.selective:
-            sizes = logits.masked_fill(~family.vocabulary, never).logsumexp(-1, keepdim=True)
+            sizes = logits.masked_fill(~self._vocabulary, float("-inf")).logsumexp(-1, keepdim=True)
             unscaled = None
             if family.unscaled is not None:
                 unscaled = inputs["unscaled"].repeat_interleave(places)[:, None] & family.unscaled
             careful = conservative(
-                combine(logits, _flat(index), _flat(inputs["small"])).masked_fill(~family.vocabulary, never),
-                combine(logits - sizes, _flat(index), _flat(inputs["upscale"])),
+                self._combine(logits, _flat(index), _flat(inputs["small"])),
+                self._combine(logits - sizes, _flat(index), _flat(inputs["upscale"])),
                 inputs["inside"].repeat_interleave(places) if self.shape.nucleus else None,
                 unscaled,
             )
             logp = torch.where(inputs["careful"].repeat_interleave(places)[:, None], careful, logp)
-        return logp.masked_fill(~family.vocabulary, never)
+        return logp
 
     def _allowed(self, logits: Tensor) -> Tensor:
         """Leave only tokens that the rows' grammars allow."""
@@ -544,10 +550,11 @@ def _counted(penalties: Penalties, tokens: Tensor) -> Penalties:
     )
 
 
-def _coupled(target: Draw, foretold: Draw, drafts: Tensor, sampling: Sampling) -> Tensor | None:
+def _coupled(
+    target: Draw, foretold: Draw, drafts: Tensor, sampling: Sampling, by: Arithmetic
+) -> Tensor | None:
     """[R] samples of p that follow those of q wherever they may; None where all rows are greedy."""
     if target.probs is None or foretold.probs is None:
         return None
-    q = torch.where(drafts[:, None], foretold.probs, target.probs)
-    drawn = torch.where(drafts, foretold.tokens, target.tokens)
-    return couple(target.probs, q, drawn, sampling.seeds, sampling.positions)
+    tokens = by.couple(target.probs, foretold.probs, foretold.tokens, sampling.seeds, sampling.positions)
+    return torch.where(drafts, tokens, target.tokens)

@@ -232,13 +232,14 @@ def _common_reference(base: T, names: Sequence[str], smalls: Sequence[T], streng
     )
 
 
-def combine(logits: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+def combine(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: Tensor | None = None) -> Tensor:
     """Weighted sums of logits: log p up to a constant per row, since normalisers cancel.
 
     Args:
         logits: [N, V] one row per term and position.
         index: [R, T] int64, which rows each sum takes; any, with weight 0, where it takes fewer than T.
         weights: [R, T].
+        vocabulary: [V] bool; the sums of other tokens are -inf. None for all tokens.
 
     Returns:
         [R, V].
@@ -246,7 +247,7 @@ def combine(logits: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     total = logits[index[:, 0]] * weights[:, 0, None]
     for i in range(1, index.shape[1]):
         total = torch.addcmul(total, logits[index[:, i]], weights[:, i, None])
-    return total
+    return total if vocabulary is None else total.masked_fill(~vocabulary, float("-inf"))
 
 
 def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:

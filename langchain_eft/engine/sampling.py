@@ -218,12 +218,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         [R, V] float64 probabilities; filtered tokens have exactly 0. A greedy row has all on its best token.
     """
     filters = sampling.filters
-    logits = logits / sampling.temperature[:, None]
-    if filters.top_k:
-        logits = logits.masked_fill(logits < _kth(logits, sampling)[:, None], float("-inf"))
-    if filters.top_p:
-        keep = nucleus(logits.log_softmax(-1), sampling.top_p)
-        logits = logits.masked_fill(~keep, float("-inf"))
+    logits = truncate(logits / sampling.temperature[:, None], sampling)
     if filters.min_p:
         floor = logits.amax(-1) + sampling.min_p.log()
         logits = logits.masked_fill(logits < floor[:, None], float("-inf"))
@@ -232,6 +227,24 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         best = torch.zeros_like(probs).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         probs = torch.where(sampling.greedy[:, None], best, probs)
     return probs
+
+
+def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Top-k, then top-p: the filters that sort.
+
+    Args:
+        logits: [R, V] float32, temperature applied.
+        sampling: R rows.
+
+    Returns:
+        [R, V], -inf where a token is dropped.
+    """
+    if sampling.filters.top_k:
+        logits = logits.masked_fill(logits < _kth(logits, sampling)[:, None], float("-inf"))
+    if sampling.filters.top_p:
+        keep = nucleus(logits.log_softmax(-1), sampling.top_p)
+        logits = logits.masked_fill(~keep, float("-inf"))
+    return logits
 
 
 def _kth(logits: Tensor, sampling: Sampling) -> Tensor:

@@ -34,7 +34,7 @@ from langchain_eft.engine.scheduler import ScheduledRow, Scheduler
 from langchain_eft.engine.sequence import Sequence
 from langchain_eft.engine.trace import TokenTrace
 
-_TEST, _RESIDUAL = 1, 2
+TEST, RESIDUAL = 1, 2
 """Purposes of the random numbers of one position; purpose 0 is `sampling.draw`'s."""
 
 _LONGEST = 16
@@ -56,8 +56,8 @@ def couple(p: Tensor, q: Tensor, drawn: Tensor, seeds: Tensor, positions: Tensor
     pd, qd = (x.gather(1, drawn[:, None])[:, 0] for x in (p, q))
     residual = (p - q).clamp(min=0)
     # Rounding may leave nothing to draw from where p and q are all but equal.
-    kept = (uniform(seeds, positions, _TEST) * qd < pd) | (residual.sum(-1) == 0)
-    return torch.where(kept, drawn, invert_cdf(residual, uniform(seeds, positions, _RESIDUAL)))
+    kept = (uniform(seeds, positions, TEST) * qd < pd) | (residual.sum(-1) == 0)
+    return torch.where(kept, drawn, invert_cdf(residual, uniform(seeds, positions, RESIDUAL)))
 
 
 @dataclass
