@@ -4,33 +4,17 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-from langchain_eft import EFTChatModel
 from langchain_eft.engine.checkpoints import resolve
 from langchain_eft.presets import load_preset
+from unit_tests.gates import Gates
 
 
-class TestEFTChatModel(ChatModelIntegrationTests):
+class TestEFTChatModel(Gates, ChatModelIntegrationTests):
     """Structured output by its default method."""
-
-    @property
-    def chat_model_class(self):
-        return EFTChatModel
 
     @property
     def chat_model_params(self):
         return {"temperature": 0, "max_tokens": 100}
-
-    @property
-    def supports_json_mode(self):
-        return True
-
-    @property
-    def supports_anthropic_inputs(self):
-        return True
-
-    @property
-    def supports_model_override(self):
-        return True
 
     @property
     def model_override_value(self):

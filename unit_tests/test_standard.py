@@ -10,6 +10,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_eft import EFTChatModel
+from unit_tests.gates import Gates
 from unit_tests.scripted import MODEL, TEMPLATE, ScriptedEngine, call, installed
 
 THINKING = TEMPLATE.replace(
@@ -66,28 +67,12 @@ def scripted(request):
         yield engine
 
 
-class Common:
+class Common(Gates):
     engine = "plain"
-
-    @property
-    def chat_model_class(self):
-        return EFTChatModel
 
     @property
     def chat_model_params(self):
         return {"model": MODEL, "temperature": 0}
-
-    @property
-    def supports_json_mode(self):
-        return True
-
-    @property
-    def supports_anthropic_inputs(self):
-        return True
-
-    @property
-    def supports_model_override(self):
-        return True
 
     @property
     def model_override_value(self):
