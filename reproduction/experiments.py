@@ -39,7 +39,7 @@ from langchain_eft.evaluation import (
     weight_sweep,
 )
 from langchain_eft.evaluation.results import finite, markdown, show
-from langchain_eft.evaluation.systems import variant
+from langchain_eft.evaluation.systems import System, variant
 from reproduction import paper
 from reproduction.probes import MEASURED, familiar_harmful, familiar_tool_calls
 
@@ -299,19 +299,13 @@ def amplification(bench: Bench) -> Section:
     """The up-scaling strength beta."""
     strengths = (0.0, 0.5, 1.0, 1.5, 2.0)
     llm = variant(bench.llm, mixture={"tools": 1.0})
-    tasks = [bench.capitals(), tool_calls(bench.sizes.swept_tools, SEED)]
-    found = bench.runner.evaluate(strength_sweep(llm, strengths), tasks)
-    names = _systems(found)
-    facts = [found.cell(name, "capitals").estimate for name in names]
-    calls = [found.cell(name, "tool-calls").estimate for name in names]
-    plot_sweep(
+    found, facts, calls = _swept(
+        bench,
         strengths,
-        {"capitals": _sure(facts), "tool calls exact": _sure(calls)},
-        bench.figures / "amplification.svg",
+        strength_sweep(llm, strengths),
+        "amplification.svg",
         xlabel="up-scaling strength β",
-        ylabel="share",
         title="Amplification of up-scaling (tools)",
-        percent=True,
     )
     rows = [
         [f"{s:g}", _text(f, "share"), _text(c, "share"), *_paper_amplification(s)]
@@ -346,19 +340,13 @@ def truncation(bench: Bench) -> Section:
     """Conservative decoding."""
     top_ps = (1.0, 0.95, 0.9, 0.8)
     llm = variant(bench.llm, mixture={"tools": 1.0})
-    tasks = [bench.capitals(), tool_calls(bench.sizes.swept_tools, SEED)]
-    found = bench.runner.evaluate(top_p_sweep(llm, top_ps), tasks)
-    names = _systems(found)
-    facts = [found.cell(name, "capitals").estimate for name in names]
-    calls = [found.cell(name, "tool-calls").estimate for name in names]
-    plot_sweep(
+    found, facts, calls = _swept(
+        bench,
         top_ps,
-        {"capitals": _sure(facts), "tool calls exact": _sure(calls)},
-        bench.figures / "truncation.svg",
+        top_p_sweep(llm, top_ps),
+        "truncation.svg",
         xlabel="top-p of the up-scaling weights",
-        ylabel="share",
         title="Conservative decoding (tools)",
-        percent=True,
     )
     rows = [
         ["none" if p == 1 else f"{p:g}", _text(f, "share"), _text(c, "share"), *_paper_truncation(p)]
@@ -376,6 +364,26 @@ def truncation(bench: Bench) -> Section:
         tuple(_difference(found, f"top-p {p:g}", "no truncation", "capitals") for p in top_ps[1:]),
         _data(found),
     )
+
+
+def _swept(
+    bench: Bench, values: Sequence[float], systems: Sequence[System], figure: str, *, xlabel: str, title: str
+) -> tuple[Evaluation, list[Estimate | None], list[Estimate | None]]:
+    """Facts and tool calls over a sweep, drawn: everything found, the capitals, and the exact calls."""
+    found = bench.runner.evaluate(systems, [bench.capitals(), tool_calls(bench.sizes.swept_tools, SEED)])
+    names = _systems(found)
+    facts = [found.cell(name, "capitals").estimate for name in names]
+    calls = [found.cell(name, "tool-calls").estimate for name in names]
+    plot_sweep(
+        values,
+        {"capitals": _sure(facts), "tool calls exact": _sure(calls)},
+        bench.figures / figure,
+        xlabel=xlabel,
+        ylabel="share",
+        title=title,
+        percent=True,
+    )
+    return found, facts, calls
 
 
 def reward_accuracy(bench: Bench) -> Section:
