@@ -243,8 +243,8 @@ class Engine:
         generation = self._start(await asyncio.to_thread(self._prepare, request, deliver))
         try:
             while True:
-                left = None if timeout is None else generation.submitted + timeout - time.perf_counter()
                 try:
+                    left = _left(generation, timeout)
                     event = _raise_failure(await asyncio.wait_for(events.get(), left))
                 except TimeoutError:
                     raise RequestTimeoutError(timeout) from None
@@ -612,15 +612,19 @@ def _silent(_: str) -> None:
     """The default progress callback."""
 
 
+def _left(generation: Generation, timeout: float | None) -> float | None:
+    """Seconds that an answer may still take."""
+    return None if timeout is None else max(generation.submitted + timeout - time.perf_counter(), 0)
+
+
 def _received(
     generation: Generation, events: queue.SimpleQueue[Event], timeout: float | None
 ) -> Generator[TextDelta | Finished, None, None]:
     """The events of a request that has begun; closing the generator cancels it."""
     try:
         while True:
-            left = None if timeout is None else generation.submitted + timeout - time.perf_counter()
             try:
-                event = _raise_failure(events.get(timeout=None if left is None else max(left, 0)))
+                event = _raise_failure(events.get(timeout=_left(generation, timeout)))
             except queue.Empty:
                 raise RequestTimeoutError(timeout) from None
             yield event
