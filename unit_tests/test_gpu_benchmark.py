@@ -38,7 +38,6 @@ def synthetic(tmp_path):
 
 @pytest.mark.slow
 def test_everything_is_measured(tmp_path):
-    pytest.importorskip("matplotlib")
     path = tmp_path / "report.json"
     report = Report(CPU, path, time.perf_counter() + 600)
     run(SETTING, CPU, report, {})

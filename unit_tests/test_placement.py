@@ -35,7 +35,6 @@ def decode(engine, mixture, steps=8):
 
 @pytest.fixture(scope="module")
 def quantized(family):
-    pytest.importorskip("torchao")
     engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=1024, block_size=4, quantization="int8"))
     yield engine
     engine.close()
@@ -75,7 +74,6 @@ def test_eight_bits_need_less_memory(family, monkeypatch):
 
 
 def test_fp8_needs_a_gpu_that_computes_in_it(family):
-    pytest.importorskip("torchao")
     with pytest.raises(RecipeError, match=r"'fp8' needs a GPU.*use 'int8'"):
         Engine(family.recipe, EngineConfig(device="cpu", quantization="fp8"))
 
