@@ -36,8 +36,9 @@ chat: $(READY) ## Talk to the smol family; /help lists what you can change on th
 reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 only tries it out
 	$(BIN)/python -m reproduction $(if $(QUICK),--quick)
 
+# A worker for each core, with one thread each: more threads than cores would wait for one another.
 test: $(DEV) ## Run every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 lint: $(DEV) ## Check style and types
 	$(BIN)/ruff check .
