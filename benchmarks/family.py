@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from langchain_core.messages import HumanMessage
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_eft import EFTChatModel
 from langchain_eft.behaviors import BehaviorDelta, Recipe
-from langchain_eft.benchmark import default_prompts, prompt_ids
+from langchain_eft.benchmark import default_prompts, numbered, numbered_tools
 from langchain_eft.engine.checkpoints import resolve
+from langchain_eft.messages import encode
 from langchain_eft.presets import load_preset
 
 VOCABULARY = 4096
@@ -186,6 +188,12 @@ class Prompts:
         tokenizer.chat_template = self._family.recipe.chat_template.read_text()
         self._number += count
         return [
-            list(prompt_ids(tokenizer, chosen, chosen.questions[i % len(chosen.questions)], self._number + i))
+            list(
+                encode(
+                    tokenizer,
+                    [HumanMessage(numbered(chosen.questions[i % len(chosen.questions)], self._number + i))],
+                    tools=numbered_tools(chosen, self._number + i),
+                )
+            )
             for i in range(count)
         ]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -83,6 +84,19 @@ ModelSource = str | PackagedModel
 
 SMALL = "small"
 """Stands for the one reference that the recipe's other behaviours have."""
+
+BASE = "<base>"
+"""Name of the text that base and references read where a recipe has a `base_template`."""
+
+BaseTemplate = Literal["transcript"] | Path
+"""How base models are shown a conversation: as a plain transcript, or by a Jinja template."""
+
+
+@cache
+def read_template(template: BaseTemplate) -> str:
+    """The source of a template."""
+    built_in = Path(__file__).with_name("transcript.jinja")
+    return (built_in if template == "transcript" else Path(template)).read_text(encoding="utf-8")
 
 
 class BehaviorDelta(_Frozen):
@@ -177,7 +191,13 @@ class Mixture(_Frozen):
 
 
 def _resolved(behaviors: dict[str, BehaviorDelta]) -> FrozenDict[str, BehaviorDelta]:
-    """Put the common reference in the place of every `small`."""
+    """Put the common reference in the place of every `small`.
+
+    Names that stand for a text of all requests are refused.
+    """
+    for name in ("", BASE):
+        if name in behaviors:
+            raise ValueError(f"A behaviour is called {name!r}, which names a text: give it another name.")
     references = {delta.reference for delta in behaviors.values()} - {None, SMALL}
     for name, delta in behaviors.items():
         if delta.reference == SMALL and len(references) != 1:
@@ -208,6 +228,10 @@ class Recipe(_Frozen):
     chat_template: Path | None = None
     """A Jinja chat template that replaces the tokenizer's own."""
 
+    base_template: BaseTemplate | None = None
+    """What base and references read instead of the chat template, which they may never have been trained on:
+    `transcript`, or a Jinja template of plain text. Tuned models keep the chat template."""
+
     unscaled_tokens: tuple[str, ...] | None = None
     """Special tokens that follow the small mixture alone, because the base was never trained on them. Left
     out, they are found in the tuned models' chat templates; `()` is none."""
@@ -215,11 +239,12 @@ class Recipe(_Frozen):
     allow_negative_weights: bool = False
     """Negative weights push away from a behaviour and can undo safety training: off unless asked for."""
 
-    @field_validator("chat_template", mode="after")
+    @field_validator("chat_template", "base_template", mode="after")
     @classmethod
-    def _existing(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError(f"{info.field_name} {str(value)!r} is not a file: give a .jinja file.")
+    def _existing(cls, value: Path | str | None, info: ValidationInfo) -> Path | str | None:
+        if isinstance(value, Path) and not value.is_file():
+            other = " or 'transcript'" if info.field_name == "base_template" else ""
+            raise ValueError(f"{info.field_name} {str(value)!r} is not a file: give a .jinja file{other}.")
         return value
 
     @property
@@ -228,6 +253,17 @@ class Recipe(_Frozen):
         deltas = self.behaviors.values()
         found = [self.base, *(s for d in deltas for s in (d.reference, d.tuned, d.adapter))]
         return tuple(dict.fromkeys(source for source in found if source is not None))
+
+    @property
+    def base_text(self) -> str:
+        """Name of the text that base and references read; the empty one is the request's prompt itself."""
+        return BASE if self.base_template else ""
+
+    def texts(self, behavior: str) -> tuple[str, str]:
+        """Names of the texts that F and S of a behaviour read."""
+        delta = self.behaviors[behavior]
+        tuned = "" if delta.has_weights else self.base_text
+        return behavior if delta.prompt else tuned, behavior if delta.without else self.base_text
 
     def comparing(self, mixture: Mixture) -> dict[str, BehaviorDelta]:
         """The behaviours of a mixture that compare two texts."""

@@ -29,7 +29,7 @@ from rich.console import Group
 from rich.table import Table
 
 from langchain_eft.behaviors import Mixture
-from langchain_eft.contexts import other_conversations
+from langchain_eft.contexts import read_conversation
 from langchain_eft.engine.errors import EngineError, RequestError
 from langchain_eft.engine.placement import distinct
 from langchain_eft.engine.request import (
@@ -42,7 +42,6 @@ from langchain_eft.engine.request import (
     Speculation,
     TextDelta,
 )
-from langchain_eft.messages import encode
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
@@ -147,27 +146,6 @@ AUTO = Way("auto", "auto")
 BASE = Way("base alone", "off", base_alone=True)
 
 
-def prompt_ids(tokenizer: Any, prompts: PromptSet, question: str, number: int) -> tuple[int, ...]:
-    """A question as a prompt that holds a number wherever it can.
-
-    Raises:
-        RequestError: The tokenizer has no chat template.
-    """
-    if not tokenizer.chat_template:
-        raise RequestError(
-            f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: give one with "
-            "`chat_template='<file>.jinja'`."
-        )
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": numbered(question, number)}],
-        tools=numbered_tools(prompts, number) or None,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=False,
-    )
-    return tuple(ids)
-
-
 def numbered(question: str, number: int) -> str:
     """A question that nobody has asked before."""
     return f"[{number}] {question}"
@@ -184,7 +162,7 @@ class _Workload:
 
     def __init__(self, llm: EFTChatModel, engine: Engine, max_tokens: int) -> None:
         self._llm = llm
-        self._tokenizer = engine.tokenizer
+        self._engine = engine
         self._max_tokens = max_tokens
 
     def mixture(self, prompts: PromptSet, way: Way) -> Mixture:
@@ -199,10 +177,11 @@ class _Workload:
         own = {name: getattr(llm, name) for name in SamplingParams.model_fields if name != "seed"}
         mixture = self.mixture(prompts, way)
         messages, tools = [HumanMessage(numbered(question, number))], numbered_tools(prompts, number)
-        others = other_conversations(messages, llm.recipe.comparing(mixture))
+        engine = self._engine
+        prompt, contexts = read_conversation(engine.tokenizer, engine.recipe, mixture, messages, tools=tools)
         return GenerationRequest(
-            prompt_ids=prompt_ids(self._tokenizer, prompts, question, number),
-            contexts={name: encode(self._tokenizer, text, tools=tools) for name, text in others.items()},
+            prompt_ids=prompt,
+            contexts=contexts,
             mixture=mixture,
             upscale_strength=1.0 if way.base_alone else llm.upscale_strength,
             upscale_top_p=1.0 if way.base_alone else llm.upscale_top_p,

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from langchain_core.messages import BaseMessage
 
 from langchain_eft import grammars
-from langchain_eft.behaviors import BehaviorDelta
-from langchain_eft.contexts import other_conversations
-from langchain_eft.messages import encode, instruct
+from langchain_eft.behaviors import Mixture, Recipe
+from langchain_eft.contexts import read_conversation
+from langchain_eft.messages import instruct
 from langchain_eft.output_parser import OutputParser, Parser
 from langchain_eft.response_template import ResponseTemplateParser, template_tokens
 from langchain_eft.schemas import Schema
@@ -64,7 +64,7 @@ class Plan:
 
     Attributes:
         prompt_ids: The rendered messages, tools and instructions.
-        contexts: The same for behaviours that compare two texts, by name: what one side of each reads.
+        contexts: What some models read instead, by name.
         grammar: What the answer must look like, or None.
         fork: A choice that comes before the grammar, or None.
         visible_tokens: Special tokens that are part of the text.
@@ -147,21 +147,24 @@ class _Demands:
 
 def plan(
     tokenizer: Any,
+    recipe: Recipe,
+    mixture: Mixture,
     messages: Sequence[BaseMessage],
     parameters: Mapping[str, Any],
     template_options: Mapping[str, Any],
-    behaviors: Mapping[str, BehaviorDelta],
 ) -> Plan:
     """How a call is decoded and read.
 
     Args:
         tokenizer: A transformers tokenizer with a chat template.
+        recipe: Which models read the call.
+        mixture: Of the call.
         messages: The conversation, oldest first.
         parameters: The call's parameters; those that say nothing about the answer's form are left alone.
         template_options: Variables of the chat template.
-        behaviors: Those of the mixture that compare two texts.
 
     Raises:
+        RecipeError: A mixture that the recipe cannot decode.
         RequestError: Tools, a choice, a schema or messages that cannot be served.
     """
     demands = _Demands.of(parameters)
@@ -169,9 +172,9 @@ def plan(
     told = [*messages]
     if demands.schema not in (None, _ANY_OBJECT):
         told = instruct(messages, instructions(demands.schema))
-    render = partial(encode, tokenizer, tools=demands.tools, spelling=spelling, options=template_options)
-    prompt = render(told)
-    contexts = {name: render(text) for name, text in other_conversations(told, behaviors).items()}
+    prompt, contexts = read_conversation(
+        tokenizer, recipe, mixture, told, tools=demands.tools, spelling=spelling, options=template_options
+    )
     if spelling.name == "native":
         parser: Callable[[], Parser] = partial(
             ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), demands.tools

@@ -230,7 +230,7 @@ class EFTChatModel(EFTSettings, BaseChatModel):
         """A call's parameters over the model's own."""
         refuse_unknown(set(kwargs) - _CALL, _CALL, "a call")
         template = {**self.chat_template_kwargs, **(kwargs.get("chat_template_kwargs") or {})}
-        planned = plan(engine.tokenizer, messages, kwargs, template, self.comparing_behaviors(engine, kwargs))
+        planned = plan(engine.tokenizer, engine.recipe, self.call_mixture(kwargs), messages, kwargs, template)
         request = self._request(engine, planned, stop, **kwargs)
         options = kwargs.get("stream_options") or {}
         return _Call(

@@ -1,39 +1,77 @@
-"""What one side of a behaviour reads where it compares two texts: a prompt more, or a document less."""
+"""Who reads what: a request's prompt, and the texts that some of the recipe's models read instead.
+
+A behaviour may compare two texts, with a prompt more or a document less, and base models may read a
+conversation in another template than tuned ones.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from langchain_eft.behaviors import BehaviorDelta
+from langchain_eft.behaviors import BASE, BehaviorDelta, Mixture, Recipe, read_template
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.messages import instruct
+from langchain_eft.messages import encode, encode_plainly, instruct
+
+Ids = tuple[int, ...]
+_Reader = Callable[[Sequence[BaseMessage]], Ids]
 
 
-def other_conversations(
-    messages: Sequence[BaseMessage], behaviors: Mapping[str, BehaviorDelta]
-) -> dict[str, list[BaseMessage]]:
-    """The conversation that each behaviour compares the main one with, by name.
+class Texts(NamedTuple):
+    """What a request's models read.
+
+    Attributes:
+        prompt: Token ids of the prompt.
+        contexts: Those of the texts that some of them read instead, by name.
+    """
+
+    prompt: Ids
+    contexts: dict[str, Ids]
+
+
+def read_conversation(
+    tokenizer: Any, recipe: Recipe, mixture: Mixture, messages: Sequence[BaseMessage], **details: Any
+) -> Texts:
+    """A conversation as the models of a mixture read it.
 
     Args:
-        messages: The main one.
-        behaviors: Those that compare texts.
+        tokenizer: The recipe's.
+        recipe: Which models there are.
+        mixture: Which of them take part.
+        messages: The conversation, oldest first.
+        details: Tools, spelling and options, as `messages.encode` takes them.
 
     Raises:
-        RequestError: A behaviour takes away what is not there.
+        RecipeError: A mixture that the recipe cannot decode.
+        RequestError: Messages that cannot be rendered, or a behaviour that takes away what is not there.
     """
-    return {name: changed_messages(messages, name, delta) for name, delta in behaviors.items()}
+    by_chat: _Reader = partial(encode, tokenizer, **details)
+    by_base = by_chat
+    if recipe.base_template:
+        by_base = partial(encode_plainly, tokenizer, read_template(recipe.base_template), **details)
+    contexts = {BASE: by_base(messages)} if recipe.base_template else {}
+    for name, delta in recipe.comparing(mixture).items():
+        # What a prompt adds is for F; what stands in a tag is kept from S.
+        tuned_reads = delta.has_weights and delta.prompt is not None
+        contexts[name] = (by_chat if tuned_reads else by_base)(changed_messages(messages, name, delta))
+    return Texts(by_chat(messages), contexts)
 
 
-def other_texts(text: str, behaviors: Mapping[str, BehaviorDelta]) -> dict[str, str]:
-    """The same for a plain text.
+def read_text(tokenizer: Any, recipe: Recipe, mixture: Mixture, text: str) -> Texts:
+    """The same for a plain text, which no template changes.
 
     Raises:
+        RecipeError: A mixture that the recipe cannot decode.
         RequestError: A behaviour takes away what is not there.
     """
-    return {name: changed_text(text, name, delta) for name, delta in behaviors.items()}
+    texts = {BASE: text} if recipe.base_template else {}
+    texts |= {n: changed_text(text, n, delta) for n, delta in recipe.comparing(mixture).items()}
+    ids, *others = (tuple(tokenizer(each).input_ids) for each in (text, *texts.values()))
+    return Texts(ids, dict(zip(texts, others, strict=True)))
 
 
 def changed_messages(messages: Sequence[BaseMessage], name: str, delta: BehaviorDelta) -> list[BaseMessage]:

@@ -187,10 +187,11 @@ class _Examination:
         }
         planned = plan(
             self.engine.tokenizer,
+            self.engine.recipe,
+            self.llm.call_mixture(parameters),
             [HumanMessage(prompt)],
             {},
             self.llm.chat_template_kwargs,
-            self.llm.comparing_behaviors(self.engine, parameters),
         )
         return self.llm.generation_request(
             self.engine, planned.prompt_ids, [], contexts=planned.contexts, **parameters

@@ -14,7 +14,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from typing_extensions import override
 
 from langchain_eft.chunks import statistics, total_usage, usage
-from langchain_eft.contexts import other_texts
+from langchain_eft.contexts import read_text
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
 from langchain_eft.errors import langchain_errors
@@ -109,14 +109,9 @@ class EFTLLM(EFTSettings, BaseLLM):
         refuse_unknown(set(kwargs) - PER_CALL, PER_CALL, "a call")
         if not prompt:
             raise RequestError("prompt='' is empty: give some text to continue.")
-
-        def ids(text: str) -> tuple[int, ...]:
-            return tuple(engine.tokenizer(text).input_ids)
-
-        others = other_texts(prompt, self.comparing_behaviors(engine, kwargs))
-        contexts = {name: ids(text) for name, text in others.items()}
+        ids, contexts = read_text(engine.tokenizer, engine.recipe, self.call_mixture(kwargs), prompt)
         settings = {name: value for name, value in kwargs.items() if name in _REQUEST}
-        return self.generation_request(engine, ids(prompt), stop, contexts=contexts, **settings)
+        return self.generation_request(engine, ids, stop, contexts=contexts, **settings)
 
     @property
     @override

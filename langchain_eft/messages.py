@@ -1,4 +1,4 @@
-"""LangChain messages to token ids, through the model's own chat template."""
+"""LangChain messages to token ids: through the model's own chat template, or as the plain text of another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from langchain_core.messages import (
 )
 
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.tools import HERMES, PROMPTED, ToolFormat, instructions, tool_format
+from langchain_eft.tools import HERMES, ToolFormat, instructions, tool_format
 
 _SILENT_BLOCKS = {
     "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call",
@@ -64,24 +64,54 @@ def encode(
     spelling = spelling or tool_format(tokenizer)
     turns = [to_turn(message, spelling) for message in messages]
     if spelling.name == "prompted":
-        turns, tools = prompted(turns, tools or ()), None
+        turns, tools = written_out(turns, tools or (), spelling), None
     if spelling.name == "mistral":
         turns = _short_ids(turns)
-    turns = merge(turns)
-    refusal: Exception | None = None
+    settings = {"tools": tools or None, "add_generation_prompt": answer, "return_dict": False}
+    return tuple(_rendered(tokenizer, "chat_template", turns, **settings, **(options or {})))
+
+
+def encode_plainly(
+    tokenizer: Any,
+    template: str,
+    messages: Sequence[BaseMessage],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    spelling: ToolFormat | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[int, ...]:
+    """Render messages as plain text, with an answer's opening, and tokenize it as any other text.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        template: A Jinja template, which need know nothing of tools: all about them is written out.
+        messages: The conversation, oldest first.
+        tools: OpenAI tool dictionaries that may be called.
+        spelling: How calls are spelled; found out from the chat template if left out.
+        options: Variables of the template.
+
+    Raises:
+        RequestError: Content that is not text, or a template that cannot be rendered.
+    """
+    spelling = spelling or tool_format(tokenizer)
+    turns = written_out([to_turn(message, spelling) for message in messages], tools or (), spelling)
+    settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
+    text = _rendered(tokenizer, "base_template", turns, **settings, **(options or {}))
+    return tuple(tokenizer(text).input_ids)
+
+
+def _rendered(tokenizer: Any, kind: str, turns: Sequence[Turn], **settings: Any) -> Any:
+    """What a template makes of turns, or of simpler ones where it refuses them."""
+    simpler, refusal = merge(turns), None
     for simplify in (None, *_SIMPLER):
-        turns = simplify(turns) if simplify else turns
+        simpler = simplify(simpler) if simplify else simpler
         try:
-            encoded = tokenizer.apply_chat_template(
-                turns, tools=tools or None, add_generation_prompt=answer, return_dict=False, **(options or {})
-            )
-            return tuple(encoded)
+            return tokenizer.apply_chat_template(simpler, **settings)
         except Exception as error:  # noqa: BLE001 - templates raise whatever they like
             refusal = refusal or error
-    roles = [role(message) for message in messages]
     raise RequestError(
-        f"The model's chat template refuses messages with roles {roles}: {refusal}. Change their order, or "
-        "give another template with `chat_template='<file>.jinja'`."
+        f"The model's {kind.replace('_', ' ')} refuses messages with roles {[t['role'] for t in turns]}: "
+        f"{refusal}. Change their order, or give another template with `{kind}='<file>.jinja'`."
     ) from refusal
 
 
@@ -191,20 +221,22 @@ def merge(turns: Sequence[Turn]) -> list[Turn]:
     return merged
 
 
-def prompted(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]]) -> list[Turn]:
+def written_out(
+    turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], spelling: ToolFormat
+) -> list[Turn]:
     """The turns for a template that knows no tools: all of it written out as text."""
-    told: list[Turn] = [{"role": "system", "content": instructions(tools)}] if tools else []
+    told: list[Turn] = [{"role": "system", "content": instructions(tools, spelling)}] if tools else []
     first = bool(turns) and turns[0]["role"] == "system"
-    return [*turns[:first], *told, *map(_written_out, turns[first:])]
+    return [*turns[:first], *told, *(_written_out(turn, spelling) for turn in turns[first:])]
 
 
-def _written_out(turn: Turn) -> Turn:
+def _written_out(turn: Turn, spelling: ToolFormat) -> Turn:
     if turn["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{turn['content']}\n</tool_response>"}
     if "tool_calls" not in turn:
         return turn
     functions = [call["function"] for call in turn["tool_calls"]]
-    calls = PROMPTED.render([(function["name"], function["arguments"]) for function in functions])
+    calls = spelling.render([(function["name"], function["arguments"]) for function in functions])
     rest = {key: value for key, value in turn.items() if key != "tool_calls"}
     return {**rest, "content": "\n".join(part for part in (turn["content"], calls) if part)}
 

@@ -16,7 +16,7 @@ from langchain_eft.engine.config import EngineConfig, Quantization
 from langchain_eft.engine.footprint import Footprint, footprint
 from langchain_eft.engine.formula import Formula
 from langchain_eft.engine.formula import plan as formula_of
-from langchain_eft.engine.loading import Layout, Pair
+from langchain_eft.engine.loading import Layout
 from langchain_eft.engine.memory import free_memory, gib
 from langchain_eft.engine.models import Term
 from langchain_eft.engine.placement import Placement
@@ -134,7 +134,7 @@ def make_plan(
         config: How the machine is used; its `max_batch_size` requests are planned.
         upscale_strength: beta.
         upscale_top_p: Nucleus for conservative decoding.
-        context: Tokens of prompt and answer of each request.
+        context: Tokens of prompt and answer of each request, in each of the texts that its models read.
         free: Bytes of memory of another machine than this one, which is taken for a GPU.
         bytes_per_second: Memory bandwidth.
 
@@ -148,7 +148,7 @@ def make_plan(
     placement = Placement.of(config)
     layout = Layout.of(recipe, _adapter_config)
     layout.check(placement)
-    estimate = _Estimate(recipe, layout, placement, config, context)
+    estimate = _Estimate(recipe, layout, placement, config, context, mixture, upscale_strength, upscale_top_p)
     room = free_memory(placement.device) if free is None else free
     return Plan(
         device=str(placement.device) if free is None else "a machine as described",
@@ -157,7 +157,7 @@ def make_plan(
         parts=tuple(estimate.parts()),
         kv_bytes=estimate.kv_bytes,
         window=estimate.window,
-        speeds=tuple(estimate.speeds(mixture, upscale_strength, upscale_top_p, bytes_per_second)),
+        speeds=tuple(estimate.speeds(bytes_per_second)),
         remedies=tuple(estimate.remedies(room)),
     )
 
@@ -184,6 +184,9 @@ class _Estimate:
     placement: Placement
     config: EngineConfig
     context: int
+    mixture: Mixture
+    strength: float
+    top_p: float
 
     @cached_property
     def models(self) -> dict[Located, Footprint]:
@@ -202,7 +205,9 @@ class _Estimate:
     @property
     def tokens(self) -> int:
         """Tokens of keys and values that are planned."""
-        return self.config.kv_cache_tokens or self.config.max_batch_size * min(self.context, self.window)
+        texts = len({term.context for term in self.formula.terms})
+        request = texts * min(self.context, self.window)
+        return self.config.kv_cache_tokens or self.config.max_batch_size * request
 
     def parts(self) -> Iterable[Part]:
         """Everything that takes memory."""
@@ -235,11 +240,9 @@ class _Estimate:
             "logits", f"{rows} positions", None, "float32", rows * vocabulary * (4 * terms + 2 * 8)
         )  # of every model, and p and q in float64
 
-    def speeds(
-        self, mixture: Mixture, strength: float, top_p: float, bytes_per_second: float | None
-    ) -> Iterable[Speed]:
+    def speeds(self, bytes_per_second: float | None) -> Iterable[Speed]:
         """The base alone, all models in lockstep, and drafts of the best length by acceptance rate."""
-        formula = self._formula(mixture, strength, top_p)
+        formula = self.formula
         whole, draft = self._read(formula.terms), self._read(formula.draft_terms)
 
         def speed(what: str, read: float) -> Speed:
@@ -305,21 +308,18 @@ class _Estimate:
         ]
         return " and ".join(roles)
 
-    def _formula(self, mixture: Mixture, strength: float, top_p: float) -> Formula[Term]:
-        index = {place: i for i, place in enumerate(self.models)}
-
-        def terms(name: str, pair: Pair) -> tuple[Term, Term]:
-            delta = self.recipe.behaviors[name]
-            tuned = Term(index[pair.tuned], self.layout.variant(pair), name if delta.prompt else "")
-            return tuned, Term(index[pair.reference], context=name if delta.without else "")
-
+    @cached_property
+    def formula(self) -> Formula[Term]:
+        """What requests decode."""
+        index, recipe = {place: i for i, place in enumerate(self.models)}, self.recipe
         return formula_of(
-            Term(index[self.layout.base]),
-            {name: terms(name, pair) for name, pair in self.layout.pairs.items()},
-            mixture.active(),
-            strength,
-            top_p,
+            Term(index[self.layout.base], context=recipe.base_text),
+            {name: self.layout.terms(name, recipe, index.__getitem__) for name in self.layout.pairs},
+            self.mixture.active(),
+            self.strength,
+            self.top_p,
             lambda term: self._read([term]),
+            lambda term: replace(term, context=recipe.base_text),
         )
 
     def _read(self, terms: Iterable[Term]) -> float:

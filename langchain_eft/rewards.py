@@ -15,10 +15,10 @@ from typing_extensions import override
 
 from langchain_eft.behaviors import Mixture
 from langchain_eft.chat_models import EFTChatModel
-from langchain_eft.contexts import other_conversations
+from langchain_eft.contexts import read_conversation
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.errors import langchain_errors
-from langchain_eft.messages import encode, text
+from langchain_eft.messages import text
 from langchain_eft.schedules import values
 
 
@@ -109,10 +109,8 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
             if not candidates["answers"]:
                 raise RequestError("answers=[] is empty: give at least one answer to score.")
             messages = _messages(candidates["prompt"])
-            prompt = encode(engine.tokenizer, messages)
-            comparing = self.model.recipe.comparing(Mixture.of({self.behavior: 1.0}))
-            others = other_conversations(messages, comparing)
-            contexts = {name: encode(engine.tokenizer, text) for name, text in others.items()}
+            mixture = Mixture.of({self.behavior: 1.0})
+            prompt, contexts = read_conversation(engine.tokenizer, engine.recipe, mixture, messages)
             answers = [self._ids(answer) for answer in candidates["answers"]]
             scores = engine.score(self.behavior, prompt, answers, contexts)
         lengths = [len(answer) if self.per_token else 1 for answer in answers]

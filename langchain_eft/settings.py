@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from langchain_core.language_models.base import BaseLanguageModel, LangSmithParams
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from langchain_eft.behaviors import BehaviorDelta, FrozenDict, Mixture, Recipe, known
+from langchain_eft.behaviors import BaseTemplate, BehaviorDelta, FrozenDict, Mixture, Recipe, known
 from langchain_eft.content_blocks import PROVIDER
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
@@ -119,6 +119,10 @@ class EFTSettings(BaseModel):
     chat_template: Path | None = None
     """A Jinja chat template file that replaces the tokenizer's own."""
 
+    base_template: BaseTemplate | None = None
+    """What base and references read instead of the chat template, which they may never have been trained on:
+    `transcript`, or a Jinja template file of plain text. Tuned models keep the chat template."""
+
     unscaled_tokens: tuple[str, ...] | None = None
     """Special tokens that follow the small mixture alone, because the base was never trained on them. Left
     out, they are found in the tuned models' chat templates; `()` is none."""
@@ -208,6 +212,7 @@ class EFTSettings(BaseModel):
             name,
             FrozenDict(self.behaviors),
             self.chat_template,
+            self.base_template,
             self.unscaled_tokens,
             self.allow_negative_weights,
         )
@@ -240,21 +245,16 @@ class EFTSettings(BaseModel):
             del values["seed"]
         return SamplingParams(**values)
 
-    def comparing_behaviors(self, engine: Engine, parameters: Mapping[str, Any]) -> dict[str, BehaviorDelta]:
-        """The behaviours of a call's mixture that compare two texts.
-
-        Args:
-            engine: Which will decode the call.
-            parameters: The call's parameters.
+    def call_mixture(self, parameters: Mapping[str, Any]) -> Mixture:
+        """The mixture of a call with these parameters.
 
         Raises:
             RequestError: A mixture that cannot be read.
         """
         try:
-            mixture = self._mixture(parameters.get("model"), parameters.get("mixture"))
+            return self._mixture(parameters.get("model"), parameters.get("mixture"))
         except ValidationError as error:
             raise RequestError(describe(error)) from error
-        return engine.recipe.comparing(mixture)
 
     def _max_tokens(self, engine: Engine, prompts: Iterable[tuple[int, ...]], asked: int | None) -> int:
         if asked is not None:
@@ -369,6 +369,7 @@ def _recipe(
     name: str,
     behaviors: FrozenDict[str, BehaviorDelta],
     chat_template: Path | None,
+    base_template: BaseTemplate | None,
     unscaled_tokens: tuple[str, ...] | None,
     allow_negative_weights: bool,  # noqa: FBT001
 ) -> Recipe:
@@ -388,6 +389,7 @@ def _recipe(
         base=base.base,
         behaviors={**base.behaviors, **own},
         chat_template=chat_template or base.chat_template,
+        base_template=base_template or base.base_template,
         unscaled_tokens=unscaled_tokens,
         allow_negative_weights=allow_negative_weights,
     )

@@ -229,17 +229,17 @@ def shortened(value: Any) -> str:
     return shown if len(shown) <= 120 else f"{shown[:117]}..."
 
 
-# The prompted format
+# Tools as text
 
 
-def instructions(tools: Sequence[Mapping[str, Any]]) -> str:
-    """What the prompted format adds to the system message."""
+def instructions(tools: Sequence[Mapping[str, Any]], spelling: ToolFormat) -> str:
+    """What a system message says of tools where the template knows none."""
     shown = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    call = PROMPTED.call_begin + '{"name": <name>, "arguments": {<arguments>}}' + PROMPTED.call_end
+    call = f"{spelling.begin}{spelling.spell('<name>', '{<arguments>}')}{spelling.end}"
     return (
         "# Tools\n\nYou can call functions. These are available, one JSON signature a line:\n"
         f"<tools>\n{shown}\n</tools>\n\n"
-        "To call a function, write its name and arguments as JSON between tags, and nothing after it:\n"
+        "To call a function, write its name and arguments like this, and nothing after it:\n"
         f"{call}\n\n"
         "Results come back between <tool_response> tags. Answer without a call where none is needed."
     )

@@ -20,8 +20,8 @@ import torch
 from langchain_core.messages import HumanMessage
 from torch import Tensor
 
-from langchain_eft.behaviors import BehaviorDelta, Mixture
-from langchain_eft.contexts import other_conversations, other_texts
+from langchain_eft.behaviors import Mixture, Recipe
+from langchain_eft.contexts import read_conversation, read_text
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.models import ModelFamily, Term, own_logits
 from langchain_eft.engine.request import (
@@ -34,7 +34,6 @@ from langchain_eft.engine.request import (
     Speculation,
     TextDelta,
 )
-from langchain_eft.messages import encode
 from langchain_eft.schedules import weight_at
 
 PROMPTS = (
@@ -73,24 +72,22 @@ class Plan:
     """What is verified, and how thoroughly.
 
     Attributes:
-        prompts: Prompts in token ids, at least one.
+        prompts: Prompts in token ids, at least one, and by name what some models read instead of each.
         mixture: The mixture that decodes.
         upscale_strength: beta.
         upscale_top_p: Nucleus for conservative decoding.
         samples: Sampled answers per row.
         max_tokens: Longest answer.
         seed: Same seed, same samples.
-        contexts: What behaviours that compare two texts read besides each prompt, by their names.
     """
 
-    prompts: tuple[tuple[int, ...], ...]
+    prompts: Mapping[tuple[int, ...], Mapping[str, tuple[int, ...]]]
     mixture: Mixture
     upscale_strength: float = 1.0
     upscale_top_p: float = 1.0
     samples: int = 8
     max_tokens: int = 12
     seed: int = 0
-    contexts: Mapping[tuple[int, ...], Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
     def request(
         self, prompt: Sequence[int], sampling: SamplingParams, speculation: Speculation, max_tokens: int
@@ -98,7 +95,7 @@ class Plan:
         """One completion of this plan's mixture."""
         return GenerationRequest(
             prompt_ids=tuple(prompt),
-            contexts=dict(self.contexts.get(tuple(prompt), {})),
+            contexts=dict(self.prompts.get(tuple(prompt), {})),
             mixture=self.mixture,
             upscale_strength=self.upscale_strength,
             upscale_top_p=self.upscale_top_p,
@@ -192,30 +189,21 @@ def verify(engine: Engine, plan: Plan, progress: Progress) -> Report:
     return Report(tuple(rows), reference.exact, round(time.perf_counter() - started, 1))
 
 
-def encode_prompts(tokenizer: Any, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Texts as a user's messages in the chat template, or as they are where there is none."""
-    if tokenizer.chat_template:
-        return tuple(encode(tokenizer, [HumanMessage(text)]) for text in texts)
-    return tuple(tuple(tokenizer(text).input_ids) for text in texts)
-
-
-def encode_contexts(
-    tokenizer: Any, texts: Sequence[str], behaviors: Mapping[str, BehaviorDelta]
+def encode_prompts(
+    tokenizer: Any, recipe: Recipe, mixture: Mixture, texts: Sequence[str]
 ) -> dict[tuple[int, ...], dict[str, tuple[int, ...]]]:
-    """What behaviours that compare two texts read besides each prompt, by the prompt and their names.
+    """Texts as a user's messages in the chat template, or as they are where there is none.
+
+    Returns:
+        Token ids of each prompt, and by name what some of the mixture's models read instead.
 
     Raises:
+        RecipeError: A mixture that the recipe cannot decode.
         RequestError: A behaviour takes away what some text does not have.
     """
-    contexts: list[dict[str, tuple[int, ...]]] = []
-    for text in texts:
-        if tokenizer.chat_template:
-            messages = other_conversations([HumanMessage(text)], behaviors)
-            contexts.append({name: encode(tokenizer, other) for name, other in messages.items()})
-        else:
-            others = other_texts(text, behaviors)
-            contexts.append({name: tuple(tokenizer(other).input_ids) for name, other in others.items()})
-    return dict(zip(encode_prompts(tokenizer, texts), contexts, strict=True))
+    if tokenizer.chat_template:
+        return dict(read_conversation(tokenizer, recipe, mixture, [HumanMessage(text)]) for text in texts)
+    return dict(read_text(tokenizer, recipe, mixture, text) for text in texts)
 
 
 # What the formula says
@@ -248,11 +236,11 @@ class Reference:
 
         The engine refuses `upscale_strength` and `upscale_top_p` where there are several.
         """
-        pairs = self._pairs or self.family.behaviors
-        own = dict.fromkeys(replace(reference, context="") for _, reference in pairs.values())
-        own.pop(self.family.base, None)
+        pairs, base = self._pairs or self.family.behaviors, self.family.base
+        own = dict.fromkeys(replace(reference, context=base.context) for _, reference in pairs.values())
+        own.pop(base, None)
         if self.plan.upscale_strength != 1 or self.plan.upscale_top_p < 1:
-            return list(own)[:1] or [self.family.base]
+            return list(own)[:1] or [base]
         return list(own) if self._pairs and self.family.unscaled is not None else []
 
     def log_p(self, ids: Sequence[int], last: int) -> Tensor:
@@ -266,7 +254,7 @@ class Reference:
             [last, V] float64 over the common vocabulary.
         """
         prompt, answer = tuple(ids[: len(ids) - last + 1]), ids[len(ids) - last + 1 :]
-        texts = {"": prompt, **self.plan.contexts.get(prompt, {})}
+        texts = {"": prompt, **self.plan.prompts.get(prompt, {})}
 
         @cache
         def of(term: Term) -> Tensor:

@@ -27,7 +27,8 @@ from langchain_eft.benchmark import (
     Way,
     decode,
     default_prompts,
-    prompt_ids,
+    numbered,
+    numbered_tools,
     run_benchmark,
     summarize,
     tables,
@@ -157,22 +158,12 @@ def test_no_prompt_comes_twice(workload):
     assert len(set(prompts)) == len(prompts) == 8
 
 
-class Spy:
-    """A tokenizer that shows what its template is given."""
-
-    chat_template = "some"
-
-    def apply_chat_template(self, messages, tools, **_):
-        self.seen = [messages[0]["content"], *(tools or [])]
-        return [1]
-
-
 def test_every_prompt_and_every_tool_carries_its_number():
-    spy = Spy()
     for each in default_prompts(EFTChatModel()):
-        assert prompt_ids(spy, each, each.questions[0], 4711) == (1,)
-        assert len(spy.seen) == 1 + len(each.tools)
-        assert all("4711" in str(part) and "{number}" not in str(part) for part in spy.seen)
+        tools = numbered_tools(each, 4711)
+        assert len(tools) == len(each.tools)
+        said = [numbered(each.questions[0], 4711), *map(str, tools)]
+        assert all("4711" in part and "{number}" not in part for part in said)
 
 
 def test_requests_are_the_users_own(llm, workload):
@@ -277,11 +268,10 @@ def test_a_refused_request_cancels_the_rest_of_its_batch(llm, workload):
     assert measure(llm.engine, workload.groups(SETS, 2, PLAIN)).tokens
 
 
-def test_a_tokenizer_without_template_is_refused():
-    spy = Spy()
-    spy.chat_template, spy.name_or_path = None, "bare"
-    with pytest.raises(RequestError, match="'bare' has no chat template: give one with `chat_template="):
-        prompt_ids(spy, SETS[0], "abc", 1)
+def test_a_tokenizer_without_template_is_refused(workload, llm, monkeypatch):
+    monkeypatch.setattr(llm.engine.tokenizer, "chat_template", None)
+    with pytest.raises(RequestError, match="has no chat template: give one with `chat_template="):
+        workload.request(SETS[0], "abc", PLAIN)
 
 
 def test_a_missing_matplotlib_names_the_remedy(report, tmp_path, monkeypatch):

@@ -245,7 +245,7 @@ def test_a_seed_gives_the_same_samples_for_every_draft_length(engine):
 
 
 def test_a_prompt_that_is_missing_is_named(engine):
-    with pytest.raises(RequestError, match=r"'guided' compares two prompts.*`contexts`"):
+    with pytest.raises(RequestError, match=r"`contexts` lacks 'guided'.*compare two prompts"):
         engine.submit(request(PROMPT, {"guided": 1.0}), Recorder())
 
 

@@ -216,13 +216,9 @@ def test_a_prompt_can_be_a_reward(llm, settings):
 def test_verification_and_benchmark_read_both_texts(llm, monkeypatch):
     monkeypatch.setattr(verification, "GREEDY_SPECULATIONS", ("off", 3))
     mixture, texts = Mixture.of({"hinted": Ramp(start=0, end=1.5, tokens=4), "brief": 1.3}), ["Hi", "Go on"]
-    tokenizer, comparing = llm.engine.tokenizer, llm.recipe.comparing(mixture)
-    plan = verification.Plan(
-        verification.encode_prompts(tokenizer, texts),
-        mixture,
-        max_tokens=6,
-        contexts=verification.encode_contexts(tokenizer, texts, comparing),
-    )
+    tokenizer = llm.engine.tokenizer
+    prompts = verification.encode_prompts(tokenizer, llm.recipe, mixture, texts)
+    plan = verification.Plan(prompts, mixture, max_tokens=6)
     rows = [
         *verification.greedy_rows(
             llm.engine, verification.Reference(llm.engine._family, plan), lambda _: None

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from transformers import AddedToken
 
 import langchain_eft
+from langchain_eft import tools
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.tools import instructions, tool_dicts, tool_format, visible_tokens
 from unit_tests import tiny
@@ -150,6 +151,18 @@ def test_tags_that_are_text_need_no_tokens():
 
 
 def test_the_prompted_format_tells_names_signatures_and_spelling():
-    told = instructions(tool_dicts([get_weather]))
+    told = instructions(tool_dicts([get_weather]), tools.PROMPTED)
     assert re.search(r'<tools>\n\{"name": "get_weather".*"city".*\}\n</tools>', told)
     assert '<tool_call>\n{"name":' in told
+
+
+@pytest.mark.parametrize(
+    ("spelling", "call"),
+    [
+        (tools.HERMES, '<tool_call>\n{"name": "<name>", "arguments": {<arguments>}}\n</tool_call>'),
+        (tools.LLAMA, '{"name": "<name>", "parameters": {<arguments>}}'),
+        (tools.MISTRAL_NAMED, "[TOOL_CALLS]<name>[ARGS]{<arguments>}"),
+    ],
+)
+def test_instructions_show_the_spelling_of_calls(spelling, call):
+    assert f"\n{call}\n" in instructions(tool_dicts([get_weather]), spelling)

@@ -74,8 +74,9 @@ def quiet(_):
 
 
 def planned(engine, mixture, strength=1.0, top_p=1.0, **thoroughness):
-    prompts = encode_prompts(engine.tokenizer, ["How do whales sleep?", "Hi"])
-    return Plan(prompts, Mixture.of(mixture), strength, top_p, **{"max_tokens": 5, **thoroughness})
+    mixture = Mixture.of(mixture)
+    prompts = encode_prompts(engine.tokenizer, engine.recipe, mixture, ["How do whales sleep?", "Hi"])
+    return Plan(prompts, mixture, strength, top_p, **{"max_tokens": 5, **thoroughness})
 
 
 def verdicts(rows):
@@ -88,7 +89,7 @@ def verdicts(rows):
 @pytest.mark.parametrize(("mixture", "strength", "top_p"), SETTINGS)
 def test_the_reference_is_the_formula(engine, reference, mixture, strength, top_p):
     plan = planned(engine, mixture, strength, top_p)
-    ids = plan.prompts[0]
+    ids = next(iter(plan.prompts))
     found = Reference(engine._family, plan).log_p(ids, 3)
     expected = [reference.logprobs(ids[: len(ids) - i], mixture, strength, top_p) for i in (2, 1, 0)]
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=1e-5)
@@ -99,7 +100,7 @@ def test_tokens_outside_the_common_vocabulary_are_never_said(engine, monkeypatch
     allowed[7] = False
     monkeypatch.setitem(engine._family.__dict__, "vocabulary", allowed)
     plan = planned(engine, {"one": 1.0})
-    p = Reference(engine._family, plan).log_p(plan.prompts[0], 1).exp()
+    p = Reference(engine._family, plan).log_p(next(iter(plan.prompts)), 1).exp()
     assert p[0, 7] == 0
     assert float(p.sum()) == pytest.approx(1)
 
@@ -119,7 +120,10 @@ def test_prompts_take_the_chat_template_where_there_is_one(engine):
         def __call__(self, text):
             return engine.tokenizer(text)
 
-    (chat,), (plain,) = encode_prompts(engine.tokenizer, ["Hi"]), encode_prompts(Plain(), ["Hi"])
+    (chat,), (plain,) = (
+        encode_prompts(tokenizer, engine.recipe, Mixture(), ["Hi"])
+        for tokenizer in (engine.tokenizer, Plain())
+    )
     assert engine.tokenizer.decode(chat) == "<user> Hi <end> <assistant> "
     assert engine.tokenizer.decode(plain) == "Hi"
 

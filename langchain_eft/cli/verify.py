@@ -94,11 +94,12 @@ def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int
     engine = load(llm)
     from langchain_eft import verification  # imports torch
 
-    texts, comparing = texts or list(verification.PROMPTS), llm.recipe.comparing(llm.active_mixture)
+    mixture = llm.active_mixture
     plan = verification.Plan(
-        prompts=verification.encode_prompts(engine.tokenizer, texts),
-        contexts=verification.encode_contexts(engine.tokenizer, texts, comparing),
-        mixture=llm.active_mixture,
+        prompts=verification.encode_prompts(
+            engine.tokenizer, engine.recipe, mixture, texts or verification.PROMPTS
+        ),
+        mixture=mixture,
         upscale_strength=llm.upscale_strength,
         upscale_top_p=llm.upscale_top_p,
         **thoroughness,

@@ -14,7 +14,7 @@ from collections.abc import Sequence as Requests
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import product
+from itertools import chain, product
 from typing import Any, TypeVar
 
 import torch
@@ -317,7 +317,7 @@ class Engine:
             behavior: Which behaviour.
             prompt: Token ids, at least one.
             answers: Token ids of each answer, at least one each.
-            contexts: The other prompt of a behaviour that compares two, by the behaviour's name.
+            contexts: What F and S read instead of the prompt, by name.
 
         Raises:
             RecipeError: A behaviour that the recipe does not know.
@@ -327,8 +327,9 @@ class Engine:
         """
         self.recipe.check(Mixture.of({behavior: 1.0}))
         prompts = {"": prompt, **(contexts or {})}
-        self._require_contexts([behavior], prompts)
-        pair = [(term, prompts[term.context]) for term in self._family.behaviors[behavior]]
+        terms = self._family.behaviors[behavior]
+        self._require_contexts(terms, prompts)
+        pair = [(term, prompts[term.context]) for term in terms]
         for answer, (_, ids) in product(answers, pair):
             self._check_scorable(ids, answer)
         batches = (self._on_device(partial(self._rewards, pair, some)) for some in _batches(answers))
@@ -410,29 +411,30 @@ class Engine:
         prompts = [("", request.prompt_ids), *request.contexts.items()]
         names = {name: first.setdefault(ids, name) for name, ids in prompts}
         weights, behaviors = request.mixture.active(), self._family.behaviors
-        self._require_contexts(weights, names)
+        self._require_contexts([self._family.base, *chain(*(behaviors[name] for name in weights))], names)
 
         def placed(term: Term) -> Term:
             return replace(term, context=names.get(term.context, term.context))
 
+        base = placed(self._family.base)
+
         return plan(
-            self._family.base,
+            base,
             {name: (placed(tuned), placed(reference)) for name, (tuned, reference) in behaviors.items()},
             weights,
             request.upscale_strength,
             request.upscale_top_p,
             lambda term: self._family.bytes_read([term]),
-            lambda term: replace(term, context=""),
+            lambda term: replace(term, context=base.context),
             unscaled=self._family.unscaled is not None,
         )
 
-    def _require_contexts(self, behaviors: Iterable[str], prompts: Container[str]) -> None:
-        read = [term.context for name in behaviors for term in self._family.behaviors[name]]
-        missing = {context for context in read if context not in prompts}
+    def _require_contexts(self, terms: Iterable[Term], prompts: Container[str]) -> None:
+        missing = {term.context for term in terms if term.context not in prompts}
         if missing:
             raise RequestError(
-                f"The behaviour {known(missing)} compares two prompts, and the request has one: give the "
-                "other in `contexts`, by the behaviour's name."
+                f"`contexts` lacks {known(missing)}: behaviours that compare two prompts, and the base where "
+                "it has a template of its own, read what stands there by their name."
             )
 
     def _check_token_ids(self, ids: tuple[int, ...]) -> None:

@@ -65,7 +65,7 @@ class Formula(Generic[T]):
     Attributes:
         base: The term of L.
         behaviors: F_i, S_i and w_i of the behaviours that take part.
-        smalls: The distinct S_i, each over the main prompt; the base is none of them.
+        smalls: The distinct S_i, each over the base's text; the base is none of them.
         reference: The term of S, or None where beta and `top_p` need none.
         strength: beta.
         top_p: Nucleus of the small mixture inside which up-scaling acts.
@@ -168,7 +168,7 @@ def plan(
         strength: beta.
         top_p: Nucleus for conservative decoding.
         size: How expensive a term is to run.
-        main: The term of the same model that reads the main prompt.
+        main: The term of the same model that reads the base's text.
         unscaled: Whether there are tokens that the base was never trained on; they are the tuned models', so
             without behaviours they do not matter.
 

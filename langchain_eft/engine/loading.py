@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from langchain_eft.behaviors import BehaviorDelta, ModelSource, Recipe
+from langchain_eft.behaviors import BehaviorDelta, ModelSource, Recipe, read_template
 from langchain_eft.engine import vocabulary
 from langchain_eft.engine.adapters import LoraAdapter, load_adapter, read_adapter_config
 from langchain_eft.engine.attention import ATTENTION, has_kernel
@@ -76,17 +76,9 @@ def _load(
     size = min(int(text_config(model.module).vocab_size) for model in models)
     return ModelFamily(
         models=tuple(models),
-        base=Term(index[layout.base.folder]),
+        base=Term(index[layout.base.folder], context=recipe.base_text),
         behaviors={
-            name: (
-                Term(
-                    index[pair.tuned.folder],
-                    layout.variant(pair),
-                    name if recipe.behaviors[name].prompt else "",
-                ),
-                Term(index[pair.reference.folder], context=name if recipe.behaviors[name].without else ""),
-            )
-            for name, pair in layout.pairs.items()
+            name: layout.terms(name, recipe, lambda place: index[place.folder]) for name in layout.pairs
         },
         tokenizer=tokenizers.main,
         vocabulary=_mask(tokens.common, size).to(device),
@@ -232,9 +224,20 @@ class Layout:
         found = (pair.adapter for pair in self.pairs.values() if pair.reference == reference)
         return list(dict.fromkeys(adapter for adapter in found if adapter is not None))
 
-    def variant(self, pair: Pair) -> int:
-        """Which variant of its model F is: 0 for the model itself, i for its i-th adapter."""
-        return 0 if pair.adapter is None else self.adapters(pair.reference).index(pair.adapter) + 1
+    def terms(self, behavior: str, recipe: Recipe, index: Callable[[Located], int]) -> tuple[Term, Term]:
+        """F and S of a behaviour as terms; the i-th adapter of a model is its i-th variant.
+
+        Args:
+            behavior: Its name.
+            recipe: Says what they read.
+            index: Numbers models.
+        """
+        pair, (tuned, reference) = self.pairs[behavior], recipe.texts(behavior)
+        variant = 0 if pair.adapter is None else self.adapters(pair.reference).index(pair.adapter) + 1
+        return (
+            Term(index(pair.tuned), variant, tuned),
+            Term(index(pair.reference), context=reference),
+        )
 
 
 def _trained_on(adapter: Path) -> ModelSource:
@@ -462,11 +465,12 @@ def _tokenizers(recipe: Recipe, layout: Layout) -> _Tokenizers:
 
 
 def _template(recipe: Recipe, main: Any, tuned: dict[str, Any]) -> Any:
-    """The recipe's own template, or that of the first tuned model that has one, or the base's."""
+    """The recipe's own template, or that of the first tuned model that has one, or the base's, or for it."""
     if recipe.chat_template is not None:
-        return recipe.chat_template.read_text()
-    own = {name: t.chat_template for name, t in tuned.items() if t is not None and t.chat_template}
-    return next(iter(own.values()), main.chat_template)
+        return recipe.chat_template.read_text(encoding="utf-8")
+    own = (t.chat_template for t in tuned.values() if t is not None and t.chat_template)
+    plain = None if recipe.base_template is None else read_template(recipe.base_template)
+    return next(own, main.chat_template or plain)
 
 
 def _read_tokenizer(place: Located) -> Any:
@@ -520,10 +524,12 @@ class _Tokens:
             spoken = own if own is not None and own.chat_template and not recipe.chat_template else main
             speakers.append(vocabulary.Speaker(name, vocabulary.turns(spoken), _stops(module, own)))
         named = recipe.unscaled_tokens
+        # Reading a transcript, the base knows nothing of turns, whatever it ends its own texts with.
+        known_stops = () if recipe.base_template else base_stops
         return cls(
             common,
             vocabulary.end_ids(base_stops, speakers, common),
-            vocabulary.unscaled_ids(base_stops, speakers, common)
+            vocabulary.unscaled_ids(known_stops, speakers, common)
             if named is None
             else vocabulary.ids_of(named, main) & common,
         )

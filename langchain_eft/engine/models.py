@@ -35,7 +35,7 @@ class Term:
     Attributes:
         model: Index into `ModelFamily.models`.
         variant: 0 for the model itself, i for its i-th adapter.
-        context: Name of the prompt that it reads; empty for the request's main one.
+        context: Name of the text that it reads; empty for the request's own prompt.
     """
 
     model: int

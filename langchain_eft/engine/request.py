@@ -75,7 +75,8 @@ class GenerationRequest(BaseModel):
     contexts: Annotated[dict[str, tuple[int, ...]], AfterValidator(FrozenDict)] = Field(
         default_factory=lambda: FrozenDict[str, tuple[int, ...]]()
     )
-    """Prompts of behaviours that compare two of them, by the behaviour's name."""
+    """What some terms read instead: the other prompt of behaviours that compare two, by the behaviour's name,
+    and that of base and references, as `<base>`, where the recipe has a template of their own."""
 
     mixture: Mixture = Field(default_factory=Mixture)
 
