@@ -374,8 +374,8 @@ def test_help_lists_commands_and_options():
         return Text.from_ansi(result.stdout).plain
 
     assert all(command in plain("--help") for command in ("chat", "demo", "verify", "--version"))
-    shared = ["--mix", "--model", "--behavior", "--reference", "--max-tokens", "--seed",
-              "--upscale-strength", "--upscale-top-p", "--device", "--dtype"]  # fmt: skip
+    shared = ["--mix", "--model", "--behavior", "--reference", "--chat-template", "--base-template",
+              "--max-tokens", "--seed", "--upscale-strength", "--upscale-top-p", "--device", "--dtype"]  # fmt: skip
     own = {
         "chat": ["--system", "--temperature", "--top-p", "--speculation"],
         "verify": ["--prompts", "--samples", "--json"],
@@ -406,14 +406,15 @@ def test_options_reach_the_model(monkeypatch):
     arguments = ["--mix", "none", "--temperature", "0", "--top-p", "0.5", "--max-tokens", "9", "--seed", "0",
                  "--upscale-strength", "0", "--upscale-top-p", "0.9", "--device", "cpu",
                  "--dtype", "bfloat16", "--model", "smol", "--speculation", "4",
-                 "--behavior", "a=adapter:owner/lora", "--reference", "owner/small"]  # fmt: skip
+                 "--behavior", "a=adapter:owner/lora", "--reference", "owner/small",
+                 "--base-template", "transcript"]  # fmt: skip
     assert CliRunner().invoke(app, ["chat", "Hi", *arguments]).exit_code == 0
     assert CliRunner().invoke(app, ["chat", "Hi"]).exit_code == 0
     assert built == [
         {
             "mixture": {}, "temperature": 0, "top_p": 0.5, "max_tokens": 9, "seed": 0, "upscale_strength": 0,
             "upscale_top_p": 0.9, "device": "cpu", "dtype": "bfloat16", "model": "smol",
-            "speculation": 4,
+            "speculation": 4, "base_template": "transcript",
             "behaviors": {"a": BehaviorDelta(adapter="owner/lora", reference="owner/small")},
         },
         {},
@@ -433,6 +434,8 @@ def test_options_reach_the_model(monkeypatch):
         (["--speculation", "fast"], "'fast'"),
         (["--behavior", "house"], "'house'"),
         (["--reference", "owner/small"], "'owner/small'"),
+        (["--chat-template", "nowhere.jinja"], "chat_template 'nowhere.jinja'"),
+        (["--base-template", "nowhere.jinja"], "base_template 'nowhere.jinja'"),
     ],
 )
 def test_known_errors_are_one_line_without_a_traceback(cli, arguments, named):

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from langchain_eft.cli.console import note, notes, readable_errors
 from langchain_eft.cli.options import (
+    BaseTemplate,
     Behavior,
+    ChatTemplate,
     Device,
     Dtype,
     Mix,
@@ -28,6 +30,8 @@ def bench(
     model: Model = None,
     behavior: Behavior = None,
     reference: Reference = None,
+    chat_template: ChatTemplate = None,
+    base_template: BaseTemplate = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longest answer, in tokens.")] = 48,
     repetitions: Annotated[int, typer.Option(min=1, help="Runs of every way to decode.")] = 3,
     upscale_strength: UpscaleStrength = None,
@@ -45,7 +49,8 @@ def bench(
 
     with readable_errors():
         settings = recipe_settings(
-            model, mix, behavior, reference, upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
+            model, mix, behavior, reference, chat_template=chat_template, base_template=base_template,
+            upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
             device=device, dtype=dtype,
         )  # fmt: skip
         llm = build_model(temperature=0, **settings)

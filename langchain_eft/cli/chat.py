@@ -15,7 +15,9 @@ from langchain_eft.behaviors import known
 from langchain_eft.cli.console import KNOWN_ERRORS, InputError, load, note, readable, readable_errors
 from langchain_eft.cli.options import (
     NOTHING,
+    BaseTemplate,
     Behavior,
+    ChatTemplate,
     Device,
     Dtype,
     Mix,
@@ -243,6 +245,8 @@ def chat(
     model: Model = None,
     behavior: Behavior = None,
     reference: Reference = None,
+    chat_template: ChatTemplate = None,
+    base_template: BaseTemplate = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Randomness; 0 is greedy.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample from this share of the probability.")] = None,
@@ -268,7 +272,8 @@ def chat(
     """Talk to an emulated fine-tuned model: a conversation, or one answer to PROMPT."""
     with readable_errors():
         settings = recipe_settings(
-            model, mix, behavior, reference, temperature=temperature, top_p=top_p, max_tokens=max_tokens,
+            model, mix, behavior, reference, chat_template=chat_template, base_template=base_template,
+            temperature=temperature, top_p=top_p, max_tokens=max_tokens,
             seed=seed, upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
             speculation=None if speculation is None else parse_speculation(speculation),
             device=device, dtype=dtype, trace=trace or None,

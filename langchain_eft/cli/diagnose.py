@@ -12,7 +12,9 @@ from rich.table import Table
 
 from langchain_eft.cli.console import load, note, notes, readable_errors
 from langchain_eft.cli.options import (
+    BaseTemplate,
     Behavior,
+    ChatTemplate,
     Device,
     Dtype,
     Mix,
@@ -93,6 +95,8 @@ def diagnose(
     model: Model = None,
     behavior: Behavior = None,
     reference: Reference = None,
+    chat_template: ChatTemplate = None,
+    base_template: BaseTemplate = None,
     prompts: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Prompts that call for the behaviour, one a line."),
@@ -113,7 +117,15 @@ def diagnose(
     with readable_errors():
         texts = read_prompts(prompts) if prompts else None
         settings = recipe_settings(
-            model, mix, behavior, reference, temperature=temperature, device=device, dtype=dtype
+            model,
+            mix,
+            behavior,
+            reference,
+            chat_template=chat_template,
+            base_template=base_template,
+            temperature=temperature,
+            device=device,
+            dtype=dtype,
         )
         llm = build_model(**settings)
         load(llm)

@@ -15,7 +15,9 @@ from rich.table import Table
 from langchain_eft.behaviors import known
 from langchain_eft.cli.console import InputError, load, note, notes, readable_errors
 from langchain_eft.cli.options import (
+    BaseTemplate,
     Behavior,
+    ChatTemplate,
     Device,
     Dtype,
     Mix,
@@ -223,6 +225,8 @@ def evaluate(
     model: Model = None,
     behavior: Behavior = None,
     reference: Reference = None,
+    chat_template: ChatTemplate = None,
+    base_template: BaseTemplate = None,
     system: Annotated[
         list[str] | None,
         typer.Option(
@@ -281,7 +285,8 @@ def evaluate(
         if frontier and not output:
             raise InputError(f"--frontier {frontier!r} is drawn into --output: name a folder.")
         settings = recipe_settings(
-            model, mix, behavior, reference, upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
+            model, mix, behavior, reference, chat_template=chat_template, base_template=base_template,
+            upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
             device=device, dtype=dtype,
         )  # fmt: skip
         llm = build_model(temperature=temperature, **settings)

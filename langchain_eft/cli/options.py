@@ -63,6 +63,17 @@ Reference = Annotated[
         "knows its own, and a preset has one.",
     ),
 ]
+ChatTemplate = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A Jinja chat template instead of the models' own.")
+]
+BaseTemplate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="What base and references read instead of the chat template: 'transcript', or a Jinja template "
+        "of plain text.",
+    ),
+]
 UpscaleStrength = Annotated[
     float | None, typer.Option(help="How much the large model adds; 0 is the small models alone.")
 ]

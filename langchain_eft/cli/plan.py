@@ -12,7 +12,9 @@ from rich.text import Text
 
 from langchain_eft.cli.console import notes, readable_errors
 from langchain_eft.cli.options import (
+    BaseTemplate,
     Behavior,
+    ChatTemplate,
     Device,
     Dtype,
     Mix,
@@ -70,6 +72,8 @@ def plan(
     model: Model = None,
     behavior: Behavior = None,
     reference: Reference = None,
+    chat_template: ChatTemplate = None,
+    base_template: BaseTemplate = None,
     upscale_strength: UpscaleStrength = None,
     upscale_top_p: UpscaleTopP = None,
     device: Device = None,
@@ -97,7 +101,8 @@ def plan(
     """
     with readable_errors():
         settings = recipe_settings(
-            model, mix, behavior, reference, upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
+            model, mix, behavior, reference, chat_template=chat_template, base_template=base_template,
+            upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
             device=device, dtype=dtype,
         )  # fmt: skip
         options = {"max_batch_size": requests, "quantization": quantization}

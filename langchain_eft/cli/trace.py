@@ -10,7 +10,9 @@ import typer
 
 from langchain_eft.cli.console import InputError, load, note, readable_errors
 from langchain_eft.cli.options import (
+    BaseTemplate,
     Behavior,
+    ChatTemplate,
     Device,
     Dtype,
     Mix,
@@ -29,6 +31,8 @@ def trace(
     model: Model = None,
     behavior: Behavior = None,
     reference: Reference = None,
+    chat_template: ChatTemplate = None,
+    base_template: BaseTemplate = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
     temperature: Annotated[float, typer.Option(help="Randomness; 0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
@@ -46,7 +50,8 @@ def trace(
     """Answer PROMPT and show what the base and each behaviour did to every token."""
     with readable_errors():
         settings = recipe_settings(
-            model, mix, behavior, reference, temperature=temperature, max_tokens=max_tokens, seed=seed,
+            model, mix, behavior, reference, chat_template=chat_template, base_template=base_template,
+            temperature=temperature, max_tokens=max_tokens, seed=seed,
             upscale_strength=upscale_strength, upscale_top_p=upscale_top_p, device=device, dtype=dtype,
         )  # fmt: skip
         llm = build_model(trace=True, **settings)

@@ -13,7 +13,9 @@ from rich.table import Table
 
 from langchain_eft.cli.console import load, note, notes, readable_errors
 from langchain_eft.cli.options import (
+    BaseTemplate,
     Behavior,
+    ChatTemplate,
     Device,
     Dtype,
     Mix,
@@ -113,6 +115,8 @@ def verify(
     model: Model = None,
     behavior: Behavior = None,
     reference: Reference = None,
+    chat_template: ChatTemplate = None,
+    base_template: BaseTemplate = None,
     prompts: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Prompts, one a line. Left out, six plain questions."),
@@ -137,7 +141,8 @@ def verify(
     with readable_errors():
         texts = read_prompts(prompts) if prompts else None
         settings = recipe_settings(
-            model, mix, behavior, reference, upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
+            model, mix, behavior, reference, chat_template=chat_template, base_template=base_template,
+            upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
             device=device, dtype=dtype,
         )  # fmt: skip
         llm = build_model(**settings)
