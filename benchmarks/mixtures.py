@@ -1,0 +1,79 @@
+"""`python -m benchmarks.mixtures`: what every further behaviour costs, in time for a token and in memory.
+
+The adapters of one reference run as rows of one pass, so that four of them should cost little more than one.
+One request at a time; mixtures of one to four behaviours take turns, and ratios are taken within a turn.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from langchain_core.messages import HumanMessage
+
+from langchain_eft import EFTChatModel
+from langchain_eft.behaviors import Mixture, Recipe
+from langchain_eft.benchmark import Spread, decode
+from langchain_eft.engine.engine import Engine, open_engine
+from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
+from langchain_eft.messages import encode
+
+PROMPT = "Tell me about whales."
+NO_END = -100.0
+SPECULATIONS: tuple[Speculation, ...] = ("off", 4)
+
+
+def seconds_per_token(engine: Engine, request: GenerationRequest) -> float:
+    """Decode an answer: seconds for each token after the first."""
+    (recorder,) = decode(engine, [request])
+    end = recorder.result()
+    return (end.seconds - end.time_to_first_token) / (end.completion_tokens - 1)
+
+
+def memory(llm: EFTChatModel, names: list[str]) -> list[int]:
+    """Bytes of weights of the recipe with the first behaviour, the first two, and so on."""
+    found = []
+    for count in range(1, len(names) + 1):
+        behaviors = {name: llm.recipe.behaviors[name] for name in names[:count]}
+        engine = open_engine(Recipe(**{**dict(llm.recipe), "behaviors": behaviors}), llm.engine_config)
+        found.append(engine.stats().weight_bytes)
+        engine.close()
+    return found
+
+
+def main(
+    tokens: Annotated[int, typer.Option(help="Length of the answers.")] = 64,
+    repeats: Annotated[int, typer.Option(help="Measured turns.")] = 7,
+) -> None:
+    """Measure mixtures in turns, and print a table of medians."""
+    llm = EFTChatModel(temperature=0, engine_options={"kv_cache_tokens": 4096})
+    names = list(llm.recipe.behaviors)
+    sizes = memory(llm, names)
+    engine = llm.engine
+    prompt = encode(engine.tokenizer, [HumanMessage(PROMPT)])
+    sampling = SamplingParams(temperature=0, logit_bias={engine.tokenizer.eos_token_id: NO_END})
+    measured: dict[tuple[int, Speculation], list[float]] = {}
+    for turn in range(repeats + 1):
+        for speculation in SPECULATIONS:
+            for count in range(1, len(names) + 1):
+                mixture = Mixture.of(dict.fromkeys(names[:count], 1 / count))
+                request = GenerationRequest(
+                    prompt_ids=prompt, mixture=mixture, sampling=sampling, max_tokens=tokens,
+                    speculation=speculation,
+                )  # fmt: skip
+                seconds = seconds_per_token(engine, request)
+                if turn:  # the first turn warms up
+                    measured.setdefault((count, speculation), []).append(seconds)
+    print("| behaviours | speculation | ms a token | times one behaviour | weights, MiB |")
+    print("| ---: | --- | ---: | ---: | ---: |")
+    for (count, speculation), times in measured.items():
+        ratios = [a / b for a, b in zip(times, measured[1, speculation], strict=True)]
+        spread, took = Spread.of(ratios), Spread.of(times)
+        print(
+            f"| {count} | {speculation} | {1e3 * took.median:.1f} | "
+            f"{spread.median:.2f} ({spread.low:.2f}-{spread.high:.2f}) | {sizes[count - 1] / 2**20:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
