@@ -85,7 +85,7 @@ def test_every_form_of_the_formula_is_traced(engine, reference, mixture, strengt
     check(reference, tokens, traces, mixture, strength, top_p)
 
 
-def test_behaviours_with_references_of_their_own_start_from_their_mean():
+def test_behaviours_with_references_of_their_own_differ_from_their_mean():
     def logp():
         return torch.randn(9, generator=generator).double().log_softmax(-1)
 
@@ -95,12 +95,13 @@ def test_behaviours_with_references_of_their_own_start_from_their_mean():
     deltas = {"a": Delta(0.5, tuned[0], plain[0]), "b": Delta(0.8, tuned[1], plain[1])}
     known = torch.ones(9, dtype=torch.bool)
     known[4] = False
-    parts = Parts(p, normalize(base, known), deltas, None, 1.0, 1.0, known)
+    mean = (plain[0] + plain[1]) / 2
+    parts = Parts(p, normalize(base, known), deltas, mean, 1.0, 1.0, known)
 
     def over_known(logits):
         return logits.masked_fill(~known, -torch.inf).log_softmax(-1)
 
-    torch.testing.assert_close(parts.small(), over_known(p - base + (plain[0] + plain[1]) / 2))
+    torch.testing.assert_close(parts.small(), over_known(p - base + mean))
     torch.testing.assert_close(parts.without("a"), over_known(base + 0.8 * (tuned[1] - plain[1])))
     trace = attribute(2, parts)
     assert trace.logprob == pytest.approx(float(over_known(p)[2]))

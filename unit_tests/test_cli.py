@@ -375,7 +375,8 @@ def test_help_lists_commands_and_options():
 
     assert all(command in plain("--help") for command in ("chat", "demo", "verify", "--version"))
     shared = ["--mix", "--model", "--behavior", "--reference", "--chat-template", "--base-template",
-              "--max-tokens", "--seed", "--upscale-strength", "--upscale-top-p", "--device", "--dtype"]  # fmt: skip
+              "--max-tokens", "--seed",
+              "--upscale-strength", "--upscale-top-p", "--device", "--dtype"]  # fmt: skip
     own = {
         "chat": ["--system", "--temperature", "--top-p", "--speculation"],
         "verify": ["--prompts", "--samples", "--json"],

@@ -244,6 +244,39 @@ def test_a_seed_gives_the_same_samples_for_every_draft_length(engine):
         assert len(texts) == 1
 
 
+@pytest.mark.parametrize("draft", ["off", 3])
+def test_traces_compare_what_each_model_read(engine, reference, draft):
+    base, small, one = reference.base, reference.small["reference"], reference.small["one"]
+    mixture, contexts = {"guided": 1.4, "one": 0.8}, {"guided": LONGER}
+    guided = [(1.4, base, LONGER), (-1.4, base, PROMPT)]
+    tuned = [(0.8, one, PROMPT), (-0.8, small, PROMPT)]
+    _, recorder = submit(
+        engine, mixture, contexts, sampling=SamplingParams(seed=5), tokens=6, trace=True, speculation=draft
+    )
+    wait_until(lambda: recorder.ended)
+    traces = [trace for event in recorder.events[:-1] for trace in event.traces]
+    assert len(traces) == len(recorder.tokens)
+
+    def logp(*summands):
+        return reference.mixed(summands, recorder.tokens[:-1])
+
+    p, plain = logp((1, base, PROMPT), *guided, *tuned), logp((1, base, PROMPT))
+    without = {"guided": logp((1, base, PROMPT), *tuned), "one": logp((1, base, PROMPT), *guided)}
+    small_mixture = logp((1, small, PROMPT), *guided, *tuned)
+    pairs = {
+        "guided": (logp((1, base, LONGER)), plain),
+        "one": (logp((1, one, PROMPT)), logp((1, small, PROMPT))),
+    }
+    for i, (token, trace) in enumerate(zip(recorder.tokens, traces, strict=True)):
+        found = [trace.logprob, trace.base, trace.small]
+        assert found == pytest.approx([float(q[i, token]) for q in (p, plain, small_mixture)], abs=1e-3)
+        for name, part in trace.behaviors.items():
+            expected = [float(q[i, token]) for q in pairs[name]]
+            assert [part.tuned, part.reference] == pytest.approx(expected, abs=1e-3)
+            change = p[i].exp() - without[name][i].exp()
+            assert part.shift.total_variation == pytest.approx(float(change.abs().sum()) / 2, abs=1e-4)
+
+
 def test_a_prompt_that_is_missing_is_named(engine):
     with pytest.raises(RequestError, match=r"`contexts` lacks 'guided'.*compare two prompts"):
         engine.submit(request(PROMPT, {"guided": 1.0}), Recorder())

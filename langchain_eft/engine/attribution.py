@@ -39,7 +39,7 @@ class Parts:
         p: [V] log p.
         base: [V] log L.
         deltas: The behaviours.
-        reference: [V] log S where beta or the nucleus needs it, or None.
+        reference: [V] log S, the mean of them where there are several; None without any.
         strength: beta.
         top_p: Nucleus of the small mixture inside which up-scaling acts.
         vocabulary: [V] bool, ids that all models know. Others may hold anything finite.
@@ -56,16 +56,10 @@ class Parts:
     unscaled: Tensor | None = None
 
     def small(self) -> Tensor | None:
-        """[V] log-probabilities of the small mixture, `S + sum_i w_i (F_i - S)`; None without small models.
-
-        Behaviours with references of their own start from the mean of them.
-        """
-        references = [delta.reference for delta in self.deltas.values()]
-        if self.reference is not None:
-            references = [self.reference]
-        if not references:
+        """[V] log-probabilities of the small mixture, `S + sum_i w_i (F_i - S_i)`; None without S."""
+        if self.reference is None:
             return None
-        return self.normalized(sum((delta.added for delta in self.deltas.values()), mean(references)))
+        return self.normalized(sum((delta.added for delta in self.deltas.values()), self.reference))
 
     def without(self, name: str) -> Tensor:
         """[V] log p as it would be without one of the behaviours."""

@@ -92,6 +92,11 @@ class Formula(Generic[T]):
         return self.smalls if self.unscaled else ()
 
     @property
+    def origins(self) -> tuple[T, ...]:
+        """The terms whose mean the small mixture starts from; the base where no other model does."""
+        return self.references or self.smalls or ((self.base,) if self.behaviors else ())
+
+    @property
     def selective(self) -> bool:
         """Whether some tokens are up-scaled and others are not, which does not depend on the position."""
         return self.at(0).small is not None
@@ -111,7 +116,7 @@ class Formula(Generic[T]):
         ordered = dict.fromkeys(term for total in sums for term, _ in total)
         if self.traced:
             pairs = (term for *pair, _ in self.behaviors for term in pair)
-            ordered |= dict.fromkeys([self.base, *self.references, *pairs])
+            ordered |= dict.fromkeys([self.base, *self.origins, *pairs])
         return tuple(ordered)
 
     @cached_property

@@ -309,7 +309,7 @@ class Runner:
                 name: Delta(weight_at(weight, position.number), of(tuned), of(reference))
                 for name, (tuned, reference, weight) in zip(names, formula.behaviors, strict=True)
             },
-            reference=mean(list(map(of, formula.references))) if formula.references else None,
+            reference=mean(list(map(of, formula.origins))) if formula.origins else None,
             strength=formula.strength,
             top_p=formula.top_p,
             vocabulary=vocabulary,
