@@ -7,14 +7,15 @@ import torch
 
 from langchain_eft.engine.formula import combine
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.sampling import Sampling, SamplingRow, draw, invert_cdf
-from langchain_eft.engine.speculation import couple
+from langchain_eft.engine.sampling import Sampling, SamplingRow, draw, invert_cdf, uniform
+from langchain_eft.engine.speculation import RESIDUAL, TEST, couple
 from langchain_eft.engine.triton_sampling import (
     _BLOCK,
     _pick,
     combine_kernel,
     couple_kernel,
     draw_kernel,
+    uniform_kernel,
 )
 
 SIZES = [61, _BLOCK, 2 * _BLOCK + 37]
@@ -93,6 +94,16 @@ def test_greedy_rows_take_the_first_of_equals_and_nothing_else():
             assert found.probs.sum(-1).tolist() == [1.0] * 3
 
 
+def test_random_numbers_are_the_same_to_the_bit():
+    generator = torch.Generator().manual_seed(0)
+    seeds, positions = (torch.randint(0, 2**63 - 1, (40,), generator=generator) for _ in range(2))
+    seeds[:4], positions[1:5] = torch.tensor([0, 1, 2**32 - 1, 2**63 - 1]), torch.arange(4)
+    seeds, positions = seeds.to(DEVICE)[::2], positions.to(DEVICE)[::2]
+    for purposes in (range(1), range(TEST, RESIDUAL + 1)):
+        found = uniform_kernel(seeds, positions, purposes)
+        assert torch.equal(found, torch.stack([uniform(seeds, positions, each) for each in purposes]))
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_inverted_cdf(size):
     torch.manual_seed(size)
@@ -158,7 +169,8 @@ COMPILE = """
 from langchain_eft.engine import triton_sampling as module
 from langchain_eft.engine.sampling import Filters, Sampling
 
-for kernel in (module._combine, module._summarize, module._normalize, module._total, module._cross):
+for kernel in (module._combine, module._summarize, module._normalize, module._total, module._cross,
+               module._uniform):
     compile_only(kernel)
 plain, everything = Filters(True, True, 0, False, False), Filters(False, True, 8, True, True)
 for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain, everything])):
@@ -174,4 +186,4 @@ for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain
 
 
 def test_kernels_compile_for_gpus(tmp_path):
-    assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 16
+    assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 21

@@ -15,7 +15,7 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
-from langchain_eft.engine.sampling import Draw, Sampling, truncate, uniform
+from langchain_eft.engine.sampling import Draw, Sampling, truncate
 from langchain_eft.engine.speculation import RESIDUAL, TEST
 
 _BLOCK = 2048
@@ -85,7 +85,7 @@ def _combine(
 
 
 def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
-    """`sampling.draw` in three launches, four with min-p; top-k and top-p keep torch's sort before them.
+    """`sampling.draw` in four launches, five with min-p; top-k and top-p keep torch's sort before them.
 
     Args:
         logits: [R, V], contiguous.
@@ -103,7 +103,8 @@ def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
         sampling.min_p.log() if filters.min_p else None,
         sampling.greedy if filters.greedy else None,
     )
-    return Draw(_pick(probs, None, masses, uniform(sampling.seeds, sampling.positions)), probs)
+    (u,) = uniform_kernel(sampling.seeds, sampling.positions, range(1))
+    return Draw(_pick(probs, None, masses, u), probs)
 
 
 def _softmax(
@@ -242,7 +243,7 @@ def _normalize(
 
 
 def couple_kernel(p: Tensor, q: Tensor, drawn: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
-    """`speculation.couple` in two launches, besides those of the random numbers.
+    """`speculation.couple` in three launches.
 
     Args:
         p: [R, V] float64, contiguous.
@@ -254,8 +255,51 @@ def couple_kernel(p: Tensor, q: Tensor, drawn: Tensor, seeds: Tensor, positions:
     Returns:
         [R] int64 samples of p.
     """
-    test, u = (uniform(seeds, positions, purpose) for purpose in (TEST, RESIDUAL))
+    test, u = uniform_kernel(seeds, positions, range(TEST, RESIDUAL + 1))
     return _pick(p, q, _totals(p, q), u, drawn, test)
+
+
+def uniform_kernel(seeds: Tensor, positions: Tensor, purposes: range) -> Tensor:
+    """`sampling.uniform` for several purposes in one launch, the same to the bit.
+
+    Args:
+        seeds: [R] int64, not negative.
+        positions: [R] int64.
+        purposes: P purposes, one after the other.
+
+    Returns:
+        [P, R] float64 in [0, 1).
+    """
+    rows = len(seeds)
+    out = torch.empty(len(purposes), rows, dtype=torch.float64, device=seeds.device)
+    _uniform[rows,](
+        seeds, positions, out, seeds.stride(0), positions.stride(0), rows, purposes.start, len(purposes)
+    )
+    return out
+
+
+@triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
+    do_not_specialize=["seed_stride", "position_stride", "rows"]
+)
+def _uniform(
+    seeds: tl.tensor,
+    positions: tl.tensor,
+    out: tl.tensor,
+    seed_stride: tl.tensor,
+    position_stride: tl.tensor,
+    rows: tl.tensor,
+    first: tl.constexpr,
+    count: tl.constexpr,
+) -> None:
+    """One row: Triton's Philox4x32-10, keyed by the seed, over position and purpose."""
+    row = tl.program_id(0).to(tl.int64)
+    seed = tl.load(seeds + row * seed_stride)
+    position = tl.load(positions + row * position_stride)
+    low, high = (position & 0xFFFFFFFF).to(tl.uint32), (position >> 32).to(tl.uint32)
+    for i in tl.static_range(count):
+        a, b, _, _ = tl.philox(seed, low, high, first + i, 0)
+        bits = (a >> 5).to(tl.int64) * 67108864 + (b >> 6).to(tl.int64)
+        tl.store(out + i * rows + row, bits.to(tl.float64) * 1.1102230246251565e-16)
 
 
 def _totals(p: Tensor, q: Tensor) -> Tensor:
