@@ -34,6 +34,10 @@ from langchain_eft.engine.errors import (
 )
 
 
+class MissingPlotsError(EngineError, ImportError):
+    """matplotlib is not installed."""
+
+
 class EFTContextOverflowError(ContextWindowError, ContextOverflowError):
     """The prompt and its answer do not fit the context window."""
 

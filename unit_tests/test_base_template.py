@@ -232,7 +232,7 @@ def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
         llm.engine, verification.Reference(llm.engine._family, plan), lambda _: None
     )
     assert {row.verdict for row in rows} == {"passed"}
-    bench = benchmark._Workload(llm, llm.engine, 4)
+    bench = benchmark.Workload(llm, llm.engine, 4)
     measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.BASE)
     assert llm.engine.tokenizer.decode(measured.contexts[BASE]).startswith("User:\n[")
     assert len(list(llm.engine.stream(measured))) > 1

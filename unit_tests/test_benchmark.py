@@ -20,7 +20,6 @@ from langchain_eft.benchmark import (
     PLAIN,
     BenchmarkReport,
     Machine,
-    MissingPlotsError,
     PromptSet,
     Row,
     Run,
@@ -35,6 +34,7 @@ from langchain_eft.benchmark import (
     weights_read,
 )
 from langchain_eft.engine.errors import ContextWindowError, RequestError
+from langchain_eft.errors import MissingPlotsError
 
 END = 0
 SETS = (
@@ -58,13 +58,13 @@ def llm(family):
 
 @pytest.fixture
 def workload(llm):
-    return benchmark._Workload(llm, llm.engine, 12)
+    return benchmark.Workload(llm, llm.engine, 12)
 
 
 @pytest.fixture(scope="module")
 def report(llm):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "machine", lambda device: MACHINE)
+        patch.setattr("langchain_eft.benchmark.report.measure_machine", lambda device: MACHINE)
         return run_benchmark(
             llm, prompts=SETS, max_tokens=6, repetitions=2, lengths=(1, 3), batch_sizes=(1, 3)
         )
@@ -177,14 +177,14 @@ def test_requests_are_the_users_own(llm, workload):
 
 def test_the_base_alone_is_nothing_but_the_base(llm):
     amplified = llm.model_copy(update={"upscale_strength": 1.5, "upscale_top_p": 0.9})
-    workload = benchmark._Workload(amplified, llm.engine, 12)
+    workload = benchmark.Workload(amplified, llm.engine, 12)
     request = workload.request(SETS[0], "abc", BASE)
     assert (request.mixture, request.upscale_strength, request.upscale_top_p) == (Mixture(), 1.0, 1.0)
     assert workload.request(SETS[0], "abc", PLAIN).upscale_strength == 1.5
 
 
 def test_a_recipe_without_behaviours_is_its_base_alone(family, monkeypatch):
-    monkeypatch.setattr(benchmark, "machine", lambda device: MACHINE)
+    monkeypatch.setattr("langchain_eft.benchmark.report.measure_machine", lambda device: MACHINE)
     llm = EFTChatModel(
         model=str(family.folder / "base"),
         logit_bias={END: -100.0},
@@ -253,7 +253,7 @@ def test_what_cannot_be_measured_is_refused(llm):
 
 def test_answers_of_one_token_are_refused(llm):
     ending = llm.model_copy(update={"logit_bias": {END: 1000.0}})
-    workload = benchmark._Workload(ending, llm.engine, 12)
+    workload = benchmark.Workload(ending, llm.engine, 12)
     with pytest.raises(RequestError, match="first token"):
         measure(llm.engine, workload.groups(SETS, 1, PLAIN))
 
@@ -287,7 +287,7 @@ def test_the_plot_is_a_picture(report, tmp_path):
 
 
 def test_the_machine_is_looked_at_from_outside():
-    found = benchmark.machine("cpu")
+    found = benchmark.measure_machine("cpu")
     assert found.processor
     assert found.device == "cpu"
     assert found.cores >= 1

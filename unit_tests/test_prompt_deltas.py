@@ -225,7 +225,7 @@ def test_verification_and_benchmark_read_both_texts(llm, monkeypatch):
         )
     ]
     assert {row.verdict for row in rows} == {"passed"}
-    bench = benchmark._Workload(llm.model_copy(update={"mixture": {"brief": 1.3}}), llm.engine, 4)
+    bench = benchmark.Workload(llm.model_copy(update={"mixture": {"brief": 1.3}}), llm.engine, 4)
     measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.PLAIN)
     assert BRIEF in tokenizer.decode(measured.contexts["brief"])
     assert len(list(llm.engine.stream(measured))) > 1

@@ -36,7 +36,8 @@ def llm(family, tmp_path_factory):
 @pytest.mark.slow
 def test_every_experiment_is_written_down(llm, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        benchmark, "machine", lambda device: benchmark.Machine("a processor", 2, 1, device, 1e9)
+        "langchain_eft.benchmark.report.measure_machine",
+        lambda device: benchmark.Machine("a processor", 2, 1, device, 1e9),
     )
     page, figures = tmp_path / "page.md", tmp_path / "figures"
     reproduce(llm, tmp_path, page, figures, SIZES, [], again=False)

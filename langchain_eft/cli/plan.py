@@ -111,10 +111,10 @@ def plan(
             from langchain_eft.plan import make_plan  # imports torch
 
             if bandwidth is None and memory is None:
-                from langchain_eft.benchmark import machine
+                from langchain_eft.benchmark import measure_machine
 
                 status.update("Measuring memory bandwidth")
-                bandwidth = machine(llm.device).bytes_per_second / 1e9
+                bandwidth = measure_machine(llm.device).bytes_per_second / 1e9
                 status.update("Reading configurations")
             found = make_plan(
                 llm.recipe,

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from langchain_eft.benchmark import MissingPlotsError
+from langchain_eft.errors import MissingPlotsError
 from langchain_eft.evaluation.errors import EvaluationError
 from langchain_eft.evaluation.frontier import Axis, Frontier, Point
 from langchain_eft.evaluation.statistics import Estimate

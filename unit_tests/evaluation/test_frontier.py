@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langchain_eft.benchmark import MissingPlotsError
+from langchain_eft.errors import MissingPlotsError
 from langchain_eft.evaluation import (
     Case,
     Estimate,
