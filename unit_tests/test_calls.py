@@ -4,6 +4,7 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 from transformers import AddedToken
 
+from langchain_eft.behaviors import Mixture, Recipe
 from langchain_eft.calls import plan
 from langchain_eft.engine.grammar import Grammars
 from langchain_eft.output_parser import Call, Content, Reasoning
@@ -43,7 +44,7 @@ def tokenizer(*, thinks=False, opened=False, tagged=False):
 
 def planned(words, messages=("hi",), **parameters):
     history = [HumanMessage(m) if isinstance(m, str) else m for m in messages]
-    return plan(words, history, parameters, {}, {})
+    return plan(words, Recipe(base="org/base"), Mixture(), history, parameters, {})
 
 
 def admits(words, grammar, text) -> bool:

@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
 
+from langchain_eft.behaviors import Mixture, Recipe
 from langchain_eft.calls import plan
 from langchain_eft.output_parser import Call, Content, OutputParser, Reasoning
 from langchain_eft.response_template import ResponseTemplateParser
 from unit_tests import tiny
 
+RECIPE = Recipe(base="org/base")
 XML = {  # Qwen 3.5's spelling, as transformers describes it
     "start_anchor": "<assistant> ",
     "fields": {
@@ -118,7 +120,7 @@ def test_where_an_answer_is_cut_does_not_matter(data):
 
 
 def planned(template, **parameters):
-    return plan(carrying(template), [HumanMessage("hi")], parameters, {}, {})
+    return plan(carrying(template), RECIPE, Mixture(), [HumanMessage("hi")], parameters, {})
 
 
 def test_free_answers_are_native_and_enforced_ones_prompted():
@@ -135,7 +137,7 @@ def test_free_answers_are_native_and_enforced_ones_prompted():
 def test_spellings_that_we_stream_ourselves_are_ours():
     tokenizer = carrying(XML)
     tokenizer.chat_template = "{{ tools }}<tool_call>" + tiny.TEMPLATE
-    found = plan(tokenizer, [HumanMessage("hi")], {"tools": TOOLS}, {}, {})
+    found = plan(tokenizer, RECIPE, Mixture(), [HumanMessage("hi")], {"tools": TOOLS}, {})
     parser = found.parser()
     deltas = [*parser.feed(f"<tool_call>{json.dumps({'name': 'f', 'arguments': {'n': 3}})}"), *parser.flush()]
     assert [type(delta) for delta in deltas] == [Call, Call]
@@ -145,7 +147,7 @@ def test_spellings_that_we_stream_ourselves_are_ours():
 def test_special_tokens_of_the_template_stay_visible():
     tokenizer = carrying(JSON)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel>", "<|other|>"]})
-    found = plan(tokenizer, [HumanMessage("hi")], {}, {}, {})
+    found = plan(tokenizer, RECIPE, Mixture(), [HumanMessage("hi")], {}, {})
     assert tokenizer.convert_tokens_to_ids("<|channel>") in found.visible_tokens
     assert tokenizer.convert_tokens_to_ids("<|other|>") not in found.visible_tokens
 
