@@ -154,6 +154,25 @@ def plans(seed, count=16):
     ]
 
 
+def answer_as_alone(engine, reference, seed):
+    """Decode all plans together, cancelling some on the way: every answer is that of the reference loop."""
+    blocks = engine.stats().free_blocks
+    work = [(plan, Recorder()) for plan in plans(seed)]
+    generations = []
+    for plan, recorder in work:
+        one = request(plan.prompt, plan.mixture, GREEDY, plan.tokens, speculation=plan.draft)
+        generations.append(engine.submit(one, recorder))
+    wait_until(lambda: any(recorder.ended for _, recorder in work))
+    for (plan, _), generation in zip(work, generations, strict=True):
+        if plan.cancelled:
+            generation.cancel()
+    wait_until(lambda: all(recorder.ended or plan.cancelled for plan, recorder in work))
+    for plan, recorder in work:
+        expected = reference.greedy(plan.prompt, plan.mixture, plan.tokens)
+        assert recorder.tokens == (expected[: len(recorder.tokens)] if plan.cancelled else expected)
+    wait_until(lambda: engine.stats().free_blocks == blocks)
+
+
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), blocks=st.integers(24, 90), chunk=st.sampled_from([3, 16, 64]))
 def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
@@ -162,20 +181,7 @@ def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
     config = EngineConfig(kv_cache_tokens=4 * blocks, block_size=4, prefill_chunk=chunk, max_batch_size=16)
     engine = Engine(family.recipe, config)
     try:
-        work = [(plan, Recorder()) for plan in plans(seed)]
-        generations = []
-        for plan, recorder in work:
-            one = request(plan.prompt, plan.mixture, GREEDY, plan.tokens, speculation=plan.draft)
-            generations.append(engine.submit(one, recorder))
-        wait_until(lambda: any(recorder.ended for _, recorder in work))
-        for (plan, _), generation in zip(work, generations, strict=True):
-            if plan.cancelled:
-                generation.cancel()
-        wait_until(lambda: all(recorder.ended or plan.cancelled for plan, recorder in work))
-        for plan, recorder in work:
-            expected = reference.greedy(plan.prompt, plan.mixture, plan.tokens)
-            assert recorder.tokens == (expected[: len(recorder.tokens)] if plan.cancelled else expected)
-        wait_until(lambda: engine.stats().free_blocks == blocks)
+        answer_as_alone(engine, reference, seed)
     finally:
         engine.close()
 

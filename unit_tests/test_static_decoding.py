@@ -20,7 +20,7 @@ from langchain_eft.engine.placement import Placement
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.schedules import FirstTokens, Ramp
 from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
-from unit_tests.test_speculation import MIXTURES, PROMPT, plans, run
+from unit_tests.test_speculation import MIXTURES, PROMPT, answer_as_alone, run
 
 SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "prefill_chunk": 32, "static_decoding": True}
 WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
@@ -143,20 +143,7 @@ def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
     )  # fmt: skip
     engine = Engine(family.recipe, config)
     try:
-        work = [(plan, Recorder()) for plan in plans(seed)]
-        generations = []
-        for plan, recorder in work:
-            one = request(plan.prompt, plan.mixture, GREEDY, plan.tokens, speculation=plan.draft)
-            generations.append(engine.submit(one, recorder))
-        wait_until(lambda: any(recorder.ended for _, recorder in work))
-        for (plan, _), generation in zip(work, generations, strict=True):
-            if plan.cancelled:
-                generation.cancel()
-        wait_until(lambda: all(recorder.ended or plan.cancelled for plan, recorder in work))
-        for plan, recorder in work:
-            expected = reference.greedy(plan.prompt, plan.mixture, plan.tokens)
-            assert recorder.tokens == (expected[: len(recorder.tokens)] if plan.cancelled else expected)
-        wait_until(lambda: engine.stats().free_blocks == blocks)
+        answer_as_alone(engine, reference, seed)
         wait_until(lambda: engine._flight is None)
     finally:
         engine.close()
