@@ -18,14 +18,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.arithmetic import Arithmetic, arithmetic
 from langchain_eft.engine.attention import ForwardBatch, has_kernel
 from langchain_eft.engine.formula import conservative
 from langchain_eft.engine.graphs import Streams
 from langchain_eft.engine.kv_cache import KVPool
-from langchain_eft.engine.models import ModelFamily, project
+from langchain_eft.engine.models import ModelFamily, joined, project
+from langchain_eft.engine.operations import Operations, operations
 from langchain_eft.engine.paged_rows import PagedRows
 from langchain_eft.engine.sampling import Draw, Filters, Penalties, Sampling, penalize
+from langchain_eft.engine.seats import Seats
 from langchain_eft.engine.staging import Fields, Inbox, Outbox
 
 TOP_LOGPROBS = 20
@@ -170,7 +171,7 @@ class Device:
         num_blocks: Blocks of one variant.
         block_size: Positions per block.
         gathers: Whether attention gathers contexts, where the Triton kernel does not run.
-        arithmetic: What leads from logits to tokens; kernels, too, where they run.
+        operations: What rounds do besides running models, by kernels where they run.
         streams: For models that run side by side.
         last: [rows] int64, last token of each row of the last round.
         written: [rows] int64, tokens of its answer.
@@ -186,7 +187,7 @@ class Device:
         self.place = family.vocabulary.device
         kernels = has_kernel(self.place)
         self.gathers = not kernels
-        self.arithmetic = arithmetic(kernels=kernels)
+        self.operations = operations(kernels=kernels)
         self.streams = Streams(self.place, len(family.models))
         self.last, self.written = torch.zeros(2, rows, dtype=torch.int64, device=self.place)
         self._drafted = torch.zeros(0, device=self.place)
@@ -206,12 +207,16 @@ class _Now:
     Attributes:
         last: [B] int64, the token that is known but not computed.
         written: [B] int64, tokens of the answer.
+        number: [B] int64, tokens of prompt and answer.
+        first: [S, B] int64, position of the last token in what each term reads.
         alive: [B] bool.
         count: [B] int64, guesses that are made.
     """
 
     last: Tensor
     written: Tensor
+    number: Tensor
+    first: Tensor
     alive: Tensor
     count: Tensor
 
@@ -224,7 +229,7 @@ class _Part:
         slots: Which.
         tokens: [B, n].
         offset: [B] int64, where they begin, counted from the last known token.
-        queries: [B] int64, how many of them are real.
+        queries: [B] int64 or bool, how many of them are real.
     """
 
     slots: slice
@@ -245,7 +250,7 @@ class DecodeRound:
     def __init__(self, shape: Shape, device: Device) -> None:
         self.shape = shape
         self._device = device
-        self._arithmetic, self._vocabulary = device.arithmetic, device.family.vocabulary
+        self._by, self._vocabulary = device.operations, device.family.vocabulary
         self._size = len(self._vocabulary)
         place = device.place
         self.inbox = Inbox(input_fields(shape, self._size, device.block_size), place)
@@ -265,22 +270,21 @@ class DecodeRound:
         """Guess with the small models, one pass for each token; rows with given guesses follow those."""
         now, given = self._begin(), self._in["given"]
         weights = self._in["draft"].index_select(0, self._drafters)
-        index = torch.arange(len(self._drafters), device=given.device) * self.shape.rows
+        index = torch.arange(len(self._drafters), device=given.device) * self.shape.rows + self._rows[:, None]
+        follows, told = given > 0, given - 1
         penalties = self._penalties(now) if self.shape.penalties else None
         token = now.last
+        runs = [slots for slots in _runs(self.shape.slots) if self.shape.slots[slots.start].role == "drafts"]
         for step in range(self.shape.guesses):
-            queries = (step < now.count).long()
-            offset = torch.full_like(now.count, step)
-            runs = [
-                slots for slots in _runs(self.shape.slots) if self.shape.slots[slots.start].role == "drafts"
-            ]
+            queries = step < now.count
+            offset = self._steps[step].expand(self.shape.rows)
             logits = self._run([[_Part(slots, token[:, None], offset, queries)] for slots in runs], now)
             self._drafted[step] = logits.view(len(self._drafters), self.shape.rows, -1)
-            q = self._combine(logits, index + self._rows[:, None], weights[:, :, step].t())
+            q = self._combine(logits, index, weights[:, :, step].t())
             if penalties is not None:
                 q = torch.where(self._in["reshaped"][:, None], penalize(q, penalties), q)
-            guess = self._arithmetic.draw(q, self._sampling(now, self._rows, step)).tokens
-            token = torch.where(given[:, step] > 0, given[:, step] - 1, guess)
+            guess = self._by.draw(q, self._sampling(now, self._steps[step : step + 1])).tokens
+            token = torch.where(follows[:, step], told[:, step], guess)
             self.guesses[:, step] = token
             if penalties is not None:
                 penalties = _counted(penalties, token)
@@ -294,15 +298,15 @@ class DecodeRound:
         logits, index = self._logits(now)
         logp = self._target(logits, index)
         p = self._reshaped(self._allowed(logp), now)
-        sampling = self._sampling(now, self._rows.repeat_interleave(shape.guesses + 1), self._steps)
-        draw = self._arithmetic.draw
+        sampling = self._sampling(now, self._steps)
+        draw = self._by.draw
         target, tokens = draw(p, sampling), None
         if shape.foretold:
             weights = _flat(self._in["draft"].index_select(0, self._drafters))
             q = self._combine(logits, _flat(index.index_select(0, self._drafters)), weights)
             drafts = self._used(self._drafters).any(0).repeat_interleave(shape.guesses + 1)
             foretold = draw(self._reshaped(self._allowed(q), now), sampling)
-            tokens = _coupled(target, foretold, drafts, sampling, self._arithmetic)
+            tokens = _coupled(target, foretold, drafts, sampling, self._by)
             self._foresee(torch.where(drafts, foretold.tokens, -1).view(shape.rows, -1), now)
         tokens = target.tokens if tokens is None else tokens
         self._accept(tokens.view(shape.rows, -1), now)
@@ -316,11 +320,18 @@ class DecodeRound:
         last = torch.where(source > 0, self._device.last[earlier], self._in["last"])
         written = torch.where(source > 0, self._device.written[earlier], self._in["written"])
         room = self._in["limit"] - written
-        return _Now(last, written, room > 0, torch.minimum(self._in["count"], room - 1).clamp(min=0))
+        return _Now(
+            last,
+            written,
+            self._in["prompt"] + written,
+            self._in["start"] + (written - 1),
+            room > 0,
+            torch.minimum(self._in["count"], room - 1).clamp(min=0),
+        )
 
     def _combine(self, logits: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         """[R, V] weighted sums of logits, -inf for what is no token of all models."""
-        return self._arithmetic.combine(logits, index, weights, self._vocabulary)
+        return self._by.combine(logits, index, weights, self._vocabulary)
 
     def _used(self, slots: slice | Tensor) -> Tensor:
         """[s, B] bool, which rows have a term there."""
@@ -346,7 +357,7 @@ class DecodeRound:
             if shape.drafting and shape.slots[slots.start].role == "drafts":
                 # Drafting has left out the last guess, or, where nothing was guessed, the last known token.
                 missing = text.gather(1, now.count[:, None])
-                part = _Part(slots, missing, now.count, now.alive.long())
+                part = _Part(slots, missing, now.count, now.alive)
                 earlier = ((self._steps * len(self._drafters) + drafted + own) * rows) + self._rows[:, None]
                 last = start + own * rows + self._rows[:, None]
                 found.append(torch.where(self._steps < now.count[:, None], earlier, last))
@@ -380,31 +391,23 @@ class DecodeRound:
         sizes = [(part.slots.stop - part.slots.start) * part.tokens.numel() for part in parts]
 
         def run() -> tuple[Tensor | None, Tensor]:
-            ids, positions, variants, paged = [], [], [], []
-            for part, start in zip(parts, accumulate(sizes, initial=0), strict=False):
-                used, count = self._used(part.slots), part.tokens.shape[1]
-                first = self._in["start"][part.slots] + now.written - 1 + part.offset
-                step = self._steps[:count]
-                real = used[..., None] & (step < part.queries[:, None])
-                positions.append(torch.where(real, first[..., None] + step, 0).flatten())
-                ids.append(part.tokens.expand(len(used), -1, -1).flatten())
-                variants.append(self._in["variant"][part.slots].repeat_interleave(count))
-                queries = torch.where(used, part.queries, 0)
-                paged.append(
-                    PagedRows(
-                        block_table=self._in["table"][part.slots].flatten(0, 1),
-                        starts=None if len(parts) == 1 else _starts(queries, count, start),
-                        queries=queries.flatten().int(),
-                        lengths=torch.where(queries > 0, first + queries, 0).flatten().int(),
-                        block_size=device.block_size,
-                        max_queries=count,
-                        max_length=self.shape.context,
-                    )
+            seats = [self._seat(part, now) for part in parts]
+            paged = [
+                PagedRows(
+                    block_table=self._in["table"][part.slots].flatten(0, 1),
+                    starts=None if len(parts) == 1 else _starts(seated.queries, part.tokens.shape[1], start),
+                    queries=seated.queries,
+                    lengths=seated.lengths,
+                    block_size=device.block_size,
+                    max_queries=part.tokens.shape[1],
+                    max_length=self.shape.context,
                 )
+                for part, seated, start in zip(parts, seats, accumulate(sizes[:-1], initial=0), strict=True)
+            ]
             batch = ForwardBatch(
-                ids=torch.cat(ids)[None],
-                positions=torch.cat(positions)[None],
-                variants=torch.cat(variants),
+                ids=joined([seated.ids for seated in seats])[None],
+                positions=joined([seated.positions for seated in seats])[None],
+                variants=joined([seated.variants for seated in seats]),
                 pool=device.pools[index],
                 block_size=device.block_size,
                 paged=paged,
@@ -413,6 +416,17 @@ class DecodeRound:
             return model.head, model(batch, range(model.variants))
 
         return run
+
+    def _seat(self, part: _Part, now: _Now) -> Seats:
+        slots = part.slots
+        return self._by.seat(
+            part.tokens,
+            now.first[slots],
+            part.offset,
+            part.queries,
+            self._used(slots),
+            self._in["variant"][slots],
+        )
 
     def _target(self, logits: Tensor, index: Tensor) -> Tensor:
         """[R, V] log p at all R = B * (K + 1) positions, up to a constant."""
@@ -465,7 +479,7 @@ class DecodeRound:
         inputs, history = self._in, self._in["history"]
         at = torch.arange(self.shape.context, device=history.device)
         answer = at >= inputs["prompt"][:, None]
-        known = at < (inputs["prompt"] + now.written)[:, None]
+        known = at < now.number[:, None]
         empty = torch.zeros(self.shape.rows, self._size, device=history.device)
         counts = empty.scatter_add(1, history, (known & answer).float())
         return Penalties(
@@ -477,18 +491,21 @@ class DecodeRound:
             bias=empty.scatter_add(1, inputs["biased"], inputs["bias"]),
         )
 
-    def _sampling(self, now: _Now, rows: Tensor, step: int | Tensor) -> Sampling:
-        """Parameters of some steps of rows; `rows` repeats each row once for every step."""
-        inputs = self._in
-        number = (inputs["prompt"] + now.written)[:, None] + step
+    def _sampling(self, now: _Now, steps: Tensor) -> Sampling:
+        """Parameters of some steps of every row, row by row."""
+
+        def each(name: str) -> Tensor:
+            values = self._in[name]
+            return values if len(steps) == 1 else values.repeat_interleave(len(steps))
+
         return Sampling(
-            seeds=inputs["seed"][rows],
-            positions=number.flatten(),
-            greedy=inputs["greedy"][rows],
-            temperature=inputs["temperature"][rows],
-            top_k=inputs["top_k"][rows],
-            top_p=inputs["top_p"][rows],
-            min_p=inputs["min_p"][rows],
+            seeds=each("seed"),
+            positions=(now.number[:, None] + steps).flatten(),
+            greedy=each("greedy"),
+            temperature=each("temperature"),
+            top_k=each("top_k"),
+            top_p=each("top_p"),
+            min_p=each("min_p"),
             filters=self.shape.filters,
         )
 
@@ -551,7 +568,7 @@ def _counted(penalties: Penalties, tokens: Tensor) -> Penalties:
 
 
 def _coupled(
-    target: Draw, foretold: Draw, drafts: Tensor, sampling: Sampling, by: Arithmetic
+    target: Draw, foretold: Draw, drafts: Tensor, sampling: Sampling, by: Operations
 ) -> Tensor | None:
     """[R] samples of p that follow those of q wherever they may; None where all rows are greedy."""
     if target.probs is None or foretold.probs is None:

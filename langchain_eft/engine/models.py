@@ -221,9 +221,14 @@ def project(hidden: Sequence[tuple[Tensor | None, Tensor]], size: int, device: t
             continue
         shared.append(states)
         if following is not head:
-            logits.append(product(torch.cat(shared), head)[:, :size].float())
+            logits.append(product(joined(shared), head)[:, :size].float())
             shared.clear()
-    return torch.cat([part.to(device) for part in logits])
+    return joined([part.to(device) for part in logits])
+
+
+def joined(tensors: list[Tensor]) -> Tensor:
+    """Tensors one after the other; a single one is not copied."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 _TOLERANCE = {torch.float32: 2e-3}

@@ -1,4 +1,4 @@
-"""What leads from logits to tokens, as the device computes it best: by Triton kernels, or by torch.
+"""What a round does besides running models, as the device does it best: by Triton kernels, or by torch.
 
 The torch functions define what is right; the kernels do the same in fewer launches.
 """
@@ -12,31 +12,35 @@ from torch import Tensor
 
 from langchain_eft.engine.formula import combine
 from langchain_eft.engine.sampling import Draw, Sampling, draw
+from langchain_eft.engine.seats import Seats, seat
 from langchain_eft.engine.speculation import couple
 
 
-class Arithmetic(NamedTuple):
+class Operations(NamedTuple):
     """The operations.
 
     Attributes:
+        seat: See `seats.seat`.
         combine: See `formula.combine`.
         draw: See `sampling.draw`.
         couple: See `speculation.couple`.
     """
 
+    seat: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Seats]
     combine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     draw: Callable[[Tensor, Sampling], Draw]
     couple: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def arithmetic(*, kernels: bool) -> Arithmetic:
+def operations(*, kernels: bool) -> Operations:
     """The operations, by kernels or by torch."""
     if not kernels:
-        return Arithmetic(combine, draw, couple)
+        return Operations(seat, combine, draw, couple)
     from langchain_eft.engine.triton_sampling import (  # which needs Triton
         combine_kernel,
         couple_kernel,
         draw_kernel,
     )
+    from langchain_eft.engine.triton_seats import seat_kernel
 
-    return Arithmetic(combine_kernel, draw_kernel, couple_kernel)
+    return Operations(seat_kernel, combine_kernel, draw_kernel, couple_kernel)
