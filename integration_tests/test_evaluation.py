@@ -17,7 +17,8 @@ from langchain_eft.evaluation import (
     reference_alone,
 )
 from reproduction.__main__ import reproduce
-from reproduction.experiments import EXPERIMENTS, Sizes
+from reproduction.bench import Sizes
+from reproduction.experiments import EXPERIMENTS
 from reproduction.page import write_page
 from reproduction.probes import familiar_harmful, familiar_tool_calls
 

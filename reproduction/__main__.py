@@ -20,8 +20,8 @@ from rich.console import Console
 from langchain_eft import EFTChatModel
 from langchain_eft.benchmark import available_cores, processor
 from langchain_eft.evaluation import Runner
-from langchain_eft.evaluation.cases import digest
-from reproduction.experiments import EXPERIMENTS, FULL, QUICK, Bench, Sizes
+from reproduction.bench import FULL, LARGE_ADAPTERS, QUICK, Bench, Sizes
+from reproduction.experiments import EXPERIMENTS
 from reproduction.page import write_page
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,15 @@ notes = Console(stderr=True, highlight=False)
 
 
 def reproduce(
-    llm: EFTChatModel, folder: Path, page: Path, figures: Path, sizes: Sizes, only: list[str], *, again: bool
+    llm: EFTChatModel,
+    folder: Path,
+    page: Path,
+    figures: Path,
+    sizes: Sizes,
+    only: list[str],
+    *,
+    again: bool,
+    large_adapters: Path = LARGE_ADAPTERS,
 ) -> None:
     """Run experiments and write the page.
 
@@ -41,10 +49,11 @@ def reproduce(
         sizes: How many cases.
         only: Names of experiments; empty for all.
         again: Also those that are done.
+        large_adapters: Folder of adapters of the base itself.
     """
     figures.mkdir(parents=True, exist_ok=True)
     console = notes if notes.is_terminal else None
-    bench = Bench(llm, Runner(folder, console=console, seed=0), sizes, figures)
+    bench = Bench(llm, Runner(folder, console=console, seed=0), sizes, figures, folder, large_adapters)
     for name in only or EXPERIMENTS:
         done = folder / f"{name}.json"
         if not again and _sizes(done) == asdict(sizes):
@@ -68,7 +77,6 @@ def _run(bench: Bench, name: str) -> dict[str, Any]:
         "load": max(load, os.getloadavg()[0]),
         "cores": available_cores(),
         "sizes": asdict(bench.sizes),
-        "code": digest(Path(__file__).with_name("experiments.py").read_text(encoding="utf-8")),
     }
     return {**section, "run": run}
 

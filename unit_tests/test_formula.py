@@ -125,14 +125,14 @@ def test_unscaled_tokens_matter_only_where_there_is_a_small_mixture_and_somethin
     assert plan("S", {"a": ("A", "S")}, {"a": 1.0}, unscaled=True).at(0).small is None
 
 
-def test_the_small_mixture_starts_from_small_models_or_else_from_the_base():
+def test_the_small_mixture_starts_from_small_models_where_there_are_any():
     prompted = {**BEHAVIORS, "p": ("L'", "L")}
     for weights, strength, origins in [
         ({"a": 1.0, "b": 0.5}, 1.0, {"S"}),
         ({"a": 1.0, "c": 0.5}, 1.0, {"S", "T"}),
         ({"a": 1.0, "p": 1.4}, 1.0, {"S"}),
         ({"a": 1.0, "p": 1.4}, 1.5, {"S"}),
-        ({"p": 1.4}, 1.0, {"L"}),
+        ({"p": 1.4}, 1.0, set()),
         ({}, 1.0, set()),
     ]:
         formula = plan("L", prompted, weights, strength)

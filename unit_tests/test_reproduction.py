@@ -3,13 +3,17 @@
 import json
 import re
 import shutil
+from functools import partial
 
 import pytest
+from transformers import LlamaForCausalLM
 
 from langchain_eft import BehaviorDelta, EFTChatModel, benchmark
 from reproduction.__main__ import reproduce
-from reproduction.experiments import EXPERIMENTS, Sizes
+from reproduction.bench import Sizes
+from reproduction.experiments import EXPERIMENTS
 from reproduction.page import write_page
+from unit_tests.tiny import write_adapter
 
 SIZES = Sizes(capitals=2, tools=1, swept_tools=1, requests=1, swept_requests=1, chat=1, pairs=1, tokens=4,
               repetitions=1)  # fmt: skip
@@ -33,14 +37,24 @@ def llm(family, tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def large_adapters(llm, tmp_path_factory):
+    """Adapters of the tiny base itself."""
+    base, folder = LlamaForCausalLM.from_pretrained(llm.model), tmp_path_factory.mktemp("large")
+    for name in ("concise", "harmless"):
+        write_adapter(folder / name, base, ["self_attn.q_proj", "mlp.down_proj"], 2)
+    return folder
+
+
 @pytest.mark.slow
-def test_every_experiment_is_written_down(llm, tmp_path, monkeypatch):
+def test_every_experiment_is_written_down(llm, large_adapters, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "langchain_eft.benchmark.report.measure_machine",
         lambda device: benchmark.Machine("a processor", 2, 1, device, 1e9),
     )
     page, figures = tmp_path / "page.md", tmp_path / "figures"
-    reproduce(llm, tmp_path, page, figures, SIZES, [], again=False)
+    run = partial(reproduce, llm, tmp_path, page, figures, SIZES, large_adapters=large_adapters)
+    run([], again=False)
     text = page.read_text()
     assert text.count("\n## ") == len(EXPERIMENTS)
     assert "not run" not in text
@@ -54,7 +68,7 @@ def test_every_experiment_is_written_down(llm, tmp_path, monkeypatch):
             assert "None" not in line
             assert " nan " not in line
     answers = (tmp_path / "answers.jsonl").read_text()
-    reproduce(llm, tmp_path, page, figures, SIZES, [], again=False)
+    run([], again=False)
     assert page.read_text() == text
     assert (tmp_path / "answers.jsonl").read_text() == answers
 

@@ -24,7 +24,7 @@ from .convert_base import BASE_FOLDER
 from .distill import REFERENCE_FOLDER
 from .generate import CONVERSATIONS_FILE
 from .llama import Llama, rope_table
-from .lora import add_adapter, save_adapter
+from .lora import RANK, add_adapter, save_adapter
 from .pairs import question_answer_pairs
 from .places import load_places
 from .runtime import decoding_precision, find_device
@@ -64,17 +64,18 @@ BEHAVIOURS = [
 
 
 class AdapterTrainer:
-    """Trains an adapter on a copy of the reference model.
+    """Trains an adapter on a copy of a model.
 
     Args:
-        reference: The reference model, in the precision to run it in.
+        model: The model, in the precision to run it in.
+        rank: Of the adapter.
     """
 
-    def __init__(self, reference: Llama) -> None:
-        self.device = reference.embed_tokens.weight.device
+    def __init__(self, model: Llama, rank: int = RANK) -> None:
+        self.device = model.embed_tokens.weight.device
         self.on_gpu = self.device.type == "cuda"
         torch.manual_seed(1)
-        self.model = add_adapter(copy.deepcopy(reference)).to(self.device)
+        self.model = add_adapter(copy.deepcopy(model), rank).to(self.device)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, betas=(0.9, 0.98), weight_decay=0.0)
         self.cos, self.sin = rope_table(self.device, torch.float32)
@@ -95,6 +96,9 @@ class AdapterTrainer:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if not self.on_gpu:  # where every shape would be compiled
+            longest = int(ids.any(0).nonzero().max()) + 1
+            ids, learned = ids[:, :longest], learned[:, :longest]
         last = ids.shape[1] - 1
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu):
             hidden = self._hidden(ids[:, :-1], self.cos[:last], self.sin[:last])
@@ -111,12 +115,13 @@ class AdapterTrainer:
 
 def train(
     behaviour: Behaviour,
-    reference: Llama,
+    model: Llama,
     batches: DataLoader[tuple[Tensor, Tensor]],
     max_steps: int | None,
+    rank: int = RANK,
 ) -> Llama:
-    """Return a copy of the reference model with an adapter trained on `batches`."""
-    trainer = AdapterTrainer(reference)
+    """Return a copy of a model with an adapter trained on `batches`."""
+    trainer = AdapterTrainer(model, rank)
     budget = TimeBudget(behaviour.seconds, FREE_STEPS)
     for step, (ids, learned) in enumerate(batches):
         used = budget.used(step)
@@ -124,7 +129,7 @@ def train(
             break
         rate = learning_rate(behaviour.learning_rate, step, WARMUP_STEPS, used)
         loss = trainer.step(ids.to(trainer.device), learned.to(trainer.device), rate)
-        if step % 100 == 0:
+        if step % 20 == 0:
             print(f"{behaviour.name}, step {step}: loss {loss.item():.4f}", flush=True)
     return trainer.model
 

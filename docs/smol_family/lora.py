@@ -20,36 +20,23 @@ if TYPE_CHECKING:
     from .llama import Llama
 
 RANK = 32
-ALPHA = 64
-SCALE = ALPHA / RANK
+SCALE = 2
 TARGETS = {
     "self_attn": ["q_proj", "k_proj", "v_proj", "o_proj"],
     "mlp": ["gate_proj", "up_proj", "down_proj"],
 }
 PEFT_PREFIX = "base_model.model.model."
 WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG = {
-    "peft_type": "LORA",
-    "task_type": "CAUSAL_LM",
-    "r": RANK,
-    "lora_alpha": ALPHA,
-    "lora_dropout": 0.0,
-    "bias": "none",
-    "target_modules": [name for names in TARGETS.values() for name in names],
-    "base_model_name_or_path": "../reference",
-    "inference_mode": True,
-    "fan_in_fan_out": False,
-}
 
 
 class LoraLinear(nn.Module):
     """A frozen linear map plus a trained one of low rank, which is zero at first."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__()
         self.linear = linear
-        self.lora_A = nn.Parameter(torch.empty(RANK, linear.in_features))
-        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, RANK))
+        self.lora_A = nn.Parameter(torch.empty(rank, linear.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,17 +46,24 @@ class LoraLinear(nn.Module):
         return output
 
 
-def add_adapter(model: Llama) -> Llama:
+def add_adapter(model: Llama, rank: int = RANK) -> Llama:
     """Freeze `model` in place and put an adapter on each linear map of its layers."""
     model.requires_grad_(requires_grad=False)
     for name, linear in _linear_maps(model):
         block, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(block), attribute, LoraLinear(linear))
+        setattr(model.get_submodule(block), attribute, LoraLinear(linear, rank))
     return model
 
 
-def save_adapter(model: Llama, folder: Path) -> None:
-    """Write the adapter of `model` as a PEFT folder."""
+def save_adapter(model: Llama, folder: Path, rank: int = RANK, trained_on: str = "../reference") -> None:
+    """Write the adapter of `model` as a PEFT folder.
+
+    Args:
+        model: With an adapter.
+        folder: Where to write it.
+        rank: Its rank.
+        trained_on: The model without it: a hub id, or a path from `folder`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         f"{PEFT_PREFIX}{name}.weight": parameter.detach().to("cpu", torch.bfloat16)
@@ -77,7 +71,19 @@ def save_adapter(model: Llama, folder: Path) -> None:
         if parameter.requires_grad
     }
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(CONFIG, indent=2), encoding="utf-8")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": SCALE * rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": [name for names in TARGETS.values() for name in names],
+        "base_model_name_or_path": trained_on,
+        "inference_mode": True,
+        "fan_in_fan_out": False,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 @torch.no_grad()

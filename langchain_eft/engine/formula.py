@@ -93,8 +93,8 @@ class Formula(Generic[T]):
 
     @property
     def origins(self) -> tuple[T, ...]:
-        """The terms whose mean the small mixture starts from; the base where no other model does."""
-        return self.references or self.smalls or ((self.base,) if self.behaviors else ())
+        """The terms whose mean the small mixture starts from; none where the base is all that there is."""
+        return self.references or self.smalls
 
     @property
     def selective(self) -> bool:
