@@ -18,6 +18,7 @@ from langchain_eft.evaluation import (
 )
 from reproduction.__main__ import reproduce
 from reproduction.bench import Sizes
+from reproduction.down_scaling import LABELS
 from reproduction.experiments import EXPERIMENTS
 from reproduction.page import write_page
 from reproduction.probes import familiar_harmful, familiar_tool_calls
@@ -72,3 +73,16 @@ def test_the_reproduction_is_resumed_and_its_page_written_from_the_results(llm, 
     assert (tmp_path / "answers.jsonl").read_text() == stored
     section = json.loads((tmp_path / "reward_accuracy.json").read_text())
     assert write_page([section], list(EXPERIMENTS), "figures") == text
+
+
+def test_a_small_base_under_a_large_pair_refuses_like_the_large_model(llm, tmp_path):
+    sizes = Sizes(2, 1, 1, 3, 2, 1, 1, 4, 1)
+    reproduce(llm, tmp_path, tmp_path / "page.md", tmp_path, sizes, ["down_scaling"], again=False)
+    cells = json.loads((tmp_path / "down_scaling.json").read_text())["data"]["cells"]
+    refused = {
+        cell["system"]: cell["estimate"]["value"] for cell in cells if cell["task"] == "familiar harmful"
+    }
+    tuned = {f"harmless, {label}": 1.0 for label in LABELS}
+    assert {name: refused[name] for name in tuned} == tuned
+    assert refused["base"] < 1
+    assert refused["reference"] < 1
