@@ -30,21 +30,20 @@ def llm(tool_settings):
     return llm
 
 
-async def longest_gap(work) -> float:
-    """Seconds for which the event loop did not get to run while `work` did."""
-    gaps = [0.0]
+async def turns_during(work) -> int:
+    """How often the event loop got to run something else, a millisecond apart or more, while `work` ran."""
+    turns = 0
 
     async def beat():
-        last = time.perf_counter()
+        nonlocal turns
         while True:
             await asyncio.sleep(0.001)
-            gaps.append(time.perf_counter() - last)
-            last = time.perf_counter()
+            turns += 1
 
     heart = asyncio.create_task(beat())
     await work
     heart.cancel()
-    return max(gaps)
+    return turns
 
 
 async def drained(stream) -> int:
@@ -52,11 +51,10 @@ async def drained(stream) -> int:
 
 
 async def test_a_hundred_streams_do_not_block_the_event_loop(llm):
-    began = time.perf_counter()
     streams = [llm.astream(f"question {i}", max_tokens=12, **NO_END) for i in range(100)]
-    gap = await longest_gap(asyncio.gather(*(drained(stream) for stream in streams)))
-    # A blocked loop would stand still for all of it: this machine's other work makes it wait a little.
-    assert gap < max(0.25, (time.perf_counter() - began) / 10)
+    turns = await turns_during(asyncio.gather(*(drained(stream) for stream in streams)))
+    # Hundreds; a loop that waited for rounds would have one in each of the ninety or so, or none at all.
+    assert turns > 150
 
 
 async def test_no_call_blocks_the_event_loop(llm, tool_settings):
