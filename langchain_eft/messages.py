@@ -68,7 +68,7 @@ def encode(
     if spelling.name == "mistral":
         turns = _short_ids(turns)
     settings = {"tools": tools or None, "add_generation_prompt": answer, "return_dict": False}
-    return tuple(_rendered(tokenizer, "chat_template", turns, **settings, **(options or {})))
+    return tuple(_rendered(tokenizer, "chat_template", turns, settings, options or {}))
 
 
 def encode_plainly(
@@ -96,17 +96,19 @@ def encode_plainly(
     spelling = spelling or tool_format(tokenizer)
     turns = written_out([to_turn(message, spelling) for message in messages], tools or (), spelling)
     settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
-    text = _rendered(tokenizer, "base_template", turns, **settings, **(options or {}))
+    text = _rendered(tokenizer, "base_template", turns, settings, options or {})
     return tuple(tokenizer(text).input_ids)
 
 
-def _rendered(tokenizer: Any, kind: str, turns: Sequence[Turn], **settings: Any) -> Any:
+def _rendered(
+    tokenizer: Any, kind: str, turns: Sequence[Turn], settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> Any:
     """What a template makes of turns, or of simpler ones where it refuses them."""
     simpler, refusal = merge(turns), None
     for simplify in (None, *_SIMPLER):
         simpler = simplify(simpler) if simplify else simpler
         try:
-            return tokenizer.apply_chat_template(simpler, **settings)
+            return tokenizer.apply_chat_template(simpler, **settings, **options)
         except Exception as error:  # noqa: BLE001 - templates raise whatever they like
             refusal = refusal or error
     raise RequestError(

@@ -28,9 +28,9 @@ SPECIAL = (0, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
-def settings(family):
+def settings(settings, family):
     return {
-        "model": str(family.folder / "base"),
+        **settings,
         "behaviors": {
             **family.recipe.behaviors,
             "brief": BehaviorDelta(prompt=BRIEF),
@@ -41,10 +41,6 @@ def settings(family):
         },
         "base_template": "transcript",
         "unscaled_tokens": (),
-        "mixture": {"one": 1.0},
-        "temperature": 0,
-        "max_tokens": 12,
-        "engine_options": {"kv_cache_tokens": 2048},
     }
 
 
@@ -282,6 +278,13 @@ def test_a_template_that_fails_is_named(settings, tmp_path):
         ModelInvalidRequestError, match=r"base template refuses.*no chat here.*`base_template="
     ):
         llm.invoke("hi")
+
+
+@pytest.mark.parametrize("base_template", [None, "transcript"])
+def test_template_variables_that_are_not_the_users_are_refused_as_such(settings, base_template):
+    llm = EFTChatModel(**{**settings, "base_template": base_template})
+    with pytest.raises(ModelInvalidRequestError, match="add_generation_prompt"):
+        llm.invoke("hi", chat_template_kwargs={"add_generation_prompt": False})
 
 
 def test_a_base_without_chat_template_is_shown_the_transcript(family, tmp_path, reference):
