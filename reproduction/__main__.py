@@ -66,7 +66,6 @@ def reproduce(
 
 
 def _run(bench: Bench, name: str) -> dict[str, Any]:
-    bench.llm.open()
     started, cpu, load = time.perf_counter(), time.process_time(), os.getloadavg()[0]
     section = asdict(EXPERIMENTS[name](bench))
     run = {
@@ -100,7 +99,7 @@ def _write(folder: Path, page: Path, figures: Path) -> None:
 
 def main(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="A few cases of everything, in 3 minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few cases of everything, in about 6 minutes.")] = False,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(EXPERIMENTS)}.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Run experiments that are done again.")] = False,
     write_only: Annotated[

@@ -23,7 +23,7 @@ from langchain_eft.evaluation.results import markdown
 from langchain_eft.evaluation.systems import System, variant
 from reproduction.bench import SEED, Bench, Section
 from reproduction.probes import familiar_harmful
-from reproduction.wording import captioned, difference, gain, numbers, paper_gains, shown_cell, sure
+from reproduction.wording import bars, captioned, difference, gain, numbers, paper_gains, shown_cell
 
 BEHAVIORS = ("concise", "harmless")
 LABELS = ("small tuned", "down-scaled", "up-scaled", "large tuned")
@@ -52,10 +52,7 @@ def down_scaling(bench: Bench) -> Section:
         for system in systems
     ]
     plot_bars(
-        {
-            name: {label: sure([facts.cell(f"{name}, {label}", "capitals").estimate])[0] for label in LABELS}
-            for name in BEHAVIORS
-        },
+        {name: bars(facts, {label: f"{name}, {label}" for label in LABELS}) for name in BEHAVIORS},
         bench.figures / "down_scaling.svg",
         ylabel="capitals right",
         title="Facts by the sizes of base and fine-tuning",
@@ -148,7 +145,7 @@ def _small_base(bench: Bench) -> EFTChatModel:
 
 
 def _options(llm: EFTChatModel) -> dict[str, object]:
-    """Three engines are open at once: each takes what it needs, not half of the memory that is left."""
+    """Several engines are open at once: each takes what it needs, not half of the memory that is left."""
     return {"kv_cache_tokens": 32768, **llm.engine_options}
 
 

@@ -97,9 +97,9 @@ def scale_decoupling(bench: Bench) -> Section:
     ]
     plot_bars(
         {
-            "base": bars(facts, ["base"]),
-            "reference": bars(facts, ["reference"]),
-            **{name: bars(facts, [f"tuned {name}", f"EFT {name}"]) for name in BEHAVIORS},
+            "base": bars(facts, {"base": "base"}),
+            "reference": bars(facts, {"reference": "reference"}),
+            **{n: bars(facts, {kind: f"{kind} {n}" for kind in ("tuned", "EFT")}) for n in BEHAVIORS},
         },
         bench.figures / "scale_decoupling.svg",
         ylabel="capitals right",

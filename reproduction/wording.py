@@ -41,10 +41,10 @@ def captioned(caption: str, table: str) -> str:
     return f"{caption}\n\n{table}" if caption else table
 
 
-def bars(evaluation: Evaluation, systems: Sequence[str]) -> dict[str, Estimate]:
-    """Shares of capitals by the first word of the systems' names."""
-    labels = {name: name.split()[0] for name in systems}
-    return {labels[name]: sure([evaluation.cell(name, "capitals").estimate])[0] for name in systems}
+def bars(evaluation: Evaluation, systems: Mapping[str, str]) -> dict[str, Estimate]:
+    """Shares of capitals, of systems by their labels."""
+    found = {label: evaluation.cell(name, "capitals").estimate for label, name in systems.items()}
+    return {label: each for label, each in found.items() if each is not None}
 
 
 def pair_table(
@@ -95,8 +95,8 @@ def percent(share: float | None) -> str:
 
 def gain(evaluation: Evaluation, system: str, low: str, high: str) -> str:
     """Share of a gap in capitals that a system closes, with its interval."""
-    gain = evaluation.gain(system, low, high, "capitals")
-    return f"{number(gain.value)} ({number(gain.low)} to {number(gain.high)})"
+    closed = evaluation.gain(system, low, high, "capitals")
+    return f"{number(closed.value)} ({number(closed.low)} to {number(closed.high)})"
 
 
 def number(value: float) -> str:
@@ -129,8 +129,8 @@ def exactly(value: float) -> Estimate:
 
 def ratios(rows: Mapping[tuple[str, str], Any], prompts: str, lengths: Sequence[int]) -> list[Estimate]:
     """Times plain EFT, for each draft length."""
-    ratios = [rows[prompts, f"draft {length}"].ratio for length in lengths]
-    return [Estimate(ratio.median, ratio.low, ratio.high, 1) for ratio in ratios]
+    spreads = [rows[prompts, f"draft {length}"].ratio for length in lengths]
+    return [Estimate(spread.median, spread.low, spread.high, 1) for spread in spreads]
 
 
 # Findings
@@ -160,11 +160,11 @@ def target(what: str, found: Estimate | None, least: float) -> list[str]:
 def difference(evaluation: Evaluation, first: str, second: str, task: str) -> str:
     """A difference between two systems, paired by prompt."""
     found = evaluation.difference(first, second, task)
-    sure = "clear" if found.low > 0 or found.high < 0 else "not told from zero"
+    verdict = "clear" if found.low > 0 or found.high < 0 else "not told from zero"
     points = found.scaled(100)
     return (
         f"{task}, {first} minus {second}: {points.value:+.1f} points "
-        f"({points.low:+.1f} to {points.high:+.1f}), {sure}."
+        f"({points.low:+.1f} to {points.high:+.1f}), {verdict}."
     )
 
 

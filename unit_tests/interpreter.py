@@ -13,8 +13,10 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     os.environ["TRITON_INTERPRET"] = "1"
     for name in [name for name in sys.modules if re.match(r"triton(?!\._C)\b", name)]:
         del sys.modules[name]
-# Before 3.7, the interpreter fails on loops under numpy 2.4.
-pytest.importorskip("triton", minversion="3.7" if DEVICE == "cpu" else None)
+# There are no wheels elsewhere. Here a Triton that is missing is a failure, and so is one before 3.7, whose
+# interpreter fails on loops under numpy 2.4.
+if sys.platform != "linux":
+    pytest.importorskip("triton")
 
 COMPILE = """
 import torch, triton

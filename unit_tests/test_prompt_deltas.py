@@ -27,19 +27,16 @@ DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
 
 
 @pytest.fixture(scope="module")
-def settings(family):
+def settings(settings, family):
     return {
-        "model": str(family.folder / "base"),
+        **settings,
+        "mixture": {},
         "behaviors": {
             **family.recipe.behaviors,
             "brief": BehaviorDelta(prompt=BRIEF),
             "hinted": BehaviorDelta(prompt=BRIEF, reference=str(family.folder / "reference")),
             "grounded": BehaviorDelta(without="context"),
         },
-        "mixture": {},
-        "temperature": 0,
-        "max_tokens": 12,
-        "engine_options": {"kv_cache_tokens": 2048},
     }
 
 

@@ -411,7 +411,7 @@ class Engine:
         prompts = [("", request.prompt_ids), *request.contexts.items()]
         names = {name: first.setdefault(ids, name) for name, ids in prompts}
         weights, behaviors = request.mixture.active(), self._family.behaviors
-        self._require_contexts([self._family.base, *chain(*(behaviors[name] for name in weights))], names)
+        self._require_contexts(chain([self._family.base], *(behaviors[name] for name in weights)), names)
 
         def placed(term: Term) -> Term:
             return replace(term, context=names.get(term.context, term.context))
