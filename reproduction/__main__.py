@@ -99,7 +99,7 @@ def _write(folder: Path, page: Path, figures: Path) -> None:
 
 def main(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="A few cases of everything, in about 6 minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few cases of each, in about 6 minutes.")] = False,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(EXPERIMENTS)}.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Run experiments that are done again.")] = False,
     write_only: Annotated[
