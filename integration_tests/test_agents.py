@@ -107,6 +107,8 @@ async def run(agent, task, **config):
 @pytest.fixture(scope="module")
 def runs(llm):
     """All tasks at once, by strategy and task: the agents' steps meet in the engine's batches."""
+    # Rounds of few tokens, whatever the machine's speed says: calls are to come in pieces.
+    llm = llm.model_copy(update={"speculation": 2})
     agents = {("none", task): create_agent(llm, TOOLS) for task in TASKS}
     for strategy, task in STRUCTURED:
         schema = type(ANSWERED[task][1])

@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import pytest
 import torch
 
@@ -37,7 +39,7 @@ def engine(family):
 @pytest.fixture(scope="session")
 def settings(family):
     """A chat model on the family; its template shows no tools."""
-    return {
+    own = {
         "model": str(family.folder / "base"),
         "behaviors": family.recipe.behaviors,
         "mixture": {"one": 1.0},
@@ -45,6 +47,7 @@ def settings(family):
         "max_tokens": 12,
         "engine_options": {"kv_cache_tokens": 2048},
     }
+    return MappingProxyType(own)  # all tests share it
 
 
 @pytest.fixture(scope="session")

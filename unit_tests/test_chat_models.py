@@ -318,8 +318,8 @@ def test_a_prompt_longer_than_the_window_is_a_context_overflow_before_decoding(l
 
 
 def test_the_default_length_shrinks_to_the_window(settings):
-    del settings["max_tokens"]
-    message = EFTChatModel(**settings).invoke("x" * 960, **NO_END)
+    own = {name: value for name, value in settings.items() if name != "max_tokens"}
+    message = EFTChatModel(**own).invoke("x" * 960, **NO_END)
     assert message.usage_metadata["total_tokens"] == 1024
     assert message.response_metadata["finish_reason"] == "length"
 
