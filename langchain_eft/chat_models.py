@@ -30,7 +30,8 @@ from langchain_eft.chat.prepare import Fork, Plan, plan
 from langchain_eft.chat.structured_output import Method, structured_runnable
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.errors import langchain_errors
 
 if TYPE_CHECKING:

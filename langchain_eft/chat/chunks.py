@@ -13,7 +13,8 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_eft.chat.content_blocks import PROVIDER
 from langchain_eft.chat.output_parser import Call, Content, Delta, Parser, Reasoning
 from langchain_eft.engine.decoding.detokenizer import token_bytes
-from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta, TokenLogprobs
+from langchain_eft.engine.events import Finished, TextDelta, TokenLogprobs
+from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.trace.writer import TraceWriter
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.engine.decoding.detokenizer import Detokenizer
-from langchain_eft.engine.request import GenerationRequest, TextDelta
+from langchain_eft.engine.events import TextDelta
+from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.engine.token_trace import Shift, TokenTrace
 
 if TYPE_CHECKING:
