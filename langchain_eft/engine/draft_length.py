@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import accumulate, product
+from operator import mul
 from typing import Literal
 
 Source = Literal["model", "lookup"]
 
-LENGTHS = (0, 1, 2, 3, 4, 6, 8)
-"""Draft lengths that are tried."""
+DRAFT_LENGTHS = (1, 2, 3, 4, 6, 8)
+"""Draft lengths that are tried, beside none."""
 
 _MARGIN = 1.1
 
@@ -113,11 +114,22 @@ class Outlook:
 Choice = tuple[Source, int]
 
 
+def expected_tokens(acceptance_rates: Iterable[float]) -> float:
+    """Tokens that a round yields on average: `1 + a_1 + a_1 a_2 + ...`, a token and the guesses accepted.
+
+    With K equal rates it is `(1 - a**(K + 1)) / (1 - a)` (Leviathan et al. 2023, section 3.1, equation 1).
+
+    Args:
+        acceptance_rates: Of each drafted token, if those before it are accepted.
+    """
+    return sum(accumulate(acceptance_rates, mul, initial=1.0))
+
+
 def choose(rows: Sequence[Outlook], draft: PassCosts, verify: PassCosts, share: float) -> list[Choice]:
     """The draft lengths with the most expected tokens per second.
 
     A round costs one draft pass per drafted token and one verifying pass over all tokens; a row gains
-    `1 + a + ... + a**K` tokens on average (Leviathan et al. 2023, section 3.1).
+    `expected_tokens`.
 
     Args:
         rows: The decoding rows of a batch.
@@ -130,7 +142,7 @@ def choose(rows: Sequence[Outlook], draft: PassCosts, verify: PassCosts, share: 
     if known is None or all(row.fixed is not None for row in rows):
         return plain
     best, best_speed = plain, _MARGIN * _speed(rows, plain, draft, verify, share)
-    for by_model, by_lookup in product(LENGTHS, LENGTHS):
+    for by_model, by_lookup in product((0, *DRAFT_LENGTHS), repeat=2):
         choices = [_pick(row, by_model, by_lookup) for row in rows]
         speed = _speed(rows, choices, draft, verify, share)
         if speed > best_speed:
@@ -156,7 +168,7 @@ def _pick(row: Outlook, by_model: int, by_lookup: int) -> Choice:
 def _gain(row: Outlook, choice: Choice) -> float:
     source, count = choice
     rate = (row.model or 0.0) if source == "model" else row.lookup
-    return sum(rate**i for i in range(count + 1))
+    return expected_tokens([rate] * count)
 
 
 def _speed(
