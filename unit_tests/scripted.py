@@ -11,12 +11,12 @@ import pytest
 from transformers import AddedToken
 
 import langchain_eft
-from langchain_eft.behaviors import Recipe
 from langchain_eft.engine import engine as engines
-from langchain_eft.engine.detokenizer import Detokenizer, StopMatcher
+from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
+from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.engine import EngineStats
 from langchain_eft.engine.errors import ContextWindowError
-from langchain_eft.engine.grammar import Grammars
+from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.request import Finished, TextDelta, TokenLogprobs
 from unit_tests import tiny
 

@@ -10,12 +10,19 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from langchain_eft.behaviors import FrozenDict, Mixture
-from langchain_eft.engine.trace import TokenTrace
+from langchain_eft.engine.recipe.frozen import FrozenDict
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.token_trace import TokenTrace
 
 FinishReason = Literal["stop", "length"]
 
-Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=0, le=16)]
+LONGEST_DRAFT = 16
+"""Most tokens that a round may draft for a request."""
+
+MOST_TOP_LOGPROBS = 20
+"""Most alternatives whose log-probabilities a request may ask for."""
+
+Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=0, le=LONGEST_DRAFT)]
 """Tokens drafted per round: as many as pays, none, or a fixed number."""
 
 
@@ -100,7 +107,7 @@ class GenerationRequest(BaseModel):
     visible_tokens: frozenset[int] = frozenset()
     """Special tokens that are part of the text, such as those that open a tool call."""
 
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP_LOGPROBS)
     """Report log p of each token and of this many of the most probable ones; None reports nothing."""
 
     trace: bool = False
@@ -137,6 +144,11 @@ class TextDelta:
     traces: tuple[TokenTrace, ...] = ()
 
 
+def acceptance_rate(accepted: int, drafted: int) -> float | None:
+    """Share of the drafted tokens that were accepted; None where none were drafted."""
+    return accepted / drafted if drafted else None
+
+
 @dataclass(frozen=True)
 class Finished:
     """The end of a completion.
@@ -168,7 +180,7 @@ class Finished:
     @property
     def acceptance_rate(self) -> float | None:
         """Share of the guesses that were right; None where none were made."""
-        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else None
+        return acceptance_rate(self.accepted_tokens, self.drafted_tokens)
 
     @property
     def tokens_per_second(self) -> float:
