@@ -73,24 +73,23 @@ def agreement(
     distance = _distances(values, level)
     disagreement = ((counts @ distance) * counts).sum(1) / (judges - 1)
     columns = np.column_stack([disagreement, counts])
+    raw = mean(equal.tolist(), confidence=confidence, resamples=resamples, seed=seed)
     alpha = float(_alpha(columns.sum(0), distance))
-    low, high = np.nan, np.nan
-    if len(units) > 1 and not np.isnan(alpha):
-        sums = stats.bootstrap(
-            [np.arange(len(units))],
-            lambda drawn: columns[drawn].sum(0),
-            vectorized=False,
-            n_resamples=resamples,
-            method="percentile",
-            rng=seed,
-        ).bootstrap_distribution
-        tail = (1 - confidence) / 2
-        low, high = np.nanquantile(_alpha(sums, distance), [tail, 1 - tail])
-    return Agreement(
-        mean(equal.tolist(), confidence=confidence, resamples=resamples, seed=seed),
-        *(None if np.isnan(value) else float(value) for value in (alpha, low, high)),
-        cases=len(units),
-    )
+    if np.isnan(alpha):
+        return Agreement(raw, None, None, None, len(units))
+    if len(units) == 1:
+        return Agreement(raw, alpha, None, None, 1)
+    sums = stats.bootstrap(
+        [np.arange(len(units))],
+        lambda drawn: columns[drawn].sum(0),
+        vectorized=False,
+        n_resamples=resamples,
+        method="percentile",
+        rng=seed,
+    ).bootstrap_distribution
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(_alpha(sums, distance), [tail, 1 - tail]).tolist()
+    return Agreement(raw, alpha, low, high, len(units))
 
 
 def _alpha(sums: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:

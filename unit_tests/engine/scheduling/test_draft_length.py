@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_eft.engine.scheduling.draft_length import AcceptanceRate, Outlook, PassCosts, choose, expected_tokens
+from langchain_eft.engine.scheduling.draft_length import (
+    AcceptanceRate,
+    Outlook,
+    PassCosts,
+    choose,
+    expected_tokens,
+)
 from langchain_eft.engine.scheduling.prompt_lookup import PromptLookup
 
 
