@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from transformers import AddedToken
 
 import langchain_eft
-from langchain_eft import tools
+from langchain_eft.chat import tool_formats
 from langchain_eft.chat.tool_formats import instructions, tool_format, visible_tokens
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.engine.errors import RequestError
@@ -152,7 +152,7 @@ def test_tags_that_are_text_need_no_tokens():
 
 
 def test_the_prompted_format_tells_names_signatures_and_spelling():
-    told = instructions(tool_dicts([get_weather]), tools.PROMPTED)
+    told = instructions(tool_dicts([get_weather]), tool_formats.PROMPTED)
     assert re.search(r'<tools>\n\{"name": "get_weather".*"city".*\}\n</tools>', told)
     assert '<tool_call>\n{"name":' in told
 
@@ -160,9 +160,9 @@ def test_the_prompted_format_tells_names_signatures_and_spelling():
 @pytest.mark.parametrize(
     ("spelling", "call"),
     [
-        (tools.HERMES, '<tool_call>\n{"name": "<name>", "arguments": {<arguments>}}\n</tool_call>'),
-        (tools.LLAMA, '{"name": "<name>", "parameters": {<arguments>}}'),
-        (tools.MISTRAL_NAMED, "[TOOL_CALLS]<name>[ARGS]{<arguments>}"),
+        (tool_formats.HERMES, '<tool_call>\n{"name": "<name>", "arguments": {<arguments>}}\n</tool_call>'),
+        (tool_formats.LLAMA, '{"name": "<name>", "parameters": {<arguments>}}'),
+        (tool_formats.MISTRAL_NAMED, "[TOOL_CALLS]<name>[ARGS]{<arguments>}"),
     ],
 )
 def test_instructions_show_the_spelling_of_calls(spelling, call):

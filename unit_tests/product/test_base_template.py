@@ -10,12 +10,15 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.tools import tool
 from pydantic import ValidationError
 
-from langchain_eft import EFTLLM, BehaviorDelta, EFTChatModel, EFTRewardScorer, verification
+from langchain_eft import EFTLLM, BehaviorDelta, EFTChatModel, EFTRewardScorer
 from langchain_eft.chat.messages import encode, encode_plainly
 from langchain_eft.chat.tool_formats import HERMES
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.diagnostics import bench as benchmark
 from langchain_eft.diagnostics.plan import make_plan
+from langchain_eft.diagnostics.verify import verify
+from langchain_eft.diagnostics.verify.plan import Plan, encode_prompts
+from langchain_eft.diagnostics.verify.reference import Reference
 from langchain_eft.engine.analysis.scoring import token_logprobs
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import RequestError
@@ -222,14 +225,12 @@ def test_rewards_compare_what_each_model_reads(llm):
 
 
 def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
-    monkeypatch.setattr(verification, "GREEDY_SPECULATIONS", ("off", 3))
+    monkeypatch.setattr(verify, "GREEDY_SPECULATIONS", ("off", 3))
     mixture = Mixture.of({"one": 0.8, "full": 0.4})
-    prompts = verification.encode_prompts(llm.engine.tokenizer, llm.recipe, mixture, ["hi", "Go on"])
+    prompts = encode_prompts(llm.engine.tokenizer, llm.recipe, mixture, ["hi", "Go on"])
     assert prompts[MAIN] == {BASE: BARE}
-    plan = verification.Plan(prompts, mixture, upscale_strength=1.3, max_tokens=6)
-    rows = verification.greedy_rows(
-        llm.engine, verification.Reference(llm.engine._family, plan), lambda _: None
-    )
+    plan = Plan(prompts, mixture, upscale_strength=1.3, max_tokens=6)
+    rows = verify.greedy_rows(llm.engine, Reference(llm.engine._family, plan), lambda _: None)
     assert {row.verdict for row in rows} == {"passed"}
     bench = benchmark.Workload(llm, llm.engine, 4)
     measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.BASE)

@@ -10,9 +10,10 @@ from rich.text import Text
 from scipy import stats
 from typer.testing import CliRunner
 
-from langchain_eft import verification
 from langchain_eft.cli import app
 from langchain_eft.cli.verify import verification_summary, verification_table
+from langchain_eft.diagnostics.verify import plan as plans
+from langchain_eft.diagnostics.verify import verify as verification
 from langchain_eft.diagnostics.verify.plan import (
     ALPHA,
     FIRST_TOKENS,
@@ -103,7 +104,7 @@ def test_tokens_outside_the_common_vocabulary_are_never_said(engine, monkeypatch
     assert float(p.sum()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("params", FILTERS, ids=verification.describe)
+@pytest.mark.parametrize("params", FILTERS, ids=plans.describe)
 def test_filters_are_those_of_the_sampler(params):
     logits = 2 * torch.randn(50, 260, generator=torch.Generator().manual_seed(0))
     found = distribution(logits.double().log_softmax(-1), params)
@@ -129,7 +130,7 @@ def test_prompts_take_the_chat_template_where_there_is_one(engine):
 # The tests of hypotheses
 
 
-@pytest.mark.parametrize("params", FILTERS, ids=verification.describe)
+@pytest.mark.parametrize("params", FILTERS, ids=plans.describe)
 def test_surprise_is_0_on_average_and_its_variance_is_right(params):
     log_p = torch.randn(1, 30, generator=torch.Generator().manual_seed(1)).double().log_softmax(-1)
     p = distribution(log_p, params)[0]
