@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.language_models.base import BaseLanguageModel, LangSmithParams
@@ -18,6 +19,8 @@ from langchain_eft.chat.content_blocks import PROVIDER
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
 from langchain_eft.engine.loading.hub import HubModel
+from langchain_eft.engine.models.window import longest_exact
+from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.frozen import FrozenDict, known
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -28,7 +31,6 @@ from langchain_eft.presets import load_preset, preset_names
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
-    from langchain_eft.engine.progress import Progress
 
 _VERSION = version("langchain-eft")
 
@@ -169,7 +171,7 @@ class EFTSettings(BaseModel):
 
     # What is loaded
 
-    def open(self, progress: Progress | None = None, *, model: str | None = None) -> Engine:
+    def open(self, progress: Progress = silent, *, model: str | None = None) -> Engine:
         """Load the weights now, instead of at the first call, and return the shared engine.
 
         Args:
@@ -420,9 +422,9 @@ def _names_a_model(name: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _window_of(source: object) -> int | None:
-    """The window that a local folder's configuration states."""
+    """The window that a local folder's configuration allows."""
     config = Path(str(source)).expanduser() / "config.json" if isinstance(source, str) else None
     if config is None or not config.is_file():
         return None
-    window = json.loads(config.read_text()).get("max_position_embeddings")
-    return window if isinstance(window, int) else None
+    stated = SimpleNamespace(**json.loads(config.read_text()))
+    return longest_exact(stated) if hasattr(stated, "max_position_embeddings") else None

@@ -22,7 +22,7 @@ from langchain_eft.engine.loading.family import load_family
 from langchain_eft.engine.loop import DecodingLoop, use_device
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
-from langchain_eft.engine.progress import Progress
+from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import weight_at
@@ -49,7 +49,7 @@ class Engine:
         self,
         recipe: Recipe,
         config: EngineConfig | None = None,
-        progress: Progress | None = None,
+        progress: Progress = silent,
         on_close: Callable[[Engine], None] | None = None,
     ) -> None:
         self.recipe = recipe
@@ -58,7 +58,7 @@ class Engine:
         ready: Future[tuple[DecodingLoop, InputProcessor]] = Future()
         self._thread = threading.Thread(
             target=_load_and_run,
-            args=(self.recipe, self.config, progress or _no_progress, ready),
+            args=(self.recipe, self.config, progress, ready),
             name="eft-engine",
             daemon=True,
         )
@@ -314,10 +314,6 @@ def _load_and_run(
     ready.set_result((loop, inputs))
     del ready, inputs
     loop.run()
-
-
-def _no_progress(_: str) -> None:
-    """The default progress callback."""
 
 
 def _remaining_seconds(generation: Generation, timeout: float | None) -> float | None:

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import logging as transformers_logging
 
+from langchain_eft import EFTChatModel
 from langchain_eft.engine.attention import batch as batches
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
@@ -256,6 +257,6 @@ def test_a_window_ends_where_frequencies_would_depend_on_the_batch(tmp_path):
     save(AutoModelForCausalLM.from_config(configuration("phi3", extra)), tmp_path)
     engine = Engine(Recipe(base=str(tmp_path)), EngineConfig(kv_cache_tokens=512))
     try:
-        assert engine.window == 40
+        assert engine.window == EFTChatModel(model=str(tmp_path)).profile["max_input_tokens"] == 40
     finally:
         engine.close()
