@@ -62,8 +62,8 @@ def down_scaling(bench: Bench) -> Section:
         "Up-scaling and down-scaling: the effect of each size",
         "The paper: fine-tuning at a large scale makes answers helpful, and pre-training at a large scale "
         "makes them right. So a large base with a small fine-tuned model (up-scaling) has the facts of the "
-        "large model. A small base with a large fine-tuned model (down-scaling) has its behavior. Here the large "
-        "fine-tuned model is the base with adapters of rank 4, trained on two CPU cores in minutes "
+        "large model. A small base with a large fine-tuned model (down-scaling) has its behavior. Here the "
+        "large fine-tuned model is the base with adapters of rank 4, trained on two CPU cores in minutes "
         "(`docs/smol_family/adapt_base.py`). Down-scaling applies them to the reference: "
         "log p = S + (F - L), where F is the fine-tuned base.",
         (

@@ -217,8 +217,9 @@ def tools_against_concise(bench: Bench) -> Section:
         "tools_concise.svg",
         (
             (
-                f"With both behaviors at weight 1, {shown(both, 'share')} of the tool calls are exact, compared "
-                f"to {shown(found.cell('tools=1', 'tool-calls').estimate, 'share')} with tools alone."
+                f"With both behaviors at weight 1, {shown(both, 'share')} of the tool calls are exact, "
+                "compared to "
+                f"{shown(found.cell('tools=1', 'tool-calls').estimate, 'share')} with tools alone."
             ),
             f"Optimal mixtures: {', '.join(p.system for p in front.points if p.optimal)}.",
         ),
