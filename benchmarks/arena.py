@@ -54,7 +54,7 @@ class Worker:
     def _read(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"The contestant {self.name!r} has ended. Its error message is above.")
+            raise RuntimeError(f"The contestant {self.name!r} has died. Its error message is above.")
         return json.loads(line)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""LangChain's own integration suite on the real weights, greedy; docs/langchain_conformance.md lists the results."""
+"""LangChain's integration suite on the real weights, greedy; docs/langchain_conformance.md has the results."""
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
