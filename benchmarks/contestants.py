@@ -25,8 +25,8 @@ class OurEngine:
         self._speculation = speculation
 
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
-        from langchain_eft.behaviors import Mixture
-        from langchain_eft.benchmark import decode, summarize
+        from langchain_eft.diagnostics.bench import decode, summarize
+        from langchain_eft.engine.recipe.mixture import Mixture
         from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
         started = clock()

@@ -15,10 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_eft import EFTChatModel
-from langchain_eft.behaviors import BehaviorDelta, Recipe
-from langchain_eft.benchmark import default_prompts, numbered, numbered_tools
-from langchain_eft.engine.checkpoints import resolve
-from langchain_eft.messages import encode
+from langchain_eft.chat.messages import encode
+from langchain_eft.diagnostics.bench import default_prompts, numbered, numbered_tools
+from langchain_eft.engine.loading.checkpoints import resolve
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.presets import load_preset
 
 VOCABULARY = 4096

@@ -35,16 +35,16 @@ from benchmarks.synthetic import (
     random_prompts,
 )
 from langchain_eft import EFTChatModel
-from langchain_eft.behaviors import Mixture
-from langchain_eft.benchmark import Spread, decode, summarize, weights_read
+from langchain_eft.diagnostics.bench import Spread, decode, summarize, weights_read
+from langchain_eft.diagnostics.verify.statistics import surprise, z_test
+from langchain_eft.engine.attention.kv_pool import KVPool
+from langchain_eft.engine.decoding.formula import combine
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import EngineError
-from langchain_eft.engine.formula import combine
-from langchain_eft.engine.kv_cache import KVPool
-from langchain_eft.engine.linear import product
-from langchain_eft.engine.models import Chunk, pack
+from langchain_eft.engine.models.batch import Chunk, pack
+from langchain_eft.engine.models.linear import product
+from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
-from langchain_eft.verification import surprise, z_test
 
 BASE, PLAIN, AUTO = "base alone", "plain EFT", "speculative EFT, auto"
 SMALL_ALONE = "small model alone"
@@ -318,8 +318,8 @@ class OurEngine:
             engine_options=options,
         )
         # On a CPU, weights would be packed, and the family could not set its acceptance rate in place.
-        plain = patch("langchain_eft.engine.linear.prepackable", lambda weight: False)  # noqa: ARG005
-        with patch("langchain_eft.engine.loading.load_module", family.load), plain:
+        plain = patch("langchain_eft.engine.models.linear.prepackable", lambda weight: False)  # noqa: ARG005
+        with patch("langchain_eft.engine.loading.family.load_module", family.load), plain:
             self.engine: Engine = self.llm.engine
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from langchain_eft import EFTChatModel
-from langchain_eft.benchmark import Spread, decode
+from langchain_eft.diagnostics.bench import Spread, decode
 from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams
 
 FIRST, NEW = 600, 24

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from langchain_eft import presets
-from langchain_eft.engine.checkpoints import resolve
+from langchain_eft.engine.loading.checkpoints import resolve
 
 PRESET = Path(presets.__file__).parent / "smol"
 

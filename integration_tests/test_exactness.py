@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from integration_tests.reference import SmolReference
-from langchain_eft.behaviors import Mixture
+from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, TextDelta
 
 LOOP, STEPS = 4, 16

@@ -4,7 +4,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-from langchain_eft.engine.checkpoints import resolve
+from langchain_eft.engine.loading.checkpoints import resolve
 from langchain_eft.presets import load_preset
 from unit_tests.gates import Gates
 

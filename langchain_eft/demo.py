@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from langchain_eft.behaviors import Mixture
+from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, TextDelta
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from langchain_eft import BehaviorDelta, EFTChatModel
-from langchain_eft.engine.loading import Layout
+from langchain_eft.engine.loading.layout import Layout
 from langchain_eft.evaluation import (
     Evaluation,
     base_alone,
@@ -64,7 +64,7 @@ def down_scaling(bench: Bench) -> Section:
         "makes them right. So a large base with a small fine-tuned model (up-scaling) has the facts of the "
         "large model. A small base with a large fine-tuned model (down-scaling) has its behavior. Here the "
         "large fine-tuned model is the base with adapters of rank 4, trained on two CPU cores in minutes "
-        "(`docs/smol_family/adapt_base.py`). Down-scaling applies them to the reference: "
+        "(`training/smol/adapt_base.py`). Down-scaling applies them to the reference: "
         "log p = S + (F - L), where F is the fine-tuned base.",
         (
             captioned(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from docs.smol_family.probes import PIRATE
-from langchain_eft.benchmark import run_benchmark
+from langchain_eft.diagnostics.bench import run_benchmark
 from langchain_eft.evaluation import (
     Estimate,
     Evaluation,
@@ -58,6 +57,7 @@ from reproduction.wording import (
     systems_of,
     target,
 )
+from training.smol.probes import PIRATE
 
 
 def scale_decoupling(bench: Bench) -> Section:
@@ -115,7 +115,7 @@ def scale_decoupling(bench: Bench) -> Section:
         "The paper: pre-training at a large scale adds facts, and fine-tuning at a small scale already gives "
         "the behavior. A large base with a small behavior delta has both. Here we compare the base (135M), "
         "the reference (57M), each tuned model (57M) alone, and EFT, which up-scales the tuned model to the "
-        "base. *Familiar* prompts are those of `docs/smol_family/measured.json`. They are unseen draws from "
+        "base. *Familiar* prompts are those of `training/smol/measured.json`. They are unseen draws from "
         "the generator that made the training data. (The harmful ones were mostly seen, because the "
         "generator makes few.) *New* prompts share no word or request with the training data. The paper's "
         "upper end, a large fine-tuned model, does not exist for these behaviors. For facts, the base takes "
@@ -125,7 +125,7 @@ def scale_decoupling(bench: Bench) -> Section:
                        "characters.",
                        markdown(header, rows)),
             captioned("The same figures, measured once on a GPU in bfloat16 "
-                       "(`docs/smol_family/measured.json`).",
+                       "(`training/smol/measured.json`).",
                        measured_table()),
             captioned(
                 "Share of the gap in facts that up-scaling closes, (EFT - tuned) / (base - tuned), and the "

@@ -1,6 +1,6 @@
 import time
 
-from langchain_eft.behaviors import Mixture
+from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, TextDelta
 
 GREEDY = SamplingParams(temperature=0)

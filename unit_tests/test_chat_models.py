@@ -20,8 +20,8 @@ from langchain_core.runnables import ConfigurableField, RunnableParallel
 from pydantic import ValidationError
 
 from langchain_eft import BehaviorDelta, ChatEFT, EFTChatModel
+from langchain_eft.chat.messages import encode
 from langchain_eft.engine.errors import EngineClosedError
-from langchain_eft.messages import encode
 
 NO_END = {"logit_bias": {0: -100.0}}
 

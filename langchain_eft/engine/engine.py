@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import os
 import queue
 import threading
 import time
@@ -19,11 +17,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from langchain_eft.behaviors import Mixture, Recipe, known
-from langchain_eft.engine.checkpoints import Progress
-from langchain_eft.engine.comparison import Comparison, compare_along
+from langchain_eft.engine.analysis.comparison import Comparison, compare_along
+from langchain_eft.engine.analysis.scoring import token_logprobs
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.decode_runner import DecodeRunner, Flight, decodes_ahead, decodes_statically
+from langchain_eft.engine.decoding.formula import Formula, plan
+from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.errors import (
     ContextWindowError,
     DecodingError,
@@ -34,13 +32,15 @@ from langchain_eft.engine.errors import (
     RequestError,
     RequestTimeoutError,
 )
-from langchain_eft.engine.formula import Formula, plan
-from langchain_eft.engine.grammar import Grammars
-from langchain_eft.engine.kv_cache import BlockAllocator
-from langchain_eft.engine.loading import load_family
-from langchain_eft.engine.memory import free_memory, gib
-from langchain_eft.engine.models import Term
-from langchain_eft.engine.placement import Placement
+from langchain_eft.engine.loading.family import load_family
+from langchain_eft.engine.loading.memory import free_memory, gib
+from langchain_eft.engine.models.family import Term
+from langchain_eft.engine.models.placement import Placement
+from langchain_eft.engine.progress import Progress
+from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.recipe.frozen import known
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.recipe.schedules import weight_at
 from langchain_eft.engine.request import (
     Event,
     Failed,
@@ -49,17 +49,19 @@ from langchain_eft.engine.request import (
     GenerationRequest,
     TextDelta,
 )
-from langchain_eft.engine.runner import Round, Runner
-from langchain_eft.engine.scheduler import Scheduler
-from langchain_eft.engine.scoring import token_logprobs
-from langchain_eft.engine.sequence import Sequence
-from langchain_eft.engine.speculation import Speculator
-from langchain_eft.schedules import weight_at
+from langchain_eft.engine.rounds.eager import Round, Runner
+from langchain_eft.engine.rounds.static_runner import DecodeRunner, Flight, decodes_ahead, decodes_statically
+from langchain_eft.engine.scheduling.block_manager import BlockAllocator
+from langchain_eft.engine.scheduling.request_state import Sequence
+from langchain_eft.engine.scheduling.scheduler import Scheduler
+from langchain_eft.engine.scheduling.speculator import Speculator
 
 T = TypeVar("T")
 
+
 _SCORED_TOGETHER = 2048
 """Tokens of answers in one forward."""
+
 
 _COUNTED = ("generated_tokens", "prefilled_tokens", "drafted_tokens", "accepted_tokens")
 
@@ -103,9 +105,14 @@ class Engine:
     """
 
     def __init__(
-        self, recipe: Recipe, config: EngineConfig | None = None, progress: Progress | None = None
+        self,
+        recipe: Recipe,
+        config: EngineConfig | None = None,
+        progress: Progress | None = None,
+        on_close: Callable[[Engine], None] | None = None,
     ) -> None:
         self.recipe = recipe
+        self._on_close = on_close
         self.config = config or EngineConfig()
         self._submitted: list[Sequence] = []
         self._errands: list[tuple[Callable[[], Any], Future[Any]]] = []
@@ -398,7 +405,8 @@ class Engine:
             self._wake.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        _forget(self)
+        if self._on_close:
+            self._on_close(self)
 
     def _formula(self, request: GenerationRequest) -> Formula[Term]:
         """The mixture as terms; contexts with one text are one.
@@ -644,50 +652,3 @@ def _raise_failure(event: Event) -> TextDelta | Finished:
     if isinstance(event, Failed):
         raise event.error
     return event
-
-
-_open: dict[tuple[Recipe, EngineConfig], Engine] = {}
-_opening = threading.RLock()
-
-
-def find_engine(recipe: Recipe, config: EngineConfig) -> Engine | None:
-    """The open engine of a recipe, without waiting for one that is being opened."""
-    return _open.get((recipe, config))
-
-
-def open_engine(
-    recipe: Recipe, config: EngineConfig | None = None, progress: Progress | None = None
-) -> Engine:
-    """The process's engine for a recipe, opened on first use and shared by everyone who names the recipe.
-
-    Args:
-        recipe: Which weights.
-        config: How to use the machine.
-        progress: Told what is being waited for while the engine opens.
-
-    Raises:
-        EngineError: The engine cannot be opened.
-    """
-    config = config or EngineConfig()
-    with _opening:
-        engine = find_engine(recipe, config)
-        if engine is None:
-            engine = _open[recipe, config] = Engine(recipe, config, progress)
-        return engine
-
-
-def _forget(engine: Engine) -> None:
-    with _opening:
-        for key in [key for key, value in _open.items() if value is engine]:
-            del _open[key]
-
-
-@atexit.register
-def close_all() -> None:
-    """Close every open engine; runs at exit."""
-    for engine in list(_open.values()):
-        engine.close()
-
-
-# Threads do not survive a fork: a child opens engines of its own.
-os.register_at_fork(after_in_child=_open.clear)

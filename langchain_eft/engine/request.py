@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from langchain_eft.behaviors import FrozenDict, Mixture
-from langchain_eft.engine.trace import TokenTrace
+from langchain_eft.engine.recipe.frozen import FrozenDict
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.token_trace import TokenTrace
 
 FinishReason = Literal["stop", "length"]
 

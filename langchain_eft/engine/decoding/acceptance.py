@@ -1,0 +1,31 @@
+"""The acceptance rule of speculative sampling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.decoding.random import invert_cdf, uniform
+
+TEST, RESIDUAL = 1, 2
+"""Purposes of the random numbers of one position; purpose 0 is `sampling.draw`'s."""
+
+
+def couple(p: Tensor, q: Tensor, drawn: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+    """Turn samples of q into samples of p, keeping as many as possible.
+
+    Args:
+        p: [R, V] float64 target probabilities.
+        q: [R, V] float64 draft probabilities; a row equal to p keeps its sample.
+        drawn: [R] int64 samples of q.
+        seeds: [R] int64.
+        positions: [R] int64.
+
+    Returns:
+        [R] int64 samples of p.
+    """
+    pd, qd = (x.gather(1, drawn[:, None])[:, 0] for x in (p, q))
+    residual = (p - q).clamp(min=0)
+    # Rounding may leave nothing to draw from where p and q are all but equal.
+    kept = (uniform(seeds, positions, TEST) * qd < pd) | (residual.sum(-1) == 0)
+    return torch.where(kept, drawn, invert_cdf(residual, uniform(seeds, positions, RESIDUAL)))
