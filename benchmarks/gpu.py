@@ -662,8 +662,8 @@ def table(report: Report) -> str:
         "|" + " --- |" * len(COLUMNS),
     ]
     for row in report.rows:
-        foretold = "" if row.acceptance is None else f" ({row.acceptance:.2f})"
-        cells = [row.family, row.batch, row.context, row.way + foretold]
+        calculated = "" if row.acceptance is None else f" ({row.acceptance:.2f})"
+        cells = [row.family, row.batch, row.context, row.way + calculated]
         if row.tokens_per_second:
             shares = [floor / ms for floor, ms in zip(row.floor_ms, row.ms_per_round, strict=False)]
             cells += [

@@ -66,7 +66,7 @@ def main(
                 seconds = seconds_per_token(engine, request)
                 if turn:  # the first turn warms up
                     measured.setdefault((count, speculation), []).append(seconds)
-    print("| behaviours | speculation | ms a token | times one behaviour | weights, MiB |")
+    print("| behaviors | speculation | ms per token | times one behavior | weights, MiB |")
     print("| ---: | --- | ---: | ---: | ---: |")
     for (count, speculation), times in measured.items():
         ratios = [a / b for a, b in zip(times, measured[1, speculation], strict=True)]
