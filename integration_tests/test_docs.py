@@ -8,7 +8,9 @@ import pytest
 from langchain_eft.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
-DOCS = ("agents", "chat_model", "engine", "evaluation", "mixtures", "models", "seeing")
+DOCS = (
+    "agents", "chat_model", "engine", "evaluation", "mixing_behaviors", "models", "performance", "traces",
+)  # fmt: skip
 PAGES = ["README.md", *(f"docs/{name}.md" for name in DOCS)]
 HUB = ("Qwen/", *(f'"{name}"' for name in preset_names() if name != "smol"))
 """Models that have to be fetched: their snippets only build a model, which loads nothing."""
