@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib import metadata
+from typing import Annotated
 
 import pytest
+import typer
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ValidationError
@@ -17,6 +20,7 @@ from langchain_eft.cli import app
 from langchain_eft.cli.chat import statistics
 from langchain_eft.cli.console import InputError
 from langchain_eft.cli.conversation import Conversation, run_command
+from langchain_eft.cli.options import option_groups
 from langchain_eft.cli.parse_recipe import (
     format_mixture,
     parse_behaviors,
@@ -353,6 +357,31 @@ def test_help_explains_every_command():
 def test_quit_leaves():
     with pytest.raises(EOFError):
         run_command(conversation(), "/quit")
+
+
+# Options as dataclasses
+
+
+@dataclass(frozen=True)
+class Size:
+    width: Annotated[int, typer.Option(min=1)] = 3
+    tag: list[str] | None = None
+
+
+def test_the_fields_of_a_dataclass_become_options():
+    received = []
+
+    @option_groups
+    def draw(size: Size, shape: str, *, filled: bool = False) -> None:
+        received.append((size, shape, filled))
+
+    program = typer.Typer()
+    program.command()(draw)
+    for arguments in ([], ["--width", "5", "--tag", "a", "--tag", "b", "--filled"]):
+        assert CliRunner().invoke(program, ["circle", *arguments]).exit_code == 0
+    assert received == [(Size(), "circle", False), (Size(5, ["a", "b"]), "circle", True)]
+    assert CliRunner().invoke(program, ["circle", "--width", "0"]).exit_code == 2
+    assert CliRunner().invoke(program, ["circle", "--size", "1"]).exit_code == 2
 
 
 # The program

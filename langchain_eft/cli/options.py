@@ -111,22 +111,23 @@ def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     dataclass stand in the place of each parameter annotated with that dataclass.
     """
     parameters = inspect.signature(command, eval_str=True).parameters
-    groups = {
-        name: (parameter.annotation, inspect.signature(parameter.annotation, eval_str=True).parameters)
+    groups: dict[str, type] = {
+        name: parameter.annotation
         for name, parameter in parameters.items()
-        if is_dataclass(parameter.annotation)
+        if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)
     }
+    fields = {name: inspect.signature(group, eval_str=True).parameters for name, group in groups.items()}
 
     @wraps(command)
     def run(**typed: Any) -> None:
-        for name, (group, fields) in groups.items():
-            typed[name] = group(**{field: typed.pop(field) for field in fields})
+        for name, group in groups.items():
+            typed[name] = group(**{field: typed.pop(field) for field in fields[name]})
         command(**typed)
 
     options = [
         option.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for name, parameter in parameters.items()
-        for option in (groups[name][1].values() if name in groups else [parameter])
+        for option in (fields[name].values() if name in groups else [parameter])
     ]
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     return run
