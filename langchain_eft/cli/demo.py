@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -91,7 +91,7 @@ class Step:
     columns: Sequence[Column]
     checks: Mapping[str, Callable[[Answer], bool]]
     max_tokens: int = 40
-    tools: Sequence[dict[str, Any]] = field(default=())
+    tools: Sequence[dict[str, Any]] = ()
     start: str = ""
 
 

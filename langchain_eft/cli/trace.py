@@ -21,9 +21,7 @@ def trace(
     temperature: Annotated[float, typer.Option(help="Randomness; 0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the trace as a web page into this file.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a web page to this file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Answer PROMPT and show what the base and each behavior did to every token."""
