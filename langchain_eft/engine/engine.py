@@ -38,7 +38,7 @@ from langchain_eft.engine.formula import Formula, plan
 from langchain_eft.engine.grammar import Grammars
 from langchain_eft.engine.kv_cache import BlockAllocator
 from langchain_eft.engine.loading import load_family
-from langchain_eft.engine.memory import free_memory, gib
+from langchain_eft.engine.memory import free_memory, gib, return_freed_memory
 from langchain_eft.engine.models import Term
 from langchain_eft.engine.placement import Placement
 from langchain_eft.engine.request import (
@@ -451,6 +451,7 @@ class Engine:
         try:
             self._load(progress)
         except BaseException as error:  # noqa: BLE001  (handed to the thread that waits for the engine)
+            return_freed_memory()
             ready.set_exception(error)
             return
         ready.set_result(None)
@@ -462,6 +463,15 @@ class Engine:
         if placement.device.type == "cuda":
             torch.cuda.set_device(placement.device)  # streams and events of this thread belong there
         self._family = load_family(self.recipe, placement, progress)
+        try:
+            self._allocate(placement)
+        except BaseException:
+            self._family.close()
+            raise
+
+    def _allocate(self, placement: Placement) -> None:
+        """Make room for requests beside the weights."""
+        config = self.config
         self._longest = min(config.max_model_len or self._family.window, self._family.window)
         self._allocator = BlockAllocator(self._count_blocks(), config.block_size)
         self._runner = Runner(self._family, self._allocator.num_blocks, config.block_size)
@@ -479,7 +489,15 @@ class Engine:
                 self._round()
         finally:
             self._fail_all(EngineClosedError("The engine was closed while the request ran."))
-            self._family.close()
+            self._release()
+
+    def _release(self) -> None:
+        """Free weights and KV memory, even if callers keep the engine."""
+        self._family.close()
+        for pool in self._runner.pools:
+            pool.free()
+        self._decoder = None
+        return_freed_memory()
 
     def _take_submitted(self) -> bool:
         """Wait for something to do; False once the engine is closed."""

@@ -117,6 +117,10 @@ class KVPool:
         self.slots = slots
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
+    def free(self) -> None:
+        """Let go of all layers' memory."""
+        self._layers.clear()
+
     @property
     def layers(self) -> int:
         """How many layers have asked for memory."""

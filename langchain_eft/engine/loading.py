@@ -28,7 +28,15 @@ from langchain_eft.engine.memory import (
     free_memory_everywhere,
     require_memory,
 )
-from langchain_eft.engine.models import CausalModel, ModelFamily, Term, prepare, text_config, unsupported
+from langchain_eft.engine.models import (
+    CausalModel,
+    ModelFamily,
+    Term,
+    drop_weights,
+    prepare,
+    text_config,
+    unsupported,
+)
 from langchain_eft.engine.placement import Placement, distinct
 from langchain_eft.engine.quantization import quantize, while_reading
 
@@ -292,9 +300,11 @@ class _Loader:
             self.leader.attach(self.modules[folder])
 
     def close(self) -> None:
-        """Send home the processes that share the base, if there are any."""
+        """Let go of the weights, and stop the processes that share the base, if there are any."""
         if self.leader:
             self.leader.close()
+        for module in self.modules.values():
+            drop_weights(module)
 
     def models(self, tokenizer: Any) -> list[CausalModel]:
         """All models, checked, with their adapters stacked."""

@@ -68,6 +68,11 @@ class CausalModel:
         self.device = next(module.parameters()).device
         self._add(adapters)
 
+    def close(self) -> None:
+        """Let go of the weights."""
+        drop_weights(self.module)
+        self.head = self.compiled = None
+
     def _add(self, adapters: Sequence[LoraAdapter]) -> None:
         try:
             stack_adapters(self.module, adapters, self.router)
@@ -113,6 +118,20 @@ class CausalModel:
         return self.module if self.head is None else self.module.base_model
 
 
+def drop_weights(module: nn.Module) -> None:
+    """Take all parameters and buffers out of a module.
+
+    The module itself may live longer than its model: the traceback of an error refers to it, for one.
+    """
+    for part in module.modules():
+        tensors = [
+            *part.named_parameters(recurse=False, remove_duplicate=False),
+            *part.named_buffers(recurse=False, remove_duplicate=False),
+        ]
+        for name, _ in tensors:
+            delattr(part, name)
+
+
 @dataclass(frozen=True)
 class ModelFamily:
     """Everything that a recipe loads.
@@ -144,9 +163,11 @@ class ModelFamily:
     leader: Leader | None
 
     def close(self) -> None:
-        """Send home the processes that share the base, if there are any."""
+        """Let go of the weights, and stop the processes that share the base, if there are any."""
         if self.leader:
             self.leader.close()
+        for model in self.models:
+            model.close()
 
     def bytes_read(self, terms: Iterable[Term]) -> int:
         """Bytes of weights that one pass over `terms` reads; each model is read once."""
