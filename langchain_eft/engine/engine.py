@@ -463,6 +463,7 @@ class Engine:
         if placement.device.type == "cuda":
             torch.cuda.set_device(placement.device)  # streams and events of this thread belong there
         self._family = load_family(self.recipe, placement, progress)
+        return_freed_memory()  # copies that loading made
         try:
             self._allocate(placement)
         except BaseException:

@@ -21,6 +21,7 @@ from langchain_eft.engine.compatibility import (
 from langchain_eft.engine.errors import RecipeError, UnsupportedModelError
 from langchain_eft.engine.kv_cache import KVPool
 from langchain_eft.engine.linear import VariantRouter, product, stack_adapters
+from langchain_eft.engine.prepacked import prepackable
 
 if TYPE_CHECKING:
     from langchain_eft.engine.tensor_parallel import Leader
@@ -276,9 +277,20 @@ def prepare(name: str, module: nn.Module, adapters: Sequence[LoraAdapter], token
 
         fuse(module)
     model = CausalModel(name, module, adapters)
+    _leave_file(module)
     with _refusing(name, module):
         _self_check(model, ids, expected)
     return model
+
+
+def _leave_file(module: nn.Module) -> None:
+    """Copy the weights that are not prepacked out of their file.
+
+    The whole file stays mapped into memory as long as one tensor is a part of it.
+    """
+    for weight in module.parameters():
+        if prepackable(weight):
+            weight.data = weight.data.clone()
 
 
 @contextmanager
