@@ -1,5 +1,7 @@
 import time
 
+import pytest
+
 from langchain_eft.behaviors import Mixture
 from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, TextDelta
 
@@ -14,6 +16,11 @@ def request(ids, mixture=None, sampling=GREEDY, max_tokens=32, **kwargs) -> Gene
         max_tokens=max_tokens,
         **kwargs,
     )
+
+
+def slow(*values) -> list:
+    """Parameters of tests that `make quick` leaves out."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 class Recorder:
