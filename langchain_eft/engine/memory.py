@@ -38,8 +38,7 @@ def return_freed_memory() -> None:
 
     PyTorch's allocator keeps freed GPU memory. The C library of Linux keeps freed memory of the CPU.
     """
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()  # does nothing where CUDA is not in use
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # musl has none
         libc.malloc_trim(0)
 
