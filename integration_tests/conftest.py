@@ -7,7 +7,7 @@ from langchain_eft import EFTChatModel
 from langchain_eft.engine.engine import close_all
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def small_machine():
     """Engines see 2 GiB of free memory, and take half of it for keys and values: two workers fit a laptop."""
     with pytest.MonkeyPatch.context() as patch:
