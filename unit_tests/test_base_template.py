@@ -19,7 +19,7 @@ from langchain_eft.messages import encode, encode_plainly
 from langchain_eft.plan import make_plan
 from langchain_eft.tools import HERMES, tool_dicts
 from unit_tests import tiny
-from unit_tests.helpers import request
+from unit_tests.helpers import request, slow
 
 BRIEF = "Be brief."
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
@@ -137,7 +137,7 @@ def forms(reference):
 
 
 @pytest.mark.parametrize("form", range(8))
-@pytest.mark.parametrize("speculation", ["off", 3])
+@pytest.mark.parametrize("speculation", [3, *slow("off")])
 def test_the_explicit_loop_over_both_texts_says_the_same(llm, reference, form, speculation):
     mixture, changed, summands = forms(reference)[form]
     expected = text_of(reference.loop(summands, 12))

@@ -27,7 +27,7 @@ from langchain_eft.engine.errors import (
     UnsupportedModelError,
 )
 from langchain_eft.engine.request import Failed, Finished, SamplingParams, TextDelta
-from unit_tests.helpers import Recorder, answer, endless, request, wait_until
+from unit_tests.helpers import Recorder, answer, endless, request, slow, wait_until
 
 SETTINGS = [
     ({}, 1.0, 1.0),
@@ -65,6 +65,7 @@ def test_greedy_decoding_equals_full_forwards(engine, reference, mixture, streng
         assert end.completion_tokens == len(expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000))
 def test_any_mix_of_concurrent_requests_answers_as_alone(engine, reference, seed):
@@ -102,7 +103,7 @@ def test_a_pool_that_is_too_small_for_all_preempts_and_loses_nothing(family, ref
         small.close()
 
 
-@pytest.mark.parametrize("setting", SETTINGS[:7])
+@pytest.mark.parametrize("setting", [SETTINGS[0], *slow(*SETTINGS[1:7])])
 def test_samples_follow_p(engine, reference, setting):
     """First tokens of many seeds against the enumerated distribution."""
     mixture, strength, top_p = setting
