@@ -249,6 +249,7 @@ def sampled(engine, draft, mixture, sampling, eft, n=48, tokens=6):
     return [recorder.tokens for recorder in recorders]
 
 
+@pytest.mark.slow
 def test_samples_follow_p_in_every_setting(engine, reference):
     pvalues = [surprise(reference, sampled(engine, *setting), *setting[1:]) for setting in SETTINGS]
     assert min(pvalues) > 1e-4 / len(SETTINGS)
@@ -257,12 +258,14 @@ def test_samples_follow_p_in_every_setting(engine, reference):
     assert stats.kstest(independent, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_a_rule_that_keeps_every_guess_is_found_out(engine, reference, monkeypatch):
     monkeypatch.setattr(runner, "couple", lambda p, q, drawn, seeds, positions: drawn)
     setting = ({"one": 1.0}, {"temperature": 1.0}, {})
     assert surprise(reference, sampled(engine, 3, *setting), *setting) < 1e-6
 
 
+@pytest.mark.slow
 def test_pairs_of_tokens_follow_their_joint_distribution(engine, reference):
     """Chi-squared over the pairs that are common, with every second token a verified guess."""
     mixture, n = {"one": 1.0}, 1200

@@ -127,6 +127,7 @@ def test_text_that_repeats_is_looked_up_even_one_round_ahead(static):
     assert end.accepted_tokens > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
@@ -329,6 +330,7 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
         engine.close()
 
 
+@pytest.mark.slow
 def test_compiled_passes_change_nothing(family, reference, monkeypatch):
     """Traced whole, as a GPU's compiler would have them; what it makes of them is torch's own affair."""
     monkeypatch.setattr(linear, "prepackable", lambda weight: False)  # as on a GPU
