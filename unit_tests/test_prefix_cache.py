@@ -204,6 +204,7 @@ def storm(engine, rng, count):
     return work, refused
 
 
+@pytest.mark.slow
 def test_a_storm_of_requests_loses_nothing_and_leaks_nothing(family):
     config = EngineConfig(kv_cache_tokens=40 * BLOCK, block_size=BLOCK, max_waiting=12, prefill_chunk=24)
     engine = Engine(family.recipe, config)

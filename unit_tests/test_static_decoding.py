@@ -19,7 +19,7 @@ from langchain_eft.engine.graphs import Graphs
 from langchain_eft.engine.placement import Placement
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.schedules import FirstTokens, Ramp
-from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
+from unit_tests.helpers import GREEDY, Recorder, answer, request, slow, wait_until
 from unit_tests.test_speculation import MIXTURES, PROMPT, answer_as_alone, run
 
 SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "prefill_chunk": 32, "static_decoding": True}
@@ -41,7 +41,7 @@ def static(request, family):
     engine.close()
 
 
-@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize("mixture", [*MIXTURES[:2], *slow(*MIXTURES[2:])])
 def test_greedy_text_is_the_reference_loops_for_every_draft_length(static, reference, mixture):
     expected = reference.greedy(PROMPT, mixture, 10)
     lengths = range(9) if static._ahead else (2, 7)
