@@ -105,7 +105,7 @@ def expected(engine):
     return decoded(engine, work(), "off", together=True)
 
 
-@pytest.mark.parametrize("draft", ["off", 3, "auto"])
+@pytest.mark.parametrize("draft", [3, *slow("off", "auto")])
 def test_every_kind_of_request_gets_the_runners_tokens_alone_and_in_company(static, expected, draft):
     for kinds, together in ((work(), True), (work()[:6], False)):
         found = decoded(static, kinds, draft, together=together)
@@ -221,6 +221,7 @@ class Trace(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+@pytest.mark.slow
 def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(family, monkeypatch):
     """Whatever a kernel sees but content is in the shape: else a recording would be replayed for another."""
     traces = {}
