@@ -283,6 +283,7 @@ def prepare(name: str, module: nn.Module, adapters: Sequence[LoraAdapter], token
     return model
 
 
+@torch.inference_mode(mode=False)  # the copies are ordinary weights
 def _leave_file(module: nn.Module) -> None:
     """Copy the weights that are not prepacked out of their file.
 
