@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from langchain_eft.engine.engine import close_all
 from langchain_eft.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +19,13 @@ HUB = ("Qwen/", *(f'"{name}"' for name in preset_names() if name != "smol"))
 
 def snippets(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def closed_page():
+    """A page leaves no engine open for the next one: some open engines of their own."""
+    yield
+    close_all()
 
 
 @pytest.mark.parametrize("page", PAGES)

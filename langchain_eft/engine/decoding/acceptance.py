@@ -4,8 +4,8 @@ Every token is drawn from p by one rule, with random numbers that depend on the 
 
     x ~ q;  keep x if u q(x) < p(x), else draw from max(p - q, 0)      (Leviathan et al. 2023, theorem 1)
 
-This is an exact sample of p for any q, and it equals x as often as any rule can make it (a maximal coupling of
-p and q). Whether x was drafted makes no difference to the rule. So neither the draft length nor the rest of
+This is an exact sample of p for any q, and it equals x as often as any rule can make it: a maximal coupling
+of p and q. Whether x was drafted makes no difference to the rule. So neither the draft length nor the rest of
 the batch changes a text: a draft token, whatever its source, is accepted if it is the token that the rule
 draws.
 """
