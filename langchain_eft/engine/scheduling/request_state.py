@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as Tokens
-from dataclasses import replace
 from typing import Any
 
 from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
@@ -138,15 +137,25 @@ class Sequence:
         self._accepted += len(tokens) - 1
         self._passes += 1
         before, text = len(self.tokens), ""
+        pieces: list[str] = []
         for token in tokens:
-            text += self._append(token)
+            piece, shown = self._append(token)
+            pieces.append(piece)
+            text += shown
             if self.finished:
                 break
         for context in self.contexts.values():
             context.computed = min(context.computed, len(context.tokens) - 1)
         taken = tuple(self.tokens[before:])
-        seen = self._cut(traces[: len(taken)])
-        self._events.append(TextDelta(text, taken, tuple(logprobs[: len(taken)]), seen))
+        delta = TextDelta(
+            text,
+            taken,
+            tuple(pieces),
+            logprobs=tuple(logprobs[: len(taken)]),
+            traces=tuple(traces[: len(taken)]),
+            cut=self._stops.cut,
+        )
+        self._events.append(delta)
         if self.finished:
             self._events.append(self._summary(self.finished))
         return len(self.tokens) - before
@@ -158,29 +167,27 @@ class Sequence:
                 self.generation.deliver(event)
         self._events.clear()
 
-    def _cut(self, traces: Tokens[TokenTrace]) -> tuple[TokenTrace, ...]:
-        """Let the last trace say what a stop string has taken away."""
-        if traces and self._stops.cut:
-            traces = [*traces[:-1], replace(traces[-1], cut=self._stops.cut)]
-        return tuple(traces)
-
-    def _append(self, token: int) -> str:
+    def _append(self, token: int) -> tuple[str, str]:
+        """Append a token. Returns its text, and the text that can be shown now."""
         self.tokens.append(token)
         for context in self.contexts.values():
             context.tokens.append(token)
         if self.grammar:
             self.grammar.consume(token)
         ended = self.ends(token)
-        text = "" if ended else self._stops.feed(self._detokenizer.feed([token]))
+        piece = "" if ended else self._detokenizer.feed([token])
+        shown = self._stops.feed(piece)
         if ended or self._stops.stopped or (self.grammar and self.grammar.complete):
             self.finished = "stop"
         elif not self.room:
             self.finished = "length"
         if self.finished and not self._stops.stopped:
-            text += self._stops.feed(self._detokenizer.flush())
+            rest = self._detokenizer.flush()
+            piece += rest
+            shown += self._stops.feed(rest)
             self.finished = "stop" if self._stops.stopped else self.finished
-            text += self._stops.flush()
-        return text
+            shown += self._stops.flush()
+        return piece, shown
 
     def _summary(self, reason: FinishReason) -> Finished:
         now, submitted = time.perf_counter(), self.generation.submitted
