@@ -78,7 +78,7 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
             request = self._request(engine, prompt, stop, **kwargs)
-            writer = TraceWriter(engine.tokenizer, request)
+            writer = TraceWriter(engine.tokenizer)
             for event in engine.stream(request, self.call_timeout(kwargs)):
                 chunk = _chunk(request, event, writer)
                 if run_manager and chunk.text:
@@ -96,7 +96,7 @@ class EFTLLM(EFTSettings, BaseLLM):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             request = self._request(engine, prompt, stop, **kwargs)
-            writer = TraceWriter(engine.tokenizer, request)
+            writer = TraceWriter(engine.tokenizer)
             async for event in engine.astream(request, self.call_timeout(kwargs)):
                 chunk = _chunk(request, event, writer)
                 if run_manager and chunk.text:
@@ -136,7 +136,7 @@ class EFTLLM(EFTSettings, BaseLLM):
 
 def _chunk(request: GenerationRequest, event: TextDelta | Finished, writer: TraceWriter) -> GenerationChunk:
     if isinstance(event, TextDelta):
-        return GenerationChunk(text=event.text, generation_info=writer.feed(event) or None)
+        return GenerationChunk(text=event.text, generation_info=writer.write(event) or None)
     info = {"finish_reason": event.reason, "usage": usage(event), "eft": statistics(request, event)}
     return GenerationChunk(text="", generation_info=info)
 
@@ -146,7 +146,7 @@ def _result(
 ) -> LLMResult:
     generations, usages = [], []
     for request, happened in zip(requests, events, strict=True):
-        writer = TraceWriter(engine.tokenizer, request)
+        writer = TraceWriter(engine.tokenizer)
         whole = reduce(add, (_chunk(request, event, writer) for event in happened))
         usages.append(usage(next(event for event in happened if isinstance(event, Finished))))
         generations.append([Generation(text=whole.text, generation_info=whole.generation_info)])

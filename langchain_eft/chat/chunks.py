@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, ToolCallChunk
@@ -42,16 +43,16 @@ class ChunkBuilder:
         self._tokenizer = tokenizer
         self._model_name = model_name
         self._usage = usage
-        self._trace = TraceWriter(tokenizer, request)
+        self._trace = TraceWriter(tokenizer)
         self._calls = False
-        self._tokens: list[int] = []
+        self._pieces: list[str] = []  # text of every token so far
         self._thoughts: list[str] = []  # blocks of reasoning
         self._thinking = False
 
     def feed(self, event: TextDelta | Finished) -> Iterator[ChatGenerationChunk]:
         """The chunks that an event makes; none while nothing can be shown yet."""
         if isinstance(event, TextDelta):
-            self._tokens += event.tokens
+            self._pieces += event.pieces
             yield from self._part(self._parser.feed(event.text), event)
         else:
             yield from self._part(self._parser.flush(), None)
@@ -59,7 +60,7 @@ class ChunkBuilder:
 
     def _part(self, deltas: Sequence[Delta], event: TextDelta | None) -> Iterator[ChatGenerationChunk]:
         logprobs = self._logprobs(event) if event else []
-        trace = self._trace.feed(event) if event else {}
+        trace = self._trace.write(event) if event else {}
         if not deltas and not logprobs and not trace:
             return
         calls = _call_chunks([delta for delta in deltas if isinstance(delta, Call)])
@@ -97,10 +98,11 @@ class ChunkBuilder:
         """Tokens up to the end of the reasoning; None where there was none."""
         if not self._thoughts:
             return None
-        text, end = self._text(len(self._tokens)), 0
+        text, end = "".join(self._pieces), 0
         for block in self._thoughts:
             end = text.find(block, end) + len(block)
-        return bisect_left(range(len(self._tokens)), end, key=lambda count: len(self._text(count)))
+        lengths = list(accumulate(map(len, self._pieces)))
+        return bisect_left(lengths, end) + 1
 
     def _remember(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
@@ -108,10 +110,6 @@ class ChunkBuilder:
                 self._thoughts += [] if self._thinking else [""]
                 self._thoughts[-1] += delta.text
             self._thinking = isinstance(delta, Reasoning)
-
-    def _text(self, count: int) -> str:
-        text: str = self._tokenizer.decode(self._tokens[:count])
-        return text
 
     def _logprobs(self, event: TextDelta) -> list[dict[str, Any]]:
         """Log-probabilities in OpenAI's form."""
