@@ -12,7 +12,7 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_eft.chat.content_blocks import PROVIDER
-from langchain_eft.chat.output_parser import Call, Content, Delta, Parser, Reasoning
+from langchain_eft.chat.output_parser import Content, ParsedPart, Parser, Reasoning, ToolCallPart
 from langchain_eft.engine.decoding.detokenizer import token_bytes
 from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta, TokenLogprobs
 from langchain_eft.trace.writer import TraceWriter
@@ -58,12 +58,12 @@ class ChunkBuilder:
             yield from self._part(self._parser.flush(), None)
             yield self._last(event)
 
-    def _part(self, deltas: Sequence[Delta], event: TextDelta | None) -> Iterator[ChatGenerationChunk]:
+    def _part(self, deltas: Sequence[ParsedPart], event: TextDelta | None) -> Iterator[ChatGenerationChunk]:
         logprobs = self._logprobs(event) if event else []
         trace = self._trace.write(event) if event else {}
         if not deltas and not logprobs and not trace:
             return
-        calls = _call_chunks([delta for delta in deltas if isinstance(delta, Call)])
+        calls = _call_chunks([delta for delta in deltas if isinstance(delta, ToolCallPart)])
         self._calls = self._calls or bool(calls)
         reasoning = "".join(delta.text for delta in deltas if isinstance(delta, Reasoning))
         self._remember(deltas)
@@ -104,7 +104,7 @@ class ChunkBuilder:
         lengths = list(accumulate(map(len, self._pieces)))
         return bisect_left(lengths, end) + 1
 
-    def _remember(self, deltas: Sequence[Delta]) -> None:
+    def _remember(self, deltas: Sequence[ParsedPart]) -> None:
         for delta in deltas:
             if isinstance(delta, Reasoning):
                 self._thoughts += [] if self._thinking else [""]
@@ -167,7 +167,7 @@ def total_usage(parts: Sequence[UsageMetadata], prompts: int) -> dict[str, int]:
     }
 
 
-def _call_chunks(calls: Sequence[Call]) -> list[ToolCallChunk]:
+def _call_chunks(calls: Sequence[ToolCallPart]) -> list[ToolCallChunk]:
     """One chunk for each call: LangChain joins parts of one call only across messages."""
     chunks: dict[int, ToolCallChunk] = {}
     for call in calls:

@@ -46,11 +46,11 @@ def normalize_choice(tool_choice: Any, tools: Tools) -> str:
     return choice
 
 
-def calls_grammar(format: ToolFormat, tools: Tools, choice: str, *, parallel: bool) -> str:  # noqa: A002
+def calls_grammar(tool_format: ToolFormat, tools: Tools, choice: str, *, parallel: bool) -> str:
     """A call and nothing else; with `parallel`, one or more.
 
     Args:
-        format: How calls are spelled.
+        tool_format: How calls are spelled.
         tools: OpenAI tool dictionaries.
         choice: "any", or the name of the tool to call.
         parallel: Allow several calls, where any tool may be called.
@@ -59,26 +59,26 @@ def calls_grammar(format: ToolFormat, tools: Tools, choice: str, *, parallel: bo
         RequestError: A schema that cannot be enforced.
     """
     chosen = [tool for tool in tools if choice in ("any", tool_name(tool))]
-    calls, rules = _calls(format, chosen, parallel=parallel and choice == "any")
+    calls, rules = _calls(tool_format, chosen, parallel=parallel and choice == "any")
     return _lark(f"start: {calls}", *rules)
 
 
-def strict_grammar(format: ToolFormat, tools: Tools, *, parallel: bool) -> str:  # noqa: A002
+def strict_grammar(tool_format: ToolFormat, tools: Tools, *, parallel: bool) -> str:
     """Free text, optionally followed by a call (with `parallel`, calls), which once begun must be right.
 
     Raises:
         RequestError: A schema that cannot be enforced.
     """
-    if format.untagged:
-        calls, rules = _calls(format, tools, parallel=parallel)
-        heads = [f"PLAIN? {_literal(format, tag)}" for tag in format.opens if tag in format.tokens]
-        tagged = "".join(f" | {head} calls" for head in heads)
+    if tool_format.untagged:
+        calls, rules = _calls(tool_format, tools, parallel=parallel)
+        tags = [tag for tag in tool_format.opens if tag in tool_format.tokens]
+        tagged = "".join(f" | PLAIN? {_literal(tool_format, tag)} calls" for tag in tags)
         # An answer that begins with a brace is read as a call, so that text may not begin with one.
         plain = "PLAIN: /\\s*[^{\\s](.|\\n)*/"
         return _lark(f"start: PLAIN | calls{tagged}", f"calls: {calls}", plain, *rules)
-    tag = format.opens[0]
-    calls, rules = _calls(format, tools, parallel=parallel, after=tag)
-    token = f" | TEXT {_literal(format, tag)}" if tag in format.tokens else ""
+    tag = tool_format.opens[0]
+    calls, rules = _calls(tool_format, tools, parallel=parallel, after=tag)
+    token = f" | TEXT {_literal(tool_format, tag)}" if tag in tool_format.tokens else ""
     return _lark(
         f"start: TEXT | head {calls}",
         f"head: spelled{token}",
@@ -98,7 +98,7 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
 
 
 def union_grammar(
-    format: ToolFormat,  # noqa: A002
+    tool_format: ToolFormat,
     tools: Tools,
     schema: Mapping[str, Any],
     *,
@@ -111,22 +111,22 @@ def union_grammar(
     Raises:
         RequestError: A schema that cannot be enforced.
     """
-    if format.untagged:
-        return _lark(f"start: {_json(_either([*_call_schemas(format, tools), _answer(schema)]))}")
-    calls, rules = _calls(format, tools, parallel=parallel)
+    if tool_format.untagged:
+        return _lark(f"start: {_json(_either([*_call_schemas(tool_format, tools), _answer(schema)]))}")
+    calls, rules = _calls(tool_format, tools, parallel=parallel)
     return _lark("start: calls | answer", f"calls: {calls}", f"answer: {_json(_answer(schema))}", *rules)
 
 
-def after_reasoning(format: ToolFormat, grammar: str, *, opened: bool) -> str:  # noqa: A002
+def after_reasoning(tool_format: ToolFormat, grammar: str, *, opened: bool) -> str:
     """The grammar, with the reasoning before it that a model was trained to begin with.
 
     Args:
-        format: Knows which tags are single tokens.
+        tool_format: Knows which tags are single tokens.
         grammar: What comes after the reasoning.
         opened: The prompt has opened the reasoning already, so that it has to be closed first.
     """
-    token = f" | THOUGHT {_literal(format, END_THINK)}" if END_THINK in format.tokens else ""
-    thoughts = "thoughts" if opened else f"({_literal(format, THINK)} thoughts)?"
+    token = f" | THOUGHT {_literal(tool_format, END_THINK)}" if END_THINK in tool_format.tokens else ""
+    thoughts = "thoughts" if opened else f"({_literal(tool_format, THINK)} thoughts)?"
     return grammar.replace("start:", "spoken:", 1) + _lark(
         f"start: {thoughts} spoken",
         f"thoughts: (closed{token}) /\\s*/",
@@ -139,27 +139,29 @@ def _answer(schema: Mapping[str, Any]) -> Schema:
     return enforceable(closed(schema), str(schema.get("title", "answer")))
 
 
-def _calls(format: ToolFormat, tools: Tools, *, parallel: bool, after: str = "") -> tuple[str, list[str]]:  # noqa: A002
+def _calls(
+    tool_format: ToolFormat, tools: Tools, *, parallel: bool, after: str = ""
+) -> tuple[str, list[str]]:
     """The right-hand side that spells calls, and the rules it needs.
 
     Args:
-        format: How calls are spelled.
+        tool_format: How calls are spelled.
         tools: The tools that may be called.
         parallel: Allow more than one.
         after: A beginning that stands already.
     """
-    first = _literal(format, (format.begin + format.call_begin).removeprefix(after))
-    more = f" ({_literal(format, format.join + format.call_begin)} call)*" if parallel else ""
-    if format.arguments:
-        bodies = [_json(_either(_call_schemas(format, tools)))]
+    first = _literal(tool_format, (tool_format.begin + tool_format.call_begin).removeprefix(after))
+    more = f" ({_literal(tool_format, tool_format.join + tool_format.call_begin)} call)*" if parallel else ""
+    if tool_format.arguments:
+        bodies = [_json(_either(_call_schemas(tool_format, tools)))]
     else:
         bodies = [
-            f"{_literal(format, tool_name(tool) + format.name_end)} {_json(_arguments(tool))}"
+            f"{_literal(tool_format, tool_name(tool) + tool_format.name_end)} {_json(_arguments(tool))}"
             for tool in tools
         ]
-    end = _literal(format, format.call_end)
+    end = _literal(tool_format, tool_format.call_end)
     return (
-        f"{first} call{more} {_literal(format, format.end)}",
+        f"{first} call{more} {_literal(tool_format, tool_format.end)}",
         [f"call: ({' | '.join(bodies)}) {end}"],
     )
 
@@ -168,16 +170,16 @@ def _arguments(tool: Mapping[str, Any]) -> Schema:
     return arguments_schema(tool_parameters(tool), tool_name(tool))
 
 
-def _call_schemas(format: ToolFormat, tools: Tools) -> list[Schema]:  # noqa: A002
+def _call_schemas(tool_format: ToolFormat, tools: Tools) -> list[Schema]:
     """Each tool's whole call as a JSON schema."""
     return [
         {
             "type": "object",
             "properties": {
                 "name": {"const": tool_name(tool)},
-                format.arguments: relocated(_arguments(tool), f"/properties/{format.arguments}"),
+                tool_format.arguments: relocated(_arguments(tool), f"/properties/{tool_format.arguments}"),
             },
-            "required": ["name", format.arguments],
+            "required": ["name", tool_format.arguments],
             "additionalProperties": False,
         }
         for tool in tools
@@ -199,12 +201,12 @@ def _json(schema: Schema) -> str:
     return f"%json {json.dumps(styled(schema), ensure_ascii=False)}"
 
 
-def _literal(format: ToolFormat, text: str) -> str:  # noqa: A002
+def _literal(tool_format: ToolFormat, text: str) -> str:
     """Text as a lark sequence; tags that are single tokens by their id."""
-    tags = "|".join(map(re.escape, format.tokens))
+    tags = "|".join(map(re.escape, tool_format.tokens))
     pieces = re.split(f"({tags})", text) if tags else [text]
     return " ".join(
-        f"<[{format.tokens[piece]}]>" if piece in format.tokens else _quoted(piece)
+        f"<[{tool_format.tokens[piece]}]>" if piece in tool_format.tokens else _quoted(piece)
         for piece in pieces
         if piece
     )

@@ -19,7 +19,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langchain_eft.chat.tool_formats import HERMES, ToolFormat, instructions, tool_format
+from langchain_eft.chat.tool_formats import HERMES, ToolFormat, detect_tool_format, tool_instructions
 from langchain_eft.engine.errors import RequestError
 
 _SILENT_BLOCKS = {
@@ -38,7 +38,7 @@ def encode(
     *,
     answer: bool = True,
     tools: Sequence[Mapping[str, Any]] | None = None,
-    spelling: ToolFormat | None = None,
+    tool_format: ToolFormat | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[int, ...]:
     """Render messages and tokenize them.
@@ -48,7 +48,7 @@ def encode(
         messages: The conversation, oldest first.
         answer: Open the assistant's turn at the end.
         tools: OpenAI tool dictionaries that the model may call.
-        spelling: How calls are spelled; found out from the chat template if left out.
+        tool_format: How calls are spelled; found out from the chat template if left out.
         options: Variables of the chat template.
 
     Raises:
@@ -61,11 +61,11 @@ def encode(
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: give one with "
             "`chat_template='<file>.jinja'`."
         )
-    spelling = spelling or tool_format(tokenizer)
-    turns = [to_turn(message, spelling) for message in messages]
-    if spelling.name == "prompted":
-        turns, tools = written_out(turns, tools or (), spelling), None
-    if spelling.name == "mistral":
+    tool_format = tool_format or detect_tool_format(tokenizer)
+    turns = [to_turn(message, tool_format) for message in messages]
+    if tool_format.name == "prompted":
+        turns, tools = written_out(turns, tools or (), tool_format), None
+    if tool_format.name == "mistral":
         turns = _short_ids(turns)
     settings = {"tools": tools or None, "add_generation_prompt": answer, "return_dict": False}
     return tuple(_rendered(tokenizer, "chat_template", turns, settings, options or {}))
@@ -77,7 +77,7 @@ def encode_plainly(
     messages: Sequence[BaseMessage],
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
-    spelling: ToolFormat | None = None,
+    tool_format: ToolFormat | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[int, ...]:
     """Render messages as plain text, with an answer's opening, and tokenize it as any other text.
@@ -87,14 +87,14 @@ def encode_plainly(
         template: A Jinja template, which need know nothing of tools: all about them is written out.
         messages: The conversation, oldest first.
         tools: OpenAI tool dictionaries that may be called.
-        spelling: How calls are spelled; found out from the chat template if left out.
+        tool_format: How calls are spelled; found out from the chat template if left out.
         options: Variables of the template.
 
     Raises:
         RequestError: Content that is not text, or a template that cannot be rendered.
     """
-    spelling = spelling or tool_format(tokenizer)
-    turns = written_out([to_turn(message, spelling) for message in messages], tools or (), spelling)
+    tool_format = tool_format or detect_tool_format(tokenizer)
+    turns = written_out([to_turn(message, tool_format) for message in messages], tools or (), tool_format)
     settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
     text = _rendered(tokenizer, "base_template", turns, settings, options or {})
     return tuple(tokenizer(text).input_ids)
@@ -117,19 +117,19 @@ def _rendered(
     ) from refusal
 
 
-def to_turn(message: BaseMessage, spelling: ToolFormat = HERMES) -> Turn:
+def to_turn(message: BaseMessage, tool_format: ToolFormat = HERMES) -> Turn:
     """A message in the form that chat templates read.
 
     Args:
         message: Any message with text.
-        spelling: How calls that could not be read are written back.
+        tool_format: How calls that could not be read are written back.
 
     Raises:
         RequestError: A message type or content block that has no text form.
     """
     turn: Turn = {"role": role(message), "content": text(message)}
     if isinstance(message, AIMessage):
-        broken = [_broken_call(call, spelling) for call in message.invalid_tool_calls]
+        broken = [_broken_call(call, tool_format) for call in message.invalid_tool_calls]
         turn["content"] = "\n".join(part for part in (turn["content"], *broken) if part)
         if thoughts := _reasoning(message):
             turn["reasoning_content"] = thoughts
@@ -147,9 +147,9 @@ def to_turn(message: BaseMessage, spelling: ToolFormat = HERMES) -> Turn:
     return turn
 
 
-def _broken_call(call: InvalidToolCall, spelling: ToolFormat) -> str:
+def _broken_call(call: InvalidToolCall, tool_format: ToolFormat) -> str:
     arguments = call["args"] or ""
-    return spelling.spell(call["name"], arguments) if call["name"] else arguments
+    return tool_format.render_call(call["name"], arguments) if call["name"] else arguments
 
 
 def _reasoning(message: AIMessage) -> str:
@@ -224,21 +224,21 @@ def merge(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def written_out(
-    turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], spelling: ToolFormat
+    turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], tool_format: ToolFormat
 ) -> list[Turn]:
     """The turns for a template that knows no tools: all of it written out as text."""
-    told: list[Turn] = [{"role": "system", "content": instructions(tools, spelling)}] if tools else []
+    told: list[Turn] = [{"role": "system", "content": tool_instructions(tools, tool_format)}] if tools else []
     first = bool(turns) and turns[0]["role"] == "system"
-    return [*turns[:first], *told, *(_written_out(turn, spelling) for turn in turns[first:])]
+    return [*turns[:first], *told, *(_written_out(turn, tool_format) for turn in turns[first:])]
 
 
-def _written_out(turn: Turn, spelling: ToolFormat) -> Turn:
+def _written_out(turn: Turn, tool_format: ToolFormat) -> Turn:
     if turn["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{turn['content']}\n</tool_response>"}
     if "tool_calls" not in turn:
         return turn
     functions = [call["function"] for call in turn["tool_calls"]]
-    calls = spelling.render([(function["name"], function["arguments"]) for function in functions])
+    calls = tool_format.render([(function["name"], function["arguments"]) for function in functions])
     rest = {key: value for key, value in turn.items() if key != "tool_calls"}
     return {**rest, "content": "\n".join(part for part in (turn["content"], calls) if part)}
 

@@ -38,7 +38,7 @@ class Reasoning:
 
 
 @dataclass(frozen=True)
-class Call:
+class ToolCallPart:
     """Part of a tool call: its id and name first, with no arguments; then pieces of the arguments.
 
     Attributes:
@@ -54,22 +54,22 @@ class Call:
     args: str
 
 
-Delta = Content | Reasoning | Call
+ParsedPart = Content | Reasoning | ToolCallPart
 
 
 class Parser(Protocol):
     """Reads one answer as it arrives."""
 
-    def feed(self, text: str) -> list[Delta]:
+    def feed(self, text: str) -> list[ParsedPart]:
         """Add text; returns what it completes."""
         ...
 
-    def flush(self) -> list[Delta]:
+    def flush(self) -> list[ParsedPart]:
         """What is left, once nothing more can follow."""
         ...
 
 
-_Key = type[Content] | type[Reasoning] | Call | int
+_Key = type[Content] | type[Reasoning] | ToolCallPart | int
 """Where a piece of text belongs: content, reasoning, the beginning of a call, or a call's arguments."""
 
 
@@ -110,7 +110,7 @@ class OutputParser:
     arguments. An answer without either passes through unchanged.
 
     Args:
-        format: How the model spells calls.
+        tool_format: How the model spells calls.
         tools: Read calls.
         reasoning: Read `<think>...</think>`.
         forced: The answer is known to be calls: a JSON object is one even without tags.
@@ -119,17 +119,17 @@ class OutputParser:
 
     def __init__(
         self,
-        format: ToolFormat,  # noqa: A002
+        tool_format: ToolFormat,
         *,
         tools: bool,
         reasoning: bool,
         forced: bool = False,
         thinking: bool = False,
     ) -> None:
-        self._format = format
-        self._opens = format.opens if tools else ()
+        self._format = tool_format
+        self._opens = tool_format.opens if tools else ()
         self._thinks = (THINK,) if reasoning else ()
-        self._untagged = tools and (format.untagged or forced)
+        self._untagged = tools and (tool_format.untagged or forced)
         self._forced = forced
         self._thinking = thinking and reasoning
         self._char = ""  # the next unread character; empty at the end of the answer
@@ -140,23 +140,23 @@ class OutputParser:
         self._reader = self._read()
         next(self._reader)
 
-    def feed(self, text: str) -> list[Delta]:
+    def feed(self, text: str) -> list[ParsedPart]:
         """Add text; returns what it completes. Nothing that may still become a tag is shown."""
         for char in text:
             self._char = char
             next(self._reader, None)
         return self._take()
 
-    def flush(self) -> list[Delta]:
+    def flush(self) -> list[ParsedPart]:
         """What is left, once nothing more can follow."""
         self._char = ""
         next(self._reader, None)
         return self._take()
 
-    def _take(self) -> list[Delta]:
+    def _take(self) -> list[ParsedPart]:
         shown, self._shown = self._shown, []
         parts = itertools.groupby(shown, key=itemgetter(0))
-        return [_delta(key, "".join(text for _, text in part)) for key, part in parts]
+        return [_part(key, "".join(text for _, text in part)) for key, part in parts]
 
     def _read(self) -> _Reader[None]:
         yield
@@ -390,7 +390,7 @@ class OutputParser:
         call = self._call
         if call.index is None:
             call.index, self._calls = self._calls, self._calls + 1
-            self._shown.append((Call(call.index, call_id(), name, ""), ""))
+            self._shown.append((ToolCallPart(call.index, call_id(), name, ""), ""))
             self._argue(call.early)
 
     def _argue(self, text: str) -> None:
@@ -405,10 +405,10 @@ def call_id() -> str:
     return f"call_{secrets.token_hex(12)}"
 
 
-def _delta(key: _Key, text: str) -> Delta:
-    if isinstance(key, Call):
+def _part(key: _Key, text: str) -> ParsedPart:
+    if isinstance(key, ToolCallPart):
         return key
-    return Call(key, None, None, text) if isinstance(key, int) else key(text)
+    return ToolCallPart(key, None, None, text) if isinstance(key, int) else key(text)
 
 
 def _unquoted(text: str) -> str:

@@ -15,13 +15,13 @@ from langchain_eft.chat.output_parser import OutputParser, Parser
 from langchain_eft.chat.prompts import read_conversation
 from langchain_eft.chat.response_template import ResponseTemplateParser, template_tokens
 from langchain_eft.chat.schemas import Schema
-from langchain_eft.chat.structured_output import instructions, response_format
+from langchain_eft.chat.structured_output import response_format, schema_instruction
 from langchain_eft.chat.tool_formats import (
     END_THINK,
     THINK,
     ToolFormat,
     chat_template,
-    tool_format,
+    detect_tool_format,
     visible_tokens,
 )
 from langchain_eft.chat.tools import tool_dicts
@@ -124,24 +124,24 @@ class _Demands:
         held = bool(self.tools) and (self.strict or self.parallel is False)
         return self.forced or self.schema is not None or held
 
-    def grammar(self, spelling: ToolFormat) -> str | None:
-        """What the answer must look like, calls in this spelling."""
+    def grammar(self, tool_format: ToolFormat) -> str | None:
+        """What the answer must look like, calls in this format."""
         several = self.parallel is not False
         if self.forced:
-            return grammars.calls_grammar(spelling, self.tools, self.choice, parallel=bool(self.parallel))
+            return grammars.calls_grammar(tool_format, self.tools, self.choice, parallel=bool(self.parallel))
         if self.schema is not None and not self.tools:
             return grammars.schema_grammar(self.schema)
         if self.schema is not None:
-            return grammars.union_grammar(spelling, self.tools, self.schema, parallel=several)
-        return grammars.strict_grammar(spelling, self.tools, parallel=several) if self.enforced else None
+            return grammars.union_grammar(tool_format, self.tools, self.schema, parallel=several)
+        return grammars.strict_grammar(tool_format, self.tools, parallel=several) if self.enforced else None
 
-    def fork(self, spelling: ToolFormat) -> Fork | None:
+    def fork(self, tool_format: ToolFormat) -> Fork | None:
         """The choice that comes first, where calls can be told from objects by their first tokens."""
-        if self.schema is None or not self.tools or spelling.untagged:
+        if self.schema is None or not self.tools or tool_format.untagged:
             return None
         return Fork(
-            opening=spelling.opens[0],
-            calls=grammars.calls_grammar(spelling, self.tools, "any", parallel=self.parallel is not False),
+            opening=tool_format.opens[0],
+            calls=grammars.calls_grammar(tool_format, self.tools, "any", parallel=self.parallel is not False),
             answer=grammars.schema_grammar(self.schema),
         )
 
@@ -169,34 +169,40 @@ def plan(
         RequestError: Tools, a choice, a schema or messages that cannot be served.
     """
     demands = _Demands.of(parameters)
-    spelling = tool_format(tokenizer, enforced=demands.enforced)
+    tool_format = detect_tool_format(tokenizer, enforced=demands.enforced)
     told = [*messages]
     if demands.schema not in (None, _ANY_OBJECT):
-        told = instruct(messages, instructions(demands.schema))
+        told = instruct(messages, schema_instruction(demands.schema))
     prompt, contexts = read_conversation(
-        tokenizer, recipe, mixture, told, tools=demands.tools, spelling=spelling, options=template_options
+        tokenizer,
+        recipe,
+        mixture,
+        told,
+        tools=demands.tools,
+        tool_format=tool_format,
+        options=template_options,
     )
-    if spelling.name == "native":
+    if tool_format.name == "native":
         parser: Callable[[], Parser] = partial(
             ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), demands.tools
         )
         return Plan(prompt, contexts, None, None, template_tokens(tokenizer), parser)
     reasoning = reasons(tokenizer)
     opened = reasoning and tokenizer.decode(prompt[-16:]).rstrip().endswith(THINK)
-    grammar = demands.grammar(spelling)
+    grammar = demands.grammar(tool_format)
     if grammar and reasoning:
-        grammar = grammars.after_reasoning(spelling, grammar, opened=opened)
-    markers = (*(spelling.markers if demands.tools else ()), *((THINK, END_THINK) if reasoning else ()))
+        grammar = grammars.after_reasoning(tool_format, grammar, opened=opened)
+    markers = (*(tool_format.markers if demands.tools else ()), *((THINK, END_THINK) if reasoning else ()))
     return Plan(
         prompt,
         contexts,
         grammar,
         # A model that thinks first makes the choice in its thoughts: one grammar for both will do.
-        None if reasoning else demands.fork(spelling),
+        None if reasoning else demands.fork(tool_format),
         visible_tokens(tokenizer, markers),
         partial(
             OutputParser,
-            spelling,
+            tool_format,
             tools=bool(demands.tools),
             reasoning=reasoning,
             forced=demands.forced,

@@ -44,7 +44,7 @@ def read_conversation(
         recipe: Which models there are.
         mixture: Which of them take part.
         messages: The conversation, oldest first.
-        details: Tools, spelling and options, as `messages.encode` takes them.
+        details: `tools`, `tool_format` and `options`, as `messages.encode` takes them.
 
     Raises:
         RecipeError: A mixture that the recipe cannot decode.

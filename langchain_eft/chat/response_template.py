@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from langchain_eft.chat.output_parser import Call, Content, Delta, Reasoning, call_id
+from langchain_eft.chat.output_parser import Content, ParsedPart, Reasoning, ToolCallPart, call_id
 from langchain_eft.chat.tool_formats import response_template
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -35,15 +35,15 @@ class ResponseTemplateParser:
         self._calls = 0
         self._broken = False
 
-    def feed(self, text: str) -> list[Delta]:
+    def feed(self, text: str) -> list[ParsedPart]:
         """Add text; returns what it completes. Nothing that may still become a tag is shown."""
         return [delta for char in text for delta in self._read(char)]
 
-    def flush(self) -> list[Delta]:
+    def flush(self) -> list[ParsedPart]:
         """What is left, once nothing more can follow."""
         return list(self._read(""))
 
-    def _read(self, char: str) -> Iterator[Delta]:
+    def _read(self, char: str) -> Iterator[ParsedPart]:
         self._pending += char
         if self._broken:
             return self._rest(char)
@@ -54,12 +54,12 @@ class ResponseTemplateParser:
             return self._rest(char)
         return (delta for event in events for delta in self._deltas(event))
 
-    def _rest(self, char: str) -> Iterator[Delta]:
+    def _rest(self, char: str) -> Iterator[ParsedPart]:
         """What follows something that cannot be read: all of it becomes one invalid call, at the end."""
         if not char and self._pending:
             yield from self._call("", self._pending.strip())
 
-    def _deltas(self, event: Mapping[str, Any]) -> Iterator[Delta]:
+    def _deltas(self, event: Mapping[str, Any]) -> Iterator[ParsedPart]:
         spoken = event["field"] == "content" or event["field"] in _REASONING
         if event["type"] == "region_open":
             self._space, self._began = "", False
@@ -71,7 +71,7 @@ class ResponseTemplateParser:
                     yield from self._called(call)
             self._pending = ""
 
-    def _speech(self, kind: type[Content] | type[Reasoning], text: str) -> Iterator[Delta]:
+    def _speech(self, kind: type[Content] | type[Reasoning], text: str) -> Iterator[ParsedPart]:
         self._pending = self._pending.removeprefix(text)
         whole = self._space + text if self._began else text.lstrip()
         shown = whole.rstrip()
@@ -80,7 +80,7 @@ class ResponseTemplateParser:
             self._began = True
             yield kind(shown)
 
-    def _called(self, call: Any) -> Iterator[Delta]:
+    def _called(self, call: Any) -> Iterator[ParsedPart]:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             yield from self._call("", self._pending.strip())
@@ -89,10 +89,10 @@ class ResponseTemplateParser:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         yield from self._call(function["name"], text)
 
-    def _call(self, name: str, arguments: str) -> Iterator[Delta]:
+    def _call(self, name: str, arguments: str) -> Iterator[ParsedPart]:
         index, self._calls = self._calls, self._calls + 1
-        yield Call(index, call_id(), name, "")
-        yield Call(index, None, None, arguments)
+        yield ToolCallPart(index, call_id(), name, "")
+        yield ToolCallPart(index, None, None, arguments)
 
 
 def template_tokens(tokenizer: Any) -> frozenset[int]:

@@ -72,7 +72,7 @@ def response_format(schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": named}
 
 
-def instructions(schema: Mapping[str, Any]) -> str:
+def schema_instruction(schema: Mapping[str, Any]) -> str:
     """What the model is told of a schema that its answer has to follow: a grammar alone tells it nothing."""
     return (
         "Respond only with a JSON object that matches this JSON schema:\n"

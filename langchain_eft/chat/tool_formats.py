@@ -54,10 +54,10 @@ class ToolFormat:
 
     def render(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         """Calls, by name and arguments, as the model writes them."""
-        spelled = [self.spell(name, json.dumps(args, ensure_ascii=False)) for name, args in calls]
+        spelled = [self.render_call(name, json.dumps(args, ensure_ascii=False)) for name, args in calls]
         return f"{self.begin}{self.join.join(spelled)}{self.end}" if spelled else ""
 
-    def spell(self, name: str, arguments: str) -> str:
+    def render_call(self, name: str, arguments: str) -> str:
         """One call with the text of its arguments, valid JSON or not."""
         if not self.arguments:
             return f"{self.call_begin}{name}{self.name_end}{arguments}{self.call_end}"
@@ -102,7 +102,7 @@ MISTRAL_NAMED = ToolFormat(
 
 
 PROMPTED = replace(HERMES, name="prompted")
-"""For templates that cannot show tools: `instructions` in the system message, calls in the Hermes spelling,
+"""For templates that cannot show tools: `tool_instructions` in the system message, calls as in `HERMES`,
 results as user turns with `<tool_response>`."""
 
 
@@ -110,7 +110,7 @@ NATIVE = replace(HERMES, name="native")
 """A spelling of the tokenizer's own, which its response template reads and no grammar here can write."""
 
 
-def tool_format(tokenizer: Any, *, enforced: bool = False) -> ToolFormat:
+def detect_tool_format(tokenizer: Any, *, enforced: bool = False) -> ToolFormat:
     """The format that the tokenizer's chat template was written for.
 
     A template that shows no tools, or spells calls in a way not known here (Qwen-Coder's XML, for example),
@@ -122,7 +122,7 @@ def tool_format(tokenizer: Any, *, enforced: bool = False) -> ToolFormat:
         enforced: The answer will be decoded under a grammar.
     """
     template = chat_template(tokenizer)
-    chosen = _spelling(template)
+    chosen = _format_of(template)
     if chosen is PROMPTED and _shows_tools(template) and response_template(tokenizer) and not enforced:
         chosen = NATIVE
     return replace(chosen, tokens=_single_tokens(tokenizer, (*chosen.markers, THINK, END_THINK)))
@@ -150,7 +150,7 @@ def _shows_tools(template: str) -> bool:
     return re.search(r"\btools\b", template) is not None
 
 
-def _spelling(template: str) -> ToolFormat:
+def _format_of(template: str) -> ToolFormat:
     if not _shows_tools(template):
         return PROMPTED
     if "[TOOL_CALLS]" in template:
@@ -174,10 +174,10 @@ def _single_tokens(tokenizer: Any, markers: Sequence[str]) -> dict[str, int]:
     }
 
 
-def instructions(tools: Sequence[Mapping[str, Any]], spelling: ToolFormat) -> str:
+def tool_instructions(tools: Sequence[Mapping[str, Any]], tool_format: ToolFormat) -> str:
     """What a system message says of tools where the template knows none."""
     shown = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    call = f"{spelling.begin}{spelling.spell('<name>', '{<arguments>}')}{spelling.end}"
+    call = f"{tool_format.begin}{tool_format.render_call('<name>', '{<arguments>}')}{tool_format.end}"
     return (
         "# Tools\n\nYou can call functions. These are available, one JSON signature a line:\n"
         f"<tools>\n{shown}\n</tools>\n\n"

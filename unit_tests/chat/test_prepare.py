@@ -4,7 +4,7 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 from transformers import AddedToken
 
-from langchain_eft.chat.output_parser import Call, Content, Reasoning
+from langchain_eft.chat.output_parser import Content, Reasoning, ToolCallPart
 from langchain_eft.chat.prepare import plan
 from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.recipe.behaviors import Recipe
@@ -78,7 +78,7 @@ def test_models_that_think_may_do_so_before_what_is_enforced(tagged, parameters,
     parser = found.parser()
     deltas = [*parser.feed(thought + answer), *parser.flush()]
     assert isinstance(deltas[0], Reasoning)
-    assert isinstance(deltas[1], Call if answer == CALL else Content)
+    assert isinstance(deltas[1], ToolCallPart if answer == CALL else Content)
     opened = tokenizer(opened=True, tagged=tagged)
     found = planned(opened, **parameters)
     assert admits(opened, found.grammar, thought.removeprefix("<think>") + answer)

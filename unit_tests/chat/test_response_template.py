@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
 
-from langchain_eft.chat.output_parser import Call, Content, OutputParser, Reasoning
+from langchain_eft.chat.output_parser import Content, OutputParser, Reasoning, ToolCallPart
 from langchain_eft.chat.prepare import plan
 from langchain_eft.chat.response_template import ResponseTemplateParser
 from langchain_eft.engine.recipe.behaviors import Recipe
@@ -65,9 +65,9 @@ def read(template, text, parts=None, prompt="<assistant> ", tools=TOOLS):
     found = [delta for part in parts or [text] for delta in parser.feed(part)] + parser.flush()
     summary: list[list[str]] = []
     for delta in found:
-        if isinstance(delta, Call) and delta.id:
+        if isinstance(delta, ToolCallPart) and delta.id:
             summary.append(["call", delta.name, ""])
-        elif isinstance(delta, Call):
+        elif isinstance(delta, ToolCallPart):
             summary[-1][2] += delta.args
         elif summary and summary[-1][0] == type(delta).__name__:
             summary[-1][1] += delta.text
@@ -141,7 +141,7 @@ def test_spellings_that_we_stream_ourselves_are_ours():
     found = plan(tokenizer, RECIPE, Mixture(), [HumanMessage("hi")], {"tools": TOOLS}, {})
     parser = found.parser()
     deltas = [*parser.feed(f"<tool_call>{json.dumps({'name': 'f', 'arguments': {'n': 3}})}"), *parser.flush()]
-    assert [type(delta) for delta in deltas] == [Call, Call]
+    assert [type(delta) for delta in deltas] == [ToolCallPart, ToolCallPart]
     assert isinstance(parser, OutputParser)
 
 
