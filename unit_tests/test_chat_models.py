@@ -248,7 +248,7 @@ def test_the_default_mixture_of_own_models():
     assert EFTChatModel(model="x/base", behaviors=one).active_mixture.weights == {"a": 1.0}
     assert EFTChatModel(model="x/base").active_mixture.weights == {}
     assert EFTChatModel().active_mixture.weights == {"tools": 1.0}
-    with pytest.raises(ValidationError, match="2 behaviours and no `mixture`"):
+    with pytest.raises(ValidationError, match="2 behaviors and no `mixture`"):
         EFTChatModel(model="x/base", behaviors={**one, "b": one["a"]})
 
 

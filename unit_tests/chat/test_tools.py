@@ -72,7 +72,6 @@ def test_every_kind_of_tool_is_read(given):
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ([get_weather, tool(get_weather)], "'get_weather' 2 times"),
         ([{"type": "function", "function": {"description": "?"}}], "name=None"),
         ([{"name": " "}], "name=' '"),
         ([{"type": "web_search_preview"}], "'web_search_preview'"),
