@@ -252,7 +252,7 @@ def test_the_default_mixture_of_own_models():
         EFTChatModel(model="x/base", behaviors={**one, "b": one["a"]})
 
 
-def test_behaviours_added_to_a_preset_take_its_reference():
+def test_behaviors_added_to_a_preset_take_its_reference():
     recipe = EFTChatModel(behaviors={"house": BehaviorDelta(adapter="./lora")}).recipe
     assert set(recipe.behaviors) == {"tools", "concise", "pirate", "harmless", "house"}
     assert recipe.behaviors["house"].reference == recipe.behaviors["tools"].reference

@@ -1,4 +1,4 @@
-"""Tool choice and schemas to grammars (llguidance's lark), which the engine decodes under."""
+"""Grammars (in llguidance's Lark dialect) that enforce tool calls and schemas while decoding."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Tools = Sequence[Mapping[str, Any]]
 
 
 def normalize_choice(tool_choice: Any, tools: Tools) -> str:
-    """Any spelling of a tool choice as "auto", "none", "any", or the name of the tool that must be called.
+    """A tool choice of any form as "auto", "none", "any", or the name of the tool to call.
 
     Args:
-        tool_choice: None or False (auto), True (any), a word, a tool's name, or OpenAI's and Anthropic's
-            dictionaries.
+        tool_choice: None or False (auto), True (any), "auto", "none", "any", "required", a tool's name, or a
+            dictionary in OpenAI's or Anthropic's form.
         tools: OpenAI tool dictionaries.
 
     Raises:
         RequestError: An unknown tool, or a forced call with no tools.
     """
-    asked = tool_choice
-    if isinstance(asked, Mapping):
-        function = asked.get("function")
-        asked = (function if isinstance(function, Mapping) else asked).get("name") or asked.get("type")
-    if asked is None or isinstance(asked, bool):
-        asked = "any" if asked else "auto"
+    word = tool_choice
+    if isinstance(word, Mapping):
+        function = word.get("function")
+        word = (function if isinstance(function, Mapping) else word).get("name") or word.get("type")
+    if word is None or isinstance(word, bool):
+        word = "any" if word else "auto"
     names = [tool_name(tool) for tool in tools]
-    choice = asked if asked in names else _CHOICES.get(asked) if isinstance(asked, str) else None
+    choice = word if word in names else _CHOICES.get(word) if isinstance(word, str) else None
     if choice is None or (choice == "any" and not names):
         bound = ", ".join(map(repr, names)) or "none: bind tools first"
         raise RequestError(
@@ -47,13 +47,13 @@ def normalize_choice(tool_choice: Any, tools: Tools) -> str:
 
 
 def calls_grammar(tool_format: ToolFormat, tools: Tools, choice: str, *, parallel: bool) -> str:
-    """A call and nothing else; with `parallel`, one or more.
+    """One call and nothing else; with `parallel`, one or more.
 
     Args:
-        tool_format: How calls are spelled.
+        tool_format: The format of calls.
         tools: OpenAI tool dictionaries.
         choice: "any", or the name of the tool to call.
-        parallel: Allow several calls, where any tool may be called.
+        parallel: Allow several calls. Has no effect where `choice` names a tool.
 
     Raises:
         RequestError: A schema that cannot be enforced.
@@ -64,7 +64,7 @@ def calls_grammar(tool_format: ToolFormat, tools: Tools, choice: str, *, paralle
 
 
 def strict_grammar(tool_format: ToolFormat, tools: Tools, *, parallel: bool) -> str:
-    """Free text, optionally followed by a call (with `parallel`, calls), which once begun must be right.
+    """Free text, which one call may follow (with `parallel`, several). Calls must follow their schema.
 
     Raises:
         RequestError: A schema that cannot be enforced.
@@ -73,7 +73,7 @@ def strict_grammar(tool_format: ToolFormat, tools: Tools, *, parallel: bool) -> 
         calls, rules = _calls(tool_format, tools, parallel=parallel)
         tags = [tag for tag in tool_format.opens if tag in tool_format.tokens]
         tagged = "".join(f" | PLAIN? {_literal(tool_format, tag)} calls" for tag in tags)
-        # An answer that begins with a brace is read as a call, so that text may not begin with one.
+        # An answer that begins with a brace is read as a call: text must not begin with one.
         plain = "PLAIN: /\\s*[^{\\s](.|\\n)*/"
         return _lark(f"start: PLAIN | calls{tagged}", f"calls: {calls}", plain, *rules)
     tag = tool_format.opens[0]
@@ -81,15 +81,15 @@ def strict_grammar(tool_format: ToolFormat, tools: Tools, *, parallel: bool) -> 
     token = f" | TEXT {_literal(tool_format, tag)}" if tag in tool_format.tokens else ""
     return _lark(
         f"start: TEXT | head {calls}",
-        f"head: spelled{token}",
-        f"spelled[lazy]: TEXT {_quoted(tag)}",
+        f"head: written{token}",
+        f"written[lazy]: TEXT {_quoted(tag)}",
         _TEXT,
         *rules,
     )
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:
-    """An object of this JSON schema and nothing else.
+    """An object of a JSON schema and nothing else.
 
     Raises:
         RequestError: A schema that cannot be enforced.
@@ -104,9 +104,9 @@ def union_grammar(
     *,
     parallel: bool,
 ) -> str:
-    """Tool calls or an object of this schema; the model chooses.
+    """Tool calls or an object of a JSON schema; the model chooses.
 
-    Formats without tags get one call at most, since both begin with a brace.
+    Formats without tags admit one call at most, because calls and objects both begin with a brace.
 
     Raises:
         RequestError: A schema that cannot be enforced.
@@ -118,17 +118,17 @@ def union_grammar(
 
 
 def after_reasoning(tool_format: ToolFormat, grammar: str, *, opened: bool) -> str:
-    """The grammar, with the reasoning before it that a model was trained to begin with.
+    """A grammar with reasoning before it, for models that reason before they answer.
 
     Args:
-        tool_format: Knows which tags are single tokens.
-        grammar: What comes after the reasoning.
-        opened: The prompt has opened the reasoning already, so that it has to be closed first.
+        tool_format: Names the tags that are single tokens.
+        grammar: The grammar of what follows the reasoning.
+        opened: Whether the prompt has opened the reasoning already: the answer then has to close it.
     """
     token = f" | THOUGHT {_literal(tool_format, END_THINK)}" if END_THINK in tool_format.tokens else ""
     thoughts = "thoughts" if opened else f"({_literal(tool_format, THINK)} thoughts)?"
-    return grammar.replace("start:", "spoken:", 1) + _lark(
-        f"start: {thoughts} spoken",
+    return grammar.replace("start:", "enforced:", 1) + _lark(
+        f"start: {thoughts} enforced",
         f"thoughts: (closed{token}) /\\s*/",
         f"closed[lazy]: THOUGHT {_quoted(END_THINK)}",
         "THOUGHT: /(.|\\n)*/",
@@ -142,13 +142,13 @@ def _answer(schema: Mapping[str, Any]) -> Schema:
 def _calls(
     tool_format: ToolFormat, tools: Tools, *, parallel: bool, after: str = ""
 ) -> tuple[str, list[str]]:
-    """The right-hand side that spells calls, and the rules it needs.
+    """The right-hand side of a rule for calls, and the rules that it needs.
 
     Args:
-        tool_format: How calls are spelled.
+        tool_format: The format of calls.
         tools: The tools that may be called.
-        parallel: Allow more than one.
-        after: A beginning that stands already.
+        parallel: Allow more than one call.
+        after: The beginning of the first call, where another rule has it already.
     """
     first = _literal(tool_format, (tool_format.begin + tool_format.call_begin).removeprefix(after))
     more = f" ({_literal(tool_format, tool_format.join + tool_format.call_begin)} call)*" if parallel else ""
@@ -171,7 +171,7 @@ def _arguments(tool: Mapping[str, Any]) -> Schema:
 
 
 def _call_schemas(tool_format: ToolFormat, tools: Tools) -> list[Schema]:
-    """Each tool's whole call as a JSON schema."""
+    """The JSON schema of a whole call of each tool."""
     return [
         {
             "type": "object",
@@ -187,7 +187,7 @@ def _call_schemas(tool_format: ToolFormat, tools: Tools) -> list[Schema]:
 
 
 def _either(schemas: Sequence[Schema]) -> Schema:
-    """One of the schemas. One JSON grammar for all: the lexer commits to a grammar at the first brace."""
+    """A schema of all schemas: at the first brace the lexer commits itself to one JSON grammar."""
     if len(schemas) == 1:
         return schemas[0]
     return {"anyOf": [relocated(schema, f"/anyOf/{i}") for i, schema in enumerate(schemas)]}
@@ -202,7 +202,7 @@ def _json(schema: Schema) -> str:
 
 
 def _literal(tool_format: ToolFormat, text: str) -> str:
-    """Text as a lark sequence; tags that are single tokens by their id."""
+    """Text as a Lark sequence, which names tags that are single tokens by their id."""
     tags = "|".join(map(re.escape, tool_format.tokens))
     pieces = re.split(f"({tags})", text) if tags else [text]
     return " ".join(

@@ -300,7 +300,7 @@ def test_a_schema_that_cannot_be_enforced_at_all_is_named(part):
 
 
 def test_a_schema_that_is_no_json_is_named():
-    with pytest.raises(RequestError, match="'mine' is no JSON"):
+    with pytest.raises(RequestError, match="'mine' is not JSON"):
         enforceable({"const": object()}, "mine")
 
 

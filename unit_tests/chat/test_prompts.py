@@ -1,4 +1,4 @@
-"""Behaviours that compare two prompts: an explicit loop over both says the same, token for token."""
+"""Behaviors that compare two prompts: an explicit loop over both says the same, token for token."""
 
 import random
 

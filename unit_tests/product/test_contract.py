@@ -147,7 +147,7 @@ def test_bytes_of_half_characters_are_their_own(llm):
     assert b"".join(token_bytes(words, i) for i in ids) == "é日".encode()
 
 
-def test_disable_streaming_is_honoured(tool_settings):
+def test_disable_streaming_is_honored(tool_settings):
     llm = EFTChatModel(**{**tool_settings, "disable_streaming": "tool_calling"})
     assert len(list(llm.bind_tools([wash], tool_choice="any").stream("hi"))) <= 2
     assert len(list(llm.stream("hi", **NO_END))) > 5

@@ -1,4 +1,4 @@
-"""Prompts and documents as behaviours of the LangChain models, and weights that change over an answer."""
+"""Prompts and documents as behaviors of the LangChain models, and weights that change over an answer."""
 
 import json
 
