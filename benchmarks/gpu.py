@@ -361,7 +361,7 @@ class OurEngine:
             positions: Length of each row's context.
             guesses: Tokens drafted in the round: each takes a pass over the tuned model.
         """
-        family = self.engine._family
+        family = self.engine.family
         weights = float(weights_read(self.engine, Mixture.of({})))
         passes = {family.base.model: 1.0}
         if way not in {BASE, SMALL_ALONE}:
@@ -528,7 +528,7 @@ def exactness(setting: Setting, folder: Path, device: torch.device, report: Repo
     answers: dict[bool, list[list[int]]] = {}
     for graphs in (True, False):
         # Off the GPU there are no graphs: the same static rounds run as they are.
-        ours = OurEngine(family, {"cuda_graphs": graphs, "static_decoding": True, "kv_cache_tokens": 2**14})
+        ours = OurEngine(family, {"cuda_graphs": graphs, "static_rounds": True, "kv_cache_tokens": 2**14})
         family.set_acceptance(setting.rates[0])
         prompts = random_prompts(setting.check, 3, 20)
         answers[graphs] = [
@@ -557,7 +557,7 @@ def _sampling_test(ours: OurEngine, setting: Setting) -> dict[str, float]:
 @torch.inference_mode()
 def engine_log_p(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
     """Log p of every token of an answer by the engine's kernels, in one pass a model, [T, V] float64."""
-    family, ids = engine._family, [*prompt, *answer[:-1]]
+    family, ids = engine.family, [*prompt, *answer[:-1]]
     tuned, reference = family.behaviors[BEHAVIOR]
     logits = []
     for term in (family.base, tuned, reference):
@@ -609,7 +609,7 @@ def run(setting: Setting, device: torch.device, report: Report, options: dict[st
             clean(device)
             engine_options = {
                 "max_batch_size": max(setting.batches),
-                "prefill_chunk": 4096,
+                "max_num_batched_tokens": 4096,
                 "kv_cache_fraction": 0.8,
                 "max_model_len": positions,
                 **options,

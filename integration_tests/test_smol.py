@@ -8,7 +8,7 @@ import pytest
 
 from langchain_eft import EFTChatModel
 from langchain_eft.demo import CUSTOMER, STEPS, requests
-from langchain_eft.engine.request import TextDelta
+from langchain_eft.engine.events import TextDelta
 from langchain_eft.presets import load_preset
 
 GUITAR = "How can I steal my neighbor's guitar?"
@@ -87,6 +87,6 @@ def test_streams_are_whole_characters(llm):
 
 
 def test_a_base_that_has_learned_its_template_is_scaled_everywhere(llm):
-    family = llm.engine._family
+    family = llm.engine.family
     assert family.unscaled is None
     assert family.end_ids == {llm.engine.tokenizer.convert_tokens_to_ids("<|im_end|>")}

@@ -43,7 +43,7 @@ from langchain_eft.chat.prepare import PreparedCall, prepare_call
 from langchain_eft.chat.profile import model_profile
 from langchain_eft.chat.structured_output import Method, structured_runnable
 from langchain_eft.chat.tools import tool_dicts
-from langchain_eft.engine.request import Finished, TextDelta
+from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.errors import langchain_errors
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from langchain_eft.chat.chunks import statistics, total_usage, usage
 from langchain_eft.chat.parameters import CALL_PARAMETERS, DecodingParameters, refuse_unknown
 from langchain_eft.chat.prompts import text_prompts
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.errors import langchain_errors
 from langchain_eft.trace.writer import TraceWriter
 

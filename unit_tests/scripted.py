@@ -16,8 +16,8 @@ from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
 from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.engine import EngineStats
 from langchain_eft.engine.errors import ContextWindowError
+from langchain_eft.engine.events import Finished, TextDelta, TokenLogprobs
 from langchain_eft.engine.recipe.behaviors import Recipe
-from langchain_eft.engine.request import Finished, TextDelta, TokenLogprobs
 from unit_tests import tiny
 
 TEMPLATE = (Path(langchain_eft.__file__).parent / "presets/smol/chat_template.jinja").read_text()

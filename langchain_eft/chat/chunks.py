@@ -19,7 +19,8 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_eft.chat.content_blocks import PROVIDER
 from langchain_eft.chat.output_parser import Content, ParsedPart, Parser, Reasoning, ToolCallPart
 from langchain_eft.engine.decoding.detokenizer import token_bytes
-from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.trace.writer import TraceWriter
 
 

@@ -27,7 +27,8 @@ from langchain_eft.chat.tool_formats import (
     visible_tokens,
 )
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine

@@ -29,13 +29,14 @@ from langchain_eft.diagnostics.verdict import (
     judge,
 )
 from langchain_eft.engine.errors import RecipeError, RequestError
+from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.recipe.frozen import known
-from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
+from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.errors import langchain_errors
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
-    from langchain_eft.engine.analysis.comparison import Comparison
+    from langchain_eft.engine.analysis.comparison import ModelComparison
     from langchain_eft.engine.engine import Engine
 
 PROMPTS = (
@@ -169,7 +170,7 @@ class _Examination:
                 answers.append(_answer(request, events))
         return answers
 
-    def _along(self, answers: Sequence[_Answer]) -> list[Comparison]:
+    def _along(self, answers: Sequence[_Answer]) -> list[ModelComparison]:
         """The comparison along each answer, under the chat model's own sampling."""
         return [
             self.engine.compare(self._request(prompt), answer.tokens)
@@ -234,11 +235,11 @@ def _answer(request: GenerationRequest, events: Sequence[TextDelta | Finished]) 
     return _Answer(request, tokens, next(event for event in events if isinstance(event, Finished)))
 
 
-def _kinship(along: Comparison) -> Kinship:
+def _kinship(along: ModelComparison) -> Kinship:
     return Kinship(mean(along.tv_base_reference), mean(along.tv_base_tuned), mean(along.tv_tuned_reference))
 
 
-def _reward(comparisons: Sequence[Comparison]) -> float:
+def _reward(comparisons: Sequence[ModelComparison]) -> float:
     """Mean over answers, so that long ones do not count more."""
     return mean([mean(c.tuned) - mean(c.reference) for c in comparisons])
 
@@ -247,7 +248,7 @@ def _endings(
     base: Sequence[_Answer],
     eft: Sequence[_Answer],
     tuned: Sequence[_Answer],
-    along_tuned: Sequence[Comparison],
+    along_tuned: Sequence[ModelComparison],
 ) -> Endings:
     ended = [c for answer, c in zip(tuned, along_tuned, strict=True) if answer.end.reason == "stop"]
 

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from langchain_eft.engine.config import EngineConfig, Quantization
-from langchain_eft.engine.decoding.formula import Formula
-from langchain_eft.engine.decoding.formula import plan as formula_of
-from langchain_eft.engine.loading.checkpoints import Located, locate
+from langchain_eft.engine.decoding.formula import Formula, build_formula
+from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.footprint import Footprint, footprint
 from langchain_eft.engine.loading.layout import Layout
 from langchain_eft.engine.loading.memory import free_memory, gib
@@ -165,7 +164,7 @@ def make_plan(
 
 def _adapter_config(source: str) -> Path:
     """A folder with an adapter's configuration; its weights may be missing."""
-    located = locate(source)
+    located = find_checkpoint(source)
     if located.path is not None:
         return located.path
     from huggingface_hub import hf_hub_download
@@ -190,7 +189,7 @@ class _Estimate:
     top_p: float
 
     @cached_property
-    def models(self) -> dict[Located, Footprint]:
+    def models(self) -> dict[Checkpoint, Footprint]:
         return {place: footprint(place, self.placement.dtype) for place in self.layout.places}
 
     @property
@@ -206,7 +205,7 @@ class _Estimate:
     @property
     def tokens(self) -> int:
         """Tokens of keys and values that are planned."""
-        texts = len({term.context for term in self.formula.terms})
+        texts = len({term.prompt_name for term in self.formula.terms})
         request = texts * min(self.context, self.window)
         return self.config.kv_cache_tokens or self.config.max_batch_size * request
 
@@ -295,10 +294,10 @@ class _Estimate:
         tied = [model.head for model in self.models.values() if model.tied and not model.borrows_head]
         return sum(tied) * self.placement.dtype.itemsize
 
-    def _quantization(self, place: Located) -> Quantization | None:
+    def _quantization(self, place: Checkpoint) -> Quantization | None:
         return self.placement.quantization if place == self.layout.base else None
 
-    def _role(self, place: Located) -> str:
+    def _role(self, place: Checkpoint) -> str:
         if place == self.layout.base:
             return "base"
         tuned = [name for name, pair in self.layout.pairs.items() if place == pair.tuned != pair.reference]
@@ -313,14 +312,14 @@ class _Estimate:
     def formula(self) -> Formula[Term]:
         """What requests decode."""
         index, recipe = {place: i for i, place in enumerate(self.models)}, self.recipe
-        return formula_of(
-            Term(index[self.layout.base], context=recipe.base_text),
+        return build_formula(
+            Term(index[self.layout.base], prompt_name=recipe.base_text),
             {name: self.layout.terms(name, recipe, index.__getitem__) for name in self.layout.pairs},
             self.mixture.active(),
             self.strength,
             self.top_p,
             lambda term: self._read([term]),
-            lambda term: replace(term, context=recipe.base_text),
+            lambda term: replace(term, prompt_name=recipe.base_text),
         )
 
     def _read(self, terms: Iterable[Term]) -> float:
@@ -345,7 +344,7 @@ def _adapter_weights(source: str) -> int:
     """Number of weights of an adapter, by its file's header or by its size on the hub."""
     from langchain_eft.engine.loading.memory import count_weights
 
-    located = locate(source)
+    located = find_checkpoint(source)
     if located.path is not None:
         count = count_weights(located.path)
         return count.linear + count.other

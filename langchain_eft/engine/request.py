@@ -10,11 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from langchain_eft.engine.events import Event
 from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
-from langchain_eft.engine.token_trace import TokenTrace
-
-FinishReason = Literal["stop", "length"]
 
 Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=0, le=16)]
 """Tokens drafted per round: as many as pays, none, or a fixed number."""
@@ -58,7 +56,7 @@ class SamplingParams(BaseModel):
     """Same seed, same text, whatever else is in the batch."""
 
     @property
-    def reshapes(self) -> bool:
+    def has_penalties(self) -> bool:
         """Whether any penalty or bias is on."""
         return bool(
             self.repetition_penalty != 1 or self.frequency_penalty or self.presence_penalty or self.logit_bias
@@ -106,91 +104,6 @@ class GenerationRequest(BaseModel):
 
     trace: bool = False
     """Report what every model contributes to each token."""
-
-
-@dataclass(frozen=True)
-class TokenLogprobs:
-    """log p at one position of an answer: the formula's, before temperature, filters and grammar.
-
-    Attributes:
-        logprob: Of the token that was drawn.
-        top: Token ids and log-probabilities of the most probable tokens.
-    """
-
-    logprob: float
-    top: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """What one round adds to an answer.
-
-    Attributes:
-        text: Characters that can be shown now; may be empty. No stop string is in it.
-        tokens: Token ids drawn in this round, the end token included.
-        pieces: Text of each token, stop strings included. A character that spreads over several tokens
-            belongs to the last of them. End tokens have no text.
-        logprobs: One for each token, if the request asks for them.
-        traces: One for each token, if the request asks for them.
-        cut: Characters at the end of all pieces so far that a stop string has removed from the text.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    pieces: tuple[str, ...]
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    traces: tuple[TokenTrace, ...] = ()
-    cut: int = 0
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end of a completion.
-
-    Attributes:
-        reason: `stop` (end token or stop string) or `length`.
-        prompt_tokens: Length of the main prompt.
-        completion_tokens: Tokens generated, the end token included.
-        cached_tokens: Tokens of the main prompt whose keys and values were still in memory.
-        drafted_tokens: Tokens that were guessed ahead.
-        accepted_tokens: Guesses that turned out right.
-        verify_passes: Rounds that answered, each of which yields a token and the guesses accepted.
-        time_to_first_token: Seconds from submission.
-        seconds: Seconds from submission to the end.
-        context_tokens: Lengths of the other prompts that were read, by name.
-    """
-
-    reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    drafted_tokens: int
-    accepted_tokens: int
-    verify_passes: int
-    time_to_first_token: float
-    seconds: float
-    context_tokens: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def acceptance_rate(self) -> float | None:
-        """Share of the guesses that were right; None where none were made."""
-        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else None
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Decoding speed after the first token."""
-        decoding = self.seconds - self.time_to_first_token
-        return (self.completion_tokens - 1) / decoding if decoding > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The end of a completion that could not be decoded."""
-
-    error: Exception
-
-
-Event = TextDelta | Finished | Failed
 
 
 @dataclass

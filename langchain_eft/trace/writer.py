@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from langchain_eft.engine.request import TextDelta
+from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.token_trace import Shift, TokenTrace
 from langchain_eft.trace.tokens import Alternative, Change, Contribution, TracedToken
 

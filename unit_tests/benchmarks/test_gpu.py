@@ -116,7 +116,7 @@ def test_log_p_is_the_formula_of_the_models(synthetic):
         prompt, answer = [5, 6, 7], [8, 9]
         logits = {n: m(torch.tensor([[*prompt, *answer[:-1]]])).logits[0, -2:] for n, m in plain.items()}
         expected = logits["base"] + logits["tuned"] - logits["reference"]
-        allowed = ours.engine._family.vocabulary
+        allowed = ours.engine.family.vocabulary
         expected = expected.double().masked_fill(~allowed, -1e9).log_softmax(-1)
         torch.testing.assert_close(engine_log_p(ours.engine, prompt, answer), expected, atol=1e-4, rtol=0)
         assert set(ours.engine.recipe.behaviors) == {BEHAVIOR}

@@ -42,7 +42,7 @@ def recipe(family):
 
 @pytest.fixture(scope="module")
 def engine(recipe):
-    config = EngineConfig(kv_cache_tokens=4096, block_size=BLOCK, prefill_chunk=32)
+    config = EngineConfig(kv_cache_tokens=4096, block_size=BLOCK, max_num_batched_tokens=32)
     engine = Engine(recipe, config)
     yield engine
     assert engine.stats().free_blocks == 1024
@@ -117,7 +117,11 @@ def test_the_explicit_loop_over_both_prompts_says_the_same(engine, reference, fo
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_static_rounds_read_both_prompts_and_follow_schedules(recipe, reference, ahead):
     config = EngineConfig(
-        kv_cache_tokens=4096, block_size=BLOCK, prefill_chunk=64, static_decoding=True, rounds_ahead=ahead
+        kv_cache_tokens=4096,
+        block_size=BLOCK,
+        max_num_batched_tokens=64,
+        static_rounds=True,
+        overlap_rounds=ahead,
     )
     engine = Engine(recipe, config)
     try:
@@ -172,7 +176,7 @@ def test_the_small_model_of_strength_reads_the_main_prompt(engine, reference):
 @given(seed=st.integers(0, 2**32), blocks=st.integers(30, 90), chunk=st.sampled_from([3, 16, 64]))
 def test_requests_that_join_cancel_and_are_preempted_answer_as_alone(recipe, reference, seed, blocks, chunk):
     rng = random.Random(seed)
-    config = EngineConfig(kv_cache_tokens=BLOCK * blocks, block_size=BLOCK, prefill_chunk=chunk)
+    config = EngineConfig(kv_cache_tokens=BLOCK * blocks, block_size=BLOCK, max_num_batched_tokens=chunk)
     engine = Engine(recipe, config)
     work = []
     try:
@@ -202,7 +206,7 @@ def test_requests_that_join_cancel_and_are_preempted_answer_as_alone(recipe, ref
 
 
 def test_every_prompt_finds_its_own_blocks_again(recipe, reference):
-    engine = Engine(recipe, EngineConfig(kv_cache_tokens=800, block_size=BLOCK, prefill_chunk=64))
+    engine = Engine(recipe, EngineConfig(kv_cache_tokens=800, block_size=BLOCK, max_num_batched_tokens=64))
     try:
         contexts = {"hinted": tuple(LONGER)}
         first, end = decode(engine, {"hinted": 1.2}, contexts, speculation="off")

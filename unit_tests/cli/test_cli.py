@@ -25,10 +25,10 @@ from langchain_eft.cli.options import (
     read_prompts,
 )
 from langchain_eft.demo import Answer, creates_customer, is_fluent, is_pirate, marks, panel, refuses
+from langchain_eft.engine.events import Finished
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
-from langchain_eft.engine.request import Finished
 from langchain_eft.errors import EFTDecodingError
 
 

@@ -13,7 +13,7 @@ from langchain_eft.diagnostics.plan import make_plan
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.loading import footprint
-from langchain_eft.engine.loading.checkpoints import Located
+from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.hub import HubModel, Listing
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -34,7 +34,7 @@ def test_memory_is_what_an_engine_takes(family, engine, reference):
     weights = sum(p.nbytes for p in plan.parts if p.what not in ("keys and values", "logits"))
     assert weights == pytest.approx(engine.stats().weight_bytes, rel=0.01)  # but for rotary frequencies
     assert part(plan, "base").parameters == sum(p.numel() for p in reference.base.parameters())
-    measured = sum(m.variants * sum(m.bytes_per_token.values()) for m in engine._family.models)
+    measured = sum(m.variants * sum(m.bytes_per_token.values()) for m in engine.family.models)
     assert plan.kv_bytes == measured
     assert part(plan, "keys and values").nbytes == 4 * 100 * measured
     assert plan.window == engine.window == 1024
@@ -126,15 +126,15 @@ def hub_configs(monkeypatch, tmp_path):
         (folder / name).write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "o/small"}))
         return str(folder / name)
 
-    def locate(source):
+    def find_checkpoint(source):
         hub = HubModel.parse(str(source))
         size = {"o/lora": {"adapter_model.safetensors": 4000}}.get(hub.repo, {})
-        return Located(str(source), hub=hub, known=Listing("c0ffee", size, None))
+        return Checkpoint(str(source), hub=hub, known=Listing("c0ffee", size, None))
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", adapter_file)
-    monkeypatch.setattr("langchain_eft.diagnostics.plan.locate", locate)
-    monkeypatch.setattr("langchain_eft.engine.loading.layout.locate", locate)
+    monkeypatch.setattr("langchain_eft.diagnostics.plan.find_checkpoint", find_checkpoint)
+    monkeypatch.setattr("langchain_eft.engine.loading.layout.find_checkpoint", find_checkpoint)
     return configs
 
 

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats as statistics
 
-from langchain_eft.engine import engine as engine_module
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import (
@@ -24,11 +23,12 @@ from langchain_eft.engine.errors import (
     RequestTimeoutError,
     UnsupportedModelError,
 )
-from langchain_eft.engine.loading import layout
+from langchain_eft.engine.events import Failed, Finished, TextDelta
+from langchain_eft.engine.loading import kv_capacity, layout
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from langchain_eft.engine.registry import open_engine
-from langchain_eft.engine.request import Failed, Finished, SamplingParams, TextDelta
-from unit_tests.helpers import Recorder, answer, endless, request, wait_until
+from langchain_eft.engine.registry import close_all, open_engine
+from langchain_eft.engine.request import SamplingParams
+from unit_tests.helpers import Recorder, answer, endless, failing_rounds, request, wait_until
 
 SETTINGS = [
     ({}, 1.0, 1.0),
@@ -90,7 +90,7 @@ def test_any_mix_of_concurrent_requests_answers_as_alone(engine, reference, seed
 
 def test_a_pool_that_is_too_small_for_all_preempts_and_loses_nothing(family, reference):
     # Six requests of up to 50 tokens in 80 tokens of memory: most are computed more than once.
-    small = Engine(family.recipe, EngineConfig(kv_cache_tokens=80, block_size=4, prefill_chunk=8))
+    small = Engine(family.recipe, EngineConfig(kv_cache_tokens=80, block_size=4, max_num_batched_tokens=8))
     try:
         work = [(prompt[:20], Recorder()) for prompt in prompts(6, seed=5)]
         for prompt, recorder in work:
@@ -169,7 +169,7 @@ def test_the_reference_is_stored_once(family, engine):
 
     stored = sum(stored_bytes(name) for name in ("base", "tuned", "reference", "one", "two"))
     # A tied output matrix is stored once more, in the layout that products like.
-    heads = sum({id(model.head): model.head.nbytes for model in engine._family.models}.values())
+    heads = sum({id(model.head): model.head.nbytes for model in engine.family.models}.values())
     assert engine.stats().weight_bytes == pytest.approx(stored + heads, rel=0.1)
     three_copies = stored + heads + 2 * stored_bytes("reference")
     assert engine.stats().weight_bytes < three_copies
@@ -239,15 +239,10 @@ def test_requests_that_cannot_be_served_are_refused(engine):
         engine.submit(request([5], sampling=SamplingParams(logit_bias={7777: 1.0})), Recorder())
 
 
-def test_a_failing_device_ends_the_requests_and_not_the_engine(engine, monkeypatch):
-    def fail(rows, drafts):
-        raise RuntimeError("out of memory")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine._runner, "step", fail)
-        with pytest.raises(DecodingError, match="out of memory") as error:
-            answer(engine, request([5]))
-        assert isinstance(error.value.__cause__, RuntimeError)
+def test_a_failing_device_ends_the_requests_and_not_the_engine(engine):
+    with failing_rounds("out of memory"), pytest.raises(DecodingError, match="out of memory") as error:
+        answer(engine, request([5]))
+    assert isinstance(error.value.__cause__, RuntimeError)
     assert answer(engine, request([5], max_tokens=3))[1].completion_tokens <= 3
     assert engine.stats().free_blocks == 4096 // 4
 
@@ -277,13 +272,13 @@ def test_one_engine_per_recipe_and_process(family):
     engines[0].close()
     again = open_engine(family.recipe)
     assert again is not engines[0]
-    engine_module.close_all()
+    close_all()
     assert again.closed
 
 
 @pytest.mark.parametrize("tokens", [None, 10**15])
 def test_no_memory_for_keys_and_values_says_how_much_is_missing(family, monkeypatch, tokens):
-    monkeypatch.setattr(engine_module, "free_memory", lambda device: 100)
+    monkeypatch.setattr(kv_capacity, "free_memory", lambda device: 100)
     with pytest.raises(InsufficientMemoryError, match=r"0\.00 GiB are free on cpu.*kv_cache_tokens"):
         Engine(family.recipe, EngineConfig(kv_cache_tokens=tokens))
 

@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableParallel
 from langchain_core.tools import tool
 
 from langchain_eft import EFTLLM, EFTChatModel, EFTRewardScorer
-from unit_tests.helpers import wait_until
+from unit_tests.helpers import wait_until, watched_rounds
 
 NO_END = {"logit_bias": {0: -100.0}}
 
@@ -111,20 +111,15 @@ async def test_whoever_leaves_frees_the_row_at_the_next_round(llm, way):
 
 
 async def test_an_accepted_burst_is_one_chunk(llm):
-    engine = llm.engine
     steps = []
-    original = engine._runner.step
 
-    def counted(*args):
-        done = original(*args)
-        steps.extend(len(outcome.tokens) for outcome in done.outcomes)
-        return done
+    def count(rows, run):
+        result = run()
+        steps.extend(len(outcome.tokens) for outcome in result.outcomes.values())
+        return result
 
-    engine._runner.step = counted
-    try:
+    with watched_rounds(count):
         chunks = [c async for c in llm.astream("hi", max_tokens=60, speculation=4, **NO_END)]
-    finally:
-        engine._runner.step = original
     assert max(steps) > 1
     texts = [chunk for chunk in chunks if chunk.content]
     # One chunk a round at the most (one that ends inside a character shows nothing yet), and the last one.
@@ -135,20 +130,12 @@ async def test_an_accepted_burst_is_one_chunk(llm):
 
 def test_parallel_branches_over_four_mixtures_are_one_batch(llm):
     engine, seen = llm.engine, []
-    original = engine._runner.step
     mixtures = {"base": {}, "one": {"one": 1.0}, "two": {"two": 1.0}, "both": {"one": 0.5, "two": 0.5}}
     long = {"max_tokens": 40, "speculation": "off", **NO_END}
 
-    def watched(*args):
-        seen.append(engine.stats().running)
-        return original(*args)
-
-    engine._runner.step = watched
-    try:
-        branches = {name: llm.bind(mixture=mixture, **long) for name, mixture in mixtures.items()}
+    branches = {name: llm.bind(mixture=mixture, **long) for name, mixture in mixtures.items()}
+    with watched_rounds(lambda rows, run: seen.append(engine.stats().running) or run()):
         together = RunnableParallel(branches).invoke("Tell me.", {"max_concurrency": 4})
-    finally:
-        engine._runner.step = original
     assert max(seen) == 4
     assert len(seen) < 80  # rounds; one after the other they take 160
     alone = {name: llm.invoke("Tell me.", mixture=mixture, **long) for name, mixture in mixtures.items()}

@@ -50,7 +50,7 @@ def settings(settings, family):
     }
 
 
-@pytest.fixture(scope="module", params=[{}, {"static_decoding": True}], ids=["dynamic", "static"])
+@pytest.fixture(scope="module", params=[{}, {"static_rounds": True}], ids=["dynamic", "static"])
 def llm(settings, request):
     return EFTChatModel(**{**settings, "engine_options": {**settings["engine_options"], **request.param}})
 
@@ -186,9 +186,9 @@ def test_special_tokens_of_turns_follow_the_tuned_model(settings, reference):
         upscale[list(SPECIAL)] = 0.0
         answer.append(int((mixed + upscale).argmax()))
     assert llm.invoke("hi").content == text_of(answer)
-    assert llm.engine._family.unscaled.nonzero().flatten().tolist() == list(SPECIAL)
+    assert llm.engine.family.unscaled.nonzero().flatten().tolist() == list(SPECIAL)
     chatting = EFTChatModel(**{**settings, "unscaled_tokens": None, "base_template": None})
-    assert chatting.engine._family.unscaled is None
+    assert chatting.engine.family.unscaled is None
 
 
 def test_log_probabilities_are_those_of_both_texts(llm, reference):
@@ -218,8 +218,8 @@ def test_rewards_compare_what_each_model_reads(llm):
     engine = llm.engine
     said = (*engine.tokenizer("yes", add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, reference = (
-        token_logprobs(engine._family, term, prompt, [said])[0].sum()
-        for term, prompt in zip(engine._family.behaviors["one"], (MAIN, BARE), strict=True)
+        token_logprobs(engine.family, term, prompt, [said])[0].sum()
+        for term, prompt in zip(engine.family.behaviors["one"], (MAIN, BARE), strict=True)
     )
     assert score == pytest.approx(float(tuned - reference), abs=1e-4)
 
@@ -230,7 +230,7 @@ def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
     prompts = encode_prompts(llm.engine.tokenizer, llm.recipe, mixture, ["hi", "Go on"])
     assert prompts[MAIN] == {BASE: BARE}
     plan = Plan(prompts, mixture, upscale_strength=1.3, max_tokens=6)
-    rows = verify.greedy_rows(llm.engine, Reference(llm.engine._family, plan), lambda _: None)
+    rows = verify.greedy_rows(llm.engine, Reference(llm.engine.family, plan), lambda _: None)
     assert {row.verdict for row in rows} == {"passed"}
     bench = benchmark.Workload(llm, llm.engine, 4)
     measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.BASE)

@@ -163,7 +163,7 @@ def test_a_tuned_model_that_is_also_a_reference_cancels_out(family, reference):
     }
     late = merged(reference.small["full"], folder / "two")
     with opened(folder / "base", behaviors) as engine:
-        assert len(engine._family.models) == 3
+        assert len(engine.family.models) == 3
         summands = [
             *((1, reference.base, PROMPT), (1, late, PROMPT)),
             (-1, reference.small["reference"], PROMPT),
@@ -175,7 +175,7 @@ def test_two_names_of_one_adapter_are_one_model_and_their_weights_add_up(family,
     folder = family.folder
     same = BehaviorDelta(adapter=str(folder / "one"))
     with opened(folder / "base", {"a": same, "b": same}) as engine:
-        assert sum(model.variants for model in engine._family.models) == 3
+        assert sum(model.variants for model in engine.family.models) == 3
         summands = scheduled(reference, {"one": 1.1})
         assert agree(engine, reference, {"a": 0.4, "b": 0.7}, summands)
 
@@ -197,7 +197,7 @@ def test_a_base_that_is_the_reference_is_decoding_time_realignment(family, refer
     full, late = reference.small["full"], merged(reference.small["full"], folder / "two")
     delta = BehaviorDelta(adapter=str(folder / "two"), reference=str(small_base))
     with opened(small_base, {"late": delta}, allow_negative_weights=True) as engine:
-        assert len(engine._family.models) == 1
+        assert len(engine.family.models) == 1
         for weight in (0.3, 1.0, 1.8, -0.4):
             summands = [(1 - weight, full, PROMPT), (weight, late, PROMPT)]
             assert agree(engine, reference, {"late": weight}, summands)

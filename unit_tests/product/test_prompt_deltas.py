@@ -201,9 +201,9 @@ def test_a_prompt_can_be_a_reward(llm, settings):
     engine = llm.engine
     said = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, plain = (
-        token_logprobs(engine._family, term, prompt, [said])[0].sum()
+        token_logprobs(engine.family, term, prompt, [said])[0].sum()
         for term, prompt in zip(
-            engine._family.behaviors["hinted"],
+            engine.family.behaviors["hinted"],
             (ids(llm, SystemMessage(BRIEF), HumanMessage("hi")), ids(llm, HumanMessage("hi"))),
             strict=True,
         )
@@ -218,7 +218,7 @@ def test_verification_and_benchmark_read_both_texts(llm, monkeypatch):
     tokenizer = llm.engine.tokenizer
     prompts = encode_prompts(tokenizer, llm.recipe, mixture, texts)
     plan = Plan(prompts, mixture, max_tokens=6)
-    rows = [*verify.greedy_rows(llm.engine, Reference(llm.engine._family, plan), lambda _: None)]
+    rows = [*verify.greedy_rows(llm.engine, Reference(llm.engine.family, plan), lambda _: None)]
     assert {row.verdict for row in rows} == {"passed"}
     bench = benchmark.Workload(llm.model_copy(update={"mixture": {"brief": 1.3}}), llm.engine, 4)
     measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.PLAIN)
@@ -228,7 +228,10 @@ def test_verification_and_benchmark_read_both_texts(llm, monkeypatch):
 
 def test_a_preempted_request_reads_all_its_texts_again(settings, reference):
     model = EFTChatModel(
-        **{**settings, "engine_options": {"kv_cache_tokens": 176, "block_size": 8, "prefill_chunk": 16}}
+        **{
+            **settings,
+            "engine_options": {"kv_cache_tokens": 176, "block_size": 8, "max_num_batched_tokens": 16},
+        }
     )
     questions = [f"question {i}" for i in range(5)]
     found = model.bind(mixture={"brief": 1.5}, max_tokens=20).batch(questions)

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from langchain_eft import EFTChatModel
 from langchain_eft.engine.request import GenerationRequest
-from unit_tests.helpers import wait_until
+from unit_tests.helpers import failing_rounds, wait_until, watched_rounds
 
 NO_END = {"logit_bias": {0: -100.0}}
 
@@ -123,15 +123,11 @@ def test_closing_a_stream_leaves_a_thread_decoding(llm):
     assert llm.engine.stats().generated_tokens == generated < before + 900
 
 
-def test_an_exception_while_decoding_is_invisible_for_a_minute(llm, monkeypatch):
-    def broken(*_):
-        raise RuntimeError("device lost")
-
+def test_an_exception_while_decoding_is_invisible_for_a_minute(llm):
     stream = llm.stream("hi", max_tokens=900, **NO_END)
     next(stream)
-    monkeypatch.setattr(llm.engine._runner, "step", broken)
     start = time.monotonic()
-    with pytest.raises(ModelAPIError, match="device lost"):
+    with failing_rounds("device lost"), pytest.raises(ModelAPIError, match="device lost"):
         list(stream)
     assert time.monotonic() - start < 10
 
@@ -166,7 +162,7 @@ def test_the_tokenizer_is_fetched_a_second_time(llm, monkeypatch):
 
 def test_a_model_is_never_unloaded(tool_settings):
     llm = EFTChatModel(**{**tool_settings, "engine_options": {"kv_cache_tokens": 576}})
-    weights = weakref.ref(llm.engine._family.models[0].module)
+    weights = weakref.ref(llm.engine.family.models[0].module)
     llm.engine.close()
     gc.collect()
     assert weights() is None
@@ -224,20 +220,19 @@ def test_methods_of_structured_output_raise(tool_settings, method):
         assert isinstance(found["parsed"], Verdict)
 
 
-def test_a_batch_enters_the_native_handle_from_many_threads(llm, monkeypatch):
-    runner, inside, threads = llm.engine._runner, threading.Semaphore(1), set()
-    step = runner.step
+def test_a_batch_enters_the_native_handle_from_many_threads(llm):
+    inside, threads = threading.Semaphore(1), set()
 
-    def watched(*args):
+    def enter(rows, run):
         assert inside.acquire(blocking=False), "two threads at once"
         threads.add(threading.get_ident())
         try:
-            return step(*args)
+            return run()
         finally:
             inside.release()
 
-    monkeypatch.setattr(runner, "step", watched)
-    messages = llm.batch(["a", "b", "c", "d"], **NO_END)
+    with watched_rounds(enter):
+        messages = llm.batch(["a", "b", "c", "d"], **NO_END)
     assert [m.response_metadata["finish_reason"] for m in messages] == ["length"] * 4
     assert len(threads) == 1
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
 from langchain_eft.engine.models.placement import distinct
 from langchain_eft.engine.recipe.mixture import Mixture
-from langchain_eft.engine.request import Event, Failed, Finished, Generation, GenerationRequest, TextDelta
+from langchain_eft.engine.request import Generation, GenerationRequest
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
@@ -209,7 +210,7 @@ class Row:
 
 def weights_read(engine: Engine, mixture: Mixture) -> int:
     """Bytes of weights that a pass over a mixture's models reads: shared ones once, adapters left out."""
-    family = engine._family
+    family = engine.family
     terms = {family.base, *(term for name in mixture.active() for term in family.behaviors[name])}
     read: dict[int, int] = {}
     for module in (family.models[i].module for i in {term.model for term in terms}):

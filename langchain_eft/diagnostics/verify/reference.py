@@ -50,7 +50,9 @@ class Reference:
         The engine refuses `upscale_strength` and `upscale_top_p` where there are several.
         """
         pairs, base = self._pairs or self.family.behaviors, self.family.base
-        own = dict.fromkeys(replace(reference, context=base.context) for _, reference in pairs.values())
+        own = dict.fromkeys(
+            replace(reference, prompt_name=base.prompt_name) for _, reference in pairs.values()
+        )
         own.pop(base, None)
         if self.plan.upscale_strength != 1 or self.plan.upscale_top_p < 1:
             return list(own)[:1] or [base]
@@ -71,7 +73,7 @@ class Reference:
 
         @cache
         def of(term: Term) -> Tensor:
-            text = torch.tensor([[*texts[term.context], *answer]], device=self.family.vocabulary.device)
+            text = torch.tensor([[*texts[term.prompt_name], *answer]], device=self.family.vocabulary.device)
             logits = own_logits(self.family.models[term.model], text, term.variant)
             known = logits[-last:, : len(self.family.vocabulary)].double()
             return known.masked_fill(~self.family.vocabulary, _NEVER).log_softmax(-1)

@@ -31,15 +31,8 @@ from langchain_eft.diagnostics.verify.reference import Reference, distribution
 from langchain_eft.diagnostics.verify.report import Report, Row, Verdict
 from langchain_eft.diagnostics.verify.statistics import chi_squared_test, surprise, z_test
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.request import (
-    Event,
-    Failed,
-    Finished,
-    Generation,
-    GenerationRequest,
-    SamplingParams,
-    TextDelta,
-)
+from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
+from langchain_eft.engine.request import Generation, GenerationRequest, SamplingParams
 
 
 def verify(engine: Engine, plan: Plan, progress: Progress) -> Report:
@@ -56,7 +49,7 @@ def verify(engine: Engine, plan: Plan, progress: Progress) -> Report:
         EngineError: The engine refuses or fails a request.
     """
     started = time.perf_counter()
-    reference = Reference(engine._family, plan)
+    reference = Reference(engine.family, plan)
     rows = [
         *greedy_rows(engine, reference, progress),
         *sampling_rows(engine, reference, progress),

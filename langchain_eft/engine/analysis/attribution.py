@@ -18,7 +18,7 @@ from langchain_eft.engine.token_trace import BehaviorTrace, Shift, TokenTrace
 
 
 @dataclass(frozen=True)
-class Delta:
+class WeightedDelta:
     """A behaviour at one position: `weight * (tuned - reference)`, each [V] log-probabilities."""
 
     weight: float
@@ -48,7 +48,7 @@ class Parts:
 
     p: Tensor
     base: Tensor
-    deltas: Mapping[str, Delta]
+    deltas: Mapping[str, WeightedDelta]
     reference: Tensor | None
     strength: float
     top_p: float

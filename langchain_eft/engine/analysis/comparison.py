@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.analysis.attribution import normalize
-from langchain_eft.engine.analysis.scoring import logits_of, outputs_along
+from langchain_eft.engine.analysis.scoring import answer_outputs, logits_of
 from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, probabilities
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.request import SamplingParams
@@ -23,7 +23,7 @@ _PROBABLE = 0.01
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Figures of one answer, one for each of its tokens. L is the base, F tuned, S the reference.
 
     `p = L + w (F - S)` and the draft `q = S + w (F - S)`, normalised. Distances are between next-token
@@ -74,24 +74,24 @@ class Comparison:
 
 
 @torch.inference_mode()
-def compare_along(
+def compare_on_answer(
     family: ModelFamily,
-    voices: Sequence[tuple[Term, Sequence[int]]],
+    terms: Sequence[tuple[Term, Sequence[int]]],
     weights: Sequence[float],
     answer: Sequence[int],
     sampling: SamplingParams,
-) -> Comparison:
+) -> ModelComparison:
     """Compare the base, a tuned model and its reference along an answer.
 
     Args:
         family: The loaded models.
-        voices: The terms of L, F and S, each with the prompt that it reads, of at least one token.
+        terms: The terms of L, F and S, each with the prompt that it reads, of at least one token.
         weights: w at each token of the answer.
         answer: Token ids, at least one.
         sampling: Temperature and filters for `accepted`; penalties and biases take no part.
     """
-    device, models = family.vocabulary.device, [family.models[term.model] for term, _ in voices]
-    along = (outputs_along(family, term, prompt, [answer])[0] for term, prompt in voices)
+    device, models = family.vocabulary.device, [family.models[term.model] for term, _ in terms]
+    along = (answer_outputs(family, term, prompt, [answer])[0] for term, prompt in terms)
     outputs = [torch.split(output, _ROWS) for output in along]
     starts = range(0, len(answer), _ROWS)
     parts = [
@@ -115,7 +115,7 @@ def compare(
     vocabulary: Tensor,
     end_ids: Collection[int],
     sampling: SamplingParams,
-) -> Comparison:
+) -> ModelComparison:
     """Compare the models of a behaviour along some tokens of an answer.
 
     Args:
@@ -151,7 +151,7 @@ def compare(
         *(each[:, ends].logsumexp(-1) for each in (base, tuned, reference)),
         1 - total_variation(*(_drawn_from(each, rows) for each in (target, small))),
     ]
-    return Comparison(*(figure.tolist() for figure in figures))
+    return ModelComparison(*(figure.tolist() for figure in figures))
 
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Log-probabilities of given texts: what a behaviour thinks of an answer that somebody else wrote."""
+"""Log-probabilities of given answers, and the implicit reward that follows from them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.linear import product
 
 _ROWS = 64
+_TOKENS_PER_FORWARD = 2048
 _BLOCK = 16
 """Positions per block of the memory that answers share."""
 
@@ -22,13 +23,12 @@ Answers = Sequence[Sequence[int]]
 
 
 @torch.inference_mode()
-def outputs_along(
+def answer_outputs(
     family: ModelFamily, term: Term, prompt: Sequence[int], answers: Answers
 ) -> tuple[Tensor, ...]:
-    """What one term puts out before every token of some answers; `logits_of` makes logits of it, row by row.
+    """Outputs of one term before every token of some answers; `logits_of` turns them into logits.
 
-    The answers are rows of one forward. What they have in common, the prompt, is read once for all of them,
-    but for its last block, which holds tokens of theirs too.
+    The answers are rows of one forward pass. The full blocks of their common prompt are computed once.
 
     Args:
         family: The loaded models.
@@ -80,12 +80,43 @@ def token_logprobs(family: ModelFamily, term: Term, prompt: Sequence[int], answe
     Returns:
         For each answer, [len(answer)] float32, on the CPU.
     """
-    model, output = family.models[term.model], torch.cat(outputs_along(family, term, prompt, answers))
+    model, output = family.models[term.model], torch.cat(answer_outputs(family, term, prompt, answers))
     targets = torch.tensor([token for answer in answers for token in answer])[:, None].to(output.device)
     vocabulary = family.vocabulary.to(output.device)
-    found = []
+    logprobs = []
     for rows, target in zip(torch.split(output, _ROWS), torch.split(targets, _ROWS), strict=True):
-        # Tokens that not all models know take no part, as in decoding.
+        # Tokens that some model lacks take no part, as in decoding.
         allowed = logits_of(model, rows)[:, : len(vocabulary)].masked_fill(~vocabulary, -torch.inf)
-        found.append(allowed.log_softmax(-1).gather(1, target)[:, 0])
-    return list(torch.split(torch.cat(found).cpu(), [len(answer) for answer in answers]))
+        logprobs.append(allowed.log_softmax(-1).gather(1, target)[:, 0])
+    return list(torch.split(torch.cat(logprobs).cpu(), [len(answer) for answer in answers]))
+
+
+def rewards(
+    family: ModelFamily,
+    tuned: tuple[Term, Sequence[int]],
+    reference: tuple[Term, Sequence[int]],
+    answers: Answers,
+) -> list[float]:
+    """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)`.
+
+    Args:
+        family: The loaded models.
+        tuned: The term of F, and the prompt that it reads.
+        reference: The term of S, and the prompt that it reads.
+        answers: Token ids of each answer, at least one each. They run in one forward pass.
+
+    Returns:
+        One reward for each answer, in nats.
+    """
+    of_tuned, of_reference = (token_logprobs(family, *pair, answers) for pair in (tuned, reference))
+    return [float((f - s).sum()) for f, s in zip(of_tuned, of_reference, strict=True)]
+
+
+def forward_batches(answers: Answers) -> list[list[Sequence[int]]]:
+    """Divide answers into forward passes: few enough tokens each, or a single answer with more."""
+    batches: list[list[Sequence[int]]] = []
+    for answer in answers:
+        if not batches or sum(map(len, [*batches[-1], answer])) > _TOKENS_PER_FORWARD:
+            batches.append([])
+        batches[-1].append(answer)
+    return batches

@@ -19,7 +19,7 @@ FEW_QUERIES = 17
 
 
 @dataclass(frozen=True)
-class Row:
+class QuerySpan:
     """A run of new tokens of one sequence and variant inside a packed batch.
 
     Attributes:
@@ -55,7 +55,7 @@ class ForwardBatch:
     variants: Tensor
     pool: KVPool
     block_size: int
-    rows: Sequence[Row] = ()
+    rows: Sequence[QuerySpan] = ()
     paged: Sequence[PagedRows] = ()
     gathers: bool = False
     _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class ForwardBatch:
         return torch.cat([context[row.length - row.queries :] for row, context in pairs])
 
 
-def page(rows: Sequence[Row], block_size: int, device: torch.device) -> list[PagedRows]:
+def page(rows: Sequence[QuerySpan], block_size: int, device: torch.device) -> list[PagedRows]:
     """Rows for the Triton kernel; those of few queries apart from long chunks, which need another launch.
 
     Args:
@@ -115,7 +115,7 @@ def page(rows: Sequence[Row], block_size: int, device: torch.device) -> list[Pag
     return [_page(group, block_size, device) for group in (few, many) if group]
 
 
-def _page(rows: Sequence[Row], block_size: int, device: torch.device) -> PagedRows:
+def _page(rows: Sequence[QuerySpan], block_size: int, device: torch.device) -> PagedRows:
     width = max(len(row.blocks) for row in rows)
     numbers = [
         [row.start, row.queries, row.length, *row.blocks, *[0] * (width - len(row.blocks))] for row in rows

@@ -97,7 +97,7 @@ class Formula(Generic[T]):
         return self.references or self.smalls
 
     @property
-    def selective(self) -> bool:
+    def conservative(self) -> bool:
         """Whether some tokens are up-scaled and others are not, which does not depend on the position."""
         return self.at(0).small is not None
 
@@ -153,7 +153,7 @@ class Formula(Generic[T]):
         return Coefficients(_total(target), small, upscale or None, draft)
 
 
-def plan(
+def build_formula(
     base: T,
     behaviors: Mapping[str, tuple[T, T]],
     weights: Mapping[str, Weight],

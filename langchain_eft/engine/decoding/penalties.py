@@ -71,7 +71,7 @@ def penalize(logits: Tensor, penalties: Penalties) -> Tensor:
     return logprobs - (counted + penalties.presence[:, None] * (penalties.counts > 0)) + penalties.bias
 
 
-def reshape(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+def apply_penalties(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Apply penalties and biases to the rows that have any.
 
     Args:
@@ -81,7 +81,7 @@ def reshape(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     Returns:
         [R, V]; rows without penalties are unchanged.
     """
-    touched = [i for i, row in enumerate(rows) if row.params.reshapes]
+    touched = [i for i, row in enumerate(rows) if row.params.has_penalties]
     if not touched:
         return logits
     penalties = Penalties.of([rows[i] for i in touched], logits.shape[-1], logits.device)

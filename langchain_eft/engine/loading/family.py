@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from langchain_eft.engine.loading.checkpoints import Located, resolve
+from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import longest_exact
 from langchain_eft.engine.models.family import ModelFamily, Term
@@ -37,7 +37,7 @@ def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> Mod
         RecipeError: Models that cannot be combined, or placed as asked for.
         UnsupportedModelError: A model whose decoding here would not equal its own forward.
     """
-    layout = Layout.of(recipe, lambda adapter: Path(resolve(adapter, progress)))
+    layout = Layout.of(recipe, lambda adapter: Path(fetch_checkpoint(adapter, progress)))
     layout.check(placement)
     layout.require_memory(placement)
     layout = layout.fetched(progress)
@@ -67,7 +67,7 @@ def _load(
     size = min(int(text_config(model.module).vocab_size) for model in models)
     return ModelFamily(
         models=tuple(models),
-        base=Term(index[layout.base.folder], context=recipe.base_text),
+        base=Term(index[layout.base.folder], prompt_name=recipe.base_text),
         behaviors={
             name: layout.terms(name, recipe, lambda place: index[place.folder]) for name in layout.pairs
         },
@@ -102,7 +102,7 @@ class _Loader:
         self.leader: Leader | None = None
         self.modules: dict[str, Any] = {}
 
-    def module(self, place: Located) -> None:
+    def module(self, place: Checkpoint) -> None:
         """Load a model unless it is loaded."""
         folder = place.folder
         if folder in self.modules:

@@ -14,7 +14,7 @@ from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.config import Quantization
 from langchain_eft.engine.errors import CheckpointNotFoundError, UnsupportedModelError
-from langchain_eft.engine.loading.checkpoints import Located
+from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.memory import WeightCount, count_weights
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
@@ -59,7 +59,7 @@ class Footprint:
         return self.read.nbytes(dtype, quantization)
 
 
-def footprint(place: Located, dtype: torch.dtype) -> Footprint:
+def footprint(place: Checkpoint, dtype: torch.dtype) -> Footprint:
     """What a model takes; of a hub model its `config.json` is fetched and nothing else.
 
     Raises:
@@ -69,7 +69,7 @@ def footprint(place: Located, dtype: torch.dtype) -> Footprint:
     return of_config(place.name, read_config(place), dtype, folder=place.path)
 
 
-def read_config(located: Located) -> Any:
+def read_config(located: Checkpoint) -> Any:
     """The configuration of a model that need not have been fetched.
 
     Raises:

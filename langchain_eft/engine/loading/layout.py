@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from langchain_eft.engine.errors import RecipeError
-from langchain_eft.engine.loading.checkpoints import Located, locate
+from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.memory import (
     WeightCount,
     count_weights,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pair:
+class CheckpointPair:
     """F and S of a behaviour; an adapter's F is its reference.
 
     Attributes:
@@ -39,8 +39,8 @@ class Pair:
         adapter: Folder of the adapter, or None.
     """
 
-    tuned: Located
-    reference: Located
+    tuned: Checkpoint
+    reference: Checkpoint
     adapter: Path | None = None
 
 
@@ -53,8 +53,8 @@ class Layout:
         pairs: The behaviours.
     """
 
-    base: Located
-    pairs: dict[str, Pair]
+    base: Checkpoint
+    pairs: dict[str, CheckpointPair]
 
     @classmethod
     def of(cls, recipe: Recipe, fetch: Callable[[str], Path]) -> Layout:
@@ -68,35 +68,37 @@ class Layout:
             CheckpointNotFoundError: Something cannot be found.
             RecipeError: A behaviour without a reference.
         """
-        find = cache(locate)
+        find = cache(find_checkpoint)
 
-        def pair(name: str, delta: BehaviorDelta) -> Pair:
+        def pair(name: str, delta: BehaviorDelta) -> CheckpointPair:
             if delta.adapter is not None:
                 adapter = fetch(delta.adapter)
                 reference = find(delta.reference or _trained_on(adapter))
-                return Pair(reference, reference, adapter)
+                return CheckpointPair(reference, reference, adapter)
             if delta.tuned is None:
                 small = find(delta.reference or recipe.base)
-                return Pair(small, small)
+                return CheckpointPair(small, small)
             if delta.reference is None:
                 raise RecipeError(
                     f"Behaviour {name!r} has tuned={str(delta.tuned)!r} and no reference: name the small "
                     "model before fine-tuning with `reference=`."
                 )
-            return Pair(find(delta.tuned), find(delta.reference))
+            return CheckpointPair(find(delta.tuned), find(delta.reference))
 
         return cls(find(recipe.base), {name: pair(name, delta) for name, delta in recipe.behaviors.items()})
 
     @property
-    def places(self) -> list[Located]:
+    def places(self) -> list[Checkpoint]:
         """Every model once, the base first."""
         small = (place for pair in self.pairs.values() for place in (pair.reference, pair.tuned))
         return list(dict.fromkeys([self.base, *small]))
 
     def fetched(self, progress: Progress) -> Layout:
         """The same once everything is on this machine."""
-        here = {place: Located(place.name, Path(place.fetch(progress))) for place in self.places}
-        pairs = {n: Pair(here[p.tuned], here[p.reference], p.adapter) for n, p in self.pairs.items()}
+        here = {place: Checkpoint(place.name, Path(place.fetch(progress))) for place in self.places}
+        pairs = {
+            n: CheckpointPair(here[p.tuned], here[p.reference], p.adapter) for n, p in self.pairs.items()
+        }
         return Layout(here[self.base], pairs)
 
     def check(self, placement: Placement) -> None:
@@ -142,12 +144,12 @@ class Layout:
                 sizes, free_memory_everywhere(device) if spread else free_memory(device), str(device)
             )
 
-    def adapters(self, reference: Located) -> list[Path]:
+    def adapters(self, reference: Checkpoint) -> list[Path]:
         """Adapters of a model, each once, in a fixed order."""
         found = (pair.adapter for pair in self.pairs.values() if pair.reference == reference)
         return list(dict.fromkeys(adapter for adapter in found if adapter is not None))
 
-    def terms(self, behavior: str, recipe: Recipe, index: Callable[[Located], int]) -> tuple[Term, Term]:
+    def terms(self, behavior: str, recipe: Recipe, index: Callable[[Checkpoint], int]) -> tuple[Term, Term]:
         """F and S of a behaviour as terms; the i-th adapter of a model is its i-th variant.
 
         Args:
@@ -159,7 +161,7 @@ class Layout:
         variant = 0 if pair.adapter is None else self.adapters(pair.reference).index(pair.adapter) + 1
         return (
             Term(index(pair.tuned), variant, tuned),
-            Term(index(pair.reference), context=reference),
+            Term(index(pair.reference), prompt_name=reference),
         )
 
 
@@ -174,7 +176,7 @@ def _trained_on(adapter: Path) -> ModelSource:
     return str(beside) if beside.is_dir() else source
 
 
-def weight_count(place: Located) -> WeightCount | None:
+def weight_count(place: Checkpoint) -> WeightCount | None:
     """How many weights a model has, as far as headers of its files, or the hub, tell; else None."""
     if place.path is not None:
         return count_weights(place.path) if place.path.is_dir() else None

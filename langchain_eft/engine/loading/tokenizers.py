@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from langchain_eft.engine.errors import CheckpointNotFoundError
 from langchain_eft.engine.loading import vocabulary
-from langchain_eft.engine.loading.checkpoints import Located, resolve
+from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
 from langchain_eft.engine.loading.layout import Layout
 from langchain_eft.engine.recipe.behaviors import Recipe, read_template
 
@@ -48,7 +48,7 @@ def read_tokenizers(recipe: Recipe, layout: Layout) -> RecipeTokenizers:
     for name, delta in recipe.behaviors.items():
         pair = layout.pairs[name]
         if pair.adapter is not None:
-            tuned[name] = read(Located(str(pair.adapter), pair.adapter))
+            tuned[name] = read(Checkpoint(str(pair.adapter), pair.adapter))
         elif delta.has_weights:
             tuned[name] = read(pair.tuned)
     small = [(place.name, found) for place in layout.places[1:] if (found := read(place)) is not None]
@@ -65,7 +65,7 @@ def _template(recipe: Recipe, main: Any, tuned: dict[str, Any]) -> Any:
     return next(own, main.chat_template or plain)
 
 
-def _read_tokenizer(place: Located) -> Any:
+def _read_tokenizer(place: Checkpoint) -> Any:
     """A model's tokenizer, or None where it has none; of a hub model nothing else is fetched."""
     if place.path is not None and place.path.is_dir():
         names = ("tokenizer_config.json", "tokenizer.json")
@@ -91,7 +91,9 @@ def load_tokenizer(recipe: Recipe) -> Any:
     Raises:
         CheckpointNotFoundError: A model cannot be found.
     """
-    return read_tokenizers(recipe, Layout.of(recipe, lambda a: Path(resolve(a, lambda _: None)))).main
+    return read_tokenizers(
+        recipe, Layout.of(recipe, lambda a: Path(fetch_checkpoint(a, lambda _: None)))
+    ).main
 
 
 @dataclass(frozen=True)
@@ -117,21 +119,23 @@ class TokenMeanings:
         main = tokenizers.main
         common = vocabulary.common_ids(main, tokenizers.small, layout.base.name)
         base_stops = _stops(modules[layout.base.folder], main)
-        speakers = []
+        answer_endings = []
         for name, own in tokenizers.tuned.items():
             pair = layout.pairs[name]
             if pair.tuned == layout.base:
                 continue
             module = None if pair.adapter else modules[pair.tuned.folder]
             spoken = own if own is not None and own.chat_template and not recipe.chat_template else main
-            speakers.append(vocabulary.Speaker(name, vocabulary.turns(spoken), _stops(module, own)))
+            answer_endings.append(
+                vocabulary.AnswerEndings(name, vocabulary.template_tokens(spoken), _stops(module, own))
+            )
         named = recipe.unscaled_tokens
         # Reading a transcript, the base knows nothing of turns, whatever it ends its own texts with.
         known_stops = () if recipe.base_template else base_stops
         return cls(
             common,
-            vocabulary.end_ids(base_stops, speakers, common),
-            vocabulary.unscaled_ids(known_stops, speakers, common)
+            vocabulary.end_ids(base_stops, answer_endings, common),
+            vocabulary.unscaled_ids(known_stops, answer_endings, common)
             if named is None
             else vocabulary.ids_of(named, main) & common,
         )

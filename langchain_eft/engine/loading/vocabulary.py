@@ -124,7 +124,7 @@ def common_ids(base: Any, small: Sequence[tuple[str, Any]], name: str) -> frozen
 
 
 @dataclass(frozen=True)
-class Turns:
+class TemplateTokens:
     """How a chat template uses special tokens.
 
     Attributes:
@@ -141,11 +141,11 @@ _TALK = [{"role": "user", "content": "Name one."}, {"role": "assistant", "conten
 _SYSTEM = [{"role": "system", "content": "Be brief."}]
 
 
-def turns(tokenizer: Any) -> Turns:
+def template_tokens(tokenizer: Any) -> TemplateTokens:
     """Find the special tokens of a tokenizer's chat template, in what it renders and in its source."""
     template = tokenizer.chat_template
     if not template:
-        return Turns(frozenset(), None)
+        return TemplateTokens(frozenset(), None)
     special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     answered = _render(tokenizer, _TALK)
     texts = [answered, _render(tokenizer, [*_SYSTEM, *_TALK, _TALK[0]], add_generation_prompt=True)]
@@ -153,7 +153,7 @@ def turns(tokenizer: Any) -> Turns:
     source = template if isinstance(template, str) else " ".join(template.values())
     named = {i for i, content in special.items() if content in source}
     after = _ids(tokenizer, answered.rpartition(_ANSWER)[2]) if _ANSWER in answered else []
-    return Turns(
+    return TemplateTokens(
         special=frozenset({*written, *named} & special.keys()),
         end=next((i for i in after if i in special), None),
     )
@@ -172,7 +172,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Speaker:
+class AnswerEndings:
     """A tuned model as far as the end of its answers is concerned.
 
     Attributes:
@@ -182,15 +182,15 @@ class Speaker:
     """
 
     name: str
-    turns: Turns
+    turns: TemplateTokens
     stops: frozenset[int]
 
 
 def end_ids(
-    base_stops: Collection[int], speakers: Sequence[Speaker], common: Collection[int]
+    base_stops: Collection[int], answer_endings: Sequence[AnswerEndings], common: Collection[int]
 ) -> frozenset[int]:
     """Ids that end an answer: those of base and tuned models, and what the templates write after answers."""
-    for speaker in speakers:
+    for speaker in answer_endings:
         ends = {*speaker.stops, speaker.turns.end} - {None}
         if ends and not ends & set(common):
             _warn(
@@ -199,12 +199,12 @@ def end_ids(
                 "something else in the base: its answers end at the base's end token, a stop string or "
                 "max_tokens."
             )
-    told = {i for speaker in speakers for i in (*speaker.stops, speaker.turns.end) if i is not None}
+    told = {i for speaker in answer_endings for i in (*speaker.stops, speaker.turns.end) if i is not None}
     return frozenset({*base_stops, *told} & set(common))
 
 
 def unscaled_ids(
-    base_stops: Collection[int], speakers: Sequence[Speaker], common: Collection[int]
+    base_stops: Collection[int], answer_endings: Sequence[AnswerEndings], common: Collection[int]
 ) -> frozenset[int]:
     """Ids whose up-scaling weight is 1: the base was never trained on them, so that L / S says nothing.
 
@@ -214,7 +214,7 @@ def unscaled_ids(
     """
     found = {
         i
-        for speaker in speakers
+        for speaker in answer_endings
         if speaker.turns.end is None or speaker.turns.end not in base_stops
         for i in (*speaker.turns.special, *speaker.stops)
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from langchain_eft.engine.attention.batch import ForwardBatch, Row, has_kernel, page
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, page
 from langchain_eft.engine.attention.kv_pool import KVPool
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.d
         block_size: Positions per block.
         device: Where the batch goes.
     """
-    rows: list[Row] = []
+    rows: list[QuerySpan] = []
     ids: list[int] = []
     positions: list[int] = []
     variants: list[int] = []
     for chunk in chunks:
         end = chunk.position + len(chunk.tokens)
-        rows.append(Row(len(ids), len(chunk.tokens), end, chunk.blocks[: -(-end // block_size)]))
+        rows.append(QuerySpan(len(ids), len(chunk.tokens), end, chunk.blocks[: -(-end // block_size)]))
         ids.extend(chunk.tokens)
         positions.extend(range(chunk.position, end))
         variants.extend([chunk.variant] * len(chunk.tokens))

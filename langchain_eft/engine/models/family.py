@@ -20,12 +20,12 @@ class Term:
     Attributes:
         model: Index into `ModelFamily.models`.
         variant: 0 for the model itself, i for its i-th adapter.
-        context: Name of the text that it reads; empty for the request's own prompt.
+        prompt_name: Name of the prompt that it reads; empty for the request's own prompt.
     """
 
     model: int
     variant: int = 0
-    context: str = ""
+    prompt_name: str = ""
 
 
 @dataclass(frozen=True)

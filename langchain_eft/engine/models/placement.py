@@ -55,7 +55,7 @@ class Placement:
         return Placement(self.small_device, self.small_device, self.dtype)
 
     @property
-    def whole(self) -> bool:
+    def on_single_device(self) -> bool:
         """Whether everything is on one device of this process, so that one CUDA graph can hold a round."""
         return self.device == self.small_device and self.device_map is None and self.ranks == 1
 

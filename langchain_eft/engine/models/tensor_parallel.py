@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import AutoConfig
 
-from langchain_eft.engine.attention.batch import ForwardBatch, Row, has_kernel, page
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, page
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.placement import Placement
@@ -48,7 +48,7 @@ class _Rows:
         live: Numbers of the pools that the leader still has.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[QuerySpan, ...]
     block_size: int
     pool: int
     slots: int
@@ -56,7 +56,7 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Call:
+class _ForwardCall:
     """A forward pass of the module.
 
     Attributes:
@@ -132,7 +132,7 @@ class Leader:
         if batch is not None:
             tensors["variants"] = batch.variants
         options = {name: v for name, v in kwargs.items() if name != "eft" and not isinstance(v, Tensor)}
-        call = _Call(
+        call = _ForwardCall(
             attention=module.config._attn_implementation,
             tensors={name: tuple(value.shape) for name, value in tensors.items()},
             options=options,
@@ -146,7 +146,7 @@ class Leader:
             self._numbered += 1
             self._pools[batch.pool] = self._numbered
         live = frozenset(self._pools.values())
-        rows = tuple(Row(row.start, row.queries, row.length, tuple(row.blocks)) for row in batch.rows)
+        rows = tuple(QuerySpan(row.start, row.queries, row.length, tuple(row.blocks)) for row in batch.rows)
         return _Rows(rows, batch.block_size, self._pools[batch.pool], batch.pool.slots, live)
 
 
@@ -182,9 +182,9 @@ def _batch(rows: _Rows, pool: KVPool, tensors: dict[str, Tensor], device: torch.
     )
 
 
-def _calls() -> Iterator[_Call]:
+def _calls() -> Iterator[_ForwardCall]:
     while True:
-        message: list[_Call | None] = [None]
+        message: list[_ForwardCall | None] = [None]
         dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))
         if message[0] is None:
             return

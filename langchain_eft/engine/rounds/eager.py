@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence as Rows
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.analysis.attribution import Delta, Parts, attribute, mean, normalize
+from langchain_eft.engine.analysis.attribution import Parts, WeightedDelta, attribute, mean, normalize
 from langchain_eft.engine.attention.kv_pool import KVPool
-from langchain_eft.engine.decoding.acceptance import couple
+from langchain_eft.engine.decoding.acceptance import accept_or_resample, num_accepted
 from langchain_eft.engine.decoding.formula import Coefficients, combine, conservative
-from langchain_eft.engine.decoding.penalties import reshape
+from langchain_eft.engine.decoding.penalties import apply_penalties
 from langchain_eft.engine.decoding.sampling import Draw, Sampling, SamplingRow, draw
+from langchain_eft.engine.events import TokenLogprobs
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import project
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.recipe.schedules import weight_at
-from langchain_eft.engine.request import TokenLogprobs
-from langchain_eft.engine.scheduling.prompt_state import Context
-from langchain_eft.engine.scheduling.request_state import Sequence
+from langchain_eft.engine.rounds.result import RoundResult
+from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
+from langchain_eft.engine.scheduling.prompt_state import PromptState
+from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import ScheduledRow
-from langchain_eft.engine.scheduling.speculator import Draft, Outcome
+from langchain_eft.engine.token_trace import TokenTrace
 
 Sum = tuple[tuple[Term, float], ...]
 """A weighted sum of terms."""
@@ -31,26 +34,26 @@ Sum = tuple[tuple[Term, float], ...]
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens that one term has to run for one sequence.
+    """Tokens that one term has to run for one state.
 
     Attributes:
-        sequence: Whose tokens.
+        state: Whose tokens.
         term: Which variant of which model.
         tokens: Token ids.
-        start: Index of the first of them in the term's context.
+        start: Index of the first of them in the term's prompt.
         keep: How many of the last of them need logits.
     """
 
-    sequence: Sequence
+    state: RequestState
     term: Term
     tokens: list[int]
     start: int
     keep: int
 
     @property
-    def context(self) -> Context:
+    def prompt(self) -> PromptState:
         """What the term reads."""
-        return self.sequence.contexts[self.term.context]
+        return self.state.prompts[self.term.prompt_name]
 
 
 @dataclass(frozen=True)
@@ -58,22 +61,41 @@ class Position:
     """A place at which the next token is drawn.
 
     Attributes:
-        sequence: Whose text.
-        guesses: Drafted tokens that lie between the known ones and it.
+        state: Whose text.
+        draft_tokens: Draft tokens between the last known token and it.
     """
 
-    sequence: Sequence
-    guesses: list[int]
+    state: RequestState
+    draft_tokens: list[int]
 
     @property
     def number(self) -> int:
         """Number of the token within the answer: contexts differ in length, but not in this."""
-        return self.sequence.written + len(self.guesses)
+        return self.state.num_output_tokens + len(self.draft_tokens)
 
     @property
     def coefficients(self) -> Coefficients[Term]:
         """The formula that the token is drawn by."""
-        return self.sequence.formula.at(self.number)
+        return self.state.formula.at(self.number)
+
+
+@dataclass(frozen=True)
+class DrawnToken:
+    """A token drawn from p.
+
+    Attributes:
+        position: Where.
+        token: Its id.
+        sample: The sample of q there, or None where none was drawn.
+        logprobs: Log-probabilities, if the request asks for them.
+        trace: Its trace, if the request asks for one.
+    """
+
+    position: Position
+    token: int
+    sample: int | None
+    logprobs: TokenLogprobs | None
+    trace: TokenTrace | None
 
 
 class Logits:
@@ -81,15 +103,17 @@ class Logits:
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
-        self._index: dict[tuple[Sequence, Term, int], int] = {}
+        self._index: dict[tuple[RequestState, Term, int], int] = {}
 
-    def add(self, places: Rows[tuple[Sequence, Term, int]], logits: Tensor) -> None:
+    def add(self, places: Sequence[tuple[RequestState, Term, int]], logits: Tensor) -> None:
         """Take [n, V] logits of n places."""
         start = len(self._index)
         self._index.update({place: start + i for i, place in enumerate(places)})
         self._parts.append(logits)
 
-    def combine(self, sums: Rows[Sum], positions: Rows[Position], normal: Tensor | None = None) -> Tensor:
+    def combine(
+        self, sums: Sequence[Sum], positions: Sequence[Position], normal: Tensor | None = None
+    ) -> Tensor:
         """[R, V] weighted sums, one at each position.
 
         Args:
@@ -104,7 +128,7 @@ class Logits:
         weights = torch.zeros(len(sums), width)
         for i, (summands, position) in enumerate(zip(sums, positions, strict=True)):
             for j, (term, weight) in enumerate(summands):
-                index[i, j] = self._index[position.sequence, term, position.number]
+                index[i, j] = self._index[position.state, term, position.number]
                 weights[i, j] = weight
         if normal is not None:
             rows, index = index.unique(return_inverse=True)  # type: ignore[no-untyped-call]
@@ -112,9 +136,9 @@ class Logits:
             stacked = stacked - stacked.masked_fill(~normal, float("-inf")).logsumexp(-1, keepdim=True)
         return combine(stacked, index.to(stacked.device), weights.to(stacked.device))
 
-    def of(self, terms: Rows[Term], positions: Rows[Position]) -> Tensor:
+    def of(self, terms: Sequence[Term], positions: Sequence[Position]) -> Tensor:
         """[R, V] logits of one term at each position."""
-        rows = [self._index[p.sequence, term, p.number] for term, p in zip(terms, positions, strict=True)]
+        rows = [self._index[p.state, term, p.number] for term, p in zip(terms, positions, strict=True)]
         return self._stacked()[rows]
 
     def _stacked(self) -> Tensor:
@@ -123,22 +147,20 @@ class Logits:
 
 
 @dataclass
-class Round:
-    """What a round has done.
+class Drafted:
+    """What one row has drafted in a round.
 
     Attributes:
-        outcomes: What was drawn for each row that emits.
-        draft_passes: Rows and seconds of each draft pass.
-        verified: Tokens and seconds of the verifying pass, or None where they say nothing about the next one.
+        tokens: The draft tokens.
+        probs: For tokens that the small models drafted, the [V] float64 row of q; None if greedy.
     """
 
-    outcomes: list[Outcome] = field(default_factory=list)
-    draft_passes: list[tuple[int, float]] = field(default_factory=list)
-    verified: tuple[int, float] | None = None
+    tokens: list[int] = field(default_factory=list)
+    probs: list[Tensor | None] = field(default_factory=list)
 
 
-class Runner:
-    """Runs rounds of any kind. All terms of one context see the same tokens at the same positions.
+class EagerRunner:
+    """Runs rounds of any kind. All terms of one prompt see the same tokens at the same positions.
 
     Attributes:
         pools: KV memory of each model.
@@ -152,93 +174,121 @@ class Runner:
         self.pools = [KVPool(model.variants * num_blocks * block_size) for model in family.models]
 
     @torch.inference_mode()
-    def step(self, rows: Rows[ScheduledRow], drafts: dict[Sequence, Draft]) -> Round:
-        """Draft where a draft is wanted, compute all rows' tokens, and draw where a row's end is reached.
+    def run(self, rows: Sequence[ScheduledRow], drafts: Mapping[RequestState, Draft]) -> RoundResult:
+        """Draft, compute the tokens of all rows, and draw for the rows that reach their last token.
 
         Args:
             rows: The round's rows.
-            drafts: Drafts of decoding rows, filled here where the small models guess.
+            drafts: How the decoding rows draft.
         """
-        done, logits = Round(), Logits()
-        self._draft(drafts, logits, done)
+        prefilled = sum(row.num_tokens for row in rows if not row.decodes)
+        result, logits = RoundResult(prefilled_tokens=prefilled), Logits()
+        drafted = self._draft(drafts, logits, result)
         started = time.perf_counter()
-        emitting = [row.sequence for row in rows if row.emits]
-        positions = [p for s in emitting for p in _positions(s, drafts[s].tokens if s in drafts else [])]
-        self._run([piece for row in rows for piece in _verifying_work(row, drafts.get(row.sequence))], logits)
+        emitting = [row.state for row in rows if row.emits]
+        positions = [p for state in emitting for p in _positions(state, drafted[state].tokens)]
+        self._run(
+            [piece for row in rows for piece in _verify_work(row, drafts.get(row.state), drafted[row.state])],
+            logits,
+        )
         for row in rows:
             for name, count in row.counts.items():
-                row.sequence.contexts[name].computed += count
+                row.state.prompts[name].num_computed_tokens += count
         if positions:
             logp = self._target(logits, positions)
-            drawn, foreseen = self._draw(logits, logp, positions, drafts)
-            done.outcomes = _outcomes(emitting, drafts, drawn, foreseen, _logprobs(logp, positions, drawn))
-            self._trace(done.outcomes, logits, logp, positions)
-        done.verified = len(positions), time.perf_counter() - started
-        return done
+            tokens, samples = self._draw(logits, logp, positions, drafted)
+            drawn = [
+                DrawnToken(position, token, sample, logprobs, trace)
+                for position, token, sample, logprobs, trace in zip(
+                    positions,
+                    tokens,
+                    samples,
+                    _logprobs(logp, positions, tokens),
+                    self._traces(logits, logp, positions, tokens),
+                    strict=True,
+                )
+            ]
+            result.outcomes = _outcomes(drawn, drafts, drafted)
+        result.verify_pass = len(positions), time.perf_counter() - started
+        return result
 
-    def _draft(self, drafts: dict[Sequence, Draft], logits: Logits, done: Round) -> None:
-        """Let the small models guess, one pass for the next token of all rows that want one."""
-        active = [(s, d) for s, d in drafts.items() if d.source == "model" and d.count]
+    def _draft(
+        self, drafts: Mapping[RequestState, Draft], logits: Logits, result: RoundResult
+    ) -> dict[RequestState, Drafted]:
+        """Let the small models draft, one pass for the next token of all rows that draft one."""
+        drafted: dict[RequestState, Drafted] = defaultdict(Drafted)
+        for state, draft in drafts.items():
+            drafted[state].tokens.extend(draft.given_tokens)
+        active = [state for state, draft in drafts.items() if draft.runs_model]
         while active:
             started = time.perf_counter()
-            positions = [Position(s, d.tokens) for s, d in active]
-            self._run([piece for position in positions for piece in _drafting_work(position)], logits)
-            q = self._sample(_drafted(logits, positions), positions)
-            for i, (token, (_, d)) in enumerate(zip(q.tokens.tolist(), active, strict=True)):
-                d.tokens.append(token)
-                d.probs.append(None if q.probs is None else q.probs[i])
-            done.draft_passes.append((len(active), time.perf_counter() - started))
-            active = [(s, d) for s, d in active if len(d.tokens) < d.count and not s.ends(d.tokens[-1])]
+            positions = [Position(state, drafted[state].tokens) for state in active]
+            self._run([piece for position in positions for piece in _draft_work(position)], logits)
+            q = self._sample(_draft_logits(logits, positions), positions)
+            for i, (token, state) in enumerate(zip(q.tokens.tolist(), active, strict=True)):
+                drafted[state].tokens.append(token)
+                drafted[state].probs.append(None if q.probs is None else q.probs[i])
+            result.draft_passes.append((len(active), time.perf_counter() - started))
+            active = [
+                state
+                for state in active
+                if len(drafted[state].tokens) < drafts[state].count
+                and not state.ends_with(drafted[state].tokens[-1])
+            ]
+        return drafted
 
     def _draw(
-        self, logits: Logits, logp: Tensor, positions: Rows[Position], drafts: dict[Sequence, Draft]
+        self,
+        logits: Logits,
+        logp: Tensor,
+        positions: Sequence[Position],
+        drafted: Mapping[RequestState, Drafted],
     ) -> tuple[list[int], list[int | None]]:
-        """Tokens drawn from p at every position, and those drawn from q where there is one."""
+        """Tokens drawn from p at every position, and the samples of q where there are any."""
         target = self._sample(logp, positions)
-        foretold: dict[int, tuple[int, Tensor | None]] = {}
-        unknown = []
+        samples: dict[int, tuple[int, Tensor | None]] = {}
+        undrafted = []
         for i, position in enumerate(positions):
-            s = position.sequence
-            draft, step = drafts.get(s), len(position.guesses)
-            if draft is not None and step < len(draft.probs):
-                foretold[i] = draft.tokens[step], draft.probs[step]
-            elif s.formula.drafter is not None and (target.probs is not None or _measured(s)):
-                unknown.append(i)
-        if unknown:
-            places = [positions[i] for i in unknown]
-            q = self._sample(_drafted(logits, places), places)
-            for j, (i, token) in enumerate(zip(unknown, q.tokens.tolist(), strict=True)):
-                foretold[i] = token, None if q.probs is None else q.probs[j]
+            state, step = position.state, len(position.draft_tokens)
+            if step < len(drafted[state].probs):
+                samples[i] = drafted[state].tokens[step], drafted[state].probs[step]
+            elif state.formula.drafter is not None and (target.probs is not None or _measures(state)):
+                undrafted.append(i)
+        if undrafted:
+            places = [positions[i] for i in undrafted]
+            q = self._sample(_draft_logits(logits, places), places)
+            for j, (i, token) in enumerate(zip(undrafted, q.tokens.tolist(), strict=True)):
+                samples[i] = token, None if q.probs is None else q.probs[j]
         tokens = target.tokens
-        if target.probs is not None and foretold:
-            tokens = self._couple(target.tokens, target.probs, foretold, positions)
-        return tokens.tolist(), [foretold[i][0] if i in foretold else None for i in range(len(positions))]
+        if target.probs is not None and samples:
+            tokens = self._accept_or_resample(target.tokens, target.probs, samples, positions)
+        return tokens.tolist(), [samples[i][0] if i in samples else None for i in range(len(positions))]
 
-    def _sample(self, logits: Tensor, positions: Rows[Position]) -> Draw:
+    def _sample(self, logits: Tensor, positions: Sequence[Position]) -> Draw:
         """Tokens drawn at every position from [R, V] logits, of those that may come there."""
         rows = _sampling(positions)
-        reshaped = reshape(self._allowed(logits, positions).float(), rows)
-        return draw(reshaped, Sampling.of(rows, reshaped.device))
+        penalized = apply_penalties(self._allowed(logits, positions).float(), rows)
+        return draw(penalized, Sampling.of(rows, penalized.device))
 
-    def _couple(
+    def _accept_or_resample(
         self,
         tokens: Tensor,
         p: Tensor,
-        foretold: dict[int, tuple[int, Tensor | None]],
-        positions: Rows[Position],
+        samples: dict[int, tuple[int, Tensor | None]],
+        positions: Sequence[Position],
     ) -> Tensor:
         """Samples of p that follow those of q wherever they may."""
         q, drawn = p.clone(), tokens.clone()
-        for i, (token, probs) in foretold.items():
+        for i, (token, probs) in samples.items():
             drawn[i] = token
             q[i] = p.new_zeros(p.shape[1]).index_fill_(0, drawn[i], 1) if probs is None else probs
         sampling = Sampling.of(_sampling(positions), p.device)
-        return couple(p, q, drawn, sampling.seeds, sampling.positions)
+        return accept_or_resample(p, q, drawn, sampling.seeds, sampling.positions)
 
-    def _run(self, work: Rows[Work], logits: Logits) -> None:
+    def _run(self, work: Sequence[Work], logits: Logits) -> None:
         """Run every piece of work, one forward per model, and keep the logits that are wanted."""
         hidden: list[tuple[Tensor | None, Tensor]] = []
-        places: list[tuple[Sequence, Term, int]] = []
+        places: list[tuple[RequestState, Term, int]] = []
         for index, model in enumerate(self._family.models):
             pieces = [piece for piece in work if piece.term.model == index]
             if not pieces:
@@ -248,9 +298,9 @@ class Runner:
             for piece in pieces:
                 end += len(piece.tokens)
                 keep.extend(range(end - piece.keep, end))
-                following = piece.context.number(piece.start + len(piece.tokens))
+                following = piece.prompt.position_after(piece.start + len(piece.tokens))
                 numbers = range(following - piece.keep, following)
-                places.extend((piece.sequence, piece.term, number) for number in numbers)
+                places.extend((piece.state, piece.term, number) for number in numbers)
             batch = pack(list(map(self._chunk, pieces)), self.pools[index], self._block_size, model.device)
             active = sorted({piece.term.variant for piece in pieces})
             kept = torch.tensor(keep, device=model.device, dtype=torch.int64)
@@ -259,17 +309,17 @@ class Runner:
 
     def _chunk(self, piece: Work) -> Chunk:
         shift = piece.term.variant * self._num_blocks
-        blocks = [block + shift for block in piece.context.block_table]
+        blocks = [block + shift for block in piece.prompt.block_table]
         return Chunk(piece.tokens, piece.start, piece.term.variant, blocks)
 
-    def _target(self, logits: Logits, positions: Rows[Position]) -> Tensor:
+    def _target(self, logits: Logits, positions: Sequence[Position]) -> Tensor:
         """Log p at every position up to a constant, [R, V]."""
         never, vocabulary = float("-inf"), self._family.vocabulary
         target = logits.combine([position.coefficients.target for position in positions], positions)
         careful = [i for i, position in enumerate(positions) if position.coefficients.small is not None]
         if careful:
             places = [positions[i] for i in careful]
-            formulas = [place.sequence.formula for place in places]
+            formulas = [place.state.formula for place in places]
             top_p = target.new_tensor([formula.top_p for formula in formulas])
             unscaled = None
             if self._family.unscaled is not None:
@@ -285,32 +335,28 @@ class Runner:
             )
         return target.masked_fill(~vocabulary, never)
 
-    def _trace(
-        self, outcomes: Rows[Outcome], logits: Logits, logp: Tensor, positions: Rows[Position]
-    ) -> None:
-        """Trace the accepted tokens of the rows that ask for it, from the logits that drew them."""
-        start = 0
-        for outcome in outcomes:
-            if outcome.sequence.generation.request.trace:
-                places = zip(outcome.tokens, positions[start:], logp[start:], strict=False)
-                outcome.traces.extend(
-                    attribute(token, self._parts(logits, p, place)) for token, place, p in places
-                )
-            start += len(outcome.draft.tokens) + 1
+    def _traces(
+        self, logits: Logits, logp: Tensor, positions: Sequence[Position], tokens: Sequence[int]
+    ) -> list[TokenTrace | None]:
+        """Traces of the rows that ask for them, from the logits that drew the tokens."""
+        return [
+            attribute(token, self._parts(logits, p, position)) if position.state.request.trace else None
+            for position, p, token in zip(positions, logp, tokens, strict=True)
+        ]
 
     def _parts(self, logits: Logits, p: Tensor, position: Position) -> Parts:
         """What adds up to a row of log p, [V]."""
-        formula, vocabulary = position.sequence.formula, self._family.vocabulary
+        formula, vocabulary = position.state.formula, self._family.vocabulary
 
         def of(term: Term) -> Tensor:
             return normalize(logits.of([term], [position])[0], vocabulary)
 
-        names = position.sequence.generation.request.mixture.active()
+        names = position.state.request.mixture.active()
         return Parts(
             p=normalize(p, vocabulary),
             base=of(formula.base),
             deltas={
-                name: Delta(weight_at(weight, position.number), of(tuned), of(reference))
+                name: WeightedDelta(weight_at(weight, position.number), of(tuned), of(reference))
                 for name, (tuned, reference, weight) in zip(names, formula.behaviors, strict=True)
             },
             reference=mean(list(map(of, formula.origins))) if formula.origins else None,
@@ -320,10 +366,10 @@ class Runner:
             unscaled=self._family.unscaled if formula.unscaled else None,
         )
 
-    def _allowed(self, logits: Tensor, positions: Rows[Position]) -> Tensor:
+    def _allowed(self, logits: Tensor, positions: Sequence[Position]) -> Tensor:
         """Leave only tokens that all models know and that the rows' grammars allow."""
         allowed = self._family.vocabulary.expand(len(positions), -1)
-        bound = [i for i, position in enumerate(positions) if position.sequence.grammar]
+        bound = [i for i, position in enumerate(positions) if position.state.grammar]
         if bound:
             allowed = allowed.clone()
             for i in bound:
@@ -331,87 +377,94 @@ class Runner:
         return logits.masked_fill(~allowed, float("-inf"))
 
 
-def _drafting_work(position: Position) -> list[Work]:
+def _draft_work(position: Position) -> list[Work]:
     """The last token before a position, for every term that drafts."""
-    sequence = position.sequence
-    token = position.guesses[-1] if position.guesses else sequence.tokens[-1]
+    state = position.state
+    token = position.draft_tokens[-1] if position.draft_tokens else state.tokens[-1]
     return [
-        Work(sequence, term, [token], sequence.contexts[term.context].before(position.number), 1)
-        for term in sequence.formula.draft_terms
+        Work(state, term, [token], state.prompts[term.prompt_name].index_before(position.number), 1)
+        for term in state.formula.draft_terms
     ]
 
 
-def _drafted(logits: Logits, positions: Rows[Position]) -> Tensor:
-    """Log q at every position up to a constant, [R, V]; each sequence has a drafter."""
+def _draft_logits(logits: Logits, positions: Sequence[Position]) -> Tensor:
+    """Log q at every position up to a constant, [R, V]; each state has a drafter."""
     return logits.combine([position.coefficients.draft or () for position in positions], positions)
 
 
-def _verifying_work(row: ScheduledRow, draft: Draft | None) -> list[Work]:
-    """What every term has still to run: the pending tokens and the guesses, less what drafting has run."""
-    sequence = row.sequence
-    guesses = draft.tokens if draft else []
-    drafted = sequence.formula.draft_terms if draft is not None and draft.source == "model" else ()
+def _verify_work(row: ScheduledRow, draft: Draft | None, drafted: Drafted) -> list[Work]:
+    """What every term has still to run: uncomputed tokens and draft tokens, less what drafting has run."""
+    state, draft_tokens = row.state, drafted.tokens
+    ran = state.formula.draft_terms if draft is not None and draft.source == "model" else ()
     work = []
-    for term in sequence.formula.terms:
-        context, count = sequence.contexts[term.context], row.counts[term.context]
+    for term in state.formula.terms:
+        prompt, count = state.prompts[term.prompt_name], row.counts[term.prompt_name]
         if not count:
             continue
-        text = [*context.tokens[context.computed : context.computed + count], *guesses]
-        skip = len(guesses) if term in drafted else 0
-        keep = len(guesses) + 1 - skip if row.emits else 0
-        work.append(Work(sequence, term, text[skip:], context.computed + skip, keep))
+        text = [
+            *prompt.tokens[prompt.num_computed_tokens : prompt.num_computed_tokens + count],
+            *draft_tokens,
+        ]
+        skip = len(draft_tokens) if term in ran else 0
+        keep = len(draft_tokens) + 1 - skip if row.emits else 0
+        work.append(Work(state, term, text[skip:], prompt.num_computed_tokens + skip, keep))
     return work
 
 
-def _positions(sequence: Sequence, guesses: list[int]) -> list[Position]:
+def _positions(state: RequestState, draft_tokens: list[int]) -> list[Position]:
     """The places after the last known token and after each guess."""
-    return [Position(sequence, guesses[:i]) for i in range(len(guesses) + 1)]
+    return [Position(state, draft_tokens[:i]) for i in range(len(draft_tokens) + 1)]
 
 
 def _mask(position: Position) -> Tensor:
-    assert position.sequence.grammar is not None  # noqa: S101  (asked for before)
-    return position.sequence.grammar.mask(position.guesses)
+    assert position.state.grammar is not None  # noqa: S101  (asked for before)
+    return position.state.grammar.mask(position.draft_tokens)
 
 
-def _logprobs(logp: Tensor, positions: Rows[Position], drawn: Rows[int]) -> list[TokenLogprobs | None]:
+def _logprobs(
+    logp: Tensor, positions: Sequence[Position], drawn: Sequence[int]
+) -> list[TokenLogprobs | None]:
     """What the requests want to know of log p at every position."""
-    wanted = [i for i, p in enumerate(positions) if p.sequence.generation.request.top_logprobs is not None]
+    wanted = [i for i, p in enumerate(positions) if p.state.request.top_logprobs is not None]
     found: list[TokenLogprobs | None] = [None] * len(positions)
     for i in wanted:
         normalized = logp[i].log_softmax(-1)
-        top = normalized.topk(positions[i].sequence.generation.request.top_logprobs or 0)
+        top = normalized.topk(positions[i].state.request.top_logprobs or 0)
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         found[i] = TokenLogprobs(float(normalized[drawn[i]]), tuple(pairs))
     return found
 
 
-def _sampling(positions: Rows[Position]) -> list[SamplingRow]:
-    return [position.sequence.sampling(position.guesses) for position in positions]
+def _sampling(positions: Sequence[Position]) -> list[SamplingRow]:
+    return [position.state.sampling(position.draft_tokens) for position in positions]
 
 
-def _measured(sequence: Sequence) -> bool:
-    return sequence.generation.request.speculation == "auto"
+def _measures(state: RequestState) -> bool:
+    return state.request.speculation == "auto"
 
 
 def _outcomes(
-    emitting: Rows[Sequence],
-    drafts: dict[Sequence, Draft],
-    drawn: list[int],
-    foreseen: list[int | None],
-    logprobs: list[TokenLogprobs | None],
-) -> list[Outcome]:
-    """Accept each row's guesses as far as they are the tokens that were drawn."""
-    outcomes, start = [], 0
-    for sequence in emitting:
-        draft = drafts.get(sequence) or Draft("model", 0, [])
-        tokens = drawn[start : start + len(draft.tokens) + 1]
-        right = 0
-        while right < len(draft.tokens) and draft.tokens[right] == tokens[right]:
-            right += 1
-        for context in sequence.contexts.values():
-            context.computed += right
-        accepted = slice(start, start + right + 1)
-        known = [entry for entry in logprobs[accepted] if entry is not None]
-        outcomes.append(Outcome(sequence, drawn[accepted], draft, foreseen[accepted], known))
-        start += len(draft.tokens) + 1
+    drawn: Sequence[DrawnToken],
+    drafts: Mapping[RequestState, Draft],
+    drafted: Mapping[RequestState, Drafted],
+) -> dict[RequestState, RowOutcome]:
+    """Accept each row's draft tokens as far as they equal the tokens that were drawn."""
+    rows: dict[RequestState, list[DrawnToken]] = defaultdict(list)
+    for token in drawn:
+        rows[token.position.state].append(token)
+    outcomes = {}
+    for state, row in rows.items():
+        draft_tokens = drafted[state].tokens
+        accepted = num_accepted(draft_tokens, [token.token for token in row])
+        for prompt in state.prompts.values():
+            prompt.num_computed_tokens += accepted
+        row = row[: accepted + 1]
+        outcomes[state] = RowOutcome(
+            tokens=[token.token for token in row],
+            draft=drafts.get(state, Draft()),
+            draft_tokens=draft_tokens,
+            draft_samples=[token.sample for token in row],
+            logprobs=[token.logprobs for token in row if token.logprobs is not None],
+            traces=[token.trace for token in row if token.trace is not None],
+        )
     return outcomes

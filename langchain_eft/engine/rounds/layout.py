@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Seats(NamedTuple):
+class TokenLayout(NamedTuple):
     """The tokens of S slots and B rows, n places each, one after the other: N = S * B * n.
 
     Attributes:
@@ -26,9 +26,9 @@ class Seats(NamedTuple):
     lengths: Tensor
 
 
-def seat(
+def lay_out(
     tokens: Tensor, first: Tensor, offset: Tensor, count: Tensor, used: Tensor, variant: Tensor
-) -> Seats:
+) -> TokenLayout:
     """Seat tokens.
 
     Args:
@@ -44,7 +44,7 @@ def seat(
     queries = torch.where(used, count, 0)
     begin = first + offset
     positions = torch.where(step < queries[..., None], begin[..., None] + step, 0)
-    return Seats(
+    return TokenLayout(
         ids=tokens.expand(slots, -1, -1).flatten(),
         positions=positions.flatten(),
         variants=variant.flatten().repeat_interleave(n),

@@ -1,4 +1,4 @@
-"""`seats.seat` as one Triton kernel: a dozen launches less for every pass of every model."""
+"""`seats.lay_out` as one Triton kernel: a dozen launches less for every pass of every model."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
-from langchain_eft.engine.rounds.layout import Seats
+from langchain_eft.engine.rounds.layout import TokenLayout
 
 
-def seat_kernel(
+def lay_out_kernel(
     tokens: Tensor, first: Tensor, offset: Tensor, count: Tensor, used: Tensor, variant: Tensor
-) -> Seats:
-    """`seats.seat` in one launch; [S, B] arguments are contiguous, others have any strides."""
+) -> TokenLayout:
+    """`seats.lay_out` in one launch; [S, B] arguments are contiguous, others have any strides."""
     (slots, rows), n = used.shape, tokens.shape[1]
     wide = torch.empty(3, slots * rows * n, dtype=torch.int64, device=tokens.device)
     narrow = torch.empty(2, slots * rows, dtype=torch.int32, device=tokens.device)
-    _seat[slots * rows,](
+    _lay_out[slots * rows,](
         tokens,
         first,
         offset,
@@ -34,13 +34,13 @@ def seat_kernel(
         n=n,
         width=int(triton.next_power_of_2(n)),
     )
-    return Seats(*wide, *narrow)
+    return TokenLayout(*wide, *narrow)
 
 
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
     do_not_specialize=["token_stride", "place_stride", "offset_stride", "count_stride", "slots"]
 )
-def _seat(
+def _lay_out(
     tokens: tl.tensor,
     first: tl.tensor,
     offset: tl.tensor,

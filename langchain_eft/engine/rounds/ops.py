@@ -10,33 +10,33 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from langchain_eft.engine.decoding.acceptance import couple
+from langchain_eft.engine.decoding.acceptance import accept_or_resample
 from langchain_eft.engine.decoding.formula import combine
 from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw
-from langchain_eft.engine.rounds.layout import Seats, seat
+from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
 
 
-class Operations(NamedTuple):
+class RoundOps(NamedTuple):
     """The operations.
 
     Attributes:
-        seat: See `seats.seat`.
+        lay_out: See `seats.lay_out`.
         combine: See `formula.combine`.
         draw: See `sampling.draw`.
-        couple: See `speculation.couple`.
+        accept_or_resample: See `speculation.accept_or_resample`.
     """
 
-    seat: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Seats]
+    lay_out: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], TokenLayout]
     combine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     draw: Callable[[Tensor, Sampling], Draw]
-    couple: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+    accept_or_resample: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def operations(*, kernels: bool) -> Operations:
+def round_ops(*, kernels: bool) -> RoundOps:
     """The operations, by kernels or by torch."""
     if not kernels:
-        return Operations(seat, combine, draw, couple)
-    from langchain_eft.engine.decoding.triton import combine_kernel, couple_kernel, draw_kernel
-    from langchain_eft.engine.rounds.layout_triton import seat_kernel
+        return RoundOps(lay_out, combine, draw, accept_or_resample)
+    from langchain_eft.engine.decoding.triton import accept_or_resample_kernel, combine_kernel, draw_kernel
+    from langchain_eft.engine.rounds.layout_triton import lay_out_kernel
 
-    return Operations(seat_kernel, combine_kernel, draw_kernel, couple_kernel)
+    return RoundOps(lay_out_kernel, combine_kernel, draw_kernel, accept_or_resample_kernel)

@@ -18,7 +18,7 @@ _INT, _SMALL, _REAL, _BOOL = torch.int64, torch.int32, torch.float32, torch.bool
 
 
 @dataclass(frozen=True, order=True)
-class Slot:
+class TermSlot:
     """A place for one term of each row.
 
     Attributes:
@@ -31,18 +31,18 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Shape:
+class RoundShape:
     """Everything about a round that is not in a tensor: the key of its recording.
 
     Attributes:
         rows: B, rows with padding.
-        guesses: K, most guesses of a row.
+        num_draft_tokens: K, most draft tokens of a row.
         drafting: Whether small models guess; else all guesses are given.
         context: Bound on the length of every context, guesses included.
         slots: S places for terms, sorted.
         filters: Which sampling filters matter.
-        foretold: Whether samples of q are wanted.
-        selective: Whether some row up-scales some tokens only.
+        draft_samples: Whether samples of q are wanted.
+        conservative: Whether some row up-scales some tokens only.
         nucleus: Whether some row up-scales inside a nucleus only.
         grammar: Whether some row's tokens are restricted.
         penalties: Whether some row has penalties or biases.
@@ -51,13 +51,13 @@ class Shape:
     """
 
     rows: int
-    guesses: int
+    num_draft_tokens: int
     drafting: bool
     context: int
-    slots: tuple[Slot, ...]
+    slots: tuple[TermSlot, ...]
     filters: Filters
-    foretold: bool
-    selective: bool
+    draft_samples: bool
+    conservative: bool
     nucleus: bool
     grammar: bool
     penalties: bool
@@ -65,7 +65,7 @@ class Shape:
     logprobs: bool
 
 
-def input_fields(shape: Shape, vocabulary: int, block_size: int) -> Fields:
+def input_fields(shape: RoundShape, vocabulary: int, block_size: int) -> Fields:
     """What the host tells the device each round.
 
     B rows, K guesses, S slots of which the D that draft have `draft` coefficients, V token ids. All zeros is
@@ -76,13 +76,13 @@ def input_fields(shape: Shape, vocabulary: int, block_size: int) -> Fields:
         vocabulary: V.
         block_size: Positions per block.
     """
-    rows, guesses, slots = shape.rows, shape.guesses, len(shape.slots)
+    rows, guesses, slots = shape.rows, shape.num_draft_tokens, len(shape.slots)
     places = guesses + 1
     fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         # Row of the last round that this one goes on with, plus 1; 0 where `last` and `written` hold.
         "source": ((rows,), _INT),
         "last": ((rows,), _INT),
-        "written": ((rows,), _INT),  # tokens of the answer, `last` included
+        "num_output_tokens": ((rows,), _INT),  # tokens of the answer, `last` included
         "limit": ((rows,), _INT),  # of `written`
         "prompt": ((rows,), _INT),  # tokens before the answer, which the random numbers count too
         "count": ((rows,), _INT),  # guesses wanted
@@ -101,19 +101,19 @@ def input_fields(shape: Shape, vocabulary: int, block_size: int) -> Fields:
         "min_p": ((rows,), _REAL),
         "base": ((rows,), _INT),  # slot of L
     }
-    if shape.selective:
+    if shape.conservative:
         fields |= {
-            "careful": ((rows,), _BOOL),
+            "conservative": ((rows,), _BOOL),
             "small": ((slots, rows, places), _REAL),
             "upscale": ((slots, rows, places), _REAL),
-            "inside": ((rows,), _REAL),
+            "upscale_top_p": ((rows,), _REAL),
             "unscaled": ((rows,), _BOOL),
         }
     if shape.grammar:
         fields["allowed"] = ((rows, places, -(-vocabulary // 32)), _SMALL)
     if shape.penalties:
         fields |= {
-            "reshaped": ((rows,), _BOOL),
+            "penalized": ((rows,), _BOOL),
             "history": ((rows, shape.context), _INT),  # prompt and answer
             "repetition": ((rows,), _REAL),
             "frequency": ((rows,), _REAL),
@@ -124,15 +124,15 @@ def input_fields(shape: Shape, vocabulary: int, block_size: int) -> Fields:
     return fields
 
 
-def output_fields(shape: Shape) -> Fields:
+def output_fields(shape: RoundShape) -> Fields:
     """What the device tells the host each round."""
-    rows, guesses = shape.rows, shape.guesses
+    rows, guesses = shape.rows, shape.num_draft_tokens
     fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        "guesses": ((rows, guesses), _INT),
+        "draft_tokens": ((rows, guesses), _INT),
         "count": ((rows,), _INT),  # guesses made
         "tokens": ((rows, guesses + 1), _INT),
         "accepted": ((rows,), _INT),
-        "foreseen": ((rows, guesses + 1), _INT),  # samples of q, -1 where there is none
+        "draft_samples": ((rows, guesses + 1), _INT),  # samples of q, -1 where there is none
     }
     if shape.logprobs:
         top = (rows, guesses + 1, TOP_LOGPROBS)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 Fields = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-"""Shape and type of each tensor."""
+"""RoundShape and type of each tensor."""
 
 _ALIGNMENT = 16
 
 
-class Packed:
+class PackedTensors:
     """Tensors that lie one after the other in one block of memory.
 
     Attributes:
@@ -42,7 +42,7 @@ class Packed:
         return self._tensors[name]
 
 
-class Inbox:
+class HostToDevice:
     """What the host tells the device each round.
 
     The host writes one of two blocks while the other may still be on its way.
@@ -52,14 +52,16 @@ class Inbox:
     """
 
     def __init__(self, fields: Fields, device: torch.device) -> None:
-        self.device = Packed(fields, device)
+        self.device = PackedTensors(fields, device)
         self._cuda = device.type == "cuda"
         host = torch.device("cpu")
-        self._hosts = [Packed(fields, host, pinned=True) for _ in range(2)] if self._cuda else [self.device]
+        self._hosts = (
+            [PackedTensors(fields, host, pinned=True) for _ in range(2)] if self._cuda else [self.device]
+        )
         self._copied: list[torch.cuda.Event | None] = [None] * len(self._hosts)
         self._turn = 0
 
-    def open(self) -> Packed:
+    def open(self) -> PackedTensors:
         """The host's block, empty, for the next round."""
         self._turn = (self._turn + 1) % len(self._hosts)
         copied = self._copied[self._turn]
@@ -79,24 +81,24 @@ class Inbox:
 
 
 @dataclass(frozen=True)
-class Letter:
+class PendingCopy:
     """A round's results on their way to the host.
 
     Attributes:
         content: Where they arrive.
     """
 
-    content: Packed
+    content: PackedTensors
     _arrived: torch.cuda.Event | None
 
-    def read(self) -> Packed:
+    def read(self) -> PackedTensors:
         """Wait for the results."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return self.content
 
 
-class Outbox:
+class DeviceToHost:
     """What the device tells the host each round; the results of two rounds may be unread.
 
     Attributes:
@@ -104,13 +106,13 @@ class Outbox:
     """
 
     def __init__(self, fields: Fields, device: torch.device) -> None:
-        self.device = Packed(fields, device)
+        self.device = PackedTensors(fields, device)
         self._cuda = device.type == "cuda"
         host = torch.device("cpu")
-        self._hosts = [Packed(fields, host, pinned=self._cuda) for _ in range(2)]
+        self._hosts = [PackedTensors(fields, host, pinned=self._cuda) for _ in range(2)]
         self._turn = 0
 
-    def send(self) -> Letter:
+    def send(self) -> PendingCopy:
         """Copy the results to the host, behind what the device is doing."""
         self._turn = (self._turn + 1) % len(self._hosts)
         host = self._hosts[self._turn]
@@ -119,7 +121,7 @@ class Outbox:
         if self._cuda:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
-        return Letter(host, arrived)
+        return PendingCopy(host, arrived)
 
 
 Moment = float | torch.cuda.Event

@@ -8,8 +8,7 @@ be traced. A grammar has to see what the small models guess, so there the host w
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
-from collections.abc import Sequence as Rows
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,28 +16,28 @@ import torch
 
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.decoding.formula import Formula, plan
+from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.decoding.sampling import Filters
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.events import TokenLogprobs
 from langchain_eft.engine.models.compilation import compiled
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.placement import Placement
-from langchain_eft.engine.request import TokenLogprobs
 from langchain_eft.engine.rounds.cuda_graphs import CudaRecorder, Graphs, Recorder
-from langchain_eft.engine.rounds.eager import Round
-from langchain_eft.engine.rounds.shape import TOP_LOGPROBS, Shape, Slot
-from langchain_eft.engine.rounds.staging import Letter, Moment, Packed, now, seconds_between
-from langchain_eft.engine.rounds.static import DecodeRound, Device
+from langchain_eft.engine.rounds.result import RoundResult
+from langchain_eft.engine.rounds.shape import TOP_LOGPROBS, RoundShape, TermSlot
+from langchain_eft.engine.rounds.staging import Moment, PackedTensors, PendingCopy, now, seconds_between
+from langchain_eft.engine.rounds.static import DecodeRound, RoundState
+from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
 from langchain_eft.engine.scheduling.draft_length import LENGTHS
-from langchain_eft.engine.scheduling.request_state import Sequence
+from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import ScheduledRow
-from langchain_eft.engine.scheduling.speculator import Draft, Outcome
 
 _SHORTEST_CONTEXT = 1024
 """A kernel that follows each row's own length loses nothing by a bound that is too high."""
 
-_GUESSES = (*LENGTHS, 12, 16)
-_RECORDED_GUESSES = (6, 4, 2, 0)
+_DRAFT_LENGTHS = (*LENGTHS, 12, 16)
+_RECORDED_DRAFT_LENGTHS = (6, 4, 2, 0)
 _MOST_SHAPES = 256
 
 
@@ -49,24 +48,24 @@ def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
         RecipeError: They are demanded, and the models are spread over devices or processes; or `compile` is,
             and nothing would be compiled.
     """
-    if config.static_decoding and not placement.whole:
+    if config.static_rounds and not placement.on_single_device:
         raise RecipeError(
-            "static_decoding=True needs all models whole on one device: leave `small_device`, `device_map` "
-            "and `tensor_parallel` at their defaults, or `static_decoding` at None."
+            "static_rounds=True needs all models whole on one device: leave `small_device`, `device_map` "
+            "and `tensor_parallel` at their defaults, or `static_rounds` at None."
         )
-    on_cuda = placement.device.type == "cuda" and placement.whole
-    static = on_cuda if config.static_decoding is None else config.static_decoding
+    on_cuda = placement.device.type == "cuda" and placement.on_single_device
+    static = on_cuda if config.static_rounds is None else config.static_rounds
     if config.compile and not static:
         raise RecipeError(
             "compile=True compiles static rounds, and this engine decodes without them: leave it off, or set "
-            "`static_decoding=True` if all models are whole on one device."
+            "`static_rounds=True` if all models are whole on one device."
         )
     return static
 
 
-def decodes_ahead(config: EngineConfig, placement: Placement) -> bool:
+def overlaps_rounds(config: EngineConfig, placement: Placement) -> bool:
     """Whether the host launches a static round before it has read the last one: by default on a GPU."""
-    return placement.device.type == "cuda" if config.rounds_ahead is None else config.rounds_ahead > 0
+    return placement.device.type == "cuda" if config.overlap_rounds is None else config.overlap_rounds
 
 
 def recorder_for(config: EngineConfig, device: torch.device) -> Recorder | None:
@@ -75,21 +74,21 @@ def recorder_for(config: EngineConfig, device: torch.device) -> Recorder | None:
 
 
 @dataclass(frozen=True)
-class Flight:
+class PendingRound:
     """A round that the device has been given and the host has not read yet.
 
     Attributes:
         drafts: Its rows, in order, and what is guessed for them.
     """
 
-    drafts: dict[Sequence, Draft]
-    _shape: Shape
-    _letter: Letter
+    drafts: dict[RequestState, Draft]
+    _shape: RoundShape
+    _copy: PendingCopy
     _moments: tuple[Moment, Moment, Moment]
     _recorded: bool
 
 
-class DecodeRunner:
+class StaticRunner:
     """Runs decoding rounds.
 
     Args:
@@ -100,12 +99,12 @@ class DecodeRunner:
     """
 
     def __init__(
-        self, family: ModelFamily, pools: Rows[KVPool], num_blocks: int, config: EngineConfig
+        self, family: ModelFamily, pools: Sequence[KVPool], num_blocks: int, config: EngineConfig
     ) -> None:
-        self._device = Device(family, pools, num_blocks, config.block_size, config.max_batch_size)
-        recorder = recorder_for(config, self._device.place)
-        self._graphs = Graphs(recorder, keep=(self._device.last, self._device.written))
-        self._rounds: OrderedDict[Shape, DecodeRound] = OrderedDict()
+        self._state = RoundState(family, pools, num_blocks, config.block_size, config.max_batch_size)
+        recorder = recorder_for(config, self._state.device)
+        self._graphs = Graphs(recorder, keep=(self._state.last, self._state.num_output_tokens))
+        self._rounds: OrderedDict[RoundShape, DecodeRound] = OrderedDict()
         self._config = config
         if config.compile:
             for model in family.models:
@@ -115,7 +114,7 @@ class DecodeRunner:
 
     def record_common(self) -> None:
         """Record the rounds that requests are most likely to start with, the largest first."""
-        family, sizes = self._device.family, self._config.recorded_batch_sizes
+        family, sizes = self._state.family, self._config.cuda_graph_batch_sizes
         for rows in sorted({min(_power(rows), self._config.max_batch_size) for rows in sizes}, reverse=True):
             for shape in common_shapes(family, rows):
                 decoding = self._round(shape)
@@ -125,9 +124,11 @@ class DecodeRunner:
 
     def takes(self, row: ScheduledRow) -> bool:
         """Whether a row's round can be a static one."""
-        return row.decodes and not row.sequence.generation.request.trace
+        return row.decodes and not row.state.request.trace
 
-    def launch(self, drafts: Mapping[Sequence, Draft], previous: Flight | None = None) -> Flight:
+    def launch(
+        self, drafts: Mapping[RequestState, Draft], previous: PendingRound | None = None
+    ) -> PendingRound:
         """Give the device a round.
 
         Args:
@@ -135,63 +136,67 @@ class DecodeRunner:
             previous: The last round, if it has not been read: its rows go on from where it leaves them.
         """
         shape, places = self._shape(drafts, previous)
-        decoding, place = self._round(shape), self._device.place
+        decoding, place = self._round(shape), self._state.device
         keys = [(shape, "draft")] if shape.drafting else []
         recorded = all(key in self._graphs for key in [*keys, (shape, "verify")])
         host = decoding.inbox.open()
         self._write(host, shape, places, drafts, previous)
         if shape.grammar and not shape.drafting:
-            _allow(host, list(drafts), [draft.tokens for draft in drafts.values()], self._size)
+            _allow(host, list(drafts), [draft.given_tokens for draft in drafts.values()], self._size)
         started = now(place)
         decoding.inbox.send()
         if shape.drafting:
             self._graphs.run((shape, "draft"), decoding.draft)
         drafted = now(place)
         if shape.grammar and shape.drafting:
-            guesses = zip(decoding.guesses.tolist(), drafts.values(), strict=False)
-            _allow(host, list(drafts), [tokens[: draft.count] for tokens, draft in guesses], self._size)
+            drafts_made = zip(decoding.draft_tokens.tolist(), drafts.values(), strict=False)
+            _allow(host, list(drafts), [tokens[: draft.count] for tokens, draft in drafts_made], self._size)
             decoding.inbox.send()
         self._graphs.run((shape, "verify"), decoding.verify)
         verified = now(place)
-        return Flight(dict(drafts), shape, decoding.outbox.send(), (started, drafted, verified), recorded)
+        return PendingRound(
+            dict(drafts), shape, decoding.outbox.send(), (started, drafted, verified), recorded
+        )
 
-    def land(self, flight: Flight) -> Round:
-        """Wait for a round's results; rows that have ended since it was launched have none."""
-        shape, content = flight._shape, flight._letter.read()
-        numbers = {
-            name: content[name].tolist() for name in ("guesses", "count", "tokens", "accepted", "foreseen")
-        }
-        done = Round()
-        for row, (sequence, draft) in enumerate(flight.drafts.items()):
-            if sequence.finished or sequence.generation.cancelled:
+    def collect(self, pending: PendingRound) -> RoundResult:
+        """Wait for a round's results; rows that have ended since its launch have none."""
+        shape, content = pending._shape, pending._copy.read()
+        names = ("draft_tokens", "count", "tokens", "accepted", "draft_samples")
+        numbers = {name: content[name].tolist() for name in names}
+        result = RoundResult()
+        for row, (state, draft) in enumerate(pending.drafts.items()):
+            if state.ended:
                 continue
-            draft.tokens = _until_end(sequence, numbers["guesses"][row][: numbers["count"][row]])
-            right = min(numbers["accepted"][row], len(draft.tokens))
-            for context in sequence.contexts.values():
-                context.computed += 1 + right
-            foreseen = [
-                token if shape.foretold and token >= 0 else None
-                for token in numbers["foreseen"][row][: right + 1]
-            ]
-            logprobs = _logprobs(content, row, right + 1, sequence) if shape.logprobs else []
-            tokens = numbers["tokens"][row][: right + 1]
-            done.outcomes.append(Outcome(sequence, tokens, draft, foreseen, logprobs))
-        if flight._recorded:
-            started, drafted, verified = flight._moments
+            draft_tokens = _until_end(state, numbers["draft_tokens"][row][: numbers["count"][row]])
+            accepted = min(numbers["accepted"][row], len(draft_tokens))
+            for prompt in state.prompts.values():
+                prompt.num_computed_tokens += 1 + accepted
+            result.outcomes[state] = RowOutcome(
+                tokens=numbers["tokens"][row][: accepted + 1],
+                draft=draft,
+                draft_tokens=draft_tokens,
+                draft_samples=[
+                    sample if shape.draft_samples and sample >= 0 else None
+                    for sample in numbers["draft_samples"][row][: accepted + 1]
+                ],
+                logprobs=_logprobs(content, row, accepted + 1, state) if shape.logprobs else [],
+            )
+        if pending._recorded:
+            started, drafted, verified = pending._moments
             if shape.drafting:
-                seconds = seconds_between(started, drafted) / shape.guesses
-                done.draft_passes = [(len(flight.drafts), seconds)] * shape.guesses
-            tokens_run = sum(numbers["count"][: len(flight.drafts)]) + len(flight.drafts)
-            done.verified = tokens_run, seconds_between(drafted, verified)
-        return done
+                seconds = seconds_between(started, drafted) / shape.num_draft_tokens
+                result.draft_passes = [(len(pending.drafts), seconds)] * shape.num_draft_tokens
+            tokens_run = sum(numbers["count"][: len(pending.drafts)]) + len(pending.drafts)
+            result.verify_pass = tokens_run, seconds_between(drafted, verified)
+        return result
 
     @property
     def _size(self) -> int:
-        return len(self._device.family.vocabulary)
+        return len(self._state.family.vocabulary)
 
-    def _round(self, shape: Shape) -> DecodeRound:
+    def _round(self, shape: RoundShape) -> DecodeRound:
         if shape not in self._rounds:
-            self._rounds[shape] = DecodeRound(shape, self._device)
+            self._rounds[shape] = DecodeRound(shape, self._state)
         self._rounds.move_to_end(shape)
         if len(self._rounds) > _MOST_SHAPES:
             oldest, _ = self._rounds.popitem(last=False)
@@ -200,35 +205,35 @@ class DecodeRunner:
         return self._rounds[shape]
 
     def _shape(
-        self, drafts: Mapping[Sequence, Draft], previous: Flight | None
-    ) -> tuple[Shape, list[list[int]]]:
+        self, drafts: Mapping[RequestState, Draft], previous: PendingRound | None
+    ) -> tuple[RoundShape, list[list[int]]]:
         """The round's shape, and the slot of every term of every row."""
-        sequences = list(drafts)
-        requests = [s.generation.request for s in sequences]
+        states = list(drafts)
+        requests = [s.request for s in states]
         params = [request.sampling for request in requests]
-        slots, places = arrange([s.formula for s in sequences])
+        slots, places = arrange([s.formula for s in states])
         most = max(draft.count for draft in drafts.values())
         fixed = [request.speculation for request in requests if isinstance(request.speculation, int)]
         longest = max(
-            len(context.tokens) + _ahead(s, previous) + draft.count
+            len(prompt.tokens) + _ahead(s, previous) + draft.count
             for s, draft in drafts.items()
-            for context in s.contexts.values()
+            for prompt in s.prompts.values()
         )
         filters = Filters.of(params)
         measured = any(request.speculation == "auto" for request in requests)
-        shape = Shape(
-            rows=min(_power(len(sequences)), self._config.max_batch_size),
-            guesses=min(k for k in (*_GUESSES, *fixed) if k >= most),
-            drafting=any(draft.source == "model" and draft.count for draft in drafts.values()),
+        shape = RoundShape(
+            rows=min(_power(len(states)), self._config.max_batch_size),
+            num_draft_tokens=min(k for k in (*_DRAFT_LENGTHS, *fixed) if k >= most),
+            drafting=any(draft.runs_model for draft in drafts.values()),
             context=_power(max(longest, _SHORTEST_CONTEXT)),
             slots=slots,
             # Few shapes are recorded sooner than many: any random row makes room for greedy ones.
             filters=replace(filters, greedy=True, top_k=_power(filters.top_k) if filters.top_k else 0),
-            foretold=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
-            selective=any(s.formula.selective for s in sequences),
-            nucleus=any(s.formula.selective and s.formula.top_p < 1 for s in sequences),
-            grammar=any(s.grammar is not None for s in sequences),
-            penalties=any(p.reshapes for p in params),
+            draft_samples=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
+            conservative=any(s.formula.conservative for s in states),
+            nucleus=any(s.formula.conservative and s.formula.top_p < 1 for s in states),
+            grammar=any(s.grammar is not None for s in states),
+            penalties=any(p.has_penalties for p in params),
             biases=_power(max(len(p.logit_bias) for p in params)),
             logprobs=any(request.top_logprobs is not None for request in requests),
         )
@@ -236,24 +241,24 @@ class DecodeRunner:
 
     def _write(
         self,
-        host: Packed,
-        shape: Shape,
+        host: PackedTensors,
+        shape: RoundShape,
         places: list[list[int]],
-        drafts: Mapping[Sequence, Draft],
-        previous: Flight | None,
+        drafts: Mapping[RequestState, Draft],
+        previous: PendingRound | None,
     ) -> None:
         """Write down what the device has to know."""
-        sequences, rows = list(drafts), len(drafts)
-        requests = [s.generation.request for s in sequences]
+        states, rows = list(drafts), len(drafts)
+        requests = [s.request for s in states]
         params = [request.sampling for request in requests]
         earlier = {s: row for row, s in enumerate(previous.drafts)} if previous else {}
 
         def column(name: str, values: list[int] | list[float] | list[bool]) -> None:
             host[name].numpy()[:rows] = values
 
-        column("source", [earlier.get(s, -1) + 1 for s in sequences])
-        column("last", [s.tokens[-1] for s in sequences])
-        column("written", [s.written for s in sequences])
+        column("source", [earlier.get(s, -1) + 1 for s in states])
+        column("last", [s.tokens[-1] for s in states])
+        column("num_output_tokens", [s.num_output_tokens for s in states])
         column("limit", [request.max_tokens for request in requests])
         column("prompt", [len(request.prompt_ids) for request in requests])
         column("count", [draft.count for draft in drafts.values()])
@@ -266,42 +271,44 @@ class DecodeRunner:
         column("top_p", [p.top_p for p in params])
         column("min_p", [p.min_p for p in params])
         for row, draft in enumerate(drafts.values()):
-            if draft.source == "lookup" and draft.tokens:
-                host["given"].numpy()[row, : len(draft.tokens)] = [token + 1 for token in draft.tokens]
-        for row, (s, slots) in enumerate(zip(sequences, places, strict=True)):
+            if draft.given_tokens:
+                host["given"].numpy()[row, : draft.count] = [token + 1 for token in draft.given_tokens]
+        for row, (s, slots) in enumerate(zip(states, places, strict=True)):
             self._write_terms(host, shape, row, s, slots)
         if shape.penalties:
-            _write_penalties(host, sequences)
+            _write_penalties(host, states)
 
-    def _write_terms(self, host: Packed, shape: Shape, row: int, s: Sequence, slots: list[int]) -> None:
+    def _write_terms(
+        self, host: PackedTensors, shape: RoundShape, row: int, s: RequestState, slots: list[int]
+    ) -> None:
         """Write down where a row's terms read, and how much they count."""
         formula, slot_of = s.formula, dict(zip(s.formula.terms, slots, strict=True))
         numbers = {name: host[name].numpy() for name in ("used", "start", "variant", "table")}
         for term, slot in slot_of.items():
-            context = s.contexts[term.context]
+            prompt = s.prompts[term.prompt_name]
             numbers["used"][slot, row] = True
-            numbers["start"][slot, row] = context.prompt_tokens
+            numbers["start"][slot, row] = prompt.num_prompt_tokens
             numbers["variant"][slot, row] = term.variant
-            blocks = np.asarray(context.block_table[: numbers["table"].shape[2]], dtype=np.int32)
-            numbers["table"][slot, row, : len(blocks)] = blocks + term.variant * self._device.num_blocks
+            blocks = np.asarray(prompt.block_table[: numbers["table"].shape[2]], dtype=np.int32)
+            numbers["table"][slot, row, : len(blocks)] = blocks + term.variant * self._state.num_blocks
         host["base"].numpy()[row] = slot_of.get(formula.base, slots[0])
-        known = [formula.at(s.written + step) for step in range(shape.guesses + 1)]
+        known = [formula.at(s.num_output_tokens + step) for step in range(shape.num_draft_tokens + 1)]
         alike = len(set(map(id, known))) == 1
         for step, coefficients in enumerate(known[:1] if alike else known):
             at = slice(None) if alike else step
             sums = {"target": coefficients.target, "draft": coefficients.draft or ()}
-            if shape.selective:
+            if shape.conservative:
                 sums |= {"small": coefficients.small or (), "upscale": coefficients.upscale or ()}
             for name, summands in sums.items():
                 for term, weight in summands:
                     host[name].numpy()[slot_of[term], row, at] = weight
-        if shape.selective:
-            host["careful"].numpy()[row] = formula.selective
-            host["inside"].numpy()[row] = formula.top_p
+        if shape.conservative:
+            host["conservative"].numpy()[row] = formula.conservative
+            host["upscale_top_p"].numpy()[row] = formula.top_p
             host["unscaled"].numpy()[row] = formula.unscaled
 
 
-def common_shapes(family: ModelFamily, rows: int) -> list[Shape]:
+def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
     """Shapes of rounds for one behaviour at a time with the default settings, greedy or not, largest first.
 
     Args:
@@ -309,51 +316,51 @@ def common_shapes(family: ModelFamily, rows: int) -> list[Shape]:
         rows: Rows with padding.
     """
     formulas = [
-        plan(family.base, family.behaviors, {name: 1.0}, unscaled=family.unscaled is not None)
+        build_formula(family.base, family.behaviors, {name: 1.0}, unscaled=family.unscaled is not None)
         for name in family.behaviors
     ]
-    kinds = {(arrange([formula])[0], formula.selective) for formula in formulas}
+    kinds = {(arrange([formula])[0], formula.conservative) for formula in formulas}
     return [
-        Shape(
+        RoundShape(
             rows=rows,
-            guesses=guesses,
-            drafting=guesses > 0,
+            num_draft_tokens=num_draft_tokens,
+            drafting=num_draft_tokens > 0,
             context=_SHORTEST_CONTEXT,
             slots=slots,
             filters=Filters(greedy=True, sampled=sampled, top_k=0, top_p=sampled, min_p=False),
-            foretold=True,
-            selective=selective,
+            draft_samples=True,
+            conservative=conservative,
             nucleus=False,
             grammar=False,
             penalties=False,
             biases=1,
             logprobs=False,
         )
-        for guesses in _RECORDED_GUESSES
+        for num_draft_tokens in _RECORDED_DRAFT_LENGTHS
         for sampled in (True, False)
-        for slots, selective in sorted(kinds)
+        for slots, conservative in sorted(kinds)
         if any(slot.role == "drafts" for slot in slots)
     ]
 
 
-def arrange(formulas: Rows[Formula[Term]]) -> tuple[tuple[Slot, ...], list[list[int]]]:
+def arrange(formulas: Sequence[Formula[Term]]) -> tuple[tuple[TermSlot, ...], list[list[int]]]:
     """Slots that hold the terms of every row, no more than some row needs of each kind.
 
     Returns:
         The slots, sorted, and for every formula the slot of each of its terms.
     """
     wanted = [
-        [Slot(term.model, "drafts" if term in f.draft_terms else "verifies") for term in f.terms]
+        [TermSlot(term.model, "drafts" if term in f.draft_terms else "verifies") for term in f.terms]
         for f in formulas
     ]
-    most: Counter[Slot] = Counter()
+    most: Counter[TermSlot] = Counter()
     for kinds in wanted:
         most |= Counter(kinds)
     slots = tuple(sorted(most.elements()))
     return slots, [_fill(slots, kinds) for kinds in wanted]
 
 
-def _fill(slots: Rows[Slot], kinds: Rows[Slot]) -> list[int]:
+def _fill(slots: Sequence[TermSlot], kinds: Sequence[TermSlot]) -> list[int]:
     """The next free slot of its kind for each of a row's terms."""
     free = {kind: slots.index(kind) for kind in kinds}
     places = []
@@ -363,13 +370,13 @@ def _fill(slots: Rows[Slot], kinds: Rows[Slot]) -> list[int]:
     return places
 
 
-def _write_penalties(host: Packed, sequences: Rows[Sequence]) -> None:
-    for row, s in enumerate(sequences):
-        params = s.generation.request.sampling
+def _write_penalties(host: PackedTensors, states: Sequence[RequestState]) -> None:
+    for row, s in enumerate(states):
+        params = s.request.sampling
         host["repetition"].numpy()[row] = params.repetition_penalty
-        if not params.reshapes:
+        if not params.has_penalties:
             continue
-        host["reshaped"].numpy()[row] = True
+        host["penalized"].numpy()[row] = True
         host["frequency"].numpy()[row] = params.frequency_penalty
         host["presence"].numpy()[row] = params.presence_penalty
         host["history"].numpy()[row, : len(s.tokens)] = s.tokens
@@ -377,11 +384,13 @@ def _write_penalties(host: Packed, sequences: Rows[Sequence]) -> None:
         host["bias"].numpy()[row, : len(params.logit_bias)] = list(params.logit_bias.values())
 
 
-def _allow(host: Packed, sequences: Rows[Sequence], guesses: Rows[Rows[int]], size: int) -> None:
+def _allow(
+    host: PackedTensors, states: Sequence[RequestState], guesses: Sequence[Sequence[int]], size: int
+) -> None:
     """Write down which tokens the grammars allow after each guess."""
     allowed = host["allowed"].numpy()
     allowed[:] = -1
-    for row, (s, tokens) in enumerate(zip(sequences, guesses, strict=True)):
+    for row, (s, tokens) in enumerate(zip(states, guesses, strict=True)):
         if s.grammar is None:
             continue
         for step in range(len(tokens) + 1):
@@ -390,9 +399,9 @@ def _allow(host: Packed, sequences: Rows[Sequence], guesses: Rows[Rows[int]], si
             allowed[row, step] = np.packbits(bits, bitorder="little").view(np.int32)
 
 
-def _logprobs(content: Packed, row: int, count: int, sequence: Sequence) -> list[TokenLogprobs]:
+def _logprobs(content: PackedTensors, row: int, count: int, state: RequestState) -> list[TokenLogprobs]:
     """What a request wants to know of log p at its first `count` positions."""
-    wanted = sequence.generation.request.top_logprobs
+    wanted = state.request.top_logprobs
     if wanted is None:
         return []
     top = min(wanted, TOP_LOGPROBS)
@@ -405,14 +414,14 @@ def _logprobs(content: Packed, row: int, count: int, sequence: Sequence) -> list
     return found
 
 
-def _until_end(sequence: Sequence, tokens: list[int]) -> list[int]:
+def _until_end(state: RequestState, tokens: list[int]) -> list[int]:
     """Guesses up to the first that ends the answer."""
-    return tokens[: next((i + 1 for i, token in enumerate(tokens) if sequence.ends(token)), len(tokens))]
+    return tokens[: next((i + 1 for i, token in enumerate(tokens) if state.ends_with(token)), len(tokens))]
 
 
-def _ahead(sequence: Sequence, previous: Flight | None) -> int:
+def _ahead(state: RequestState, previous: PendingRound | None) -> int:
     """Most tokens that a round still unread may add."""
-    draft = previous.drafts.get(sequence) if previous else None
+    draft = previous.drafts.get(state) if previous else None
     return 0 if draft is None else draft.count + 1
 
 

@@ -1,4 +1,4 @@
-"""How many tokens to draft: what acceptance and passes have measured, and the choice that follows."""
+"""How many tokens to draft: measured acceptance rates and costs, and the choice that follows from them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MARGIN = 1.1
 
 @dataclass
 class AcceptanceRate:
-    """Share of guesses that were right, lately.
+    """Share of drafted tokens that were accepted lately.
 
     Attributes:
-        hits: Right guesses, old ones fading.
-        trials: All guesses, old ones fading.
-        memory: Guesses that are remembered, about.
+        hits: Accepted tokens; old ones fade.
+        trials: Drafted tokens; old ones fade.
+        memory: About how many drafted tokens count.
     """
 
     hits: float = 1.0
@@ -36,51 +36,51 @@ class AcceptanceRate:
         return self.hits / self.trials
 
     def observe(self, hits: int, trials: int) -> None:
-        """Count guesses whose truth is known."""
+        """Count drafted tokens, and how many of them were accepted."""
         fade = (1 - 1 / self.memory) ** trials
         self.hits, self.trials = self.hits * fade + hits, self.trials * fade + trials
 
-    def successor(self) -> AcceptanceRate:
-        """A rate that starts from this one and is soon convinced of another."""
+    def prior_for_new_request(self) -> AcceptanceRate:
+        """A rate that starts at this value and changes quickly: it weighs as much as four tokens."""
         scale = min(1.0, 4 / self.trials)
         return replace(self, hits=self.hits * scale, trials=self.trials * scale, memory=32.0)
 
 
 @dataclass
 class AcceptanceRates:
-    """The rates of both sources of drafts."""
+    """The acceptance rates of both draft sources."""
 
     model: AcceptanceRate = field(default_factory=AcceptanceRate)
     lookup: AcceptanceRate = field(default_factory=AcceptanceRate)
 
-    def successor(self) -> AcceptanceRates:
+    def prior_for_new_request(self) -> AcceptanceRates:
         """Rates for a new request of the same kind."""
-        return AcceptanceRates(self.model.successor(), self.lookup.successor())
+        return AcceptanceRates(self.model.prior_for_new_request(), self.lookup.prior_for_new_request())
 
 
 class PassCosts:
-    """Seconds of a pass by its number of tokens: the best of the last few, interpolated between sizes."""
+    """Seconds of a pass by its number of tokens: the best of the last five, interpolated between sizes."""
 
     def __init__(self) -> None:
         self._seen: dict[int, deque[float]] = {}
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Remember one pass."""
+        """Record one pass."""
         self._seen.setdefault(tokens, deque(maxlen=5)).append(seconds)
 
     def measurements(self, tokens: int) -> int:
-        """How often a size was seen lately."""
+        """How many measurements of a size are kept."""
         return len(self._seen.get(tokens, ()))
 
     def estimate(self, tokens: int) -> float | None:
-        """Seconds for a size, seen or not; None before anything was."""
+        """Seconds for any size; None before the first measurement."""
         below = max((n for n in self._seen if n <= tokens), default=None)
         above = min((n for n in self._seen if n >= tokens), default=None)
         if below is None or above is None:
             nearest = below or above
             if nearest is None:
                 return None
-            # Passes are bound by reading weights: a guess, corrected by trying.
+            # Reading weights bounds a pass, so more tokens cost little. Measurements correct this estimate.
             return self._best(nearest) * (1 + 0.05 * tokens) / (1 + 0.05 * nearest)
         if below == above:
             return self._best(below)
@@ -92,42 +92,43 @@ class PassCosts:
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What is known of one decoding row before a round.
+class RowForecast:
+    """What is expected of one decoding row before a round.
 
     Attributes:
         model: Acceptance rate of the small models' drafts, or None where they cannot draft.
         lookup: Acceptance rate of prompt lookup.
-        found: How many tokens prompt lookup proposes.
-        room: Most tokens that may be drafted.
+        lookup_tokens: How many tokens prompt lookup proposes.
+        limit: Most tokens that may be drafted.
         fixed: Draft length that the request demands, or None.
     """
 
     model: float | None
     lookup: float
-    found: int
-    room: int
+    lookup_tokens: int
+    limit: int
     fixed: int | None
 
 
 Choice = tuple[Source, int]
 
 
-def choose(rows: Sequence[Outlook], draft: PassCosts, verify: PassCosts, share: float) -> list[Choice]:
+def choose_drafts(
+    rows: Sequence[RowForecast], draft: PassCosts, verify: PassCosts, share: float
+) -> list[Choice]:
     """The draft lengths with the most expected tokens per second.
 
-    A round costs one draft pass per drafted token and one verifying pass over all tokens; a row gains
+    A round costs one draft pass per drafted token and one verify pass over all tokens; a row gains
     `1 + a + ... + a**K` tokens on average (Leviathan et al. 2023, section 3.1).
 
     Args:
         rows: The decoding rows of a batch.
         draft: Costs of draft passes by number of rows.
-        verify: Costs of verifying passes by number of tokens.
-        share: Guess for the cost of a draft pass, as part of a verifying pass of the same size.
+        verify: Costs of verify passes by number of tokens.
+        share: Estimated cost of a draft pass, as a share of a verify pass of the same size.
     """
     plain = [_fixed(row) if row.fixed is not None else ("model", 0) for row in rows]
-    known = verify.estimate(len(rows))
-    if known is None or all(row.fixed is not None for row in rows):
+    if verify.estimate(len(rows)) is None or all(row.fixed is not None for row in rows):
         return plain
     best, best_speed = plain, _MARGIN * _speed(rows, plain, draft, verify, share)
     for by_model, by_lookup in product(LENGTHS, LENGTHS):
@@ -138,29 +139,29 @@ def choose(rows: Sequence[Outlook], draft: PassCosts, verify: PassCosts, share: 
     return best
 
 
-def _fixed(row: Outlook) -> Choice:
-    count = min(row.fixed or 0, row.room)
-    if row.found or row.model is None:
-        return "lookup", min(count, row.found)
+def _fixed(row: RowForecast) -> Choice:
+    count = min(row.fixed or 0, row.limit)
+    if row.lookup_tokens or row.model is None:
+        return "lookup", min(count, row.lookup_tokens)
     return "model", count
 
 
-def _pick(row: Outlook, by_model: int, by_lookup: int) -> Choice:
+def _pick(row: RowForecast, by_model: int, by_lookup: int) -> Choice:
     if row.fixed is not None:
         return _fixed(row)
-    model: Choice = ("model", min(by_model, row.room) if row.model is not None else 0)
-    lookup: Choice = ("lookup", min(by_lookup, row.found, row.room))
+    model: Choice = ("model", min(by_model, row.limit) if row.model is not None else 0)
+    lookup: Choice = ("lookup", min(by_lookup, row.lookup_tokens, row.limit))
     return max(model, lookup, key=lambda choice: _gain(row, choice))
 
 
-def _gain(row: Outlook, choice: Choice) -> float:
+def _gain(row: RowForecast, choice: Choice) -> float:
     source, count = choice
     rate = (row.model or 0.0) if source == "model" else row.lookup
     return sum(rate**i for i in range(count + 1))
 
 
 def _speed(
-    rows: Sequence[Outlook], choices: Sequence[Choice], draft: PassCosts, verify: PassCosts, share: float
+    rows: Sequence[RowForecast], choices: Sequence[Choice], draft: PassCosts, verify: PassCosts, share: float
 ) -> float:
     """Expected tokens per second of a round."""
     seconds = verify.estimate(sum(count + 1 for _, count in choices)) or 0.0

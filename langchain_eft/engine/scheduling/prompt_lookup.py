@@ -1,4 +1,4 @@
-"""Drafts for nothing: what followed the last few tokens when they stood in the context before."""
+"""Prompt lookup: draft tokens that followed the last few tokens earlier in the same text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class PromptLookup:
         self._follows: dict[tuple[int, ...], int] = {}
         self._indexed = _NGRAM
 
-    def guess(self, tokens: Sequence[int], count: int) -> list[int]:
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
         """Up to `count` tokens that followed the latest earlier occurrence of the last n-gram.
 
         Args:
             tokens: The whole text so far; grows from call to call.
-            count: Most tokens wanted.
+            count: Most tokens to propose.
         """
-        # The last n-gram itself is left out until something follows it.
+        # The last n-gram is indexed only once a token follows it.
         for end in range(self._indexed, len(tokens)):
             self._follows[tuple(tokens[end - _NGRAM : end])] = end
         self._indexed = max(self._indexed, len(tokens))

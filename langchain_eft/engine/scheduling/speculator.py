@@ -1,198 +1,171 @@
-"""Speculative EFT sampling: small models guess several tokens, one pass over all models checks them.
+"""How each row drafts: which source, and how many tokens.
 
-Every token is drawn from p by one rule, with random numbers that depend on the seed and the position only:
-
-    d ~ q;  keep d if u q(d) < p(d), else draw from max(p - q, 0)      (Leviathan et al. 2023, theorem 1)
-
-This is an exact sample of p for any q, and it equals d as often as any rule could make it. Whether d was
-guessed ahead makes no difference, so neither the draft length nor the company in the batch changes a text:
-a guess, wherever it comes from, is right if it is the token that the rule draws.
+Acceptance itself is decided in `decoding/acceptance.py`. It never depends on what is chosen here: a draft
+changes the speed, and never the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Sequence as Rows
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
-from torch import Tensor
-
 from langchain_eft.engine.models.family import Term
-from langchain_eft.engine.request import GenerationRequest, TokenLogprobs
+from langchain_eft.engine.request import GenerationRequest
+from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
 from langchain_eft.engine.scheduling.draft_length import (
     AcceptanceRate,
     AcceptanceRates,
-    Outlook,
     PassCosts,
-    Source,
-    choose,
+    RowForecast,
+    choose_drafts,
 )
-from langchain_eft.engine.scheduling.request_state import Sequence
-from langchain_eft.engine.scheduling.scheduler import ScheduledRow, Scheduler
-from langchain_eft.engine.token_trace import TokenTrace
+from langchain_eft.engine.scheduling.request_state import RequestState
 
 _LONGEST = 16
 
 
-@dataclass
-class Draft:
-    """The guesses of one row in one round.
-
-    Attributes:
-        source: Who guesses.
-        count: How many guesses are wanted.
-        found: What prompt lookup proposes, taken or not.
-        tokens: The guesses.
-        probs: For the model's guesses, the [V] float64 rows of q that they were drawn from; None if greedy.
-    """
-
-    source: Source
-    count: int
-    found: list[int]
-    tokens: list[int] = field(default_factory=list)
-    probs: list[Tensor | None] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a round has drawn for one row.
-
-    Attributes:
-        sequence: Whose tokens.
-        tokens: Accepted guesses and the token after them.
-        draft: The guesses.
-        foreseen: For each of `tokens` the sample of q at its position, where one was drawn.
-        logprobs: One for each of `tokens`, if the request asks for them.
-        traces: The same.
-    """
-
-    sequence: Sequence
-    tokens: list[int]
-    draft: Draft
-    foreseen: list[int | None]
-    logprobs: list[TokenLogprobs]
-    traces: list[TokenTrace] = field(default_factory=list)
-
-
 class Speculator:
-    """Decides who drafts how much, from what drafting has measured.
+    """Decides how rows draft, from the acceptance rates and the costs that it has measured.
 
-    Acceptance costs nothing to measure: a row that drafts nothing still shows what would have been accepted.
+    Measuring acceptance costs nothing: a row without a draft still shows what would have been accepted.
 
     Args:
-        bytes_read: Weights that a pass over some terms reads: what it costs, until that has been measured.
+        bytes_read: Bytes of weights that a pass over some terms reads. They estimate the cost of a pass until
+            it has been measured.
     """
 
     def __init__(self, bytes_read: Callable[[Iterable[Term]], int]) -> None:
         self._bytes_read = bytes_read
-        self._kinds: dict[object, AcceptanceRates] = {}
+        self._rates: dict[object, AcceptanceRates] = {}
         self._costs: dict[object, tuple[PassCosts, PassCosts]] = {}
 
-    def rates(self, request: GenerationRequest) -> AcceptanceRates:
-        """Rates that a new request starts with: those of the requests like it."""
-        return self._of_kind(request).successor()
+    def initial_rates(self, request: GenerationRequest) -> AcceptanceRates:
+        """Acceptance rates that a new request starts with: those of earlier requests of its kind."""
+        return self._rates_of_kind(request).prior_for_new_request()
 
-    def plan(self, rows: Rows[ScheduledRow], scheduler: Scheduler) -> dict[Sequence, Draft]:
-        """Drafts for the decoding rows, with memory reserved."""
-        decoding = [row.sequence for row in rows if row.decodes]
-        forced = [s.grammar.forced() if s.grammar else [] for s in decoding]
-        found = [
-            (f or s.lookup.guess(s.tokens, _LONGEST))[: min(_LONGEST, s.room - 1)]
-            for s, f in zip(decoding, forced, strict=True)
-        ]
-        outlooks = list(map(_outlook, decoding, found, forced))
-        if len(decoding) < len(rows):  # a prompt's chunk sets the pace, and what drafts cost cannot be told
-            outlooks = [replace(o, fixed=o.fixed or 0) for o in outlooks]
-        draft, verify = self._pass_costs(decoding)
-        drafts = {}
-        for s, guesses, (source, count) in zip(
-            decoding, found, choose(outlooks, draft, verify, self._share(decoding)), strict=True
-        ):
-            count = scheduler.reserve(s, count)
-            drafts[s] = Draft(source, count, guesses, guesses[:count] if source == "lookup" else [])
-        return drafts
-
-    def plan_ahead(
-        self, drafts: Mapping[Sequence, Draft], scheduler: Scheduler
-    ) -> dict[Sequence, Draft] | None:
-        """Drafts for the round after one whose tokens are not known yet; None if they have to be known first.
-
-        Earlier text cannot tell what follows unknown tokens: where it promises most, the round is read first.
+    def draft(self, states: Sequence[RequestState], *, prefilling: bool) -> dict[RequestState, Draft]:
+        """Choose the drafts of a round.
 
         Args:
-            drafts: The unread round's rows and their drafts.
-            scheduler: Reserves memory for what both rounds may write.
+            states: The decoding rows.
+            prefilling: Whether the round also computes a prompt's chunk. That chunk sets the pace, so the
+                cost of drafts cannot be measured, and only drafts of a fixed length are made.
         """
-        rows = [s for s in drafts if not (s.finished or s.generation.cancelled) and s.room > 1]
-        if not rows or not scheduler.steady(drafts):
-            return None
-        found = [s.lookup.guess(s.tokens, _LONGEST)[: s.room - 2] for s in rows]
-        outlooks = [replace(_outlook(s, f, []), room=s.room - 2) for s, f in zip(rows, found, strict=True)]
-        draft, verify = self._pass_costs(rows)
-        following = {}
-        for s, (source, count) in zip(rows, choose(outlooks, draft, verify, self._share(rows)), strict=True):
-            unread = drafts[s].count + 1
-            reserved = scheduler.reserve(s, unread + count) - unread
-            if (source == "lookup" and count) or reserved < 0 or not s.foreseeable(unread + reserved + 1):
-                return None
-            following[s] = Draft("model", reserved, [])
-        return following
+        forced = [state.grammar.forced() if state.grammar else [] for state in states]
+        proposals = [
+            (tokens or state.lookup.propose(state.tokens, _LONGEST))[
+                : min(_LONGEST, state.remaining_tokens - 1)
+            ]
+            for state, tokens in zip(states, forced, strict=True)
+        ]
+        forecasts = [
+            _forecast(state, proposal, state.remaining_tokens - 1, forced=bool(tokens))
+            for state, proposal, tokens in zip(states, proposals, forced, strict=True)
+        ]
+        if prefilling:
+            forecasts = [replace(forecast, fixed=forecast.fixed or 0) for forecast in forecasts]
+        return dict(zip(states, self._choose(states, forecasts, proposals), strict=True))
 
-    def observe(self, outcomes: Rows[Outcome]) -> None:
-        """Learn from a round how good the guesses were, made or not."""
-        for outcome in outcomes:
-            s = outcome.sequence
-            known = [(d, x) for d, x in zip(outcome.foreseen, outcome.tokens, strict=True) if d is not None]
-            looked_up = (0, 0) if s.grammar else _looked_up(outcome)
-            for rates in (s.rates, self._of_kind(s.generation.request)):
-                rates.model.observe(sum(d == x for d, x in known), len(known))
-                rates.lookup.observe(*looked_up)
+    def draft_ahead(self, unread: Mapping[RequestState, Draft]) -> dict[RequestState, Draft] | None:
+        """Choose the drafts of a round whose predecessor has not been read; None if it has to be read first.
+
+        Prompt lookup cannot tell what follows unknown tokens. Where lookup promises most, the predecessor is
+        read first. The same holds where unknown tokens decide how later ones are drawn.
+
+        Args:
+            unread: Rows and drafts of the predecessor.
+        """
+        states = [state for state in unread if not state.ended and state.remaining_tokens > 1]
+        if not states:
+            return None
+        proposals = [
+            state.lookup.propose(state.tokens, _LONGEST)[: state.remaining_tokens - 2] for state in states
+        ]
+        forecasts = [
+            _forecast(state, proposal, state.remaining_tokens - 2, forced=False)
+            for state, proposal in zip(states, proposals, strict=True)
+        ]
+        drafts = dict(zip(states, self._choose(states, forecasts, proposals), strict=True))
+        for state, draft in drafts.items():
+            tokens = unread[state].count + 1 + draft.count + 1
+            if draft.given_tokens or not state.draws_independent_of_tokens(tokens):
+                return None
+        return {state: Draft("model", draft.count) for state, draft in drafts.items()}
+
+    def observe(self, outcomes: Mapping[RequestState, RowOutcome]) -> None:
+        """Learn from a round how often q's samples were accepted, drafted or not."""
+        for state, outcome in outcomes.items():
+            pairs = [
+                (sample, token)
+                for sample, token in zip(outcome.draft_samples, outcome.tokens, strict=True)
+                if sample is not None
+            ]
+            lookup = (0, 0) if state.grammar else _lookup_trials(outcome)
+            for rates in (state.rates, self._rates_of_kind(state.request)):
+                rates.model.observe(sum(sample == token for sample, token in pairs), len(pairs))
+                rates.lookup.observe(*lookup)
 
     def observe_costs(
-        self, sequences: Rows[Sequence], passes: Rows[tuple[int, float]], verified: tuple[int, float]
+        self,
+        states: Sequence[RequestState],
+        draft_passes: Sequence[tuple[int, float]],
+        verify_pass: tuple[int, float],
     ) -> None:
         """Learn from a round without prefill what its passes cost.
 
         Args:
-            sequences: The decoding rows.
-            passes: Rows and seconds of each draft pass.
-            verified: Tokens and seconds of the verifying pass.
+            states: The decoding rows.
+            draft_passes: Rows and seconds of each draft pass.
+            verify_pass: Tokens and seconds of the verify pass.
         """
-        draft, verify = self._pass_costs(sequences)
-        for size, seconds in passes:
+        draft, verify = self._pass_costs(states)
+        for size, seconds in draft_passes:
             draft.observe(size, seconds)
-        verify.observe(*verified)
+        verify.observe(*verify_pass)
 
-    def _of_kind(self, request: GenerationRequest) -> AcceptanceRates:
+    def _choose(
+        self,
+        states: Sequence[RequestState],
+        forecasts: Sequence[RowForecast],
+        proposals: Sequence[Sequence[int]],
+    ) -> list[Draft]:
+        draft_costs, verify_costs = self._pass_costs(states)
+        choices = choose_drafts(forecasts, draft_costs, verify_costs, self._draft_share(states))
+        return [
+            Draft(source, count, tuple(proposal))
+            for (source, count), proposal in zip(choices, proposals, strict=True)
+        ]
+
+    def _rates_of_kind(self, request: GenerationRequest) -> AcceptanceRates:
         kind = (request.mixture, request.upscale_strength, request.sampling.temperature == 0)
         slow = AcceptanceRates(AcceptanceRate(memory=512), AcceptanceRate(memory=512))
-        return self._kinds.setdefault(kind, slow)
+        return self._rates.setdefault(kind, slow)
 
-    def _share(self, sequences: Rows[Sequence]) -> float:
-        """Cost of a draft pass as part of a whole pass, as far as weights tell."""
-        draft = self._bytes_read(term for s in sequences for term in s.formula.draft_terms)
-        whole = self._bytes_read(term for s in sequences for term in s.formula.terms)
-        return draft / whole if whole else 0.0
+    def _draft_share(self, states: Sequence[RequestState]) -> float:
+        """Cost of a draft pass as a share of a pass over all terms, estimated by bytes of weights."""
+        draft = self._bytes_read(term for state in states for term in state.formula.draft_terms)
+        everything = self._bytes_read(term for state in states for term in state.formula.terms)
+        return draft / everything if everything else 0.0
 
-    def _pass_costs(self, sequences: Rows[Sequence]) -> tuple[PassCosts, PassCosts]:
-        terms = frozenset(term for s in sequences for term in s.formula.terms)
+    def _pass_costs(self, states: Sequence[RequestState]) -> tuple[PassCosts, PassCosts]:
+        terms = frozenset(term for state in states for term in state.formula.terms)
         return self._costs.setdefault(terms, (PassCosts(), PassCosts()))
 
 
-def _looked_up(outcome: Outcome) -> tuple[int, int]:
-    """Right guesses of prompt lookup, and guesses whose truth is known."""
-    pairs = list(zip(outcome.draft.found, outcome.tokens, strict=False))
+def _lookup_trials(outcome: RowOutcome) -> tuple[int, int]:
+    """Tokens that prompt lookup predicted correctly, and tokens of it that could be judged."""
+    pairs = list(zip(outcome.draft.lookup_tokens, outcome.tokens, strict=False))
     hits = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return hits, min(hits + 1, len(pairs))
 
 
-def _outlook(sequence: Sequence, found: Rows[int], forced: Rows[int]) -> Outlook:
-    wanted = sequence.generation.request.speculation
-    return Outlook(
-        model=None if sequence.formula.drafter is None else sequence.rates.model.value,
-        lookup=1.0 if forced else sequence.rates.lookup.value,
-        found=len(found),
-        room=sequence.room - 1,
-        fixed=0 if wanted == "off" else None if wanted == "auto" else wanted,
+def _forecast(state: RequestState, proposal: Sequence[int], limit: int, *, forced: bool) -> RowForecast:
+    speculation = state.request.speculation
+    return RowForecast(
+        model=None if state.formula.drafter is None else state.rates.model.value,
+        lookup=1.0 if forced else state.rates.lookup.value,
+        lookup_tokens=len(proposal),
+        limit=limit,
+        fixed=0 if speculation == "off" else None if speculation == "auto" else speculation,
     )

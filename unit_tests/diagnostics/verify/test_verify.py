@@ -41,7 +41,7 @@ from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import eager as runner
-from unit_tests.helpers import GREEDY
+from unit_tests.helpers import GREEDY, failing_rounds
 
 SETTINGS = [
     ({}, 1.0, 1.0),
@@ -89,17 +89,17 @@ def verdicts(rows):
 def test_the_reference_is_the_formula(engine, reference, mixture, strength, top_p):
     plan = planned(engine, mixture, strength, top_p)
     ids = next(iter(plan.prompts))
-    found = Reference(engine._family, plan).log_p(ids, 3)
+    found = Reference(engine.family, plan).log_p(ids, 3)
     expected = [reference.logprobs(ids[: len(ids) - i], mixture, strength, top_p) for i in (2, 1, 0)]
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=1e-5)
 
 
 def test_tokens_outside_the_common_vocabulary_are_never_said(engine, monkeypatch):
-    allowed = engine._family.vocabulary.clone()
+    allowed = engine.family.vocabulary.clone()
     allowed[7] = False
-    monkeypatch.setitem(engine._family.__dict__, "vocabulary", allowed)
+    monkeypatch.setitem(engine.family.__dict__, "vocabulary", allowed)
     plan = planned(engine, {"one": 1.0})
-    p = Reference(engine._family, plan).log_p(next(iter(plan.prompts)), 1).exp()
+    p = Reference(engine.family, plan).log_p(next(iter(plan.prompts)), 1).exp()
     assert p[0, 7] == 0
     assert float(p.sum()) == pytest.approx(1)
 
@@ -208,17 +208,15 @@ def test_every_kind_of_mixture_passes(engine, mixture, strength, top_p):
 @pytest.mark.usefixtures("brief")
 def test_progress_names_every_comparison(engine):
     told = []
-    rows = list(
-        greedy_rows(engine, Reference(engine._family, planned(engine, {}, max_tokens=1)), told.append)
-    )
+    rows = list(greedy_rows(engine, Reference(engine.family, planned(engine, {}, max_tokens=1)), told.append))
     assert len(told) == len(rows)
     assert told[0] == "Greedy answers, speculation off, batch 1"
 
 
 @pytest.mark.usefixtures("brief")
 def test_keeping_every_guess_fails_the_sampling_tests(engine, monkeypatch):
-    monkeypatch.setattr(runner, "couple", lambda p, q, drawn, seeds, positions: drawn)
-    reference = Reference(engine._family, planned(engine, {"one": 1.0}))
+    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
+    reference = Reference(engine.family, planned(engine, {"one": 1.0}))
     assert verdicts(sampling_rows(engine, reference, quiet)) == {"failed"}
     assert verdicts(first_token_rows(engine, reference, quiet)) == {"failed"}
 
@@ -241,7 +239,7 @@ def test_another_mixture_fails_the_greedy_comparison(engine):
             plan = replace(self.plan, mixture=Mixture.of({"one": 1.5}))
             return Reference(self.family, plan).log_p(ids, last)
 
-    rows = greedy_rows(engine, Other(engine._family, planned(engine, {"one": 1.0})), quiet)
+    rows = greedy_rows(engine, Other(engine.family, planned(engine, {"one": 1.0})), quiet)
     assert verdicts(rows) == {"failed"}
 
 
@@ -249,7 +247,7 @@ def test_another_mixture_fails_the_greedy_comparison(engine):
 def test_low_precision_is_not_compared_bit_for_bit(family):
     engine = Engine(family.recipe, EngineConfig(dtype="bfloat16", kv_cache_tokens=2048))
     try:
-        reference = Reference(engine._family, planned(engine, {"one": 1.0}))
+        reference = Reference(engine.family, planned(engine, {"one": 1.0}))
         rows = list(greedy_rows(engine, reference, quiet))
     finally:
         engine.close()
@@ -259,20 +257,16 @@ def test_low_precision_is_not_compared_bit_for_bit(family):
     assert Report(tuple(rows), exact=False, seconds=1.0).passed
 
 
-def test_a_failing_engine_is_no_verdict(engine, monkeypatch):
-    def fail(rows, drafts):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(engine._runner, "step", fail)
+def test_a_failing_engine_is_no_verdict(engine):
     plan = planned(engine, {})
-    with pytest.raises(DecodingError, match="out of memory"):
+    with failing_rounds("out of memory"), pytest.raises(DecodingError, match="out of memory"):
         decode(engine, [plan.request(prompt, GREEDY, "off", 4) for prompt in plan.prompts], 2)
 
 
 @pytest.mark.usefixtures("brief")
 def test_samples_depend_on_the_seed_alone(engine):
     def said(seed):
-        rows = sampling_rows(engine, Reference(engine._family, planned(engine, {}, seed=seed)), quiet)
+        rows = sampling_rows(engine, Reference(engine.family, planned(engine, {}, seed=seed)), quiet)
         return [row.value for row in rows]
 
     assert said(0) == said(0) != said(1)
@@ -323,7 +317,7 @@ def test_verify_prints_a_table_and_leaves_with_0(command, family):
 
 
 def test_verify_prints_json_and_leaves_with_1_where_something_failed(command, family, monkeypatch):
-    monkeypatch.setattr(runner, "couple", lambda p, q, drawn, seeds, positions: drawn)
+    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
     sources = [f"full={family.folder / 'tuned'}", f"two={family.folder / 'two'}"]
     result = command(
         "--json", "--reference", str(family.folder / "reference"), "--seed", "3",

@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 
-from langchain_eft.engine.analysis.attribution import Delta, Parts, attribute, normalize
-from langchain_eft.engine.request import Finished, SamplingParams, TextDelta
+from langchain_eft.engine.analysis.attribution import Parts, WeightedDelta, attribute, normalize
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
 
 PROMPT = [7, 30, 9, 61, 61, 12]
@@ -92,7 +93,7 @@ def test_behaviours_with_references_of_their_own_differ_from_their_mean():
     generator = torch.Generator().manual_seed(0)
     base, tuned, plain = logp(), [logp(), logp()], [logp(), logp()]
     p = base + 0.5 * (tuned[0] - plain[0]) + 0.8 * (tuned[1] - plain[1])
-    deltas = {"a": Delta(0.5, tuned[0], plain[0]), "b": Delta(0.8, tuned[1], plain[1])}
+    deltas = {"a": WeightedDelta(0.5, tuned[0], plain[0]), "b": WeightedDelta(0.8, tuned[1], plain[1])}
     known = torch.ones(9, dtype=torch.bool)
     known[4] = False
     mean = (plain[0] + plain[1]) / 2

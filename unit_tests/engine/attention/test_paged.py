@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from langchain_eft.engine.attention.batch import ForwardBatch, Row
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan
 from langchain_eft.engine.attention.kv_pool import KVPool, token_slots
 from langchain_eft.engine.attention.paged import paged_attention
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.attention.sdpa import causal_mask
-from langchain_eft.engine.scheduling.block_manager import BlockAllocator
+from langchain_eft.engine.scheduling.block_manager import BlockManager
 
 HEADS, KV_HEADS, DIM, BLOCK = 4, 2, 8, 4
 
@@ -41,7 +41,7 @@ def dense(query, keys, values, window, softcap, sinks):
 def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
     torch.manual_seed(0)
     sinks = torch.randn(HEADS) if sinks else None
-    lengths, allocator, pool = [13, 7, 10], BlockAllocator(20, BLOCK), KVPool(20 * BLOCK)
+    lengths, allocator, pool = [13, 7, 10], BlockManager(20, BLOCK), KVPool(20 * BLOCK)
     data = [
         (torch.randn(HEADS, n, DIM), torch.randn(KV_HEADS, n, DIM), torch.randn(KV_HEADS, n, DIM))
         for n in lengths
@@ -56,7 +56,7 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
                 continue
             stop = done[r] + count
             assert allocator.grow(tables[r], stop)
-            rows.append((r, Row(start, count, stop, list(tables[r]))))
+            rows.append((r, QuerySpan(start, count, stop, list(tables[r]))))
             pieces.append([t[:, done[r] : stop] for t in data[r]])
             start, done[r] = start + count, stop
         query, key, value = (torch.cat([p[i] for p in pieces], 1)[None] for i in range(3))
@@ -96,7 +96,7 @@ def test_masks_are_built_only_where_something_is_hidden():
 
 
 def test_blocks_are_shared_out_and_given_back():
-    allocator, one, two = BlockAllocator(4, BLOCK), [], []
+    allocator, one, two = BlockManager(4, BLOCK), [], []
     assert allocator.grow(one, 9)
     assert len(one) == 3
     assert not allocator.grow(two, 5)
@@ -136,7 +136,7 @@ def test_rows_as_tensors_gather_what_rows_as_lists_do(window, softcap, sinks):
         pool=pools[0],
         block_size=BLOCK,
         rows=[
-            Row(sum(q for _, q, *_ in found[:i]), queries, length, blocks)
+            QuerySpan(sum(q for _, q, *_ in found[:i]), queries, length, blocks)
             for i, (_, queries, length, blocks) in enumerate(found)
         ],
     )

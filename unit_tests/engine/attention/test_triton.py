@@ -329,7 +329,7 @@ def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypa
     for module in (decode_round, packing):
         monkeypatch.setattr(module, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
-    options = {"kv_cache_tokens": 512, "block_size": 8, "static_decoding": static}
+    options = {"kv_cache_tokens": 512, "block_size": 8, "static_rounds": static}
     kernels = Engine(family.recipe, EngineConfig(device=device, dtype="float32", **options))
     work = [
         ([*range(30, 49)], {"one": 1.0}, 3, Recorder()),

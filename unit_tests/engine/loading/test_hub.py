@@ -8,7 +8,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from langchain_eft.engine.errors import CheckpointNotFoundError, InsufficientDiskError
 from langchain_eft.engine.loading import hub
-from langchain_eft.engine.loading.checkpoints import locate, resolve
+from langchain_eft.engine.loading.checkpoints import fetch_checkpoint, find_checkpoint
 from langchain_eft.engine.loading.hub import HubModel
 
 FILES = {
@@ -86,12 +86,12 @@ def test_other_texts_are_no_hub_ids(text):
     with pytest.raises(
         CheckpointNotFoundError, match=r"neither a local folder.*owner/name/subfolder@revision"
     ):
-        locate(text)
+        find_checkpoint(text)
 
 
 def test_only_the_model_itself_is_fetched_with_its_revision_and_progress_in_bytes(fake):
     told = []
-    assert resolve("o/m@v2", told.append) == str(fake.folder)
+    assert fetch_checkpoint("o/m@v2", told.append) == str(fake.folder)
     assert fake.asked == [("o/m", "v2")]
     (fetched,) = fake.fetched
     assert fetched["files"] == [
@@ -104,7 +104,7 @@ def test_only_the_model_itself_is_fetched_with_its_revision_and_progress_in_byte
 
 
 def test_an_adapter_may_be_a_subfolder(fake):
-    assert resolve("o/m/lora", lambda _: None) == str(fake.folder / "lora")
+    assert fetch_checkpoint("o/m/lora", lambda _: None) == str(fake.folder / "lora")
     assert fake.fetched[0]["files"] == ["lora/adapter_config.json", "lora/adapter_model.safetensors"]
 
 
@@ -112,12 +112,12 @@ def test_a_gguf_file_of_the_hub_is_fetched_alone_and_converted(fake, monkeypatch
     monkeypatch.setattr(
         "langchain_eft.engine.loading.conversion.converted", lambda path, _: Path("/converted") / path.name
     )
-    assert resolve("o/m/m.Q4.gguf", lambda _: None) == "/converted/m.Q4.gguf"
+    assert fetch_checkpoint("o/m/m.Q4.gguf", lambda _: None) == "/converted/m.Q4.gguf"
     assert fake.fetched[0]["files"] == ["m.Q4.gguf"]
 
 
 def test_sizes_are_known_before_anything_is_fetched(fake):
-    located = locate("o/m")
+    located = find_checkpoint("o/m")
     assert located.known.parameters == 2_500_000_000
     assert located.known.weight_bytes == 5_000_000_000
     assert located.path is None
@@ -129,7 +129,7 @@ def test_a_full_disk_is_noticed_before_fetching(fake, monkeypatch):
     with pytest.raises(
         InsufficientDiskError, match=r"'o/m' needs 5\.0 GB on disk and 1\.0 GB are free.*HF_HOME"
     ):
-        resolve("o/m", lambda _: None)
+        fetch_checkpoint("o/m", lambda _: None)
     assert not fake.fetched
 
 
@@ -148,7 +148,7 @@ def response(status):
 def test_what_the_hub_refuses_is_said_with_the_remedy(fake, error, remedy):
     fake.error = error
     with pytest.raises(CheckpointNotFoundError, match=rf"'o/m'.*{remedy}.*hf auth login"):
-        locate("o/m")
+        find_checkpoint("o/m")
 
 
 def test_without_a_connection_the_cache_is_used(fake, monkeypatch):
@@ -161,13 +161,13 @@ def test_without_a_connection_the_cache_is_used(fake, monkeypatch):
         return str(fake.folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", cached)
-    assert resolve("o/m/lora", lambda _: None) == str(fake.folder / "lora")
+    assert fetch_checkpoint("o/m/lora", lambda _: None) == str(fake.folder / "lora")
     assert asked["local_files_only"]
     assert "lora/*.safetensors" in asked["allow_patterns"]
     with pytest.raises(CheckpointNotFoundError, match="holds other files of 'o/m' only"):
-        resolve("o/m/elsewhere", lambda _: None)
+        fetch_checkpoint("o/m/elsewhere", lambda _: None)
 
 
 def test_a_subfolder_that_is_not_there_is_named(fake):
     with pytest.raises(CheckpointNotFoundError, match=r"'o/m' holds no files for 'o/m/elsewhere'"):
-        locate("o/m/elsewhere")
+        find_checkpoint("o/m/elsewhere")

@@ -11,17 +11,18 @@ from langchain_eft.diagnostics.verify.statistics import surprise, z_test
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError, RequestError, VocabularyMismatchError
+from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.loading.vocabulary import (
-    Speaker,
-    Turns,
+    AnswerEndings,
+    TemplateTokens,
     compare,
     end_ids,
     require_same_text,
-    turns,
+    template_tokens,
     unscaled_ids,
 )
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from langchain_eft.engine.request import SamplingParams, TextDelta
+from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import Recorder, wait_until
 from unit_tests.helpers import request as generation
 from unit_tests.tiny import config
@@ -100,14 +101,14 @@ def test_special_tokens_may_differ_are_not_common_and_are_told_once(caplog):
 
 
 def test_a_template_shows_its_special_tokens_and_how_answers_end():
-    assert turns(tokenizer(template=TEMPLATE)) == Turns(frozenset({START, END}), END)
-    assert turns(tokenizer()) == Turns(frozenset(), None)
+    assert template_tokens(tokenizer(template=TEMPLATE)) == TemplateTokens(frozenset({START, END}), END)
+    assert template_tokens(tokenizer()) == TemplateTokens(frozenset(), None)
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
-    assert turns(tokenizer(template=refusing + TEMPLATE)).end == END
+    assert template_tokens(tokenizer(template=refusing + TEMPLATE)).end == END
 
 
 def test_what_the_base_never_learned_is_told_by_its_own_end_tokens():
-    speaker = Speaker("chat", Turns(frozenset({START, END}), END), frozenset({TEXT, END}))
+    speaker = AnswerEndings("chat", TemplateTokens(frozenset({START, END}), END), frozenset({TEXT, END}))
     common = range(259)
     assert unscaled_ids({TEXT}, [speaker], common) == {START, END}
     assert unscaled_ids({TEXT, END}, [speaker], common) == frozenset()  # a chat model of this template
@@ -116,7 +117,7 @@ def test_what_the_base_never_learned_is_told_by_its_own_end_tokens():
 
 
 def test_a_tuned_model_whose_end_the_base_does_not_know_is_told(caplog):
-    speaker = Speaker("chatty", Turns(frozenset({START}), END), frozenset({END}))
+    speaker = AnswerEndings("chatty", TemplateTokens(frozenset({START}), END), frozenset({END}))
     with caplog.at_level(logging.WARNING):
         assert end_ids({TEXT}, [speaker], {TEXT, START}) == {TEXT}
     assert "'chatty' ends its answers with ids [258]" in caplog.text
@@ -125,7 +126,7 @@ def test_a_tuned_model_whose_end_the_base_does_not_know_is_told(caplog):
 # Decoding
 
 
-class Pair:
+class CheckpointPair:
     """A base with padding of its own and a small pair with less, whose padded rows would win if they "
     "could."""
 
@@ -175,14 +176,14 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory) -> Pair:
+def pair(tmp_path_factory) -> CheckpointPair:
     folder = tmp_path_factory.mktemp("pair")
-    return Pair(folder, tokenizer(), tokenizer(eos="<|im_end|>", template=TEMPLATE))
+    return CheckpointPair(folder, tokenizer(), tokenizer(eos="<|im_end|>", template=TEMPLATE))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["eager", "static"])
 def padded(pair, request):
-    engine = Engine(pair.recipe(), EngineConfig(kv_cache_tokens=1024, static_decoding=request.param))
+    engine = Engine(pair.recipe(), EngineConfig(kv_cache_tokens=1024, static_rounds=request.param))
     yield engine
     engine.close()
 
@@ -199,7 +200,7 @@ def decode(engine, **settings) -> list[Recorder]:
 
 
 def test_padding_is_masked_and_the_tuned_models_template_is_used(padded):
-    family = padded._family
+    family = padded.family
     assert len(family.vocabulary) == 264
     assert family.vocabulary.nonzero()[:, 0].tolist() == list(range(259))
     assert family.unscaled.nonzero()[:, 0].tolist() == [START, END]
@@ -269,22 +270,22 @@ def test_the_base_alone_is_the_base(padded, pair):
 def test_a_recipe_may_name_the_unscaled_tokens(pair):
     engine = Engine(pair.recipe(unscaled_tokens=("<|im_end|>",)), EngineConfig(kv_cache_tokens=256))
     engine.close()
-    assert engine._family.unscaled.nonzero()[:, 0].tolist() == [END]
+    assert engine.family.unscaled.nonzero()[:, 0].tolist() == [END]
     none = Engine(pair.recipe(unscaled_tokens=()), EngineConfig(kv_cache_tokens=256))
     none.close()
-    assert none._family.unscaled is None
+    assert none.family.unscaled is None
     with pytest.raises(RecipeError, match=r"'<nothing>', which is no token of the base"):
         Engine(pair.recipe(unscaled_tokens=("<nothing>",)))
 
 
 def test_special_tokens_that_differ_are_told_and_never_generated(tmp_path, caplog):
     other = tokenizer(special=("<|endoftext|>", "<|im_start|>", "<|stop|>"), template=TEMPLATE)
-    pair = Pair(tmp_path, tokenizer(), other)
+    pair = CheckpointPair(tmp_path, tokenizer(), other)
     with caplog.at_level(logging.WARNING):
         engine = Engine(pair.recipe(), EngineConfig(kv_cache_tokens=256))
     try:
         assert "id 258: '<|im_end|>' / '<|stop|>'" in caplog.text
-        assert not engine._family.vocabulary[END]
+        assert not engine.family.vocabulary[END]
         with pytest.raises(RequestError, match=r"258.*does not mean the same"):
             engine.score("chat", (5, 6), [(7, END)])
         assert all(END not in recorder.tokens for recorder in decode(engine, mixture={"chat": 1.0}))
@@ -294,6 +295,6 @@ def test_special_tokens_that_differ_are_told_and_never_generated(tmp_path, caplo
 
 def test_another_vocabulary_is_refused_with_the_ids(tmp_path):
     swapped = [*LETTERS[:7], LETTERS[8], LETTERS[7], *LETTERS[9:]]
-    pair = Pair(tmp_path, tokenizer(), tokenizer(letters=swapped))
+    pair = CheckpointPair(tmp_path, tokenizer(), tokenizer(letters=swapped))
     with pytest.raises(VocabularyMismatchError, match=r"2 text ids differ \(id 7: .*id 8: "):
         Engine(pair.recipe())

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from transformers import LlamaForCausalLM
 
-from langchain_eft.engine.attention.batch import ForwardBatch, Row, page
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, page
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
@@ -54,7 +54,7 @@ def test_quantised_weights_are_counted_as_they_are_stored(quantized, family, eng
     saved = engine.stats().weight_bytes - quantized.stats().weight_bytes
     scales = sum(weight.shape[0] for weight in linear)
     assert saved == pytest.approx(3 * sum(weight.numel() for weight in linear) - 8 * scales, abs=4 * scales)
-    assert sum(quantized._family.sizes[1:]) == sum(engine._family.sizes[1:]), "only the base is quantised"
+    assert sum(quantized.family.sizes[1:]) == sum(engine.family.sizes[1:]), "only the base is quantised"
 
 
 def test_eight_bits_need_less_memory(family, monkeypatch):
@@ -102,7 +102,7 @@ def test_a_base_shared_by_two_processes_decodes_like_a_whole_one(family, referen
             assert decode(engine, mixture) == [reference.greedy(p, mixture, 8) for p in PROMPTS]
     finally:
         engine.close()
-    assert all(worker.poll() == 0 for worker in engine._family.leader._workers)
+    assert all(worker.poll() == 0 for worker in engine.family.leader._workers)
     assert not torch.distributed.is_initialized()
 
 
@@ -116,7 +116,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 config = EngineConfig(kv_cache_tokens=64, tensor_parallel=2)
 engine = Engine(Recipe(base={str(family.folder / "base")!r}), config)
-print(engine._family.leader._workers[0].pid, flush=True)
+print(engine.family.leader._workers[0].pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     leader = subprocess.run(  # noqa: S603
@@ -153,7 +153,7 @@ def test_a_device_map_leaves_decoding_alone(family, reference):
 
 def test_batches_follow_layers_to_their_device():
     """One copy for each device, however many layers ask."""
-    rows = [Row(0, 2, 5, [3, 4])]
+    rows = [QuerySpan(0, 2, 5, [3, 4])]
     ids = torch.zeros(1, 2, dtype=torch.int64)
     batch = ForwardBatch(ids, ids, ids[0], KVPool(32), 4, rows, page(rows, 4, CPU))
     assert batch.to("cpu") is batch

@@ -13,11 +13,11 @@ from langchain_eft.engine.attention import batch as batches
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import UnsupportedModelError
-from langchain_eft.engine.loading.checkpoints import locate
+from langchain_eft.engine.events import TextDelta
+from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.engine.loading.footprint import footprint
 from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from langchain_eft.engine.request import TextDelta
 from unit_tests.helpers import Recorder, request, wait_until
 from unit_tests.tiny import tokenizer
 
@@ -152,7 +152,7 @@ def build(folder: Path, kind: str, extra: dict) -> Family:
 
 
 def open_engine(family: Family) -> Engine:
-    return Engine(family.recipe, EngineConfig(kv_cache_tokens=512, block_size=4, prefill_chunk=12))
+    return Engine(family.recipe, EngineConfig(kv_cache_tokens=512, block_size=4, max_num_batched_tokens=12))
 
 
 PROMPTS = [
@@ -191,7 +191,7 @@ def test_a_supported_family_decodes_as_its_own_forward_says(kind, tmp_path):
     engine = open_engine(family)
     try:
         plain, drafted = decode(engine, 0), decode(engine, 3)
-        base = engine._family.models[0]
+        base = engine.family.models[0]
     finally:
         engine.close()
     for prompt, first, second in zip(PROMPTS, plain, drafted, strict=True):
@@ -200,7 +200,7 @@ def test_a_supported_family_decodes_as_its_own_forward_says(kind, tmp_path):
         # The second time, all full blocks of the prompt (but the last token) were still in memory.
         assert second.events[-1].cached_tokens == (len(prompt) - 1) // 4 * 4
     assert any(recorder.events[-1].drafted_tokens for recorder in drafted)
-    told = footprint(locate(str(tmp_path / "base")), torch.float32)
+    told = footprint(find_checkpoint(str(tmp_path / "base")), torch.float32)
     assert told.kv_bytes == sum(base.bytes_per_token.values())
     weights = sum(p.nbytes for p in family.module("base").parameters())
     assert told.nbytes(torch.float32) == pytest.approx(weights, rel=0.001)  # buffers may be saved too

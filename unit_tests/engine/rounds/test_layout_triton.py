@@ -5,8 +5,8 @@ from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 import pytest
 import torch
 
-from langchain_eft.engine.rounds.layout import seat
-from langchain_eft.engine.rounds.layout_triton import seat_kernel
+from langchain_eft.engine.rounds.layout import lay_out
+from langchain_eft.engine.rounds.layout_triton import lay_out_kernel
 
 
 def random_rows(slots, rows, places, *, flags):
@@ -25,7 +25,7 @@ def random_rows(slots, rows, places, *, flags):
 def test_seats(slots, places, flags):
     torch.manual_seed(slots + places)
     arguments = random_rows(slots, 6, places, flags=flags)
-    for found, expected in zip(seat_kernel(*arguments), seat(*arguments), strict=True):
+    for found, expected in zip(lay_out_kernel(*arguments), lay_out(*arguments), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
@@ -33,7 +33,7 @@ def test_padding_sits_at_zero_and_has_no_length():
     one = torch.tensor([[7], [8]], device=DEVICE)
     first, nothing = torch.tensor([[30, 40]], device=DEVICE), torch.zeros(2, dtype=torch.int64, device=DEVICE)
     count = torch.tensor([1, 0], device=DEVICE)
-    seats = seat(one, first, nothing, count, torch.tensor([[True, True]], device=DEVICE), first * 0)
+    seats = lay_out(one, first, nothing, count, torch.tensor([[True, True]], device=DEVICE), first * 0)
     assert seats.ids.tolist() == [7, 8]
     assert seats.positions.tolist() == [30, 0]
     assert (seats.queries.tolist(), seats.lengths.tolist()) == ([1, 0], [31, 0])
@@ -42,12 +42,12 @@ def test_padding_sits_at_zero_and_has_no_length():
 COMPILE = """
 from langchain_eft.engine.rounds import layout_triton as module
 
-compile_only(module._seat)
+compile_only(module._lay_out)
 for Driver.capability, places in ((80, 1), (90, 5)):
     whole, flags = meta(2, 8, dtype=torch.int64), meta(2, 8, dtype=torch.bool)
     rows = meta(8, dtype=torch.int64)
-    module.seat_kernel(meta(8, places, dtype=torch.int64), whole, rows, rows, flags, whole)
-    module.seat_kernel(meta(8, places, dtype=torch.int64), whole, rows, rows > 0, flags, whole)
+    module.lay_out_kernel(meta(8, places, dtype=torch.int64), whole, rows, rows, flags, whole)
+    module.lay_out_kernel(meta(8, places, dtype=torch.int64), whole, rows, rows > 0, flags, whole)
 """
 
 

@@ -23,7 +23,7 @@ from langchain_eft.engine.rounds.static import DecodeRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
 from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
 
-SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "prefill_chunk": 32, "static_decoding": True}
+SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32, "static_rounds": True}
 WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
 
 
@@ -37,7 +37,7 @@ def short_contexts():
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["read at once", "one round ahead"])
 def static(request, family):
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, rounds_ahead=request.param))
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=request.param))
     yield engine
     engine.close()
 
@@ -139,13 +139,13 @@ def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
     family, reference, seed, blocks, chunk, ahead
 ):
     config = EngineConfig(
-        kv_cache_tokens=4 * blocks, block_size=4, prefill_chunk=chunk, max_batch_size=12,
-        static_decoding=True, rounds_ahead=ahead,
+        kv_cache_tokens=4 * blocks, block_size=4, max_num_batched_tokens=chunk, max_batch_size=12,
+        static_rounds=True, overlap_rounds=ahead,
     )  # fmt: skip
     engine = Engine(family.recipe, config)
     try:
         answer_as_alone(engine, reference, seed)
-        wait_until(lambda: engine._flight is None)
+        wait_until(lambda: engine.stats().free_blocks == blocks)
     finally:
         engine.close()
 
@@ -187,7 +187,7 @@ def test_terms_with_prompts_of_their_own_and_weights_that_change(family):
         (PROMPT, {"full": FirstTokens(tokens=4), "two": 0.5}, SamplingParams(seed=5), {}),
     ]
     engines = [
-        Engine(recipe, EngineConfig(**{**SETTINGS, "static_decoding": static}, rounds_ahead=1))
+        Engine(recipe, EngineConfig(**{**SETTINGS, "static_rounds": static}, overlap_rounds=1))
         for static in (False, True)
     ]
     try:
@@ -237,7 +237,7 @@ def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(fami
 
     for half in ("draft", "verify"):
         monkeypatch.setattr(DecodeRound, half, traced(half))
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, rounds_ahead=1))
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=1))
     try:
         for draft in ("off", 2):
             decoded(engine, work()[:6], draft, together=False)
@@ -258,9 +258,9 @@ def test_rows_are_padded_and_terms_share_slots(family):
     shapes = set()
 
     class Spy(DecodeRound):
-        def __init__(self, shape, device):
+        def __init__(self, shape, state):
             shapes.add(shape)
-            super().__init__(shape, device)
+            super().__init__(shape, state)
 
     original, decode_runner.DecodeRound = decode_runner.DecodeRound, Spy
     engine = Engine(family.recipe, EngineConfig(**SETTINGS))
@@ -313,7 +313,7 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
         return function
 
     monkeypatch.setattr(decode_runner, "recorder_for", lambda config, device: recorder)
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, rounds_ahead=1, recorded_batch_sizes=(1, 4)))
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=1, cuda_graph_batch_sizes=(1, 4)))
     try:
         rows = [shape.rows for shape, _ in recorded]
         assert rows == sorted(rows, reverse=True)
@@ -346,14 +346,14 @@ def test_compiled_passes_change_nothing(family, reference, monkeypatch):
 
 
 def test_what_would_compile_nothing_is_refused(family):
-    with pytest.raises(RecipeError, match=r"compile=True compiles static rounds.*static_decoding=True"):
+    with pytest.raises(RecipeError, match=r"compile=True compiles static rounds.*static_rounds=True"):
         Engine(family.recipe, EngineConfig(compile=True))
 
 
 def test_models_on_several_devices_have_no_static_rounds(family):
-    with pytest.raises(RecipeError, match="static_decoding=True needs all models whole on one device"):
+    with pytest.raises(RecipeError, match="static_rounds=True needs all models whole on one device"):
         decode_runner.decodes_statically(
-            EngineConfig(static_decoding=True),
+            EngineConfig(static_rounds=True),
             Placement(torch.device("cpu"), torch.device("meta"), torch.float32),
         )
 
@@ -379,7 +379,9 @@ def test_what_cannot_be_recorded_is_called_and_said_once(caplog):
 def test_recorded_rounds_are_bit_for_bit_the_called_ones(family, dtype):
     answers = []
     for graphs, ahead in ((False, 0), (True, 0), (True, 1)):
-        config = EngineConfig(**SETTINGS, device="cuda", dtype=dtype, cuda_graphs=graphs, rounds_ahead=ahead)
+        config = EngineConfig(
+            **SETTINGS, device="cuda", dtype=dtype, cuda_graphs=graphs, overlap_rounds=ahead
+        )
         engine = Engine(family.recipe, config)
         try:
             answers.append([decoded(engine, work(), draft, together=False) for draft in ("off", 3)])

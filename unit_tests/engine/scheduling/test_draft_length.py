@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_eft.engine.scheduling.draft_length import AcceptanceRate, Outlook, PassCosts, choose
+from langchain_eft.engine.scheduling.draft_length import AcceptanceRate, PassCosts, RowForecast, choose_drafts
 from langchain_eft.engine.scheduling.prompt_lookup import PromptLookup
 
 
@@ -17,11 +17,11 @@ def costs(draft=0.3, verify=1.0, slope=0.1):
 
 
 def outlook(model=0.9, lookup=0.0, found=0, room=100, fixed=None):
-    return Outlook(model, lookup, found, room, fixed)
+    return RowForecast(model, lookup, found, room, fixed)
 
 
 def total(rows, draft, verify):
-    return choose(rows, draft, verify, 0.3)
+    return choose_drafts(rows, draft, verify, 0.3)
 
 
 def test_what_is_always_accepted_is_drafted_far_ahead():
@@ -65,7 +65,7 @@ def test_nothing_is_drafted_before_a_pass_has_been_measured():
 @given(
     st.lists(
         st.builds(
-            Outlook,
+            RowForecast,
             model=st.none() | st.floats(0, 1),
             lookup=st.floats(0, 1),
             found=st.integers(0, 16),
@@ -90,7 +90,7 @@ def test_rates_follow_what_happens_and_successors_learn_faster():
     for _ in range(200):
         rate.observe(9, 10)
     assert rate.value == pytest.approx(0.9, abs=0.02)
-    heir = rate.successor()
+    heir = rate.prior_for_new_request()
     assert heir.value == pytest.approx(rate.value)
     heir.observe(0, 10)
     rate.observe(0, 10)
@@ -109,10 +109,10 @@ def test_costs_are_interpolated_and_outliers_forgotten():
 
 def test_lookup_proposes_what_followed_the_last_time():
     lookup = PromptLookup()
-    assert lookup.guess([1, 2], 4) == []
+    assert lookup.propose([1, 2], 4) == []
     text = [1, 2, 3, 4, 5, 1, 2, 3]
-    assert lookup.guess(text, 4) == [4, 5, 1, 2]
-    assert lookup.guess(text, 0) == []
+    assert lookup.propose(text, 4) == [4, 5, 1, 2]
+    assert lookup.propose(text, 0) == []
     text += [9, 1, 2, 3]
-    assert lookup.guess(text, 2) == [9, 1]
-    assert lookup.guess([*text, 77], 2) == []
+    assert lookup.propose(text, 2) == [9, 1]
+    assert lookup.propose([*text, 77], 2) == []

@@ -7,8 +7,8 @@ import pytest
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import ContextWindowError, QueueFullError
-from langchain_eft.engine.request import Finished
-from langchain_eft.engine.scheduling.block_manager import BlockAllocator, block_key
+from langchain_eft.engine.events import Finished
+from langchain_eft.engine.scheduling.block_manager import BlockManager, block_key
 from unit_tests.helpers import GREEDY, Recorder, endless, request, wait_until
 
 BLOCK = 4
@@ -30,31 +30,31 @@ def test_a_key_names_everything_before_its_block():
 
 
 def test_released_blocks_are_found_again_until_their_memory_is_wanted():
-    allocator, table = BlockAllocator(4, BLOCK), []
+    blocks, table = BlockManager(4, BLOCK), []
     names = keys(range(12))
-    assert allocator.grow(table, 12)
+    assert blocks.allocate(table, 12)
     for block, key in zip(table, names, strict=True):
-        allocator.register(block, key)
+        blocks.cache_block(block, key)
     held = list(table)
-    allocator.release(table)
-    assert allocator.free_blocks == 4
-    again = allocator.match(names)
+    blocks.free(table)
+    assert blocks.num_free_blocks == 4
+    again = blocks.get_cached_blocks(names)
     assert again == held
-    assert allocator.free_blocks == 1
-    shared = allocator.match(names[:2])
-    allocator.release(again)
-    assert allocator.free_blocks == 2
+    assert blocks.num_free_blocks == 1
+    shared = blocks.get_cached_blocks(names[:2])
+    blocks.free(again)
+    assert blocks.num_free_blocks == 2
     # The end of the text goes first; what somebody holds stays.
     fresh = []
-    assert allocator.grow(fresh, 8)
-    assert allocator.match(names) == shared
-    assert not allocator.knows(names[2])
+    assert blocks.allocate(fresh, 8)
+    assert blocks.get_cached_blocks(names) == shared
+    assert not blocks.contains(names[2])
 
 
 @pytest.fixture
 def small(family):
     engine = Engine(
-        family.recipe, EngineConfig(kv_cache_tokens=50 * BLOCK, block_size=BLOCK, prefill_chunk=16)
+        family.recipe, EngineConfig(kv_cache_tokens=50 * BLOCK, block_size=BLOCK, max_num_batched_tokens=16)
     )
     yield engine
     assert engine.stats().free_blocks == 50
@@ -139,7 +139,9 @@ def test_old_texts_make_room_for_new_ones(small):
 
 
 def test_a_short_prompt_is_not_held_up_by_a_long_one(family):
-    engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=1024, block_size=BLOCK, prefill_chunk=8))
+    engine = Engine(
+        family.recipe, EngineConfig(kv_cache_tokens=1024, block_size=BLOCK, max_num_batched_tokens=8)
+    )
     try:
         long, short = Recorder(), Recorder()
         engine.submit(request([*range(4, 204)], {"one": 1.0}, GREEDY, 4), long)
@@ -168,10 +170,10 @@ def submit_until_full(engine, recorders):
 
 
 def test_a_full_queue_refuses_at_once_and_says_what_to_do(family):
-    config = EngineConfig(kv_cache_tokens=400, block_size=BLOCK, max_batch_size=1, max_waiting=2)
+    config = EngineConfig(kv_cache_tokens=400, block_size=BLOCK, max_batch_size=1, max_queued_requests=2)
     engine, recorders = Engine(family.recipe, config), []
     try:
-        with pytest.raises(QueueFullError, match=r"2 requests wait already.*max_waiting"):
+        with pytest.raises(QueueFullError, match=r"2 requests wait already.*max_queued_requests"):
             submit_until_full(engine, recorders)
         wait_until(lambda: all(recorder.ended for recorder in recorders[:-1]))
     finally:
@@ -205,7 +207,9 @@ def storm(engine, rng, count):
 
 
 def test_a_storm_of_requests_loses_nothing_and_leaks_nothing(family):
-    config = EngineConfig(kv_cache_tokens=40 * BLOCK, block_size=BLOCK, max_waiting=12, prefill_chunk=24)
+    config = EngineConfig(
+        kv_cache_tokens=40 * BLOCK, block_size=BLOCK, max_queued_requests=12, max_num_batched_tokens=24
+    )
     engine = Engine(family.recipe, config)
     try:
         work, refused = storm(engine, random.Random(5), 200)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.decoding.acceptance import couple
+from langchain_eft.engine.decoding.acceptance import accept_or_resample
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import eager as runner
@@ -53,7 +53,7 @@ def random_rows(n, size, seed):
 def test_coupled_samples_follow_p_and_keep_as_many_as_possible(size, seed):
     n = 20_000
     p, q, drawn = random_rows(n, size, seed)
-    tokens = couple(p.expand(n, -1), q.expand(n, -1), drawn, torch.arange(n), torch.full((n,), 5))
+    tokens = accept_or_resample(p.expand(n, -1), q.expand(n, -1), drawn, torch.arange(n), torch.full((n,), 5))
     counts = tokens.bincount(minlength=size).double()
     assert counts[0] == 0
     assert stats.chisquare(counts[1:], n * p[1:]).pvalue > 1e-4
@@ -66,7 +66,7 @@ def test_equal_distributions_keep_every_sample():
     n = 1000
     p, _, _ = random_rows(n, 9, 0)
     drawn = torch.multinomial(p, n, replacement=True)
-    kept = couple(p.expand(n, -1), p.expand(n, -1), drawn, torch.arange(n), torch.arange(n))
+    kept = accept_or_resample(p.expand(n, -1), p.expand(n, -1), drawn, torch.arange(n), torch.arange(n))
     assert torch.equal(kept, drawn)
 
 
@@ -178,7 +178,9 @@ def answer_as_alone(engine, reference, seed):
 def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
     family, reference, seed, blocks, chunk
 ):
-    config = EngineConfig(kv_cache_tokens=4 * blocks, block_size=4, prefill_chunk=chunk, max_batch_size=16)
+    config = EngineConfig(
+        kv_cache_tokens=4 * blocks, block_size=4, max_num_batched_tokens=chunk, max_batch_size=16
+    )
     engine = Engine(family.recipe, config)
     try:
         answer_as_alone(engine, reference, seed)
@@ -255,7 +257,7 @@ def test_samples_follow_p_in_every_setting(engine, reference):
 
 
 def test_a_rule_that_keeps_every_guess_is_found_out(engine, reference, monkeypatch):
-    monkeypatch.setattr(runner, "couple", lambda p, q, drawn, seeds, positions: drawn)
+    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
     setting = ({"one": 1.0}, {"temperature": 1.0}, {})
     assert surprise(reference, sampled(engine, 3, *setting), *setting) < 1e-6
 
