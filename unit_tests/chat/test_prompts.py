@@ -282,7 +282,7 @@ def test_traces_compare_what_each_model_read(engine, reference, draft):
 
 
 def test_a_prompt_that_is_missing_is_named(engine):
-    with pytest.raises(RequestError, match=r"`contexts` lacks 'guided'.*compare two prompts"):
+    with pytest.raises(RequestError, match=r"`contexts` lacks 'guided'.*second prompt of every behavior"):
         engine.submit(request(PROMPT, {"guided": 1.0}), Recorder())
 
 

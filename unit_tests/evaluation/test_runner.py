@@ -267,7 +267,7 @@ def test_answers_of_another_kind_are_refused():
         ([ALL, ALL], [TASK], "Two systems are called 'all'"),
         ([ALL], [TASK, TASK], "Two tasks are called 'capitals'"),
         ([], [TASK], "There is no system"),
-        ([ALL], [], "There is no task"),
+        ([ALL], [], "There is not of any kind"),
     ],
 )
 def test_names_are_unique(systems, tasks, message):
@@ -364,11 +364,11 @@ def test_the_keys_of_a_row_say_what_is_counted(tmp_path, row, metric):
     ("text", "message"),
     [
         ("", "is empty"),
-        ("{", "line 1 is no JSON"),
+        ("{", "line 1 is not JSON"),
         ("[]", "has no 'prompt'"),
-        ('{"prompt": "?", "answer": 1}', r"\['answer'\] is no task"),
+        ('{"prompt": "?", "answer": 1}', r"\['answer'\] is not of any kind"),
         ('{"prompt": "?"}\n{"prompt": "?", "refuse": true}', "line 2 is of another kind"),
-        ('{"prompt": "?", "name": "a"}\n{"prompt": "!", "name": "a"}', "'a' is given twice"),
+        ('{"prompt": "?", "name": "a"}\n{"prompt": "!", "name": "a"}', "two lines have the name 'a'"),
         ('{"prompt": "?", "instructions": {"words": 1}}', "'words'"),
     ],
 )
