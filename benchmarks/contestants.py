@@ -1,4 +1,4 @@
-"""Those who decode the same prompts: our engine, the proxy loop, and transformers' own generation."""
+"""The contestants: our engine, the proxy loop, and transformers' own generation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OurEngine:
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
         from langchain_eft.diagnostics.bench import decode, summarize
         from langchain_eft.engine.recipe.mixture import Mixture
-        from langchain_eft.engine.request import GenerationRequest, SamplingParams
+        from langchain_eft.engine.request import GenerationRequest, SamplingParams, acceptance_rate
 
         started = clock()
         recorders = decode(
@@ -50,7 +50,7 @@ class OurEngine:
             seconds=run.seconds,
             first_token=max(recorder.deltas[0][0] for recorder in recorders) - started,
             passes=run.passes,
-            acceptance_rate=run.accepted / run.drafted if run.drafted else None,
+            acceptance_rate=acceptance_rate(run.accepted, run.drafted),
             answers=[[token for _, delta in recorder.deltas for token in delta] for recorder in recorders],
         )
 
@@ -77,7 +77,7 @@ class Proxy:
 
 
 class _Watch(StoppingCriteria):
-    """Never stops; notes when how many tokens were there."""
+    """A stopping criterion that never stops. It records the time and number of tokens of each step."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, int]] = []
@@ -130,7 +130,7 @@ ONE_BY_ONE = 4
 
 
 class Assisted(Generate):
-    """The same with the small tuned model guessing ahead; transformers refuses batches of it."""
+    """The same with drafts of the small tuned model; transformers does not accept batches here."""
 
     def __init__(self, family: Family) -> None:
         super().__init__(family)
@@ -153,5 +153,5 @@ class Assisted(Generate):
 
 
 def model(folder: Path) -> Any:
-    """A model as transformers loads it."""
+    """Load a model with transformers."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -21,6 +21,7 @@ from langchain_eft.chat.parameters import (
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
+from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.frozen import FrozenDict, known
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -32,7 +33,6 @@ from langchain_eft.presets.recipe import build_recipe
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
-    from langchain_eft.engine.progress import Progress
 
 _VERSION = version("langchain-eft")
 
@@ -189,7 +189,7 @@ class BaseEFT(BaseModel):
         """The engine that this model shares with every other model of the same recipe."""
         return self.open()
 
-    def open(self, progress: Progress | None = None, *, model: str | None = None) -> Engine:
+    def open(self, progress: Progress = silent, *, model: str | None = None) -> Engine:
         """Return the shared engine; load its weights now instead of at the first call.
 
         Args:

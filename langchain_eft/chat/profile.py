@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 from langchain_core.language_models.model_profile import ModelProfile
 
+from langchain_eft.engine.models.window import longest_exact
 from langchain_eft.engine.recipe.behaviors import ModelSource, Recipe
 
 
@@ -48,9 +50,9 @@ def _configured_window(recipe: Recipe, max_model_len: int | None) -> int | None:
 
 @lru_cache(maxsize=64)
 def _source_window(source: ModelSource | None) -> int | None:
-    """The window that the configuration of a local folder states."""
+    """The window that the configuration of a local folder allows."""
     config = Path(source).expanduser() / "config.json" if isinstance(source, str) else None
     if config is None or not config.is_file():
         return None
-    window = json.loads(config.read_text()).get("max_position_embeddings")
-    return window if isinstance(window, int) else None
+    stated = SimpleNamespace(**json.loads(config.read_text()))
+    return longest_exact(stated) if hasattr(stated, "max_position_embeddings") else None

@@ -9,7 +9,7 @@ EFT's answers gain the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -30,8 +30,10 @@ from langchain_eft.diagnostics.verdict import (
 )
 from langchain_eft.engine.errors import RecipeError, RequestError
 from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.frozen import known
 from langchain_eft.engine.request import GenerationRequest
+from langchain_eft.engine.scheduling.draft_length import expected_tokens
 from langchain_eft.errors import langchain_errors
 
 if TYPE_CHECKING:
@@ -49,9 +51,7 @@ PROMPTS = (
 """Facts, chat, harm, advice, style: something for most behaviours."""
 
 DRAFT_LENGTHS = (1, 2, 4, 8)
-"""Draft lengths whose speed is predicted."""
-
-Progress = Callable[[str], None]
+"""Draft lengths whose speed is predicted, which takes an answer each."""
 
 
 def diagnose(
@@ -60,7 +60,7 @@ def diagnose(
     *,
     max_tokens: int = 48,
     draft_lengths: Sequence[int] = DRAFT_LENGTHS,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> list[Diagnosis]:
     """Find out whether each behaviour of a model's mixture transfers to its base.
 
@@ -202,10 +202,9 @@ class _Examination:
 
 
 def tokens_per_round(accepted: Sequence[Sequence[float]], length: int) -> float:
-    """Tokens that a round yields on average: `1 + a_1 + a_1 a_2 + ...`, wherever in an answer it starts.
+    """Tokens that a round yields on average over all places of an answer where it may start.
 
-    With equal rates it is `(1 - a^(K+1)) / (1 - a)` (Leviathan et al. 2023, equation 1). Rates are not equal:
-    behaviours agree in long runs, which rounds make the most of.
+    Behaviours agree in long runs, so this is more than the rates' mean alone would promise.
 
     Args:
         accepted: Rate at each token of each answer.
@@ -216,8 +215,7 @@ def tokens_per_round(accepted: Sequence[Sequence[float]], length: int) -> float:
         for rates in accepted
         for start in range(max(len(rates) - length + 1, 1))
     ]
-    totals = [1 + sum(math.prod(run[:k]) for k in range(1, len(run) + 1)) for run in runs]
-    return mean(totals)
+    return mean(list(map(expected_tokens, runs)))
 
 
 def mean(values: Sequence[float]) -> float:

@@ -21,11 +21,11 @@ from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.prepacked import prepackable
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.scheduling.draft_length import DRAFT_LENGTHS, expected_tokens
 
 ACCEPTANCES = (0.5, 0.7, 0.9)
 """Shares of right guesses: prose is at the lower end, tool calls and refusals are at the upper."""
 
-DRAFT_LENGTHS = range(1, 9)
 CONTEXT = 1024
 """Tokens of prompt and answer that are planned for each request."""
 
@@ -252,7 +252,9 @@ class _Estimate:
         yield speed("plain", whole)
         if formula.draft_terms:
             for rate in ACCEPTANCES:
-                read, length = min(((k * draft + whole) / _gain(rate, k), k) for k in DRAFT_LENGTHS)
+                read, length = min(
+                    ((k * draft + whole) / expected_tokens([rate] * k), k) for k in DRAFT_LENGTHS
+                )
                 yield speed(f"{length} drafted, {rate:.0%} accepted", read)
 
     def remedies(self, free: int) -> Iterable[str]:
@@ -333,11 +335,6 @@ class _Estimate:
             if shape.borrows_head and 0 in used and model:
                 total -= shape.head * self.placement.dtype.itemsize
         return total
-
-
-def _gain(rate: float, length: int) -> float:
-    """Tokens of a round on average (Leviathan et al. 2023, section 3.1)."""
-    return sum(rate**i for i in range(length + 1))
 
 
 def _adapter_weights(source: str) -> int:

@@ -45,6 +45,11 @@ class TextDelta:
     cut: int = 0
 
 
+def acceptance_rate(accepted: int, drafted: int) -> float | None:
+    """Share of the draft tokens that were accepted; None where none were drafted."""
+    return accepted / drafted if drafted else None
+
+
 @dataclass(frozen=True)
 class Finished:
     """The end of a completion.
@@ -75,8 +80,8 @@ class Finished:
 
     @property
     def acceptance_rate(self) -> float | None:
-        """Share of the guesses that were right; None where none were made."""
-        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else None
+        """Share of the draft tokens that were accepted; None where none were drafted."""
+        return acceptance_rate(self.accepted_tokens, self.drafted_tokens)
 
     @property
     def tokens_per_second(self) -> float:

@@ -9,6 +9,10 @@ Progress = Callable[[str], None]
 """Told, in a few words, what is being waited for."""
 
 
+def silent(_: str) -> None:
+    """Tell nothing."""
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' bars and warnings quiet: progress is told, and what is missing is checked, here."""

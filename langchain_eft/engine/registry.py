@@ -8,7 +8,7 @@ import threading
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.progress import Progress
+from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
 
 _open: dict[tuple[Recipe, EngineConfig], Engine] = {}
@@ -20,9 +20,7 @@ def find_engine(recipe: Recipe, config: EngineConfig) -> Engine | None:
     return _open.get((recipe, config))
 
 
-def open_engine(
-    recipe: Recipe, config: EngineConfig | None = None, progress: Progress | None = None
-) -> Engine:
+def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Progress = silent) -> Engine:
     """The process's engine for a recipe, opened on first use and shared by everyone who names the recipe.
 
     Args:

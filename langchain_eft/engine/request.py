@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from langchain_eft.engine.events import Event
+from langchain_eft.engine.limits import LONGEST_DRAFT, MOST_TOP_LOGPROBS
 from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
 
-Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=0, le=16)]
+Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=0, le=LONGEST_DRAFT)]
 """Tokens drafted per round: as many as pays, none, or a fixed number."""
 
 
@@ -99,7 +100,7 @@ class GenerationRequest(BaseModel):
     visible_tokens: frozenset[int] = frozenset()
     """Special tokens that are part of the text, such as those that open a tool call."""
 
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP_LOGPROBS)
     """Report log p of each token and of this many of the most probable ones; None reports nothing."""
 
     trace: bool = False

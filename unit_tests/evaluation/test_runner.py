@@ -267,7 +267,7 @@ def test_answers_of_another_kind_are_refused():
         ([ALL, ALL], [TASK], "Two systems are called 'all'"),
         ([ALL], [TASK, TASK], "Two tasks are called 'capitals'"),
         ([], [TASK], "There is no system"),
-        ([ALL], [], "There is not of any kind"),
+        ([ALL], [], "There is no task"),
     ],
 )
 def test_names_are_unique(systems, tasks, message):

@@ -25,7 +25,7 @@ from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
 from unit_tests import tiny
-from unit_tests.helpers import request
+from unit_tests.helpers import request, slow
 
 BRIEF = "Be brief."
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
@@ -143,7 +143,7 @@ def forms(reference):
 
 
 @pytest.mark.parametrize("form", range(8))
-@pytest.mark.parametrize("speculation", ["off", 3])
+@pytest.mark.parametrize("speculation", [3, *slow("off")])
 def test_the_explicit_loop_over_both_texts_says_the_same(llm, reference, form, speculation):
     mixture, changed, summands = forms(reference)[form]
     expected = text_of(reference.loop(summands, 12))

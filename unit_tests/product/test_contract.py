@@ -1,10 +1,16 @@
 """The corners of LangChain's chat-model contract: caches, counts, metadata and parameters that do not fit."""
 
+import pickle
 import shutil
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.exceptions import ModelAPIError, ModelError, ModelInvalidRequestError
+from langchain_core.exceptions import (
+    ContextOverflowError,
+    ModelAPIError,
+    ModelError,
+    ModelInvalidRequestError,
+)
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.tools import tool
@@ -288,6 +294,13 @@ def test_every_engine_error_is_also_one_of_langchains(kind):
         raise error
     assert isinstance(caught.value, kind)
     assert caught.value.__cause__ is error
+
+
+def test_errors_of_calls_survive_pickling():
+    with pytest.raises(ContextOverflowError) as caught, langchain_errors():
+        raise errors.ContextWindowError(prompt_tokens=10, max_tokens=5, window=12)
+    copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
+    assert (type(copy), str(copy), copy.window) == (type(caught.value), str(caught.value), 12)
 
 
 def test_closing_an_engine_is_worth_a_retry(llm):

@@ -90,6 +90,7 @@ def test_schedules_go_with_strength_and_conservative_decoding(engine, reference)
         assert token == int(logp.argmax())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", SCHEDULES[3:5])
 def test_samples_follow_the_schedule(engine, reference, mixture):
     """sum log p(y) + H(p) over all tokens has mean 0 if the answers are samples of p."""

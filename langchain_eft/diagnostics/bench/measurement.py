@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
+from langchain_eft.engine.events import Event, Failed, Finished, TextDelta, acceptance_rate
 from langchain_eft.engine.models.placement import distinct
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import Generation, GenerationRequest
@@ -192,8 +192,7 @@ class Row:
     @property
     def acceptance_rate(self) -> float | None:
         """Share of the guesses that were right; None where none were made."""
-        drafted = sum(run.drafted for run in self.runs)
-        return sum(run.accepted for run in self.runs) / drafted if drafted else None
+        return acceptance_rate(sum(run.accepted for run in self.runs), sum(run.drafted for run in self.runs))
 
     @property
     def tokens_per_pass(self) -> float:

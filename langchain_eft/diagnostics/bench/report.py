@@ -19,14 +19,12 @@ from langchain_eft.diagnostics.bench.workload import (
     default_prompts,
 )
 from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.progress import Progress, silent
+from langchain_eft.engine.scheduling.draft_length import DRAFT_LENGTHS
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
     from langchain_eft.engine.engine import Engine
-    from langchain_eft.engine.progress import Progress
-
-LENGTHS = (1, 2, 3, 4, 6, 8)
-"""Draft lengths that are tried."""
 
 BATCH_SIZES = (1, 4, 16)
 """Numbers of concurrent requests that are tried."""
@@ -81,9 +79,9 @@ def run_benchmark(
     prompts: Sequence[PromptSet] | None = None,
     max_tokens: int = 48,
     repetitions: int = 3,
-    lengths: Sequence[int] = LENGTHS,
+    lengths: Sequence[int] = DRAFT_LENGTHS,
     batch_sizes: Sequence[int] = BATCH_SIZES,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> BenchmarkReport:
     """Measure how fast a chat model's recipe decodes.
 
@@ -99,20 +97,15 @@ def run_benchmark(
     Raises:
         EngineError: The recipe cannot be loaded or decoded, or a batch does not fit the engine.
     """
-    tell = progress or _silent
-    engine = llm.open(tell)
+    engine = llm.open(progress)
     _check(engine, max_tokens, repetitions, batch_sizes)
     sets = default_prompts(llm) if prompts is None else tuple(prompts)
-    bench = _Bench(engine, Workload(llm, engine, max_tokens), repetitions, tell)
-    tell("Measuring the memory")
+    bench = _Bench(engine, Workload(llm, engine, max_tokens), repetitions, progress)
+    progress("Measuring the memory")
     where = measure_machine(engine.config.device)
     rows = [row for each in sets for row in bench.sweep(each, lengths)]
     rows += [row for batch in batch_sizes for row in bench.batch(sets, batch)]
     return BenchmarkReport(llm.model, where, max_tokens, repetitions, tuple(rows))
-
-
-def _silent(_: str) -> None:
-    """The default progress callback."""
 
 
 def _check(engine: Engine, max_tokens: int, repetitions: int, batch_sizes: Sequence[int]) -> None:

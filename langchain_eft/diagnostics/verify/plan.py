@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,9 +55,6 @@ TESTS = len(SAMPLED) * len(SAMPLED_SPECULATIONS) * len(BATCHES) + len(FIRST_TOKE
 
 ROUNDING = 0.1
 """Relative error that low precision may leave in a probability: bfloat16 steps by 1/8 at logits of 16."""
-
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -129,12 +126,6 @@ class Answer:
     tokens: list[int] = field(default_factory=list)
     drafted: int = 0
     accepted: int = 0
-
-
-def acceptance_rate(answers: Sequence[Answer]) -> float | None:
-    """Share of the guesses that were right; None where none were made."""
-    drafted = sum(answer.drafted for answer in answers)
-    return sum(answer.accepted for answer in answers) / drafted if drafted else None
 
 
 def describe(sampling: SamplingParams) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from langchain_eft.diagnostics.verify.reference import distribution
@@ -49,7 +51,7 @@ def z_test(sums: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """
     total, variance = (sum(column) for column in zip(*sums, strict=True))
     z = total / math.sqrt(variance) if variance else 0.0
-    return z, math.erfc(abs(z) / math.sqrt(2))
+    return z, float(2 * stats.norm.sf(abs(z)))
 
 
 def chi_squared_test(
@@ -66,20 +68,17 @@ def chi_squared_test(
     Returns:
         Pearson's statistic, its degrees of freedom, and a bound on the p-value, exact without rounding.
     """
-    common = (expected >= least).nonzero()[:, 0]
-    common = common[expected[common].argsort(descending=True)]
-    rare = expected < least
-    observed = torch.cat([counts[common].double(), counts[rare].sum().double()[None]])
-    predicted = torch.cat([expected[common], expected[rare].sum()[None]])
-    if predicted[-1] < least and len(common):
-        observed, predicted = (
-            torch.cat([bins[:-2], bins[-2:].sum()[None]]) for bins in (observed, predicted)
-        )
-    value = ((observed - predicted) ** 2 / predicted).sum()
-    freedom = len(predicted) - 1
+    order = expected.argsort(descending=True)
+    common, rare = int((expected >= least).sum()), float(expected[expected < least].sum())
+    # Rare outcomes that are too few for a bin of their own fall into the last common one.
+    starts = np.arange(max(common + (rare >= least), 1))
+    observed, predicted = (
+        np.add.reduceat(each[order].double().numpy(), starts) for each in (counts, expected)
+    )
+    freedom = len(starts) - 1
     if not freedom:
         return 0.0, 0, 1.0
+    value = stats.chisquare(observed, predicted).statistic
     # The statistic is the squared length of a vector, and rounding lengthens that by its own length at most.
-    beyond = (value.sqrt() - rounding * predicted.sum().sqrt()).clamp(min=0) ** 2
-    p_value = torch.special.gammaincc(value.new_tensor(freedom / 2), beyond / 2)
-    return float(value), freedom, float(p_value)
+    beyond = max(math.sqrt(value) - rounding * math.sqrt(predicted.sum()), 0) ** 2
+    return float(value), freedom, float(stats.chi2.sf(beyond, freedom))

@@ -23,15 +23,14 @@ from langchain_eft.diagnostics.verify.plan import (
     TESTS,
     Answer,
     Plan,
-    Progress,
-    acceptance_rate,
     describe,
 )
 from langchain_eft.diagnostics.verify.reference import Reference, distribution
 from langchain_eft.diagnostics.verify.report import Report, Row, Verdict
 from langchain_eft.diagnostics.verify.statistics import chi_squared_test, surprise, z_test
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
+from langchain_eft.engine.events import Event, Failed, Finished, TextDelta, acceptance_rate
+from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.request import Generation, GenerationRequest, SamplingParams
 
 
@@ -123,7 +122,7 @@ def greedy_rows(engine: Engine, reference: Reference, progress: Progress) -> Ite
             statistic="equal",
             value=equal / len(pairs),
             p_value=None,
-            acceptance_rate=acceptance_rate(answers),
+            acceptance_rate=_acceptance_rate(answers),
             verdict=_verdict(passed=equal == len(pairs)) if reference.exact else "not compared bit for bit",
         )
 
@@ -155,7 +154,7 @@ def sampling_rows(engine: Engine, reference: Reference, progress: Progress) -> I
             statistic="z",
             value=z,
             p_value=p_value,
-            acceptance_rate=acceptance_rate(answers),
+            acceptance_rate=_acceptance_rate(answers),
             verdict=_verdict(passed=p_value >= ALPHA / TESTS),
         )
 
@@ -193,6 +192,12 @@ def _most_open(reference: Reference) -> tuple[tuple[int, ...], Tensor]:
     """The prompt whose first token is the least certain, and log p of that token."""
     pairs = [(prompt, reference.log_p(prompt, 1)[0]) for prompt in reference.plan.prompts]
     return max(pairs, key=lambda pair: -float((pair[1].exp() * pair[1]).sum()))
+
+
+def _acceptance_rate(answers: Sequence[Answer]) -> float | None:
+    return acceptance_rate(
+        sum(answer.accepted for answer in answers), sum(answer.drafted for answer in answers)
+    )
 
 
 def _verdict(*, passed: bool) -> Verdict:

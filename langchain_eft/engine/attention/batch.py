@@ -13,9 +13,10 @@ from torch import Tensor
 from langchain_eft.engine.attention.kv_pool import KVPool, token_slots
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.attention.sdpa import causal_mask
+from langchain_eft.engine.limits import LONGEST_DRAFT
 
-FEW_QUERIES = 17
-"""Most new tokens of a decoding row: a draft of 16 and the token before it."""
+FEW_QUERIES = LONGEST_DRAFT + 1
+"""Most new tokens of a decoding row: the longest draft and the token before it."""
 
 
 @dataclass(frozen=True)

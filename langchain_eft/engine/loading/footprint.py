@@ -18,7 +18,8 @@ from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.memory import WeightCount, count_weights
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
-from langchain_eft.engine.models.compatibility import longest_exact, reason_against
+from langchain_eft.engine.models.compatibility import reason_against
+from langchain_eft.engine.models.window import longest_exact
 from langchain_eft.engine.progress import quiet_transformers
 
 

@@ -10,6 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
 from langchain_eft.engine.errors import CheckpointNotFoundError, InsufficientDiskError
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ def fetch(model: HubModel, known: Listing | None, progress: Progress, remedy: st
 
     missing = 0 if known is None else _missing(model, known)
     _require_disk(model, missing)
-    progress(f"Fetching {model}" + (f" ({gigabytes(missing)})" if missing else ""))
+    progress(f"Fetching {model}" + (f" ({decimal(missing)})" if missing else ""))
     prefix = f"{model.path}/" if model.path else ""
     try:
         folder = snapshot_download(
@@ -195,14 +197,9 @@ def _require_disk(model: HubModel, missing: int) -> None:
     free = shutil.disk_usage(folder).free
     if missing > free:
         raise InsufficientDiskError(
-            f"Fetching {str(model)!r} needs {gigabytes(missing)} on disk and {gigabytes(free)} are free in "
+            f"Fetching {str(model)!r} needs {decimal(missing)} on disk and {decimal(free)} are free in "
             f"{str(folder)!r}: free some space, or set HF_HOME to a larger disk."
         )
-
-
-def gigabytes(size: float) -> str:
-    """A number of bytes as the hub and disks count them."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _bar(name: str, total: int, progress: Progress) -> Any:
@@ -217,6 +214,6 @@ def _bar(name: str, total: int, progress: Progress) -> Any:
 
         def display(self, *_: Any, **__: Any) -> None:
             if total and self.unit == "B" and self.n:
-                progress(f"Fetching {name}: {gigabytes(min(self.n, total))} of {gigabytes(total)}")
+                progress(f"Fetching {name}: {decimal(min(self.n, total))} of {decimal(total)}")
 
     return Bar

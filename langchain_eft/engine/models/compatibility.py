@@ -132,20 +132,3 @@ def reason_against_layers(config: Any, seen: Sequence[LayerCall]) -> str | None:
             f"{strange.window or 'all'}"
         )
     return None
-
-
-def longest_exact(config: Any) -> int:
-    """Positions up to which a model's rotary frequencies do not depend on who else is in the batch.
-
-    LongRoPE and dynamic NTK scaling choose frequencies by the longest text of a batch: beyond the original
-    window a long text would change its neighbours, so such models keep to that window.
-    """
-    window = getattr(config, "max_position_embeddings", None) or 2**20
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = rope.values() if all(isinstance(kind, dict) for kind in rope.values()) else [rope]
-    originals = [
-        kind.get("original_max_position_embeddings") or window
-        for kind in kinds
-        if kind and kind.get("rope_type") in ("longrope", "dynamic")
-    ]
-    return int(min([window, *originals]))

@@ -28,12 +28,6 @@ class FrozenDict(dict[K, V]):
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
 
-    def __copy__(self) -> FrozenDict[K, V]:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict[K, V]:
-        return self
-
     def __reduce__(self) -> tuple[Any, ...]:
         return FrozenDict, (dict(self),)
 

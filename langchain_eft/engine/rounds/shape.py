@@ -8,11 +8,8 @@ from typing import Literal
 import torch
 
 from langchain_eft.engine.decoding.sampling import Filters
+from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
 from langchain_eft.engine.rounds.staging import Fields
-
-TOP_LOGPROBS = 20
-"""As many as any request may ask for."""
-
 
 _INT, _SMALL, _REAL, _BOOL = torch.int64, torch.int32, torch.float32, torch.bool
 
@@ -135,7 +132,7 @@ def output_fields(shape: RoundShape) -> Fields:
         "draft_samples": ((rows, guesses + 1), _INT),  # samples of q, -1 where there is none
     }
     if shape.logprobs:
-        top = (rows, guesses + 1, TOP_LOGPROBS)
+        top = (rows, guesses + 1, MOST_TOP_LOGPROBS)
         fields |= {
             "logprob": ((rows, guesses + 1), _REAL),
             "top_tokens": (top, _INT),

@@ -24,12 +24,13 @@ from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.decoding.formula import conservative
 from langchain_eft.engine.decoding.penalties import Penalties, penalize
 from langchain_eft.engine.decoding.sampling import Draw, Sampling
+from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
 from langchain_eft.engine.models.causal_model import joined, project
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.rounds.cuda_graphs import Streams
 from langchain_eft.engine.rounds.layout import TokenLayout
 from langchain_eft.engine.rounds.ops import RoundOps, round_ops
-from langchain_eft.engine.rounds.shape import TOP_LOGPROBS, RoundShape, TermSlot, input_fields, output_fields
+from langchain_eft.engine.rounds.shape import RoundShape, TermSlot, input_fields, output_fields
 from langchain_eft.engine.rounds.staging import DeviceToHost, HostToDevice
 
 
@@ -410,7 +411,7 @@ class DecodeRound:
 
     def _report(self, logprobs: Tensor, tokens: Tensor) -> None:
         """Report [R, V] log-probabilities of the [R] tokens drawn and of the most probable ones."""
-        top = logprobs.topk(min(TOP_LOGPROBS, self._size))
+        top = logprobs.topk(min(MOST_TOP_LOGPROBS, self._size))
         self._out["logprob"].copy_(logprobs.gather(1, tokens[:, None]).view_as(self._out["logprob"]))
         for name, values in (("top_tokens", top.indices), ("top_logprobs", top.values)):
             self._out[name].flatten(0, 1)[:, : values.shape[1]] = values

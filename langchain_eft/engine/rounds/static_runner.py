@@ -20,23 +20,24 @@ from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.decoding.sampling import Filters
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.events import TokenLogprobs
+from langchain_eft.engine.limits import LONGEST_DRAFT, MOST_TOP_LOGPROBS
 from langchain_eft.engine.models.compilation import compiled
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.rounds.cuda_graphs import CudaRecorder, Graphs, Recorder
 from langchain_eft.engine.rounds.result import RoundResult
-from langchain_eft.engine.rounds.shape import TOP_LOGPROBS, RoundShape, TermSlot
+from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
 from langchain_eft.engine.rounds.staging import Moment, PackedTensors, PendingCopy, now, seconds_between
 from langchain_eft.engine.rounds.static import DecodeRound, RoundState
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
-from langchain_eft.engine.scheduling.draft_length import LENGTHS
+from langchain_eft.engine.scheduling.draft_length import DRAFT_LENGTHS
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import ScheduledRow
 
 _SHORTEST_CONTEXT = 1024
 """A kernel that follows each row's own length loses nothing by a bound that is too high."""
 
-_DRAFT_LENGTHS = (*LENGTHS, 12, 16)
+_DRAFT_LENGTHS = (0, *DRAFT_LENGTHS, 12, LONGEST_DRAFT)
 _RECORDED_DRAFT_LENGTHS = (6, 4, 2, 0)
 _MOST_SHAPES = 256
 
@@ -404,7 +405,7 @@ def _logprobs(content: PackedTensors, row: int, count: int, state: RequestState)
     wanted = state.request.top_logprobs
     if wanted is None:
         return []
-    top = min(wanted, TOP_LOGPROBS)
+    top = min(wanted, MOST_TOP_LOGPROBS)
     found = []
     for step in range(count):
         tokens = content["top_tokens"][row, step, :top].tolist()

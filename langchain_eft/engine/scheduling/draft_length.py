@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import accumulate, product
+from operator import mul
 from typing import Literal
 
 Source = Literal["model", "lookup"]
 
-LENGTHS = (0, 1, 2, 3, 4, 6, 8)
-"""Draft lengths that are tried."""
+DRAFT_LENGTHS = (1, 2, 3, 4, 6, 8)
+"""Draft lengths that are tried, beside none."""
 
 _MARGIN = 1.1
 
@@ -113,6 +114,17 @@ class RowForecast:
 Choice = tuple[Source, int]
 
 
+def expected_tokens(acceptance_rates: Iterable[float]) -> float:
+    """Tokens that a round yields on average: `1 + a_1 + a_1 a_2 + ...`.
+
+    With K equal rates it is `(1 - a**(K + 1)) / (1 - a)` (Leviathan et al. 2023, section 3.1, equation 1).
+
+    Args:
+        acceptance_rates: Of each draft token, given that those before it are accepted.
+    """
+    return sum(accumulate(acceptance_rates, mul, initial=1.0))
+
+
 def choose_drafts(
     rows: Sequence[RowForecast], draft: PassCosts, verify: PassCosts, share: float
 ) -> list[Choice]:
@@ -131,7 +143,7 @@ def choose_drafts(
     if verify.estimate(len(rows)) is None or all(row.fixed is not None for row in rows):
         return plain
     best, best_speed = plain, _MARGIN * _speed(rows, plain, draft, verify, share)
-    for by_model, by_lookup in product(LENGTHS, LENGTHS):
+    for by_model, by_lookup in product((0, *DRAFT_LENGTHS), repeat=2):
         choices = [_pick(row, by_model, by_lookup) for row in rows]
         speed = _speed(rows, choices, draft, verify, share)
         if speed > best_speed:
@@ -157,7 +169,7 @@ def _pick(row: RowForecast, by_model: int, by_lookup: int) -> Choice:
 def _gain(row: RowForecast, choice: Choice) -> float:
     source, count = choice
     rate = (row.model or 0.0) if source == "model" else row.lookup
-    return sum(rate**i for i in range(count + 1))
+    return expected_tokens([rate] * count)
 
 
 def _speed(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
+from langchain_eft.engine.limits import LONGEST_DRAFT
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
@@ -21,8 +22,6 @@ from langchain_eft.engine.scheduling.draft_length import (
     choose_drafts,
 )
 from langchain_eft.engine.scheduling.request_state import RequestState
-
-_LONGEST = 16
 
 
 class Speculator:
@@ -54,8 +53,8 @@ class Speculator:
         """
         forced = [state.grammar.forced() if state.grammar else [] for state in states]
         proposals = [
-            (tokens or state.lookup.propose(state.tokens, _LONGEST))[
-                : min(_LONGEST, state.remaining_tokens - 1)
+            (tokens or state.lookup.propose(state.tokens, LONGEST_DRAFT))[
+                : min(LONGEST_DRAFT, state.remaining_tokens - 1)
             ]
             for state, tokens in zip(states, forced, strict=True)
         ]
@@ -80,7 +79,8 @@ class Speculator:
         if not states:
             return None
         proposals = [
-            state.lookup.propose(state.tokens, _LONGEST)[: state.remaining_tokens - 2] for state in states
+            state.lookup.propose(state.tokens, LONGEST_DRAFT)[: state.remaining_tokens - 2]
+            for state in states
         ]
         forecasts = [
             _forecast(state, proposal, state.remaining_tokens - 2, forced=False)

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import logging as transformers_logging
 
+from langchain_eft import EFTChatModel
 from langchain_eft.engine.attention import batch as batches
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
@@ -18,7 +19,7 @@ from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.engine.loading.footprint import footprint
 from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from unit_tests.helpers import Recorder, request, wait_until
+from unit_tests.helpers import Recorder, request, slow, wait_until
 from unit_tests.tiny import tokenizer
 
 WINDOW = 8
@@ -42,6 +43,9 @@ LATENT = {
     "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1, **EXPERTS,
 }  # fmt: skip
 ALTERNATING = {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+
+QUICK = ("llama", "gemma2", "deepseek_v3")
+"""Plain, with windows and soft caps, and with latent attention."""
 
 SUPPORTED = {
     "llama": GROUPED,
@@ -185,7 +189,7 @@ def deviation(family: Family, prompt: list[int], recorder: Recorder) -> float:
     )
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", [*QUICK, *slow(*(kind for kind in SUPPORTED if kind not in QUICK))])
 def test_a_supported_family_decodes_as_its_own_forward_says(kind, tmp_path):
     family = build(tmp_path, kind, SUPPORTED[kind])
     engine = open_engine(family)
@@ -256,6 +260,6 @@ def test_a_window_ends_where_frequencies_would_depend_on_the_batch(tmp_path):
     save(AutoModelForCausalLM.from_config(configuration("phi3", extra)), tmp_path)
     engine = Engine(Recipe(base=str(tmp_path)), EngineConfig(kv_cache_tokens=512))
     try:
-        assert engine.window == 40
+        assert engine.window == EFTChatModel(model=str(tmp_path)).profile["max_input_tokens"] == 40
     finally:
         engine.close()

@@ -21,7 +21,7 @@ from langchain_eft.engine.rounds import static_runner as decode_runner
 from langchain_eft.engine.rounds.cuda_graphs import Graphs
 from langchain_eft.engine.rounds.static import DecodeRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
-from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
+from unit_tests.helpers import GREEDY, Recorder, answer, request, slow, wait_until
 
 SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32, "static_rounds": True}
 WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
@@ -42,7 +42,7 @@ def static(request, family):
     engine.close()
 
 
-@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize("mixture", [*MIXTURES[:2], *slow(*MIXTURES[2:])])
 def test_greedy_text_is_the_reference_loops_for_every_draft_length(static, reference, mixture):
     expected = reference.greedy(PROMPT, mixture, 10)
     lengths = range(9) if static._ahead else (2, 7)
@@ -106,7 +106,7 @@ def expected(engine):
     return decoded(engine, work(), "off", together=True)
 
 
-@pytest.mark.parametrize("draft", ["off", 3, "auto"])
+@pytest.mark.parametrize("draft", [3, *slow("off", "auto")])
 def test_every_kind_of_request_gets_the_runners_tokens_alone_and_in_company(static, expected, draft):
     for kinds, together in ((work(), True), (work()[:6], False)):
         found = decoded(static, kinds, draft, together=together)
@@ -128,6 +128,7 @@ def test_text_that_repeats_is_looked_up_even_one_round_ahead(static):
     assert end.accepted_tokens > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
@@ -221,6 +222,7 @@ class Trace(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+@pytest.mark.slow
 def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(family, monkeypatch):
     """Whatever a kernel sees but content is in the shape: else a recording would be replayed for another."""
     traces = {}
@@ -330,6 +332,7 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
         engine.close()
 
 
+@pytest.mark.slow
 def test_compiled_passes_change_nothing(family, reference, monkeypatch):
     """Traced whole, as a GPU's compiler would have them; what it makes of them is torch's own affair."""
     monkeypatch.setattr(linear, "prepackable", lambda weight: False)  # as on a GPU

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_eft.engine.scheduling.draft_length import AcceptanceRate, PassCosts, RowForecast, choose_drafts
+from langchain_eft.engine.scheduling.draft_length import (
+    AcceptanceRate,
+    PassCosts,
+    RowForecast,
+    choose_drafts,
+    expected_tokens,
+)
 from langchain_eft.engine.scheduling.prompt_lookup import PromptLookup
 
 
@@ -68,8 +74,8 @@ def test_nothing_is_drafted_before_a_pass_has_been_measured():
             RowForecast,
             model=st.none() | st.floats(0, 1),
             lookup=st.floats(0, 1),
-            found=st.integers(0, 16),
-            room=st.integers(0, 20),
+            lookup_tokens=st.integers(0, 16),
+            limit=st.integers(0, 20),
             fixed=st.none() | st.integers(0, 16),
         ),
         min_size=1,
@@ -78,9 +84,9 @@ def test_nothing_is_drafted_before_a_pass_has_been_measured():
 )
 def test_choices_are_always_possible(rows):
     for row, (source, count) in zip(rows, total(rows, *costs()), strict=True):
-        assert 0 <= count <= row.room
+        assert 0 <= count <= row.limit
         if source == "lookup":
-            assert count <= row.found
+            assert count <= row.lookup_tokens
         elif row.model is None:
             assert count == 0
 
@@ -116,3 +122,9 @@ def test_lookup_proposes_what_followed_the_last_time():
     text += [9, 1, 2, 3]
     assert lookup.propose(text, 2) == [9, 1]
     assert lookup.propose([*text, 77], 2) == []
+
+
+def test_a_round_yields_a_token_and_the_run_of_accepted_ones():
+    assert expected_tokens([]) == 1
+    assert expected_tokens([0.8] * 4) == pytest.approx((1 - 0.8**5) / (1 - 0.8))
+    assert expected_tokens([0.5, 1.0, 0.0, 1.0]) == 2
