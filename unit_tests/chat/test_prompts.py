@@ -1,4 +1,4 @@
-"""Behaviours that compare two prompts: an explicit loop over both says the same, token for token."""
+"""Behaviors that compare two prompts: an explicit loop over both says the same, token for token."""
 
 import random
 
@@ -283,7 +283,7 @@ def test_traces_compare_what_each_model_read(engine, reference, draft):
 
 
 def test_a_prompt_that_is_missing_is_named(engine):
-    with pytest.raises(RequestError, match=r"`contexts` lacks 'guided'.*compare two prompts"):
+    with pytest.raises(RequestError, match=r"`contexts` lacks 'guided'.*second prompt of every behavior"):
         engine.submit(request(PROMPT, {"guided": 1.0}), Recorder())
 
 

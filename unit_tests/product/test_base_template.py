@@ -96,7 +96,7 @@ def test_a_transcript_writes_tools_out_in_the_spelling_of_the_tuned_models():
 
     call = {"name": "weather", "args": {"city": "Rome"}, "id": "a"}
     messages = [HI, AIMessage("Let me see.", tool_calls=[call]), ToolMessage("Sun.", tool_call_id="a")]
-    text = render(messages, tools=tool_dicts([weather]), spelling=HERMES)
+    text = render(messages, tools=tool_dicts([weather]), tool_format=HERMES)
     assert text.startswith("# Tools\n")
     assert '"name": "weather"' in text
     written = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
@@ -264,7 +264,7 @@ def test_a_request_without_the_bases_text_is_refused(llm):
 
 
 @pytest.mark.parametrize("name", ["", BASE])
-def test_names_of_texts_are_no_names_of_behaviours(settings, name):
+def test_names_of_texts_are_no_names_of_behaviors(settings, name):
     with pytest.raises(ValidationError, match="names a text: give it another name"):
         EFTChatModel(**{**settings, "behaviors": {name: BehaviorDelta(prompt=BRIEF)}})
 
