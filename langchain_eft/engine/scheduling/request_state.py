@@ -9,7 +9,6 @@ from typing import Any
 from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
 from langchain_eft.engine.decoding.formula import Formula
 from langchain_eft.engine.decoding.grammar import Grammar
-from langchain_eft.engine.decoding.sampling import SamplingRow
 from langchain_eft.engine.events import Event, Finished, FinishReason, TextDelta
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.request import Generation, GenerationRequest
@@ -92,11 +91,6 @@ class RequestState:
     def remaining_tokens(self) -> int:
         """Tokens that the answer may still have."""
         return self.request.max_tokens - self.num_output_tokens
-
-    def sampling(self, draft_tokens: Sequence[int] = ()) -> SamplingRow:
-        """What the sampler has to know about the position after `draft_tokens`."""
-        output = [*self.tokens[self.num_prompt_tokens :], *draft_tokens]
-        return SamplingRow(self.request.sampling, self.request.prompt_ids, output)
 
     def ends_with(self, token: int) -> bool:
         """Whether a token ends the answer."""

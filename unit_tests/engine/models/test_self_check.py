@@ -219,7 +219,7 @@ def test_the_comparison_notices_a_wrong_window_or_position(kind, tmp_path, monke
             right = batches.causal_mask
             monkeypatch.setattr(batches, "causal_mask", lambda q, n, w, d: right(q, n, w and w + 1, d))
         else:  # distances twice as long
-            monkeypatch.setattr("langchain_eft.engine.rounds.eager.pack", _stretched)
+            monkeypatch.setattr("langchain_eft.engine.rounds.packed.pack", _stretched)
         recorders = decode(engine, 0)
     finally:
         engine.close()

@@ -17,9 +17,10 @@ from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
+from langchain_eft.engine.rounds import shape as shapes_module
 from langchain_eft.engine.rounds import static_runner
 from langchain_eft.engine.rounds.cuda_graphs import Graphs
-from langchain_eft.engine.rounds.static import DecodeRound
+from langchain_eft.engine.rounds.static import StaticRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
 from unit_tests.helpers import GREEDY, Recorder, answer, request, slow, wait_until
 
@@ -31,7 +32,7 @@ WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
 def short_contexts():
     """A CPU gathers contexts up to their bound; low ones are quick, and come in more sizes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(static_runner, "_SHORTEST_CONTEXT", 32)
+        patch.setattr(shapes_module, "MIN_CONTEXT", 32)
         yield
 
 
@@ -165,7 +166,7 @@ def test_a_cancelled_row_is_free_within_a_round_of_the_hosts_learning_of_it(stat
 def test_a_failure_on_the_device_ends_the_requests_and_not_the_engine(static, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(
-            DecodeRound, "verify", lambda self: (_ for _ in ()).throw(RuntimeError("out of memory"))
+            StaticRound, "verify", lambda self: (_ for _ in ()).throw(RuntimeError("out of memory"))
         )
         with pytest.raises(Exception, match="out of memory"):
             answer(static, request([5, 6], max_tokens=5))
@@ -228,7 +229,7 @@ def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(fami
     traces = {}
 
     def traced(half):
-        plain = getattr(DecodeRound, half)
+        plain = getattr(StaticRound, half)
 
         def run(self):
             with Trace() as trace:
@@ -238,7 +239,7 @@ def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(fami
         return run
 
     for half in ("draft", "verify"):
-        monkeypatch.setattr(DecodeRound, half, traced(half))
+        monkeypatch.setattr(StaticRound, half, traced(half))
     engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=True))
     try:
         for draft in ("off", 2):
@@ -259,18 +260,18 @@ def test_rows_are_padded_and_terms_share_slots(family):
     """Rows of different mixtures cost as many passes as the largest of them."""
     shapes = set()
 
-    class Spy(DecodeRound):
-        def __init__(self, shape, state):
+    class Spy(StaticRound):
+        def __init__(self, shape, *args):
             shapes.add(shape)
-            super().__init__(shape, state)
+            super().__init__(shape, *args)
 
-    original, static_runner.DecodeRound = static_runner.DecodeRound, Spy
+    original, static_runner.StaticRound = static_runner.StaticRound, Spy
     engine = Engine(family.recipe, EngineConfig(**SETTINGS))
     try:
         kinds = [([5, 6, i], m, GREEDY, {}) for i, m in enumerate([{"one": 1.0}, {"two": 1.0}, {}])]
         decoded(engine, kinds, "off", together=True)
     finally:
-        static_runner.DecodeRound = original
+        static_runner.StaticRound = original
         engine.close()
     assert {shape.rows for shape in shapes} <= {1, 2, 4}
     widest = max(shapes, key=lambda shape: len(shape.slots))

@@ -13,8 +13,17 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.decoding.acceptance import accept_or_resample
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import eager as runner
-from unit_tests.helpers import GREEDY, Recorder, answer, endless, request, slow, wait_until
+from unit_tests.helpers import (
+    GREEDY,
+    Recorder,
+    answer,
+    endless,
+    engine_with,
+    keep_every_draft_token,
+    request,
+    slow,
+    wait_until,
+)
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 MIXTURES = [
@@ -261,10 +270,10 @@ def test_samples_follow_p_in_every_setting(engine, reference):
 
 
 @pytest.mark.slow
-def test_a_rule_that_keeps_every_guess_is_found_out(engine, reference, monkeypatch):
-    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
+def test_a_rule_that_keeps_every_draft_token_is_found_out(family, reference):
     setting = ({"one": 1.0}, {"temperature": 1.0}, {})
-    assert surprise(reference, sampled(engine, 3, *setting), *setting) < 1e-6
+    with engine_with(family, accept_or_resample=keep_every_draft_token) as engine:
+        assert surprise(reference, sampled(engine, 3, *setting), *setting) < 1e-6
 
 
 @pytest.mark.slow
