@@ -16,12 +16,13 @@ from langchain_eft import EFTChatModel
 def main() -> None:
     """Ask about two topics in two styles."""
     llm = EFTChatModel(temperature=0, max_tokens=40)  # the bundled "smol" preset
-    prompt = ChatPromptTemplate.from_messages([("system", "You are helpful."), ("user", "Tell me about {topic}.")])
-    styles = {name: prompt | llm.bind(mixture={name: 1.0}) | StrOutputParser() for name in ("concise", "pirate")}
+    prompt = ChatPromptTemplate.from_template("Tell me about {topic}.")
+    by_style = {style: llm.bind(mixture={style: 1.0}) for style in ("concise", "pirate")}
+    chains = {style: prompt | model | StrOutputParser() for style, model in by_style.items()}
     topics = ["whales", "volcanoes"]
-    answers = RunnableParallel(styles).batch([{"topic": topic} for topic in topics])
-    for topic, by_style in zip(topics, answers, strict=True):
-        for style, text in by_style.items():
+    answers = RunnableParallel(chains).batch([{"topic": topic} for topic in topics])
+    for topic, texts in zip(topics, answers, strict=True):
+        for style, text in texts.items():
             print(f"{topic} ({style}): {text}")
 
 

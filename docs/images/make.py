@@ -19,7 +19,7 @@ from langchain_eft.demo import STEPS, play
 
 FOLDER = Path(__file__).parent
 QUESTION = "What is the capital of Greece?"
-TOKEN = " Athens"
+WORD = " Athens"
 
 
 def terminal(width: int) -> Console:
@@ -48,7 +48,7 @@ def pictures_of_trace(llm: EFTChatModel) -> None:
     trace.print(console)
     save(console, "trace-terminal.svg", "langchain-eft trace")
     if browser := shutil.which("chromium"):
-        number = [token.token for token in trace.tokens].index(TOKEN)
+        number = [token.token for token in trace.tokens].index(WORD)
         screenshot(browser, focused(trace.to_html(), number), FOLDER / "trace.png")
 
 
@@ -67,7 +67,9 @@ def screenshot(browser: str, page: str, picture: Path) -> None:
         options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--force-device-scale-factor=1.5"]
         size = "--window-size=800,300"
         subprocess.run(  # noqa: S603
-            [browser, *options, size, f"--screenshot={picture}", file.as_uri()], check=True, capture_output=True
+            [browser, *options, size, f"--screenshot={picture}", file.as_uri()],
+            check=True,
+            capture_output=True,
         )
 
 
