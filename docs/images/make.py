@@ -7,6 +7,7 @@ The terminal pictures need nothing but the package. The picture of the trace pag
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import tempfile
@@ -28,8 +29,10 @@ def terminal(width: int) -> Console:
 
 
 def save(console: Console, name: str, title: str) -> None:
-    """Write what a console printed as an SVG picture."""
-    console.save_svg(str(FOLDER / name), title=title, unique_id=Path(name).stem)
+    """Write what a console printed as an SVG picture, in the reader's own monospaced font."""
+    picture = console.export_svg(title=title, unique_id=Path(name).stem)
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+    (FOLDER / name).write_text(picture, encoding="utf-8")
 
 
 def picture_of_demo(llm: EFTChatModel) -> None:
