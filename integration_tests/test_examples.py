@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TESTED = {"agent", "chain", "mixture_per_step", "own_lora", "serve_many", "trace"}
 
