@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_eft.engine.engine import close_all
+from langchain_eft.engine.registry import close_all
 from langchain_eft.presets import preset_names
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from langchain_eft import EFTChatModel, EFTTrace
-from langchain_eft.demo import STEPS, play
+from langchain_eft.cli.demo import STEPS, play
 
 FOLDER = Path(__file__).parent
 QUESTION = "What is the capital of Greece?"
