@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
+DOCS := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat reproduce test quick lint format clean
+.PHONY: help demo chat reproduce test quick lint format docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +25,10 @@ $(READY): pyproject.toml constraints.txt
 # pip installs dependency groups (--group) since 25.1.
 $(DEV): $(READY)
 	$(PIP) --constraint constraints.txt --group dev
+	touch $@
+
+$(DOCS): $(READY)
+	$(PIP) --constraint constraints.txt --group docs
 	touch $@
 
 demo: $(READY) ## A tour of emulated fine-tuning with real weights, about a minute
@@ -56,5 +61,8 @@ format: $(DEV) ## Fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(DOCS) ## Build the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean: ## Remove .venv and caches (converted weights in the user cache folder stay)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis
