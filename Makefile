@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat reproduce test lint format clean
+.PHONY: help demo chat reproduce test quick lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,12 @@ reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 o
 # A worker for each core, with one thread each: more threads than cores would wait for one another.
 test: $(DEV) ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
+
+# Unit tests without those that take long.
+QUICK_ARGS := unit_tests -m "not slow"
+
+quick: $(DEV) ## Run the quick unit tests, in under 90 s on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope $(QUICK_ARGS)
 
 lint: $(DEV) ## Check style and types
 	$(BIN)/ruff check .
