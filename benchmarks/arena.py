@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from benchmarks.family import FAMILIES, Family, Prompts
 from benchmarks.result import CPU_TIME, Result
-from langchain_eft.benchmark import Spread, available_cores, processor
+from langchain_eft.diagnostics.bench import Spread, available_cores, processor
 
 ROOT = Path(__file__).parent.parent
 ALONE_PROMPTS = 2

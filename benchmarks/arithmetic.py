@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.arena import compete, prepare, table, tell
-from langchain_eft.engine.checkpoints import cache_folder
+from langchain_eft.engine.cache_folder import cache_folder
 
 SOURCE = "https://github.com/eth-sri/language-model-arithmetic/archive/6779b40.zip"
 # A torch that is not pinned may bring gigabytes of CUDA libraries along.

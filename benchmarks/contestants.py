@@ -25,9 +25,9 @@ class OurEngine:
         self._speculation = speculation
 
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
-        from langchain_eft.behaviors import Mixture
-        from langchain_eft.benchmark import decode, summarize
-        from langchain_eft.engine.request import GenerationRequest, SamplingParams
+        from langchain_eft.diagnostics.bench import decode, summarize
+        from langchain_eft.engine.recipe.mixture import Mixture
+        from langchain_eft.engine.request import GenerationRequest, SamplingParams, acceptance_rate
 
         started = clock()
         recorders = decode(
@@ -50,7 +50,7 @@ class OurEngine:
             seconds=run.seconds,
             first_token=max(recorder.deltas[0][0] for recorder in recorders) - started,
             passes=run.passes,
-            acceptance_rate=run.accepted / run.drafted if run.drafted else None,
+            acceptance_rate=acceptance_rate(run.accepted, run.drafted),
             answers=[[token for _, delta in recorder.deltas for token in delta] for recorder in recorders],
         )
 

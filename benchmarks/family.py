@@ -15,10 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_eft import EFTChatModel
-from langchain_eft.behaviors import BehaviorDelta, Recipe
-from langchain_eft.benchmark import default_prompts, numbered, numbered_tools
-from langchain_eft.engine.checkpoints import resolve
-from langchain_eft.messages import encode
+from langchain_eft.chat.messages import encode
+from langchain_eft.diagnostics.bench import default_prompts, numbered, numbered_tools
+from langchain_eft.engine.loading.checkpoints import fetch_checkpoint
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.presets import load_preset
 
 VOCABULARY = 4096
@@ -156,7 +156,9 @@ def smol(folder: Path, prompts: str, tokens: int, requests: tuple[int, ...]) -> 
     models_ = SmolReference(["tools"])
     for name, adapter in (("tuned", "tools"), ("reference", "")):
         models_.small[adapter].save_pretrained(folder / name)
-    (folder / "base").symlink_to(resolve(preset.recipe.base, lambda _: None), target_is_directory=True)
+    (folder / "base").symlink_to(
+        fetch_checkpoint(preset.recipe.base, lambda _: None), target_is_directory=True
+    )
     end = models_.base.generation_config.eos_token_id
     name = f"smol, {prompts}"
     return Family(folder, name, "tools", "smol", prompts, 0.0, tokens, (end,), requests).save()
@@ -174,18 +176,18 @@ class Prompts:
     """Prompts that were never used before, the same for every contestant."""
 
     def __init__(self, family: Family) -> None:
-        self._family = family
+        self.family = family
         self._random = random.Random(0)
         self._number = 1000
 
     def take(self, count: int) -> list[list[int]]:
         """Token ids of the next prompts."""
-        if self._family.prompts is None:
+        if self.family.prompts is None:
             lengths = [self._random.randrange(24, 41) for _ in range(count)]
             return [[self._random.randrange(2, VOCABULARY) for _ in range(length)] for length in lengths]
-        chosen = next(each for each in default_prompts(EFTChatModel()) if each.name == self._family.prompts)
-        tokenizer = AutoTokenizer.from_pretrained(self._family.folder / "base")
-        tokenizer.chat_template = self._family.recipe.chat_template.read_text()
+        chosen = next(each for each in default_prompts(EFTChatModel()) if each.name == self.family.prompts)
+        tokenizer = AutoTokenizer.from_pretrained(self.family.folder / "base")
+        tokenizer.chat_template = self.family.recipe.chat_template.read_text()
         self._number += count
         return [
             list(

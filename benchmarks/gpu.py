@@ -35,16 +35,16 @@ from benchmarks.synthetic import (
     random_prompts,
 )
 from langchain_eft import EFTChatModel
-from langchain_eft.behaviors import Mixture
-from langchain_eft.benchmark import Spread, decode, summarize, weights_read
+from langchain_eft.diagnostics.bench import Spread, decode, summarize, weights_read
+from langchain_eft.diagnostics.verify.statistics import surprise, z_test
+from langchain_eft.engine.attention.kv_pool import KVPool
+from langchain_eft.engine.decoding.formula import combine
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import EngineError
-from langchain_eft.engine.formula import combine
-from langchain_eft.engine.kv_cache import KVPool
-from langchain_eft.engine.linear import product
-from langchain_eft.engine.models import Chunk, pack
+from langchain_eft.engine.models.batch import Chunk, pack
+from langchain_eft.engine.models.linear import product
+from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
-from langchain_eft.verification import surprise, z_test
 
 BASE, PLAIN, AUTO = "base alone", "plain EFT", "speculative EFT, auto"
 SMALL_ALONE = "small model alone"
@@ -318,8 +318,8 @@ class OurEngine:
             engine_options=options,
         )
         # On a CPU, weights would be packed, and the family could no longer set its acceptance in place.
-        plain = patch("langchain_eft.engine.linear.prepackable", lambda weight: False)  # noqa: ARG005
-        with patch("langchain_eft.engine.loading.load_module", family.load), plain:
+        plain = patch("langchain_eft.engine.models.linear.prepackable", lambda weight: False)  # noqa: ARG005
+        with patch("langchain_eft.engine.loading.family.load_module", family.load), plain:
             self.engine: Engine = self.llm.engine
 
     def close(self) -> None:
@@ -361,7 +361,7 @@ class OurEngine:
             positions: Length of each row's context.
             guesses: Tokens drafted in the round: each takes a pass over the tuned model.
         """
-        family = self.engine._family
+        family = self.engine.family
         weights = float(weights_read(self.engine, Mixture.of({})))
         passes = {family.base.model: 1.0}
         if way not in {BASE, SMALL_ALONE}:
@@ -528,7 +528,7 @@ def exactness(setting: Setting, folder: Path, device: torch.device, report: Repo
     answers: dict[bool, list[list[int]]] = {}
     for graphs in (True, False):
         # Off the GPU there are no graphs: the same static rounds run as they are.
-        ours = OurEngine(family, {"cuda_graphs": graphs, "static_decoding": True, "kv_cache_tokens": 2**14})
+        ours = OurEngine(family, {"cuda_graphs": graphs, "static_rounds": True, "kv_cache_tokens": 2**14})
         family.set_acceptance(setting.rates[0])
         prompts = random_prompts(setting.check, 3, 20)
         answers[graphs] = [
@@ -557,7 +557,7 @@ def _sampling_test(ours: OurEngine, setting: Setting) -> dict[str, float]:
 @torch.inference_mode()
 def engine_log_p(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
     """Log p of every token of an answer by the engine's kernels, in one pass a model, [T, V] float64."""
-    family, ids = engine._family, [*prompt, *answer[:-1]]
+    family, ids = engine.family, [*prompt, *answer[:-1]]
     tuned, reference = family.behaviors[BEHAVIOR]
     logits = []
     for term in (family.base, tuned, reference):
@@ -609,7 +609,7 @@ def run(setting: Setting, device: torch.device, report: Report, options: dict[st
             clean(device)
             engine_options = {
                 "max_batch_size": max(setting.batches),
-                "prefill_chunk": 4096,
+                "max_num_batched_tokens": 4096,
                 "kv_cache_fraction": 0.8,
                 "max_model_len": positions,
                 **options,

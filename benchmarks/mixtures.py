@@ -12,11 +12,13 @@ import typer
 from langchain_core.messages import HumanMessage
 
 from langchain_eft import EFTChatModel
-from langchain_eft.behaviors import Mixture, Recipe
-from langchain_eft.benchmark import Spread, decode
-from langchain_eft.engine.engine import Engine, open_engine
+from langchain_eft.chat.messages import encode
+from langchain_eft.diagnostics.bench import Spread, decode
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.registry import open_engine
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
-from langchain_eft.messages import encode
 
 PROMPT = "Tell me about whales."
 NO_END = -100.0

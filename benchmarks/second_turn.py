@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from langchain_eft import EFTChatModel
-from langchain_eft.benchmark import Spread, decode
-from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams
+from langchain_eft.diagnostics.bench import Spread, decode
+from langchain_eft.engine.events import Finished
+from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
 FIRST, NEW = 600, 24
 

@@ -59,7 +59,7 @@ def main(
     """Start processes in turns, and print a table of medians."""
     ways: dict[str, dict[str, object]] = {"default": {}}
     if compiled:
-        ways["compile"] = {"compile": True, "static_decoding": True}
+        ways["compile"] = {"compile": True, "static_rounds": True}
     runs: dict[str, list[list[float]]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, options in ways.items():

@@ -20,8 +20,8 @@ from langchain_core.messages import HumanMessage
 
 from benchmarks.result import clock
 from langchain_eft import EFTChatModel
+from langchain_eft.chat.messages import encode
 from langchain_eft.engine.request import GenerationRequest
-from langchain_eft.messages import encode
 
 PROMPT = "Tell me about whales."
 NO_END = -100.0

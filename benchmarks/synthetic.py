@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from langchain_eft.behaviors import BehaviorDelta, Recipe
-from langchain_eft.engine.attention import ATTENTION
+from langchain_eft.engine.attention.paged import ATTENTION
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 
 BEHAVIOR = "tuned"
 _QUIET = 1e-3

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from langchain_eft import presets
-from langchain_eft.engine.checkpoints import resolve
+from langchain_eft.engine.loading.checkpoints import fetch_checkpoint
 
 PRESET = Path(presets.__file__).parent / "smol"
 
@@ -17,7 +17,7 @@ class SmolReference:
     """Loads everything with transformers alone; shares no code with the engine."""
 
     def __init__(self, behaviors: list[str]) -> None:
-        folder = resolve(presets.load_preset("smol").recipe.base, lambda _: None)
+        folder = fetch_checkpoint(presets.load_preset("smol").recipe.base, lambda _: None)
         self.base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.small = {name: self._small(name) for name in ["", *behaviors]}
 

@@ -6,8 +6,9 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from integration_tests.reference import SmolReference
-from langchain_eft.behaviors import Mixture
-from langchain_eft.engine.request import GenerationRequest, SamplingParams, TextDelta
+from langchain_eft.engine.events import TextDelta
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
 LOOP, STEPS = 4, 16
 QUESTIONS = [

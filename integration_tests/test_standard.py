@@ -4,7 +4,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-from langchain_eft.engine.checkpoints import resolve
+from langchain_eft.engine.loading.checkpoints import fetch_checkpoint
 from langchain_eft.presets import load_preset
 from unit_tests.gates import Gates
 
@@ -19,7 +19,7 @@ class TestEFTChatModel(Gates, ChatModelIntegrationTests):
     @property
     def model_override_value(self):
         """Another recipe: the large model's folder, without any behaviour."""
-        return resolve(load_preset("smol").recipe.base, lambda _: None)
+        return fetch_checkpoint(load_preset("smol").recipe.base, lambda _: None)
 
     @property
     def supported_usage_metadata_details(self):

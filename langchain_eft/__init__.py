@@ -9,26 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langchain_eft.behaviors import BehaviorDelta, Mixture, Recipe
     from langchain_eft.chat_models import ChatEFT, EFTChatModel
     from langchain_eft.engine.config import EngineConfig
+    from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
+    from langchain_eft.engine.recipe.mixture import Mixture
+    from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
     from langchain_eft.llms import EFTLLM
     from langchain_eft.rewards import EFTRewardScorer
-    from langchain_eft.schedules import FirstTokens, Ramp
-    from langchain_eft.trace import EFTTrace
+    from langchain_eft.trace.trace import EFTTrace
 
-_HOMES = {
-    "BehaviorDelta": "langchain_eft.behaviors",
+_MODULE_OF = {
+    "BehaviorDelta": "langchain_eft.engine.recipe.behaviors",
     "ChatEFT": "langchain_eft.chat_models",
     "EFTChatModel": "langchain_eft.chat_models",
     "EFTLLM": "langchain_eft.llms",
     "EFTRewardScorer": "langchain_eft.rewards",
-    "EFTTrace": "langchain_eft.trace",
+    "EFTTrace": "langchain_eft.trace.trace",
     "EngineConfig": "langchain_eft.engine.config",
-    "FirstTokens": "langchain_eft.schedules",
-    "Mixture": "langchain_eft.behaviors",
-    "Ramp": "langchain_eft.schedules",
-    "Recipe": "langchain_eft.behaviors",
+    "FirstTokens": "langchain_eft.engine.recipe.schedules",
+    "Mixture": "langchain_eft.engine.recipe.mixture",
+    "Ramp": "langchain_eft.engine.recipe.schedules",
+    "Recipe": "langchain_eft.engine.recipe.behaviors",
 }
 
 __all__ = [
@@ -47,8 +48,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -21,17 +21,18 @@ from langchain_core.tools import BaseTool
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from langchain_eft import structured_output
-from langchain_eft.calls import Fork, Plan, plan
-from langchain_eft.chunks import ChunkBuilder, total_usage
+from langchain_eft.base import PER_CALL, EFTSettings, refuse_unknown
+from langchain_eft.chat import structured_output
+from langchain_eft.chat.chunks import ChunkBuilder, total_usage
+from langchain_eft.chat.grammars import normalize_choice
+from langchain_eft.chat.messages import encode
+from langchain_eft.chat.prepare import Fork, Plan, plan
+from langchain_eft.chat.structured_output import Method, structured_runnable
+from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.errors import langchain_errors
-from langchain_eft.grammars import normalize_choice
-from langchain_eft.messages import encode
-from langchain_eft.settings import PER_CALL, EFTSettings, refuse_unknown
-from langchain_eft.structured_output import Method, structured_runnable
-from langchain_eft.tools import tool_dicts
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine

@@ -16,8 +16,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from langchain_eft.behaviors import Mixture
-from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, TextDelta
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine

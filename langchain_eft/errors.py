@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from langchain_core.exceptions import (
     ContextOverflowError,
@@ -38,68 +39,32 @@ class MissingPlotsError(EngineError, ImportError):
     """matplotlib is not installed."""
 
 
-class EFTContextOverflowError(ContextWindowError, ContextOverflowError):
-    """The prompt and its answer do not fit the context window."""
+E = TypeVar("E", bound=EngineError)
 
-
-class EFTInvalidRequestError(RequestError, ModelInvalidRequestError):
-    """A parameter, behaviour or message that cannot be served."""
-
-
-class EFTRecipeError(RecipeError, ModelInvalidRequestError):
-    """A recipe, behaviour or mixture that cannot be decoded."""
-
-
-class EFTVocabularyMismatchError(VocabularyMismatchError, EFTRecipeError):
-    """Two models of one recipe give different meanings to the same token id."""
-
-
-class EFTUnsupportedModelError(UnsupportedModelError, ModelInvalidRequestError):
-    """A model whose decoding here would not equal its own forward pass."""
-
-
-class EFTModelNotFoundError(CheckpointNotFoundError, ModelNotFoundError):
-    """A preset, model or adapter that is neither on this machine nor reachable."""
-
-
-class EFTCheckpointCacheError(CheckpointCacheError, ModelError):
-    """The folder for converted weights cannot be written."""
-
-
-class EFTInsufficientMemoryError(InsufficientMemoryError, ModelError):
-    """Weights, or the keys and values of a single answer, that do not fit the device."""
-
-
-class EFTInsufficientDiskError(InsufficientDiskError, ModelError):
-    """A model that the disk has no room for."""
-
-
-class EFTTimeoutError(RequestTimeoutError, ModelTimeoutError):
-    """The answer took longer than `timeout`."""
-
-
-class EFTQueueFullError(QueueFullError, ModelRateLimitError):
-    """More requests at once than the engine was told to let wait."""
-
-
-class EFTEngineClosedError(EngineClosedError, ModelAPIError):
-    """The engine was closed while the request ran; the next call opens it again."""
-
-
-class EFTDecodingError(DecodingError, ModelAPIError):
-    """The device failed while decoding; the original exception is the cause."""
-
-
-_TWINS: dict[type[EngineError], type[EngineError]] = {
-    twin.__bases__[0]: twin
-    for twin in (
-        EFTContextOverflowError, EFTInvalidRequestError, EFTRecipeError, EFTVocabularyMismatchError,
-        EFTUnsupportedModelError, EFTModelNotFoundError, EFTCheckpointCacheError, EFTInsufficientMemoryError,
-        EFTInsufficientDiskError, EFTTimeoutError, EFTQueueFullError,
-        EFTEngineClosedError, EFTDecodingError,
-    )
-}  # fmt: skip
+_TWINS: dict[type[EngineError], type[EngineError]] = {}
 """Every engine error's twin, which is that error and one of LangChain's."""
+
+
+def _twin(name: str, error: type[E], kind: type[Exception]) -> type[E]:
+    """Make the class that is both; it is built from its message, and described like the engine's error."""
+    body = {"__doc__": error.__doc__, "__init__": Exception.__init__, "__module__": __name__}
+    twin = _TWINS[error] = type(name, (error, kind), body)
+    return twin
+
+
+EFTContextOverflowError = _twin("EFTContextOverflowError", ContextWindowError, ContextOverflowError)
+EFTInvalidRequestError = _twin("EFTInvalidRequestError", RequestError, ModelInvalidRequestError)
+EFTRecipeError = _twin("EFTRecipeError", RecipeError, ModelInvalidRequestError)
+EFTVocabularyMismatchError = _twin("EFTVocabularyMismatchError", VocabularyMismatchError, EFTRecipeError)
+EFTUnsupportedModelError = _twin("EFTUnsupportedModelError", UnsupportedModelError, ModelInvalidRequestError)
+EFTModelNotFoundError = _twin("EFTModelNotFoundError", CheckpointNotFoundError, ModelNotFoundError)
+EFTCheckpointCacheError = _twin("EFTCheckpointCacheError", CheckpointCacheError, ModelError)
+EFTInsufficientMemoryError = _twin("EFTInsufficientMemoryError", InsufficientMemoryError, ModelError)
+EFTInsufficientDiskError = _twin("EFTInsufficientDiskError", InsufficientDiskError, ModelError)
+EFTTimeoutError = _twin("EFTTimeoutError", RequestTimeoutError, ModelTimeoutError)
+EFTQueueFullError = _twin("EFTQueueFullError", QueueFullError, ModelRateLimitError)
+EFTEngineClosedError = _twin("EFTEngineClosedError", EngineClosedError, ModelAPIError)
+EFTDecodingError = _twin("EFTDecodingError", DecodingError, ModelAPIError)
 
 
 @contextmanager
@@ -111,9 +76,8 @@ def langchain_errors() -> Iterator[None]:
         twin = next((_TWINS[kind] for kind in type(error).__mro__ if kind in _TWINS), None)
         if twin is None or isinstance(error, ModelError):
             raise
-        translated = twin.__new__(twin)
-        translated.args = error.args
-        translated.__dict__.update(error.__dict__)
+        translated = twin(*error.args)
+        vars(translated).update(vars(error))
         raise translated from error
 
 

@@ -13,13 +13,14 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from typing_extensions import override
 
-from langchain_eft.chunks import statistics, total_usage, usage
-from langchain_eft.contexts import read_text
+from langchain_eft.base import PER_CALL, EFTSettings, refuse_unknown
+from langchain_eft.chat.chunks import statistics, total_usage, usage
+from langchain_eft.chat.prompts import read_text
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.request import Finished, GenerationRequest, TextDelta
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.errors import langchain_errors
-from langchain_eft.settings import PER_CALL, EFTSettings, refuse_unknown
-from langchain_eft.trace import TraceWriter
+from langchain_eft.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine

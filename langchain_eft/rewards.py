@@ -13,13 +13,13 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from typing_extensions import override
 
-from langchain_eft.behaviors import Mixture
+from langchain_eft.chat.messages import text
+from langchain_eft.chat.prompts import read_conversation
 from langchain_eft.chat_models import EFTChatModel
-from langchain_eft.contexts import read_conversation
 from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.recipe.schedules import values
 from langchain_eft.errors import langchain_errors
-from langchain_eft.messages import text
-from langchain_eft.schedules import values
 
 
 class Candidates(TypedDict):

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from langchain_eft import EFTChatModel
-from langchain_eft.benchmark import available_cores, processor
+from langchain_eft.diagnostics.bench import available_cores, processor
 from langchain_eft.evaluation import Runner
 from reproduction.bench import FULL, LARGE_ADAPTERS, QUICK, Bench, Sizes
 from reproduction.experiments import EXPERIMENTS

@@ -15,7 +15,7 @@ SEED = 2024
 """Of the fresh tools and of the order of the prompts."""
 
 LARGE_ADAPTERS = Path(__file__).with_name("large")
-"""Adapters of the base itself, by behaviour; `docs/smol_family/adapt_base.py` makes them."""
+"""Adapters of the base itself, by behaviour; `training/smol/adapt_base.py` makes them."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from langchain_eft import BehaviorDelta, EFTChatModel
-from langchain_eft.engine.loading import Layout
+from langchain_eft.engine.loading.layout import Layout
 from langchain_eft.evaluation import (
     Evaluation,
     base_alone,
@@ -64,7 +64,7 @@ def down_scaling(bench: Bench) -> Section:
         "them right. So a large base with a small fine-tuning (up-scaling) has the facts of the large model, "
         "and a small base with a large fine-tuning (down-scaling) its behaviour. Here: the base fine-tuned "
         "itself, by adapters of rank 4 that were trained on two CPU cores in minutes "
-        "(`docs/smol_family/adapt_base.py`). Down-scaled, they act on the reference: log p = R + (T - L), "
+        "(`training/smol/adapt_base.py`). Down-scaled, they act on the reference: log p = R + (T - L), "
         "with T the fine-tuned base.",
         (
             captioned(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from docs.smol_family.probes import PIRATE
-from langchain_eft.benchmark import run_benchmark
+from langchain_eft.diagnostics.bench import run_benchmark
 from langchain_eft.evaluation import (
     Estimate,
     Evaluation,
@@ -58,6 +57,7 @@ from reproduction.wording import (
     systems_of,
     target,
 )
+from training.smol.probes import PIRATE
 
 
 def scale_decoupling(bench: Bench) -> Section:
@@ -115,7 +115,7 @@ def scale_decoupling(bench: Bench) -> Section:
         "The paper: pre-training scale adds factuality, and fine-tuning at a small scale already gives "
         "the behaviour; a large base with a small behaviour delta has both. Here: the base (135M), the "
         "reference (57M), each tuned model (57M) alone, and EFT, which up-scales it to the base. "
-        "*Familiar* prompts are those of `docs/smol_family/measured.json`: unseen draws from the "
+        "*Familiar* prompts are those of `training/smol/measured.json`: unseen draws from the "
         "generator that made the training data (the harmful ones were mostly seen, as it makes few). "
         "*New* ones hold no word or request of the training data. The large fine-tuned model, the "
         "paper's upper end, is missing for these behaviours; the base stands in for it on facts. "
@@ -123,7 +123,7 @@ def scale_decoupling(bench: Bench) -> Section:
         (
             captioned("Shares with 95 % intervals; length in characters of the answers about capitals.",
                        markdown(header, rows)),
-            captioned("The same, measured once on a GPU in bfloat16 (`docs/smol_family/measured.json`).",
+            captioned("The same, measured once on a GPU in bfloat16 (`training/smol/measured.json`).",
                        measured_table()),
             captioned(
                 "Share of the gap in facts that up-scaling closes, (EFT - tuned) / (base - tuned), beside "

@@ -1,4 +1,4 @@
-"""The prompts of `docs/smol_family/measured.json` as tasks: the training generators with other seeds."""
+"""The prompts of `training/smol/measured.json` as tasks: the training generators with other seeds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 
-from docs.smol_family.places import load_places
-from docs.smol_family.probes import HARMFUL_SEED, TOOL_SEED
-from docs.smol_family.tasks.argument_source import ArgumentSource
-from docs.smol_family.tasks.harmful import harmful_request
-from docs.smol_family.tasks.tool_requests import ask_for
-from docs.smol_family.tasks.tool_signatures import random_tool
 from langchain_eft.evaluation import CallsExactly, Case, Refuses, Task
+from training.smol.places import load_places
+from training.smol.probes import HARMFUL_SEED, TOOL_SEED
+from training.smol.tasks.argument_source import ArgumentSource
+from training.smol.tasks.harmful import harmful_request
+from training.smol.tasks.tool_requests import ask_for
+from training.smol.tasks.tool_signatures import random_tool
 
 MEASURED: dict[str, dict[str, Any]] = json.loads(
-    Path(__file__).parents[1].joinpath("docs", "smol_family", "measured.json").read_text(encoding="utf-8")
+    Path(__file__).parents[1].joinpath("training", "smol", "measured.json").read_text(encoding="utf-8")
 )
 """What was measured once, on a GPU in bfloat16."""
 

@@ -30,7 +30,8 @@ def reference(family) -> Reference:
 @pytest.fixture(scope="session")
 def engine(family):
     engine = Engine(
-        family.recipe, EngineConfig(kv_cache_tokens=4096, block_size=4, prefill_chunk=32, max_waiting=2000)
+        family.recipe,
+        EngineConfig(kv_cache_tokens=4096, block_size=4, max_num_batched_tokens=32, max_queued_requests=2000),
     )
     yield engine
     engine.close()

@@ -1,7 +1,12 @@
 import time
+from contextlib import contextmanager
 
-from langchain_eft.behaviors import Mixture
-from langchain_eft.engine.request import Finished, GenerationRequest, SamplingParams, TextDelta
+import pytest
+
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.request import GenerationRequest, SamplingParams
+from langchain_eft.engine.rounds.eager import EagerRunner
 
 GREEDY = SamplingParams(temperature=0)
 
@@ -54,3 +59,27 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.002)
+
+
+@contextmanager
+def watched_rounds(watch):
+    """Call `watch(rows, run)` for every eager round; it runs the round by `run()` and returns its result."""
+    original = EagerRunner.run
+
+    def run(self, rows, drafts):
+        return watch(rows, lambda: original(self, rows, drafts))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EagerRunner, "run", run)
+        yield
+
+
+@contextmanager
+def failing_rounds(message):
+    """Every eager round fails."""
+
+    def fail(rows, run):
+        raise RuntimeError(message)
+
+    with watched_rounds(fail):
+        yield

@@ -11,13 +11,13 @@ import pytest
 from transformers import AddedToken
 
 import langchain_eft
-from langchain_eft.behaviors import Recipe
-from langchain_eft.engine import engine as engines
-from langchain_eft.engine.detokenizer import Detokenizer, StopMatcher
+from langchain_eft.engine import registry
+from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
+from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.engine import EngineStats
 from langchain_eft.engine.errors import ContextWindowError
-from langchain_eft.engine.grammar import Grammars
-from langchain_eft.engine.request import Finished, TextDelta, TokenLogprobs
+from langchain_eft.engine.events import Finished, TextDelta, TokenLogprobs
+from langchain_eft.engine.recipe.behaviors import Recipe
 from unit_tests import tiny
 
 TEMPLATE = (Path(langchain_eft.__file__).parent / "presets/smol/chat_template.jinja").read_text()
@@ -151,8 +151,8 @@ class ScriptedEngine:
 def installed(engine: ScriptedEngine):
     """Make every model decode with this engine, whatever folder it names."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "open_engine", lambda *_: engine)
-        patch.setattr(engines, "find_engine", lambda *_: engine)
+        patch.setattr(registry, "open_engine", lambda *_: engine)
+        patch.setattr(registry, "find_engine", lambda *_: engine)
         yield engine
 
 

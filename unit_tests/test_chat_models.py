@@ -20,8 +20,9 @@ from langchain_core.runnables import ConfigurableField, RunnableParallel
 from pydantic import ValidationError
 
 from langchain_eft import BehaviorDelta, ChatEFT, EFTChatModel
+from langchain_eft.chat.messages import encode
 from langchain_eft.engine.errors import EngineClosedError
-from langchain_eft.messages import encode
+from unit_tests.helpers import watched_rounds
 
 NO_END = {"logit_bias": {0: -100.0}}
 
@@ -127,15 +128,10 @@ def test_chains_parallel_branches_and_configurable_fields(llm):
 
 def test_a_batch_is_decoded_together(llm):
     llm.engine  # noqa: B018  (loaded before the clock starts)
-    seen = []
-    runner = llm.engine._runner
-    original = runner.step
-    runner.step = lambda rows, drafts: seen.append(len(rows)) or original(rows, drafts)
-    try:
+    sizes = []
+    with watched_rounds(lambda rows, run: sizes.append(len(rows)) or run()):
         llm.batch([f"hi {i}" for i in range(16)], **NO_END)
-    finally:
-        runner.step = original
-    assert max(seen) >= 12
+    assert max(sizes) >= 12
 
 
 def test_callbacks_see_every_token_once(llm):

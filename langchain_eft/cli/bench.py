@@ -45,7 +45,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure how fast a recipe decodes: the base alone, plain, with drafts, and in batches."""
-    from langchain_eft import benchmark
+    from langchain_eft.diagnostics import bench as benchmark
 
     with readable_errors():
         settings = recipe_settings(

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from langchain_eft.behaviors import known
 from langchain_eft.cli.console import KNOWN_ERRORS, InputError, load, note, readable, readable_errors
 from langchain_eft.cli.options import (
     NOTHING,
@@ -31,6 +30,7 @@ from langchain_eft.cli.options import (
     parse_speculation,
     recipe_settings,
 )
+from langchain_eft.engine.recipe.frozen import known
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -171,21 +171,21 @@ def say(conversation: Conversation, text: str) -> None:
     if chunks:
         note(statistics(chunks[-1]))
     if conversation.llm.trace and chunks:
-        from langchain_eft.trace import EFTTrace
+        from langchain_eft.trace.trace import EFTTrace
 
         note(str(EFTTrace.from_chunks(chunks).summary()))
 
 
 def show(chunk: AIMessageChunk) -> None:
     """Print a part of an answer, in a terminal with the colours of its trace if it has one."""
-    from langchain_eft.trace import traced_tokens
+    from langchain_eft.trace.tokens import traced_tokens
 
     console = Console(highlight=False)
     tokens = traced_tokens(chunk) if console.is_terminal else []
     if not tokens:
         typer.echo(chunk.text, nl=False)
         return
-    from langchain_eft.trace_view import style
+    from langchain_eft.trace.view import style
 
     for token in tokens:
         console.print(Text(token.text, style(token)), end="", soft_wrap=True)

@@ -26,7 +26,7 @@ from langchain_eft.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from langchain_eft.verdict import Diagnosis, Drafts, Figures
+    from langchain_eft.diagnostics.verdict import Diagnosis, Drafts, Figures
 
 
 def diagnosis_table(diagnoses: list[Diagnosis]) -> Table:
@@ -129,7 +129,7 @@ def diagnose(
         )
         llm = build_model(**settings)
         load(llm)
-        from langchain_eft import diagnose as diagnosis  # imports torch
+        from langchain_eft.diagnostics import diagnose as diagnosis
 
         with notes.status("Starting") as status:
             found = diagnosis.diagnose(

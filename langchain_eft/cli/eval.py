@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from langchain_eft.behaviors import known
 from langchain_eft.cli.console import InputError, load, note, notes, readable_errors
 from langchain_eft.cli.options import (
     BaseTemplate,
@@ -30,6 +29,7 @@ from langchain_eft.cli.options import (
     parse_mixture,
     recipe_settings,
 )
+from langchain_eft.engine.recipe.frozen import known
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from langchain_eft.behaviors import BehaviorDelta, Mixture
 from langchain_eft.cli.console import InputError
-from langchain_eft.engine.hub import HubModel
+from langchain_eft.engine.loading.hub import HubModel
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, Weight
 from langchain_eft.engine.request import Speculation
 from langchain_eft.presets import preset_names
-from langchain_eft.schedules import FirstTokens, Ramp, Weight
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel

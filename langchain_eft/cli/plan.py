@@ -27,12 +27,12 @@ from langchain_eft.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from langchain_eft.plan import Plan
+    from langchain_eft.diagnostics.plan import Plan
 
 
 def plan_tables(plan: Plan) -> Group:
     """A plan for people to read."""
-    from langchain_eft.engine.memory import gib  # imports torch
+    from langchain_eft.engine.loading.memory import gib
 
     memory = Table(title="Memory")
     for heading, side in (
@@ -108,10 +108,10 @@ def plan(
         options = {"max_batch_size": requests, "quantization": quantization}
         llm = build_model(engine_options=options, **settings)
         with notes.status("Reading configurations") as status:
-            from langchain_eft.plan import make_plan  # imports torch
+            from langchain_eft.diagnostics.plan import make_plan
 
             if bandwidth is None and memory is None:
-                from langchain_eft.benchmark import measure_machine
+                from langchain_eft.diagnostics.bench import measure_machine
 
                 status.update("Measuring memory bandwidth")
                 bandwidth = measure_machine(llm.device).bytes_per_second / 1e9

@@ -56,7 +56,7 @@ def trace(
         )  # fmt: skip
         llm = build_model(trace=True, **settings)
         load(llm)
-        from langchain_eft.trace import EFTTrace
+        from langchain_eft.trace.trace import EFTTrace
 
         message = llm.invoke([*([("system", system)] if system else []), ("human", prompt)])
         found = EFTTrace.from_message(message)

@@ -31,7 +31,7 @@ from langchain_eft.cli.options import (
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
-    from langchain_eft.verification import Report, Row
+    from langchain_eft.diagnostics.verify.report import Report, Row
 
 
 def verification_table(report: Report) -> Table:
@@ -94,20 +94,19 @@ def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int
         EngineError: Weights that cannot be loaded, or a mixture that cannot be decoded.
     """
     engine = load(llm)
-    from langchain_eft import verification  # imports torch
+    from langchain_eft.diagnostics.verify.plan import PROMPTS, Plan, encode_prompts  # which imports torch
+    from langchain_eft.diagnostics.verify.verify import verify as verify_engine
 
     mixture = llm.active_mixture
-    plan = verification.Plan(
-        prompts=verification.encode_prompts(
-            engine.tokenizer, engine.recipe, mixture, texts or verification.PROMPTS
-        ),
+    plan = Plan(
+        prompts=encode_prompts(engine.tokenizer, engine.recipe, mixture, texts or PROMPTS),
         mixture=mixture,
         upscale_strength=llm.upscale_strength,
         upscale_top_p=llm.upscale_top_p,
         **thoroughness,
     )
     with notes.status("Starting") as status:
-        return verification.verify(engine, plan, status.update if notes.is_terminal else note)
+        return verify_engine(engine, plan, status.update if notes.is_terminal else note)
 
 
 def verify(

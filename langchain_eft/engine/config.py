@@ -40,7 +40,7 @@ class EngineConfig(BaseModel):
     cuda_graphs: bool = True
     """Record decoding rounds as CUDA graphs, one for each shape that occurs; else a GPU waits for Python."""
 
-    recorded_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16)
+    cuda_graph_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16)
     """Batch sizes for which the most common rounds are recorded when the engine opens: about three seconds
     each. All others are recorded when they first occur, and whoever is decoding waits for that moment."""
 
@@ -48,23 +48,23 @@ class EngineConfig(BaseModel):
     """Fuse the models' forward passes with `torch.compile` when a shape is first decoded. Takes a minute or
     so for each model and shape, less when it was compiled before: the user's cache folder keeps it."""
 
-    static_decoding: bool | None = None
+    static_rounds: bool | None = None
     """Decode by programs over tensors in fixed places, which need no answer from the device within a round.
     None is yes on a GPU, and no on a CPU, which gains nothing by it. Changes the speed, never the text."""
 
-    rounds_ahead: Literal[0, 1] | None = None
+    overlap_rounds: bool | None = None
     """Rounds that a static round may be launched before the last one has been read. None is 1 on a GPU."""
 
     max_batch_size: int = Field(default=16, ge=1)
     """Requests that decode together; more wait."""
 
-    max_waiting: int = Field(default=1024, ge=1)
+    max_queued_requests: int = Field(default=1024, ge=1)
     """Requests that may wait; one more is refused at once."""
 
     max_model_len: int | None = Field(default=None, ge=1)
     """Tokens that a prompt and its answer may have together; None is what the models were built for."""
 
-    prefill_chunk: int = Field(default=256, ge=1)
+    max_num_batched_tokens: int = Field(default=256, ge=1)
     """Tokens computed in one round; long prompts are cut so that decoding rows never stall."""
 
     block_size: int = Field(default=16, ge=1)

@@ -72,7 +72,7 @@ class QueueFullError(EngineError):
     def __init__(self, waiting: int, running: int) -> None:
         super().__init__(
             f"{waiting} requests wait already while {running} run: try again later, send fewer at a time, or "
-            "raise `max_waiting`."
+            "raise `max_queued_requests`."
         )
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from langchain_eft.behaviors import FrozenDict, Mixture
-from langchain_eft.engine.trace import TokenTrace
+from langchain_eft.engine.events import Event
+from langchain_eft.engine.limits import LONGEST_DRAFT, MOST_TOP_LOGPROBS
+from langchain_eft.engine.recipe.frozen import FrozenDict
+from langchain_eft.engine.recipe.mixture import Mixture
 
-FinishReason = Literal["stop", "length"]
-
-Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=0, le=16)]
+Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=0, le=LONGEST_DRAFT)]
 """Tokens drafted per round: as many as pays, none, or a fixed number."""
 
 
@@ -57,7 +57,7 @@ class SamplingParams(BaseModel):
     """Same seed, same text, whatever else is in the batch."""
 
     @property
-    def reshapes(self) -> bool:
+    def has_penalties(self) -> bool:
         """Whether any penalty or bias is on."""
         return bool(
             self.repetition_penalty != 1 or self.frequency_penalty or self.presence_penalty or self.logit_bias
@@ -100,91 +100,11 @@ class GenerationRequest(BaseModel):
     visible_tokens: frozenset[int] = frozenset()
     """Special tokens that are part of the text, such as those that open a tool call."""
 
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP_LOGPROBS)
     """Report log p of each token and of this many of the most probable ones; None reports nothing."""
 
     trace: bool = False
     """Report what every model contributes to each token."""
-
-
-@dataclass(frozen=True)
-class TokenLogprobs:
-    """log p at one position of an answer: the formula's, before temperature, filters and grammar.
-
-    Attributes:
-        logprob: Of the token that was drawn.
-        top: Token ids and log-probabilities of the most probable tokens.
-    """
-
-    logprob: float
-    top: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """What one round adds to an answer.
-
-    Attributes:
-        text: Characters that are complete now; may be empty.
-        tokens: Token ids drawn in this round, the end token included.
-        logprobs: One for each token, if the request asks for them.
-        traces: The same.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    traces: tuple[TokenTrace, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end of a completion.
-
-    Attributes:
-        reason: `stop` (end token or stop string) or `length`.
-        prompt_tokens: Length of the main prompt.
-        completion_tokens: Tokens generated, the end token included.
-        cached_tokens: Tokens of the main prompt whose keys and values were still in memory.
-        drafted_tokens: Tokens that were guessed ahead.
-        accepted_tokens: Guesses that turned out right.
-        verify_passes: Rounds that answered, each of which yields a token and the guesses accepted.
-        time_to_first_token: Seconds from submission.
-        seconds: Seconds from submission to the end.
-        context_tokens: Lengths of the other prompts that were read, by name.
-    """
-
-    reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    drafted_tokens: int
-    accepted_tokens: int
-    verify_passes: int
-    time_to_first_token: float
-    seconds: float
-    context_tokens: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def acceptance_rate(self) -> float | None:
-        """Share of the guesses that were right; None where none were made."""
-        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else None
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Decoding speed after the first token."""
-        decoding = self.seconds - self.time_to_first_token
-        return (self.completion_tokens - 1) / decoding if decoding > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The end of a completion that could not be decoded."""
-
-    error: Exception
-
-
-Event = TextDelta | Finished | Failed
 
 
 @dataclass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
 
 from langchain_eft.evaluation.statistics import Estimate, mean
 
@@ -25,8 +25,8 @@ class Agreement:
     Attributes:
         raw: Share of the pairs of ratings of one case that are equal, averaged over the cases.
         alpha: Krippendorff's alpha: 1 is perfect, 0 is chance; None where all ratings are the same.
-        low: Lower end of alpha's bootstrap interval over the cases.
-        high: Upper end of it.
+        low: Lower end of alpha's bootstrap interval over the cases; None if there is one case only.
+        high: Upper end of it; None likewise.
         cases: Cases that at least two judges rated.
     """
 
@@ -66,42 +66,55 @@ def agreement(
     units = [values for values in rated if len(values) > 1]
     if not units:
         raise ValueError("No case was rated by two judges: nothing can agree.")
-    raw = mean([_equal_pairs(unit) for unit in units], confidence=confidence, resamples=resamples, seed=seed)
-    distance = _DISTANCES[level]
-    random = np.random.default_rng(seed)
-    drawn = (random.integers(0, len(units), len(units)) for _ in range(resamples))
-    found = [value for draw in drawn if (value := _alpha([units[i] for i in draw], distance)) is not None]
+    values = list(dict.fromkeys(value for unit in units for value in unit))
+    counts = np.array([[unit.count(value) for value in values] for unit in units], dtype=np.float64)
+    judges = counts.sum(1)
+    equal = (counts * (counts - 1)).sum(1) / (judges * (judges - 1))
+    distance = _distances(values, level)
+    disagreement = ((counts @ distance) * counts).sum(1) / (judges - 1)
+    columns = np.column_stack([disagreement, counts])
+    raw = mean(equal.tolist(), confidence=confidence, resamples=resamples, seed=seed)
+    alpha = float(_alpha(columns.sum(0), distance))
+    if np.isnan(alpha):
+        return Agreement(raw, None, None, None, len(units))
+    if len(units) == 1:
+        return Agreement(raw, alpha, None, None, 1)
+    sums = stats.bootstrap(
+        [np.arange(len(units))],
+        lambda drawn: columns[drawn].sum(0),
+        vectorized=False,
+        n_resamples=resamples,
+        method="percentile",
+        rng=seed,
+    ).bootstrap_distribution
     tail = (1 - confidence) / 2
-    low, high = np.quantile(found, [tail, 1 - tail]).tolist() if found else (None, None)
-    return Agreement(raw, _alpha(units, distance), low, high, len(units))
+    low, high = np.nanquantile(_alpha(sums, distance), [tail, 1 - tail]).tolist()
+    return Agreement(raw, alpha, low, high, len(units))
 
 
-def _equal_pairs(unit: Sequence[Rating]) -> float:
-    pairs = list(combinations(unit, 2))
-    return sum(a == b for a, b in pairs) / len(pairs)
+def _alpha(sums: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Krippendorff's alpha (Krippendorff 2011): 1 - observed / expected disagreement.
+
+    Args:
+        sums: [1 + V, ...] the units' observed disagreement, and how often each of V values was given.
+        distance: [V, V] how far values are apart.
+
+    Returns:
+        [...] alpha; nan where all values are the same.
+    """
+    observed, totals = sums[0], sums[1:]
+    expected = ((distance @ totals) * totals).sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(expected, 1 - (totals.sum(0) - 1) * observed / expected, np.nan)
 
 
-def _alpha(units: Sequence[Sequence[Rating]], distance: Callable[[Rating, Rating], float]) -> float | None:
-    """Krippendorff's alpha (Krippendorff 2011): 1 - observed / expected disagreement."""
-    totals = Counter(value for unit in units for value in unit)
-    count = totals.total()
-    observed = sum(
-        sum(2 * distance(a, b) for a, b in combinations(unit, 2)) / (len(unit) - 1) for unit in units
-    )
-    expected = sum(
-        2 * n * m * distance(a, b) for (a, n), (b, m) in combinations(totals.items(), 2)
-    )  # pairs of equal values have no distance
-    return None if expected == 0 else 1 - (count - 1) * observed / expected
-
-
-def _nominal(a: Rating, b: Rating) -> float:
-    return float(a != b)
-
-
-def _interval(a: Rating, b: Rating) -> float:
-    if isinstance(a, str) or isinstance(b, str) or a is None or b is None:
-        raise TypeError(f"The ratings {a!r} and {b!r} are no numbers: use level='nominal'.")
-    return float(a - b) ** 2
-
-
-_DISTANCES: dict[Level, Callable[[Rating, Rating], float]] = {"nominal": _nominal, "interval": _interval}
+def _distances(values: Sequence[Rating], level: Level) -> NDArray[np.float64]:
+    """How far values are apart, [values, values]."""
+    if level == "nominal":
+        return 1 - np.eye(len(values))
+    strange = next((value for value in values if isinstance(value, str)), None)
+    if strange is not None:
+        raise TypeError(f"The rating {strange!r} is not a number: use level='nominal'.")
+    numbers = np.array(values, dtype=np.float64)
+    squared: NDArray[np.float64] = (numbers[:, None] - numbers) ** 2
+    return squared

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 4000
@@ -58,14 +58,8 @@ def share(successes: int, count: int, *, confidence: float = CONFIDENCE) -> Esti
         raise ValueError(
             f"{successes} of {count} cases is no share: give 0 <= successes <= count, count > 0."
         )
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p, spread = successes / count, z * z / count
-    middle = (p + spread / 2) / (1 + spread)
-    margin = z / (1 + spread) * math.sqrt(p * (1 - p) / count + spread / (4 * count))
-    # At the ends the bound is the share itself; rounding must not move it past.
-    low = 0.0 if successes == 0 else middle - margin
-    high = 1.0 if successes == count else middle + margin
-    return Estimate(p, low, high, count)
+    interval = stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
+    return Estimate(successes / count, float(interval.low), float(interval.high), count)
 
 
 def mean(
@@ -143,8 +137,15 @@ def _bootstrap(
     point = float(statistic(values.mean(1, keepdims=True))[0])
     if count == 1:
         return Estimate(point, -math.inf, math.inf, 1)
-    drawn = np.random.default_rng(seed).integers(0, count, (resamples, count))
-    found = statistic(np.stack([row[drawn].mean(1) for row in values]))
+    means = stats.bootstrap(
+        values,
+        lambda *drawn, axis: np.stack([sample.mean(axis) for sample in drawn]),
+        paired=True,
+        n_resamples=resamples,
+        method="percentile",
+        rng=seed,
+    ).bootstrap_distribution
+    found = statistic(means)
     # 0 / 0 tells nothing, so it is on both sides: it widens the interval on either end.
     low, high = (np.where(np.isnan(found), bound, found) for bound in (-math.inf, math.inf))
     tail = (1 - confidence) / 2

@@ -15,9 +15,9 @@ from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence
 
 from langchain_eft import presets
+from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.evaluation.cases import Answer, Case, digest, token_counts
 from langchain_eft.evaluation.errors import EvaluationError
-from langchain_eft.schedules import Weight
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel

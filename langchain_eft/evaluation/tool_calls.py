@@ -1,6 +1,6 @@
 """Tool calls: fresh tools with requests for them, and whether an answer is exactly the right call.
 
-The bundled family learned its calls from another generator (`docs/smol_family/tasks`). None of the words and
+The bundled family learned its calls from another generator (`training/smol/tasks`). None of the words and
 values here occur in it, so that what is measured is calling, not recall.
 """
 

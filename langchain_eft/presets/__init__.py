@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_eft.behaviors import BehaviorDelta, Mixture, ModelSource, Recipe
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta, ModelSource, Recipe
+from langchain_eft.engine.recipe.mixture import Mixture
 
 _FOLDER = Path(__file__).parent
 

@@ -9,9 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
 
-from docs.smol_family.places import load_places
-from docs.smol_family.tasks import vocabulary
-from docs.smol_family.tasks.harmful import REQUESTS, harmful_request
 from langchain_eft.evaluation import (
     Answer,
     CallsExactly,
@@ -30,6 +27,9 @@ from langchain_eft.evaluation.instructions import instruction_cases
 from langchain_eft.evaluation.requests import benign_cases, harmful_cases
 from langchain_eft.evaluation.text import json_value, last_json_object
 from langchain_eft.evaluation.tool_calls import ARGUMENTS, NOUNS, OWNERS, TOWNS, VERBS, WORDS
+from training.smol.places import load_places
+from training.smol.tasks import vocabulary
+from training.smol.tasks.harmful import REQUESTS, harmful_request
 
 
 def case(expected=None):

@@ -113,6 +113,16 @@ def test_judges_who_always_say_the_same_prove_nothing():
     assert (found.raw.value, found.alpha) == (1, None)
 
 
+def test_agreement_about_one_case_has_no_interval():
+    found = agreement([["A"], ["B"]])
+    assert (found.raw.value, found.alpha, found.low, found.high) == (0, 0, None, None)
+
+
+def test_numbers_are_needed_where_distance_counts():
+    with pytest.raises(TypeError, match=r"'A'.*level='nominal'"):
+        agreement([["A", 1], [2, 1]], "interval")
+
+
 def test_one_judge_agrees_with_nobody():
     with pytest.raises(ValueError, match="2 judges"):
         agreement([[1, 2]])

@@ -4,6 +4,7 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from langchain_eft import EFTChatModel, EFTRewardScorer
+from langchain_eft.engine.recipe.schedules import Ramp
 from langchain_eft.evaluation import (
     Case,
     EvaluationError,
@@ -23,7 +24,6 @@ from langchain_eft.evaluation import (
     weight_sweep,
 )
 from langchain_eft.evaluation.preferences import compare_likelihoods
-from langchain_eft.schedules import Ramp
 from unit_tests.evaluation.scripted import Scripted
 
 CASE = Case("a", (HumanMessage("abc"),))

@@ -1,0 +1,1 @@
+"""One conversation as token ids, and token ids as one answer."""

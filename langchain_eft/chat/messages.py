@@ -1,0 +1,318 @@
+"""LangChain messages to token ids: through the model's own chat template, or as the plain text of another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from itertools import takewhile
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    InvalidToolCall,
+    SystemMessage,
+    ToolMessage,
+)
+
+from langchain_eft.chat.tool_formats import HERMES, ToolFormat, instructions, tool_format
+from langchain_eft.engine.errors import RequestError
+
+_SILENT_BLOCKS = {
+    "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call",
+    "thinking", "reasoning", "redacted_thinking",
+}  # fmt: skip
+"""Content blocks that carry no text of their own; tool calls are rendered from `tool_calls`."""
+
+
+Turn = dict[str, Any]
+
+
+def encode(
+    tokenizer: Any,
+    messages: Sequence[BaseMessage],
+    *,
+    answer: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    spelling: ToolFormat | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[int, ...]:
+    """Render messages and tokenize them.
+
+    Args:
+        tokenizer: A transformers tokenizer with a chat template.
+        messages: The conversation, oldest first.
+        answer: Open the assistant's turn at the end.
+        tools: OpenAI tool dictionaries that the model may call.
+        spelling: How calls are spelled; found out from the chat template if left out.
+        options: Variables of the chat template.
+
+    Raises:
+        RequestError: No messages, no chat template, or content that is not text.
+    """
+    if not messages:
+        raise RequestError("messages=[] is empty: give at least one message.")
+    if not tokenizer.chat_template:
+        raise RequestError(
+            f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: give one with "
+            "`chat_template='<file>.jinja'`."
+        )
+    spelling = spelling or tool_format(tokenizer)
+    turns = [to_turn(message, spelling) for message in messages]
+    if spelling.name == "prompted":
+        turns, tools = written_out(turns, tools or (), spelling), None
+    if spelling.name == "mistral":
+        turns = _short_ids(turns)
+    settings = {"tools": tools or None, "add_generation_prompt": answer, "return_dict": False}
+    return tuple(_rendered(tokenizer, "chat_template", turns, settings, options or {}))
+
+
+def encode_plainly(
+    tokenizer: Any,
+    template: str,
+    messages: Sequence[BaseMessage],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    spelling: ToolFormat | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[int, ...]:
+    """Render messages as plain text, with an answer's opening, and tokenize it as any other text.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        template: A Jinja template, which need know nothing of tools: all about them is written out.
+        messages: The conversation, oldest first.
+        tools: OpenAI tool dictionaries that may be called.
+        spelling: How calls are spelled; found out from the chat template if left out.
+        options: Variables of the template.
+
+    Raises:
+        RequestError: Content that is not text, or a template that cannot be rendered.
+    """
+    spelling = spelling or tool_format(tokenizer)
+    turns = written_out([to_turn(message, spelling) for message in messages], tools or (), spelling)
+    settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
+    text = _rendered(tokenizer, "base_template", turns, settings, options or {})
+    return tuple(tokenizer(text).input_ids)
+
+
+def _rendered(
+    tokenizer: Any, kind: str, turns: Sequence[Turn], settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> Any:
+    """What a template makes of turns, or of simpler ones where it refuses them."""
+    simpler, refusal = merge(turns), None
+    for simplify in (None, *_SIMPLER):
+        simpler = simplify(simpler) if simplify else simpler
+        try:
+            return tokenizer.apply_chat_template(simpler, **settings, **options)
+        except Exception as error:  # noqa: BLE001 - templates raise whatever they like
+            refusal = refusal or error
+    raise RequestError(
+        f"The model's {kind.replace('_', ' ')} refuses messages with roles {[t['role'] for t in turns]}: "
+        f"{refusal}. Change their order, or give another template with `{kind}='<file>.jinja'`."
+    ) from refusal
+
+
+def to_turn(message: BaseMessage, spelling: ToolFormat = HERMES) -> Turn:
+    """A message in the form that chat templates read.
+
+    Args:
+        message: Any message with text.
+        spelling: How calls that could not be read are written back.
+
+    Raises:
+        RequestError: A message type or content block that has no text form.
+    """
+    turn: Turn = {"role": role(message), "content": text(message)}
+    if isinstance(message, AIMessage):
+        broken = [_broken_call(call, spelling) for call in message.invalid_tool_calls]
+        turn["content"] = "\n".join(part for part in (turn["content"], *broken) if part)
+        if thoughts := _reasoning(message):
+            turn["reasoning_content"] = thoughts
+        if message.tool_calls:
+            turn["tool_calls"] = [
+                {"type": "function", "id": c["id"], "function": {"name": c["name"], "arguments": c["args"]}}
+                for c in message.tool_calls
+            ]
+    if isinstance(message, ToolMessage):
+        turn["tool_call_id"] = message.tool_call_id
+        if message.status == "error" and not turn["content"].startswith("Error"):
+            turn["content"] = f"Error: {turn['content']}"
+    if message.name:
+        turn["name"] = message.name
+    return turn
+
+
+def _broken_call(call: InvalidToolCall, spelling: ToolFormat) -> str:
+    arguments = call["args"] or ""
+    return spelling.spell(call["name"], arguments) if call["name"] else arguments
+
+
+def _reasoning(message: AIMessage) -> str:
+    """What the message thought, wherever its provider put it."""
+    told = message.additional_kwargs.get("reasoning_content")
+    if isinstance(told, str):
+        return told
+    blocks = [block for block in message.content if isinstance(block, dict)]
+    keys = {"thinking": "thinking", "reasoning": "reasoning"}
+    return "".join(str(block.get(keys.get(block.get("type", ""), ""), "")) for block in blocks)
+
+
+def role(message: BaseMessage) -> str:
+    """The template's name for the message's author."""
+    match message:
+        case ChatMessage():
+            return message.role
+        case SystemMessage():
+            return "system"
+        case HumanMessage():
+            return "user"
+        case AIMessage():
+            return "assistant"
+        case ToolMessage() | FunctionMessage():
+            return "tool"
+    raise RequestError(
+        f"Messages of type {type(message).__name__} cannot be rendered: use system, human, AI or tool "
+        "messages."
+    )
+
+
+def text(message: BaseMessage) -> str:
+    """The message's text blocks, joined.
+
+    Raises:
+        RequestError: The content holds media.
+    """
+    if isinstance(message.content, str):
+        return message.content
+    parts = []
+    for block in message.content:
+        if isinstance(block, str):
+            parts.append(block)
+        elif block.get("type") == "text":
+            parts.append(str(block.get("text", "")))
+        elif block.get("type") not in _SILENT_BLOCKS:
+            raise RequestError(
+                f"Content of type {block.get('type')!r} cannot be read by a text model: send text "
+                "blocks only."
+            )
+    return "".join(parts)
+
+
+def instruct(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:
+    """The messages with an instruction behind the system messages that they begin with."""
+    opening = list(takewhile(lambda message: isinstance(message, SystemMessage), messages))
+    return [*opening, SystemMessage(instruction), *messages[len(opening) :]]
+
+
+def merge(turns: Sequence[Turn]) -> list[Turn]:
+    """Join runs of one role and name, which many templates refuse; tool results and calls stay apart."""
+    merged: list[Turn] = []
+    for turn in turns:
+        last = merged[-1] if merged else None
+        plain = set(turn) <= {"role", "content", "name"} and turn["role"] != "tool"
+        if last and plain and {**last, "content": ""} == {**turn, "content": ""}:
+            content = "\n\n".join(part for part in (last["content"], turn["content"]) if part)
+            merged[-1] = {**last, "content": content}
+        else:
+            merged.append(turn)
+    return merged
+
+
+def written_out(
+    turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], spelling: ToolFormat
+) -> list[Turn]:
+    """The turns for a template that knows no tools: all of it written out as text."""
+    told: list[Turn] = [{"role": "system", "content": instructions(tools, spelling)}] if tools else []
+    first = bool(turns) and turns[0]["role"] == "system"
+    return [*turns[:first], *told, *(_written_out(turn, spelling) for turn in turns[first:])]
+
+
+def _written_out(turn: Turn, spelling: ToolFormat) -> Turn:
+    if turn["role"] == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{turn['content']}\n</tool_response>"}
+    if "tool_calls" not in turn:
+        return turn
+    functions = [call["function"] for call in turn["tool_calls"]]
+    calls = spelling.render([(function["name"], function["arguments"]) for function in functions])
+    rest = {key: value for key, value in turn.items() if key != "tool_calls"}
+    return {**rest, "content": "\n".join(part for part in (turn["content"], calls) if part)}
+
+
+def _short_ids(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with call ids as Mistral's templates demand them: nine letters and digits."""
+
+    def short(identity: str | None) -> str:
+        known = identity or ""
+        return known if re.fullmatch("[a-zA-Z0-9]{9}", known) else sha256(known.encode()).hexdigest()[:9]
+
+    shortened = []
+    for turn in turns:
+        copied = dict(turn)
+        if "tool_calls" in turn:
+            copied["tool_calls"] = [{**call, "id": short(call["id"])} for call in turn["tool_calls"]]
+        if "tool_call_id" in turn:
+            copied["tool_call_id"] = short(turn["tool_call_id"])
+        shortened.append(copied)
+    return shortened
+
+
+# What is tried, one upon the other, when a template refuses the turns
+
+
+def _bare(turns: Sequence[Turn]) -> list[Turn]:
+    """Without names and reasoning, which keep runs of one role apart."""
+    bare = [
+        turn
+        if turn["role"] == "tool"
+        else {k: v for k, v in turn.items() if k not in ("name", "reasoning_content")}
+        for turn in turns
+    ]
+    return merge(bare)
+
+
+def _early_system(turns: Sequence[Turn]) -> list[Turn]:
+    """System messages only at the beginning; later ones are the user's."""
+    return merge([_as_user(turn) if i else turn for i, turn in enumerate(turns)])
+
+
+def _single_calls(turns: Sequence[Turn]) -> list[Turn]:
+    """One call a turn, each followed by its result: Llama 3 refuses more."""
+    results = {turn["tool_call_id"]: turn for turn in turns if "tool_call_id" in turn}
+    placed: set[str] = set()
+    single: list[Turn] = []
+    for turn in turns:
+        if turn.get("tool_call_id") in placed:
+            continue
+        calls = turn.get("tool_calls", ())
+        if len(calls) < 2:
+            single.append(turn)
+            continue
+        for i, call in enumerate(calls):
+            single.append({**turn, "content": "" if i else turn["content"], "tool_calls": [call]})
+            if call["id"] in results:
+                single.append(results[call["id"]])
+                placed.add(call["id"])
+    return single
+
+
+def _no_system(turns: Sequence[Turn]) -> list[Turn]:
+    return merge([_as_user(turn) for turn in turns])
+
+
+def _user_first(turns: Sequence[Turn]) -> list[Turn]:
+    opening: list[Turn] = [] if turns[0]["role"] == "user" else [{"role": "user", "content": ""}]
+    return [*opening, *turns]
+
+
+def _as_user(turn: Turn) -> Turn:
+    return {**turn, "role": "user"} if turn["role"] == "system" else turn
+
+
+_SIMPLER: tuple[Callable[[Sequence[Turn]], list[Turn]], ...] = (
+    _bare, _early_system, _single_calls, _no_system, _user_first,
+)  # fmt: skip

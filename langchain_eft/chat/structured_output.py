@@ -1,0 +1,112 @@
+"""Objects instead of messages: `with_structured_output` as a chain of the model and a parser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import (
+    JsonOutputKeyToolsParser,
+    JsonOutputParser,
+    PydanticOutputParser,
+    PydanticToolsParser,
+)
+from langchain_core.output_parsers.base import OutputParserLike
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from langchain_eft.chat.schemas import schema_dict, schema_name
+from langchain_eft.chat.tools import tool_dicts, tool_name
+from langchain_eft.engine.errors import RequestError
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+Method = Literal["function_calling", "json_schema", "json_mode"]
+_METHODS = ("function_calling", "json_schema", "json_mode")
+
+
+def structured_runnable(
+    model: BaseChatModel,
+    schema: dict[str, Any] | type | None,
+    method: Method,
+    include_raw: bool,  # noqa: FBT001
+    strict: bool | None,  # noqa: FBT001
+    **kwargs: Any,
+) -> Runnable[LanguageModelInput, Any]:
+    """The model bound to a schema, and what reads its answer.
+
+    Raises:
+        RequestError: An unknown method, or a schema that cannot be read.
+    """
+    if method not in _METHODS:
+        raise RequestError(f"method={method!r} is unknown: use one of {', '.join(_METHODS)}.")
+    if schema is None and method != "json_mode":
+        raise RequestError(f"schema=None tells method={method!r} nothing: give a schema, or use 'json_mode'.")
+    told = {
+        "kwargs": {"method": method, **({} if strict is None else {"strict": strict})},
+        "schema": None if schema is None else _traced(schema),
+    }
+    llm, parser = _chain(model, schema, method, ls_structured_output_format=told, **kwargs)
+    if not include_raw:
+        return llm | parser
+    parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+    unparsed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=llm) | parsed.with_fallbacks([unparsed], exception_key="parsing_error")
+
+
+def response_format(schema: Any) -> dict[str, Any]:
+    """OpenAI's `response_format` for a schema of any shape; `json_object` stays as it is.
+
+    Raises:
+        RequestError: Something that describes no JSON.
+    """
+    if isinstance(schema, Mapping) and schema.get("type") == "json_object":
+        return {"type": "json_object"}
+    named = {"name": schema_name(schema), "schema": schema_dict(schema)}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def instructions(schema: Mapping[str, Any]) -> str:
+    """What the model is told of a schema that its answer has to follow: a grammar alone tells it nothing."""
+    return (
+        "Respond only with a JSON object that matches this JSON schema:\n"
+        f"{json.dumps(schema, ensure_ascii=False)}"
+    )
+
+
+def _traced(schema: Any) -> dict[str, Any]:
+    """The schema as tracers are told of it."""
+    try:
+        return convert_to_json_schema(schema)
+    except ValueError:  # LangChain reads no wrapped schemas, and none without a title
+        return {"title": schema_name(schema), **schema_dict(schema)}
+
+
+def _as_tool(schema: Any) -> dict[str, Any]:
+    """The schema as a tool whose arguments it describes."""
+    try:
+        return tool_dicts([schema])[0]
+    except RequestError:
+        return tool_dicts([{"title": schema_name(schema), **schema_dict(schema)}])[0]
+
+
+def _chain(
+    model: BaseChatModel, schema: Any, method: Method, **kwargs: Any
+) -> tuple[Runnable[LanguageModelInput, AIMessage], OutputParserLike[Any]]:
+    is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+    if method == "function_calling":
+        shown = _as_tool(schema)
+        name = tool_name(shown)
+        llm = model.bind_tools([shown], tool_choice=name, **kwargs)
+        if is_class:
+            return llm, PydanticToolsParser(tools=[schema], first_tool_only=True)
+        return llm, JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+    wanted = {"type": "json_object"} if method == "json_mode" else response_format(schema)
+    parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+    return model.bind(response_format=wanted, **kwargs), parser

@@ -1,0 +1,1 @@
+"""Proof that the engine decodes what the formula says."""

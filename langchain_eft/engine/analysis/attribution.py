@@ -1,0 +1,130 @@
+"""What made a token: how far p is from its parts, and what each behaviour adds to it.
+
+Everything compares p, the formula's distribution before temperature, penalties, filters and grammar, with
+what it would be without one of its parts. Total variation has a plain meaning there: samples of two
+distributions can be made to agree `1 - TV` of the time and no more (Leviathan et al. 2023, theorem 3.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.decoding.formula import conservative
+from langchain_eft.engine.token_trace import BehaviorTrace, Shift, TokenTrace
+
+
+@dataclass(frozen=True)
+class WeightedDelta:
+    """A behaviour at one position: `weight * (tuned - reference)`, each [V] log-probabilities."""
+
+    weight: float
+    tuned: Tensor
+    reference: Tensor
+
+    @property
+    def added(self) -> Tensor:
+        """[V] what it adds to log p."""
+        return self.weight * (self.tuned - self.reference)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The formula at one position: its sum, and everything that it adds up.
+
+    Attributes:
+        p: [V] log p.
+        base: [V] log L.
+        deltas: The behaviours.
+        reference: [V] log S, the mean of them where there are several; None without any.
+        strength: beta.
+        top_p: Nucleus of the small mixture inside which up-scaling acts.
+        vocabulary: [V] bool, ids that all models know. Others may hold anything finite.
+        unscaled: [V] bool, ids that follow the small mixture alone, or None.
+    """
+
+    p: Tensor
+    base: Tensor
+    deltas: Mapping[str, WeightedDelta]
+    reference: Tensor | None
+    strength: float
+    top_p: float
+    vocabulary: Tensor
+    unscaled: Tensor | None = None
+
+    def small(self) -> Tensor | None:
+        """[V] log-probabilities of the small mixture, `S + sum_i w_i (F_i - S_i)`; None without S."""
+        if self.reference is None:
+            return None
+        return self.normalized(sum((delta.added for delta in self.deltas.values()), self.reference))
+
+    def without(self, name: str) -> Tensor:
+        """[V] log p as it would be without one of the behaviours."""
+        small = self.small()
+        everywhere = self.top_p == 1 and self.unscaled is None
+        if everywhere or small is None or self.reference is None:
+            return self.normalized(self.p - self.deltas[name].added)
+        smaller = self.normalized(small - self.deltas[name].added)
+        upscale = self.strength * (self.base - self.reference)
+        top_p = smaller.new_tensor([self.top_p])
+        unscaled = None if self.unscaled is None else self.unscaled[None]
+        return self.normalized(conservative(smaller[None], upscale[None], top_p, unscaled)[0])
+
+    def normalized(self, logits: Tensor) -> Tensor:
+        """[V] log-probabilities over the common vocabulary."""
+        return logits.masked_fill(~self.vocabulary, -torch.inf).log_softmax(-1)
+
+
+def mean(tensors: Sequence[Tensor]) -> Tensor:
+    """The mean of tensors of one shape."""
+    return torch.stack(list(tensors)).mean(0)
+
+
+def normalize(logits: Tensor, vocabulary: Tensor) -> Tensor:
+    """Log-probabilities over the common vocabulary; other ids keep a finite value that means nothing.
+
+    Args:
+        logits: [..., V].
+        vocabulary: [V] bool, ids that take part.
+
+    Returns:
+        [..., V] float64, so that differences of near equals are exact.
+    """
+    logits = logits.double()
+    return logits - logits.masked_fill(~vocabulary, -torch.inf).logsumexp(-1, keepdim=True)
+
+
+def shift(before: Tensor, after: Tensor) -> Shift:
+    """From one distribution to another, each [V] log-probabilities."""
+    change = after.exp() - before.exp()
+    up, down = int(change.argmax()), int(change.argmin())
+    return Shift(float(change.abs().sum()) / 2, (up, float(change[up])), (down, float(change[down])))
+
+
+def attribute(token: int, parts: Parts) -> TokenTrace:
+    """Trace one token.
+
+    Args:
+        token: The one that was drawn.
+        parts: What the formula adds up at its position.
+    """
+    p, base, small = parts.normalized(parts.p), parts.normalized(parts.base), parts.small()
+    return TokenTrace(
+        logprob=float(p[token]),
+        base=float(base[token]),
+        small=None if small is None else float(small[token]),
+        from_base=shift(base, p),
+        from_small=None if small is None else shift(small, p),
+        behaviors={
+            name: BehaviorTrace(
+                delta.weight,
+                float(delta.tuned[token]),
+                float(delta.reference[token]),
+                shift(parts.without(name), p),
+            )
+            for name, delta in parts.deltas.items()
+        },
+    )

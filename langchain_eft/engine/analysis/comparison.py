@@ -1,0 +1,179 @@
+"""How a behaviour's models and the base agree along a given answer: what a diagnosis is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.analysis.attribution import normalize
+from langchain_eft.engine.analysis.scoring import answer_outputs, logits_of
+from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, probabilities
+from langchain_eft.engine.models.family import ModelFamily, Term
+from langchain_eft.engine.request import SamplingParams
+
+_ROWS = 16
+_PROBABLE = 0.01
+"""Probability from which a token counts as probable."""
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """Figures of one answer, one for each of its tokens. L is the base, F tuned, S the reference.
+
+    `p = L + w (F - S)` and the draft `q = S + w (F - S)`, normalised. Distances are between next-token
+    distributions, in nats unless they are a total variation (tv).
+
+    Attributes:
+        base: log L of the token.
+        tuned: log F.
+        reference: log S.
+        same_first: Whether L and S have one most probable token.
+        tv_base_reference: Between L and S.
+        kl_base_reference: KL(L || S).
+        tv_base_tuned: Between L and F.
+        tv_tuned_reference: Between F and S.
+        kl_tuned_reference: KL(F || S), the size of the delta.
+        delta: Mean of |F - S| over tokens that F or S finds probable (1 % or more).
+        tv_target_base: Between p and L.
+        entropy_target: Of p.
+        entropy_tuned: Of F.
+        masked: Probability that the three give to ids that they do not have in common, at most.
+        end_base: log of the probability that L gives to all end tokens together.
+        end_tuned: The same of F.
+        end_reference: The same of S.
+        accepted: Share of drafts of q that p accepts, `1 - TV(p, q)`, both under the sampling parameters.
+    """
+
+    base: list[float]
+    tuned: list[float]
+    reference: list[float]
+    same_first: list[float]
+    tv_base_reference: list[float]
+    kl_base_reference: list[float]
+    tv_base_tuned: list[float]
+    tv_tuned_reference: list[float]
+    kl_tuned_reference: list[float]
+    delta: list[float]
+    tv_target_base: list[float]
+    entropy_target: list[float]
+    entropy_tuned: list[float]
+    masked: list[float]
+    end_base: list[float]
+    end_tuned: list[float]
+    end_reference: list[float]
+    accepted: list[float]
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@torch.inference_mode()
+def compare_on_answer(
+    family: ModelFamily,
+    terms: Sequence[tuple[Term, Sequence[int]]],
+    weights: Sequence[float],
+    answer: Sequence[int],
+    sampling: SamplingParams,
+) -> ModelComparison:
+    """Compare the base, a tuned model and its reference along an answer.
+
+    Args:
+        family: The loaded models.
+        terms: The terms of L, F and S, each with the prompt that it reads, of at least one token.
+        weights: w at each token of the answer.
+        answer: Token ids, at least one.
+        sampling: Temperature and filters for `accepted`; penalties and biases take no part.
+    """
+    device, models = family.vocabulary.device, [family.models[term.model] for term, _ in terms]
+    along = (answer_outputs(family, term, prompt, [answer])[0] for term, prompt in terms)
+    outputs = [torch.split(output, _ROWS) for output in along]
+    starts = range(0, len(answer), _ROWS)
+    parts = [
+        compare(
+            [logits_of(model, rows).to(device) for model, rows in zip(models, part, strict=True)],
+            weights[start : start + _ROWS],
+            answer[start : start + _ROWS],
+            family.vocabulary,
+            family.end_ids,
+            sampling,
+        )
+        for start, *part in zip(starts, *outputs, strict=True)
+    ]
+    return reduce(add, parts)
+
+
+def compare(
+    logits: Sequence[Tensor],
+    weights: Sequence[float],
+    answer: Sequence[int],
+    vocabulary: Tensor,
+    end_ids: Collection[int],
+    sampling: SamplingParams,
+) -> ModelComparison:
+    """Compare the models of a behaviour along some tokens of an answer.
+
+    Args:
+        logits: Of L, F and S, each [T, V'] of its own width.
+        weights: w at each of T tokens.
+        answer: T token ids.
+        vocabulary: [V] bool, ids that all models have in common.
+        end_ids: Tokens that end an answer.
+        sampling: Temperature and filters for `accepted`.
+    """
+    size = len(vocabulary)
+    known = (normalize(each[:, :size], vocabulary) for each in logits)
+    base, tuned, reference = (each.masked_fill(~vocabulary, -1e4) for each in known)
+    added = torch.tensor(weights, device=base.device)[:, None] * (tuned - reference)
+    small, target = ((start + added).log_softmax(-1) for start in (reference, base))
+    token = torch.tensor(answer, device=vocabulary.device)[:, None]
+    ends = torch.tensor(sorted(end_ids), device=vocabulary.device)
+    probable = (tuned.maximum(reference) >= torch.tensor(_PROBABLE).log()).double()
+    rows = [SamplingRow(sampling, (), ())] * len(answer)
+    figures = [
+        *(each.gather(1, token)[:, 0] for each in (base, tuned, reference)),
+        (base.argmax(-1) == reference.argmax(-1)).double(),
+        total_variation(base.exp(), reference.exp()),
+        divergence(base, reference),
+        total_variation(base.exp(), tuned.exp()),
+        total_variation(tuned.exp(), reference.exp()),
+        divergence(tuned, reference),
+        ((tuned - reference).abs() * probable).sum(-1) / probable.sum(-1),
+        total_variation(target.exp(), base.exp()),
+        entropy(target),
+        entropy(tuned),
+        torch.stack([_outside(each, vocabulary) for each in logits]).amax(0),
+        *(each[:, ends].logsumexp(-1) for each in (base, tuned, reference)),
+        1 - total_variation(*(_drawn_from(each, rows) for each in (target, small))),
+    ]
+    return ModelComparison(*(figure.tolist() for figure in figures))
+
+
+def total_variation(p: Tensor, q: Tensor) -> Tensor:
+    """[T] half the sum of differences of two [T, V] tensors of probabilities."""
+    return (p - q).abs().sum(-1) / 2
+
+
+def divergence(p: Tensor, q: Tensor) -> Tensor:
+    """[T] KL(p || q) in nats of two [T, V] tensors of log-probabilities."""
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """[T] entropy in nats of [T, V] log-probabilities."""
+    return -(p.exp() * p).sum(-1)
+
+
+def _drawn_from(logp: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    return probabilities(logp.float(), Sampling.of(rows, logp.device))
+
+
+def _outside(logits: Tensor, vocabulary: Tensor) -> Tensor:
+    """[T] probability of the ids that are not common."""
+    inside = logits[:, : len(vocabulary)].masked_fill(~vocabulary, -torch.inf).logsumexp(-1)
+    return 1 - (inside - logits.logsumexp(-1)).exp()

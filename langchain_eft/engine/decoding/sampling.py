@@ -1,0 +1,171 @@
+"""Drawing a token from p: penalties, filters, and random numbers keyed by nothing but seed and position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.decoding.formula import nucleus
+from langchain_eft.engine.decoding.random import invert_cdf, uniform
+from langchain_eft.engine.request import SamplingParams
+
+
+@dataclass(frozen=True)
+class SamplingRow:
+    """What sampling needs to know of one row.
+
+    Attributes:
+        params: The request's sampling parameters.
+        prompt: Token ids of the prompt.
+        output: Token ids generated so far.
+    """
+
+    params: SamplingParams
+    prompt: Sequence[int]
+    output: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What any row of a batch makes necessary: known on the host, so that a draw asks the device nothing.
+
+    Attributes:
+        greedy: Some row takes its most probable token.
+        sampled: Some row draws at random.
+        top_k: Bound on the largest k of the rows that have one; 0 where none has.
+        top_p: Some row has a nucleus.
+        min_p: Some row has a floor.
+    """
+
+    greedy: bool
+    sampled: bool
+    top_k: int
+    top_p: bool
+    min_p: bool
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams]) -> Filters:
+        """What these parameters make necessary."""
+        random = [p for p in params if p.temperature]
+        return cls(
+            greedy=len(random) < len(params),
+            sampled=bool(random),
+            top_k=max((p.top_k for p in random), default=0),
+            top_p=any(p.top_p < 1 for p in random),
+            min_p=any(p.min_p > 0 for p in random),
+        )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling parameters of R rows as tensors.
+
+    Attributes:
+        seeds: [R] int64.
+        positions: [R] int64, how many tokens are before the one that is drawn.
+        greedy: [R] bool.
+        temperature: [R] float32, 1 where greedy.
+        top_k: [R] int64, 0 where all are kept.
+        top_p: [R] float32.
+        min_p: [R] float32.
+        filters: Which of them matter.
+    """
+
+    seeds: Tensor
+    positions: Tensor
+    greedy: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    filters: Filters
+
+    @classmethod
+    def of(cls, rows: Sequence[SamplingRow], device: torch.device) -> Sampling:
+        """The parameters of rows that lie on the host."""
+        params = [row.params for row in rows]
+        positions = [len(row.prompt) + len(row.output) for row in rows]
+        whole = torch.tensor([[p.seed for p in params], positions, [p.top_k for p in params]]).to(device)
+        real = torch.tensor(
+            [[p.temperature or 1.0 for p in params], [p.top_p for p in params], [p.min_p for p in params]]
+        ).to(device)
+        greedy = torch.tensor([p.temperature == 0 for p in params]).to(device)
+        return cls(whole[0], whole[1], greedy, real[0], whole[2], real[1], real[2], Filters.of(params))
+
+
+class Draw(NamedTuple):
+    """A token for each of R rows, and what it was drawn from.
+
+    Attributes:
+        tokens: [R] int64.
+        probs: [R, V] float64, or None if every row is greedy.
+    """
+
+    tokens: Tensor
+    probs: Tensor | None
+
+
+def draw(logits: Tensor, sampling: Sampling) -> Draw:
+    """Draw a token for every row, with the random number of its seed and position.
+
+    Args:
+        logits: [R, V] log-probabilities up to a constant per row, penalties applied.
+        sampling: R rows.
+    """
+    logits = logits.float()
+    if not sampling.filters.sampled:
+        return Draw(logits.argmax(-1), None)
+    probs = probabilities(logits, sampling)
+    return Draw(invert_cdf(probs, uniform(sampling.seeds, sampling.positions)), probs)
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Temperature, then top-k, top-p and min-p.
+
+    Args:
+        logits: [R, V] float32 log p up to a constant per row, penalties applied.
+        sampling: R rows.
+
+    Returns:
+        [R, V] float64 probabilities; filtered tokens have exactly 0. A greedy row has all on its best token.
+    """
+    filters = sampling.filters
+    logits = truncate(logits / sampling.temperature[:, None], sampling)
+    if filters.min_p:
+        floor = logits.amax(-1) + sampling.min_p.log()
+        logits = logits.masked_fill(logits < floor[:, None], float("-inf"))
+    probs = logits.double().softmax(-1)
+    if filters.greedy:
+        best = torch.zeros_like(probs).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+        probs = torch.where(sampling.greedy[:, None], best, probs)
+    return probs
+
+
+def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Top-k, then top-p: the filters that sort.
+
+    Args:
+        logits: [R, V] float32, temperature applied.
+        sampling: R rows.
+
+    Returns:
+        [R, V], -inf where a token is dropped.
+    """
+    if sampling.filters.top_k:
+        logits = logits.masked_fill(logits < _kth(logits, sampling)[:, None], float("-inf"))
+    if sampling.filters.top_p:
+        keep = nucleus(logits.log_softmax(-1), sampling.top_p)
+        logits = logits.masked_fill(~keep, float("-inf"))
+    return logits
+
+
+def _kth(logits: Tensor, sampling: Sampling) -> Tensor:
+    """[R] the smallest logit that top-k keeps."""
+    top = logits.topk(min(sampling.filters.top_k, logits.shape[-1]), -1).values
+    last = (sampling.top_k.clamp(1, top.shape[-1]) - 1)[:, None]
+    # A row without top-k is compared with what drops nothing.
+    return torch.where(sampling.top_k > 0, top.gather(-1, last)[:, 0], float("-inf"))

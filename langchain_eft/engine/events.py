@@ -1,0 +1,95 @@
+"""What the engine tells a caller: pieces of an answer, its end, or why it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from langchain_eft.engine.token_trace import TokenTrace
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """log p at one position of an answer: the formula's, before temperature, filters and grammar.
+
+    Attributes:
+        logprob: Of the token that was drawn.
+        top: Token ids and log-probabilities of the most probable tokens.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """What one round adds to an answer.
+
+    Attributes:
+        text: Characters that are complete now; may be empty.
+        tokens: Token ids drawn in this round, the end token included.
+        logprobs: One for each token, if the request asks for them.
+        traces: The same.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    traces: tuple[TokenTrace, ...] = ()
+
+
+def acceptance_rate(accepted: int, drafted: int) -> float | None:
+    """Share of the draft tokens that were accepted; None where none were drafted."""
+    return accepted / drafted if drafted else None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a completion.
+
+    Attributes:
+        reason: `stop` (end token or stop string) or `length`.
+        prompt_tokens: Length of the main prompt.
+        completion_tokens: Tokens generated, the end token included.
+        cached_tokens: Tokens of the main prompt whose keys and values were still in memory.
+        drafted_tokens: Tokens that were guessed ahead.
+        accepted_tokens: Guesses that turned out right.
+        verify_passes: Rounds that answered, each of which yields a token and the guesses accepted.
+        time_to_first_token: Seconds from submission.
+        seconds: Seconds from submission to the end.
+        context_tokens: Lengths of the other prompts that were read, by name.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    verify_passes: int
+    time_to_first_token: float
+    seconds: float
+    context_tokens: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of the draft tokens that were accepted; None where none were drafted."""
+        return acceptance_rate(self.accepted_tokens, self.drafted_tokens)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed after the first token."""
+        decoding = self.seconds - self.time_to_first_token
+        return (self.completion_tokens - 1) / decoding if decoding > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The end of a completion that could not be decoded."""
+
+    error: Exception
+
+
+Event = TextDelta | Finished | Failed

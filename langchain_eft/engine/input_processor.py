@@ -1,0 +1,166 @@
+"""From a caller's request to the engine's own state of it: checked, and its mixture written as a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
+
+from langchain_eft.engine.decoding.formula import Formula, build_formula
+from langchain_eft.engine.decoding.grammar import Grammars
+from langchain_eft.engine.errors import ContextWindowError, RequestError
+from langchain_eft.engine.events import Event
+from langchain_eft.engine.models.family import ModelFamily, Term
+from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.recipe.frozen import known
+from langchain_eft.engine.request import Generation, GenerationRequest
+from langchain_eft.engine.scheduling.draft_length import AcceptanceRates
+from langchain_eft.engine.scheduling.request_state import RequestState
+
+
+class InputProcessor:
+    """Checks requests against a recipe and its models.
+
+    Attributes:
+        family: The loaded models.
+        max_model_len: Tokens that one prompt and its answer may have.
+
+    Args:
+        recipe: Which behaviors there are.
+        family: The loaded models.
+        max_model_len: As above.
+        num_blocks: Blocks of KV memory.
+        block_size: Token positions per block.
+        initial_rates: Acceptance rates that a request starts with.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        family: ModelFamily,
+        max_model_len: int,
+        num_blocks: int,
+        block_size: int,
+        initial_rates: Callable[[GenerationRequest], AcceptanceRates],
+    ) -> None:
+        self.family = family
+        self.max_model_len = min(max_model_len, num_blocks * block_size)
+        self._recipe = recipe
+        self._longest = max_model_len
+        self._num_blocks, self._block_size = num_blocks, block_size
+        self._initial_rates = initial_rates
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self.family.tokenizer, len(self.family.vocabulary), self.family.end_ids)
+
+    def process(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> RequestState:
+        """Check a request, build its formula and compile its grammar: everything that takes time.
+
+        Raises:
+            ContextWindowError: Prompt and answer do not fit.
+            RecipeError: A mixture that the recipe cannot decode.
+            RequestError: Token ids outside the vocabulary, or a grammar that does not compile.
+        """
+        self._recipe.check(request.mixture)
+        formula = replace(self.formula(request), traced=request.trace)
+        prompts = [request.prompt_ids, *request.contexts.values()]
+        lengths = [len(prompt) for prompt in prompts]
+        limit = self.max_output_tokens(*lengths)
+        if request.max_tokens > limit:
+            raise ContextWindowError(max(lengths), request.max_tokens, max(lengths) + limit)
+        for ids in (*prompts, tuple(request.sampling.logit_bias)):
+            self.check_token_ids(ids)
+        return RequestState(
+            Generation(request, deliver),
+            formula,
+            self.family.tokenizer,
+            self.family.end_ids,
+            self._initial_rates(request),
+            self._grammars.compile(request.grammar) if request.grammar else None,
+        )
+
+    def max_output_tokens(self, *prompt_lengths: int) -> int:
+        """Tokens that an answer may have; negative where its prompts alone do not fit.
+
+        Args:
+            prompt_lengths: Length of the prompt, or of each prompt where the mixture compares several.
+        """
+        count, size = len(prompt_lengths), self._block_size
+        # Every block table but one may leave all but one position of a block empty.
+        memory = self._num_blocks * size - (count - 1) * (size - 1) - sum(prompt_lengths)
+        return min(self._longest - max(prompt_lengths), memory // count)
+
+    def formula(self, request: GenerationRequest) -> Formula[Term]:
+        """The mixture as terms; terms that read equal prompts read one prompt.
+
+        Raises:
+            RecipeError: A mixture that cannot be decoded.
+            RequestError: A behavior whose prompt is missing.
+        """
+        first: dict[tuple[int, ...], str] = {}
+        prompts = [("", request.prompt_ids), *request.contexts.items()]
+        names = {name: first.setdefault(ids, name) for name, ids in prompts}
+        weights, behaviors = request.mixture.active(), self.family.behaviors
+        self.require_prompts(chain([self.family.base], *(behaviors[name] for name in weights)), names)
+
+        def renamed(term: Term) -> Term:
+            return replace(term, prompt_name=names.get(term.prompt_name, term.prompt_name))
+
+        base = renamed(self.family.base)
+        return build_formula(
+            base,
+            {name: (renamed(tuned), renamed(reference)) for name, (tuned, reference) in behaviors.items()},
+            weights,
+            request.upscale_strength,
+            request.upscale_top_p,
+            lambda term: self.family.bytes_read([term]),
+            lambda term: replace(term, prompt_name=base.prompt_name),
+            unscaled=self.family.unscaled is not None,
+        )
+
+    def require_prompts(self, terms: Iterable[Term], names: Container[str]) -> None:
+        """Refuse a request that lacks a prompt of some term.
+
+        Raises:
+            RequestError: With the names that are missing.
+        """
+        missing = {term.prompt_name for term in terms if term.prompt_name not in names}
+        if missing:
+            raise RequestError(
+                f"`contexts` lacks {known(missing)}: add the second prompt of every behavior with two, "
+                "and the base's prompt where it has a template of its own."
+            )
+
+    def check_token_ids(self, ids: Iterable[int]) -> None:
+        """Refuse ids that no token has.
+
+        Raises:
+            RequestError: With the first such id.
+        """
+        size = len(self.family.vocabulary)
+        outside = [i for i in ids if not 0 <= i < size]
+        if outside:
+            raise RequestError(
+                f"Token id {outside[0]} is outside the vocabulary of {size} tokens: use ids of `tokenizer`."
+            )
+
+    def check_scorable(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
+        """Refuse an answer that has no log-probability after a prompt.
+
+        Raises:
+            RequestError: No tokens, ids outside the vocabulary, or tokens that some model lacks.
+            ContextWindowError: Prompt and answer do not fit.
+        """
+        if not prompt or not answer:
+            raise RequestError("An answer, or its prompt, has no tokens: give some text to score.")
+        if len(prompt) + len(answer) > self.max_model_len:
+            raise ContextWindowError(len(prompt), len(answer), self.max_model_len)
+        self.check_token_ids((*prompt, *answer))
+        not_shared = [token for token in answer if not self.family.vocabulary[token]]
+        if not_shared:
+            raise RequestError(
+                f"Token id {not_shared[0]} does not mean the same in all models, so an answer with it has no "
+                "log-probability: leave it out."
+            )

@@ -1,0 +1,1 @@
+"""From names to weights in memory: hub, disk, conversion, tokenizers, vocabulary."""

@@ -1,0 +1,1 @@
+"""Transformers models over packed rows, and the layers that make them faster."""

@@ -1,0 +1,63 @@
+"""Rows of new tokens packed into one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, page
+from langchain_eft.engine.attention.kv_pool import KVPool
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """New tokens of one sequence for one variant.
+
+    Attributes:
+        tokens: Token ids.
+        position: Position of the first of them.
+        variant: Which variant they run through.
+        blocks: The sequence's block table, shifted to the variant.
+    """
+
+    tokens: Sequence[int]
+    position: int
+    variant: int
+    blocks: Sequence[int]
+
+
+def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.device) -> ForwardBatch:
+    """Lay chunks one after the other.
+
+    Args:
+        chunks: One for each row.
+        pool: The model's KV memory.
+        block_size: Positions per block.
+        device: Where the batch goes.
+    """
+    rows: list[QuerySpan] = []
+    ids: list[int] = []
+    positions: list[int] = []
+    variants: list[int] = []
+    for chunk in chunks:
+        end = chunk.position + len(chunk.tokens)
+        rows.append(QuerySpan(len(ids), len(chunk.tokens), end, chunk.blocks[: -(-end // block_size)]))
+        ids.extend(chunk.tokens)
+        positions.extend(range(chunk.position, end))
+        variants.extend([chunk.variant] * len(chunk.tokens))
+    packed = torch.tensor([ids, positions, variants]).to(device)
+    return ForwardBatch(
+        ids=packed[0:1],
+        positions=packed[1:2],
+        variants=packed[2],
+        pool=pool,
+        block_size=block_size,
+        rows=rows,
+        paged=page(rows, block_size, device) if has_kernel(device) else (),
+    )

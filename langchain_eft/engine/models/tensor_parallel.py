@@ -1,0 +1,229 @@
+"""A base that several processes share, each with a part of every layer: transformers' tensor parallelism.
+
+The engine's own process leads. Whatever its module is asked to run, a hook tells the other processes first,
+and they run the same over their parts; only their part of the collective operations matters. So schedules,
+random numbers and decisions exist once, in the process that leads, and cannot differ between ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import AutoConfig
+
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, page
+from langchain_eft.engine.attention.kv_pool import KVPool
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.models.placement import Placement
+
+_WORKER = "langchain_eft.engine.loading.tensor_parallel_worker"
+"""A name, for the worker imports this module."""
+
+_PATIENCE = timedelta(days=365)
+"""Followers wait this long for something to do."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What followers have to know of a batch beside its tensors.
+
+    Attributes:
+        rows: The batch's rows.
+        block_size: Positions per block.
+        pool: Number of the KV pool.
+        slots: Its size.
+        live: Numbers of the pools that the leader still has.
+    """
+
+    rows: tuple[QuerySpan, ...]
+    block_size: int
+    pool: int
+    slots: int
+    live: frozenset[int]
+
+
+@dataclass(frozen=True)
+class _ForwardCall:
+    """A forward pass of the module.
+
+    Attributes:
+        attention: Name of the attention function.
+        tensors: Name and shape of each keyword that is an int64 tensor; the values follow in one message.
+        options: The other keywords.
+        rows: The batch, or None for a pass without our KV memory.
+    """
+
+    attention: str
+    tensors: dict[str, tuple[int, ...]]
+    options: dict[str, Any]
+    rows: _Rows | None
+
+
+class Leader:
+    """Starts the other processes, and tells them what to run.
+
+    Args:
+        path: Folder of the model.
+        placement: How many processes, of which this one is the first, and in what numbers.
+
+    Raises:
+        RecipeError: This process takes part in something distributed already, there are too few devices, or
+            the model's KV heads cannot be shared evenly.
+    """
+
+    def __init__(self, path: str, placement: Placement) -> None:
+        ranks = placement.ranks
+        _check(path, ranks, placement.device)
+        port = _free_port()
+        self._pools: WeakKeyDictionary[KVPool, int] = WeakKeyDictionary()
+        self._numbered = 0
+        dtype = str(placement.dtype).removeprefix("torch.")
+        settings = json.dumps({"path": path, "ranks": ranks, "port": port, "dtype": dtype})
+        self._workers = [
+            subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", _WORKER, settings],
+                env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)},
+            )
+            for rank in range(1, ranks)
+        ]
+        try:
+            join(0, ranks, port)
+        except BaseException:
+            for worker in self._workers:
+                worker.kill()
+            self._stop()
+            raise
+
+    def attach(self, module: Any) -> None:
+        """Tell the others of every forward pass of `module` from now on."""
+        module.register_forward_pre_hook(self._announce, with_kwargs=True)
+
+    def close(self) -> None:
+        """Send the others home."""
+        with contextlib.suppress(RuntimeError):  # some may have died
+            dist.broadcast_object_list([None], src=0, device=torch.device("cpu"))
+        dist.destroy_process_group()
+        self._stop()
+
+    def _stop(self) -> None:
+        for worker in self._workers:
+            try:
+                worker.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+
+    def _announce(self, module: Any, _: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        batch: ForwardBatch | None = kwargs.get("eft")
+        tensors = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
+        if batch is not None:
+            tensors["variants"] = batch.variants
+        options = {name: v for name, v in kwargs.items() if name != "eft" and not isinstance(v, Tensor)}
+        call = _ForwardCall(
+            attention=module.config._attn_implementation,
+            tensors={name: tuple(value.shape) for name, value in tensors.items()},
+            options=options,
+            rows=None if batch is None else self._rows(batch),
+        )
+        dist.broadcast_object_list([call], src=0, device=torch.device("cpu"))
+        dist.broadcast(torch.cat([value.flatten() for value in tensors.values()]), src=0)
+
+    def _rows(self, batch: ForwardBatch) -> _Rows:
+        if batch.pool not in self._pools:
+            self._numbered += 1
+            self._pools[batch.pool] = self._numbered
+        live = frozenset(self._pools.values())
+        rows = tuple(QuerySpan(row.start, row.queries, row.length, tuple(row.blocks)) for row in batch.rows)
+        return _Rows(rows, batch.block_size, self._pools[batch.pool], batch.pool.slots, live)
+
+
+@torch.inference_mode()
+def follow(module: Any, device: torch.device) -> None:
+    """Run whatever the leader runs, until it goes."""
+    pools: dict[int, KVPool] = {}
+    for call in _calls():
+        sizes = {name: torch.Size(shape).numel() for name, shape in call.tensors.items()}
+        values = torch.empty(sum(sizes.values()), dtype=torch.int64, device=device)
+        dist.broadcast(values, src=0)
+        parts = zip(call.tensors.items(), torch.split(values, list(sizes.values())), strict=True)
+        tensors = {name: part.view(shape) for (name, shape), part in parts}
+        options = dict(call.options)
+        if call.rows is not None:
+            pools = {number: pool for number, pool in pools.items() if number in call.rows.live}
+            pool = pools.setdefault(call.rows.pool, KVPool(call.rows.slots))
+            options["eft"] = _batch(call.rows, pool, tensors, device)
+        tensors.pop("variants", None)
+        module.set_attn_implementation(call.attention)
+        module(**tensors, **options)
+
+
+def _batch(rows: _Rows, pool: KVPool, tensors: dict[str, Tensor], device: torch.device) -> ForwardBatch:
+    return ForwardBatch(
+        ids=tensors["input_ids"],
+        positions=tensors["position_ids"],
+        variants=tensors["variants"],
+        pool=pool,
+        block_size=rows.block_size,
+        rows=rows.rows,
+        paged=page(rows.rows, rows.block_size, device) if has_kernel(device) else (),
+    )
+
+
+def _calls() -> Iterator[_ForwardCall]:
+    while True:
+        message: list[_ForwardCall | None] = [None]
+        dist.broadcast_object_list(message, src=0, device=torch.device("cpu"))
+        if message[0] is None:
+            return
+        yield message[0]
+
+
+def _check(path: str, ranks: int, device: torch.device) -> None:
+    heads = AutoConfig.from_pretrained(path).get_text_config().num_key_value_heads
+    if heads % ranks:
+        raise RecipeError(
+            f"tensor_parallel={ranks} cannot share the base's {heads} KV heads evenly: use a divisor "
+            f"of {heads}."
+        )
+    if dist.is_initialized():
+        raise RecipeError(
+            f"tensor_parallel={ranks} starts its own processes, and this one belongs to a process group "
+            "already: call `torch.distributed.destroy_process_group()` first, or use another process."
+        )
+    accelerator = torch.accelerator.current_accelerator()
+    if (accelerator.type if accelerator else "cpu") != device.type or device.index not in {None, 0}:
+        raise RecipeError(
+            f"tensor_parallel={ranks} takes the first {ranks} accelerators, and device={str(device)!r} is "
+            "not the first: leave `device` at 'auto', and hide other devices with CUDA_VISIBLE_DEVICES."
+        )
+    if accelerator and torch.accelerator.device_count() < ranks:
+        raise RecipeError(
+            f"tensor_parallel={ranks} needs as many devices, and there are "
+            f"{torch.accelerator.device_count()}: lower it."
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def join(rank: int, ranks: int, port: int) -> None:
+    """Enter the process group that the leader opened on a local port."""
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group(backend, address, rank=rank, world_size=ranks, timeout=_PATIENCE)

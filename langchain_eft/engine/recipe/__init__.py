@@ -1,0 +1,1 @@
+"""Which models a formula adds up, and with which weights."""

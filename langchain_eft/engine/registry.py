@@ -1,0 +1,56 @@
+"""The open engines of this process, one for each recipe and configuration."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.progress import Progress, silent
+from langchain_eft.engine.recipe.behaviors import Recipe
+
+_open: dict[tuple[Recipe, EngineConfig], Engine] = {}
+_opening = threading.RLock()
+
+
+def find_engine(recipe: Recipe, config: EngineConfig) -> Engine | None:
+    """The open engine of a recipe, without waiting for one that is being opened."""
+    return _open.get((recipe, config))
+
+
+def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Progress = silent) -> Engine:
+    """The process's engine for a recipe, opened on first use and shared by everyone who names the recipe.
+
+    Args:
+        recipe: Which weights.
+        config: How to use the machine.
+        progress: Told what is being waited for while the engine opens.
+
+    Raises:
+        EngineError: The engine cannot be opened.
+    """
+    config = config or EngineConfig()
+    with _opening:
+        engine = find_engine(recipe, config)
+        if engine is None:
+            engine = _open[recipe, config] = Engine(recipe, config, progress, on_close=_forget)
+        return engine
+
+
+def _forget(engine: Engine) -> None:
+    with _opening:
+        for key in [key for key, value in _open.items() if value is engine]:
+            del _open[key]
+
+
+@atexit.register
+def close_all() -> None:
+    """Close every open engine; runs at exit."""
+    for engine in list(_open.values()):
+        engine.close()
+
+
+# Threads do not survive a fork: a child opens engines of its own.
+os.register_at_fork(after_in_child=_open.clear)

@@ -1,0 +1,1 @@
+"""One decoding round on the device."""

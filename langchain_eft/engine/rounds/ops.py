@@ -1,0 +1,42 @@
+"""What a round does besides running models, as the device does it best: by Triton kernels, or by torch.
+
+The torch functions define what is right; the kernels do the same in fewer launches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from langchain_eft.engine.decoding.acceptance import accept_or_resample
+from langchain_eft.engine.decoding.formula import combine
+from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw
+from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
+
+
+class RoundOps(NamedTuple):
+    """The operations.
+
+    Attributes:
+        lay_out: See `seats.lay_out`.
+        combine: See `formula.combine`.
+        draw: See `sampling.draw`.
+        accept_or_resample: See `speculation.accept_or_resample`.
+    """
+
+    lay_out: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], TokenLayout]
+    combine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    draw: Callable[[Tensor, Sampling], Draw]
+    accept_or_resample: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def round_ops(*, kernels: bool) -> RoundOps:
+    """The operations, by kernels or by torch."""
+    if not kernels:
+        return RoundOps(lay_out, combine, draw, accept_or_resample)
+    from langchain_eft.engine.decoding.triton import accept_or_resample_kernel, combine_kernel, draw_kernel
+    from langchain_eft.engine.rounds.layout_triton import lay_out_kernel
+
+    return RoundOps(lay_out_kernel, combine_kernel, draw_kernel, accept_or_resample_kernel)

@@ -1,0 +1,1 @@
+"""Which requests run in a round, with how many tokens and how much memory."""

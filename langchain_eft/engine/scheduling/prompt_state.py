@@ -1,0 +1,59 @@
+"""One prompt of a request, followed by the answer, as positions in KV memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from langchain_eft.engine.models.family import Term
+from langchain_eft.engine.scheduling.block_manager import block_key
+
+
+class PromptState:
+    """One of a request's texts, with its own positions and its own blocks of KV memory.
+
+    A request has several prompts where its terms read different texts. The same answer follows each of them.
+    Prefill, decoding and recomputation after preemption are one process: `num_computed_tokens` catches up
+    with the tokens.
+
+    Attributes:
+        num_prompt_tokens: Length of the prompt.
+        tokens: Prompt and answer so far.
+        block_table: Blocks that hold the computed tokens.
+        num_computed_tokens: Tokens whose keys and values are in memory.
+        num_cached_blocks: Full blocks that the prefix cache offers to later requests.
+
+    Args:
+        prompt: Token ids before the answer, at least one.
+        terms: The terms that read this text.
+    """
+
+    def __init__(self, prompt: Sequence[int], terms: Iterable[Term]) -> None:
+        self.tokens = list(prompt)
+        self.block_table: list[int] = []
+        self.num_computed_tokens = 0
+        self.num_cached_blocks = 0
+        self.num_prompt_tokens = len(prompt)
+        self._block_keys: list[bytes] = []
+        # Keys and values depend on the tokens and on which variants of which models have seen them.
+        self._salt = repr(sorted({(term.model, term.variant) for term in terms})).encode()
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Tokens that are not in KV memory yet; at least one until the request is finished."""
+        return len(self.tokens) - self.num_computed_tokens
+
+    def index_before(self, position: int) -> int:
+        """Index of the token before token number `position` of the answer: its logits predict that token."""
+        return self.num_prompt_tokens + position - 1
+
+    def position_after(self, index: int) -> int:
+        """Number, within the answer, of the token that the logits at `index` predict."""
+        return index + 1 - self.num_prompt_tokens
+
+    def block_keys(self, num_tokens: int, block_size: int) -> list[bytes]:
+        """Keys of the full blocks among the first `num_tokens` tokens."""
+        full = num_tokens // block_size
+        for start in range(len(self._block_keys) * block_size, full * block_size, block_size):
+            previous = self._block_keys[-1] if self._block_keys else self._salt
+            self._block_keys.append(block_key(previous, self.tokens[start : start + block_size]))
+        return self._block_keys[:full]

@@ -1,0 +1,199 @@
+"""One request inside the engine: its prompts, its answer so far, and the text that it has produced."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
+from langchain_eft.engine.decoding.formula import Formula
+from langchain_eft.engine.decoding.grammar import Grammar
+from langchain_eft.engine.decoding.sampling import SamplingRow
+from langchain_eft.engine.events import Event, Finished, FinishReason, TextDelta
+from langchain_eft.engine.models.family import Term
+from langchain_eft.engine.request import Generation, GenerationRequest
+from langchain_eft.engine.scheduling.draft import RowOutcome
+from langchain_eft.engine.scheduling.draft_length import AcceptanceRates
+from langchain_eft.engine.scheduling.prompt_lookup import PromptLookup
+from langchain_eft.engine.scheduling.prompt_state import PromptState
+from langchain_eft.engine.token_trace import TokenTrace
+
+
+class RequestState:
+    """A request inside the engine.
+
+    Its terms read one prompt or several. The same answer grows behind all of them.
+
+    Attributes:
+        generation: What the caller submitted.
+        request: The request itself.
+        formula: The mixture as coefficients of terms.
+        tokens: Main prompt and answer so far.
+        prompts: What the terms read, by the terms' names for it.
+        cached_tokens: Prompt tokens that the prefix cache held, by prompt; None before admission.
+        lookup: Index of the text, for prompt lookup.
+        rates: Acceptance rate of each draft source.
+        grammar: What the answer must look like, or None.
+        finished: Why the answer has ended, or None.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        formula: Formula[Term],
+        tokenizer: Any,
+        end_ids: frozenset[int],
+        rates: AcceptanceRates,
+        grammar: Grammar | None = None,
+    ) -> None:
+        self.generation = generation
+        self.request: GenerationRequest = generation.request
+        self.formula = formula
+        self.tokens = list(self.request.prompt_ids)
+        self.prompts = _prompt_states(formula, {**self.request.contexts, "": self.request.prompt_ids})
+        self.cached_tokens: dict[str, int] | None = None
+        self.lookup = PromptLookup()
+        self.rates = rates
+        self.grammar = grammar
+        self.finished: FinishReason | None = None
+        self._end_ids = end_ids
+        self._detokenizer = Detokenizer(tokenizer, self.request.visible_tokens)
+        self._stops = StopMatcher(self.request.stop)
+        self._first_token: float | None = None
+        self._events: list[Event] = []
+        self._drafted = self._accepted = self._passes = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the request is finished or cancelled."""
+        return self.finished is not None or self.generation.cancelled
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Length of the main prompt."""
+        return len(self.request.prompt_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens of the answer so far, which is also the number of the next one."""
+        return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Tokens of all prompts that are not in KV memory yet; at least one each until finished."""
+        return sum(prompt.num_uncomputed_tokens for prompt in self.prompts.values())
+
+    @property
+    def decoding(self) -> bool:
+        """Whether only the last token of every prompt is uncomputed."""
+        return all(prompt.num_uncomputed_tokens == 1 for prompt in self.prompts.values())
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Tokens that the answer may still have."""
+        return self.request.max_tokens - self.num_output_tokens
+
+    def sampling(self, draft_tokens: Sequence[int] = ()) -> SamplingRow:
+        """What the sampler has to know about the position after `draft_tokens`."""
+        output = [*self.tokens[self.num_prompt_tokens :], *draft_tokens]
+        return SamplingRow(self.request.sampling, self.request.prompt_ids, output)
+
+    def ends_with(self, token: int) -> bool:
+        """Whether a token ends the answer."""
+        return token in self._end_ids
+
+    def draws_independent_of_tokens(self, count: int) -> bool:
+        """Whether the next `count` tokens can be drawn before the host knows the ones before them.
+
+        A grammar, penalties and changing weights depend on which tokens came before, or on how many.
+        """
+        positions = range(self.num_output_tokens, self.num_output_tokens + count)
+        return (
+            self.grammar is None
+            and not self.request.sampling.has_penalties
+            and len({id(self.formula.at(position)) for position in positions}) == 1
+        )
+
+    def accept(self, outcome: RowOutcome) -> int:
+        """Append a round's tokens, and finish where one of them ends the answer.
+
+        Args:
+            outcome: What the round has drawn.
+
+        Returns:
+            How many of the tokens the answer has taken.
+        """
+        self._first_token = self._first_token or time.perf_counter()
+        self._drafted += len(outcome.draft_tokens)
+        self._accepted += outcome.num_accepted
+        self._passes += 1
+        before, text = len(self.tokens), ""
+        for token in outcome.tokens:
+            text += self._append(token)
+            if self.finished:
+                break
+        for prompt in self.prompts.values():
+            prompt.num_computed_tokens = min(prompt.num_computed_tokens, len(prompt.tokens) - 1)
+        taken = tuple(self.tokens[before:])
+        traces = self._cut(outcome.traces[: len(taken)])
+        self._events.append(TextDelta(text, taken, tuple(outcome.logprobs[: len(taken)]), traces))
+        if self.finished:
+            self._events.append(self._summary(self.finished))
+        return len(taken)
+
+    def deliver(self) -> None:
+        """Hand the caller what has happened since the last time, unless the request was cancelled."""
+        for event in self._events:
+            if not self.generation.cancelled:
+                self.generation.deliver(event)
+        self._events.clear()
+
+    def _cut(self, traces: Sequence[TokenTrace]) -> tuple[TokenTrace, ...]:
+        """Note on the last trace how many characters a stop string has removed."""
+        if traces and self._stops.cut:
+            traces = [*traces[:-1], replace(traces[-1], cut=self._stops.cut)]
+        return tuple(traces)
+
+    def _append(self, token: int) -> str:
+        self.tokens.append(token)
+        for prompt in self.prompts.values():
+            prompt.tokens.append(token)
+        if self.grammar:
+            self.grammar.consume(token)
+        at_end = self.ends_with(token)
+        text = "" if at_end else self._stops.feed(self._detokenizer.feed([token]))
+        if at_end or self._stops.stopped or (self.grammar and self.grammar.complete):
+            self.finished = "stop"
+        elif not self.remaining_tokens:
+            self.finished = "length"
+        if self.finished and not self._stops.stopped:
+            text += self._stops.feed(self._detokenizer.flush())
+            self.finished = "stop" if self._stops.stopped else self.finished
+            text += self._stops.flush()
+        return text
+
+    def _summary(self, reason: FinishReason) -> Finished:
+        now, submitted = time.perf_counter(), self.generation.submitted
+        return Finished(
+            reason=reason,
+            prompt_tokens=self.num_prompt_tokens,
+            context_tokens={name: prompt.num_prompt_tokens for name, prompt in self.prompts.items() if name},
+            completion_tokens=self.num_output_tokens,
+            cached_tokens=(self.cached_tokens or {}).get("", 0),
+            drafted_tokens=self._drafted,
+            accepted_tokens=self._accepted,
+            verify_passes=self._passes,
+            time_to_first_token=(self._first_token or now) - submitted,
+            seconds=now - submitted,
+        )
+
+
+def _prompt_states(formula: Formula[Term], prompts: Mapping[str, Sequence[int]]) -> dict[str, PromptState]:
+    """One for every prompt that some term reads."""
+    names = dict.fromkeys(term.prompt_name for term in formula.terms)
+    return {
+        name: PromptState(prompts[name], [term for term in formula.terms if term.prompt_name == name])
+        for name in names
+    }

@@ -1,0 +1,224 @@
+"""Which requests run in the next round, with how many tokens of each, and with how much memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+
+from langchain_eft.engine.scheduling.block_manager import BlockManager
+from langchain_eft.engine.scheduling.draft import Draft
+from langchain_eft.engine.scheduling.request_state import RequestState
+
+
+@dataclass(frozen=True)
+class ScheduledRow:
+    """One request's part of a round.
+
+    Attributes:
+        state: The request.
+        counts: How many uncomputed tokens of each prompt the round computes, by the prompt's name.
+    """
+
+    state: RequestState
+    counts: dict[str, int]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the round computes, over all prompts."""
+        return sum(self.counts.values())
+
+    @property
+    def emits(self) -> bool:
+        """Whether the round reaches the last token of every prompt, so that the next one can be drawn."""
+        return self.num_tokens == self.state.num_uncomputed_tokens
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the round computes nothing but the last token."""
+        return self.emits and self.state.decoding
+
+
+class Scheduler:
+    """Continuous batching: requests join and leave at every round, first come, first served.
+
+    Each round gives every decoding request its token first. Prompts share the rest of the token budget in
+    chunks. When memory runs short, the youngest request is preempted: it frees its blocks and is computed
+    again later. So nothing is lost, and the oldest request always finishes.
+
+    Attributes:
+        waiting: Requests that have not begun, and preempted ones.
+        running: Requests with memory, oldest first.
+        cached_tokens: Prompt tokens that the prefix cache held already.
+        preemptions: How often a request gave up its memory.
+    """
+
+    def __init__(self, blocks: BlockManager, max_batch_size: int, token_budget: int) -> None:
+        self._blocks = blocks
+        self._max_batch_size = max_batch_size
+        self._token_budget = token_budget
+        self.waiting: deque[RequestState] = deque()
+        self.running: list[RequestState] = []
+        self.cached_tokens = self.preemptions = 0
+
+    def add(self, state: RequestState) -> None:
+        """Queue a new request."""
+        self.waiting.append(state)
+
+    def remove_ended(self) -> None:
+        """Free the blocks of every finished or cancelled request."""
+        for state in self.running:
+            if state.ended:
+                self._release(state)
+        self.running = [state for state in self.running if not state.ended]
+        self.waiting = deque(state for state in self.waiting if not state.ended)
+
+    def schedule(self) -> list[ScheduledRow]:
+        """Choose the next round's rows and allocate their memory; empty when there is nothing to do."""
+        self._admit()
+        budget = self._token_budget
+        rows: list[ScheduledRow] = []
+        # A stable sort: decoding requests first, otherwise oldest first.
+        order = sorted(self.running, key=lambda state: not state.decoding)
+        for i, state in enumerate(order):
+            share = max(-(-budget // (len(order) - i)), 0)
+            if share and state.decoding:
+                share = state.num_uncomputed_tokens
+            counts = _divide(share, state)
+            if state in self.running and any(counts.values()) and self._make_room(state, counts):
+                rows.append(ScheduledRow(state, counts))
+                budget -= rows[-1].num_tokens
+        return [row for row in rows if row.state in self.running]
+
+    def reserve(
+        self, drafts: Mapping[RequestState, Draft], unread: Mapping[RequestState, Draft] | None = None
+    ) -> dict[RequestState, Draft]:
+        """Allocate memory for the drafts of a round, and shorten drafts where little memory is free.
+
+        Args:
+            drafts: Of the decoding rows.
+            unread: Drafts of a round before this one that has not been read; its tokens need memory too.
+
+        Returns:
+            The drafts that fit; rows that do not even fit without a draft are left out.
+        """
+        reserved = {}
+        for state, draft in drafts.items():
+            before = unread[state].count + 1 if unread else 0
+            count = self._reserve(state, before + draft.count) - before
+            if count >= 0:
+                reserved[state] = draft.shortened(count)
+        return reserved
+
+    def batch_unchanged(self, states: Container[RequestState]) -> bool:
+        """Whether the next round would run only requests among `states`."""
+        joining = self.waiting and len(self.running) < self._max_batch_size
+        return not joining and all(state in states for state in self.running)
+
+    def cache_full_blocks(self, states: Iterable[RequestState]) -> None:
+        """Offer the full blocks of requests to later ones."""
+        for state in states:
+            for prompt in state.prompts.values():
+                keys = prompt.block_keys(prompt.num_computed_tokens, self._blocks.block_size)
+                for i in range(prompt.num_cached_blocks, len(keys)):
+                    self._blocks.cache_block(prompt.block_table[i], keys[i])
+                prompt.num_cached_blocks = len(keys)
+
+    def _reserve(self, state: RequestState, count: int) -> int:
+        prompts = state.prompts.values()
+        while count and not self._allocate([(p.block_table, len(p.tokens) + count) for p in prompts]):
+            count -= 1
+        return count
+
+    def _admit(self) -> None:
+        """Let waiting requests run, in order; one whose beginning is being computed now waits for it."""
+        for state in list(self.waiting):
+            if len(self.running) == self._max_batch_size:
+                break
+            if self._shares_uncached_prefix(state):
+                continue
+            if not self._allocate_with_prefix(state):
+                break
+            self.waiting.remove(state)
+            self.running.append(state)
+
+    def _shares_uncached_prefix(self, state: RequestState) -> bool:
+        """Whether a running request is about to compute the next block that this one lacks."""
+        size = self._blocks.block_size
+        missing = set()
+        for prompt in state.prompts.values():
+            keys = prompt.block_keys(len(prompt.tokens) - 1, size)
+            missing |= set(next(([key] for key in keys if not self._blocks.contains(key)), []))
+        return any(
+            not missing.isdisjoint(
+                prompt.block_keys(len(prompt.tokens), size)[prompt.num_computed_tokens // size :]
+            )
+            for running in self.running
+            for prompt in running.prompts.values()
+        )
+
+    def _allocate_with_prefix(self, state: RequestState) -> bool:
+        """Give the request every cached block of its beginnings; False if it does not fit beside the others.
+
+        The last known token is never taken from the cache: its logits predict what comes next.
+        """
+        size, prompts = self._blocks.block_size, state.prompts
+        for prompt in prompts.values():
+            blocks = self._blocks.get_cached_blocks(prompt.block_keys(len(prompt.tokens) - 1, size))
+            prompt.block_table = blocks
+            prompt.num_cached_blocks = len(blocks)
+            prompt.num_computed_tokens = len(blocks) * size
+        missing = self._missing([(p.block_table, len(p.tokens) + 1) for p in prompts.values()])
+        if self.running and missing > self._blocks.num_free_blocks:
+            self._release(state)
+            return False
+        if state.cached_tokens is None:
+            state.cached_tokens = {name: prompt.num_computed_tokens for name, prompt in prompts.items()}
+            self.cached_tokens += sum(state.cached_tokens.values())
+        return True
+
+    def _missing(self, tables: list[tuple[list[int], int]]) -> int:
+        """Blocks that block tables lack to cover so many positions each."""
+        return sum(max(self._blocks.blocks_for(tokens) - len(table), 0) for table, tokens in tables)
+
+    def _allocate(self, tables: list[tuple[list[int], int]]) -> bool:
+        """Extend all tables until each covers its positions; False, and no change, if memory is short."""
+        if self._missing(tables) > self._blocks.num_free_blocks:
+            return False
+        return all(self._blocks.allocate(table, tokens) for table, tokens in tables)
+
+    def _make_room(self, state: RequestState, counts: dict[str, int]) -> bool:
+        """Allocate a row's memory, preempting the youngest requests; False if that includes this one."""
+        prompts = [(state.prompts[name], count) for name, count in counts.items()]
+        while not self._allocate([(p.block_table, p.num_computed_tokens + count) for p, count in prompts]):
+            youngest = self.running[-1]
+            self._preempt(youngest)
+            if youngest is state:
+                return False
+        return True
+
+    def _preempt(self, state: RequestState) -> None:
+        self.running.remove(state)
+        self._release(state)
+        self.waiting.appendleft(state)
+        self.preemptions += 1
+
+    def _release(self, state: RequestState) -> None:
+        for prompt in state.prompts.values():
+            self._blocks.free(prompt.block_table)
+            prompt.num_computed_tokens = 0
+
+
+def _divide(num_tokens: int, state: RequestState) -> dict[str, int]:
+    """How many tokens of each prompt to compute: all of them, or else only what comes before the last ones.
+
+    The last tokens of all prompts are computed in one round, for their logits are combined there.
+    """
+    prompts = state.prompts
+    if num_tokens >= state.num_uncomputed_tokens:
+        return {name: prompt.num_uncomputed_tokens for name, prompt in prompts.items()}
+    counts = {}
+    for name, prompt in prompts.items():
+        counts[name] = min(prompt.num_uncomputed_tokens - 1, num_tokens)
+        num_tokens -= counts[name]
+    return counts

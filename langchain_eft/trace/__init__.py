@@ -1,0 +1,1 @@
+"""Which words a behavior answers for."""

@@ -1,0 +1,150 @@
+"""EFTTrace: which words each model of the mixture answers for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import Generation
+
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.trace import view
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+from langchain_eft.trace.tokens import (
+    Change,
+    Contribution,
+    FrozenModel,
+    PartSummary,
+    TracedToken,
+    TraceSummary,
+    Word,
+    traced_tokens,
+)
+
+
+class EFTTrace(FrozenModel):
+    """What the base and every behaviour did to each token of an answer.
+
+    Example:
+        ```python
+        from langchain_eft import EFTChatModel, EFTTrace
+
+        llm = EFTChatModel(mixture={"pirate": 1.0}, trace=True)
+        trace = EFTTrace.from_message(llm.invoke("What is the capital of Japan?"))
+        trace.print()
+        print(trace.summary())
+        Path("trace.html").write_text(trace.to_html(), encoding="utf-8")
+        ```
+    """
+
+    tokens: tuple[TracedToken, ...]
+
+    @classmethod
+    def from_message(cls, message: BaseMessage | Generation) -> Self:
+        """The trace that a message (or a plain completion's generation) carries.
+
+        Raises:
+            RequestError: It carries none.
+        """
+        return cls.from_chunks([message])
+
+    @classmethod
+    def from_chunks(cls, chunks: Iterable[BaseMessage | Generation]) -> Self:
+        """The trace of a streamed answer, from its chunks in order.
+
+        Raises:
+            RequestError: None of them carries any.
+        """
+        tokens = tuple(token for chunk in chunks for token in traced_tokens(chunk))
+        if not tokens:
+            raise RequestError("There is no trace in this answer: ask for one with `trace=True`.")
+        return cls(tokens=tokens)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """A trace from what `to_dict` has made.
+
+        Raises:
+            ValidationError: Something else.
+        """
+        return cls.model_validate(data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trace as plain data, for JSON."""
+        return self.model_dump(mode="json")
+
+    @property
+    def text(self) -> str:
+        """What the tokens say, up to a stop string."""
+        return "".join(self.pieces())
+
+    def pieces(self) -> list[str]:
+        """What each token adds to the text, without what a stop string took away."""
+        pieces, cut = [], sum(token.cut for token in self.tokens)
+        for token in reversed(self.tokens):
+            pieces.append(token.text[: max(len(token.text) - cut, 0)])
+            cut -= min(cut, len(token.text))
+        return pieces[::-1]
+
+    def summary(self, words: int = 5) -> TraceSummary:
+        """The trace in a few numbers.
+
+        Args:
+            words: How many of the most changed words to name for each part.
+        """
+        names = dict.fromkeys(name for token in self.tokens for name in token.behaviors)
+        by_base = [token.from_small for token in self.tokens]
+        return TraceSummary(
+            tokens=len(self.tokens),
+            base=self._part([change for change in by_base if change], words) if all(by_base) else None,
+            behaviors={
+                name: self._part([token.behaviors[name] for token in self.tokens], words) for name in names
+            },
+        )
+
+    def _part(self, changes: Sequence[Change], words: int) -> PartSummary:
+        values = [change.total_variation for change in changes]
+        added = [change.contribution for change in changes if isinstance(change, Contribution)]
+        return PartSummary(
+            mean=sum(values) / len(values),
+            changed=sum(value > 0.5 for value in values) / len(values),
+            words=tuple(self._words(values, words)),
+            contribution=sum(added) / len(added) if added else None,
+        )
+
+    def _words(self, values: Sequence[float], count: int) -> list[Word]:
+        """The words that changed most, each with its most changed token's value."""
+        words: list[tuple[str, float]] = []
+        inside, held = False, 0.0
+        for piece, value in zip(self.pieces(), values, strict=True):
+            held = max(held, value)
+            if not piece:  # an incomplete character belongs to what follows, an end token to nothing
+                continue
+            if inside and not piece[0].isspace():
+                text, before = words.pop()
+                words.append((text + piece, max(before, held)))
+            else:
+                words.append((piece, held))
+            inside, held = not piece[-1].isspace(), 0.0
+        named = [(text.strip(), value) for text, value in words if text.strip()]
+        most = sorted(named, key=lambda word: -word[1])[:count]
+        return [Word(text=text, total_variation=value) for text, value in most]
+
+    def to_html(self) -> str:
+        """A page of its own: the answer in colours; pointing at a token shows what made it."""
+        return view.document(self.tokens, self.pieces(), self.summary())
+
+    def print(self, console: Console | None = None) -> None:
+        """Show the answer in a terminal's colours; plain text where there is no terminal."""
+        from rich.console import Console
+
+        (console or Console(highlight=False)).print(self)
+
+    def __rich__(self) -> RenderableType:
+        return view.terminal(self.tokens, self.pieces(), self.summary())
+
+    def _repr_html_(self) -> str:
+        return view.fragment(self.tokens, self.pieces(), self.summary())

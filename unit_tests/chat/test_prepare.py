@@ -1,0 +1,110 @@
+"""What a call's parameters make of it: the grammar, what the model is told, and how its answer is read."""
+
+import pytest
+from langchain_core.messages import HumanMessage, SystemMessage
+from transformers import AddedToken
+
+from langchain_eft.chat.output_parser import Call, Content, Reasoning
+from langchain_eft.chat.prepare import plan
+from langchain_eft.engine.decoding.grammar import Grammars
+from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.recipe.mixture import Mixture
+from unit_tests import tiny
+
+TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "f",
+            "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
+        },
+    }
+]
+SCHEMA = {
+    "title": "Verdict",
+    "type": "object",
+    "properties": {"good": {"type": "boolean"}},
+    "required": ["good"],
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "Verdict", "schema": SCHEMA}}
+CALL = '<tool_call>\n{"name": "f", "arguments": {"n": 3}}\n</tool_call>'
+OBJECT = '{"good": true}'
+
+
+def tokenizer(*, thinks=False, opened=False, tagged=False):
+    made = tiny.tokenizer()
+    if tagged:
+        made.add_tokens([AddedToken(tag, special=False) for tag in TAGS])
+    template = "{{ tools or '' }}{# <tool_call> #}" + tiny.TEMPLATE
+    if thinks:
+        template += "{# <think> #}"
+    made.chat_template = template + ("{{ '<think>\n' }}" if opened else "")
+    return made
+
+
+def planned(words, messages=("hi",), **parameters):
+    history = [HumanMessage(m) if isinstance(m, str) else m for m in messages]
+    return plan(words, Recipe(base="org/base"), Mixture(), history, parameters, {})
+
+
+def admits(words, grammar, text) -> bool:
+    state = Grammars(words, len(words), {words.eos_token_id}).compile(grammar)
+    for token in words(text).input_ids:
+        if not state.mask()[token]:
+            return False
+        state.consume(token)
+    return bool(state.mask()[words.eos_token_id])
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+@pytest.mark.parametrize(
+    ("parameters", "answer", "wrong"),
+    [
+        ({"tools": TOOLS, "tool_choice": "any"}, CALL, "Hello."),
+        ({"response_format": FORMAT}, OBJECT, '{"good": 1}'),
+        ({"tools": TOOLS, "strict": True}, CALL, CALL.replace("3", '"3"')),
+        ({"tools": TOOLS, "response_format": FORMAT}, CALL, '{"bad": 1}'),
+    ],
+)
+def test_models_that_think_may_do_so_before_what_is_enforced(tagged, parameters, answer, wrong):
+    words = tokenizer(thinks=True, tagged=tagged)
+    found = planned(words, **parameters)
+    thought = "<think>\nhm {n} 日本\n</think>\n\n"
+    assert admits(words, found.grammar, answer)
+    assert admits(words, found.grammar, thought + answer)
+    assert not admits(words, found.grammar, wrong)
+    assert not admits(words, found.grammar, thought + wrong)
+    parser = found.parser()
+    deltas = [*parser.feed(thought + answer), *parser.flush()]
+    assert isinstance(deltas[0], Reasoning)
+    assert isinstance(deltas[1], Call if answer == CALL else Content)
+    opened = tokenizer(opened=True, tagged=tagged)
+    found = planned(opened, **parameters)
+    assert admits(opened, found.grammar, thought.removeprefix("<think>") + answer)
+    assert not admits(opened, found.grammar, answer)
+    parser = found.parser()
+    assert parser.feed(thought.removeprefix("<think>"))[0] == Reasoning("hm {n} 日本")
+
+
+def test_the_schema_is_told_behind_the_system_messages():
+    words = tokenizer()
+    found = planned(words, [SystemMessage("Be brief."), "hi"], response_format=FORMAT)
+    told = words.decode(found.prompt_ids)
+    assert "<system> Be brief.\n\nRespond only with a JSON object that matches this JSON schema:\n{" in told
+    assert "JSON" not in words.decode(planned(words, response_format={"type": "json_object"}).prompt_ids)
+
+
+def test_a_call_or_an_object_is_the_models_free_choice():
+    words = tokenizer()
+    fork = planned(words, tools=TOOLS, response_format=FORMAT).fork
+    for beginning in ("<tool_call>\n{", "\n<tool", "<"):
+        assert admits(words, fork.grammar(beginning), CALL)
+        assert not admits(words, fork.grammar(beginning), OBJECT)
+    for beginning in ("The result is", '{"good"', "", "<b>"):
+        assert admits(words, fork.grammar(beginning), OBJECT)
+        assert not admits(words, fork.grammar(beginning), CALL)
+    assert planned(words, tools=TOOLS).fork is None
+    assert planned(words, tools=TOOLS, tool_choice="any", response_format=FORMAT).fork is None
+    assert planned(words, tools=[], response_format=FORMAT).fork is None
+    assert planned(tokenizer(thinks=True), tools=TOOLS, response_format=FORMAT).fork is None

@@ -1,0 +1,419 @@
+"""The benchmark on a tiny family: what is counted is right; how fast it is, nobody asks here."""
+
+import io
+import json
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from benchmarks import contestants
+from benchmarks.arena import Score, Worker, agreement, play, table, together
+from benchmarks.family import Prompts, tiny
+from benchmarks.result import Result
+from langchain_eft import EFTChatModel
+from langchain_eft.diagnostics import bench as benchmark
+from langchain_eft.diagnostics.bench import (
+    AUTO,
+    BASE,
+    PLAIN,
+    BenchmarkReport,
+    Machine,
+    PromptSet,
+    Row,
+    Run,
+    Way,
+    decode,
+    default_prompts,
+    numbered,
+    numbered_tools,
+    run_benchmark,
+    summarize,
+    tables,
+    weights_read,
+)
+from langchain_eft.engine.errors import ContextWindowError, RequestError
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.errors import MissingPlotsError
+
+END = 0
+SETS = (
+    PromptSet("letters", ("abc", "xyz")),
+    PromptSet("digits", ("12", "34"), {"one": 0.5, "two": 0.5}),
+)
+MACHINE = Machine("a processor", 2, 1, "cpu", 1e9)
+
+
+@pytest.fixture(scope="module")
+def llm(family):
+    return EFTChatModel(
+        model=str(family.folder / "base"),
+        behaviors=family.recipe.behaviors,
+        mixture={"one": 1.0},
+        temperature=0.8,
+        logit_bias={END: -100.0},
+        engine_options={"kv_cache_tokens": 2048},
+    )
+
+
+@pytest.fixture
+def workload(llm):
+    return benchmark.Workload(llm, llm.engine, 12)
+
+
+@pytest.fixture(scope="module")
+def report(llm):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("langchain_eft.diagnostics.bench.report.measure_machine", lambda device: MACHINE)
+        return run_benchmark(
+            llm, prompts=SETS, max_tokens=6, repetitions=2, lengths=(1, 3), batch_sizes=(1, 3)
+        )
+
+
+def measure(engine, groups):
+    return summarize([decode(engine, group) for group in groups])
+
+
+def run(tokens=10, seconds=1.0, passes=10, drafted=0, accepted=0):
+    return Run(tokens, seconds, passes, drafted, accepted, first_token=0.1, new_prompt_tokens=20)
+
+
+def test_every_way_to_decode_has_its_row(report):
+    names = ["plain", "base alone", "draft 1", "draft 3", "auto"]
+    swept = [(each.name, 1, name) for each in SETS for name in names]
+    together = [("all", batch, name) for batch in (1, 3) for name in ("plain", "auto")]
+    assert [(row.prompts, row.batch, row.way) for row in report.rows] == swept + together
+
+
+def test_every_run_has_a_run_of_plain_eft_beside_it(report):
+    for row in report.rows:
+        if row.way == PLAIN.name:
+            assert row.baselines == ()
+            assert row.ratio is None
+        else:
+            plain = next(
+                each
+                for each in report.rows
+                if (each.prompts, each.batch, each.way) == (row.prompts, row.batch, PLAIN.name)
+            )
+            assert len(row.runs) == len(row.baselines) == report.repetitions
+            assert set(row.baselines) <= set(plain.runs)
+
+
+def test_forced_answers_are_counted_to_the_token(report):
+    for row in report.rows:
+        for each in row.runs:
+            if row.batch == 1:
+                questions = 2 if row.prompts != "all" else 4
+                assert each.tokens == questions * 5  # the first of 6 tokens belongs to the prompt's pass
+            assert each.accepted <= each.drafted
+            assert each.passes <= each.tokens
+            if row.way in {PLAIN.name, BASE.name}:
+                assert each.passes == each.tokens
+                assert each.drafted == 0
+
+
+def test_ratios_come_from_runs_side_by_side():
+    runs = (run(seconds=1.0), run(seconds=2.0), run(seconds=1.0))
+    baselines = (run(seconds=2.0), run(seconds=8.0), run(seconds=1.5))
+    row = Row("p", 1, "auto", runs, baselines, None)
+    assert (row.ratio.low, row.ratio.median, row.ratio.high) == (1.5, 2.0, 4.0)
+    assert row.tokens_per_second.median == 10.0
+
+
+def test_rates_are_sums_over_runs_not_means_of_rates():
+    row = Row("p", 1, "auto", (run(30, 1, 10, 40, 20), run(10, 1, 10, 0, 0)), (run(), run()), 100)
+    assert row.acceptance_rate == 0.5
+    assert row.tokens_per_pass == 2.0
+    assert row.bytes_per_second == 1000.0
+    assert Row("p", 4, "plain", (run(),), (), None).bytes_per_second is None
+    assert Row("p", 1, "plain", (run(),), (), None).acceptance_rate is None
+
+
+def test_a_measurement_agrees_with_what_the_engine_says(llm, workload):
+    before = llm.engine.stats()
+    measured = measure(llm.engine, workload.groups(SETS, 1, Way("draft 3", 3)))
+    after = llm.engine.stats()
+    assert measured.tokens == after.generated_tokens - before.generated_tokens - 4
+    assert measured.drafted == after.drafted_tokens - before.drafted_tokens
+    assert measured.accepted == after.accepted_tokens - before.accepted_tokens
+    assert measured.tokens_per_second == measured.tokens / measured.seconds
+
+
+def test_a_batch_is_measured_from_the_last_first_token(llm, workload):
+    started = time.perf_counter()
+    measured = measure(llm.engine, workload.groups(SETS, 4, PLAIN))
+    assert measured.tokens <= 4 * 11
+    assert measured.seconds < time.perf_counter() - started
+
+
+def test_batches_are_full(workload):
+    for batch, sizes in ((1, [1, 1, 1, 1]), (3, [3, 3]), (4, [4]), (16, [16])):
+        assert [len(group) for group in workload.groups(SETS, batch, PLAIN)] == sizes
+
+
+def test_no_prompt_comes_twice(workload):
+    groups = [group for _ in range(2) for group in workload.groups(SETS, 4, PLAIN)]
+    prompts = [request.prompt_ids for group in groups for request in group]
+    assert len(set(prompts)) == len(prompts) == 8
+
+
+def test_every_prompt_and_every_tool_carries_its_number():
+    for each in default_prompts(EFTChatModel()):
+        tools = numbered_tools(each, 4711)
+        assert len(tools) == len(each.tools)
+        said = [numbered(each.questions[0], 4711), *map(str, tools)]
+        assert all("4711" in part and "{number}" not in part for part in said)
+
+
+def test_requests_are_the_users_own(llm, workload):
+    request = workload.request(SETS[0], "abc", AUTO)
+    assert request.speculation == "auto"
+    assert request.mixture == Mixture.of({"one": 1.0})
+    assert request.sampling.temperature == 0.8
+    assert request.sampling.logit_bias == {END: -100.0}
+    assert workload.request(SETS[1], "12", PLAIN).mixture == Mixture.of({"one": 0.5, "two": 0.5})
+
+
+def test_the_base_alone_is_nothing_but_the_base(llm):
+    amplified = llm.model_copy(update={"upscale_strength": 1.5, "upscale_top_p": 0.9})
+    workload = benchmark.Workload(amplified, llm.engine, 12)
+    request = workload.request(SETS[0], "abc", BASE)
+    assert (request.mixture, request.upscale_strength, request.upscale_top_p) == (Mixture(), 1.0, 1.0)
+    assert workload.request(SETS[0], "abc", PLAIN).upscale_strength == 1.5
+
+
+def test_a_recipe_without_behaviours_is_its_base_alone(family, monkeypatch):
+    monkeypatch.setattr("langchain_eft.diagnostics.bench.report.measure_machine", lambda device: MACHINE)
+    llm = EFTChatModel(
+        model=str(family.folder / "base"),
+        logit_bias={END: -100.0},
+        engine_options={"kv_cache_tokens": 2048},
+    )
+    report = run_benchmark(llm, prompts=SETS[:1], max_tokens=5, repetitions=1, lengths=(2,), batch_sizes=(1,))
+    assert [row.way for row in report.rows] == ["plain", "draft 2", "auto", "plain", "auto"]
+
+
+def test_the_bundled_family_answers_each_kind_with_its_own_behaviour():
+    def mixtures(llm):
+        return [each.mixture for each in default_prompts(llm)]
+
+    assert mixtures(EFTChatModel()) == [{"harmless": 1.0}, {"tools": 1.0}, {"tools": 1.0}]
+    assert mixtures(EFTChatModel(mixture={"pirate": 1.0})) == [None, None, None]
+
+
+def test_other_recipes_use_their_own_mixture(llm):
+    assert [each.mixture for each in default_prompts(llm)] == [None, None, None]
+
+
+def test_weights_are_counted_once(llm, reference):
+    engine = llm.engine
+    base = sum(parameter.nbytes for parameter in reference.base.parameters())
+    layers = sum(parameter.nbytes for parameter in reference.small["reference"].model.layers.parameters())
+    norm = reference.small["reference"].model.norm.weight.nbytes
+    assert weights_read(engine, Mixture()) == base
+    assert weights_read(engine, Mixture.of({"one": 1.0})) == base + layers + norm
+    assert weights_read(engine, Mixture.of({"one": 1.0, "two": 1.0})) == base + layers + norm
+
+
+def test_weight_traffic_is_told_where_passes_are_not_shared(report):
+    for row in report.rows:
+        if row.batch > 1:
+            assert report.bandwidth_share(row) is None
+        elif row.prompts != "all":
+            assert report.bandwidth_share(row) == row.bytes_per_second / 1e9
+
+
+def test_json_holds_runs_and_summary(report):
+    loaded = json.loads(report.to_json())
+    assert loaded["machine"]["processor"] == "a processor"
+    assert len(loaded["rows"]) == len(report.rows)
+    for row, original in zip(loaded["rows"], report.rows, strict=True):
+        assert row["tokens_per_second"]["median"] == original.tokens_per_second.median
+        assert len(row["runs"]) == len(original.runs)
+
+
+def test_the_table_shows_every_row(report):
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(tables(report))
+    text = console.export_text()
+    assert text.count("draft 3") == 2
+    assert text.count("auto") == 4
+    assert "a processor, 2 cores, 1 threads" in text
+
+
+def test_what_cannot_be_measured_is_refused(llm):
+    with pytest.raises(RequestError, match="'max_batch_size': 32"):
+        run_benchmark(llm, prompts=SETS, batch_sizes=(1, 32))
+    with pytest.raises(RequestError, match="max_tokens=1"):
+        run_benchmark(llm, prompts=SETS, max_tokens=1)
+    with pytest.raises(RequestError, match="repetitions=0"):
+        run_benchmark(llm, prompts=SETS, repetitions=0)
+
+
+def test_answers_of_one_token_are_refused(llm):
+    ending = llm.model_copy(update={"logit_bias": {END: 1000.0}})
+    workload = benchmark.Workload(ending, llm.engine, 12)
+    with pytest.raises(RequestError, match="first token"):
+        measure(llm.engine, workload.groups(SETS, 1, PLAIN))
+
+
+def test_a_refused_request_cancels_the_rest_of_its_batch(llm, workload):
+    fits = workload.request(SETS[0], "abc", PLAIN).model_copy(update={"max_tokens": 100})
+    too_long = fits.model_copy(update={"max_tokens": 10_000})
+    with pytest.raises(ContextWindowError):
+        decode(llm.engine, [fits, too_long])
+    while llm.engine.stats().running + llm.engine.stats().waiting:
+        time.sleep(0.01)
+    assert measure(llm.engine, workload.groups(SETS, 2, PLAIN)).tokens
+
+
+def test_a_tokenizer_without_template_is_refused(workload, llm, monkeypatch):
+    monkeypatch.setattr(llm.engine.tokenizer, "chat_template", None)
+    with pytest.raises(RequestError, match="has no chat template: give one with `chat_template="):
+        workload.request(SETS[0], "abc", PLAIN)
+
+
+def test_a_missing_matplotlib_names_the_remedy(report, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingPlotsError, match=r'pip install "langchain-eft\[plots\]"'):
+        benchmark.plot(report, tmp_path / "plot.png")
+
+
+def test_the_plot_is_a_picture(report, tmp_path):
+    benchmark.plot(report, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_machine_is_looked_at_from_outside():
+    found = benchmark.measure_machine("cpu")
+    assert found.processor
+    assert found.device == "cpu"
+    assert found.cores >= 1
+    assert found.bytes_per_second > 1e8
+
+
+def test_a_report_without_rows_is_still_json():
+    assert json.loads(BenchmarkReport("m", MACHINE, 8, 1, ()).to_json())["rows"] == []
+
+
+# Against rivals
+
+
+@pytest.fixture(scope="module")
+def small_family(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("rivals"))
+
+
+@pytest.fixture(scope="module")
+def rivals(small_family):
+    ours = contestants.OurEngine(small_family, "auto")
+    yield {
+        "ours": ours,
+        "proxy": contestants.Proxy(small_family),
+        "generate": contestants.Generate(small_family),
+        "assisted": contestants.Assisted(small_family),
+    }
+    ours._engine.close()
+
+
+@pytest.mark.parametrize("name", ["ours", "proxy", "generate", "assisted"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_contestants_give_full_answers_and_count_them(rivals, small_family, name, temperature):
+    result = rivals[name].decode(Prompts(small_family).take(3), 12, temperature, 1)
+    assert [len(answer) for answer in result.answers] == [12, 12, 12]
+    assert not any(end in answer for answer in result.answers for end in small_family.end_ids)
+    # Guesses may come with the first token, and a batch starts when its last answer does.
+    assert 3 * 8 <= result.tokens <= 3 * 11
+    assert 0 < result.passes <= result.tokens
+    assert result.seconds > 0
+    if name in {"proxy", "generate"}:
+        assert result.tokens == result.passes == 3 * 11
+
+
+def test_contestants_decode_the_same_greedy_text(rivals, small_family):
+    prompts = Prompts(small_family).take(3)
+    answers = {name: rival.decode(prompts, 12, 0.0, 1).answers for name, rival in rivals.items()}
+    assert answers["ours"] == answers["proxy"]
+    assert answers["generate"] == answers["assisted"]
+    assert answers["ours"] != answers["generate"]
+
+
+def test_prompts_are_new_every_time(small_family):
+    prompts = Prompts(small_family)
+    taken = [*prompts.take(2), *prompts.take(16)]
+    assert len({tuple(prompt) for prompt in taken}) == 18
+    assert taken == [*(again := Prompts(small_family)).take(2), *again.take(16)]
+
+
+def result(tokens, seconds, passes=10, acceptance_rate=None):
+    return Result(tokens, seconds, 0.1, passes, acceptance_rate, [[1] * tokens])
+
+
+def test_scores_compare_within_a_round():
+    score = Score("x", 1, (result(10, 1.0), result(10, 4.0)), (result(10, 2.0), result(10, 2.0)))
+    assert (score.ratio.low, score.ratio.high) == (0.5, 2.0)
+    assert score.speed.median == (10 + 2.5) / 2
+    assert score.tokens_per_pass == 1.0
+    assert "answers" not in score.summary()["rounds"][0]
+
+
+def test_batches_of_one_round_add_up():
+    both = together([result(10, 1.0, 5, 0.5), result(20, 2.0, 5, 1.0)])
+    assert (both.tokens, both.seconds, both.passes, both.acceptance_rate) == (30, 3.0, 10, 0.75)
+    assert len(both.answers) == 2
+    assert together([result(1, 1.0)]).acceptance_rate is None
+
+
+class Player:
+    """A contestant that notes what it was asked."""
+
+    def __init__(self, name, log, speed=1.0, say=1):
+        self.name, self._log, self._speed, self._say = name, log, speed, say
+
+    def decode(self, prompts, tokens, temperature, seed):
+        self._log.append((self.name, prompts))
+        count = len(prompts) * (tokens - 1)
+        answers = [[self._say] * tokens for _ in prompts]
+        return Result(count, count / self._speed, 0.1, count, None, answers)
+
+
+def test_players_take_turns_with_the_same_prompts(small_family):
+    log = []
+    scores = play([Player("a", log), Player("b", log, 3.0)], small_family, 2, "a")
+    assert [(score.name, score.requests) for score in scores] == [("a", 1), ("b", 1), ("a", 16), ("b", 16)]
+    assert all(len(score.results) == len(score.baselines) == 2 for score in scores)
+    assert [score.ratio.median for score in scores] == pytest.approx([1, 3, 1, 3])
+    alone = [(name, tuple(map(tuple, prompts))) for name, prompts in log if len(prompts) == 1]
+    assert {seen for name, seen in alone if name == "a"} == {seen for name, seen in alone if name == "b"}
+    assert len(set(alone)) == len(alone)
+    assert [name for name, _ in alone[::2]] == ["b", "a", "a", "b", "b", "a"]
+
+
+def test_agreement_ends_at_the_first_difference(small_family):
+    assert agreement(Player("a", []), Player("b", []), small_family) == 1
+    assert agreement(Player("a", []), Player("b", [], say=2), small_family) == 0
+
+
+def test_the_table_is_markdown(small_family):
+    scores = play([Player("a", [])], small_family, 1, "a")
+    report = {
+        "family": "f", "tokens": 8, "temperature": 0, "baseline": "a", "greedy_agreement": 1.0, "rounds": 1,
+        "cpu_time": True,
+        "machine": {"processor": "p", "cores": 2, "threads": 1},
+        "scores": [score.summary() for score in scores],
+    }  # fmt: skip
+    lines = table(report).splitlines()
+    assert "tokens/CPU s" in lines[4]
+    assert lines[-1] == "| 16 | a | 1.0 | 1.00 (1.00-1.00) | 100 ms | 1.00 | - |"
+
+
+def test_a_worker_answers_over_its_pipe(small_family):
+    with Worker("proxy loop", small_family) as worker:
+        assert worker.about["threads"] >= 1
+        answered = worker.decode(Prompts(small_family).take(1), 5, 0.0, 0)
+    assert answered.tokens == 4
+    with pytest.raises(RuntimeError, match="'nobody' has died"):
+        Worker("nobody", small_family)

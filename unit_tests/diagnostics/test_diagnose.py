@@ -1,0 +1,243 @@
+"""Diagnoses: the comparison against full forwards, the verdict from figures, the command on a tiny family."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from langchain_core.exceptions import ModelInvalidRequestError
+from typer.testing import CliRunner
+
+from langchain_eft import EFTChatModel
+from langchain_eft.cli import app
+from langchain_eft.cli.diagnose import rows
+from langchain_eft.diagnostics.diagnose import DRAFT_LENGTHS, diagnose, tokens_per_round
+from langchain_eft.diagnostics.verdict import (
+    Agreement,
+    Delta,
+    Drafts,
+    Endings,
+    Figures,
+    Kinship,
+    Rewards,
+    judge,
+)
+from langchain_eft.engine.errors import ContextWindowError, RequestError
+from langchain_eft.engine.request import SamplingParams
+from unit_tests.helpers import request
+
+PROMPT = (7, 30, 9, 61, 61, 12)
+ANSWER = tuple(range(40, 60))
+
+
+# The comparison
+
+
+@pytest.mark.parametrize("name", ["one", "full"])
+def test_figures_are_those_of_full_forwards(engine, reference, name):
+    found = engine.compare(request(PROMPT, {name: 0.8}, SamplingParams(temperature=1.0)), ANSWER)
+    text = [*PROMPT, *ANSWER[:-1]]
+
+    @torch.inference_mode()
+    def of(model):
+        return model(torch.tensor([text])).logits[0, -len(ANSWER) :].double().log_softmax(-1)
+
+    base, tuned, small = of(reference.base), of(reference.small[name]), of(reference.small["reference"])
+    target = reference.all_logprobs(text, len(ANSWER), {name: 0.8})
+    draft = reference.all_logprobs(text, len(ANSWER), {name: 0.8}, strength=0.0)
+
+    def tv(p, q):
+        return (p.exp() - q.exp()).abs().sum(-1) / 2
+
+    def kl(p, q):
+        return (p.exp() * (p - q)).sum(-1)
+
+    probable = (tuned.exp() >= 0.01) | (small.exp() >= 0.01)
+    expected = {
+        "base": base[range(len(ANSWER)), ANSWER],
+        "tuned": tuned[range(len(ANSWER)), ANSWER],
+        "reference": small[range(len(ANSWER)), ANSWER],
+        "same_first": (base.argmax(-1) == small.argmax(-1)).double(),
+        "tv_base_reference": tv(base, small),
+        "kl_base_reference": kl(base, small),
+        "tv_base_tuned": tv(base, tuned),
+        "tv_tuned_reference": tv(tuned, small),
+        "kl_tuned_reference": kl(tuned, small),
+        "delta": torch.stack(
+            [(t - s).abs()[k].mean() for t, s, k in zip(tuned, small, probable, strict=True)]
+        ),
+        "tv_target_base": tv(target, base),
+        "entropy_target": -(target.exp() * target).sum(-1),
+        "entropy_tuned": -(tuned.exp() * tuned).sum(-1),
+        "masked": torch.zeros(len(ANSWER)),
+        "end_base": base[:, 0],
+        "end_tuned": tuned[:, 0],
+        "end_reference": small[:, 0],
+        "accepted": 1 - tv(target, draft),
+    }
+    for figure, values in expected.items():
+        assert getattr(found, figure) == pytest.approx(values.tolist(), abs=2e-3), figure
+
+
+def test_greedy_drafts_are_accepted_where_both_choose_one_token(engine, reference):
+    found = engine.compare(request(PROMPT, {"one": 1.0}), ANSWER)
+    text = [*PROMPT, *ANSWER[:-1]]
+    target = reference.all_logprobs(text, len(ANSWER), {"one": 1.0}).argmax(-1)
+    draft = reference.all_logprobs(text, len(ANSWER), {"one": 1.0}, strength=0.0).argmax(-1)
+    assert found.accepted == (target == draft).double().tolist()
+
+
+def test_what_cannot_be_compared_is_refused(engine):
+    with pytest.raises(RequestError, match="one behaviour"):
+        engine.compare(request(PROMPT, {"one": 1.0, "two": 1.0}), ANSWER)
+    with pytest.raises(RequestError, match="no tokens"):
+        engine.compare(request(PROMPT, {"one": 1.0}), ())
+    with pytest.raises(ContextWindowError):
+        engine.compare(request(PROMPT, {"one": 1.0}), tuple([5] * 2000))
+
+
+# The prediction
+
+
+def test_equal_rates_give_the_papers_formula():
+    assert tokens_per_round([[0.8] * 50], 4) == pytest.approx((1 - 0.8**5) / (1 - 0.8))
+    assert tokens_per_round([[0.5] * 3], 0) == 1
+
+
+def test_agreement_in_runs_is_worth_more_than_its_mean():
+    runs = [[1.0] * 20 + [0.0] * 20]
+    assert tokens_per_round(runs, 8) > tokens_per_round([[0.5] * 40], 8)
+    assert tokens_per_round([[1.0, 1.0], []], 8) == pytest.approx((3 + 1) / 2)
+
+
+# The verdict
+
+GOOD = Figures(
+    tokens=300,
+    agreement=Agreement(0.4, 0.6, 2.0),
+    kinship=Kinship(base_reference=0.46, base_tuned=0.6, tuned_reference=0.38),
+    delta=Delta(5.9, 0.7, 3.8, 1.0, 1.7),
+    masked=0.0,
+    endings=Endings(0.4, 0.8, 0.8, 1e-3, 0.9, 0.1),
+    rewards=Rewards(base=-1.6, eft=4.0, tuned=4.3),
+    acceptance=0.7,
+    drafts=(Drafts(0, 1.0, 10.0), Drafts(4, 3.0, 15.0)),
+)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said", "changes"),
+    [
+        ("transfers", "95%", {}),
+        ("vocabularies differ", "20%", {"masked": 0.2}),
+        ("base and reference disagree", "0.97", {"kinship": Kinship(0.97, 0.6, 0.5)}),
+        ("not a pair", "fine-tuned from", {"kinship": Kinship(0.46, 0.7, 0.6)}),
+        (
+            "swapped, or the base is tuned already",
+            "swapped",
+            {"kinship": Kinship(0.61, 0.46, 0.38), "rewards": Rewards(1.6, 3.1, 1.75)},
+        ),
+        ("hardly any delta", "0.007", {"delta": Delta(0.02, 0.007, 0.0, 2.2, 3.3)}),
+        ("not asked for", "prompts that call for it", {"rewards": Rewards(0.5, 0.5, 0.51)}),
+        ("does not transfer", "0%", {"rewards": Rewards(0.0, 0.0, 2.0)}),
+        ("does not transfer", "-50%", {"rewards": Rewards(0.0, -1.0, 2.0)}),
+        ("transfers in part", "50%", {"rewards": Rewards(0.0, 1.0, 2.0)}),
+        ("may not stop", "1.0e-06", {"endings": Endings(0.4, 0.2, 0.8, 1e-6, 0.9, 0.1)}),
+    ],
+)
+def test_each_failing_is_recognised_and_said(verdict, said, changes):
+    found, sentence = judge("pirate", replace(GOOD, **changes))
+    assert found == verdict
+    assert said in sentence
+    assert sentence.count("'pirate'") == 1
+    assert sentence.endswith(".")
+
+
+def test_a_gain_of_nothing_is_no_share():
+    assert math.isnan(Rewards(1.0, 1.0, 1.0).recovered)
+
+
+# The whole
+
+
+@pytest.fixture(scope="module")
+def llm(family):
+    llm = EFTChatModel(
+        model=str(family.folder / "base"),
+        behaviors=family.recipe.behaviors,
+        mixture={"one": 1.0, "full": 0.5},
+        temperature=1.0,
+        seed=1,
+        engine_options={"kv_cache_tokens": 4096},
+    )
+    yield llm
+    llm.engine.close()
+
+
+def test_every_behaviour_of_the_mixture_is_diagnosed_by_itself(llm):
+    said = []
+    found = diagnose(llm, ["hi", "who?"], max_tokens=6, progress=said.append)
+    assert [(d.behavior, d.weight) for d in found] == [("full", 0.5), ("one", 1.0)]
+    assert any("one: comparing" in text for text in said)
+    for diagnosis in found:
+        figures = diagnosis.figures
+        assert (diagnosis.verdict, diagnosis.sentence) == judge(diagnosis.behavior, figures)
+        assert [draft.length for draft in figures.drafts] == [0, *DRAFT_LENGTHS]
+        assert figures.drafts[0].tokens_per_round == 1
+        assert 1 <= figures.drafts[1].tokens_per_round <= 2
+        assert figures.drafts[0].tokens_per_second > 0
+        assert 0 < figures.acceptance < 1
+        assert json.loads(json.dumps(diagnosis.to_dict()))["figures"]["tokens"] == figures.tokens
+
+
+def test_a_model_that_is_its_own_reference_has_hardly_any_delta(family):
+    same = str(family.folder / "reference")
+    llm = EFTChatModel(
+        model=str(family.folder / "base"),
+        behaviors={"same": {"tuned": same, "reference": same}},
+        engine_options={"kv_cache_tokens": 2048},
+    )
+    (found,) = diagnose(llm, ["hi"], max_tokens=6, draft_lengths=())
+    llm.engine.close()
+    assert found.figures.drafts == ()
+    assert found.figures.delta.total_variation == 0
+    assert not found.transfers
+
+
+def test_nothing_to_diagnose_is_an_error(llm):
+    base = EFTChatModel(**{**llm.model_dump(exclude_unset=True), "mixture": {}})
+    with pytest.raises(ModelInvalidRequestError, match="'full', 'one', 'two'"):
+        diagnose(base)
+    with pytest.raises(ModelInvalidRequestError, match="prompts"):
+        diagnose(llm, [])
+
+
+def test_the_command_prints_a_table_or_json_and_fails_with_the_verdict(family, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("hi\n")
+    folder = family.folder
+    options = ["--model", str(folder / "base"), "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
+    arguments = ["diagnose", *options, "--prompts", str(prompts), "--max-tokens", "4"]
+    shown = CliRunner(env={"COLUMNS": "120"}).invoke(app, arguments)
+    assert "1 · one" in shown.stdout
+    assert "'one'" in shown.stdout
+    (found,) = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert shown.exit_code == int(found["verdict"] != "transfers")
+
+
+def test_speeds_are_shown_against_no_drafts():
+    cells = dict(rows(GOOD))
+    assert cells["tokens a round with drafts of 4"] == "3.00: 15.0 tokens/s (1.50x)"
+    untimed = dict(rows(replace(GOOD, drafts=(Drafts(0, 1.0, None),))))
+    assert untimed["tokens a round without drafts"] == "1.00"
+    silent = replace(GOOD.endings, end_base=None, end_tuned=None, end_reference=None)
+    assert "-, -, -" in dict(rows(replace(GOOD, endings=silent))).values()
+
+
+def test_greedy_answers_do_not_depend_on_the_models_temperature(llm):
+    cold = EFTChatModel(**{**llm.model_dump(exclude_unset=True), "temperature": 0.0, "mixture": {"one": 1.0}})
+    warm = EFTChatModel(**{**llm.model_dump(exclude_unset=True), "mixture": {"one": 1.0}})
+    (a,), (b,) = (diagnose(each, ["hi"], max_tokens=5) for each in (cold, warm))
+    assert a.figures.rewards == b.figures.rewards
+    assert a.figures.acceptance != b.figures.acceptance

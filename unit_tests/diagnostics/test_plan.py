@@ -1,0 +1,175 @@
+"""Plans, from configurations alone, against what an engine of the same recipe really takes."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoConfig, LlamaConfig
+from typer.testing import CliRunner
+
+from langchain_eft.cli import app
+from langchain_eft.diagnostics.bench import weights_read
+from langchain_eft.diagnostics.plan import make_plan
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.errors import UnsupportedModelError
+from langchain_eft.engine.loading import footprint
+from langchain_eft.engine.loading.checkpoints import Checkpoint
+from langchain_eft.engine.loading.hub import HubModel, Listing
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
+from langchain_eft.engine.recipe.mixture import Mixture
+
+CONFIG = EngineConfig(device="cpu", dtype="float32", max_batch_size=4)
+
+
+def planned(recipe, mixture=None, config=CONFIG, **settings):
+    return make_plan(recipe, Mixture.of(mixture or {}), config, **settings)
+
+
+def part(plan, what):
+    return next(part for part in plan.parts if part.what == what)
+
+
+def test_memory_is_what_an_engine_takes(family, engine, reference):
+    plan = planned(family.recipe, {"one": 1.0}, context=100)
+    weights = sum(p.nbytes for p in plan.parts if p.what not in ("keys and values", "logits"))
+    assert weights == pytest.approx(engine.stats().weight_bytes, rel=0.01)  # but for rotary frequencies
+    assert part(plan, "base").parameters == sum(p.numel() for p in reference.base.parameters())
+    measured = sum(m.variants * sum(m.bytes_per_token.values()) for m in engine.family.models)
+    assert plan.kv_bytes == measured
+    assert part(plan, "keys and values").nbytes == 4 * 100 * measured
+    assert plan.window == engine.window == 1024
+    assert plan.fits
+    assert plan.verdict.startswith("Fits: ")
+
+
+@pytest.mark.parametrize("mixture", [{}, {"one": 1.0}, {"full": 1.0}, {"full": 0.5, "two": 0.5}])
+def test_bytes_per_token_are_those_that_a_pass_reads(family, engine, mixture):
+    plan = planned(family.recipe, mixture, bytes_per_second=1e6)
+    plain = plan.speeds[1]
+    assert plain.what == "plain"
+    assert plain.bytes_per_token == weights_read(engine, Mixture.of(mixture))
+    assert plain.tokens_per_second == pytest.approx(1e6 / plain.bytes_per_token)
+
+
+def test_speculation_follows_the_cost_formula(family):
+    plan = planned(family.recipe, {"full": 1.0})
+    alone, plain, *drafted = plan.speeds
+    draft = part(plan, "tuned full").nbytes
+    assert [row.what.split(", ")[1] for row in drafted] == ["50% accepted", "70% accepted", "90% accepted"]
+    for row, rate in zip(drafted, (0.5, 0.7, 0.9), strict=True):
+        length = int(row.what.split()[0])
+        tokens = (1 - rate ** (length + 1)) / (1 - rate)
+        assert row.bytes_per_token == pytest.approx((length * draft + plain.bytes_per_token) / tokens)
+    assert drafted[0].bytes_per_token > drafted[1].bytes_per_token > drafted[2].bytes_per_token
+    assert alone.bytes_per_token < plain.bytes_per_token
+    assert len(planned(family.recipe).speeds) == 2, "the base alone has nobody to draft"
+
+
+def test_what_does_not_fit_is_said_with_what_would(family):
+    whole = planned(family.recipe, context=1000)
+    auto = EngineConfig(device="cpu", max_batch_size=4)
+    less = planned(family.recipe, config=auto, context=1000, free=int(whole.needed * 0.9))
+    assert part(less, "base").precision == "bfloat16", "another machine is taken for a GPU"
+    assert less.fits
+    config = CONFIG.model_copy(update={"kv_cache_tokens": 64})
+    tight = planned(family.recipe, config=config, context=64)
+    lacking = planned(family.recipe, config=config, context=64, free=tight.needed - 1)
+    assert not lacking.fits
+    assert "dtype='bfloat16'" in lacking.verdict
+    assert "quantization='nf4'" in lacking.verdict
+    fewer = planned(family.recipe, context=1000, free=whole.needed - whole.kv_bytes * 1000)
+    assert "kv_cache_tokens=" in fewer.verdict
+    hopeless = planned(family.recipe, free=1000)
+    assert hopeless.remedies == ()
+    assert "more memory" in hopeless.verdict
+
+
+def test_an_unsupported_model_is_refused_without_its_weights(tmp_path):
+    AutoConfig.for_model("mamba").save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="recurrent"):
+        planned(Recipe(base=str(tmp_path)))
+
+
+def test_experts_that_are_not_chosen_and_embeddings_are_not_read():
+    shape = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100}
+    experts = AutoConfig.for_model(
+        "mixtral",
+        **shape,
+        intermediate_size=64,
+        num_key_value_heads=2,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+    )
+    found = footprint.of_config("m", experts, torch.float32)
+    all_experts = 2 * 8 * 3 * 32 * 64
+    assert found.weights.linear + found.weights.other - found.read.linear - found.read.other == (
+        all_experts * 3 // 4 + 100 * 32
+    )
+
+
+@pytest.fixture
+def hub_configs(monkeypatch, tmp_path):
+    """A hub that hands out configurations and nothing else."""
+    large = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 264}
+    configs = {
+        "o/large": LlamaConfig(num_hidden_layers=4, intermediate_size=128, **large),
+        "o/small": LlamaConfig(num_hidden_layers=2, intermediate_size=64, **large),
+    }
+    read = AutoConfig.from_pretrained
+
+    def from_pretrained(name, **settings):
+        return configs[name] if name in configs else read(name, **settings)
+
+    def adapter_file(repo, name, revision=None, subfolder=None):
+        folder = tmp_path / repo / (subfolder or "")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "o/small"}))
+        return str(folder / name)
+
+    def find_checkpoint(source):
+        hub = HubModel.parse(str(source))
+        size = {"o/lora": {"adapter_model.safetensors": 4000}}.get(hub.repo, {})
+        return Checkpoint(str(source), hub=hub, known=Listing("c0ffee", size, None))
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", adapter_file)
+    monkeypatch.setattr("langchain_eft.diagnostics.plan.find_checkpoint", find_checkpoint)
+    monkeypatch.setattr("langchain_eft.engine.loading.layout.find_checkpoint", find_checkpoint)
+    return configs
+
+
+def test_of_hub_models_configurations_are_enough(hub_configs):
+    recipe = Recipe(
+        base="o/large",
+        behaviors={
+            "chat": BehaviorDelta(tuned="o/small@v2", reference="o/small"),
+            "house": BehaviorDelta(adapter="o/lora/house"),
+        },
+    )
+    hub_configs["o/small@v2"] = hub_configs["o/small"]
+    plan = planned(recipe, {"chat": 1.0})
+    assert [p.what for p in plan.parts] == [
+        "base", "reference of chat, house", "tuned chat", "adapter house", "keys and values", "logits"
+    ]  # fmt: skip
+    assert part(plan, "adapter house").parameters == 1000
+    layers = 4 + 2 * 2 + 2  # the reference's layers twice, for its adapter
+    assert plan.kv_bytes == layers * 2 * 2 * 16 * 4
+
+
+def test_the_command_prints_tables_or_json_and_tells_by_its_exit_code(family):
+    run = CliRunner().invoke
+    model = ["plan", "--model", str(family.folder / "base"), "--bandwidth", "10", "--requests", "2"]
+    text = run(app, model, env={"COLUMNS": "160"})
+    assert text.exit_code == 0
+    assert "keys and values" in text.stdout
+    assert "Fits: " in text.stdout
+    packed = run(app, [*model, "--quantization", "nf4", "--memory", "0.00001", "--json"])
+    assert packed.exit_code == 1
+    found = json.loads(packed.stdout)
+    assert not found["fits"]
+    assert found["free"] == int(0.00001 * 2**30)
+    assert found["parts"][0]["precision"] == "nf4"
+    assert found["speeds"][0]["tokens_per_second"] == pytest.approx(
+        10e9 / found["speeds"][0]["bytes_per_token"]
+    )
+    assert run(app, [*model, "--quantization", "int3"]).exit_code == 1

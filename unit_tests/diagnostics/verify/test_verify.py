@@ -1,0 +1,352 @@
+"""The self-test on the tiny family: it passes a right engine, and notices a wrong one."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+from rich.text import Text
+from scipy import stats
+from typer.testing import CliRunner
+
+from langchain_eft.cli import app
+from langchain_eft.cli.verify import verification_summary, verification_table
+from langchain_eft.diagnostics.verify import plan as plans
+from langchain_eft.diagnostics.verify import verify as verification
+from langchain_eft.diagnostics.verify.plan import (
+    ALPHA,
+    FIRST_TOKENS,
+    GREEDY_SPECULATIONS,
+    SAMPLED,
+    TESTS,
+    Plan,
+    encode_prompts,
+)
+from langchain_eft.diagnostics.verify.reference import Reference, distribution
+from langchain_eft.diagnostics.verify.report import Report, Row
+from langchain_eft.diagnostics.verify.statistics import chi_squared_test, surprise, z_test
+from langchain_eft.diagnostics.verify.verify import (
+    decode,
+    first_token_rows,
+    greedy_rows,
+    sampling_rows,
+    verify,
+)
+from langchain_eft.engine import engine as engine_module
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, probabilities
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.errors import DecodingError
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.request import SamplingParams
+from langchain_eft.engine.rounds import eager as runner
+from unit_tests.helpers import GREEDY, failing_rounds
+
+SETTINGS = [
+    ({}, 1.0, 1.0),
+    ({"one": 0.5, "two": 1.5}, 1.0, 1.0),
+    ({"full": 1.0, "two": 0.7}, 1.0, 1.0),
+    ({"two": 1.0}, 0.0, 1.0),
+    ({"one": 0.5, "two": 0.5}, 1.5, 0.9),
+    ({}, 1.3, 0.8),
+]
+FILTERS = [
+    SamplingParams(temperature=1.0),
+    SamplingParams(temperature=0.7, top_p=0.9),
+    SamplingParams(temperature=1.3, top_k=7),
+    SamplingParams(temperature=1.5, top_k=20, top_p=0.8, min_p=0.1),
+    SamplingParams(top_k=5000),
+]
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Fewer draft lengths and first tokens, where they are not the point."""
+    monkeypatch.setattr(verification, "GREEDY_SPECULATIONS", ("off", 2))
+    monkeypatch.setattr(verification, "SAMPLED_SPECULATIONS", (4,))
+    monkeypatch.setattr(verification, "FIRST_TOKENS_PER_SAMPLE", 15)
+
+
+def quiet(_):
+    """Progress that nobody reads."""
+
+
+def planned(engine, mixture, strength=1.0, top_p=1.0, **thoroughness):
+    mixture = Mixture.of(mixture)
+    prompts = encode_prompts(engine.tokenizer, engine.recipe, mixture, ["How do whales sleep?", "Hi"])
+    return Plan(prompts, mixture, strength, top_p, **{"max_tokens": 5, **thoroughness})
+
+
+def verdicts(rows):
+    return {row.verdict for row in rows}
+
+
+# What the formula says
+
+
+@pytest.mark.parametrize(("mixture", "strength", "top_p"), SETTINGS)
+def test_the_reference_is_the_formula(engine, reference, mixture, strength, top_p):
+    plan = planned(engine, mixture, strength, top_p)
+    ids = next(iter(plan.prompts))
+    found = Reference(engine.family, plan).log_p(ids, 3)
+    expected = [reference.logprobs(ids[: len(ids) - i], mixture, strength, top_p) for i in (2, 1, 0)]
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=1e-5)
+
+
+def test_tokens_outside_the_common_vocabulary_are_never_said(engine, monkeypatch):
+    allowed = engine.family.vocabulary.clone()
+    allowed[7] = False
+    monkeypatch.setitem(engine.family.__dict__, "vocabulary", allowed)
+    plan = planned(engine, {"one": 1.0})
+    p = Reference(engine.family, plan).log_p(next(iter(plan.prompts)), 1).exp()
+    assert p[0, 7] == 0
+    assert float(p.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("params", FILTERS, ids=plans.describe)
+def test_filters_are_those_of_the_sampler(params):
+    logits = 2 * torch.randn(50, 260, generator=torch.Generator().manual_seed(0))
+    found = distribution(logits.double().log_softmax(-1), params)
+    sampling = Sampling.of([SamplingRow(params, [], [])] * 50, logits.device)
+    torch.testing.assert_close(found, probabilities(logits, sampling), atol=1e-6, rtol=1e-4)
+
+
+def test_prompts_take_the_chat_template_where_there_is_one(engine):
+    class Plain:
+        chat_template = None
+
+        def __call__(self, text):
+            return engine.tokenizer(text)
+
+    (chat,), (plain,) = (
+        encode_prompts(tokenizer, engine.recipe, Mixture(), ["Hi"])
+        for tokenizer in (engine.tokenizer, Plain())
+    )
+    assert engine.tokenizer.decode(chat) == "<user> Hi <end> <assistant> "
+    assert engine.tokenizer.decode(plain) == "Hi"
+
+
+# The tests of hypotheses
+
+
+@pytest.mark.parametrize("params", FILTERS, ids=plans.describe)
+def test_surprise_is_0_on_average_and_its_variance_is_right(params):
+    log_p = torch.randn(1, 30, generator=torch.Generator().manual_seed(1)).double().log_softmax(-1)
+    p = distribution(log_p, params)[0]
+    said = [surprise(log_p, [token], params) for token in range(30)]
+    values = torch.tensor([value for value, _ in said], dtype=torch.float64)
+    assert float((p * values).sum()) == pytest.approx(0, abs=1e-12)
+    assert said[0][1] == pytest.approx(float((p * values**2).sum()))
+    kept = p > 0
+    torch.testing.assert_close(
+        values[kept], p[kept].log() - (p[kept] * p[kept].log()).sum(), atol=1e-9, rtol=1e-9
+    )
+
+
+def test_z_adds_up_sums_and_their_variances():
+    z, p_value = z_test([(3.0, 2.0), (1.0, 2.0)])
+    assert (z, p_value) == (2.0, pytest.approx(2 * stats.norm.sf(2.0)))
+    assert z_test([(0.0, 0.0)]) == (0.0, 1.0)
+
+
+def test_chi_squared_is_pearsons_over_common_outcomes_and_one_bin_of_rare_ones():
+    expected = torch.tensor([30.0, 2.0, 50.0, 3.0, 15.0], dtype=torch.float64)
+    counts = torch.tensor([25, 5, 50, 4, 16])
+    found = chi_squared_test(counts, expected)
+    scipy = stats.chisquare([25, 50, 16, 9], [30, 50, 15, 5])
+    assert found == pytest.approx((scipy.statistic, 3, scipy.pvalue))
+
+
+def test_chi_squared_adds_a_poor_bin_of_rare_outcomes_to_its_neighbour():
+    expected = torch.tensor([70.0, 1.0, 29.0], dtype=torch.float64)
+    found = chi_squared_test(torch.tensor([60, 4, 36]), expected)
+    scipy = stats.chisquare([60, 40], [70, 30])
+    assert found == pytest.approx((scipy.statistic, 1, scipy.pvalue))
+
+
+def test_chi_squared_forgives_rounding_and_no_more():
+    expected = torch.tensor([5000.0, 3000.0, 2000.0], dtype=torch.float64)
+    rounded = torch.tensor([5200, 2950, 1850])  # by 5 % on average
+    assert chi_squared_test(rounded, expected)[2] < 1e-4
+    assert chi_squared_test(rounded, expected, rounding=0.05)[2] > 0.1
+    assert chi_squared_test(torch.tensor([6000, 2500, 1500]), expected, rounding=0.05)[2] < 1e-4
+
+
+@pytest.mark.parametrize("expected", [[100.0, 0.0], [97.0, 3.0], [1.0, 2.0]])
+def test_chi_squared_of_a_single_bin_says_nothing(expected):
+    expected = torch.tensor(expected, dtype=torch.float64)
+    assert chi_squared_test(expected.long(), expected) == (0.0, 0, 1.0)
+
+
+# The comparisons
+
+
+def test_a_right_engine_passes(engine):
+    report = verify(engine, planned(engine, {"one": 0.5, "two": 1.5}), quiet)
+    assert report.passed
+    assert report.exact
+    assert verdicts(report.rows) == {"passed"}
+    assert report.least_p_value == ALPHA / TESTS
+    assert sum(row.p_value is not None for row in report.rows) == TESTS
+    assert report.tokens == sum(row.tokens for row in report.rows)
+    greedy = [row for row in report.rows if row.what == "greedy"]
+    assert [(row.speculation, row.batch) for row in greedy] == [
+        (speculation, batch) for speculation in GREEDY_SPECULATIONS for batch in (1, 8)
+    ]
+    drafted = {row.speculation: row.acceptance_rate is not None for row in greedy}
+    assert drafted == {"off": False, "auto": drafted["auto"], 1: True, 2: True, 4: True, 8: True}
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize(("mixture", "strength", "top_p"), SETTINGS[::2])
+def test_every_kind_of_mixture_passes(engine, mixture, strength, top_p):
+    report = verify(engine, planned(engine, mixture, strength, top_p), quiet)
+    assert verdicts(report.rows) == {"passed"}
+
+
+@pytest.mark.usefixtures("brief")
+def test_progress_names_every_comparison(engine):
+    told = []
+    rows = list(greedy_rows(engine, Reference(engine.family, planned(engine, {}, max_tokens=1)), told.append))
+    assert len(told) == len(rows)
+    assert told[0] == "Greedy answers, speculation off, batch 1"
+
+
+@pytest.mark.usefixtures("brief")
+def test_keeping_every_guess_fails_the_sampling_tests(engine, monkeypatch):
+    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
+    reference = Reference(engine.family, planned(engine, {"one": 1.0}))
+    assert verdicts(sampling_rows(engine, reference, quiet)) == {"failed"}
+    assert verdicts(first_token_rows(engine, reference, quiet)) == {"failed"}
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_wrong_weight_fails_everything(engine, monkeypatch):
+    right = runner.combine
+    monkeypatch.setattr(
+        runner, "combine", lambda logits, index, weights: right(logits, index, weights * (weights != 1))
+    )
+    report = verify(engine, planned(engine, {"one": 1.5}), quiet)
+    assert not report.passed
+    assert verdicts(report.rows) == {"failed"}
+
+
+@pytest.mark.usefixtures("brief")
+def test_another_mixture_fails_the_greedy_comparison(engine):
+    class Other(Reference):
+        def log_p(self, ids, last):
+            plan = replace(self.plan, mixture=Mixture.of({"one": 1.5}))
+            return Reference(self.family, plan).log_p(ids, last)
+
+    rows = greedy_rows(engine, Other(engine.family, planned(engine, {"one": 1.0})), quiet)
+    assert verdicts(rows) == {"failed"}
+
+
+@pytest.mark.usefixtures("brief")
+def test_low_precision_is_not_compared_bit_for_bit(family):
+    engine = Engine(family.recipe, EngineConfig(dtype="bfloat16", kv_cache_tokens=2048))
+    try:
+        reference = Reference(engine.family, planned(engine, {"one": 1.0}))
+        rows = list(greedy_rows(engine, reference, quiet))
+    finally:
+        engine.close()
+    assert not reference.exact
+    assert verdicts(rows) == {"not compared bit for bit"}
+    assert all(0.5 < row.value <= 1 for row in rows)
+    assert Report(tuple(rows), exact=False, seconds=1.0).passed
+
+
+def test_a_failing_engine_is_no_verdict(engine):
+    plan = planned(engine, {})
+    with failing_rounds("out of memory"), pytest.raises(DecodingError, match="out of memory"):
+        decode(engine, [plan.request(prompt, GREEDY, "off", 4) for prompt in plan.prompts], 2)
+
+
+@pytest.mark.usefixtures("brief")
+def test_samples_depend_on_the_seed_alone(engine):
+    def said(seed):
+        rows = sampling_rows(engine, Reference(engine.family, planned(engine, {}, seed=seed)), quiet)
+        return [row.value for row in rows]
+
+    assert said(0) == said(0) != said(1)
+
+
+# The command
+
+
+ROWS = (
+    Row("greedy", "off", 1, 72, "equal", 1.0, None, None, "passed"),
+    Row("temperature 1", 4, 8, 96, "z", -9.876, 1e-20, 0.625, "failed"),
+)
+
+
+def test_the_table_and_the_line_below_it_show_everything():
+    report = Report(ROWS, exact=True, seconds=12.3)
+    console = Console(width=150)
+    with console.capture() as capture:
+        console.print(verification_table(report))
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capture.get().splitlines()]
+    assert ["greedy", "off", "1", "72", "100.00% equal", "", "", "passed"] in cells
+    assert ["temperature 1", "4", "8", "96", "z = -9.88", "1e-20", "62%", "failed"] in cells
+    assert verification_summary(report, {"one": 1.0}) == (
+        "FAILED in 1 of 2 rows: mixture one=1, 168 tokens compared in 12 s; "
+        "p-values fail below 6.7e-06 (0.0001 / 15 tests, Bonferroni)."
+    )
+
+
+@pytest.fixture
+def command(family, tmp_path, brief):
+    """Runs `langchain-eft verify` on the tiny family, briefly."""
+    (tmp_path / "prompts").write_text("How do whales sleep?\nHi\n")
+    yield lambda *arguments: CliRunner(env={"COLUMNS": "150"}).invoke(
+        app,
+        ["verify", "--model", str(family.folder / "base"), "--prompts", str(tmp_path / "prompts"),
+         "--max-tokens", "6", *arguments],
+    )  # fmt: skip
+    engine_module.close_all()
+
+
+def test_verify_prints_a_table_and_leaves_with_0(command, family):
+    result = command("--behavior", f"one={family.folder / 'one'}")
+    assert result.exit_code == 0, result.stderr
+    shown = Text.from_ansi(result.stdout).plain
+    assert shown.splitlines()[-1].startswith("Passed: mixture one=1, ")
+    assert shown.count("│ passed") == 2 * 2 + len(SAMPLED) * 2 + len(FIRST_TOKENS)
+    assert "Greedy answers, speculation 2, batch 8" in result.stderr
+
+
+def test_verify_prints_json_and_leaves_with_1_where_something_failed(command, family, monkeypatch):
+    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
+    sources = [f"full={family.folder / 'tuned'}", f"two={family.folder / 'two'}"]
+    result = command(
+        "--json", "--reference", str(family.folder / "reference"), "--seed", "3",
+        *(part for source in sources for part in ("--behavior", source)),
+        *("--mix", "full=0.5", "--mix", "two=1", "--upscale-strength", "1.2"),
+    )  # fmt: skip
+    assert result.exit_code == 1, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["passed"], found["exact"]) == (False, True)
+    assert found["mixture"] == {"full": 0.5, "two": 1.0}
+    assert {row["verdict"] for row in found["rows"] if row["what"] == "greedy"} == {"passed"}
+    assert {row["verdict"] for row in found["rows"] if row["what"] != "greedy"} == {"failed"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--mix", "one"], "NAME=WEIGHT"),
+        (["--mix", "three=1"], "'three'"),
+        (["--behavior", "one=./nowhere"], "'./nowhere'"),
+        (["--behavior", "full=owner/tuned"], "--reference"),
+        (["--prompts", "/no/such/file"], "'/no/such/file'"),
+        (["--dtype", "int3"], "dtype='int3'"),
+        (["--max-tokens", "999"], "999"),
+    ],
+)
+def test_bad_input_is_one_line(command, arguments, named):
+    result = command(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert named in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,162 @@
+"""Attention over paged KV: against dense attention, for every feature that models ask for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan
+from langchain_eft.engine.attention.kv_pool import KVPool, token_slots
+from langchain_eft.engine.attention.paged import paged_attention
+from langchain_eft.engine.attention.rows import PagedRows
+from langchain_eft.engine.attention.sdpa import causal_mask
+from langchain_eft.engine.scheduling.block_manager import BlockManager
+
+HEADS, KV_HEADS, DIM, BLOCK = 4, 2, 8, 4
+
+
+class Layer(torch.nn.Module):
+    layer_idx = 3
+
+
+def dense(query, keys, values, window, softcap, sinks):
+    """[H, T, D] attention of a whole sequence, written from the definitions."""
+    groups = query.shape[0] // keys.shape[0]
+    scores = query @ keys.repeat_interleave(groups, 0).transpose(1, 2) * DIM**-0.5
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    i, j = torch.meshgrid(torch.arange(scores.shape[1]), torch.arange(scores.shape[2]), indexing="ij")
+    visible = (j <= i) & (j > i - (window or 10**9))
+    weights = scores.masked_fill(~visible, float("-inf")).exp()
+    total = weights.sum(-1, keepdim=True)
+    if sinks is not None:
+        total = total + sinks.exp()[:, None, None]
+    return weights / total @ values.repeat_interleave(groups, 0)
+
+
+@pytest.mark.parametrize(
+    ("window", "softcap", "sinks"),
+    [(None, None, None), (3, None, None), (None, 2.0, None), (5, 1.5, None), (4, None, True)],
+)
+def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
+    torch.manual_seed(0)
+    sinks = torch.randn(HEADS) if sinks else None
+    lengths, allocator, pool = [13, 7, 10], BlockManager(20, BLOCK), KVPool(20 * BLOCK)
+    data = [
+        (torch.randn(HEADS, n, DIM), torch.randn(KV_HEADS, n, DIM), torch.randn(KV_HEADS, n, DIM))
+        for n in lengths
+    ]
+    tables = [[], [], []]
+    done, outputs = [0, 0, 0], [[], [], []]
+    # Rows advance by different amounts and interleave their blocks; some rounds leave a row out.
+    for counts in ([5, 1, 0], [1, 3, 4], [0, 1, 1], [4, 2, 5], [3, 0, 0]):
+        rows, pieces, start = [], [], 0
+        for r, count in enumerate(counts):
+            if not count:
+                continue
+            stop = done[r] + count
+            assert allocator.grow(tables[r], stop)
+            rows.append((r, QuerySpan(start, count, stop, list(tables[r]))))
+            pieces.append([t[:, done[r] : stop] for t in data[r]])
+            start, done[r] = start + count, stop
+        query, key, value = (torch.cat([p[i] for p in pieces], 1)[None] for i in range(3))
+        batch = ForwardBatch(
+            ids=torch.zeros(1, start, dtype=torch.int64),
+            positions=torch.zeros(1, start, dtype=torch.int64),
+            rows=[row for _, row in rows],
+            pool=pool,
+            block_size=BLOCK,
+            variants=torch.zeros(start, dtype=torch.int64),
+        )
+        out, _ = paged_attention(
+            Layer(),
+            query,
+            key,
+            value,
+            None,
+            scaling=DIM**-0.5,
+            eft=batch,
+            sliding_window=window,
+            softcap=softcap,
+            s_aux=sinks,
+        )
+        for r, row in rows:
+            outputs[r].append(out[0, row.start : row.start + row.queries].transpose(0, 1))
+    assert done == lengths
+    for (query, keys, values), parts in zip(data, outputs, strict=True):
+        torch.testing.assert_close(torch.cat(parts, 1), dense(query, keys, values, window, softcap, sinks))
+
+
+def test_masks_are_built_only_where_something_is_hidden():
+    cpu = torch.device("cpu")
+    assert causal_mask(1, 9, None, cpu) is None
+    assert causal_mask(1, 9, 9, cpu) is None
+    assert causal_mask(1, 4, 2, cpu).tolist() == [[False, False, True, True]]
+    assert causal_mask(2, 3, None, cpu).tolist() == [[True, True, False], [True, True, True]]
+
+
+def test_blocks_are_shared_out_and_given_back():
+    allocator, one, two = BlockManager(4, BLOCK), [], []
+    assert allocator.grow(one, 9)
+    assert len(one) == 3
+    assert not allocator.grow(two, 5)
+    assert two == []
+    assert allocator.free_blocks == 1
+    assert allocator.grow(one, 12)
+    assert len(one) == 3
+    allocator.release(one)
+    assert (allocator.free_blocks, one) == (4, [])
+
+
+def test_slots_follow_the_block_table():
+    assert token_slots([5, 2], 3, 7, BLOCK).tolist() == [23, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("window", "softcap", "sinks"), [(None, None, None), (3, None, None), (None, 2.0, None), (4, 1.5, True)]
+)
+def test_rows_as_tensors_gather_what_rows_as_lists_do(window, softcap, sinks):
+    """Two groups of padded rows with bounds of their own, one row and one place of which are nobody's."""
+    torch.manual_seed(1)
+    sinks = torch.randn(HEADS) if sinks else None
+    pools = [KVPool(12 * BLOCK) for _ in range(2)]
+    past = torch.randn(2, 12 * BLOCK + 1, KV_HEADS, DIM)
+    for pool in pools:
+        keys, values = pool.layer(Layer.layer_idx, past[0, :1], past[1, :1])
+        keys.copy_(past[0])
+        values.copy_(past[1])
+    # (start on the packed axis, queries, length, blocks); the second row of the first group is empty.
+    found = [(0, 1, 7, [3, 5]), (2, 3, 9, [1, 7, 0]), (5, 2, 2, [4])]
+    query, key, value = (torch.randn(1, n, 8, DIM) for n in (HEADS, KV_HEADS, KV_HEADS))
+    tokens = [i for start, queries, *_ in found for i in range(start, start + queries)]
+    lists = ForwardBatch(
+        ids=torch.zeros(1, len(tokens), dtype=torch.int64),
+        positions=torch.zeros(1, len(tokens), dtype=torch.int64),
+        variants=torch.zeros(len(tokens), dtype=torch.int64),
+        pool=pools[0],
+        block_size=BLOCK,
+        rows=[
+            QuerySpan(sum(q for _, q, *_ in found[:i]), queries, length, blocks)
+            for i, (_, queries, length, blocks) in enumerate(found)
+        ],
+    )
+
+    def group(rows, starts, queries, lengths, most):
+        table = [blocks + [11] * (3 - len(blocks)) for blocks in rows]
+        numbers = [torch.tensor(x, dtype=torch.int32) for x in (table, starts, queries, lengths)]
+        return PagedRows(*numbers, BLOCK, most, 12)
+
+    paged = [
+        group([[3, 5], [11]], [0, 1], [1, 0], [7, 0], 1),
+        group([[1, 7, 0], [4]], [2, 5], [3, 2], [9, 2], 3),
+    ]
+    tensors = replace(lists, pool=pools[1], rows=(), paged=paged, gathers=True)
+    kwargs = {"scaling": 0.3, "sliding_window": window, "softcap": softcap, "s_aux": sinks}
+    expected, _ = paged_attention(
+        Layer(), query[:, :, tokens], key[:, :, tokens], value[:, :, tokens], None, eft=lists, **kwargs
+    )
+    out, _ = paged_attention(Layer(), query, key, value, None, eft=tensors, **kwargs)
+    torch.testing.assert_close(out[:, tokens], expected)
+    assert not out[:, [i for i in range(8) if i not in tokens]].any()
+    for mine, theirs in zip(*(pool.layer(Layer.layer_idx, key, value) for pool in pools), strict=True):
+        torch.testing.assert_close(mine[:-1], theirs[:-1])

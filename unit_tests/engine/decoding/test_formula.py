@@ -1,0 +1,140 @@
+"""The formula as coefficients and as tensors, against its definition."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_eft.engine.decoding.formula import combine, conservative, nucleus, plan
+from langchain_eft.engine.errors import RecipeError
+
+BEHAVIORS = {"a": ("A", "S"), "b": ("B", "S"), "c": ("C", "T")}
+weights = st.floats(-2, 3).filter(lambda w: abs(w) > 1e-6)
+
+
+@given(wa=weights, wb=weights, beta=st.floats(0, 3))
+def test_coefficients_are_those_of_the_formula(wa, wb, beta):
+    target = dict(plan("L", BEHAVIORS, {"a": wa, "b": wb}, beta).at(0).target)
+    expected = {"L": beta, "A": wa, "B": wb, "S": -(beta - 1 + wa + wb)}
+    for term, coefficient in expected.items():
+        assert target.get(term, 0.0) == pytest.approx(coefficient, abs=2e-9)
+    assert sum(target.values()) == pytest.approx(1, abs=1e-8)
+
+
+def test_the_base_alone_needs_no_small_model():
+    assert plan("L", BEHAVIORS, {}).terms == ("L",)
+
+
+def test_strength_zero_at_weight_one_is_the_tuned_model_alone():
+    assert plan("L", BEHAVIORS, {"a": 1.0}, strength=0).terms == ("A",)
+
+
+def test_base_equal_to_reference_is_decoding_time_realignment():
+    assert dict(plan("S", {"a": ("A", "S")}, {"a": 0.25}).at(0).target) == {"S": 0.75, "A": 0.25}
+
+
+def test_behaviours_with_different_references_mix():
+    target = dict(plan("L", BEHAVIORS, {"a": 1.0, "c": 0.5}).at(0).target)
+    assert target == {"L": 1, "A": 1, "S": -1, "C": 0.5, "T": -0.5}
+
+
+@pytest.mark.parametrize("setting", [{"strength": 1.5}, {"top_p": 0.9}])
+def test_strength_and_top_p_need_one_common_reference(setting):
+    with pytest.raises(RecipeError, match="common reference"):
+        plan("L", BEHAVIORS, {"a": 1.0, "c": 1.0}, **setting)
+    with pytest.raises(RecipeError, match="common reference"):
+        plan("L", {}, {}, **setting)
+
+
+def test_combining_logits_equals_combining_log_probabilities():
+    torch.manual_seed(0)
+    logits, weights = torch.randn(5, 11) * 4, torch.tensor([[1.0, 1.5, -1.5], [1.0, 0.0, 0.0]])
+    index = torch.tensor([[4, 0, 2], [3, 0, 0]])
+    found = combine(logits, index, weights).softmax(-1)
+    expected = torch.stack(
+        [weights[0] @ logits[[4, 0, 2]].log_softmax(-1), logits[3].log_softmax(-1)]
+    ).softmax(-1)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 9.0])
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_full_sort(spread):
+    torch.manual_seed(0)
+    logprobs = (torch.randn(4, 5000) * spread).log_softmax(-1)
+    top_p = torch.tensor([0.05, 0.5, 0.9, 1.0])
+    for row, p, inside in zip(logprobs, top_p, nucleus(logprobs, top_p), strict=True):
+        ordered = row.double().exp().sort(descending=True).values
+        size = 5000 if p == 1 else int((ordered.cumsum(-1) < p).sum()) + 1
+        assert int(inside.sum()) == size
+        assert row[inside].min() >= row[~inside].max() if size < 5000 else True
+
+
+def test_nucleus_is_the_smallest_set_that_reaches_top_p():
+    logprobs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    for top_p, size in ((0.01, 1), (0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (1.0, 4)):
+        assert nucleus(logprobs, torch.tensor([top_p])).sum() == size
+
+
+def test_conservative_decoding_leaves_the_tail_to_the_small_mixture():
+    small = torch.tensor([[0.6, 0.3, 0.1]]).log()
+    base, reference = torch.tensor([[0.1, 0.1, 0.8]]).log(), torch.tensor([[0.5, 0.4, 0.1]]).log()
+    found = conservative(small, base - reference, torch.tensor([0.8]), None).exp()
+    expected = torch.tensor([[0.6 * 0.1 / 0.5, 0.3 * 0.1 / 0.4, 0.1]])
+    torch.testing.assert_close(found, expected)
+
+
+def test_unscaled_tokens_follow_the_small_mixture_inside_the_nucleus_and_outside():
+    small = torch.tensor([[0.6, 0.3, 0.1]]).log()
+    upscale = torch.tensor([[2.0, 3.0, 4.0]]).log()
+    unscaled = torch.tensor([[False, True, False]])
+    torch.testing.assert_close(
+        conservative(small, upscale, None, unscaled).exp(), torch.tensor([[1.2, 0.3, 0.4]])
+    )
+    inside = conservative(small, upscale, torch.tensor([0.8]), unscaled).exp()
+    torch.testing.assert_close(inside, torch.tensor([[1.2, 0.3, 0.1]]))
+
+
+@given(wa=weights, wc=weights, beta=st.floats(0.1, 3))
+def test_small_mixture_and_up_scaling_add_up_to_the_formula(wa, wc, beta):
+    for mixture, strength in (({"a": wa, "b": wc}, beta), ({"a": wa, "c": wc}, 1.0)):
+        coefficients = plan("L", BEHAVIORS, mixture, strength, unscaled=True).at(0)
+        total = Counter(dict(coefficients.small))
+        for term, weight in coefficients.upscale:
+            total[term] += weight
+        for term in total.keys() | dict(coefficients.target).keys():
+            assert total[term] == pytest.approx(dict(coefficients.target).get(term, 0.0), abs=1e-8)
+        assert set(dict(coefficients.small)) >= {"A"}
+        assert "L" not in dict(coefficients.small)
+
+
+def test_what_unscaled_tokens_need_is_run_even_where_it_cancels_from_the_target():
+    weights = {"a": 0.5}
+    assert set(plan("L", BEHAVIORS, weights, 0.5).terms) == {"L", "A"}
+    assert set(plan("L", BEHAVIORS, weights, 0.5, unscaled=True).terms) == {"L", "A", "S"}
+
+
+def test_unscaled_tokens_matter_only_where_there_is_a_small_mixture_and_something_to_scale():
+    assert plan("L", BEHAVIORS, {}, unscaled=True).terms == ("L",)
+    assert plan("L", BEHAVIORS, {"a": 1.0}, strength=0, unscaled=True).at(0).small is None
+    for pair in (("Lp", "L"), ("L", "L without")):
+        same = plan("L", {"p": pair}, {"p": 1.0}, main=lambda _: "L", unscaled=True)
+        assert same.at(0).small is None
+    assert plan("S", {"a": ("A", "S")}, {"a": 1.0}, unscaled=True).at(0).small is None
+
+
+def test_the_small_mixture_starts_from_small_models_where_there_are_any():
+    prompted = {**BEHAVIORS, "p": ("L'", "L")}
+    for weights, strength, origins in [
+        ({"a": 1.0, "b": 0.5}, 1.0, {"S"}),
+        ({"a": 1.0, "c": 0.5}, 1.0, {"S", "T"}),
+        ({"a": 1.0, "p": 1.4}, 1.0, {"S"}),
+        ({"a": 1.0, "p": 1.4}, 1.5, {"S"}),
+        ({"p": 1.4}, 1.0, set()),
+        ({}, 1.0, set()),
+    ]:
+        formula = plan("L", prompted, weights, strength)
+        assert set(formula.origins) == origins
+        assert origins <= set(replace(formula, traced=True).terms)

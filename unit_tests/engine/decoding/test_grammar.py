@@ -1,0 +1,118 @@
+"""Grammars bind the answer, not the distribution within them; log-probabilities are p's own."""
+
+import json
+
+import pytest
+import torch
+from scipy import stats
+
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.events import TextDelta
+from langchain_eft.engine.request import SamplingParams
+from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
+
+PROMPT = [7, 30, 9, 61, 61, 12]
+OBJECT = (
+    'start: %json {"x-guidance": {"whitespace_flexible": false}, "type": "object", "properties": '
+    '{"name": {"type": "string", "maxLength": 6}, "age": {"type": "integer", "minimum": 0, "maximum": 99}}, '
+    '"required": ["name", "age"], "additionalProperties": false}'
+)
+MIXTURES = [{"one": 1.0}, {"one": 0.5, "full": 0.8}, {}]
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(temperature=1.3, seed=4)])
+def test_answers_follow_the_grammar_and_are_the_same_for_every_draft_length(engine, mixture, sampling):
+    texts = set()
+    for draft in ("off", 1, 4, "auto"):
+        one = request(PROMPT, mixture, sampling, 120, grammar=OBJECT, speculation=draft)
+        text, end = answer(engine, one)
+        assert end.reason == "stop"
+        texts.add(text)
+    value = json.loads(texts.pop())
+    assert not texts
+    assert set(value) == {"name", "age"}
+    assert 0 <= value["age"] <= 99
+
+
+def test_forced_tokens_are_drafts_that_are_always_right(engine):
+    fixed = 'start: "exactly this text" /[ab]/'
+    text, end = answer(engine, request(PROMPT, {"one": 1.0}, GREEDY, 60, grammar=fixed, speculation=8))
+    assert text[:-1] == "exactly this text"
+    assert end.accepted_tokens == end.drafted_tokens >= 15
+    assert end.verify_passes <= 6
+
+
+def test_samples_within_a_grammar_follow_p_restricted_to_it(engine, reference):
+    """Chi-squared of two letters, of which the second is a verified guess."""
+    n, letters = 1200, "abcd"
+    ids = [engine.tokenizer.convert_tokens_to_ids(letter) for letter in letters]
+    recorders = [Recorder() for _ in range(n)]
+    for seed, recorder in enumerate(recorders):
+        params = SamplingParams(temperature=1.5, seed=seed)
+        one = request(PROMPT, {"one": 1.0}, params, 2, grammar="start: /[abcd][abcd]/", speculation=2)
+        engine.submit(one, recorder)
+    wait_until(lambda: all(recorder.ended for recorder in recorders))
+
+    def restricted(prompt):
+        return (reference.logprobs(prompt, {"one": 1.0})[ids] / 1.5).softmax(-1)
+
+    first = restricted(PROMPT)
+    expected = torch.stack([n * p * restricted([*PROMPT, i]) for i, p in zip(ids, first, strict=True)])
+    counts = torch.zeros(4, 4)
+    for recorder in recorders:
+        one, two = recorder.tokens[:2]
+        counts[ids.index(one), ids.index(two)] += 1
+    common = expected >= 5
+    observed, predicted = counts[common].tolist(), expected[common].tolist()
+    if not common.all():
+        observed.append(float(counts[~common].sum()))
+        predicted.append(float(expected[~common].sum()))
+    total = sum(predicted)
+    assert stats.chisquare(observed, [x * n / total for x in predicted]).pvalue > 1e-4
+
+
+def test_grammars_stops_and_plain_rows_share_a_batch(engine, reference):
+    work = []
+    for i in range(9):
+        recorder = Recorder()
+        grammar = OBJECT if i % 3 == 0 else None
+        engine.submit(
+            request([*PROMPT, i + 20], MIXTURES[i % 3], GREEDY, 80 if grammar else 12, grammar=grammar),
+            recorder,
+        )
+        work.append((i, recorder))
+    wait_until(lambda: all(recorder.ended for _, recorder in work))
+    for i, recorder in work:
+        if i % 3 == 0:
+            json.loads(recorder.text)
+        else:
+            assert recorder.tokens == reference.greedy([*PROMPT, i + 20], MIXTURES[i % 3], 12)
+
+
+def test_a_grammar_that_does_not_compile_is_refused(engine):
+    with pytest.raises(RequestError, match=r"start: \["):
+        engine.submit(request(PROMPT, grammar="start: ["), Recorder())
+
+
+@pytest.mark.parametrize("draft", ["off", 3])
+def test_logprobs_are_those_of_the_formula(engine, reference, draft):
+    mixture = {"one": 0.7, "two": 0.6}
+    params = SamplingParams(temperature=0.8, top_p=0.9, seed=2)
+    one = request(PROMPT, mixture, params, 8, speculation=draft, top_logprobs=3)
+    deltas = [event for event in engine.stream(one) if isinstance(event, TextDelta)]
+    tokens = [token for delta in deltas for token in delta.tokens]
+    found = [entry for delta in deltas for entry in delta.logprobs]
+    expected = reference.all_logprobs([*PROMPT, *tokens[:-1]], len(tokens), mixture)
+    assert len(found) == len(tokens)
+    for token, entry, row in zip(tokens, found, expected, strict=True):
+        assert entry.logprob == pytest.approx(float(row[token]), abs=1e-3)
+        assert [i for i, _ in entry.top] == row.topk(3).indices.tolist()
+
+
+def test_special_tokens_are_shown_where_they_are_wanted(engine):
+    user = engine.tokenizer.convert_tokens_to_ids("<user>")
+    params = GREEDY.model_copy(update={"logit_bias": {user: 100.0}})
+    assert answer(engine, request(PROMPT, {}, params, 3))[0] == ""
+    shown, _ = answer(engine, request(PROMPT, {}, params, 3, visible_tokens=frozenset({user})))
+    assert shown == "<user><user><user>"

@@ -1,0 +1,136 @@
+"""Penalties, filters and random numbers, against their definitions."""
+
+import pytest
+import torch
+from scipy import stats
+
+from langchain_eft.engine.decoding.penalties import apply_penalties
+from langchain_eft.engine.decoding.random import invert_cdf, philox4x32, uniform
+from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, draw, probabilities
+from langchain_eft.engine.request import SamplingParams
+
+LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, -2.0]])
+
+
+def of(params) -> Sampling:
+    return Sampling.of([SamplingRow(p, [0], []) for p in params], LOGITS.device)
+
+
+def one(**params) -> torch.Tensor:
+    return probabilities(LOGITS, of([SamplingParams(**params)]))[0]
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_gives_the_published_test_vectors(counter, key, expected):
+    tensors = philox4x32(
+        tuple(torch.tensor([word]) for word in counter), tuple(torch.tensor([word]) for word in key)
+    )
+    assert tuple(int(word) for word in tensors) == expected
+
+
+def test_random_numbers_are_uniform_over_positions_and_over_seeds():
+    n = 20_000
+    count, fixed = torch.arange(n), torch.full((n,), 7)
+    for numbers in (uniform(fixed, count), uniform(count, fixed), uniform(fixed, count, purpose=1)):
+        assert stats.kstest(numbers.numpy(), "uniform").pvalue > 1e-3
+    assert float(uniform(fixed, count).min()) >= 0
+    assert float(uniform(fixed, count).max()) < 1
+
+
+def test_random_numbers_of_one_seed_position_and_purpose_never_change():
+    pair = torch.tensor([5, 2**62]), torch.tensor([3, 2**40])
+    assert torch.equal(uniform(*pair), uniform(*pair))
+    assert not torch.equal(uniform(*pair), uniform(*pair, purpose=1))
+
+
+def test_inverted_cdf_draws_in_proportion_and_never_the_impossible():
+    probs = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0], dtype=torch.float64)
+    u = (torch.arange(10_000) + 0.5) / 10_000
+    drawn = invert_cdf(probs.expand(10_000, -1), u.double())
+    counts = torch.bincount(drawn, minlength=6)
+    torch.testing.assert_close(counts / 10_000, probs.float(), atol=2e-4, rtol=0)
+    assert counts[[0, 2, 5]].sum() == 0
+    edges = invert_cdf(probs.expand(2, -1), torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64))
+    assert edges.tolist() == [1, 4]
+
+
+def test_temperature_scales_logits():
+    torch.testing.assert_close(one(temperature=0.5), (LOGITS[0] / 0.5).double().softmax(-1))
+
+
+def test_top_k_keeps_k():
+    for k in range(1, 6):
+        assert int((one(top_k=k) > 0).sum()) == k
+    assert int((one(top_k=50) > 0).sum()) == 5
+
+
+def test_top_p_keeps_the_nucleus():
+    full = LOGITS[0].double().softmax(-1)
+    kept = one(top_p=0.7) > 0
+    assert full[kept].sum() >= 0.7
+    assert full[kept][:-1].sum() < 0.7
+
+
+def test_min_p_is_relative_to_the_most_probable():
+    full = LOGITS[0].double().softmax(-1)
+    assert (one(min_p=0.1) > 0).tolist() == (full >= 0.1 * full.max()).tolist()
+
+
+def test_rows_with_different_filters_do_not_touch_each_other():
+    several = [
+        SamplingParams(top_k=2),
+        SamplingParams(top_p=0.5),
+        SamplingParams(min_p=0.5, temperature=3.0),
+        SamplingParams(),
+        SamplingParams(temperature=0),
+    ]
+    together = probabilities(LOGITS.expand(5, -1), of(several))
+    for row, params in zip(together, several, strict=True):
+        torch.testing.assert_close(row, probabilities(LOGITS, of([params]))[0])
+
+
+def test_repetition_penalty_acts_on_prompt_and_answer():
+    params = SamplingParams(repetition_penalty=2.0)
+    found = apply_penalties(LOGITS.clone(), [SamplingRow(params, [0], [3])])[0]
+    expected = LOGITS[0].log_softmax(-1)
+    expected[[0, 3]] *= 2.0
+    torch.testing.assert_close(found, expected)
+
+
+def test_frequency_and_presence_penalties_act_on_the_answer_alone():
+    params = SamplingParams(frequency_penalty=0.5, presence_penalty=0.25)
+    found = apply_penalties(LOGITS.clone(), [SamplingRow(params, [0, 0], [1, 1, 2])])[0]
+    expected = LOGITS[0].log_softmax(-1)
+    expected[1] -= 2 * 0.5 + 0.25
+    expected[2] -= 0.5 + 0.25
+    torch.testing.assert_close(found, expected)
+
+
+def test_logit_bias_forces_and_forbids_tokens():
+    rows = [
+        SamplingRow(SamplingParams(temperature=0, logit_bias={4: 100.0}), [0], []),
+        SamplingRow(SamplingParams(temperature=0, logit_bias={0: -100.0}), [0], []),
+        SamplingRow(SamplingParams(temperature=0), [0], []),
+    ]
+    biased = apply_penalties(LOGITS.expand(3, -1), rows)
+    assert draw(biased, Sampling.of(rows, LOGITS.device)).tokens.tolist() == [4, 1, 0]
+
+
+def test_draws_follow_the_filtered_distribution():
+    n = 8_000
+    sampling = of([SamplingParams(temperature=1.3, top_k=4, seed=s) for s in range(n)])
+    counts = torch.bincount(draw(LOGITS.expand(n, -1), sampling).tokens, minlength=5)
+    expected = one(temperature=1.3, top_k=4) * n
+    assert counts[4] == 0
+    assert stats.chisquare(counts[:4].numpy(), expected[:4].numpy()).pvalue > 1e-3

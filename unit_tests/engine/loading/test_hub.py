@@ -1,0 +1,173 @@
+"""Models on the hub, against a hub that is made up here: nothing is ever fetched."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+from langchain_eft.engine.errors import CheckpointNotFoundError, InsufficientDiskError
+from langchain_eft.engine.loading import hub
+from langchain_eft.engine.loading.checkpoints import fetch_checkpoint, find_checkpoint
+from langchain_eft.engine.loading.hub import HubModel
+
+FILES = {
+    "config.json": 700,
+    "model-00001-of-00002.safetensors": 3_000_000_000,
+    "model-00002-of-00002.safetensors": 2_000_000_000,
+    "consolidated.safetensors": 5_000_000_000,
+    "pytorch_model.bin": 5_000_000_000,
+    "original/params.json": 300,
+    "lora/adapter_config.json": 500,
+    "lora/adapter_model.safetensors": 40_000_000,
+    "m.Q4.gguf": 1_000_000_000,
+}
+
+
+class FakeHub:
+    """Answers like the hub, and makes empty files where they would be fetched to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.error: Exception | None = None
+        self.asked: list[tuple] = []
+        self.fetched: list[dict] = []
+
+    def model_info(self, repo, revision=None, files_metadata=False, timeout=None):
+        self.asked.append((repo, revision))
+        if self.error:
+            raise self.error
+        return SimpleNamespace(
+            sha="c0ffee",
+            siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in FILES.items()],
+            safetensors=SimpleNamespace(total=2_500_000_000),
+        )
+
+    def snapshot_download(self, repo, *, allow_patterns, tqdm_class, **settings):
+        self.fetched.append({"repo": repo, "files": allow_patterns, **settings})
+        with tqdm_class(unit="B", total=0) as bar:
+            for name in allow_patterns:
+                path = self.folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+                bar.update(FILES[name])
+                bar.refresh()
+        return str(self.folder)
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch) -> FakeHub:
+    made = FakeHub(tmp_path / "snapshot")
+    made.folder.mkdir()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: made)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", made.snapshot_download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Qwen/Qwen2.5-14B", HubModel("Qwen/Qwen2.5-14B")),
+        ("o/m@refs/pr/3", HubModel("o/m", revision="refs/pr/3")),
+        ("o/m/sub/lora@v1.0", HubModel("o/m", "sub/lora", "v1.0")),
+        ("o/m/m.Q4.gguf", HubModel("o/m", "m.Q4.gguf")),
+    ],
+)
+def test_a_hub_id_may_name_a_subfolder_and_a_revision(text, expected):
+    assert HubModel.parse(text) == expected
+    assert str(expected) == text
+
+
+@pytest.mark.parametrize("text", ["model", "./o/m", "o m/x", "o/m@", "/o/m", "o//m", "~/models/m"])
+def test_other_texts_are_no_hub_ids(text):
+    assert HubModel.parse(text) is None
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"neither a local folder.*owner/name/subfolder@revision"
+    ):
+        find_checkpoint(text)
+
+
+def test_only_the_model_itself_is_fetched_with_its_revision_and_progress_in_bytes(fake):
+    told = []
+    assert fetch_checkpoint("o/m@v2", told.append) == str(fake.folder)
+    assert fake.asked == [("o/m", "v2")]
+    (fetched,) = fake.fetched
+    assert fetched["files"] == [
+        "config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    ]  # fmt: skip
+    assert fetched["revision"] == "c0ffee"
+    assert told[0] == "Fetching o/m@v2 (5.0 GB)"
+    assert "Fetching o/m@v2: 3.0 GB of 5.0 GB" in told
+    assert told[-1] == "Fetching o/m@v2: 5.0 GB of 5.0 GB"
+
+
+def test_an_adapter_may_be_a_subfolder(fake):
+    assert fetch_checkpoint("o/m/lora", lambda _: None) == str(fake.folder / "lora")
+    assert fake.fetched[0]["files"] == ["lora/adapter_config.json", "lora/adapter_model.safetensors"]
+
+
+def test_a_gguf_file_of_the_hub_is_fetched_alone_and_converted(fake, monkeypatch):
+    monkeypatch.setattr(
+        "langchain_eft.engine.loading.checkpoints.converted", lambda path, _: Path("/converted") / path.name
+    )
+    assert fetch_checkpoint("o/m/m.Q4.gguf", lambda _: None) == "/converted/m.Q4.gguf"
+    assert fake.fetched[0]["files"] == ["m.Q4.gguf"]
+
+
+def test_sizes_are_known_before_anything_is_fetched(fake):
+    located = find_checkpoint("o/m")
+    assert located.known.parameters == 2_500_000_000
+    assert located.known.weight_bytes == 5_000_000_000
+    assert located.path is None
+    assert not fake.fetched
+
+
+def test_a_full_disk_is_noticed_before_fetching(fake, monkeypatch):
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    with pytest.raises(
+        InsufficientDiskError, match=r"'o/m' needs 5\.0 GB on disk and 1\.0 GB are free.*HF_HOME"
+    ):
+        fetch_checkpoint("o/m", lambda _: None)
+    assert not fake.fetched
+
+
+def response(status):
+    request = SimpleNamespace(url="https://hub/o/m", method="GET")
+    return SimpleNamespace(status_code=status, headers={}, request=request, url=request.url)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (GatedRepoError("gated", response=response(403)), "accept its licence"),
+        (RepositoryNotFoundError("none", response=response(404)), "check its name"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_with_the_remedy(fake, error, remedy):
+    fake.error = error
+    with pytest.raises(CheckpointNotFoundError, match=rf"'o/m'.*{remedy}.*hf auth login"):
+        find_checkpoint("o/m")
+
+
+def test_without_a_connection_the_cache_is_used(fake, monkeypatch):
+    fake.error = ConnectionError("no network")
+    (fake.folder / "lora").mkdir()
+    asked = {}
+
+    def cached(repo, **settings):
+        asked.update(settings)
+        return str(fake.folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", cached)
+    assert fetch_checkpoint("o/m/lora", lambda _: None) == str(fake.folder / "lora")
+    assert asked["local_files_only"]
+    assert "lora/*.safetensors" in asked["allow_patterns"]
+    with pytest.raises(CheckpointNotFoundError, match="holds other files of 'o/m' only"):
+        fetch_checkpoint("o/m/elsewhere", lambda _: None)
+
+
+def test_a_subfolder_that_is_not_there_is_named(fake):
+    with pytest.raises(CheckpointNotFoundError, match=r"'o/m' holds no files for 'o/m/elsewhere'"):
+        find_checkpoint("o/m/elsewhere")

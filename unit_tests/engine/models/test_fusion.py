@@ -1,0 +1,175 @@
+"""Fused decoder layers against the layers that they replace, on the GPU or in Triton's interpreter."""
+
+from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
+
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
+
+from langchain_eft.engine.models.fusion import fuse
+from langchain_eft.engine.models.linear import VariantRouter, stack_adapters
+from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
+from langchain_eft.engine.models.self_check import plain_logits
+from langchain_eft.engine.models.triton import (
+    add_rms_norm_kernel,
+    rms_norm_kernel,
+    rotate_kernel,
+    silu_mul_kernel,
+)
+
+FAMILIES = {
+    "llama": {"attention_bias": True, "mlp_bias": True},
+    "mistral": {"sliding_window": 5, "head_dim": 16},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    "qwen3": {"head_dim": 16},
+    "smollm3": {"no_rope_layers": [1, 0]},
+    "olmo2": {},
+}
+TOLERANCE = {"atol": 2e-5, "rtol": 2e-5}
+TARGETS = {
+    "all": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "some": ["v_proj", "gate_proj"],
+}
+
+
+def build(family, seed=0, **kwargs):
+    """A tiny model, every weight of it random."""
+    torch.manual_seed(seed)
+    config = CONFIG_MAPPING[family](
+        vocab_size=61,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        **FAMILIES.get(family, {}),
+        **kwargs,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.to(DEVICE)
+
+
+def size(module):
+    return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
+
+
+def adapter(model, targets, rank):
+    names = {n: m for n, m in model.named_modules() if n.rpartition(".")[2] in targets}
+    return LoraAdapter(
+        "random",
+        {
+            name: LoraUpdate(
+                0.3 * torch.randn(rank, layer.in_features, device=DEVICE),
+                0.3 * torch.randn(layer.out_features, rank, device=DEVICE),
+            )
+            for name, layer in names.items()
+        },
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fused_layers_equal_the_layers_of_transformers(family):
+    """Plain and with adapters of different ranks on different layers, their rows mixed."""
+    model, twin = build(family), build(family)
+    ids = torch.randint(0, 61, (1, 9), device=DEVICE)
+    expected, bytes_before = plain_logits(model, ids), size(model)
+    adapters = [adapter(model, TARGETS["all"], 3), adapter(model, TARGETS["some"], 2)]
+    assert fuse(model)
+    assert size(model) == bytes_before
+    assert not any(
+        name.endswith(("q_proj", "up_proj")) and "gate_up" not in name for name, _ in model.named_modules()
+    )
+    torch.testing.assert_close(plain_logits(model, ids), expected, **TOLERANCE)
+    routers = VariantRouter(), VariantRouter()
+    for each, router in zip((model, twin), routers, strict=True):
+        stack_adapters(each, adapters, router)
+    for variants in ([0, 1, 2, 1, 0, 2, 2, 1, 0], [2] * 9):
+        for router in routers:
+            router.route(torch.tensor(variants, device=DEVICE), sorted(set(variants)))
+        found, expected = (plain_logits(each, ids) for each in (model, twin))
+        torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("family", "config"), [("llama", {"hidden_act": "gelu"}), ("gemma2", {"head_dim": 8}), ("gpt_neox", {})]
+)
+def test_other_layers_are_left_as_they_are(family, config):
+    model = build(family, **config)
+    layers = {name: type(module) for name, module in model.named_modules()}
+    assert not fuse(model)
+    assert {name: type(module) for name, module in model.named_modules()} == layers
+
+
+def test_layers_that_something_hangs_on_are_left_as_they_are():
+    """Such as those that accelerate spreads over devices, or transformers over ranks."""
+    model = build("llama")
+    model.model.layers[1].mlp.up_proj.register_forward_pre_hook(lambda module, args: None)
+    assert not fuse(model)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("hidden", [24, 300])
+def test_norms(dtype, tolerance, hidden):
+    torch.manual_seed(0)
+    norm = LlamaRMSNorm(hidden, 1e-5).to(DEVICE, dtype)
+    norm.weight.data.normal_()
+    x, residual = (torch.randn(5, 2 * hidden, device=DEVICE).to(dtype)[:, :hidden] for _ in range(2))
+    residual = residual.contiguous()
+    close = {"atol": tolerance, "rtol": tolerance}
+    torch.testing.assert_close(rms_norm_kernel(x, norm.weight, 1e-5), norm(x), **close)
+    torch.testing.assert_close(rms_norm_kernel(x, norm.weight, 1e-5, residual), residual + norm(x), **close)
+    total, normed = add_rms_norm_kernel(x, residual, norm.weight, 1e-5)
+    torch.testing.assert_close(total, x + residual)
+    torch.testing.assert_close(normed, norm(x + residual), **close)
+
+
+@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize("dim", [16, 80])
+def test_rotation(norms, dim):
+    torch.manual_seed(0)
+    states, angles = torch.randn(3, 6 * dim, device=DEVICE), torch.randn(3, dim // 2, device=DEVICE)
+    cos, sin = (torch.cat([f(angles)] * 2, -1) for f in (torch.cos, torch.sin))
+    query, key, value = states.clone().view(3, 6, dim).split([3, 1, 2], 1)
+    weights = {}
+    if norms:
+        query_norm, key_norm = (LlamaRMSNorm(dim, 1e-5).to(DEVICE) for _ in range(2))
+        query_norm.weight.data.normal_()
+        key_norm.weight.data.normal_()
+        query, key = query_norm(query), key_norm(key)
+        weights = {"query_weight": query_norm.weight, "key_weight": key_norm.weight, "eps": 1e-5}
+    query, key = apply_rotary_pos_emb(query, key, cos, sin)
+    rotate_kernel(states, cos, sin, heads=3, key_heads=1, **weights)
+    torch.testing.assert_close(states.view(3, 6, dim), torch.cat([query, key, value], 1), **TOLERANCE)
+
+
+def test_gated_unit():
+    gate_up = 3 * torch.randn(3, 2 * 1500, device=DEVICE)
+    gate, up = gate_up.chunk(2, -1)
+    torch.testing.assert_close(silu_mul_kernel(gate_up), torch.nn.functional.silu(gate) * up, **TOLERANCE)
+
+
+COMPILE = """
+from langchain_eft.engine.models import triton as module
+
+for kernel in (module._norm, module._rotate, module._silu_mul):
+    compile_only(kernel)
+for Driver.capability in (80, 90):
+    x, weight = meta(5, 4096), meta(4096)
+    module.rms_norm_kernel(x, weight, 1e-5)
+    module.rms_norm_kernel(x, weight, 1e-5, x)
+    module.add_rms_norm_kernel(x, x, weight, 1e-5)
+    module.silu_mul_kernel(meta(5, 2 * 14336))
+    states, cos, norm = meta(5, 48 * 128), meta(5, 128), meta(128)
+    for norms in ({}, {"query_weight": norm, "key_weight": norm, "eps": 1e-5}):
+        module.rotate_kernel(states, cos, cos, heads=32, key_heads=8, **norms)
+"""
+
+
+def test_kernels_compile_for_gpus(tmp_path):
+    assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 12

@@ -1,0 +1,262 @@
+"""Every supported family is decoded as its own forward pass says; every other is refused with the reason."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import logging as transformers_logging
+
+from langchain_eft import EFTChatModel
+from langchain_eft.engine.attention import batch as batches
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.errors import UnsupportedModelError
+from langchain_eft.engine.events import TextDelta
+from langchain_eft.engine.loading.checkpoints import find_checkpoint
+from langchain_eft.engine.loading.footprint import footprint
+from langchain_eft.engine.models import batch as packing
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
+from unit_tests.helpers import Recorder, request, wait_until
+from unit_tests.tiny import tokenizer
+
+WINDOW = 8
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.4,  # large enough that a wrong mask or position changes what is said
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+}
+GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
+SLIDING = {**GROUPED, "sliding_window": WINDOW}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LATENT = {
+    "num_key_value_heads": 4, "kv_lora_rank": 8, "q_lora_rank": 16, "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "n_shared_experts": 1,
+    "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1, **EXPERTS,
+}  # fmt: skip
+ALTERNATING = {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+
+SUPPORTED = {
+    "llama": GROUPED,
+    "smollm3": {**GROUPED, "no_rope_layers": [1, 0]},
+    "qwen2": GROUPED,
+    "qwen3": GROUPED,
+    "qwen3_moe": {**GROUPED, "num_experts": 4, "decoder_sparse_step": 1, **EXPERTS},
+    "mistral": SLIDING,
+    "mixtral": {**GROUPED, "num_local_experts": 4},
+    "gemma2": {
+        **SLIDING, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 10.0,
+    },
+    "gemma3_text": {**SLIDING, "query_pre_attn_scalar": 8, **ALTERNATING},
+    "gemma4_text": {
+        **SLIDING, **ALTERNATING, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8,
+        "global_head_dim": 8,
+    },
+    "phi3": GROUPED,
+    "olmo2": GROUPED,
+    "olmo3": {**SLIDING, **ALTERNATING},
+    "gpt_neox": {},
+    "gpt_oss": {**SLIDING, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "cohere2": {**SLIDING, **ALTERNATING},
+    "deepseek_v3": LATENT,
+}  # fmt: skip
+
+REFUSED = {
+    "bloom": ({}, "ALiBi"),
+    "mpt": ({}, "ALiBi"),
+    "falcon": ({"alibi": True}, "ALiBi"),
+    "falcon_h1": (GROUPED, r"recurrent.*\(hybrid\)"),
+    "granitemoehybrid": (
+        {**GROUPED, "mamba_n_heads": 8, "mamba_d_head": 8, "layer_types": ["mamba", "attention"]},
+        "recurrent",
+    ),
+    "lfm2": ({**GROUPED, "layer_types": ["conv", "full_attention"]}, r"convolutional layers \(conv\)"),
+    "llama4_text": ({**GROUPED, "num_local_experts": 2, "attention_chunk_size": 8}, "chunks"),
+    "gpt_neo": (
+        {"num_layers": 2, "attention_types": [[["global"], 2]]},
+        "no attention that could be",
+    ),
+    "diffllama": (GROUPED, "logits differ"),
+    "doge": (GROUPED, "a mask of their own"),
+    "stablelm": (GROUPED, "does not hand"),
+}
+
+READ = {"gpt_neo", "diffllama", "doge", "stablelm"}
+
+
+class Family:
+    """A base, a reference and a tuned model of one architecture, as folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.module = cache(self._load)
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(
+            base=str(self.folder / "base"),
+            behaviors={
+                "b": BehaviorDelta(tuned=str(self.folder / "tuned"), reference=str(self.folder / "reference"))
+            },
+        )
+
+    def log_p(self, ids: list[int], last: int) -> torch.Tensor:
+        """log p of the tokens after each of the last ones at weight 0.7, by transformers alone, [last, V]."""
+        base, tuned, reference = (self._logprobs(name, ids, last) for name in ("base", "tuned", "reference"))
+        return (base + 0.7 * (tuned - reference)).log_softmax(-1)
+
+    @torch.inference_mode()
+    def _logprobs(self, name: str, ids: list[int], last: int) -> torch.Tensor:
+        return self.module(name)(torch.tensor([ids]), use_cache=False).logits[0, -last:].log_softmax(-1)
+
+    def _load(self, name: str) -> torch.nn.Module:
+        return AutoModelForCausalLM.from_pretrained(self.folder / name, attn_implementation="eager").eval()
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def configuration(kind: str, extra: dict, **changes):
+    return AutoConfig.for_model(kind, **{**SHAPE, "vocab_size": len(tokenizer()), **extra, **changes})
+
+
+def save(module: torch.nn.Module, folder: Path) -> None:
+    module.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+
+
+def build(folder: Path, kind: str, extra: dict) -> Family:
+    torch.manual_seed(0)
+    small = configuration(kind, extra)
+    deeper = {} if "layer_types" in extra or "no_rope_layers" in extra else {"num_hidden_layers": 3}
+    save(AutoModelForCausalLM.from_config(configuration(kind, extra, **deeper)), folder / "base")
+    reference = AutoModelForCausalLM.from_config(small)
+    tuned = AutoModelForCausalLM.from_config(small)
+    tuned.load_state_dict(reference.state_dict())
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    save(reference, folder / "reference")
+    save(tuned, folder / "tuned")
+    return Family(folder)
+
+
+def open_engine(family: Family) -> Engine:
+    return Engine(family.recipe, EngineConfig(kv_cache_tokens=512, block_size=4, max_num_batched_tokens=12))
+
+
+PROMPTS = [
+    [(7 * i + 11 * n) % 200 + 5 for i in range(length)] for n, length in enumerate((3, 2 * WINDOW + 1, 21))
+]
+STEPS = WINDOW + 2
+
+
+def decode(engine: Engine, speculation) -> list[Recorder]:
+    """Answers to all prompts, decoded together."""
+    recorders = [Recorder() for _ in PROMPTS]
+    for prompt, recorder in zip(PROMPTS, recorders, strict=True):
+        asked = request(prompt, {"b": 0.7}, max_tokens=STEPS, speculation=speculation, top_logprobs=5)
+        engine.submit(asked, recorder)
+    wait_until(lambda: all(recorder.ended for recorder in recorders))
+    return recorders
+
+
+def deviation(family: Family, prompt: list[int], recorder: Recorder) -> float:
+    """Largest difference of reported log-probabilities; infinite if the tokens are not the greedy ones."""
+    tokens = recorder.tokens
+    expected = family.log_p([*prompt, *tokens[:-1]], len(tokens))
+    if expected.argmax(-1).tolist() != tokens:
+        return float("inf")
+    told = [logprobs for e in recorder.events if isinstance(e, TextDelta) for logprobs in e.logprobs]
+    return max(
+        abs(value - float(row[token]))
+        for row, logprobs in zip(expected, told, strict=True)
+        for token, value in logprobs.top
+    )
+
+
+@pytest.mark.parametrize("kind", SUPPORTED)
+def test_a_supported_family_decodes_as_its_own_forward_says(kind, tmp_path):
+    family = build(tmp_path, kind, SUPPORTED[kind])
+    engine = open_engine(family)
+    try:
+        plain, drafted = decode(engine, 0), decode(engine, 3)
+        base = engine.family.models[0]
+    finally:
+        engine.close()
+    for prompt, first, second in zip(PROMPTS, plain, drafted, strict=True):
+        assert deviation(family, prompt, first) < 2e-3
+        assert second.tokens == first.tokens
+        # The second time, all full blocks of the prompt (but the last token) were still in memory.
+        assert second.events[-1].cached_tokens == (len(prompt) - 1) // 4 * 4
+    assert any(recorder.events[-1].drafted_tokens for recorder in drafted)
+    told = footprint(find_checkpoint(str(tmp_path / "base")), torch.float32)
+    assert told.kv_bytes == sum(base.bytes_per_token.values())
+    weights = sum(p.nbytes for p in family.module("base").parameters())
+    assert told.nbytes(torch.float32) == pytest.approx(weights, rel=0.001)  # buffers may be saved too
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2", "gpt_oss", "llama"])
+def test_the_comparison_notices_a_wrong_window_or_position(kind, tmp_path, monkeypatch):
+    family = build(tmp_path, kind, SUPPORTED[kind])
+    engine = open_engine(family)
+    try:
+        if "sliding_window" in SUPPORTED[kind]:  # one position too many
+            right = batches.causal_mask
+            monkeypatch.setattr(batches, "causal_mask", lambda q, n, w, d: right(q, n, w and w + 1, d))
+        else:  # distances twice as long
+            monkeypatch.setattr("langchain_eft.engine.rounds.eager.pack", _stretched)
+        recorders = decode(engine, 0)
+    finally:
+        engine.close()
+    pairs = zip(PROMPTS, recorders, strict=True)
+    assert max(deviation(family, prompt, recorder) for prompt, recorder in pairs) > 0.02
+
+
+def _stretched(*args):
+    batch = packing.pack(*args)
+    batch.positions[:] *= 2
+    return batch
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_an_unsupported_family_is_refused_with_the_reason(kind, tmp_path):
+    extra, reason = REFUSED[kind]
+    configuration(kind, extra).save_pretrained(tmp_path)  # most are refused before their weights are read
+    if kind in READ:
+        AutoModelForCausalLM.from_config(configuration(kind, extra)).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=reason) as error:
+        Engine(Recipe(base=str(tmp_path)))
+    assert str(tmp_path) in str(error.value)
+    assert f"({kind})" in str(error.value)
+
+
+def test_the_docs_tell_every_family_and_nothing_else():
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    supported, refused = page.split("## Families")[1].split("## Presets")[0].split("Refused, with")
+    assert set(re.findall(r"`([a-z]\w+)`", supported.split("| --- |")[1])) == set(SUPPORTED)
+    assert {name for name in re.findall(r"`([a-z]\w+)`", refused) if name in REFUSED} == set(REFUSED)
+
+
+def test_a_window_ends_where_frequencies_would_depend_on_the_batch(tmp_path):
+    factors = {"short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "original_max_position_embeddings": 40}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
+    extra = {**GROUPED, "rope_parameters": rope, "original_max_position_embeddings": 40}
+    save(AutoModelForCausalLM.from_config(configuration("phi3", extra)), tmp_path)
+    engine = Engine(Recipe(base=str(tmp_path)), EngineConfig(kv_cache_tokens=512))
+    try:
+        assert engine.window == EFTChatModel(model=str(tmp_path)).profile["max_input_tokens"] == 40
+    finally:
+        engine.close()

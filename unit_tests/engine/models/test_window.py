@@ -1,0 +1,38 @@
+"""Windows by configuration alone, whether transformers has read it or it is as its file says."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from langchain_eft.engine.models.window import longest_exact
+
+
+@pytest.mark.parametrize(
+    ("stated", "window"),
+    [
+        ({}, 2**20),
+        ({"max_position_embeddings": 1024}, 1024),
+        ({"max_position_embeddings": 1024, "rope_parameters": {"rope_type": "linear", "factor": 2}}, 1024),
+        ({"max_position_embeddings": 1024, "rope_parameters": {"rope_type": "dynamic"}}, 1024),
+        (
+            {
+                "max_position_embeddings": 1024,
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "dynamic", "original_max_position_embeddings": 256},
+                    "sliding_attention": {"rope_type": "default"},
+                },
+            },
+            256,
+        ),
+        (
+            {
+                "max_position_embeddings": 1024,
+                "original_max_position_embeddings": 128,
+                "rope_scaling": {"type": "longrope"},
+            },
+            128,
+        ),
+    ],
+)
+def test_frequencies_that_depend_on_the_batch_end_the_window(stated, window):
+    assert longest_exact(SimpleNamespace(**stated)) == window

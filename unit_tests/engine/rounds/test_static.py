@@ -1,0 +1,394 @@
+"""Rounds over static tensors: the same tokens as the runner's, by work that their shape alone decides."""
+
+import random
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.models import linear
+from langchain_eft.engine.models.placement import Placement
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta
+from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
+from langchain_eft.engine.request import SamplingParams
+from langchain_eft.engine.rounds import static_runner as decode_runner
+from langchain_eft.engine.rounds.cuda_graphs import Graphs
+from langchain_eft.engine.rounds.static import DecodeRound
+from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
+from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
+
+SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32, "static_rounds": True}
+WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_contexts():
+    """A CPU gathers contexts up to their bound; low ones are quick, and come in more sizes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_runner, "_SHORTEST_CONTEXT", 32)
+        yield
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=["read at once", "one round ahead"])
+def static(request, family):
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=request.param))
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_greedy_text_is_the_reference_loops_for_every_draft_length(static, reference, mixture):
+    expected = reference.greedy(PROMPT, mixture, 10)
+    lengths = range(9) if static._ahead else (2, 7)
+    for draft in (*lengths, "auto", "off"):
+        tokens, end = run(static, mixture=mixture, tokens=10, speculation=draft)
+        assert tokens == expected, draft
+        assert end.completion_tokens == end.accepted_tokens + end.verify_passes or end.reason == "stop"
+    assert static.stats().free_blocks == 4096 // 4
+
+
+def work():
+    """Requests of every kind, all for one batch."""
+    samplings = [
+        GREEDY,
+        SamplingParams(seed=11),
+        SamplingParams(temperature=0.8, top_p=0.8, seed=12),
+        SamplingParams(temperature=1.2, top_k=20, min_p=0.02, repetition_penalty=1.2, seed=13),
+        SamplingParams(frequency_penalty=0.5, presence_penalty=0.3, logit_bias={40: 3.0}, seed=14),
+        SamplingParams(temperature=0, repetition_penalty=1.3),
+        SamplingParams(temperature=1.1, top_k=3, top_p=0.7, seed=16),
+    ]
+    extras = [
+        {},
+        {"upscale_strength": 1.5},
+        {"upscale_top_p": 0.6},
+        {"grammar": WORD},
+        {"top_logprobs": 3},
+        {"upscale_strength": 0.0},
+    ]
+    rng = random.Random(4)
+    kinds = []
+    for i in range(21):
+        prompt = [rng.randrange(4, 250) for _ in range(rng.randrange(1, 30))] * (1 + i % 3)
+        extra = extras[i % len(extras)]
+        mixtures = [
+            m
+            for m in MIXTURES
+            if not ("full" in m and len(m) > 1 and extra.keys() & {"upscale_strength", "upscale_top_p"})
+        ]
+        kinds.append((prompt, mixtures[i % len(mixtures)], samplings[i % len(samplings)], extra))
+    return kinds
+
+
+def decoded(engine, kinds, draft, *, together):
+    """Tokens and log-probabilities of every kind."""
+    recorders = []
+    for prompt, mixture, sampling, extra in kinds:
+        recorders.append(Recorder())
+        engine.submit(request(prompt, mixture, sampling, 10, speculation=draft, **extra), recorders[-1])
+        if not together:
+            wait_until(lambda: recorders[-1].ended)
+    wait_until(lambda: all(recorder.ended for recorder in recorders))
+    return [
+        (recorder.tokens, [entry for e in recorder.events[:-1] for entry in e.logprobs])
+        for recorder in recorders
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(engine):
+    return decoded(engine, work(), "off", together=True)
+
+
+@pytest.mark.parametrize("draft", ["off", 3, "auto"])
+def test_every_kind_of_request_gets_the_runners_tokens_alone_and_in_company(static, expected, draft):
+    for kinds, together in ((work(), True), (work()[:6], False)):
+        found = decoded(static, kinds, draft, together=together)
+        known = expected[: len(kinds)]
+        assert [tokens for tokens, _ in found] == [tokens for tokens, _ in known]
+        for (_, mine), (_, theirs) in zip(found, known, strict=True):
+            assert len(mine) == len(theirs)
+            for a, b in zip(mine, theirs, strict=True):
+                assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+                assert [value for _, value in a.top] == pytest.approx([value for _, value in b.top], abs=1e-4)
+                assert all(x >= y for (_, x), (_, y) in pairwise(a.top))
+
+
+def test_text_that_repeats_is_looked_up_even_one_round_ahead(static):
+    prompt = [50, 60, 70] * 5
+    plain, _ = run(static, prompt, {}, GREEDY, 100, speculation="off")
+    tokens, end = run(static, prompt, {}, GREEDY, 100, speculation=5)
+    assert tokens == plain
+    assert end.accepted_tokens > 0
+
+
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 2**32),
+    blocks=st.integers(24, 90),
+    chunk=st.sampled_from([3, 64]),
+    ahead=st.sampled_from([1, 1, 0]),
+)
+def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
+    family, reference, seed, blocks, chunk, ahead
+):
+    config = EngineConfig(
+        kv_cache_tokens=4 * blocks, block_size=4, max_num_batched_tokens=chunk, max_batch_size=12,
+        static_rounds=True, overlap_rounds=ahead,
+    )  # fmt: skip
+    engine = Engine(family.recipe, config)
+    try:
+        answer_as_alone(engine, reference, seed)
+        wait_until(lambda: engine.stats().free_blocks == blocks)
+    finally:
+        engine.close()
+
+
+def test_a_cancelled_row_is_free_within_a_round_of_the_hosts_learning_of_it(static):
+    recorder = Recorder()
+    one = static.submit(
+        request(PROMPT, {"one": 1.0}, GREEDY.model_copy(update={"logit_bias": {0: -9.0}}), 500), recorder
+    )
+    wait_until(lambda: len(recorder.tokens) > 5)
+    one.cancel()
+    wait_until(lambda: static.stats().running == 0, seconds=5)
+    assert static.stats().free_blocks == 4096 // 4
+
+
+def test_a_failure_on_the_device_ends_the_requests_and_not_the_engine(static, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            DecodeRound, "verify", lambda self: (_ for _ in ()).throw(RuntimeError("out of memory"))
+        )
+        with pytest.raises(Exception, match="out of memory"):
+            answer(static, request([5, 6], max_tokens=5))
+    assert answer(static, request([5, 6], max_tokens=3))[1].completion_tokens <= 3
+    assert static.stats().free_blocks == 4096 // 4
+
+
+def test_terms_with_prompts_of_their_own_and_weights_that_change(family):
+    prompts = {
+        "guided": BehaviorDelta(prompt="Be brief."),
+        "briefed": BehaviorDelta(prompt="Be brief.", adapter=str(family.folder / "one")),
+    }
+    recipe = family.recipe.model_copy(update={"behaviors": {**family.recipe.behaviors, **prompts}})
+    longer = [2, 80, 81, 82, 83, 84, 85, 86, *PROMPT]
+    kinds = [
+        (PROMPT, {"guided": 1.5}, GREEDY, {"contexts": {"guided": longer}}),
+        (PROMPT, {"briefed": 1.0}, SamplingParams(seed=3), {"contexts": {"briefed": longer}}),
+        (PROMPT, {"guided": 0.5, "one": 0.8}, GREEDY, {"contexts": {"guided": PROMPT[2:]}}),
+        (PROMPT, {"one": Ramp(start=0, end=2, tokens=6)}, GREEDY, {}),
+        (PROMPT, {"full": FirstTokens(tokens=4), "two": 0.5}, SamplingParams(seed=5), {}),
+    ]
+    engines = [
+        Engine(recipe, EngineConfig(**{**SETTINGS, "static_rounds": static}, overlap_rounds=1))
+        for static in (False, True)
+    ]
+    try:
+        for draft in ("off", 3):
+            expected, found = (decoded(engine, kinds, draft, together=True) for engine in engines)
+            assert found == expected
+        assert engines[1].stats().free_blocks == 4096 // 4
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+# The shape decides the work
+
+
+class Trace(TorchDispatchMode):
+    """Every operation with everything but the content of tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        def outline(x):
+            if isinstance(x, torch.Tensor):
+                return (*x.shape, *x.stride(), x.dtype)
+            return tuple(map(outline, x)) if isinstance(x, list | tuple) else x
+
+        kwargs = kwargs or {}
+        self.operations.append((str(func), outline(args), outline(tuple(kwargs.items()))))
+        return func(*args, **kwargs)
+
+
+def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(family, monkeypatch):
+    """Whatever a kernel sees but content is in the shape: else a recording would be replayed for another."""
+    traces = {}
+
+    def traced(half):
+        plain = getattr(DecodeRound, half)
+
+        def run(self):
+            with Trace() as trace:
+                plain(self)
+            traces.setdefault((self.shape, half), []).append(trace.operations)
+
+        return run
+
+    for half in ("draft", "verify"):
+        monkeypatch.setattr(DecodeRound, half, traced(half))
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=1))
+    try:
+        for draft in ("off", 2):
+            decoded(engine, work()[:6], draft, together=False)
+        decoded(engine, work()[:12], 2, together=True)
+    finally:
+        engine.close()
+    repeated = {key: found for key, found in traces.items() if len(found) > 1}
+    assert len(repeated) > 10
+    for first, *others in repeated.values():
+        assert all(other == first for other in others)
+    names = {name for found in traces.values() for name, *_ in found[0]}
+    asking = ("_local_scalar_dense", "nonzero", "masked_select", "repeat_interleave.Tensor", "unique")
+    assert not [name for name in names if any(word in name for word in asking)]
+
+
+def test_rows_are_padded_and_terms_share_slots(family):
+    """Rows of different mixtures cost as many passes as the largest of them."""
+    shapes = set()
+
+    class Spy(DecodeRound):
+        def __init__(self, shape, state):
+            shapes.add(shape)
+            super().__init__(shape, state)
+
+    original, decode_runner.DecodeRound = decode_runner.DecodeRound, Spy
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS))
+    try:
+        kinds = [([5, 6, i], m, GREEDY, {}) for i, m in enumerate([{"one": 1.0}, {"two": 1.0}, {}])]
+        decoded(engine, kinds, "off", together=True)
+    finally:
+        decode_runner.DecodeRound = original
+        engine.close()
+    assert {shape.rows for shape in shapes} <= {1, 2, 4}
+    widest = max(shapes, key=lambda shape: len(shape.slots))
+    assert len(widest.slots) == 3  # the base; one adapter or the other; their reference
+
+
+# Recordings
+
+
+def test_each_key_is_recorded_once_and_trial_runs_leave_no_trace():
+    state, runs, recorded = torch.zeros(1), [], []
+
+    def step():
+        state.add_(1)
+        runs.append(1)
+
+    def recorder(function):
+        function()
+        function()
+        recorded.append(function)
+        return function
+
+    graphs = Graphs(recorder, keep=[state])
+    assert "a" not in graphs
+    for _ in range(3):
+        graphs.run("a", step)
+    graphs.run("b", step)
+    assert len(recorded) == 2
+    assert float(state) == 4
+    assert len(runs) == 8
+    graphs.forget("a")
+    graphs.run("a", step)
+    assert len(recorded) == 3
+
+
+def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family, reference, monkeypatch):
+    recorded = []
+
+    def recorder(function):
+        function()
+        recorded.append((function.__self__.shape, function.__name__))
+        return function
+
+    monkeypatch.setattr(decode_runner, "recorder_for", lambda config, device: recorder)
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=1, cuda_graph_batch_sizes=(1, 4)))
+    try:
+        rows = [shape.rows for shape, _ in recorded]
+        assert rows == sorted(rows, reverse=True)
+        assert {4, 1} == set(rows)
+        before = len(recorded)
+        for draft in (0, 4):
+            tokens, _ = run(engine, mixture={"one": 1.0}, tokens=10, speculation=draft)
+            assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 10)
+        run(engine, mixture={"one": 1.0}, tokens=10, speculation=7)
+        occurred = {half for shape, half in recorded[before:] if shape.guesses == 7}
+        assert occurred == {"draft", "verify"}
+        assert len(recorded) == len(set(recorded))
+    finally:
+        engine.close()
+
+
+def test_compiled_passes_change_nothing(family, reference, monkeypatch):
+    """Traced whole, as a GPU's compiler would have them; what it makes of them is torch's own affair."""
+    monkeypatch.setattr(linear, "prepackable", lambda weight: False)  # as on a GPU
+    plain = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda module, **kwargs: plain(module, backend="eager", fullgraph=True, **kwargs)
+    )
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, compile=True))
+    try:
+        tokens, _ = run(engine, mixture={"one": 1.0}, tokens=2, speculation=0)
+    finally:
+        engine.close()
+    assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 2)
+
+
+def test_what_would_compile_nothing_is_refused(family):
+    with pytest.raises(RecipeError, match=r"compile=True compiles static rounds.*static_rounds=True"):
+        Engine(family.recipe, EngineConfig(compile=True))
+
+
+def test_models_on_several_devices_have_no_static_rounds(family):
+    with pytest.raises(RecipeError, match="static_rounds=True needs all models whole on one device"):
+        decode_runner.decodes_statically(
+            EngineConfig(static_rounds=True),
+            Placement(torch.device("cpu"), torch.device("meta"), torch.float32),
+        )
+
+
+def test_what_cannot_be_recorded_is_called_and_said_once(caplog):
+    done, graphs = [], None
+
+    def recorder(function):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    graphs = Graphs(recorder, keep=[])
+    for _ in range(3):
+        graphs.run("a", lambda: done.append(1))
+    assert len(done) == 3
+    assert sum("not permitted" in record.message for record in caplog.records) == 1
+
+
+# On a GPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_recorded_rounds_are_bit_for_bit_the_called_ones(family, dtype):
+    answers = []
+    for graphs, ahead in ((False, 0), (True, 0), (True, 1)):
+        config = EngineConfig(
+            **SETTINGS, device="cuda", dtype=dtype, cuda_graphs=graphs, overlap_rounds=ahead
+        )
+        engine = Engine(family.recipe, config)
+        try:
+            answers.append([decoded(engine, work(), draft, together=False) for draft in ("off", 3)])
+        finally:
+            engine.close()
+    assert answers[0] == answers[1]
+    if dtype == "float32":
+        assert [[tokens for tokens, _ in a] for a in answers[0]] == [
+            [tokens for tokens, _ in a] for a in answers[2]
+        ]

@@ -1,0 +1,303 @@
+"""Base and references read a transcript, tuned models the chat template: two texts, one answer."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from langchain_core.exceptions import ModelInvalidRequestError
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
+from pydantic import ValidationError
+
+from langchain_eft import EFTLLM, BehaviorDelta, EFTChatModel, EFTRewardScorer
+from langchain_eft.chat.messages import encode, encode_plainly
+from langchain_eft.chat.tool_formats import HERMES
+from langchain_eft.chat.tools import tool_dicts
+from langchain_eft.diagnostics import bench as benchmark
+from langchain_eft.diagnostics.plan import make_plan
+from langchain_eft.diagnostics.verify import verify
+from langchain_eft.diagnostics.verify.plan import Plan, encode_prompts
+from langchain_eft.diagnostics.verify.reference import Reference
+from langchain_eft.engine.analysis.scoring import token_logprobs
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.recipe.behaviors import BASE, read_template
+from langchain_eft.engine.recipe.mixture import Mixture
+from unit_tests import tiny
+from unit_tests.helpers import request
+
+BRIEF = "Be brief."
+DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
+SPECIAL = (0, 1, 2, 3)
+"""Of the tiny tokenizer: what its chat template writes."""
+
+
+@pytest.fixture(scope="module")
+def settings(settings, family):
+    return {
+        **settings,
+        "behaviors": {
+            **family.recipe.behaviors,
+            "brief": BehaviorDelta(prompt=BRIEF),
+            "hinted": BehaviorDelta(prompt=BRIEF, reference=str(family.folder / "reference")),
+            "briefed": BehaviorDelta(prompt=BRIEF, adapter=str(family.folder / "one")),
+            "grounded": BehaviorDelta(without="context"),
+            "apart": BehaviorDelta(without="context", adapter=str(family.folder / "one")),
+        },
+        "base_template": "transcript",
+        "unscaled_tokens": (),
+    }
+
+
+@pytest.fixture(scope="module", params=[{}, {"static_rounds": True}], ids=["dynamic", "static"])
+def llm(settings, request):
+    return EFTChatModel(**{**settings, "engine_options": {**settings["engine_options"], **request.param}})
+
+
+def chat(*messages):
+    return encode(tiny.tokenizer(), messages)
+
+
+def plain(text):
+    return tuple(tiny.tokenizer()(text).input_ids)
+
+
+HI = HumanMessage("hi")
+MAIN, TOLD = chat(HI), chat(SystemMessage(BRIEF), HI)
+BARE, TOLD_BARE = plain("User:\nhi\n\nAssistant:\n"), plain(f"{BRIEF}\n\nUser:\nhi\n\nAssistant:\n")
+
+
+def text_of(tokens):
+    return tiny.tokenizer().decode(tokens, skip_special_tokens=True).rstrip("\ufffd")
+
+
+# The texts
+
+
+def render(messages, **details):
+    return tiny.tokenizer().decode(
+        encode_plainly(tiny.tokenizer(), read_template("transcript"), messages, **details)
+    )
+
+
+def test_a_transcript_has_a_line_for_every_speaker():
+    messages = [SystemMessage("You are kind."), HI, AIMessage("Hello."), HumanMessage("Who are you?\n")]
+    assert render(messages) == (
+        "You are kind.\n\nUser:\nhi\n\nAssistant:\nHello.\n\nUser:\nWho are you?\n\nAssistant:\n"
+    )
+
+
+def test_a_transcript_writes_tools_out_in_the_spelling_of_the_tuned_models():
+    @tool
+    def weather(city: str) -> str:
+        """Tell the weather."""
+        return city
+
+    call = {"name": "weather", "args": {"city": "Rome"}, "id": "a"}
+    messages = [HI, AIMessage("Let me see.", tool_calls=[call]), ToolMessage("Sun.", tool_call_id="a")]
+    text = render(messages, tools=tool_dicts([weather]), spelling=HERMES)
+    assert text.startswith("# Tools\n")
+    assert '"name": "weather"' in text
+    written = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+    assert f"Assistant:\nLet me see.\n{written}\n\n" in text
+    assert text.endswith("User:\n<tool_response>\nSun.\n</tool_response>\n\nAssistant:\n")
+
+
+def test_a_template_of_ones_own(settings, reference, tmp_path):
+    file = tmp_path / "quoted.jinja"
+    file.write_text("{{ shout }}{% for m in messages %}> {{ m.content }}\n{% endfor %}")
+    llm = EFTChatModel(
+        **{**settings, "base_template": file, "mixture": {}, "chat_template_kwargs": {"shout": "Ho! "}}
+    )
+    expected = reference.loop([(1, reference.base, plain("Ho! > hi\n"))], 12)
+    assert llm.invoke("hi").content == text_of(expected)
+
+
+# The formula
+
+
+def forms(reference):
+    """Mixtures beside their formulas as summands."""
+    base, small, one, full = (
+        reference.base, *(reference.small[name] for name in ("reference", "one", "full"))
+    )  # fmt: skip
+    return [
+        ({}, {}, [(1, base, BARE)]),
+        ({"one": 1.0}, {}, [(1, base, BARE), (1, one, MAIN), (-1, small, BARE)]),
+        (
+            {"one": 0.6, "full": 0.7},
+            {},
+            [(1, base, BARE), (0.6, one, MAIN), (0.7, full, MAIN), (-1.3, small, BARE)],
+        ),
+        (
+            {"one": 0.8},
+            {"upscale_strength": 1.4},
+            [(1.4, base, BARE), (0.8, one, MAIN), (-1.2, small, BARE)],
+        ),
+        ({"one": 1.0}, {"upscale_strength": 0.0}, [(1, one, MAIN)]),
+        ({"brief": 1.5}, {}, [(-0.5, base, BARE), (1.5, base, TOLD_BARE)]),
+        ({"hinted": 0.8}, {}, [(1, base, BARE), (0.8, small, TOLD_BARE), (-0.8, small, BARE)]),
+        ({"briefed": 0.9}, {}, [(1, base, BARE), (0.9, one, TOLD), (-0.9, small, BARE)]),
+    ]
+
+
+@pytest.mark.parametrize("form", range(8))
+@pytest.mark.parametrize("speculation", ["off", 3])
+def test_the_explicit_loop_over_both_texts_says_the_same(llm, reference, form, speculation):
+    mixture, changed, summands = forms(reference)[form]
+    expected = text_of(reference.loop(summands, 12))
+    bound = llm.bind(mixture=mixture, speculation=speculation, **changed)
+    answer = bound.invoke("hi")
+    assert answer.content == expected
+    assert answer.usage_metadata["input_tokens"] == len(MAIN)
+    read = {len(prompt) for _, _, prompt in summands} - {len(MAIN)}
+    assert set(answer.response_metadata["eft"]["context_tokens"].values()) == read
+    assert [each.content for each in bound.batch(["hi"] * 3)] == [expected] * 3
+
+
+def test_drafts_come_from_the_tuned_models_own_text(llm):
+    answer = llm.invoke("hi", mixture={"one": 1.0}, speculation=3)
+    assert answer.response_metadata["eft"]["drafted"] > 0
+
+
+@pytest.mark.parametrize("behavior", ["grounded", "apart"])
+def test_documents_are_kept_from_the_reference_alone(llm, reference, behavior):
+    bare, short = (plain(f"User:\n{text}\n\nAssistant:\n") for text in (DOCUMENT, "Who is Bo?"))
+    base, small, one = reference.base, reference.small["reference"], reference.small["one"]
+    summands = {
+        "grounded": [(1.5, base, bare), (-0.5, base, short)],
+        "apart": [(1, base, bare), (0.5, one, chat(HumanMessage(DOCUMENT))), (-0.5, small, short)],
+    }[behavior]
+    expected = text_of(reference.loop(summands, 12))
+    assert llm.invoke(DOCUMENT, mixture={behavior: 0.5}).content == expected
+
+
+def test_special_tokens_of_turns_follow_the_tuned_model(settings, reference):
+    """Even the end token that is the base's own: on a transcript it does not know where answers end."""
+    llm = EFTChatModel(**{**settings, "unscaled_tokens": None})
+    base, small, one = reference.base, reference.small["reference"], reference.small["one"]
+    answer = []
+    while len(answer) < 12 and 0 not in answer:
+        mixed = reference.mixed([(1, one, MAIN)], answer)[-1]
+        upscale = (
+            reference.mixed([(1, base, BARE)], answer)[-1] - reference.mixed([(1, small, BARE)], answer)[-1]
+        )
+        upscale[list(SPECIAL)] = 0.0
+        answer.append(int((mixed + upscale).argmax()))
+    assert llm.invoke("hi").content == text_of(answer)
+    assert llm.engine.family.unscaled.nonzero().flatten().tolist() == list(SPECIAL)
+    chatting = EFTChatModel(**{**settings, "unscaled_tokens": None, "base_template": None})
+    assert chatting.engine.family.unscaled is None
+
+
+def test_log_probabilities_are_those_of_both_texts(llm, reference):
+    base, small, one = reference.base, reference.small["reference"], reference.small["one"]
+    answer = llm.invoke("hi", logprobs=True, max_tokens=5)
+    found = [entry["logprob"] for entry in answer.response_metadata["logprobs"]["content"]]
+    summands = [(1, base, BARE), (1, one, MAIN), (-1, small, BARE)]
+    tokens = reference.loop(summands, 5)
+    expected = reference.mixed(summands, tokens[:-1])[range(len(tokens)), tokens]
+    torch.testing.assert_close(torch.tensor(found).double(), expected, atol=1e-4, rtol=0)
+
+
+# Everything else that reads
+
+
+def test_completions_have_one_text(settings, reference):
+    llm = EFTLLM(**settings)
+    ids = plain("hello")
+    result = llm.generate(["hello"])
+    generation = result.generations[0][0]
+    assert generation.text == text_of(reference.greedy(list(ids), {"one": 1.0}, 12))
+    assert generation.generation_info["eft"]["context_tokens"] == {}
+
+
+def test_rewards_compare_what_each_model_reads(llm):
+    score = EFTRewardScorer(llm, "one").invoke({"prompt": "hi", "answers": ["yes"]})[0]
+    engine = llm.engine
+    said = (*engine.tokenizer("yes", add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
+    tuned, reference = (
+        token_logprobs(engine.family, term, prompt, [said])[0].sum()
+        for term, prompt in zip(engine.family.behaviors["one"], (MAIN, BARE), strict=True)
+    )
+    assert score == pytest.approx(float(tuned - reference), abs=1e-4)
+
+
+def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
+    monkeypatch.setattr(verify, "GREEDY_SPECULATIONS", ("off", 3))
+    mixture = Mixture.of({"one": 0.8, "full": 0.4})
+    prompts = encode_prompts(llm.engine.tokenizer, llm.recipe, mixture, ["hi", "Go on"])
+    assert prompts[MAIN] == {BASE: BARE}
+    plan = Plan(prompts, mixture, upscale_strength=1.3, max_tokens=6)
+    rows = verify.greedy_rows(llm.engine, Reference(llm.engine.family, plan), lambda _: None)
+    assert {row.verdict for row in rows} == {"passed"}
+    bench = benchmark.Workload(llm, llm.engine, 4)
+    measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.BASE)
+    assert llm.engine.tokenizer.decode(measured.contexts[BASE]).startswith("User:\n[")
+    assert len(list(llm.engine.stream(measured))) > 1
+
+
+def test_the_plan_counts_both_texts(settings):
+    def keys_and_values(**changed):
+        recipe = EFTChatModel(**{**settings, **changed}).recipe
+        plan = make_plan(recipe, Mixture.of({"one": 1.0}), EngineConfig(max_batch_size=4), context=100)
+        return next(part.nbytes for part in plan.parts if part.what == "keys and values")
+
+    assert keys_and_values() == 2 * keys_and_values(base_template=None)
+
+
+# What users see
+
+
+def test_the_template_is_part_of_the_models_identity(settings):
+    def identity(**changes):
+        return json.dumps(EFTChatModel(**{**settings, **changes})._identifying_params, default=str)
+
+    assert identity() != identity(base_template=None)
+    assert identity() == identity()
+
+
+def test_a_request_without_the_bases_text_is_refused(llm):
+    with pytest.raises(RequestError, match=r"`contexts` lacks '<base>'.*template of its own"):
+        next(llm.engine.stream(request(MAIN, {"one": 1.0})))
+
+
+@pytest.mark.parametrize("name", ["", BASE])
+def test_names_of_texts_are_no_names_of_behaviours(settings, name):
+    with pytest.raises(ValidationError, match="names a text: give it another name"):
+        EFTChatModel(**{**settings, "behaviors": {name: BehaviorDelta(prompt=BRIEF)}})
+
+
+def test_a_missing_template_is_refused_with_the_remedy(settings):
+    with pytest.raises(ValidationError, match=r"base_template 'nowhere.jinja' is not a file.*'transcript'"):
+        EFTChatModel(**{**settings, "base_template": "nowhere.jinja"})
+
+
+def test_a_template_that_fails_is_named(settings, tmp_path):
+    file = tmp_path / "broken.jinja"
+    file.write_text("{{ raise_exception('no chat here') }}")
+    llm = EFTChatModel(**{**settings, "base_template": file})
+    with pytest.raises(
+        ModelInvalidRequestError, match=r"base template refuses.*no chat here.*`base_template="
+    ):
+        llm.invoke("hi")
+
+
+@pytest.mark.parametrize("base_template", [None, "transcript"])
+def test_template_variables_that_are_not_the_users_are_refused_as_such(settings, base_template):
+    llm = EFTChatModel(**{**settings, "base_template": base_template})
+    with pytest.raises(ModelInvalidRequestError, match="add_generation_prompt"):
+        llm.invoke("hi", chat_template_kwargs={"add_generation_prompt": False})
+
+
+def test_a_base_without_chat_template_is_shown_the_transcript(family, tmp_path, reference):
+    folder = tmp_path / "base"
+    shutil.copytree(family.folder / "base", folder)
+    (folder / "chat_template.jinja").unlink()
+    llm = EFTChatModel(
+        model=str(folder), base_template="transcript", behaviors={"brief": BehaviorDelta(prompt=BRIEF)},
+        mixture={"brief": 1.5}, temperature=0, max_tokens=12, engine_options={"kv_cache_tokens": 512},
+    )  # fmt: skip
+    expected = reference.loop([(-0.5, reference.base, BARE), (1.5, reference.base, TOLD_BARE)], 12)
+    assert llm.invoke("hi").content == text_of(expected)

@@ -1,0 +1,89 @@
+"""Every experiment of the reproduction runs and is written down, on a tiny family."""
+
+import json
+import re
+import shutil
+from functools import partial
+
+import pytest
+from transformers import LlamaForCausalLM
+
+from langchain_eft import BehaviorDelta, EFTChatModel
+from langchain_eft.diagnostics import bench as benchmark
+from reproduction.__main__ import reproduce
+from reproduction.bench import Sizes
+from reproduction.experiments import EXPERIMENTS
+from reproduction.page import write_page
+from unit_tests.tiny import write_adapter
+
+SIZES = Sizes(capitals=2, tools=1, swept_tools=1, requests=1, swept_requests=1, chat=1, pairs=1, tokens=4,
+              repetitions=1)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llm(family, tmp_path_factory):
+    """The tiny family under the names of the bundled one, with room for tools in a byte-level vocabulary."""
+    folder = tmp_path_factory.mktemp("long") / "family"
+    shutil.copytree(family.folder, folder)
+    for file in folder.glob("*/config.json"):
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps({**config, "max_position_embeddings": 8192}))
+    behaviors = {"tools": "one", "concise": "two", "harmless": "one", "pirate": "two"}
+    return EFTChatModel(
+        model=str(folder / "base"),
+        behaviors={name: BehaviorDelta(adapter=str(folder / adapter)) for name, adapter in behaviors.items()},
+        mixture={"tools": 1.0},
+        temperature=0,
+        engine_options={"kv_cache_tokens": 32768},
+    )
+
+
+@pytest.fixture(scope="module")
+def large_adapters(llm, tmp_path_factory):
+    """Adapters of the tiny base itself."""
+    base, folder = LlamaForCausalLM.from_pretrained(llm.model), tmp_path_factory.mktemp("large")
+    for name in ("concise", "harmless"):
+        write_adapter(folder / name, base, ["self_attn.q_proj", "mlp.down_proj"], 2)
+    return folder
+
+
+@pytest.mark.slow
+def test_every_experiment_is_written_down(llm, large_adapters, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "langchain_eft.diagnostics.bench.report.measure_machine",
+        lambda device: benchmark.Machine("a processor", 2, 1, device, 1e9),
+    )
+    page, figures = tmp_path / "page.md", tmp_path / "figures"
+    run = partial(reproduce, llm, tmp_path, page, figures, SIZES, large_adapters=large_adapters)
+    run([], again=False)
+    text = page.read_text()
+    assert text.count("\n## ") == len(EXPERIMENTS)
+    assert "not run" not in text
+    for figure in re.findall(r"\]\(figures/(\w+\.svg)\)", text):
+        assert (figures / figure).is_file()
+    assert len(list(figures.glob("*.svg"))) == len(EXPERIMENTS)
+    # The paper's numbers stand beside ours.
+    assert all(number in text for number in ("0.289", "0.43 to 1.04", "(8.3, 47)", "2.48"))
+    for line in text.splitlines():
+        if line.startswith("| ") and "---" not in line:
+            assert "None" not in line
+            assert " nan " not in line
+    answers = (tmp_path / "answers.jsonl").read_text()
+    run([], again=False)
+    assert page.read_text() == text
+    assert (tmp_path / "answers.jsonl").read_text() == answers
+
+
+def test_a_page_says_what_is_missing_and_when_the_machine_was_busy():
+    run = {"machine": "m", "day": "2030-01-01", "seconds": 60, "cpu_seconds": 30, "load": 9.0, "cores": 2}
+    section = {
+        "name": "one", "title": "One", "question": "Why?", "tables": ["| a |"], "figure": "one.svg",
+        "findings": ["So."], "run": run,
+    }  # fmt: skip
+    page = write_page([section], ["one", "two"], "figures")
+    assert "| two | not run |" in page
+    assert "other work to do during one" in page
+    assert "![One](figures/one.svg)" in page
+    assert "* So." in page
+    quiet = write_page([{**section, "run": {**run, "load": 1.0}}], ["one"], "figures")
+    assert "other work" not in quiet
