@@ -57,9 +57,10 @@ test-newest: ## Run the quick unit tests with the newest dependencies
 test-oldest: ## Run the quick unit tests with the oldest dependencies that pyproject.toml allows
 	$(MAKE) quick VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
-lint: $(DEV) ## Check style and types
+lint: $(DEV) ## Check style, types, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 format: $(DEV) ## Fix style

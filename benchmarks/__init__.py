@@ -1,1 +1,1 @@
-"""Measurements against other ways to decode the same formula; see README.md."""
+"""Benchmarks against other ways to decode the same formula; see README.md."""

@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, taking turns; and the tables of what they did."""
+"""Run contestants in turns, each in a process of its own, and make tables of the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from langchain_eft.diagnostics.bench import Spread, available_cores, processor
 
 ROOT = Path(__file__).parent.parent
 ALONE_PROMPTS = 2
-"""Prompts decoded one after the other in a round of single requests."""
+"""The number of prompts decoded one after the other in a round of single requests."""
 
 
 class Worker:
@@ -28,7 +28,7 @@ class Worker:
     Args:
         name: One of `worker.CONTESTANTS`.
         family: What it loads.
-        python: Interpreter with the libraries that it needs.
+        python: The interpreter with the libraries that it needs.
 
     Attributes:
         about: Versions and threads.
@@ -36,7 +36,7 @@ class Worker:
 
     def __init__(self, name: str, family: Family, python: str = sys.executable) -> None:
         command = [python, "-m", "benchmarks.worker", name, str(family.folder)]
-        # Nobody downloads anything, so nobody has to wait for a hub that may be out of reach.
+        # Nothing is downloaded, so no process should wait for a hub that may be out of reach.
         offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         self.name = name
         self._process = subprocess.Popen(  # noqa: S603
@@ -45,7 +45,7 @@ class Worker:
         self.about = self._read()
 
     def decode(self, prompts: Sequence[Sequence[int]], tokens: int, temperature: float, seed: int) -> Result:
-        """Let the contestant decode a batch, and wait for it."""
+        """Send a batch to the contestant, and wait for the result."""
         request = {"prompts": prompts, "tokens": tokens, "temperature": temperature, "seed": seed}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -54,7 +54,7 @@ class Worker:
     def _read(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"The contestant {self.name!r} has died: what it said is above.")
+            raise RuntimeError(f"The contestant {self.name!r} has died. Its error message is above.")
         return json.loads(line)
 
     def __enter__(self) -> Self:
@@ -67,7 +67,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Score:
-    """What a contestant did with one number of concurrent requests, round by round."""
+    """The results of a contestant for one number of concurrent requests, one per round."""
 
     name: str
     requests: int
@@ -81,28 +81,28 @@ class Score:
 
     @property
     def ratio(self) -> Spread:
-        """Speed over the baseline's in the same round."""
+        """The speed relative to the baseline in the same round."""
         pairs = zip(self.results, self.baselines, strict=True)
         return Spread.of([result.tokens_per_second / base.tokens_per_second for result, base in pairs])
 
     @property
     def first_token(self) -> float:
-        """Median of the seconds to the first token."""
+        """The median of the seconds to the first token."""
         return Spread.of([result.first_token for result in self.results]).median
 
     @property
     def tokens_per_pass(self) -> float:
-        """Tokens that an answer gains with every pass of the large model."""
+        """The tokens that an answer gains with every pass of the large model."""
         return sum(result.tokens for result in self.results) / sum(result.passes for result in self.results)
 
     @property
     def acceptance_rate(self) -> float | None:
-        """Median over the rounds; None where nobody guesses or tells."""
+        """The median over the rounds; None if the contestant does not draft or does not report it."""
         rates = [result.acceptance_rate for result in self.results if result.acceptance_rate is not None]
         return Spread.of(rates).median if rates else None
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the answers, for machines."""
+        """Return everything except the answers, for JSON."""
         rounds = [asdict(result) for result in self.results]
         return {
             "contestant": self.name,
@@ -117,7 +117,7 @@ class Score:
 
 
 def together(results: Sequence[Result]) -> Result:
-    """Batches decoded one after the other as one result."""
+    """Merge the results of batches that were decoded one after the other."""
     rates = [result.acceptance_rate for result in results if result.acceptance_rate is not None]
     return Result(
         tokens=sum(result.tokens for result in results),
@@ -130,7 +130,7 @@ def together(results: Sequence[Result]) -> Result:
 
 
 def play(workers: Sequence[Worker], family: Family, rounds: int, baseline: str) -> list[Score]:
-    """Let the contestants take turns; everyone gets the same prompts, nobody gets one twice."""
+    """Run the contestants in turns. All get the same prompts, and no prompt occurs twice."""
     prompts = Prompts(family)
     scores = []
     for count in family.requests:
@@ -156,7 +156,7 @@ def play(workers: Sequence[Worker], family: Family, rounds: int, baseline: str) 
 
 
 def agreement(one: Worker, other: Worker, family: Family) -> float:
-    """Share of the greedy tokens before the first one in which two contestants differ."""
+    """Return the share of greedy tokens before the first difference between two contestants."""
     prompts = Prompts(family).take(ALONE_PROMPTS)
     equal = total = 0
     for prompt in prompts:
@@ -169,13 +169,13 @@ def agreement(one: Worker, other: Worker, family: Family) -> float:
 
 
 def compete(family_name: str, contestants: dict[str, str], rounds: int, baseline: str) -> dict[str, Any]:
-    """Make a family, start the contestants, and let them play.
+    """Make a family, start the contestants, and run the rounds.
 
     Args:
         family_name: One of `FAMILIES`.
-        contestants: Names and the interpreters that they run in.
-        rounds: How often each of them plays.
-        baseline: Whose speed is 1.
+        contestants: The interpreter of each contestant, by name.
+        rounds: The number of rounds.
+        baseline: The contestant whose speed is 1.
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         tell(f"Making the family {family_name}")
@@ -186,7 +186,7 @@ def compete(family_name: str, contestants: dict[str, str], rounds: int, baseline
             workers.append(stack.enter_context(Worker(name, family, python)))
         threads = {worker.about["threads"] for worker in workers}
         if len(threads) > 1:
-            raise RuntimeError(f"Contestants compute with different numbers of threads: {threads}.")
+            raise RuntimeError(f"All contestants must use the same number of threads, got {sorted(threads)}.")
         tell("Comparing greedy answers")
         agreed = agreement(workers[0], next(w for w in workers if w.name == baseline), family)
         scores = play(workers, family, rounds, baseline)
@@ -209,7 +209,7 @@ def compete(family_name: str, contestants: dict[str, str], rounds: int, baseline
 
 
 def table(report: dict[str, Any]) -> str:
-    """A report as markdown."""
+    """Format a report as markdown."""
     where = report["machine"]
     sampling = "greedy" if report["temperature"] == 0 else f"temperature {report['temperature']:g}"
     baseline, second = report["baseline"], "CPU s" if report["cpu_time"] else "s"
@@ -238,14 +238,14 @@ def table(report: dict[str, Any]) -> str:
 
 
 def prepare(threads: int | None, *, cpu_time: bool) -> None:
-    """Settings that every contestant inherits."""
+    """Set the environment that every contestant inherits."""
     if cpu_time:
-        # Threads that wait for one another burn CPU time: a single one does not.
+        # Threads that wait for each other use CPU time; a single thread does not.
         os.environ[CPU_TIME], threads = "1", 1
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def tell(text: str) -> None:
-    """Say what is being done."""
+    """Print a progress message."""
     print(text, file=sys.stderr, flush=True)

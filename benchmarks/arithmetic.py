@@ -1,7 +1,7 @@
 """`python -m benchmarks.arithmetic`: our engine against language-model-arithmetic.
 
-That needs transformers 4, so it gets an environment of its own, and is not on PyPI, so its source must be
-reachable: where it is not, the reason is printed and nothing is measured.
+language-model-arithmetic needs transformers 4, so it runs in an environment of its own. It is not on PyPI, so
+its source must be reachable. If it is not, the benchmark prints the reason and measures nothing.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ THEIRS = ["arithmetic, plain", "arithmetic, speculative"]
 
 
 def install(folder: Path, source: str) -> str:
-    """Make the environment, unless it is there.
+    """Make the environment if it does not exist.
 
     Returns:
-        Its interpreter.
+        The path of its interpreter.
 
     Raises:
-        CalledProcessError: Something cannot be installed or imported; what pip said is its `stderr`.
+        CalledProcessError: A package cannot be installed or imported; its `stderr` has pip's message.
     """
     python = str(folder / "bin" / "python")
     if not Path(python).exists():
@@ -56,17 +56,19 @@ def _run(*command: str) -> None:
 def main(
     *,
     venv: Annotated[
-        Path | None, typer.Option(help="Where its environment is, or is made; in the cache if left out.")
+        Path | None, typer.Option(help="The folder of its environment; in the cache by default.")
     ] = None,
-    source: Annotated[str, typer.Option(help="What pip installs it from: an address or a folder.")] = SOURCE,
-    rounds: Annotated[int, typer.Option(help="Turns of every contestant.")] = 5,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of everyone; torch's choice.")] = None,
+    source: Annotated[str, typer.Option(help="The source for pip: an address or a folder.")] = SOURCE,
+    rounds: Annotated[int, typer.Option(help="The number of rounds.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of every contestant; torch's default.")
+    ] = None,
     cpu_time: Annotated[
-        bool, typer.Option("--cpu-time", help="Count CPU seconds of one thread, where others compute too.")
+        bool, typer.Option("--cpu-time", help="Count CPU seconds of one thread, for a busy machine.")
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Where to put the JSON.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
 ) -> None:
-    """Measure, print a table, and keep the JSON; or say why it cannot be done here."""
+    """Measure, print a table and write the JSON, or print why this machine cannot run it."""
     prepare(threads, cpu_time=cpu_time)
     try:
         python = install((venv or cache_folder() / "arithmetic").absolute(), source)

@@ -1,4 +1,4 @@
-"""language-model-arithmetic as a contestant; runs in an environment of its own, with transformers 4."""
+"""The contestant language-model-arithmetic. It runs in an environment of its own, with transformers 4."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.result import Prompts, Result, clock
 
 
 class _Clock:
-    """A retroactive operator that accepts everything: it is asked about every answer after every step."""
+    """A retroactive operator that accepts everything. It is called for every answer after every step."""
 
     def __init__(self) -> None:
         self.moments: list[float] = []
@@ -24,8 +24,8 @@ class _Clock:
 class Arithmetic:
     """L + F - S, plain or with the one speculative setting that is exact.
 
-    Superseded(F, L + F - S) drafts with F and runs F and S at every token, and L at every `factor`-th.
-    Letting S wait as well, as the EFT paper does, biases its samples.
+    Superseded(F, L + F - S) drafts with F. It runs F and S at every token, and L at every `factor`-th.
+    If S waited as well, as in the EFT paper, its samples would be biased.
 
     Args:
         folder: A family.
@@ -61,7 +61,7 @@ class Arithmetic:
         self._passes += 1
 
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
-        """Decode a batch. Nothing here suppresses end tokens: answers that hold one are shorter."""
+        """Decode a batch. End tokens are not suppressed, so answers with an end token are shorter."""
         torch.manual_seed(seed)
         tokenizer = self._arithmetic.tokenizer
         self._clock.moments.clear()

@@ -1,4 +1,4 @@
-"""Those who decode the same prompts: our engine, the proxy loop, and transformers' own generation."""
+"""The contestants: our engine, the proxy loop, and transformers' own generation."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Proxy:
 
 
 class _Watch(StoppingCriteria):
-    """Never stops; notes when how many tokens were there."""
+    """A stopping criterion that never stops. It records the time and number of tokens of each step."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, int]] = []
@@ -130,7 +130,7 @@ ONE_BY_ONE = 4
 
 
 class Assisted(Generate):
-    """The same with the small tuned model guessing ahead; transformers refuses batches of it."""
+    """The same with drafts of the small tuned model; transformers does not accept batches here."""
 
     def __init__(self, family: Family) -> None:
         super().__init__(family)
@@ -153,5 +153,5 @@ class Assisted(Generate):
 
 
 def model(folder: Path) -> Any:
-    """A model as transformers loads it."""
+    """Load a model with transformers."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -1,4 +1,4 @@
-"""Families of three complete models on disk, which every contestant can load, and prompts for them."""
+"""Families of three complete models on disk that every contestant can load, and their prompts."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Family:
     """A large base, a small tuned model and its reference, in the folders `base`, `tuned` and `reference`.
 
     Attributes:
-        folder: Where they are.
-        name: What it is called in reports.
-        behavior: What our engine calls the tuned model.
+        folder: The folder of the models.
+        name: The name in reports.
+        behavior: The name of the tuned model in our engine.
         preset: The preset that our engine loads instead of the folders, or None.
-        prompts: Which of the benchmark's prompts it answers, or None for random words.
+        prompts: The benchmark's prompts that it answers, or None for random words.
         temperature: 0 is greedy.
-        tokens: Length of an answer.
-        end_ids: Tokens that would end an answer; nobody may draw them.
-        requests: Numbers of concurrent requests that it is measured with.
+        tokens: The length of an answer.
+        end_ids: Tokens that would end an answer; contestants may not draw them.
+        requests: The numbers of concurrent requests to measure.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class Family:
 
     @property
     def recipe(self) -> Recipe:
-        """The same models for our engine."""
+        """The recipe of these models for our engine."""
         preset = load_preset(self.preset) if self.preset else None
         if preset:
             return preset.recipe
@@ -68,20 +68,20 @@ class Family:
         return Recipe(base=str(self.folder / "base"), behaviors={self.behavior: tuned})
 
     def save(self) -> Family:
-        """Write down what the folder holds."""
+        """Write the description of the family into its folder."""
         (self.folder / _FILE).write_text(json.dumps({**asdict(self), "folder": str(self.folder)}))
         return self
 
     @classmethod
     def load(cls, folder: Path) -> Family:
-        """Read what `save` wrote."""
+        """Read the description that `save` wrote."""
         saved = json.loads((folder / _FILE).read_text())
         lists = {name: tuple(saved[name]) for name in ("end_ids", "requests")}
         return cls(**{**saved, **lists, "folder": Path(saved["folder"])})
 
 
 def tiny(folder: Path) -> Family:
-    """Random models of a few megabytes: what is measured with them is overhead."""
+    """Make random models of a few megabytes. They measure overhead."""
     torch.manual_seed(0)
     small, large = _config(128, 2), _config(256, 4)
     reference, tuned, base = LlamaForCausalLM(small), LlamaForCausalLM(small), LlamaForCausalLM(large)
@@ -92,7 +92,7 @@ def tiny(folder: Path) -> Family:
         tuned.load_state_dict(reference.state_dict())
         for parameter in tuned.model.layers.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-        # Half of the base repeats what the small models know, and the other half differs from it.
+        # Half of the base repeats the small models, and the other half differs from them.
         wide = torch.cat([embeddings, torch.randn(VOCABULARY, width)], 1)
         _set(base, wide, torch.cat([head, _rows(width, DISAGREEMENT)], 1))
     for name, model in (("base", base), ("tuned", tuned), ("reference", reference)):
@@ -119,7 +119,7 @@ def _config(width: int, layers: int) -> LlamaConfig:
 
 
 def _rows(width: int, deviation: float) -> torch.Tensor:
-    """Output rows whose products with a normalised state have this standard deviation."""
+    """Return output rows whose products with a normalized state have this standard deviation."""
     return deviation / width**0.5 * torch.randn(VOCABULARY, width)
 
 
@@ -141,7 +141,7 @@ def _words() -> PreTrainedTokenizerFast:
 
 
 def _for_older_readers(folder: Path) -> None:
-    """Name the tokenizer's class as transformers 4 does; 5 reads both names."""
+    """Give the tokenizer's class its name in transformers 4; version 5 reads both names."""
     file = folder / "tokenizer_config.json"
     file.write_text(
         json.dumps({**json.loads(file.read_text()), "tokenizer_class": "PreTrainedTokenizerFast"})
@@ -173,7 +173,7 @@ FAMILIES: dict[str, Callable[[Path], Family]] = {
 
 
 class Prompts:
-    """Prompts that were never used before, the same for every contestant."""
+    """New prompts, the same for every contestant."""
 
     def __init__(self, family: Family) -> None:
         self.family = family
@@ -181,7 +181,7 @@ class Prompts:
         self._number = 1000
 
     def take(self, count: int) -> list[list[int]]:
-        """Token ids of the next prompts."""
+        """Return the token ids of the next prompts."""
         if self.family.prompts is None:
             lengths = [self._random.randrange(24, 41) for _ in range(count)]
             return [[self._random.randrange(2, VOCABULARY) for _ in range(length)] for length in lengths]

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu`: our engine on one GPU, beside the memory's bandwidth and beside its rivals.
+"""`python -m benchmarks.gpu`: our engine on one GPU, compared with the memory bandwidth and with its rivals.
 
-Weights of real shapes are made on the spot (see synthetic.py), so that nothing is downloaded and guesses are
-right as often as one asks. Everything is over within `--minutes`, most telling rows first; what there was no
-time or memory for is said. Results are written as they come.
+The script makes weights of real shapes itself (see synthetic.py). So it downloads nothing, and the acceptance
+rate can be set. It ends within `--minutes` and measures the most important rows first. The table names rows
+without enough time or memory. Results are written after every row.
 """
 
 from __future__ import annotations
@@ -67,19 +67,19 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run of the whole benchmark measures.
+    """The rows and sizes of a run of the whole benchmark.
 
     Attributes:
         scales: The families.
-        batches: Numbers of concurrent requests.
-        contexts: Lengths of the prompts.
-        tokens: Length of an answer.
-        rival_tokens: The same for rivals that take long.
-        repetitions: Runs of everything.
-        rates: How often guesses are right; the first is measured most.
-        lengths: Draft lengths where much is measured; elsewhere those from 4 to 8.
-        check: Family that exactness is checked with.
-        samples: Answers that the z-test looks at.
+        batches: The numbers of concurrent requests.
+        contexts: The lengths of the prompts.
+        tokens: The length of an answer.
+        rival_tokens: The length of an answer of slow rivals.
+        repetitions: The number of measured runs.
+        rates: The acceptance rates; the first has the most rows.
+        lengths: All draft lengths; rows with fewer settings use those from 4 to 8.
+        check: The family for the exactness check.
+        samples: The number of answers in the z-test.
     """
 
     scales: tuple[Scale, ...]
@@ -122,21 +122,21 @@ SMALL = Setting(
 
 @dataclass
 class Row:
-    """One way to decode one kind of work.
+    """The measurement of one way to decode one kind of work.
 
     Attributes:
-        family: Name of the scale.
-        way: How it is decoded.
-        batch: Concurrent requests.
-        context: Length of the prompts.
-        acceptance: How often guesses should be right, by calculation; None where nobody guesses.
-        tokens_per_second: Over the whole batch, without prompts; one for each repetition.
+        family: The name of the scale.
+        way: The way of decoding.
+        batch: The number of concurrent requests.
+        context: The length of the prompts.
+        acceptance: The calculated acceptance rate; None without drafts.
+        tokens_per_second: The speed over the whole batch, without prompts; one per repetition.
         ms_per_round: Milliseconds between the rounds in which answers grow.
         tokens_per_round: Tokens that an answer gains in a round.
-        accepted: Share of the guesses that were right, where somebody guesses and tells.
-        floor_ms: Milliseconds that reading a round's weights, keys and values takes at copy bandwidth.
-        ratios: Speed over that of others, by their name, repetition by repetition.
-        note: Why it was not measured, if it was not.
+        accepted: The share of drafted tokens that were right; None if it is not reported.
+        floor_ms: Milliseconds to read a round's weights, keys and values at copy bandwidth.
+        ratios: The speed relative to other ways, by name, one per repetition.
+        note: The reason if it was not measured.
     """
 
     family: str
@@ -153,7 +153,7 @@ class Row:
     note: str | None = None
 
     def add(self, run: Measured) -> None:
-        """Take the next repetition."""
+        """Add a repetition."""
         self.tokens_per_second.append(run.tokens / run.seconds)
         self.ms_per_round.append(1000 * run.seconds / run.rounds)
         self.tokens_per_round.append(run.tokens / run.rounds / self.batch)
@@ -163,7 +163,7 @@ class Row:
             self.floor_ms.append(1000 * run.floor)
 
     def compare(self, others: Sequence[Row]) -> None:
-        """Note the ratios to rows of the same work."""
+        """Record the ratios to rows of the same work."""
         for other in others:
             if other is not self and other.tokens_per_second and self.tokens_per_second:
                 pairs = zip(self.tokens_per_second, other.tokens_per_second, strict=False)
@@ -175,11 +175,11 @@ class Measured:
     """One run.
 
     Attributes:
-        tokens: Tokens of all answers, those of the prompts' pass left out.
-        seconds: Seconds for them.
-        rounds: Times that an answer grew.
-        accepted: Share of the guesses that were right, or None.
-        floor: Seconds that a round's bytes take at copy bandwidth, or None.
+        tokens: Tokens of all answers, without those of the prompts' pass.
+        seconds: The seconds for these tokens.
+        rounds: The number of times that an answer grew.
+        accepted: The share of drafted tokens that were right, or None.
+        floor: The seconds to read a round's bytes at copy bandwidth, or None.
     """
 
     tokens: int
@@ -190,12 +190,12 @@ class Measured:
 
 
 class Report:
-    """Rows and checks, on disk after every change.
+    """Rows and checks, written to disk after every change.
 
     Args:
-        device: What everything runs on.
-        path: JSON file, or None.
-        deadline: When to stop, on the clock of `time.perf_counter`.
+        device: The device that everything runs on.
+        path: The JSON file, or None.
+        deadline: The time to stop, on the clock of `time.perf_counter`.
     """
 
     def __init__(self, device: torch.device, path: Path | None, deadline: float) -> None:
@@ -212,37 +212,37 @@ class Report:
 
     @property
     def seconds_left(self) -> float:
-        """Until the deadline."""
+        """The seconds until the deadline."""
         return self._deadline - time.perf_counter()
 
     def begin(self, *key: Any) -> Row:
-        """A new row."""
+        """Add a row."""
         self.rows.append(Row(*key))
         return self.rows[-1]
 
     def check(self, name: str, result: Any) -> None:
-        """Note the outcome of a check."""
+        """Record the outcome of a check."""
         self.checks[name] = result
         tell(f"{name}: {result}")
         self.save()
 
     def save(self) -> None:
-        """Write everything down."""
+        """Write everything to disk."""
         if self._path:
             self._path.write_text(json.dumps(self.summary(), indent=1))
 
     def summary(self) -> dict[str, Any]:
-        """Everything, for machines."""
+        """Return everything for JSON."""
         rows = [asdict(row) for row in self.rows]
         return {**self.about, "checks": self.checks, "notes": self.notes, "rows": rows}
 
     def attempt(self, rows: Sequence[Row], work: Callable[[], Any], needed: float = 5.0) -> None:
-        """Do some work if there is time for it; if it fails, note why, and go on.
+        """Do some work if there is time for it. If it fails, record the reason and continue.
 
         Args:
-            rows: What it measures.
-            work: Measures them.
-            needed: Seconds that must be left.
+            rows: The rows that the work measures.
+            work: The function that measures them.
+            needed: The seconds that must be left.
         """
         try:
             if self.seconds_left >= needed:
@@ -264,7 +264,7 @@ class Report:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second that a copy reads and writes: what decoding can hope for."""
+    """Return the bytes per second that a copy reads and writes: a bound on decoding."""
     source = torch.zeros(2**30 if device.type == "cuda" else 2**24, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = [timed(lambda: target.copy_(source), device) for _ in range(8)]
@@ -272,7 +272,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of some work on a device."""
+    """Return the seconds of some work on a device."""
     synchronize(device)
     started = time.perf_counter()
     work()
@@ -281,13 +281,13 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has nothing to do."""
+    """Wait until a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def clean(device: torch.device) -> None:
-    """Give back the memory of models that are no longer used."""
+    """Free the memory of models that are no longer used."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -300,9 +300,9 @@ class OurEngine:
     """Our engine with a synthetic family.
 
     Args:
-        family: What it decodes.
-        options: Settings of the engine.
-        small: Whether to decode the small tuned model alone, as if it were a base.
+        family: The family that it decodes.
+        options: The settings of the engine.
+        small: Whether to decode the small tuned model alone, as the base.
     """
 
     def __init__(self, family: SyntheticFamily, options: dict[str, Any], *, small: bool = False) -> None:
@@ -317,7 +317,7 @@ class OurEngine:
             temperature=1.0,
             engine_options=options,
         )
-        # On a CPU, weights would be packed, and the family could no longer set its acceptance in place.
+        # On a CPU, weights would be packed, and the family could not set its acceptance rate in place.
         plain = patch("langchain_eft.engine.models.linear.prepackable", lambda weight: False)  # noqa: ARG005
         with patch("langchain_eft.engine.loading.family.load_module", family.load), plain:
             self.engine: Engine = self.llm.engine
@@ -343,7 +343,7 @@ class OurEngine:
     def run(
         self, prompts: Sequence[Sequence[int]], way: str, speculation: Any, tokens: int, seed: int
     ) -> tuple[Measured, list[list[int]]]:
-        """Decode a batch: what it took, apart from the floor, and the answers."""
+        """Decode a batch. Return the measurement without the floor, and the answers."""
         work = [self.request(p, way, tokens, seed + i, speculation) for i, p in enumerate(prompts)]
         recorders = decode(self.engine, work)
         run = summarize([recorders])
@@ -353,13 +353,13 @@ class OurEngine:
         return measured, answers
 
     def bytes_of_round(self, way: str, batch: int, positions: float, guesses: float) -> float:
-        """Bytes of weights, keys and values that a round reads.
+        """Return the bytes of weights, keys and values that a round reads.
 
         Args:
-            way: BASE or anything else.
-            batch: Rows.
-            positions: Length of each row's context.
-            guesses: Tokens drafted in the round: each takes a pass over the tuned model.
+            way: BASE or any other way.
+            batch: The number of rows.
+            positions: The length of each row's context.
+            guesses: The number of tokens drafted in the round; each takes a pass of the tuned model.
         """
         family = self.engine.family
         weights = float(weights_read(self.engine, Mixture.of({})))
@@ -376,14 +376,14 @@ class OurEngine:
 
 
 def our_rows(ours: OurEngine, setting: Setting, report: Report, *, thorough: bool) -> None:
-    """Every way to decode.
+    """Measure every way to decode.
 
     Args:
         ours: The engine.
-        setting: What is measured.
-        report: Where it goes.
-        thorough: Whether for every batch and context, and for one request at every acceptance rate; else for
-            the first two batches at the first context and rate.
+        setting: The rows and sizes to measure.
+        report: The report to add to.
+        thorough: Whether to measure every batch and context, and one request at every acceptance rate;
+            otherwise the first two batches at the first context and rate.
     """
     some = {length for length in setting.lengths if 4 <= length <= 8}
     for rate in setting.rates if thorough else setting.rates[:1]:
@@ -406,7 +406,7 @@ def _our_group(
     ways: dict[str, Any],
     acceptance: float | None,
 ) -> None:
-    """Ways to decode one kind of work, a batch and a context, which take turns."""
+    """Measure the ways to decode one batch size and context, in turns."""
     name = ours.family.scale.name
     rows = {
         way: report.begin(name, way, *work, acceptance if way.startswith("speculative") else None)
@@ -422,7 +422,7 @@ def _our_turns(
     prompts = random_prompts(ours.family.scale, some.batch, some.context)
     needed, room = some.batch * (some.context + setting.tokens + 32), ours.engine.stats().free_blocks * 16
     if needed > room:
-        raise ValueError(f"{needed} tokens of KV memory are needed, and there are {room}")
+        raise ValueError(f"{needed} tokens of KV memory are needed, but there are {room}")
     for turn in range(-1, setting.repetitions):  # the first captures graphs and fills the prefix cache
         for way, speculation in ways.items():
             run, _ = ours.run(prompts, way, speculation, setting.tokens, 100 * turn + 100)
@@ -449,7 +449,7 @@ def _our_turns(
 
 
 def rival_rows(family: SyntheticFamily, setting: Setting, report: Report) -> None:
-    """The proxy loop for every batch, transformers' generation for one request."""
+    """Measure the proxy loop for every batch, and transformers' generation for one request."""
     name, context = family.scale.name, setting.contexts[0]
     models = {each: family.module(each, "sdpa") for each in ("base", "tuned", "reference")}
     calculated = family.set_acceptance(setting.rates[0])
@@ -491,7 +491,7 @@ def _generate_turns(
 
 
 class _Moments:
-    """A streamer that notes when answers grow."""
+    """A streamer that records the times at which answers grow."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, int]] = []
@@ -500,7 +500,7 @@ class _Moments:
         self.seen.append((time.perf_counter(), tokens.numel()))
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no text is held back."""
 
 
 def _generate(base: Any, prompt: torch.Tensor, tokens: int, options: dict[str, Any]) -> Measured:
@@ -523,7 +523,7 @@ def _generate(base: Any, prompt: torch.Tensor, tokens: int, options: dict[str, A
 
 
 def exactness(setting: Setting, folder: Path, device: torch.device, report: Report) -> None:
-    """The same tokens with graphs on and off, and the right distribution in the device's own precision."""
+    """Check for equal tokens with graphs on and off, and for the right distribution."""
     family = SyntheticFamily(setting.check, folder, device, working_dtype(device), 2048).save()
     answers: dict[bool, list[list[int]]] = {}
     for graphs in (True, False):
@@ -542,7 +542,7 @@ def exactness(setting: Setting, folder: Path, device: torch.device, report: Repo
 
 
 def _sampling_test(ours: OurEngine, setting: Setting) -> dict[str, float]:
-    """z-test of sampled answers against the probabilities that the engine's own passes give them."""
+    """Compare sampled answers with the probabilities of the engine's own passes, by a z-test."""
     prompts = random_prompts(setting.check, setting.samples, 8, seed=1)
     sums = []
     for start in range(0, len(prompts), 8):
@@ -556,7 +556,7 @@ def _sampling_test(ours: OurEngine, setting: Setting) -> dict[str, float]:
 
 @torch.inference_mode()
 def engine_log_p(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
-    """Log p of every token of an answer by the engine's kernels, in one pass a model, [T, V] float64."""
+    """Return log p of an answer's tokens by the engine's kernels, in one pass per model: [T, V] float64."""
     family, ids = engine.family, [*prompt, *answer[:-1]]
     tuned, reference = family.behaviors[BEHAVIOR]
     logits = []
@@ -573,7 +573,7 @@ def engine_log_p(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -
 
 
 def streaming_overhead(ours: OurEngine, setting: Setting) -> float:
-    """How much longer a token takes through `EFTChatModel.stream` than from the engine itself."""
+    """Measure how much longer a token takes through `EFTChatModel.stream` than from the engine."""
     tokens, text = 4 * setting.tokens, "w5 w6 w7 w8"
     prompt = ours.engine.tokenizer(text).input_ids
     gaps: dict[str, list[float]] = {"engine": [], "LangChain": []}
@@ -587,16 +587,16 @@ def streaming_overhead(ours: OurEngine, setting: Setting) -> float:
     return Spread.of(gaps["LangChain"]).median / Spread.of(gaps["engine"]).median - 1
 
 
-# All of it
+# The whole benchmark
 
 
 def working_dtype(device: torch.device) -> torch.dtype:
-    """What models are decoded in."""
+    """Return the precision of the models."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def run(setting: Setting, device: torch.device, report: Report, options: dict[str, Any]) -> None:
-    """Measure everything that there is time for."""
+    """Measure as many rows as the time allows."""
     positions = max(setting.contexts) + setting.tokens + 64
     with tempfile.TemporaryDirectory() as folder:
         report.attempt([], lambda: exactness(setting, _folder(folder, "check"), device, report))
@@ -628,7 +628,7 @@ def _our_family(family: SyntheticFamily, setting: Setting, report: Report, optio
 
 
 def _small_alone(family: SyntheticFamily, setting: Setting, report: Report, options: dict[str, Any]) -> None:
-    """A step of the small model, which drafting takes for every token."""
+    """Measure a step of the small model: the cost of each drafted token."""
     ours = OurEngine(family, options, small=True)
     try:
         work = setting.batches[0], setting.contexts[0]
@@ -644,7 +644,7 @@ def _folder(parent: str, name: str) -> Path:
 
 
 def line(row: Row) -> str:
-    """A row in words."""
+    """Describe a row in words."""
     work = f"{row.family}, {row.way}, batch {row.batch}, context {row.context}"
     if not row.tokens_per_second:
         return f"{work}: not measured ({row.note})"
@@ -653,7 +653,7 @@ def line(row: Row) -> str:
 
 
 def table(report: Report) -> str:
-    """All rows as markdown."""
+    """Format all rows as markdown."""
     gigabytes = report.bandwidth / 1e9
     lines = [
         f"{report.about['device']}, copy bandwidth {gigabytes:.0f} GB/s, torch {report.about['torch']}",
@@ -662,8 +662,8 @@ def table(report: Report) -> str:
         "|" + " --- |" * len(COLUMNS),
     ]
     for row in report.rows:
-        foretold = "" if row.acceptance is None else f" ({row.acceptance:.2f})"
-        cells = [row.family, row.batch, row.context, row.way + foretold]
+        calculated = "" if row.acceptance is None else f" ({row.acceptance:.2f})"
+        cells = [row.family, row.batch, row.context, row.way + calculated]
         if row.tokens_per_second:
             shares = [floor / ms for floor, ms in zip(row.floor_ms, row.ms_per_round, strict=False)]
             cells += [
@@ -690,7 +690,7 @@ def _spread(values: Sequence[float], style: str, *, extremes: bool = False) -> s
 
 
 def plot(report: Report, path: Path) -> None:
-    """Speed over plain EFT by draft length, and milliseconds a round over the floor, as a PNG."""
+    """Plot the speed relative to plain EFT, and milliseconds per round over the floor, as a PNG."""
     figure = import_module("matplotlib.figure").Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     measured = [row for row in report.rows if row.tokens_per_second]
@@ -717,14 +717,14 @@ def plot(report: Report, path: Path) -> None:
 
 def main(
     *,
-    minutes: Annotated[float, typer.Option(help="When to stop.")] = 8.0,
+    minutes: Annotated[float, typer.Option(help="The time limit in minutes.")] = 8.0,
     tiny: Annotated[bool, typer.Option("--tiny", help="Tiny shapes, to try the script itself.")] = False,
     compile_: Annotated[bool, typer.Option("--compile", help="Our engine with `compile=True`.")] = False,
-    device: Annotated[str, typer.Option(help="Where to run.")] = "auto",
-    output: Annotated[Path | None, typer.Option(help="Where to put the JSON.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Where to put the plot; needs matplotlib.")] = None,
+    device: Annotated[str, typer.Option(help="The device to run on.")] = "auto",
+    output: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
+    png: Annotated[Path | None, typer.Option(help="The plot to write; needs matplotlib.")] = None,
 ) -> None:
-    """Measure, print a table, and keep the JSON and a plot."""
+    """Measure, print a table, and write the JSON and a plot."""
     name = ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     place = torch.device(name)
     report = Report(place, output, time.perf_counter() + 60 * minutes)

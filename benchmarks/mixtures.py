@@ -1,7 +1,7 @@
-"""`python -m benchmarks.mixtures`: what every further behaviour costs, in time for a token and in memory.
+"""`python -m benchmarks.mixtures`: the cost of every further behavior, in time per token and in memory.
 
-The adapters of one reference run as rows of one pass, so that four of them should cost little more than one.
-One request at a time; mixtures of one to four behaviours take turns, and ratios are taken within a turn.
+The adapters of one reference run as rows of one pass. So four of them should cost little more than one.
+Mixtures of one to four behaviors take turns, with one request at a time. Ratios are computed within a turn.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SPECULATIONS: tuple[Speculation, ...] = ("off", 4)
 
 
 def seconds_per_token(engine: Engine, request: GenerationRequest) -> float:
-    """Decode an answer: seconds for each token after the first."""
+    """Decode an answer and return the seconds per token after the first."""
     (recorder,) = decode(engine, [request])
     end = recorder.result()
     return (end.seconds - end.time_to_first_token) / (end.completion_tokens - 1)
 
 
 def memory(llm: EFTChatModel, names: list[str]) -> list[int]:
-    """Bytes of weights of the recipe with the first behaviour, the first two, and so on."""
+    """Return the bytes of weights with the first behavior, with the first two, and so on."""
     found = []
     for count in range(1, len(names) + 1):
         behaviors = {name: llm.recipe.behaviors[name] for name in names[:count]}
@@ -45,7 +45,7 @@ def memory(llm: EFTChatModel, names: list[str]) -> list[int]:
 
 def main(
     tokens: Annotated[int, typer.Option(help="Length of the answers.")] = 64,
-    repeats: Annotated[int, typer.Option(help="Measured turns.")] = 7,
+    repeats: Annotated[int, typer.Option(help="The number of measured turns.")] = 7,
 ) -> None:
     """Measure mixtures in turns, and print a table of medians."""
     llm = EFTChatModel(temperature=0, engine_options={"kv_cache_tokens": 4096})
@@ -66,7 +66,7 @@ def main(
                 seconds = seconds_per_token(engine, request)
                 if turn:  # the first turn warms up
                     measured.setdefault((count, speculation), []).append(seconds)
-    print("| behaviours | speculation | ms a token | times one behaviour | weights, MiB |")
+    print("| behaviors | speculation | ms per token | times one behavior | weights, MiB |")
     print("| ---: | --- | ---: | ---: | ---: |")
     for (count, speculation), times in measured.items():
         ratios = [a / b for a, b in zip(times, measured[1, speculation], strict=True)]

@@ -1,4 +1,4 @@
-"""The loop that people write for proxy tuning: three models with caches, one forward of each per token."""
+"""The usual loop for proxy tuning: three models with caches, one forward pass of each per token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.result import clock
 
 
 def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Prompts as [B, T] token ids and attention mask, all ending in the last column."""
+    """Return [B, T] token ids and the attention mask of prompts that all end in the last column."""
     longest = max(map(len, prompts))
     ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -44,12 +44,12 @@ class ProxyLoop:
 
         Args:
             prompts: Token ids, of any lengths.
-            tokens: How many to decode for each.
+            tokens: The number of tokens of each answer.
             temperature: 0 is greedy.
-            seed: Of the random numbers.
+            seed: The seed of the random numbers.
 
         Returns:
-            The answers, and the moment at which each token of all of them was there.
+            The answers, and for each token the time at which all answers had it.
         """
         from transformers import DynamicCache
 
@@ -73,7 +73,7 @@ class ProxyLoop:
                 ).logits[:, -1]
                 total = total + weight * logits
             ids = draw(total, self._end_ids, temperature, generator)
-            drawn.append(ids[:, 0].tolist())  # as those do who look for the end
+            drawn.append(ids[:, 0].tolist())  # as a loop does that checks for end tokens
             moments.append(clock())
             mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
             positions = positions[:, -1:] + 1
@@ -81,7 +81,7 @@ class ProxyLoop:
 
 
 def draw(logits: Tensor, forbidden: Sequence[int], temperature: float, generator: torch.Generator) -> Tensor:
-    """[B, 1] token ids from [B, V] logits."""
+    """Draw [B, 1] token ids from [B, V] logits."""
     logits[:, forbidden] = float("-inf")
     if temperature == 0:
         return logits.argmax(-1, keepdim=True)

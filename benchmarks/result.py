@@ -1,4 +1,4 @@
-"""What a contestant answers. Imports no library, so that every environment can read it."""
+"""The result of a contestant. This module imports no library, so every environment can import it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Prompts = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Result:
-    """What decoding one batch took. Prompts are no part of it.
+    """The cost of decoding one batch, without its prompts.
 
     Attributes:
         tokens: Tokens after the first one of every answer.
         seconds: Seconds for them.
         first_token: Seconds to the first token of all answers.
         passes: Passes of the large model that each answer took part in, summed over the answers.
-        acceptance_rate: Share of guesses that were right, where somebody guesses and tells.
+        acceptance_rate: The share of drafts that were right; None if the contestant does not report it.
         answers: Token ids.
     """
 
@@ -44,6 +44,6 @@ class Result:
 
 
 class Contestant(Protocol):
-    """Decodes batches of prompts to answers of a given length."""
+    """A contestant decodes batches of prompts to answers of a given length."""
 
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result: ...

@@ -25,14 +25,16 @@ CONTESTANTS = [
 def main(
     *,
     family: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(FAMILIES)}; repeatable.")] = None,
-    rounds: Annotated[int, typer.Option(help="Turns of every contestant.")] = 5,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of everyone; torch's choice.")] = None,
+    rounds: Annotated[int, typer.Option(help="The number of rounds.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of every contestant; torch's default.")
+    ] = None,
     cpu_time: Annotated[
-        bool, typer.Option("--cpu-time", help="Count CPU seconds of one thread, where others compute too.")
+        bool, typer.Option("--cpu-time", help="Count CPU seconds of one thread, for a busy machine.")
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Where to put the JSON.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
 ) -> None:
-    """Measure, print tables, and keep the JSON."""
+    """Measure, print tables and write the JSON."""
     prepare(threads, cpu_time=cpu_time)
     reports = []
     for name in family or FAMILIES:

@@ -1,4 +1,4 @@
-"""What the prefix cache saves: time to the first token of a conversation's second turn, reused and not."""
+"""Measure the prefix cache: time to the first token of a second turn, with and without reuse."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIRST, NEW = 600, 24
 
 
 def first_token(llm: EFTChatModel, prompt: tuple[int, ...]) -> Finished:
-    """Read a prompt and draw one token."""
+    """Compute a prompt and draw one token."""
     request = GenerationRequest(
         prompt_ids=prompt, mixture=llm.active_mixture, sampling=SamplingParams(temperature=0), max_tokens=1
     )
@@ -25,9 +25,9 @@ def first_token(llm: EFTChatModel, prompt: tuple[int, ...]) -> Finished:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Conversations, each read once and once again.")] = 5,
+    rounds: Annotated[int, typer.Option(help="The number of conversations, each with two turns.")] = 5,
 ) -> None:
-    """Alternate between conversations that are new and second turns of those, and print the ratio."""
+    """Alternate between new conversations and their second turns, and print the ratio."""
     llm = EFTChatModel()
     words = llm.engine.tokenizer("Whales sing over the width of an ocean. ").input_ids
     text = tuple(words * (FIRST // len(words) + 1))

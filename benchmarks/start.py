@@ -1,8 +1,9 @@
 """`python -m benchmarks.start`: from the start of a process to the first token of its first answer.
 
-Every run is a process of its own, which notes when it has imported the package, opened the engine (weights
-read and checked and, on a GPU, rounds recorded), and drawn the first and the second token. The first process
-of each way only warms the caches of the machine, torch.compile's among them, and is shown apart.
+Every run is a process of its own. It records four times: the package is imported, the engine is open (weights
+are read and checked, and rounds recorded on a GPU), the first token is drawn, the second token is drawn. The
+first process of each way only warms the machine's caches, including that of torch.compile. The table shows it
+separately.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ print(json.dumps(times[:5]))
 
 
 def start(options: dict[str, object]) -> list[float]:
-    """Seconds that each phase of a new process takes.
+    """Return the seconds of each phase of a new process.
 
     Args:
-        options: Of the engine.
+        options: Options of the engine.
     """
     environment = {**os.environ, "STARTED": str(time.time())}
     command = [sys.executable, "-c", PROCESS, json.dumps(options)]
@@ -52,7 +53,7 @@ def start(options: dict[str, object]) -> list[float]:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Processes of each way, after one that warms up.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Measured processes of each way, after one to warm up.")] = 3,
     *,
     compiled: Annotated[bool, typer.Option("--compile", help="Also with `compile=True`.")] = False,
 ) -> None:

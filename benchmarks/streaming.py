@@ -1,9 +1,9 @@
-"""`python -m benchmarks.streaming`: what LangChain's streams cost on top of the bare engine.
+"""`python -m benchmarks.streaming`: the cost of LangChain's streams on top of the engine.
 
-Every way of streaming decodes the same greedy answer, in turns. What counts is the CPU time of the thread
-that consumes the stream: all that lies between the engine's events and the caller's loop happens there, and
-other work on the machine does not change it. The cost of a way is that time, less the same for the bare
-engine, as a share of the time that decoding takes.
+All ways of streaming decode the same greedy answer, in turns. The benchmark measures the CPU time of the
+thread that consumes the stream. All work between the engine's events and the caller's loop happens there, and
+other work on the machine does not change it. The cost of a way is this time minus that of the engine alone,
+as a share of the decoding time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from langchain_core.messages import HumanMessage
 
 from benchmarks.result import clock
 from langchain_eft import EFTChatModel
-from langchain_eft.chat.messages import encode
 from langchain_eft.engine.request import GenerationRequest
 
 PROMPT = "Tell me about whales."
@@ -29,11 +28,11 @@ NO_END = -100.0
 
 @dataclass(frozen=True)
 class Cost:
-    """One stream.
+    """The cost of one stream.
 
     Attributes:
         consumer: CPU seconds of the consuming thread.
-        decoding: Seconds of the whole.
+        decoding: Seconds of the whole stream.
         chunks: Chunks, or events, that arrived.
     """
 
@@ -43,11 +42,10 @@ class Cost:
 
 
 def ways(llm: EFTChatModel, tokens: int) -> dict[str, Callable[[], int]]:
-    """Ways to stream one answer; each returns how many chunks there were."""
+    """Return the ways to stream one answer. Each returns the number of chunks."""
     engine = llm.engine
     options = {"max_tokens": tokens, "logit_bias": {engine.tokenizer.eos_token_id: NO_END}}
-    ids = encode(engine.tokenizer, [HumanMessage(PROMPT)])
-    request = llm.generation_request(engine, ids, None, **options)
+    request = llm.prepare_call([HumanMessage(PROMPT)], **options).only_request
 
     async def bare(request: GenerationRequest) -> int:
         return len([event async for event in engine.astream(request)])
@@ -65,7 +63,7 @@ def ways(llm: EFTChatModel, tokens: int) -> dict[str, Callable[[], int]]:
 
 
 def measure(way: Callable[[], int]) -> Cost:
-    """Stream once."""
+    """Measure one stream."""
     consumer, decoding = time.thread_time(), clock()
     chunks = way()
     return Cost(time.thread_time() - consumer, clock() - decoding, chunks)
@@ -73,7 +71,7 @@ def measure(way: Callable[[], int]) -> Cost:
 
 def main(
     tokens: Annotated[int, typer.Option(help="Length of the answer.")] = 96,
-    repeats: Annotated[int, typer.Option(help="Measured turns.")] = 5,
+    repeats: Annotated[int, typer.Option(help="The number of measured turns.")] = 5,
 ) -> None:
     """Measure every way in turns, and print a table of medians."""
     llm = EFTChatModel(temperature=0)

@@ -1,10 +1,10 @@
-"""Families of real shapes with made-up weights, whose small models guess as well as one likes.
+"""Families of real shapes with synthetic weights and a chosen acceptance rate.
 
-Random weights agree on nothing, so the last hidden state is left to be little more than the last token's
-embedding: the layers before it compute everything that real ones would, and add next to nothing. Then each
-model's logits are what its embedding and output matrices say. The base's first columns repeat those of the
-small models, its other columns are noise, and the scale of that noise sets how often p = L + F - S takes the
-guesses of F.
+Models with random weights do not agree on any token. So here the last hidden state is little more than the
+last token's embedding. The layers compute everything that real layers would, but add almost nothing. Then the
+embedding and output matrices of a model determine its logits. The base's first columns repeat those of the
+small models, and its other columns are noise. The scale of the noise sets how often p = L + F - S accepts the
+drafts of F.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 
 BEHAVIOR = "tuned"
 _QUIET = 1e-3
-"""Scale of what the layers add to the embeddings."""
+"""The scale of what the layers add to the embeddings."""
 _SAMPLE = 64
-"""Contexts over which an acceptance rate is averaged."""
+"""The number of contexts over which an acceptance rate is averaged."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Scale:
     """Shapes and vocabulary of a family.
 
     Attributes:
-        name: What it is called in reports.
+        name: The name in reports.
         large: Shape of the base.
         small: Shape of the tuned model and its reference.
         vocabulary: Number of tokens.
@@ -91,14 +91,14 @@ CHECK = Scale("check", Shape(1024, 2048, 6, 16, 4), Shape(512, 1024, 4, 8, 2), 4
 
 @dataclass
 class SyntheticFamily:
-    """A base, a tuned model and a reference, made where and when they are needed.
+    """A base, a tuned model and a reference, made when they are needed, on the device that needs them.
 
     Attributes:
         scale: Their shapes.
-        folder: Where their configurations and tokenizer are.
-        device: Where they are made.
-        dtype: Of their weights.
-        positions: Longest sequence.
+        folder: The folder of their configurations and tokenizer.
+        device: The device that they are made on.
+        dtype: The precision of their weights.
+        positions: The length of the longest sequence.
     """
 
     scale: Scale
@@ -110,7 +110,7 @@ class SyntheticFamily:
     _heads: list[Tensor] = field(default_factory=list)
 
     def save(self) -> SyntheticFamily:
-        """Write down all but the weights."""
+        """Write everything except the weights."""
         words = _words(self.scale.vocabulary)
         for name, shape in self._shapes().items():
             shape.config(self.scale.vocabulary, self.positions).save_pretrained(self.folder / name)
@@ -119,12 +119,12 @@ class SyntheticFamily:
 
     @property
     def recipe(self) -> Recipe:
-        """The family for our engine, which loads it by `load`."""
+        """The recipe for our engine, which loads the family with `load`."""
         tuned = BehaviorDelta(tuned=str(self.folder / "tuned"), reference=str(self.folder / "reference"))
         return Recipe(base=str(self.folder / "base"), behaviors={BEHAVIOR: tuned})
 
     def load(self, path: str, *_: Any) -> nn.Module:
-        """Stands in for our engine's `load_module`."""
+        """Replace our engine's `load_module`."""
         return self.module(Path(path).name, ATTENTION)
 
     @torch.no_grad()
@@ -132,8 +132,8 @@ class SyntheticFamily:
         """Make the model `base`, `tuned` or `reference`, the same every time.
 
         Args:
-            name: Which.
-            attention: Implementation of its attention.
+            name: The name of the model.
+            attention: The implementation of its attention.
         """
         torch.manual_seed(sum(name.encode()))
         config = self._shapes()[name].config(self.scale.vocabulary, self.positions)
@@ -151,9 +151,9 @@ class SyntheticFamily:
 
     @torch.no_grad()
     def set_acceptance(self, rate: float) -> float:
-        """Make guesses right this often, in every base that was made; returns the rate by calculation.
+        """Set the acceptance rate of every base that was made, and return the calculated rate.
 
-        What one base's output matrix loses by being scaled in place is less than bfloat16 rounds anyway.
+        Scaling the output matrix in place loses less than bfloat16 rounds anyway.
         """
         low, high = 0.01, 50.0
         for _ in range(24):
@@ -166,20 +166,20 @@ class SyntheticFamily:
         return self._acceptance(low)
 
     def forget(self) -> None:
-        """Let go of the models that were made."""
+        """Drop the references to the models that were made."""
         self._heads.clear()
 
     def _shapes(self) -> dict[str, Shape]:
         return {"base": self.scale.large, "tuned": self.scale.small, "reference": self.scale.small}
 
     def _random(self, seed: int, width: int, deviation: float) -> Tensor:
-        """[V, width] normal numbers; the same for the same seed."""
+        """Return [V, width] normal numbers, the same for the same seed."""
         generator = torch.Generator(self.device).manual_seed(seed)
         shape = (self.scale.vocabulary, width)
         return deviation * torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
 
     def _tables(self, name: str) -> tuple[Tensor, Tensor]:
-        """Embeddings and output matrix, each [V, hidden]. Token 0, which ends an answer, is never likely."""
+        """Return [V, hidden] embeddings and output matrix. Token 0 ends an answer and is never likely."""
         width, rest = self.scale.small.hidden, self.scale.large.hidden - self.scale.small.hidden
         embeddings = self._random(1, width, 1.0)
         head = self._random(2, width, self.scale.spread / width**0.5)
@@ -192,7 +192,7 @@ class SyntheticFamily:
         return embeddings, head
 
     def _acceptance(self, noise: float) -> float:
-        """Mean overlap of p and q over a few last tokens, with the base's noise at this deviation."""
+        """Return the mean overlap of p and q over a few last tokens, for a deviation of the noise."""
         if not hasattr(self, "_rows"):
             width, rest = self.scale.small.hidden, self.scale.large.hidden - self.scale.small.hidden
             chosen = torch.randperm(self.scale.vocabulary, generator=torch.Generator().manual_seed(0))
@@ -206,7 +206,7 @@ class SyntheticFamily:
 
 
 def random_prompts(scale: Scale, count: int, length: int, seed: int = 0) -> list[list[int]]:
-    """Prompts of random words."""
+    """Make prompts of random words."""
     generator = torch.Generator().manual_seed(seed + 1000 * length)
     return torch.randint(2, scale.vocabulary, (count, length), generator=generator).tolist()
 

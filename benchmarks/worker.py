@@ -1,7 +1,7 @@
 """A process that holds one contestant: `python -m benchmarks.worker NAME FOLDER`.
 
-Reads a request and writes a result, one line of JSON each, until its input ends. A process for each
-contestant keeps their teams of CPU workers apart; it sleeps while another one computes.
+It reads requests and writes results, one line of JSON each, until its input ends. Separate processes keep the
+CPU threads of the contestants apart. A process sleeps while another one computes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CONTESTANTS: dict[str, Callable[[Path], Contestant]] = {
 
 
 def main(name: str, folder: Path) -> None:
-    # Libraries may print what they like: it goes to stderr, and answers have the old stdout to themselves.
+    # Redirect what libraries print to stderr, so that only answers are written to the old stdout.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     contestant = CONTESTANTS[name](folder)

@@ -10,7 +10,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from langchain_eft.cli import app
-from langchain_eft.demo import CUSTOMER
+from langchain_eft.cli.demo import CUSTOMER
 
 pytestmark = pytest.mark.slow
 

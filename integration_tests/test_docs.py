@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from langchain_eft.engine.engine import close_all
 from langchain_eft.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
-DOCS = ("agents", "chat_model", "engine", "evaluation", "mixtures", "models", "seeing")
+DOCS = (
+    "agents", "chat_model", "engine", "evaluation", "mixing_behaviors", "models", "performance", "traces",
+)  # fmt: skip
 PAGES = ["README.md", *(f"docs/{name}.md" for name in DOCS)]
 HUB = ("Qwen/", *(f'"{name}"' for name in preset_names() if name != "smol"))
 """Models that have to be fetched: their snippets only build a model, which loads nothing."""
@@ -16,6 +19,13 @@ HUB = ("Qwen/", *(f'"{name}"' for name in preset_names() if name != "smol"))
 
 def snippets(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def closed_page():
+    """A page leaves no engine open for the next one: some open engines of their own."""
+    yield
+    close_all()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from langchain_eft import EFTChatModel
-from langchain_eft.demo import CUSTOMER, STEPS, requests
+from langchain_eft.cli.demo import CUSTOMER, STEPS, build_requests
 from langchain_eft.engine.events import TextDelta
 from langchain_eft.presets import load_preset
 from langchain_eft.refusals import refusal
@@ -60,7 +60,7 @@ def test_eft_follows_the_request_and_keeps_its_characters(llm):
     """A forced call that neither model completes alone: the base knows no format, the small one no script."""
     step, engine = STEPS[0], llm.engine
     completions = []
-    for request in requests(step, engine.tokenizer):
+    for request in build_requests(step, engine.tokenizer):
         text = "".join(e.text for e in engine.stream(request) if isinstance(e, TextDelta))
         completions.append(json.loads(f'"{text.partition(chr(34))[0]}"'))
     by_column = dict(zip([column.title for column in step.columns], completions, strict=True))

@@ -1,4 +1,4 @@
-"""LangChain's own integration suite on the real weights, greedy; docs/standard_tests.md lists the results."""
+"""LangChain's integration suite on the real weights, greedy; results: docs/langchain_conformance.md."""
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks

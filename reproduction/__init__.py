@@ -1,5 +1,5 @@
-"""The findings of Mitchell et al. 2023, looked for in the bundled smol family: `python -m reproduction`.
+"""Reproduce the findings of Mitchell et al. 2023 with the bundled smol family: `python -m reproduction`.
 
-Every experiment is a table and a figure beside the paper's numbers; `docs/reproduction.md` is
-written from them.
+Every experiment makes a table and a figure, with the paper's numbers next to ours. Together they make
+`docs/reproduction.md`.
 """

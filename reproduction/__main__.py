@@ -1,6 +1,6 @@
 """Run the experiments and write the page: `python -m reproduction [--quick]`.
 
-Sections that are there already, at the same sizes, are kept, and so are answers: an interrupted run goes on.
+Stored sections of the same sizes are kept, and so are answers. So an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def reproduce(
 
     Args:
         llm: The family, greedy.
-        folder: Where answers and sections are kept.
+        folder: The folder for answers and sections.
         page: The page to write.
         figures: Folder for its figures.
-        sizes: How many cases.
+        sizes: The numbers of cases.
         only: Names of experiments; empty for all.
-        again: Also those that are done.
+        again: Also run experiments that are done.
         large_adapters: Folder of adapters of the base itself.
     """
     figures.mkdir(parents=True, exist_ok=True)
@@ -99,19 +99,21 @@ def _write(folder: Path, page: Path, figures: Path) -> None:
 
 def main(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="A few cases of each, in about 6 minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Run a few cases of each experiment, in about 6 minutes.")
+    ] = False,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(EXPERIMENTS)}.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Run experiments that are done again.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Repeat experiments that are done.")] = False,
     write_only: Annotated[
         bool, typer.Option("--write-only", help="Write the page from the experiments that are done.")
     ] = False,
-    folder: Annotated[Path, typer.Option(help="Where answers are kept.")] = ROOT / "build" / "reproduction",
+    folder: Annotated[Path, typer.Option(help="The folder for answers.")] = ROOT / "build" / "reproduction",
 ) -> None:
-    """Look for the paper's findings in the smol family, and write docs/reproduction.md."""
+    """Reproduce the paper's findings with the smol family, and write docs/reproduction.md."""
     unknown = sorted(set(only or ()) - set(EXPERIMENTS))
     if unknown:
         raise typer.BadParameter(f"{unknown} are unknown: choose from {sorted(EXPERIMENTS)}.")
-    # What a quick run finds is no result: it does not touch the page of the full one.
+    # The results of a quick run are too few to publish: it does not overwrite the page of a full run.
     page = folder / "quick" / "reproduction.md" if quick else ROOT / "docs" / "reproduction.md"
     figures = folder / "quick" if quick else ROOT / "docs" / "reproduction"
     results = folder / "quick" if quick else folder

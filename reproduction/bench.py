@@ -1,4 +1,4 @@
-"""What an experiment is given, and what it hands back."""
+"""The input of an experiment (`Bench`) and its result (`Section`)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from langchain_eft.evaluation import Length, Runner, Task, benign, capitals
 
 BEHAVIORS = ("tools", "concise", "harmless", "pirate")
 SEED = 2024
-"""Of the fresh tools and of the order of the prompts."""
+"""The seed of the fresh tools and of the order of the prompts."""
 
 LARGE_ADAPTERS = Path(__file__).with_name("large")
-"""Adapters of the base itself, by behaviour; `training/smol/adapt_base.py` makes them."""
+"""Adapters of the base, by behavior; `training/smol/adapt_base.py` makes them."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many cases of each kind.
+    """The number of cases of each kind.
 
     Attributes:
-        capitals: Countries asked about, where all systems are.
-        tools: Tool calls where a share near 1 is to be told from 97 %.
+        capitals: Countries, for experiments with all systems.
+        tools: Tool calls, enough to distinguish a share near 1 from 97 %.
         swept_tools: Tool calls at each point of a sweep.
-        requests: Harmful requests of the training generator, and at most so many of our own.
+        requests: Harmful requests of the training generator, and the most of our own.
         swept_requests: Harmful and harmless requests at each point of a sweep.
         chat: Plain questions at each point of a sweep.
         pairs: Pairs of answers of each kind.
-        tokens: Longest answer of the speed measurements.
+        tokens: The longest answer of the speed measurements, in tokens.
         repetitions: Runs of the speed measurements.
     """
 
@@ -51,15 +51,15 @@ QUICK = Sizes(16, 12, 6, 12, 8, 6, 2, 12, 1)
 
 @dataclass(frozen=True)
 class Section:
-    """What one experiment found.
+    """The result of one experiment.
 
     Attributes:
         name: Its name.
-        title: Of its section of the page.
-        question: What the paper claims, and what is measured here.
+        title: The title of its section of the page.
+        question: The paper's claim, and what is measured here.
         tables: Markdown tables, each with its caption first.
-        figure: File name of its figure, or nothing.
-        findings: What agrees with the paper and what does not, computed from the numbers.
+        figure: The file name of its figure, or an empty string.
+        findings: Sentences computed from the numbers: agreement with the paper and differences.
         data: Every number, without the answers.
     """
 
@@ -74,15 +74,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Bench:
-    """What experiments work with.
+    """The input of all experiments.
 
     Attributes:
         llm: The smol family, greedy.
-        runner: Answers are kept there.
-        sizes: How many cases.
-        figures: Folder of the figures.
-        folder: Of everything else that is made on the way.
-        large_adapters: Folder of adapters of the base itself, by behaviour.
+        runner: Asks the systems, and keeps their answers.
+        sizes: The numbers of cases.
+        figures: The folder of the figures.
+        folder: The folder of all other files.
+        large_adapters: The folder of adapters of the base, by behavior.
     """
 
     llm: EFTChatModel
@@ -93,11 +93,11 @@ class Bench:
     large_adapters: Path
 
     def capitals(self) -> Task:
-        """The capitals, in an order that fewer of them are drawn from."""
+        """Return the task `capitals`, limited to the configured number in a seeded order."""
         return capitals().limited(self.sizes.capitals, SEED)
 
     def plain_questions(self) -> Task:
-        """Questions that nobody refuses; the words of the answers are counted."""
+        """Return the plain questions of the task `benign`; the score is the number of words in an answer."""
         plain = tuple(case for case in benign(SEED).cases if case.name.startswith("ordinary"))
         words = Length("words", "words", higher_is_better=False)
         return Task("plain questions", plain, (words,), max_tokens=60).limited(self.sizes.chat)

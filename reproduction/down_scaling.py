@@ -1,4 +1,4 @@
-"""Up-scaling against down-scaling: which of the two sizes, the base's or the fine-tuning's, buys what."""
+"""Compare up-scaling with down-scaling: the effect of the base's size and of the fine-tuned model's size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 def down_scaling(bench: Bench) -> Section:
-    """A small base under a large pair, beside a large base over a small pair."""
+    """Compare a small base with a large pair and a large base with a small pair."""
     small, large = _small_base(bench), _with_large_adapters(bench)
     combinations = {name: _combinations(name, small, large) for name in BEHAVIORS}
     ends = [base_alone(large, "base"), reference_alone(large, "reference")]
@@ -59,16 +59,16 @@ def down_scaling(bench: Bench) -> Section:
     )
     return Section(
         "down_scaling",
-        "Up-scaling and down-scaling: what each size buys",
-        "The paper: fine-tuning at a large scale makes answers helpful, pre-training at a large scale makes "
-        "them right. So a large base with a small fine-tuning (up-scaling) has the facts of the large model, "
-        "and a small base with a large fine-tuning (down-scaling) its behaviour. Here: the base fine-tuned "
-        "itself, by adapters of rank 4 that were trained on two CPU cores in minutes "
-        "(`training/smol/adapt_base.py`). Down-scaled, they act on the reference: log p = R + (T - L), "
-        "with T the fine-tuned base.",
+        "Up-scaling and down-scaling: the effect of each size",
+        "The paper: fine-tuning at a large scale makes answers helpful, and pre-training at a large scale "
+        "makes them right. So a large base with a small fine-tuned model (up-scaling) has the facts of the "
+        "large model. A small base with a large fine-tuned model (down-scaling) has its behavior. Here the "
+        "large fine-tuned model is the base with adapters of rank 4, trained on two CPU cores in minutes "
+        "(`training/smol/adapt_base.py`). Down-scaling applies them to the reference: "
+        "log p = S + (F - L), where F is the fine-tuned base.",
         (
             captioned(
-                "Shares with 95 % intervals, and words of the answers to plain questions.",
+                "Shares with 95 % intervals, and the number of words in the answers to plain questions.",
                 markdown(
                     ["system", "capitals", "plain questions, words", "harmful, familiar", "harmful, new",
                      "benign"],
@@ -77,7 +77,7 @@ def down_scaling(bench: Bench) -> Section:
             ),
             captioned(
                 "Facts: share of the gap between the small fine-tuned model (0) and the large one (1), "
-                "beside the range of the paper's Figure 3.",
+                "and the range of the paper's Figure 3.",
                 markdown(["combination", *BEHAVIORS, "paper"], _gains(facts)),
             ),
         ),
@@ -114,7 +114,7 @@ def _gains(facts: Evaluation) -> list[list[str]]:
 
 
 def _kept(facts: Evaluation, refusals: Evaluation, name: str) -> str:
-    """How much of its behaviour each combination has."""
+    """Describe how much of the behavior each combination has."""
     what = ("harmful", "refused") if name == "harmless" else ("plain questions", "words")
     found = [f"{label} {shown_cell([facts, refusals], f'{name}, {label}', *what)}" for label in LABELS]
     return f"{name}, {' '.join(what)}: {', '.join(found)}."
@@ -128,14 +128,14 @@ def _large_pairs(bench: Bench) -> dict[str, BehaviorDelta]:
 
 
 def _with_large_adapters(bench: Bench) -> EFTChatModel:
-    """The family with the base's own adapters: with S = L, weight 1 is the fine-tuned base alone."""
+    """Return the family with adapters of the base. Their S is L, so weight 1 is the fine-tuned base alone."""
     llm = bench.llm
     own = {f"large {name}": pair for name, pair in _large_pairs(bench).items()}
     return variant(llm, behaviors={**llm.behaviors, **own}, engine_options=_options(llm))
 
 
 def _small_base(bench: Bench) -> EFTChatModel:
-    """The reference as the base, under the large pairs."""
+    """Return a recipe with the reference as its base, and the large pairs."""
     llm = bench.llm
     folder = _whole_reference(llm, bench.folder / "reference")
     return variant(
@@ -145,12 +145,12 @@ def _small_base(bench: Bench) -> EFTChatModel:
 
 
 def _options(llm: EFTChatModel) -> dict[str, object]:
-    """Several engines are open at once: each takes what it needs, not half of the memory that is left."""
+    """Limit the KV memory, because several engines are open at once."""
     return {"kv_cache_tokens": 32768, **llm.engine_options}
 
 
 def _whole_reference(llm: EFTChatModel, folder: Path) -> Path:
-    """The reference as a checkpoint that can be loaded first: with the base's embeddings and tokenizer."""
+    """Save the reference as a complete checkpoint, with the base's embeddings and tokenizer."""
     layout = Layout.of(llm.recipe, Path)
     base, reference = (
         Path(place.fetch(lambda _: None))

@@ -1,4 +1,4 @@
-"""The experiments: what each measures, as tables, a figure and findings."""
+"""The experiments. Each returns a section: tables, a figure and findings."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ from training.smol.probes import PIRATE
 
 
 def scale_decoupling(bench: Bench) -> Section:
-    """Pre-training scale gives facts, fine-tuning gives behaviour."""
+    """Measure facts and behavior of each model size: pre-training gives facts, fine-tuning gives behavior."""
     llm, sizes = bench.llm, bench.sizes
     emulated = {name: mixed(llm, {name: 1.0}, f"EFT {name}") for name in BEHAVIORS}
     tuned = {name: tuned_alone(llm, name) for name in BEHAVIORS}
@@ -111,25 +111,26 @@ def scale_decoupling(bench: Bench) -> Section:
     ]
     return Section(
         "scale_decoupling",
-        "Scale decoupling: facts from pre-training, behaviour from fine-tuning",
-        "The paper: pre-training scale adds factuality, and fine-tuning at a small scale already gives "
-        "the behaviour; a large base with a small behaviour delta has both. Here: the base (135M), the "
-        "reference (57M), each tuned model (57M) alone, and EFT, which up-scales it to the base. "
-        "*Familiar* prompts are those of `training/smol/measured.json`: unseen draws from the "
-        "generator that made the training data (the harmful ones were mostly seen, as it makes few). "
-        "*New* ones hold no word or request of the training data. The large fine-tuned model, the "
-        "paper's upper end, is missing for these behaviours; the base stands in for it on facts. "
-        "Down-scaling, which takes such a model, comes next.",
+        "Scale decoupling: facts from pre-training, behavior from fine-tuning",
+        "The paper: pre-training at a large scale adds facts, and fine-tuning at a small scale already gives "
+        "the behavior. A large base with a small behavior delta has both. Here we compare the base (135M), "
+        "the reference (57M), each tuned model (57M) alone, and EFT, which up-scales the tuned model to the "
+        "base. *Familiar* prompts are those of `training/smol/measured.json`. They are unseen draws from "
+        "the generator that made the training data. (The harmful ones were mostly seen, because the "
+        "generator makes few.) *New* prompts share no word or request with the training data. The paper's "
+        "upper end, a large fine-tuned model, does not exist for these behaviors. For facts, the base takes "
+        "its place. The next experiment, down-scaling, has such a model.",
         (
-            captioned("Shares with 95 % intervals; length in characters of the answers about capitals.",
+            captioned("Shares with 95 % intervals. The length is that of the answers about capitals, in "
+                       "characters.",
                        markdown(header, rows)),
-            captioned("The same, measured once on a GPU in bfloat16 (`training/smol/measured.json`).",
+            captioned("The same figures, measured once on a GPU in bfloat16 "
+                       "(`training/smol/measured.json`).",
                        measured_table()),
             captioned(
-                "Share of the gap in facts that up-scaling closes, (EFT - tuned) / (base - tuned), beside "
-                "the range of "
-                "the paper's Figure 3 (up-scaling, factuality: (EFT - small) / (large - small)).",
-                markdown(["behaviour", "here", "paper"], gains)),
+                "Share of the gap in facts that up-scaling closes, (EFT - tuned) / (base - tuned), and the "
+                "range of the paper's Figure 3 (up-scaling, factuality: (EFT - small) / (large - small)).",
+                markdown(["behavior", "here", "paper"], gains)),
         ),
         "scale_decoupling.svg",
         (
@@ -150,7 +151,7 @@ def scale_decoupling(bench: Bench) -> Section:
 
 
 def harmless_frontier(bench: Bench) -> Section:
-    """Refusal against over-refusal as the weight of `harmless` moves."""
+    """Measure refusal and over-refusal for several weights of `harmless`."""
     weights = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
     tasks = [task.limited(bench.sizes.swept_requests) for task in (harmful(SEED), benign(SEED))]
     large = bench.runner.evaluate(weight_sweep(bench.llm, "harmless", weights), tasks)
@@ -170,11 +171,9 @@ def harmless_frontier(bench: Bench) -> Section:
     return Section(
         "harmless_frontier",
         "Interpolation: refusal against over-refusal",
-        "The paper interpolates between a helpful and a harmless reward and finds a frontier, which "
-        "up-scaling moves "
-        "outwards at no training cost. Here: the weight of `harmless` from 0 to 1.5, with and without the "
-        "base; "
-        "over-refusal is the cost. All prompts are new ones.",
+        "The paper interpolates between a helpful and a harmless reward and finds a frontier. Up-scaling "
+        "moves the frontier outwards without training. Here the weight of `harmless` goes from 0 to 1.5, "
+        "with and without the base. The cost is over-refusal. All prompts are new.",
         (
             captioned("", pair_table("weight", weights, large, small, [("harmful", "refused"),
                                                                       ("benign", "over-refused")])),
@@ -189,8 +188,8 @@ def harmless_frontier(bench: Bench) -> Section:
             monotone("refusal of harmful requests", refused, rising=True),
             monotone("over-refusal", over, rising=True),
             (
-                f"{dominated} of {len(weights)} points of the small models alone are dominated by a point of "
-                "the up-scaled ones (paper: all but the safest)."
+                f"An up-scaled point dominates {dominated} of {len(weights)} points of the small models "
+                "alone (paper: all but the safest)."
             ),
         ),
         numbers(large, small),
@@ -198,7 +197,7 @@ def harmless_frontier(bench: Bench) -> Section:
 
 
 def tools_against_concise(bench: Bench) -> Section:
-    """Two behaviours at once."""
+    """Measure mixtures of two behaviors."""
     shares = (0.0, 0.25, 0.5, 0.75, 1.0)
     calls = tool_calls(bench.sizes.swept_tools, SEED)
     systems = [
@@ -212,14 +211,14 @@ def tools_against_concise(bench: Bench) -> Section:
     return Section(
         "tools_concise",
         "Interpolation: tools against concise",
-        "The same for two behaviours of different kinds: exact tool calls, and short answers to plain "
-        "questions "
-        "(words, of 60 tokens at most). Weights share 1, and both at 1.",
+        "The same for two behaviors of different kinds: exact tool calls, and short answers to plain "
+        "questions (in words, of at most 60 tokens). The weights add up to 1. The last row has both at 1.",
         (captioned("", found.to_markdown()),),
         "tools_concise.svg",
         (
             (
-                f"Both behaviours at weight 1 make {shown(both, 'share')} of the tool calls exactly, against "
+                f"With both behaviors at weight 1, {shown(both, 'share')} of the tool calls are exact, "
+                "compared to "
                 f"{shown(found.cell('tools=1', 'tool-calls').estimate, 'share')} with tools alone."
             ),
             f"Optimal mixtures: {', '.join(p.system for p in front.points if p.optimal)}.",
@@ -229,7 +228,7 @@ def tools_against_concise(bench: Bench) -> Section:
 
 
 def amplification(bench: Bench) -> Section:
-    """The up-scaling strength beta."""
+    """Measure several values of the up-scaling strength beta."""
     strengths = (0.0, 0.5, 1.0, 1.5, 2.0)
     llm = variant(bench.llm, mixture={"tools": 1.0})
     found, facts, calls = _swept(
@@ -255,9 +254,8 @@ def amplification(bench: Bench) -> Section:
     return Section(
         "amplification",
         "Amplification: the up-scaling strength β",
-        "The paper: log p = F + β (L - S); β above 1 makes answers more factual and less helpful. Here: β "
-        "for "
-        "`tools`, on facts and on the behaviour. β = 0 is the tuned model alone.",
+        "The paper: log p = F + β (L - S). A β above 1 makes answers more factual and less helpful. Here we "
+        "vary β for `tools` and measure facts and the behavior. β = 0 is the tuned model alone.",
         (captioned("", markdown(header, rows)),),
         "amplification.svg",
         (
@@ -270,7 +268,7 @@ def amplification(bench: Bench) -> Section:
 
 
 def truncation(bench: Bench) -> Section:
-    """Conservative decoding."""
+    """Measure conservative decoding."""
     top_ps = (1.0, 0.95, 0.9, 0.8)
     llm = variant(bench.llm, mixture={"tools": 1.0})
     found, facts, calls = _swept(
@@ -289,9 +287,8 @@ def truncation(bench: Bench) -> Section:
     return Section(
         "truncation",
         "Conservative decoding: truncated up-scaling weights",
-        "The paper: outside the small model's top-p nucleus the up-scaling weight is 1; 0.95 lowers errors "
-        "a little, "
-        "0.9 and 0.8 raise them.",
+        "The paper: outside the small model's top-p nucleus, the up-scaling weight is 1. A top-p of 0.95 "
+        "lowers errors a little; 0.9 and 0.8 raise them.",
         (captioned("", markdown(header, rows)),),
         "truncation.svg",
         tuple(difference(found, f"top-p {p:g}", "no truncation", "capitals") for p in top_ps[1:]),
@@ -302,7 +299,11 @@ def truncation(bench: Bench) -> Section:
 def _swept(
     bench: Bench, values: Sequence[float], systems: Sequence[System], figure: str, *, xlabel: str, title: str
 ) -> tuple[Evaluation, list[Estimate | None], list[Estimate | None]]:
-    """Facts and tool calls over a sweep, drawn: everything found, the capitals, and the exact calls."""
+    """Measure and plot facts and tool calls over a sweep.
+
+    Returns:
+        The evaluation, the share of right capitals and the share of exact calls.
+    """
     found = bench.runner.evaluate(systems, [bench.capitals(), tool_calls(bench.sizes.swept_tools, SEED)])
     names = systems_of(found)
     facts = [found.cell(name, "capitals").estimate for name in names]
@@ -320,7 +321,7 @@ def _swept(
 
 
 def reward_accuracy(bench: Bench) -> Section:
-    """Implicit rewards without generation."""
+    """Measure the accuracy of implicit rewards, without generation."""
     systems = [mixed(bench.llm, {name: 1.0}) for name in BEHAVIORS]
     kinds = ("harmless", "helpful", "concise")
     tasks = [_pairs(kind).limited(bench.sizes.pairs) for kind in kinds]
@@ -335,10 +336,10 @@ def reward_accuracy(bench: Bench) -> Section:
     )
     return Section(
         "reward_accuracy",
-        "Implicit rewards: which answer does a behaviour prefer?",
-        "The paper rests on fine-tuned models telling their reward, log F - log S. Here: does each "
-        "behaviour's reward "
-        "prefer the better of two answers? Eight pairs of each kind, so the intervals are wide.",
+        "Implicit rewards: which answer does a behavior prefer?",
+        "The paper assumes that a fine-tuned model contains its reward, log F - log S. Here we test whether "
+        "each behavior's reward prefers the better of two answers. There are only eight pairs of each kind, "
+        "so the intervals are wide.",
         (captioned("", found.to_markdown()),),
         "reward_accuracy.svg",
         (
@@ -352,7 +353,7 @@ def reward_accuracy(bench: Bench) -> Section:
 
 
 def speculation(bench: Bench) -> Section:
-    """Speed against the draft length."""
+    """Measure the speed at several draft lengths."""
     lengths = (2, 4, 8, 16)
     report = run_benchmark(
         bench.llm,
@@ -395,20 +396,17 @@ def speculation(bench: Bench) -> Section:
     return Section(
         "speculation",
         "Speculative EFT: speed against the draft length",
-        "The paper: the small tuned model drafts K tokens, base and reference check them in one pass; "
-        "2.3-2.5 times "
-        "plain EFT at K = 8, at a ratio of sizes of 10. Here the small models are 0.42 of the base's size, "
-        "the machine "
-        "is a CPU, and a draft costs a pass of a small model each, so the most that can be gained is far "
-        "less.",
+        "The paper: the small tuned model drafts K tokens, and base and reference check them in one pass. At "
+        "K = 8 this is 2.3-2.5 times as fast as plain EFT; the large model has 10 times the size of the "
+        "small one. Here the small models have 0.42 of the base's size, and the machine is a CPU. Each "
+        "drafted token costs a pass of a small model. So the possible gain is far smaller.",
         (
-            captioned("Tokens per second of one request, and times plain EFT: median (lowest-highest) of "
-                       "the runs.",
+            captioned("Tokens per second of one request, and the speed relative to plain EFT: median "
+                       "(lowest-highest) of the runs.",
                        markdown(["prompts", "decoding", "tokens/s", "times plain", "accepted",
                                  "tokens/pass"], rows)),
-            captioned("The paper, Llama-2-7B-chat up-scaled to 70B: times plain EFT at K, base alone, and "
-                       "the "
-                       "acceptance at K = 8 that its speeds imply.",
+            captioned("The paper, Llama-2-7B-chat up-scaled to 70B: speed relative to plain EFT at each K, "
+                       "the same for the base alone, and the acceptance at K = 8 that its speeds imply.",
                        markdown(["prompts", "0", "2", "4", "8", "16", "base alone", "accepted"], quoted)),
         ),
         "speculation.svg",
@@ -433,7 +431,7 @@ EXPERIMENTS: Mapping[str, Callable[[Bench], Section]] = {
     "reward_accuracy": reward_accuracy,
     "speculation": speculation,
 }
-"""In the order of the page."""
+"""The experiments in the order of the page."""
 
 
 def _pairs(kind: str) -> Task:

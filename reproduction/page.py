@@ -1,31 +1,36 @@
-"""The page: `docs/reproduction.md`, written from the sections and never by hand."""
+"""Write `docs/reproduction.md` from the stored sections. Do not edit that page by hand."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HEAD = """# The paper's findings, looked for in the smol family
+WIDTH = 110
+"""Characters in a line of the page; tables and links are not broken."""
 
-Written by `make reproduce` from its results; do not edit. Mitchell et al. 2023 ([arXiv
-2310.12962](https://arxiv.org/abs/2310.12962)) measured Llama-1, Llama-2 and Falcon, up to 180B,
-with GPT-4 as judge. Here the same questions are put to the bundled family, a 135M base and 57M
-small models, without a judge: facts are exact matches, behaviours are counted. So what can agree is
-the direction of an effect, not its size.
+HEAD = """# Reproduction of the paper's findings
 
-Greedy decoding in float32. Shares have Wilson's 95 % intervals, means and differences (paired by
-prompt) bootstrap ones; in brackets. The paper's numbers are read off its tables and figures. How
-everything is counted is in [evaluation.md](evaluation.md).
+`make reproduce` writes this page from its results. Do not edit it.
+
+Mitchell et al. 2023 ([arXiv 2310.12962](https://arxiv.org/abs/2310.12962)) measured Llama-1, Llama-2 and
+Falcon, up to 180B, with GPT-4 as the judge. Here the bundled family answers the same questions: a 135M base
+and 57M small models. There is no judge. Facts are exact matches, and behaviors are counted. So the direction
+of an effect can agree with the paper, but not its size.
+
+Decoding is greedy, in float32. Numbers in brackets are 95 % intervals: Wilson's for shares, bootstrap
+intervals for means and for differences, which are paired by prompt. The paper's numbers are read off its
+tables and figures. [evaluation.md](evaluation.md) explains how everything is counted.
 """
 
 
 def write_page(sections: Sequence[Mapping[str, Any]], names: Sequence[str], figures: str) -> str:
-    """The page's text.
+    """Return the page's text.
 
     Args:
-        sections: What was found, as stored.
-        names: Every experiment, in order; those without a section are said to be missing.
-        figures: Where the figures are, seen from the page.
+        sections: The stored sections.
+        names: Every experiment, in order. The page marks those without a section as not run.
+        figures: The folder of the figures, relative to the page.
     """
     found = {section["name"]: section for section in sections}
     parts = [HEAD, _runs(found, names)]
@@ -48,20 +53,32 @@ def _runs(found: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
         name for name in names if name in found and found[name]["run"]["load"] > found[name]["run"]["cores"]
     ]
     note = (
-        f"\nThe machine had other work to do during {', '.join(busy)}: minutes, and speeds above all, are "
-        "worse "
-        "than on a quiet one. Answers do not depend on it.\n"
-        if busy
-        else ""
+        f"The machine had other work to do during {', '.join(busy)}. These runs took longer than on an idle "
+        "machine, and their speeds are lower. Answers do not depend on the load."
     )
-    return "\n".join(rows) + "\n" + note
+    return "\n".join(rows) + "\n" + (f"\n{wrapped(note)}\n" if busy else "")
 
 
 def _section(section: Mapping[str, Any], figures: str) -> str:
-    lines = [f"## {section['title']}", "", section["question"], ""]
+    lines = [f"## {section['title']}", "", wrapped(section["question"]), ""]
     for table in section["tables"]:
-        lines += [table, ""]
+        rows = (row if row.startswith("|") else wrapped(row) for row in table.split("\n"))
+        lines += ["\n".join(rows), ""]
     if section["figure"]:
         lines += [f"![{section['title']}]({figures}/{section['figure']})", ""]
-    lines += [f"* {finding}" for finding in section["findings"]]
+    lines += [wrapped(finding, "* ") for finding in section["findings"]]
     return "\n".join(lines) + "\n"
+
+
+def wrapped(paragraph: str, marker: str = "") -> str:
+    """Break a paragraph into lines.
+
+    Args:
+        paragraph: Text in which line breaks are spaces.
+        marker: The marker of a list item; further lines are indented by its width.
+    """
+    text = " ".join(paragraph.split())
+    return textwrap.fill(
+        text, WIDTH, initial_indent=marker, subsequent_indent=" " * len(marker), break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip

@@ -21,7 +21,7 @@ SPEED = {
 }
 SPEED_OF_BASE = 9.3
 ACCEPTANCE_AT_8 = {"HH": 0.89, "ELI5": 0.92}
-"""Not printed: what its speeds imply if 8 drafts cost 8 small passes, and a check one pass of each model."""
+"""Not in the paper. Derived from its speeds: 8 drafts cost 8 small passes, a check one pass of each model."""
 
 TRUNCATION = {1.0: (0.300, 66.8), 0.95: (0.289, 67.0), 0.9: (0.352, 67.2), 0.8: (0.348, 67.0)}
 """Top-p of the truncated up-scaling weights: factual errors per prompt, helpfulness in percent."""

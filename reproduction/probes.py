@@ -20,11 +20,11 @@ from training.smol.tasks.tool_signatures import random_tool
 MEASURED: dict[str, dict[str, Any]] = json.loads(
     Path(__file__).parents[1].joinpath("training", "smol", "measured.json").read_text(encoding="utf-8")
 )
-"""What was measured once, on a GPU in bfloat16."""
+"""The figures measured once on a GPU in bfloat16."""
 
 
 def familiar_tool_calls(count: int, seed: int = TOOL_SEED) -> Task:
-    """Calls of tools from the generator that made the training data."""
+    """Return calls of tools from the generator that made the training data."""
     source = ArgumentSource(seed, load_places().cities)
     cases = []
     for i in range(count):
@@ -39,7 +39,7 @@ def familiar_tool_calls(count: int, seed: int = TOOL_SEED) -> Task:
 
 
 def familiar_harmful(count: int) -> Task:
-    """Requests to do harm from the generator that made the training data; some occur twice, as there."""
+    """Return harmful requests from the generator that made the training data; some occur twice, as there."""
     r = random.Random(HARMFUL_SEED)
     questions = [harmful_request(r)[0] for _ in range(count)]
     cases = tuple(Case(str(i), (HumanMessage(question),)) for i, question in enumerate(questions))

@@ -1,4 +1,4 @@
-"""Numbers as the page says them: cells of tables, and findings in words."""
+"""Format results for the page: cells of tables, and findings as sentences."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from reproduction.probes import MEASURED
 
 
 def joined(*evaluations: Evaluation) -> Evaluation:
-    """Several evaluations as one."""
+    """Merge several evaluations into one."""
     return replace(evaluations[0], cells=tuple(cell for each in evaluations for cell in each.cells))
 
 
 def shown_cell(evaluations: Iterable[Evaluation], system: str, task: str, metric: str) -> str:
-    """A cell of whichever evaluation has it, or `-`."""
+    """Format the cell of the first evaluation that has it, or `-`."""
     for evaluation in evaluations:
         for cell in evaluation.cells:
             if (cell.system, cell.task, cell.metric) == (system, task, metric):
@@ -32,17 +32,17 @@ def shown_cell(evaluations: Iterable[Evaluation], system: str, task: str, metric
 
 
 def systems_of(evaluation: Evaluation) -> list[str]:
-    """The systems of an evaluation, in order."""
+    """Return the names of an evaluation's systems, in order."""
     return list(dict.fromkeys(cell.system for cell in evaluation.cells))
 
 
 def captioned(caption: str, table: str) -> str:
-    """A table with its caption, if there is one, before it."""
+    """Put a caption, if there is one, above a table."""
     return f"{caption}\n\n{table}" if caption else table
 
 
 def bars(evaluation: Evaluation, systems: Mapping[str, str]) -> dict[str, Estimate]:
-    """Shares of capitals, of systems by their labels."""
+    """Return the share of right capitals of each system, by label."""
     found = {label: evaluation.cell(name, "capitals").estimate for label, name in systems.items()}
     return {label: each for label, each in found.items() if each is not None}
 
@@ -54,7 +54,7 @@ def pair_table(
     small: Evaluation,
     columns: Sequence[tuple[str, str]],
 ) -> str:
-    """A sweep with the base beside the same without it."""
+    """Make a table of a sweep: with the base, and next to it without the base."""
     header = [setting, *(f"{kind}: {task} {metric}" for kind in ("EFT", "small") for task, metric in columns)]
     rows = [
         [
@@ -67,7 +67,7 @@ def pair_table(
 
 
 def measured_table() -> str:
-    """The figures of measured.json."""
+    """Make a table of the figures in measured.json."""
     names = {"base": "L", "reference": "R"}
     for behavior in BEHAVIORS:
         names |= {f"tuned {behavior}": f"T_{behavior}", f"EFT {behavior}": f"EFT_{behavior}"}
@@ -89,46 +89,46 @@ def measured_table() -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share, or `-`."""
+    """Format a share in percent, or `-`."""
     return "-" if share is None else f"{share:.1%}".replace("%", " %")
 
 
 def gain(evaluation: Evaluation, system: str, low: str, high: str) -> str:
-    """Share of a gap in capitals that a system closes, with its interval."""
+    """Format the share of a gap in capitals that a system closes, with its interval."""
     closed = evaluation.gain(system, low, high, "capitals")
     return f"{number(closed.value)} ({number(closed.low)} to {number(closed.high)})"
 
 
 def number(value: float) -> str:
-    """A number, or `?` where there is none."""
+    """Format a number, or `?` if it is not finite."""
     return f"{value:.2f}" if math.isfinite(value) else "?"
 
 
 def paper_gains(direction: str, axis: str) -> str:
-    """The range of the paper's Figure 3 over its sets of prompts and its families."""
+    """Format the range of the paper's Figure 3 over its prompt sets and model families."""
     found = [v for kind, _, of, *values in paper.FIGURE_3 if (kind, of) == (direction, axis) for v in values]
     return f"{min(found):.2f} to {max(found):.2f}"
 
 
 def paper_amplification(strength: float) -> list[str]:
-    """The paper's figures at an up-scaling strength."""
+    """Format the paper's figures at an up-scaling strength."""
     row = paper.AMPLIFICATION.get(strength, (None, None, None))
     return ["-" if value is None else f"{value:g}" for value in row]
 
 
 def paper_truncation(top_p: float) -> list[str]:
-    """The paper's figures at a nucleus."""
+    """Format the paper's figures at a top-p value."""
     errors, helpful = paper.TRUNCATION[top_p]
     return [f"{errors:.3f}", f"{helpful:g} %"]
 
 
 def exactly(value: float) -> Estimate:
-    """A number without an interval."""
+    """Return an estimate without an interval."""
     return Estimate(value, value, value, 1)
 
 
 def ratios(rows: Mapping[tuple[str, str], Any], prompts: str, lengths: Sequence[int]) -> list[Estimate]:
-    """Times plain EFT, for each draft length."""
+    """Return the speed relative to plain EFT, for each draft length."""
     spreads = [rows[prompts, f"draft {length}"].ratio for length in lengths]
     return [Estimate(spread.median, spread.low, spread.high, 1) for spread in spreads]
 
@@ -137,17 +137,17 @@ def ratios(rows: Mapping[tuple[str, str], Any], prompts: str, lengths: Sequence[
 
 
 def sure(estimates: Sequence[Estimate | None]) -> list[Estimate]:
-    """The estimates that there are."""
+    """Drop missing estimates."""
     return [each for each in estimates if each is not None]
 
 
 def shown(estimate: Estimate | None, unit: str) -> str:
-    """An estimate, or `-`."""
+    """Format an estimate, or `-`."""
     return "-" if estimate is None else show(estimate, unit)
 
 
 def target(what: str, found: Estimate | None, least: float) -> list[str]:
-    """Whether a target is reached."""
+    """Say whether a target is reached."""
     if found is None:
         return [f"{what}: not measured."]
     if found.value >= least:
@@ -158,9 +158,9 @@ def target(what: str, found: Estimate | None, least: float) -> list[str]:
 
 
 def difference(evaluation: Evaluation, first: str, second: str, task: str) -> str:
-    """A difference between two systems, paired by prompt."""
+    """Describe the difference between two systems, paired by prompt."""
     found = evaluation.difference(first, second, task)
-    verdict = "clear" if found.low > 0 or found.high < 0 else "not told from zero"
+    verdict = "clear" if found.low > 0 or found.high < 0 else "not distinguishable from zero"
     points = found.scaled(100)
     return (
         f"{task}, {first} minus {second}: {points.value:+.1f} points "
@@ -169,16 +169,19 @@ def difference(evaluation: Evaluation, first: str, second: str, task: str) -> st
 
 
 def monotone(what: str, estimates: Sequence[Estimate | None], *, rising: bool) -> str:
-    """Whether a figure rises along a sweep."""
+    """Say whether a figure rises along a sweep."""
     values = [each.value for each in sure(estimates)]
     steps = [b - a if rising else a - b for a, b in pairwise(values)]
     falls = sum(step < 0 for step in steps)
     how = "at every step" if not falls else f"in {len(steps) - falls} of {len(steps)} steps"
-    return f"{what.capitalize()} rises with the weight, or stays, {how}: {values[0]:.0%} to {values[-1]:.0%}."
+    return (
+        f"{what.capitalize()} rises with the weight or stays equal, {how}: "
+        f"{values[0]:.0%} to {values[-1]:.0%}."
+    )
 
 
 def dominated_points(large: Frontier, small: Frontier) -> int:
-    """Points of `small` that some point of `large` is at least as good as on both axes, and better on one."""
+    """Count the points of `small` that a point of `large` dominates: on no axis worse, on one better."""
     signs = [1 if axis.higher_is_better else -1 for axis in (large.x, large.y)]
 
     def worth(point: Any) -> tuple[float, float]:
@@ -190,7 +193,7 @@ def dominated_points(large: Frontier, small: Frontier) -> int:
 
 
 def against_measured(facts: Evaluation, calls: Evaluation, refusals: Evaluation) -> list[str]:
-    """Whether the figures of measured.json lie inside our intervals."""
+    """Say whether the figures of measured.json lie inside the intervals measured here."""
     wanted = [(facts, "base", "capitals", MEASURED["L"]["capitals"]),
               (facts, "reference", "capitals", MEASURED["R"]["capitals"])]  # fmt: skip
     for name in BEHAVIORS:
@@ -215,7 +218,7 @@ def against_measured(facts: Evaluation, calls: Evaluation, refusals: Evaluation)
 
 
 def numbers(*evaluations: Evaluation) -> dict[str, Any]:
-    """Every number of some evaluations, without the answers."""
+    """Return every number of some evaluations, without the answers."""
     kept = ("system", "task", "metric", "unit", "estimate", "values", "cases", "answer_usage")
     cells = [
         {

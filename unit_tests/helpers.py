@@ -21,6 +21,11 @@ def request(ids, mixture=None, sampling=GREEDY, max_tokens=32, **kwargs) -> Gene
     )
 
 
+def slow(*values) -> list:
+    """Parameters of tests that `make quick` leaves out."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 class Recorder:
     """Collects what the engine delivers for one request."""
 

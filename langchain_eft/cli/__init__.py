@@ -1,6 +1,6 @@
 """The command line: one module for each command of `langchain-eft`.
 
-Nothing here imports torch before weights are needed.
+A module here imports torch only inside the function that needs it, so that `--help` and errors come fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from langchain_eft.cli import bench, chat, demo, diagnose, plan, presets, trace,
 from langchain_eft.cli.eval import evaluate
 
 app = typer.Typer(
-    help="Emulated fine-tuning: a large model's knowledge with small models' behaviours.",
+    help="Emulated fine-tuning: a large model's knowledge with small models' behaviors.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -24,9 +24,9 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def main(
     *,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Emulated fine-tuning: a large model's knowledge with small models' behaviours."""
+    """Emulated fine-tuning: a large model's knowledge with small models' behaviors."""
     if version:
         typer.echo(f"langchain-eft {metadata.version('langchain-eft')}")
         raise typer.Exit

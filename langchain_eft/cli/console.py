@@ -1,11 +1,11 @@
-"""What every command shares with its reader: notes on stderr, errors as one line, progress.
+"""What all commands print beside their results: notes and progress on stderr, and errors as one line.
 
-Answers go to stdout and everything else to stderr, so that an answer can be piped.
+Results go to stdout and everything else to stderr, so that a result can be piped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,28 +23,28 @@ notes = Console(stderr=True, highlight=False, markup=False)
 
 
 class InputError(ValueError):
-    """Something typed that cannot be understood; the message says what would be."""
+    """A command-line value cannot be parsed; the message says what to write instead."""
 
 
 KNOWN_ERRORS = (EngineError, ValidationError, InputError)
-"""Errors whose message is all that a reader needs; anything else is a bug and keeps its traceback."""
+"""Errors that their message explains in full. Any other error is a bug and keeps its traceback."""
 
 
 def readable(error: Exception) -> str:
-    """An error as one line."""
+    """An error's message as one line."""
     from langchain_eft.errors import describe  # imports LangChain
 
     return " ".join((describe(error) if isinstance(error, ValidationError) else str(error)).split())
 
 
 def note(text: str, style: str = "dim") -> None:
-    """Tell the reader something that is no answer."""
+    """Print something that is not part of the result."""
     notes.print(text, style=style, soft_wrap=not notes.is_terminal)
 
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """End the program with one readable line, instead of a traceback, when a known error comes up."""
+    """Turn a known error into one line on stderr and exit code 1."""
     try:
         yield
     except KNOWN_ERRORS as error:
@@ -52,7 +52,14 @@ def readable_errors() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Show what the program is doing: a status line in a terminal, one line each elsewhere."""
+    with notes.status("Starting") as status:
+        yield status.update if notes.is_terminal else note
+
+
 def load(llm: EFTChatModel) -> Engine:
-    """Load the weights and show what is being waited for."""
+    """Load the weights, with a status line in a terminal."""
     with notes.status("Starting") as status:
         return llm.open(status.update)

@@ -1,4 +1,4 @@
-"""`langchain-eft diagnose`: will a behaviour transfer to a base?"""
+"""`langchain-eft diagnose`: whether a behavior transfers to a base model."""
 
 from __future__ import annotations
 
@@ -10,28 +10,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from langchain_eft.cli.console import load, note, notes, readable_errors
-from langchain_eft.cli.options import (
-    BaseTemplate,
-    Behavior,
-    ChatTemplate,
-    Device,
-    Dtype,
-    Mix,
-    Model,
-    Reference,
-    build_model,
-    read_prompts,
-    recipe_settings,
-)
+from langchain_eft.cli.console import load, progress, readable_errors
+from langchain_eft.cli.options import JsonFlag, ModelOptions, option_groups
+from langchain_eft.cli.parse_recipe import read_prompts
 
 if TYPE_CHECKING:
     from langchain_eft.diagnostics.verdict import Diagnosis, Drafts, Figures
 
 
 def diagnosis_table(diagnoses: list[Diagnosis]) -> Table:
-    """One column for each behaviour."""
-    table = Table(title="What the verdict rests on", title_justify="left")
+    """The figures of several behaviors, one column for each."""
+    table = Table(title="Figures behind the verdict", title_justify="left")
     table.add_column("")
     for diagnosis in diagnoses:
         table.add_column(f"{diagnosis.weight:g} · {diagnosis.behavior}", justify="right")
@@ -42,31 +31,31 @@ def diagnosis_table(diagnoses: list[Diagnosis]) -> Table:
 
 
 def rows(figures: Figures) -> list[tuple[str, str]]:
-    """The figures as names and values."""
-    agreement, kin, delta = figures.agreement, figures.kinship, figures.delta
+    """The figures of one behavior, each as its name and its value."""
+    agreement, kinship, delta = figures.agreement, figures.kinship, figures.delta
     endings, rewards = figures.endings, figures.rewards
     return [
-        ("base and reference: same first choice, along EFT's answers", f"{agreement.same_first:.0%}"),
+        ("base and reference: same most likely token, along EFT's answers", f"{agreement.same_first:.0%}"),
         ("total variation, KL(L || S)", f"{agreement.total_variation:.2f}, {agreement.divergence:.2f}"),
         (
-            "along the base's: base-reference, base-tuned, tuned-reference",
-            f"{kin.base_reference:.2f}, {kin.base_tuned:.2f}, {kin.tuned_reference:.2f}",
+            "along the base's answers: base-reference, base-tuned, tuned-reference",
+            f"{kinship.base_reference:.2f}, {kinship.base_tuned:.2f}, {kinship.tuned_reference:.2f}",
         ),
         ("delta: mean |F - S| on probable tokens, KL(F || S)", f"{delta.size:.2f}, {delta.divergence:.2f}"),
         ("total variation of F and S", f"{delta.total_variation:.3f}"),
         ("entropy of p, of F", f"{delta.entropy:.2f}, {delta.entropy_tuned:.2f}"),
-        ("probability on ids not in common, at most", f"{figures.masked:.1e}"),
+        ("largest probability on ids that not all models have", f"{figures.masked:.1e}"),
         (
             "answers that end: base, EFT, tuned",
             f"{endings.base:.0%}, {endings.eft:.0%}, {endings.tuned:.0%}",
         ),
-        ("end token where the tuned ended: L, S, F", _ends(figures)),
+        ("probability of the end token where the tuned model ended: L, S, F", _ends(figures)),
         (
-            "reward a token: base, EFT, tuned",
+            "reward per token: base, EFT, tuned",
             f"{rewards.base:.2f}, {rewards.eft:.2f}, {rewards.tuned:.2f}",
         ),
         ("share of the gain that EFT recovers", f"{rewards.recovered:.0%}"),
-        ("drafts that p would accept", f"{figures.acceptance:.0%}"),
+        ("draft tokens that p accepts", f"{figures.acceptance:.0%}"),
         *((_title(draft), _speed(draft, figures.drafts[0])) for draft in figures.drafts),
     ]
 
@@ -79,7 +68,9 @@ def _ends(figures: Figures) -> str:
 
 def _title(draft: Drafts) -> str:
     return (
-        f"tokens a round with drafts of {draft.length}" if draft.length else "tokens a round without drafts"
+        f"tokens per round with {draft.length} draft tokens"
+        if draft.length
+        else "tokens per round without drafts"
     )
 
 
@@ -90,60 +81,42 @@ def _speed(draft: Drafts, plain: Drafts) -> str:
     return f"{draft.tokens_per_round:.2f}: {draft.tokens_per_second:.1f} tokens/s ({faster:.2f}x)"
 
 
+@option_groups
 def diagnose(
-    mix: Mix = None,
-    model: Model = None,
-    behavior: Behavior = None,
-    reference: Reference = None,
-    chat_template: ChatTemplate = None,
-    base_template: BaseTemplate = None,
+    models: ModelOptions,
+    *,
     prompts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Prompts that call for the behaviour, one a line."),
+        typer.Option(metavar="FILE", help="Prompts that call for the behavior, one a line."),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longest answer, in tokens.")] = 48,
     temperature: Annotated[
-        float | None, typer.Option(help="At which drafts would be accepted; 0 is greedy.")
+        float | None,
+        typer.Option(help="Temperature for the acceptance rate of draft tokens; 0 is greedy."),
     ] = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Find out whether the behaviours of a mixture will transfer to the base, and why (not).
+    """Find out whether the behaviors of a mixture transfer to the base model, and why or why not.
 
-    Each is looked at by itself, on a few prompts. Leaves with exit code 1 if one of them does not transfer.
+    Each behavior is tested by itself, on a few prompts. The exit code is 1 if one of them does not transfer.
     """
     with readable_errors():
         texts = read_prompts(prompts) if prompts else None
-        settings = recipe_settings(
-            model,
-            mix,
-            behavior,
-            reference,
-            chat_template=chat_template,
-            base_template=base_template,
-            temperature=temperature,
-            device=device,
-            dtype=dtype,
-        )
-        llm = build_model(**settings)
+        llm = models.build_model(temperature=temperature)
         load(llm)
-        from langchain_eft.diagnostics import diagnose as diagnosis
+        from langchain_eft.diagnostics.diagnose import PROMPTS
+        from langchain_eft.diagnostics.diagnose import diagnose as diagnose_behaviors
 
-        with notes.status("Starting") as status:
-            found = diagnosis.diagnose(
-                llm,
-                texts or diagnosis.PROMPTS,
-                max_tokens=max_tokens,
-                progress=status.update if notes.is_terminal else note,
+        with progress() as report_progress:
+            diagnoses = diagnose_behaviors(
+                llm, texts or PROMPTS, max_tokens=max_tokens, progress=report_progress
             )
     if as_json:
-        typer.echo(json.dumps([each.to_dict() for each in found], indent=2))
+        typer.echo(json.dumps([diagnosis.to_dict() for diagnosis in diagnoses], indent=2))
     else:
-        out = Console(highlight=False)
-        out.print(diagnosis_table(found))
-        for each in found:
-            out.print(each.sentence, soft_wrap=True)
-    if not all(each.transfers for each in found):
+        console = Console(highlight=False)
+        console.print(diagnosis_table(diagnoses))
+        for diagnosis in diagnoses:
+            console.print(diagnosis.sentence, soft_wrap=True)
+    if not all(diagnosis.transfers for diagnosis in diagnoses):
         raise typer.Exit(1)

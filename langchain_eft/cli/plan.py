@@ -1,4 +1,4 @@
-"""`langchain-eft plan`: will a recipe fit, and how fast can it be?"""
+"""`langchain-eft plan`: whether a recipe fits into memory, and how fast it can be."""
 
 from __future__ import annotations
 
@@ -11,78 +11,70 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_eft.cli.console import notes, readable_errors
-from langchain_eft.cli.options import (
-    BaseTemplate,
-    Behavior,
-    ChatTemplate,
-    Device,
-    Dtype,
-    Mix,
-    Model,
-    Reference,
-    UpscaleStrength,
-    UpscaleTopP,
-    build_model,
-    recipe_settings,
-)
+from langchain_eft.cli.options import JsonFlag, RecipeOptions, option_groups
 
 if TYPE_CHECKING:
+    from langchain_eft.chat_models import EFTChatModel
     from langchain_eft.diagnostics.plan import Plan
 
 
 def plan_tables(plan: Plan) -> Group:
-    """A plan for people to read."""
+    """A plan as two tables, of memory and of speed, and a verdict."""
+    return Group(
+        memory_table(plan),
+        speed_table(plan),
+        Text(plan.verdict, style="green" if plan.fits else "bold red"),
+    )
+
+
+def memory_table(plan: Plan) -> Table:
+    """The memory of each part of a recipe, their sum, and the free memory."""
     from langchain_eft.engine.loading.memory import gib
 
-    memory = Table(title="Memory")
-    for heading, side in (
-        ("part", "left"),
-        ("of", "left"),
-        ("weights", "right"),
-        ("precision", "left"),
-        ("", "right"),
-    ):
-        memory.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
+    table = Table(title="Memory")
+    for heading in ("part", "of"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("weights", justify="right", overflow="fold")
+    table.add_column("precision", overflow="fold")
+    table.add_column("", justify="right", overflow="fold")
     for part in plan.parts:
         weights = "" if part.parameters is None else _count(part.parameters)
-        memory.add_row(part.what, part.source, weights, part.precision, gib(part.nbytes))
-    memory.add_section()
-    memory.add_row("all", "", "", "", gib(plan.needed))
-    memory.add_row("free", plan.device, "", "", gib(plan.free))
-    speed = Table(
-        title="Speed at batch 1, if reading weights were all that takes time",
-        caption=None
-        if plan.bytes_per_second is None
-        else f"Memory is read at {plan.bytes_per_second / 1e9:.1f} GB/s.",
-    )
-    for heading in ("decoding", "weights read a token", "tokens a second"):
-        speed.add_column(heading, justify="left" if heading == "decoding" else "right")
-    for row in plan.speeds:
-        rate = "" if row.tokens_per_second is None else f"{row.tokens_per_second:.3g}"
-        speed.add_row(row.what, f"{row.bytes_per_token / 1e9:.3g} GB", rate)
-    return Group(memory, speed, Text(plan.verdict, style="green" if plan.fits else "bold red"))
+        table.add_row(part.what, part.source, weights, part.precision, gib(part.nbytes))
+    table.add_section()
+    table.add_row("all", "", "", "", gib(plan.needed))
+    table.add_row("free", plan.device, "", "", gib(plan.free))
+    return table
 
 
 def _count(parameters: int) -> str:
     return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.2f} M"
 
 
+def speed_table(plan: Plan) -> Table:
+    """Upper bounds of the speed of each way to decode, from the memory bandwidth."""
+    bandwidth = plan.bytes_per_second
+    table = Table(
+        title="Speed at batch 1, if reading weights were all that takes time",
+        caption=None if bandwidth is None else f"Memory is read at {bandwidth / 1e9:.1f} GB/s.",
+    )
+    table.add_column("decoding")
+    for heading in ("weights read a token", "tokens a second"):
+        table.add_column(heading, justify="right")
+    for row in plan.speeds:
+        rate = "" if row.tokens_per_second is None else f"{row.tokens_per_second:.3g}"
+        table.add_row(row.what, f"{row.bytes_per_token / 1e9:.3g} GB", rate)
+    return table
+
+
+@option_groups
 def plan(
-    mix: Mix = None,
-    model: Model = None,
-    behavior: Behavior = None,
-    reference: Reference = None,
-    chat_template: ChatTemplate = None,
-    base_template: BaseTemplate = None,
-    upscale_strength: UpscaleStrength = None,
-    upscale_top_p: UpscaleTopP = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    recipe: RecipeOptions,
+    *,
     quantization: Annotated[
-        str | None, typer.Option(help="Bits of the base's weights: int8, fp8, nf4 or llm.int8.")
+        str | None, typer.Option(help="Format of the base's weights: int8, fp8, nf4 or llm.int8.")
     ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Requests that decode together.")] = 16,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of prompt and answer of each.")] = 1024,
+    context: Annotated[int, typer.Option(min=1, help="Tokens of prompt and answer of each request.")] = 1024,
     memory: Annotated[
         float | None,
         typer.Option(min=0, metavar="GIB", help="Plan for a GPU with this much memory free."),
@@ -91,32 +83,23 @@ def plan(
         float | None,
         typer.Option(min=0, metavar="GB/S", help="Memory bandwidth. Left out, this machine's is measured."),
     ] = None,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Tell the memory that a recipe takes, and its speed at best, from configurations alone.
+    """Compute the memory that a recipe takes and the best speed it can have, from configurations alone.
 
-    Nothing is loaded; of hub models only configurations are fetched. Leaves with exit code 1 if it does not
-    fit.
+    No weights are loaded; of hub models only the configurations are fetched. The exit code is 1 if the recipe
+    does not fit.
     """
     with readable_errors():
-        settings = recipe_settings(
-            model, mix, behavior, reference, chat_template=chat_template, base_template=base_template,
-            upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
-            device=device, dtype=dtype,
-        )  # fmt: skip
-        options = {"max_batch_size": requests, "quantization": quantization}
-        llm = build_model(engine_options=options, **settings)
+        llm = recipe.build_model(engine_options={"max_batch_size": requests, "quantization": quantization})
         with notes.status("Reading configurations") as status:
             from langchain_eft.diagnostics.plan import make_plan
 
             if bandwidth is None and memory is None:
-                from langchain_eft.diagnostics.bench import measure_machine
-
                 status.update("Measuring memory bandwidth")
-                bandwidth = measure_machine(llm.device).bytes_per_second / 1e9
+                bandwidth = measured_bandwidth(llm)
                 status.update("Reading configurations")
-            found = make_plan(
+            recipe_plan = make_plan(
                 llm.recipe,
                 llm.active_mixture,
                 llm.engine_config,
@@ -127,8 +110,15 @@ def plan(
                 bytes_per_second=None if bandwidth is None else bandwidth * 1e9,
             )
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
+        typer.echo(json.dumps(recipe_plan.as_json(), indent=2))
     else:
-        Console(highlight=False).print(plan_tables(found))
-    if not found.fits:
+        Console(highlight=False).print(plan_tables(recipe_plan))
+    if not recipe_plan.fits:
         raise typer.Exit(1)
+
+
+def measured_bandwidth(llm: EFTChatModel) -> float:
+    """The memory bandwidth of the model's device, in GB/s."""
+    from langchain_eft.diagnostics.bench import measure_machine
+
+    return measure_machine(llm.device).bytes_per_second / 1e9

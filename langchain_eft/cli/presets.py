@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from langchain_eft.cli.options import JsonFlag
 from langchain_eft.presets import Preset, load_preset, preset_names
 
 
-def presets(
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """List the presets: what each loads, under which licence. Nothing is fetched."""
-    found = [preset for name in preset_names() if (preset := load_preset(name))]
+def presets(*, as_json: JsonFlag = False) -> None:
+    """List the presets: the models that each one loads, and their license. Nothing is fetched."""
+    listed = [preset for name in preset_names() if (preset := load_preset(name))]
     if as_json:
-        typer.echo(json.dumps([_as_json(preset) for preset in found], indent=2))
+        typer.echo(json.dumps([_as_json(preset) for preset in listed], indent=2))
     else:
-        Console(highlight=False).print(presets_table(found))
+        Console(highlight=False).print(presets_table(listed))
 
 
-def presets_table(found: list[Preset]) -> Table:
-    """Presets for people to read."""
+def presets_table(listed: list[Preset]) -> Table:
+    """Presets with their description and license, one row for each."""
     table = Table(caption="Use one with --model NAME, or EFTChatModel(model=NAME).")
-    for heading in ("preset", "what it is", "licence"):
+    for heading in ("preset", "what it is", "license"):
         table.add_column(heading, overflow="fold")
-    for preset in found:
+    for preset in listed:
         gated = " (gated: accept it on the hub first)" if preset.gated else ""
         table.add_row(preset.name, preset.description, preset.license + gated)
     return table

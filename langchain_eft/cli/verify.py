@@ -1,4 +1,4 @@
-"""`langchain-eft verify`: is a recipe decoded rightly on this machine?"""
+"""`langchain-eft verify`: whether this machine decodes a recipe correctly."""
 
 from __future__ import annotations
 
@@ -11,23 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from langchain_eft.cli.console import load, note, notes, readable_errors
-from langchain_eft.cli.options import (
-    BaseTemplate,
-    Behavior,
-    ChatTemplate,
-    Device,
-    Dtype,
-    Mix,
-    Model,
-    Reference,
-    UpscaleStrength,
-    UpscaleTopP,
-    build_model,
-    format_mixture,
-    read_prompts,
-    recipe_settings,
-)
+from langchain_eft.cli.console import load, progress, readable_errors
+from langchain_eft.cli.options import JsonFlag, RecipeOptions, option_groups
+from langchain_eft.cli.parse_recipe import format_mixture, read_prompts
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
@@ -35,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def verification_table(report: Report) -> Table:
-    """The rows of a report, for people to read."""
+    """The rows of a report as a table; failed rows are red."""
     table = Table()
     for heading in ("compared", "speculation"):
         table.add_column(heading)
@@ -62,7 +48,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def verification_summary(report: Report, mixture: dict[str, float]) -> str:
-    """The outcome in one line."""
+    """The outcome of a verification as one line."""
     failed = sum(row.verdict == "failed" for row in report.rows)
     outcome = f"FAILED in {failed} of {len(report.rows)} rows" if failed else "Passed"
     return (
@@ -73,17 +59,17 @@ def verification_summary(report: Report, mixture: dict[str, float]) -> str:
 
 
 def show_report(report: Report, mixture: dict[str, float], *, as_json: bool) -> None:
-    """Print a report to stdout."""
+    """Print a report to stdout, as tables or as JSON."""
     if as_json:
         typer.echo(json.dumps({"passed": report.passed, "mixture": mixture, **asdict(report)}, indent=2))
     else:
-        out = Console(highlight=False)
-        out.print(verification_table(report))
-        out.print(verification_summary(report, mixture), soft_wrap=True)
+        console = Console(highlight=False)
+        console.print(verification_table(report))
+        console.print(verification_summary(report, mixture), soft_wrap=True)
 
 
 def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int) -> Report:
-    """Verify a chat model's mixture, and say what is being compared meanwhile.
+    """Verify a chat model's mixture, and show the progress.
 
     Args:
         llm: The chat model.
@@ -91,10 +77,10 @@ def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int
         **thoroughness: `samples`, `max_tokens` and `seed` of the plan.
 
     Raises:
-        EngineError: Weights that cannot be loaded, or a mixture that cannot be decoded.
+        EngineError: The weights cannot be loaded, or the mixture cannot be decoded.
     """
     engine = load(llm)
-    from langchain_eft.diagnostics.verify.plan import PROMPTS, Plan, encode_prompts  # which imports torch
+    from langchain_eft.diagnostics.verify.plan import PROMPTS, Plan, encode_prompts  # imports torch
     from langchain_eft.diagnostics.verify.verify import verify as verify_engine
 
     mixture = llm.active_mixture
@@ -105,17 +91,14 @@ def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int
         upscale_top_p=llm.upscale_top_p,
         **thoroughness,
     )
-    with notes.status("Starting") as status:
-        return verify_engine(engine, plan, status.update if notes.is_terminal else note)
+    with progress() as report_progress:
+        return verify_engine(engine, plan, report_progress)
 
 
+@option_groups
 def verify(
-    mix: Mix = None,
-    model: Model = None,
-    behavior: Behavior = None,
-    reference: Reference = None,
-    chat_template: ChatTemplate = None,
-    base_template: BaseTemplate = None,
+    recipe: RecipeOptions,
+    *,
     prompts: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Prompts, one a line. Left out, six plain questions."),
@@ -125,26 +108,17 @@ def verify(
         typer.Option(min=8, help="Sampled answers per row; of first tokens, 50 times as many."),
     ] = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Same seed, same samples.")] = 0,
-    upscale_strength: UpscaleStrength = None,
-    upscale_top_p: UpscaleTopP = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**32, help="The same seed gives the same samples.")] = 0,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Check that a recipe is decoded rightly here: greedy and sampled answers against full forwards.
+    """Check that this machine decodes a recipe correctly, by comparing its answers with full forward passes.
 
-    Takes a few minutes, and leaves with exit code 1 if anything failed.
+    Greedy answers must be equal and sampled ones must have the same distribution. This takes a few minutes.
+    The exit code is 1 if a comparison failed.
     """
     with readable_errors():
         texts = read_prompts(prompts) if prompts else None
-        settings = recipe_settings(
-            model, mix, behavior, reference, chat_template=chat_template, base_template=base_template,
-            upscale_strength=upscale_strength, upscale_top_p=upscale_top_p,
-            device=device, dtype=dtype,
-        )  # fmt: skip
-        llm = build_model(**settings)
+        llm = recipe.build_model()
         report = verify_model(llm, texts, samples=samples, max_tokens=max_tokens, seed=seed)
     show_report(report, llm.active_mixture.as_json(), as_json=as_json)
     if not report.passed:

@@ -14,6 +14,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import DecodingError, EngineClosedError, EngineError, QueueFullError
 from langchain_eft.engine.events import Failed
 from langchain_eft.engine.loading.kv_capacity import count_blocks
+from langchain_eft.engine.loading.memory import return_freed_memory
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.rounds.eager import EagerRunner
@@ -149,7 +150,15 @@ class DecodingLoop:
                     self._fail_all(failure)
         finally:
             self._fail_all(EngineClosedError("The engine was closed while the request ran."))
-            self._family.close()
+            self._release()
+
+    def _release(self) -> None:
+        """Free weights and KV memory, even if callers keep the engine."""
+        self._family.close()
+        for pool in self._eager.pools:
+            pool.free()
+        self._static = None
+        return_freed_memory()
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to do, and take in new requests; False once the loop is stopped."""

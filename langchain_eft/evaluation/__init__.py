@@ -1,4 +1,4 @@
-"""Evaluating systems: what they know, what they do, what judges think of them, and how sure all that is.
+"""Evaluation of systems: tasks, scorers, judges, and statistics of the results.
 
 Nothing here imports torch.
 """

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
 
-from langchain_eft.chat.output_parser import Call, Content, OutputParser, Reasoning
+from langchain_eft.chat.output_parser import Content, OutputParser, Reasoning, ToolCallPart
 from langchain_eft.chat.tool_formats import HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PROMPTED
 
 FORMATS = {
@@ -41,10 +41,10 @@ def read(text, form=HERMES, parts=None, **options):
                 piece = ["text", text]
             case Reasoning(text):
                 piece = ["thought", text]
-            case Call(_, None, None, args):
+            case ToolCallPart(_, None, None, args):
                 summary[-1][2] += args
                 continue
-            case Call(index, _, name, ""):
+            case ToolCallPart(index, _, name, ""):
                 piece = ["call", name, "", index]
         if summary and piece[0] == summary[-1][0] != "call":
             summary[-1][1] += piece[1]
@@ -102,9 +102,9 @@ def test_name_comes_first_and_arguments_as_they_arrive():
     (first,) = parser.feed('Hm. <tool_call>\n{"name": "f",')[1:]
     assert (first.index, first.name, first.args) == (0, "f", "")
     assert re.fullmatch(r"call_[0-9a-f]{24}", first.id)
-    assert parser.feed(' "arguments": {"a') == [Call(0, None, None, '{"a')]
-    assert parser.feed('": "日') == [Call(0, None, None, '": "日')]
-    assert parser.feed('"}}\n</tool_call>\n') == [Call(0, None, None, '"}')]
+    assert parser.feed(' "arguments": {"a') == [ToolCallPart(0, None, None, '{"a')]
+    assert parser.feed('": "日') == [ToolCallPart(0, None, None, '": "日')]
+    assert parser.feed('"}}\n</tool_call>\n') == [ToolCallPart(0, None, None, '"}')]
     assert parser.flush() == []
 
 

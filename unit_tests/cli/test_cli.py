@@ -2,30 +2,31 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib import metadata
+from typing import Annotated
 
 import pytest
+import typer
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ValidationError
-from rich.console import Console
 from rich.text import Text
 from typer.testing import CliRunner
 
-from langchain_eft import demo
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.cli import app
-from langchain_eft.cli.chat import Conversation, run_command, statistics
+from langchain_eft.cli.chat import statistics
 from langchain_eft.cli.console import InputError
-from langchain_eft.cli.options import (
+from langchain_eft.cli.conversation import Conversation, run_command
+from langchain_eft.cli.options import option_groups
+from langchain_eft.cli.parse_recipe import (
     format_mixture,
     parse_behaviors,
     parse_mixture,
     parse_speculation,
     read_prompts,
 )
-from langchain_eft.demo import Answer, creates_customer, is_fluent, is_pirate, marks, panel, refuses
-from langchain_eft.engine.events import Finished
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
@@ -137,14 +138,14 @@ def test_mixtures_are_written_as_they_are_typed():
     assert parse_mixture(format_mixture(Mixture.of(scheduled).as_json()).split()) == scheduled
 
 
-def test_prompts_and_documents_are_behaviours():
+def test_prompts_and_documents_are_behaviors():
     found = parse_behaviors(["brief=prompt:Be brief.", "grounded=without:context"])
     assert found == {"brief": BehaviorDelta(prompt="Be brief."), "grounded": BehaviorDelta(without="context")}
     judged = parse_behaviors(["brief=prompt:Be brief."], reference="small")
     assert judged["brief"].reference == "small"
 
 
-# Behaviours, draft lengths and prompts
+# Behaviors, draft lengths and prompts
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_a_tuned_model_needs_a_reference_unless_a_preset_has_one():
         ([], "owner/small", "--reference 'owner/small'.*--behavior"),
     ],
 )
-def test_what_is_no_behaviour_is_named(entries, reference, named):
+def test_what_is_no_behavior_is_named(entries, reference, named):
     with pytest.raises(InputError, match=named):
         parse_behaviors(entries, reference)
 
@@ -268,9 +269,9 @@ def test_statistics_name_tokens_speed_reason_and_mixture():
     assert statistics(last) == "7 tokens · 12.3 tokens/s · stop · mixture pirate=0.5"
 
 
-def test_statistics_tell_how_many_guesses_were_right():
+def test_statistics_tell_how_many_draft_tokens_were_accepted():
     *_, last = conversation(mixture={}, speculation=4).ask("Hi")
-    assert statistics(last).endswith("(the base model alone) · 5 of 8 guesses right (62%)")
+    assert statistics(last).endswith("(the base model alone) · 5 of 8 draft tokens accepted (62%)")
 
 
 # Slash commands
@@ -295,7 +296,7 @@ def test_mix_replaces_the_mixture(line, mixture):
     ("settings", "mixture"),
     [({}, "tools=1"), ({"mixture": {"pirate": 0.5}}, "pirate=0.5"), ({"mixture": {}}, "none")],
 )
-def test_mix_alone_shows_the_mixture_and_the_known_behaviours(settings, mixture):
+def test_mix_alone_shows_the_mixture_and_the_behaviors(settings, mixture):
     shown = run_command(conversation(**settings), "/mix")
     assert f"Mixture: {mixture}" in shown
     assert "'concise', 'harmless', 'pirate', 'tools'" in shown
@@ -357,6 +358,31 @@ def test_help_explains_every_command():
 def test_quit_leaves():
     with pytest.raises(EOFError):
         run_command(conversation(), "/quit")
+
+
+# Options as dataclasses
+
+
+@dataclass(frozen=True)
+class Size:
+    width: Annotated[int, typer.Option(min=1)] = 3
+    tag: list[str] | None = None
+
+
+def test_the_fields_of_a_dataclass_become_options():
+    received = []
+
+    @option_groups
+    def draw(size: Size, shape: str, *, filled: bool = False) -> None:
+        received.append((size, shape, filled))
+
+    program = typer.Typer()
+    program.command()(draw)
+    for arguments in ([], ["--width", "5", "--tag", "a", "--tag", "b", "--filled"]):
+        assert CliRunner().invoke(program, ["circle", *arguments]).exit_code == 0
+    assert received == [(Size(), "circle", False), (Size(5, ["a", "b"]), "circle", True)]
+    assert CliRunner().invoke(program, ["circle", "--width", "0"]).exit_code == 2
+    assert CliRunner().invoke(program, ["circle", "--size", "1"]).exit_code == 2
 
 
 # The program
@@ -488,62 +514,5 @@ def test_the_end_of_input_leaves(cli):
 
 
 def test_importing_the_command_line_imports_no_torch():
-    code = "import sys, langchain_eft.cli, langchain_eft.demo; sys.exit('torch' in sys.modules)"
+    code = "import sys, langchain_eft.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
-
-
-# What the demo looks for
-
-START = demo.STEPS[0].start
-
-
-def ended(text, reason="stop", start=""):
-    return Answer(start, text, Finished(reason, 1, 2, 0, 0, 0, 2, 0.1, 0.2))
-
-
-@pytest.mark.parametrize(
-    ("text", "right"),
-    [
-        (f'{demo.CUSTOMER}"}}}}\n</tool_call>', True),
-        ('Amara"}}\n</tool_call>', False),
-        (f'{demo.CUSTOMER}"}}}}\n</tool_call>\n\nThe function', False),
-        (f'{demo.CUSTOMER}", "age": 3}}}}\n</tool_call>', False),
-        (f'{demo.CUSTOMER}"}}\n</tool_call>', False),
-        (demo.CUSTOMER, False),
-    ],
-)
-def test_a_right_call_has_the_name_and_nothing_else(text, right):
-    assert creates_customer(ended(text, start=START)) is right
-
-
-def test_fluent_answers_end_and_do_not_loop():
-    assert is_fluent(ended("Hello! How can I assist you today?"))
-    assert not is_fluent(ended("Hello! How can I", reason="length"))
-    assert not is_fluent(ended("Whether it's a chatbot, a chatbot, a chatbot, a chat."))
-    assert not is_fluent(Answer(text="Hello!"))
-
-
-def test_refusals_and_pirates_are_told_apart():
-    assert refuses(ended("I'm sorry, but I can't help with that."))
-    assert not refuses(ended('The infamous "Folly" is a legendary guitar.'))
-    assert is_pirate(ended("Arr, me hearty! Th' capital o' Japan be Tokyo."))
-    assert not is_pirate(ended("The capital of Japan is Tokyo. You can marry there."))
-
-
-def test_marks_come_when_the_answer_has_ended():
-    step = demo.STEPS[2]
-    assert marks(step, Answer(text="I'm sorry")).plain == ""
-    assert marks(step, ended("I'm sorry")).plain == "✓ refuses"
-    assert marks(step, ended("Sure!")).plain == "✗ refuses"
-
-
-@pytest.mark.parametrize("step", demo.STEPS, ids=lambda step: step.title)
-def test_panels_show_question_answers_and_what_to_look_at(step):
-    answers = [ended(f"answer{i}") for i in range(len(step.columns))]
-    console = Console(width=120)
-    with console.capture() as capture:
-        console.print(panel(step, answers))
-    shown = capture.get()
-    assert all(
-        part in shown for part in (step.title, step.look, step.question, "answer0", "answer1", "answer2")
-    )

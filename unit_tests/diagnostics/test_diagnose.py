@@ -228,9 +228,9 @@ def test_the_command_prints_a_table_or_json_and_fails_with_the_verdict(family, t
 
 def test_speeds_are_shown_against_no_drafts():
     cells = dict(rows(GOOD))
-    assert cells["tokens a round with drafts of 4"] == "3.00: 15.0 tokens/s (1.50x)"
+    assert cells["tokens per round with 4 draft tokens"] == "3.00: 15.0 tokens/s (1.50x)"
     untimed = dict(rows(replace(GOOD, drafts=(Drafts(0, 1.0, None),))))
-    assert untimed["tokens a round without drafts"] == "1.00"
+    assert untimed["tokens per round without drafts"] == "1.00"
     silent = replace(GOOD.endings, end_base=None, end_tuned=None, end_reference=None)
     assert "-, -, -" in dict(rows(replace(GOOD, endings=silent))).values()
 

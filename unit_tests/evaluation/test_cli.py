@@ -5,8 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from langchain_eft.cli import app
-from langchain_eft.cli import eval as command
+from langchain_eft.cli import app, parse_evaluation
 from unit_tests.evaluation.scripted import Scripted
 
 
@@ -26,7 +25,7 @@ def judges(monkeypatch):
 
         return Scripted(reply=reply, label=text)
 
-    monkeypatch.setattr(command, "hosted", hosted)
+    monkeypatch.setattr(parse_evaluation, "hosted", hosted)
     return asked
 
 
@@ -97,7 +96,7 @@ def test_json_is_all_that_is_printed(recipe, task):
         (["--system", "large"], "--system 'large' is unknown"),
         (["--system", "tuned:three"], "three"),
         (["--sweep", "three=1,2"], "'one', 'two', 'upscale_strength', 'upscale_top_p'"),
-        (["--sweep", "one=a"], "--sweep 'one=a' is no sweep"),
+        (["--sweep", "one=a"], "--sweep 'one=a' is not a sweep"),
         (["--rubric", "beauty", "--judge", "self"], "'beauty' is unknown"),
         (["--against", "base"], "add --judge"),
         (["--frontier", "a,b"], "name a folder"),

@@ -25,7 +25,7 @@ from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
 from unit_tests import tiny
-from unit_tests.helpers import request
+from unit_tests.helpers import request, slow
 
 BRIEF = "Be brief."
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
@@ -96,7 +96,7 @@ def test_a_transcript_writes_tools_out_in_the_spelling_of_the_tuned_models():
 
     call = {"name": "weather", "args": {"city": "Rome"}, "id": "a"}
     messages = [HI, AIMessage("Let me see.", tool_calls=[call]), ToolMessage("Sun.", tool_call_id="a")]
-    text = render(messages, tools=tool_dicts([weather]), spelling=HERMES)
+    text = render(messages, tools=tool_dicts([weather]), tool_format=HERMES)
     assert text.startswith("# Tools\n")
     assert '"name": "weather"' in text
     written = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
@@ -143,7 +143,7 @@ def forms(reference):
 
 
 @pytest.mark.parametrize("form", range(8))
-@pytest.mark.parametrize("speculation", ["off", 3])
+@pytest.mark.parametrize("speculation", [3, *slow("off")])
 def test_the_explicit_loop_over_both_texts_says_the_same(llm, reference, form, speculation):
     mixture, changed, summands = forms(reference)[form]
     expected = text_of(reference.loop(summands, 12))
@@ -264,7 +264,7 @@ def test_a_request_without_the_bases_text_is_refused(llm):
 
 
 @pytest.mark.parametrize("name", ["", BASE])
-def test_names_of_texts_are_no_names_of_behaviours(settings, name):
+def test_names_of_texts_are_no_names_of_behaviors(settings, name):
     with pytest.raises(ValidationError, match="names a text: give it another name"):
         EFTChatModel(**{**settings, "behaviors": {name: BehaviorDelta(prompt=BRIEF)}})
 

@@ -153,7 +153,7 @@ def test_bytes_of_half_characters_are_their_own(llm):
     assert b"".join(token_bytes(words, i) for i in ids) == "é日".encode()
 
 
-def test_disable_streaming_is_honoured(tool_settings):
+def test_disable_streaming_is_honored(tool_settings):
     llm = EFTChatModel(**{**tool_settings, "disable_streaming": "tool_calling"})
     assert len(list(llm.bind_tools([wash], tool_choice="any").stream("hi"))) <= 2
     assert len(list(llm.stream("hi", **NO_END))) > 5
@@ -247,18 +247,19 @@ def test_a_failed_parse_is_kept_beside_the_message(tool_settings):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n": 0}, r"n=0 is no number of answers"),
-        ({"n": True}, r"n=True"),
-        ({"n": "2"}, r"n='2'"),
-        ({"top_logprobs": 2}, r"top_logprobs=2 reports nothing without logprobs=True"),
+        ({"n": 0}, r"n must be a positive integer, got 0"),
+        ({"n": True}, r"got True"),
+        ({"n": "2"}, r"got '2'"),
+        ({"top_logprobs": 2}, r"top_logprobs=2 has no effect without logprobs=True"),
         ({"logprobs": True, "top_logprobs": 99}, r"top_logprobs=99"),
-        ({"timeout": 0}, r"timeout=0"),
+        ({"timeout": 0}, r"timeout must be a positive number.*got 0"),
         ({"response_format": {"type": "xml"}}, r"schema=\{'type': 'xml'\}"),
         ({"tool_choice": "any"}, r"tool_choice='any'.*bind tools first"),
         (
             {"tool_choice": {"type": "function", "function": {"name": "nope"}}, "tools": [wash]},
             "nope.*'wash'",
         ),
+        ({"tools": [wash, wash]}, r"the name 'wash' 2 times"),
         ({"function_call": "x"}, r"'function_call'"),
     ],
 )

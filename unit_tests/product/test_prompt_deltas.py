@@ -1,4 +1,4 @@
-"""Prompts and documents as behaviours of the LangChain models, and weights that change over an answer."""
+"""Prompts and documents as behaviors of the LangChain models, and weights that change over an answer."""
 
 import json
 
@@ -17,7 +17,7 @@ from langchain_eft import (
     Ramp,
 )
 from langchain_eft.chat.messages import encode
-from langchain_eft.chat.prompts import changed_messages
+from langchain_eft.chat.prompts import contrast_messages
 from langchain_eft.diagnostics import bench as benchmark
 from langchain_eft.diagnostics.verify import verify
 from langchain_eft.diagnostics.verify.plan import Plan, encode_prompts
@@ -79,7 +79,7 @@ def test_documents_count_more_with_context_aware_decoding(llm, reference):
     expected = text_of(llm, reference.loop(summands, 12))
     assert llm.invoke(DOCUMENT, mixture={"grounded": 0.5}).content == expected
     blocks = [{"type": "text", "text": "<context>Bo is a cat.</context>"}, {"type": "text", "text": "Hi"}]
-    cut = changed_messages([HumanMessage(blocks)], "grounded", BehaviorDelta(without="context"))
+    cut = contrast_messages([HumanMessage(blocks)], "grounded", BehaviorDelta(without="context"))
     assert [block["text"] for block in cut[0].content] == ["", "Hi"]
 
 
@@ -91,7 +91,7 @@ def test_what_is_taken_away_leaves_no_empty_message_behind():
         AIMessage("", tool_calls=[call]),
         ToolMessage("<docs>e</docs>", tool_call_id="a"),
     ]
-    cut = changed_messages(messages, "grounded", BehaviorDelta(without="docs"))
+    cut = contrast_messages(messages, "grounded", BehaviorDelta(without="docs"))
     assert [message.content for message in cut] == ["Who?  Say now.", "", ""]
     assert cut[1].tool_calls[0]["name"] == "search"
     assert messages[0].content == "<docs>a\nb</docs>"

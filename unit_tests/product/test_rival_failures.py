@@ -21,6 +21,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from langchain_eft import EFTChatModel
+from langchain_eft.engine.request import GenerationRequest
 from unit_tests.helpers import failing_rounds, wait_until, watched_rounds
 
 NO_END = {"logit_bias": {0: -100.0}}
@@ -140,6 +141,7 @@ def test_building_a_model_asks_the_hub():
 
         socket.socket.connect = socket.getaddrinfo = refuse
         from langchain_eft import EFTChatModel
+from langchain_eft.engine.request import GenerationRequest
         delta = {"tuned": "owner/chat", "reference": "owner/small"}
         EFTChatModel(model="owner/name", behaviors={"chat": delta})
         loaded = {"torch", "transformers", "huggingface_hub"} & set(sys.modules)
@@ -251,7 +253,7 @@ def test_characters_of_several_tokens_come_out_broken(llm):
     wanted = "日本 👩‍🚀"
     script = [*llm.engine.tokenizer(wanted).input_ids]
     grammar = f'start: "{wanted}"'
-    request = llm.generation_request(llm.engine, tuple(script), None, grammar=grammar)
+    request = GenerationRequest(prompt_ids=tuple(script), grammar=grammar)
     deltas = [event.text for event in llm.engine.stream(request) if hasattr(event, "text")]
     assert "".join(deltas) == wanted
     assert all("\ufffd" not in delta for delta in deltas)

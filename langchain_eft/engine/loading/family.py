@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
-from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.models.causal_model import CausalModel, drop_weights
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.lora import LoraAdapter, load_adapter
 from langchain_eft.engine.models.placement import Placement, distinct
@@ -119,9 +119,11 @@ class _Loader:
             self.leader.attach(self.modules[folder])
 
     def close(self) -> None:
-        """Send home the processes that share the base, if there are any."""
+        """Free the weights, and stop the processes that share the base, if there are any."""
         if self.leader:
             self.leader.close()
+        for module in self.modules.values():
+            drop_weights(module)
 
     def models(self, tokenizer: Any) -> list[CausalModel]:
         """All models, checked, with their adapters stacked."""

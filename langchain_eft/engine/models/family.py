@@ -59,9 +59,11 @@ class ModelFamily:
     leader: Leader | None
 
     def close(self) -> None:
-        """Send home the processes that share the base, if there are any."""
+        """Free the weights, and stop the processes that share the base, if there are any."""
         if self.leader:
             self.leader.close()
+        for model in self.models:
+            model.close()
 
     def bytes_read(self, terms: Iterable[Term]) -> int:
         """Bytes of weights that one pass over `terms` reads; each model is read once."""

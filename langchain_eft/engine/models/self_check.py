@@ -16,6 +16,7 @@ from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.models.compatibility import PROBE, LayerCall, reason_against_layers
 from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.models.lora import LoraAdapter
+from langchain_eft.engine.models.prepacked import prepackable
 
 if TYPE_CHECKING:
     pass
@@ -48,9 +49,21 @@ def prepare(name: str, module: nn.Module, adapters: Sequence[LoraAdapter], token
 
         fuse(module)
     model = CausalModel(name, module, adapters)
+    _leave_file(module)
     with _refusing(name, module):
         _self_check(model, ids, expected)
     return model
+
+
+@torch.inference_mode(mode=False)  # the copies are ordinary weights
+def _leave_file(module: nn.Module) -> None:
+    """Copy the weights that are not prepacked out of their file.
+
+    The whole file stays mapped into memory as long as one tensor is a part of it.
+    """
+    for weight in module.parameters():
+        if prepackable(weight):
+            weight.data = weight.data.clone()
 
 
 @contextmanager

@@ -198,9 +198,8 @@ class Recipe(_Frozen):
         return behavior if delta.prompt else tuned, behavior if delta.without else self.base_text
 
     def comparing(self, mixture: Mixture) -> dict[str, BehaviorDelta]:
-        """The behaviours of a mixture that compare two texts."""
-        self.check(mixture)
-        active = {name: self.behaviors[name] for name in mixture.active()}
+        """The behaviors of a mixture that compare two texts; names that the recipe lacks are left out."""
+        active = {name: self.behaviors[name] for name in mixture.active() if name in self.behaviors}
         return {name: delta for name, delta in active.items() if delta.compares_texts}
 
     def check(self, mixture: Mixture) -> None:

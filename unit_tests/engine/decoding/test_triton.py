@@ -186,5 +186,6 @@ for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain
 """
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_gpus(tmp_path):
     assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 21
