@@ -141,7 +141,6 @@ def test_building_a_model_asks_the_hub():
 
         socket.socket.connect = socket.getaddrinfo = refuse
         from langchain_eft import EFTChatModel
-from langchain_eft.engine.request import GenerationRequest
         delta = {"tuned": "owner/chat", "reference": "owner/small"}
         EFTChatModel(model="owner/name", behaviors={"chat": delta})
         loaded = {"torch", "transformers", "huggingface_hub"} & set(sys.modules)
