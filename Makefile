@@ -46,9 +46,10 @@ QUICK_ARGS := unit_tests -m "not slow"
 quick: $(DEV) ## Run the quick unit tests, in under 90 s on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope $(QUICK_ARGS)
 
-lint: $(DEV) ## Check style and types
+lint: $(DEV) ## Check style, types, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 format: $(DEV) ## Fix style

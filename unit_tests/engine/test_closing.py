@@ -47,7 +47,7 @@ def weights():
 def test_closing_frees_the_weights_of_engines_that_are_kept(family, weights, static):
     kept = []
     for _ in range(3):
-        engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=256, static_decoding=static))
+        engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=256, static_rounds=static))
         answer(engine, request([5, 6], {"one": 1.0}, max_tokens=4))
         assert weights.alive()
         engine.close()

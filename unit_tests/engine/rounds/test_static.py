@@ -17,7 +17,7 @@ from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import static_runner as decode_runner
+from langchain_eft.engine.rounds import static_runner
 from langchain_eft.engine.rounds.cuda_graphs import Graphs
 from langchain_eft.engine.rounds.static import DecodeRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
@@ -31,11 +31,11 @@ WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
 def short_contexts():
     """A CPU gathers contexts up to their bound; low ones are quick, and come in more sizes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode_runner, "_SHORTEST_CONTEXT", 32)
+        patch.setattr(static_runner, "_SHORTEST_CONTEXT", 32)
         yield
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["read at once", "one round ahead"])
+@pytest.fixture(scope="module", params=[False, True], ids=["read at once", "one round ahead"])
 def static(request, family):
     engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=request.param))
     yield engine
@@ -45,7 +45,7 @@ def static(request, family):
 @pytest.mark.parametrize("mixture", [*MIXTURES[:2], *slow(*MIXTURES[2:])])
 def test_greedy_text_is_the_reference_loops_for_every_draft_length(static, reference, mixture):
     expected = reference.greedy(PROMPT, mixture, 10)
-    lengths = range(9) if static._ahead else (2, 7)
+    lengths = range(9) if static.config.overlap_rounds else (2, 7)
     for draft in (*lengths, "auto", "off"):
         tokens, end = run(static, mixture=mixture, tokens=10, speculation=draft)
         assert tokens == expected, draft
@@ -188,7 +188,7 @@ def test_terms_with_prompts_of_their_own_and_weights_that_change(family):
         (PROMPT, {"full": FirstTokens(tokens=4), "two": 0.5}, SamplingParams(seed=5), {}),
     ]
     engines = [
-        Engine(recipe, EngineConfig(**{**SETTINGS, "static_rounds": static}, overlap_rounds=1))
+        Engine(recipe, EngineConfig(**{**SETTINGS, "static_rounds": static}, overlap_rounds=True))
         for static in (False, True)
     ]
     try:
@@ -239,7 +239,7 @@ def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(fami
 
     for half in ("draft", "verify"):
         monkeypatch.setattr(DecodeRound, half, traced(half))
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=1))
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=True))
     try:
         for draft in ("off", 2):
             decoded(engine, work()[:6], draft, together=False)
@@ -264,13 +264,13 @@ def test_rows_are_padded_and_terms_share_slots(family):
             shapes.add(shape)
             super().__init__(shape, state)
 
-    original, decode_runner.DecodeRound = decode_runner.DecodeRound, Spy
+    original, static_runner.DecodeRound = static_runner.DecodeRound, Spy
     engine = Engine(family.recipe, EngineConfig(**SETTINGS))
     try:
         kinds = [([5, 6, i], m, GREEDY, {}) for i, m in enumerate([{"one": 1.0}, {"two": 1.0}, {}])]
         decoded(engine, kinds, "off", together=True)
     finally:
-        decode_runner.DecodeRound = original
+        static_runner.DecodeRound = original
         engine.close()
     assert {shape.rows for shape in shapes} <= {1, 2, 4}
     widest = max(shapes, key=lambda shape: len(shape.slots))
@@ -314,8 +314,10 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
         recorded.append((function.__self__.shape, function.__name__))
         return function
 
-    monkeypatch.setattr(decode_runner, "recorder_for", lambda config, device: recorder)
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=1, cuda_graph_batch_sizes=(1, 4)))
+    monkeypatch.setattr(static_runner, "recorder_for", lambda config, device: recorder)
+    engine = Engine(
+        family.recipe, EngineConfig(**SETTINGS, overlap_rounds=True, cuda_graph_batch_sizes=(1, 4))
+    )
     try:
         rows = [shape.rows for shape, _ in recorded]
         assert rows == sorted(rows, reverse=True)
@@ -325,7 +327,7 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
             tokens, _ = run(engine, mixture={"one": 1.0}, tokens=10, speculation=draft)
             assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 10)
         run(engine, mixture={"one": 1.0}, tokens=10, speculation=7)
-        occurred = {half for shape, half in recorded[before:] if shape.guesses == 7}
+        occurred = {half for shape, half in recorded[before:] if shape.num_draft_tokens == 7}
         assert occurred == {"draft", "verify"}
         assert len(recorded) == len(set(recorded))
     finally:
@@ -355,7 +357,7 @@ def test_what_would_compile_nothing_is_refused(family):
 
 def test_models_on_several_devices_have_no_static_rounds(family):
     with pytest.raises(RecipeError, match="static_rounds=True needs all models whole on one device"):
-        decode_runner.decodes_statically(
+        static_runner.decodes_statically(
             EngineConfig(static_rounds=True),
             Placement(torch.device("cpu"), torch.device("meta"), torch.float32),
         )
