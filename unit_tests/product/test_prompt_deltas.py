@@ -199,9 +199,9 @@ def test_a_prompt_can_be_a_reward(llm, settings):
     answer = "yes"
     score = EFTRewardScorer(llm, "hinted").invoke({"prompt": "hi", "answers": [answer]})[0]
     engine = llm.engine
-    ids = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
+    scored = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, plain = (
-        token_logprobs(engine.family, term, prompt, [ids])[0].sum()
+        token_logprobs(engine.family, term, prompt, [scored])[0].sum()
         for term, prompt in zip(
             engine.family.behaviors["hinted"],
             (ids(llm, SystemMessage(BRIEF), HumanMessage("hi")), ids(llm, HumanMessage("hi"))),
