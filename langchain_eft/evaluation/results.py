@@ -12,11 +12,11 @@ from typing import Any, Self
 from langchain_eft.evaluation.cases import Answer, Score, Scorer, add_usage
 from langchain_eft.evaluation.errors import EvaluationError
 from langchain_eft.evaluation.judges import Preference
-from langchain_eft.evaluation.statistics import Estimate, difference, estimate, normalised_gain, share
+from langchain_eft.evaluation.statistics import Estimate, difference, estimate, normalized_gain, share
 
 
 @dataclass(frozen=True)
-class Graded:
+class GradedAnswer:
     """One answer with its score.
 
     Attributes:
@@ -58,7 +58,7 @@ class Cell:
     estimate: Estimate | None
     values: tuple[float | None, ...]
     cases: tuple[str, ...]
-    graded: tuple[Graded, ...]
+    graded: tuple[GradedAnswer, ...]
     answer_usage: dict[str, int]
     grade_usage: dict[str, int]
 
@@ -68,7 +68,7 @@ class Cell:
         system: str,
         task: str,
         scorer: Scorer,
-        graded: Sequence[Graded],
+        graded: Sequence[GradedAnswer],
         confidence: float,
         seed: int,
     ) -> Self:
@@ -104,7 +104,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SystemComparison:
     """Two systems, compared by a judge.
 
     Attributes:
@@ -221,7 +221,7 @@ class Evaluation:
     def gain(self, system: str, low: str, high: str, task: str, metric: str | None = None) -> Estimate:
         """Share of the gap from `low` to `high` that a system closes."""
         columns = self._aligned([system, low, high], task, metric)
-        return normalised_gain(*columns, confidence=self.confidence, seed=self.seed)
+        return normalized_gain(*columns, confidence=self.confidence, seed=self.seed)
 
     def _aligned(self, systems: Sequence[str], task: str, metric: str | None) -> list[list[float]]:
         cells = [self.cell(system, task, metric) for system in systems]

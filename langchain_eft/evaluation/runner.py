@@ -16,7 +16,7 @@ from langchain_eft.evaluation.cache import Cache
 from langchain_eft.evaluation.cases import Answer, Case, Score, Scorer, digest
 from langchain_eft.evaluation.errors import EvaluationError
 from langchain_eft.evaluation.judges import Pair, PairwiseJudge, Preference, answer_text, conversation
-from langchain_eft.evaluation.results import Cell, Comparison, Evaluation, Graded
+from langchain_eft.evaluation.results import Cell, Evaluation, GradedAnswer, SystemComparison
 from langchain_eft.evaluation.systems import System
 from langchain_eft.evaluation.tasks import Task
 
@@ -114,7 +114,7 @@ class Runner:
                     )
         return Evaluation(tuple(cells), self._confidence, self._seed)
 
-    def compare(self, first: System, second: System, task: Task, judge: PairwiseJudge) -> Comparison:
+    def compare(self, first: System, second: System, task: Task, judge: PairwiseJudge) -> SystemComparison:
         """Compare the answers of two systems by a judge, who reads them in both orders.
 
         Raises:
@@ -131,7 +131,7 @@ class Runner:
                 progress, label, self._grades, pairs, judge.key, judge.invoke, asdict, _as_preference
             )
         names = [case.name for case, _, _ in answers[0]]
-        return Comparison.of(
+        return SystemComparison.of(
             first.name,
             second.name,
             task.name,
@@ -168,7 +168,7 @@ class Runner:
         task: Task,
         scorer: Scorer,
         answers: Sequence[tuple[Case, int, Answer]],
-    ) -> list[Graded]:
+    ) -> list[GradedAnswer]:
         if isinstance(scorer, CostlyScorer):
             costly = scorer
             scores = self._stored(
@@ -185,7 +185,7 @@ class Runner:
         else:
             scores = [scorer.score(case, answer) for case, _, answer in answers]
         return [
-            Graded(case.name, case.question, answer, score)
+            GradedAnswer(case.name, case.question, answer, score)
             for (case, _, answer), score in zip(answers, scores, strict=True)
         ]
 

@@ -92,9 +92,9 @@ def setup(name, tagged):
 
 
 def matcher(compiler, grammar):
-    found = llguidance.LLMatcher(compiler, llguidance.grammar_from("lark", grammar), log_level=0)
-    assert not found.is_error(), found.get_error()
-    return found
+    matcher = llguidance.LLMatcher(compiler, llguidance.grammar_from("lark", grammar), log_level=0)
+    assert not matcher.is_error(), matcher.get_error()
+    return matcher
 
 
 def allowed(found, compiler):
@@ -127,12 +127,12 @@ def says(compiler, grammar, text):
 
 def parsed(form, text, **options):
     parser = OutputParser(form, tools=True, reasoning=False, **options)
-    found = [*parser.feed(text), *parser.flush()]
-    calls = [[delta.name, ""] for delta in found if isinstance(delta, ToolCallPart) and delta.id]
-    for delta in found:
+    parts = [*parser.feed(text), *parser.flush()]
+    calls = [[delta.name, ""] for delta in parts if isinstance(delta, ToolCallPart) and delta.id]
+    for delta in parts:
         if isinstance(delta, ToolCallPart):
             calls[delta.index][1] += delta.args
-    return calls, "".join(delta.text for delta in found if not isinstance(delta, ToolCallPart))
+    return calls, "".join(delta.text for delta in parts if not isinstance(delta, ToolCallPart))
 
 
 every_format = pytest.mark.parametrize("name", TEMPLATES)

@@ -4,8 +4,11 @@ import pytest
 from langchain_core.messages import SystemMessage
 from transformers import AddedToken
 
+from langchain_eft.chat.answer_form import normalize_form
 from langchain_eft.chat.output_parser import Content, Reasoning, ToolCallPart
 from langchain_eft.engine.decoding.grammar import Grammars
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.events import TextDelta
 from unit_tests import tiny
 from unit_tests.chat.prepared import prepared
 
@@ -102,3 +105,33 @@ def test_a_call_or_an_object_is_the_models_free_choice():
     assert prepared(words, tools=TOOLS, tool_choice="any", response_format=FORMAT).fork is None
     assert prepared(words, tools=[], response_format=FORMAT).fork is None
     assert prepared(tokenizer(thinks=True), tools=TOOLS, response_format=FORMAT).fork is None
+
+
+def test_a_normalized_form_stays_as_it_is():
+    form = {"tools": [{"name": "g", "parameters": SCHEMA}], "tool_choice": True, "response_format": SCHEMA}
+    normalized = normalize_form(form)
+    assert normalize_form(normalized) == normalized
+    assert normalized["tool_choice"] == "any"
+    assert normalized["response_format"] == FORMAT
+
+
+def test_two_tools_of_one_name_are_refused():
+    with pytest.raises(RequestError, match=r"'f' 2 times"):
+        prepared(tokenizer(), tools=[*TOOLS, *TOOLS])
+
+
+def test_answers_differ_by_their_seed_alone():
+    call = prepared(tokenizer(), n=3)
+    first, *others = call.requests
+    seeds = [request.sampling.seed - first.sampling.seed for request in others]
+    assert seeds == [1, 2]
+    with pytest.raises(RequestError, match="n=3 answers cannot be streamed"):
+        _ = call.only_request
+
+
+def test_probes_are_short_free_answers_that_decide_the_grammar():
+    call = prepared(tokenizer(), tools=TOOLS, response_format=FORMAT, n=2)
+    assert [(probe.grammar, probe.max_tokens) for probe in call.probes()] == [(None, 4)] * 2
+    beginnings = [[TextDelta("<tool", (1,), ("<tool",))], [TextDelta("It", (1,), ("It",))]]
+    grammars = [request.grammar for request in call.decided(beginnings).requests]
+    assert grammars == [call.fork.calls, call.fork.answer]

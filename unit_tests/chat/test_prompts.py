@@ -273,8 +273,8 @@ def test_traces_compare_what_each_model_read(engine, reference, draft):
         "one": (logp((1, one, PROMPT)), logp((1, small, PROMPT))),
     }
     for i, (token, trace) in enumerate(zip(recorder.tokens, traces, strict=True)):
-        found = [trace.logprob, trace.base, trace.small]
-        assert found == pytest.approx([float(q[i, token]) for q in (p, plain, small_mixture)], abs=1e-3)
+        traced = [trace.logprob, trace.base, trace.small]
+        assert traced == pytest.approx([float(q[i, token]) for q in (p, plain, small_mixture)], abs=1e-3)
         for name, part in trace.behaviors.items():
             expected = [float(q[i, token]) for q in pairs[name]]
             assert [part.tuned, part.reference] == pytest.approx(expected, abs=1e-3)

@@ -58,9 +58,9 @@ def carrying(template):
 def read(template, text, parts=None, prompt="<assistant> ", tools=TOOLS):
     """The answer as short tuples: text by kind, calls as name and arguments."""
     parser = ResponseTemplateParser(carrying(template), prompt, tools)
-    found = [delta for part in parts or [text] for delta in parser.feed(part)] + parser.flush()
+    completed = [delta for part in parts or [text] for delta in parser.feed(part)] + parser.flush()
     summary: list[list[str]] = []
-    for delta in found:
+    for delta in completed:
         if isinstance(delta, ToolCallPart) and delta.id:
             summary.append(["call", delta.name, ""])
         elif isinstance(delta, ToolCallPart):

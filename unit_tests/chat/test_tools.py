@@ -151,9 +151,9 @@ def test_tags_that_are_text_need_no_tokens():
 
 
 def test_the_prompted_format_tells_names_signatures_and_spelling():
-    told = tool_instructions(tool_dicts([get_weather]), tool_formats.PROMPTED)
-    assert re.search(r'<tools>\n\{"name": "get_weather".*"city".*\}\n</tools>', told)
-    assert '<tool_call>\n{"name":' in told
+    text = tool_instructions(tool_dicts([get_weather]), tool_formats.PROMPTED)
+    assert re.search(r'<tools>\n\{"name": "get_weather".*"city".*\}\n</tools>', text)
+    assert '<tool_call>\n{"name":' in text
 
 
 @pytest.mark.parametrize(

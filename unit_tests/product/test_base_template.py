@@ -194,11 +194,11 @@ def test_special_tokens_of_turns_follow_the_tuned_model(settings, reference):
 def test_log_probabilities_are_those_of_both_texts(llm, reference):
     base, small, one = reference.base, reference.small["reference"], reference.small["one"]
     answer = llm.invoke("hi", logprobs=True, max_tokens=5)
-    found = [entry["logprob"] for entry in answer.response_metadata["logprobs"]["content"]]
+    reported = [entry["logprob"] for entry in answer.response_metadata["logprobs"]["content"]]
     summands = [(1, base, BARE), (1, one, MAIN), (-1, small, BARE)]
     tokens = reference.loop(summands, 5)
     expected = reference.mixed(summands, tokens[:-1])[range(len(tokens)), tokens]
-    torch.testing.assert_close(torch.tensor(found).double(), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.tensor(reported).double(), expected, atol=1e-4, rtol=0)
 
 
 # Everything else that reads
@@ -216,9 +216,9 @@ def test_completions_have_one_text(settings, reference):
 def test_rewards_compare_what_each_model_reads(llm):
     score = EFTRewardScorer(llm, "one").invoke({"prompt": "hi", "answers": ["yes"]})[0]
     engine = llm.engine
-    said = (*engine.tokenizer("yes", add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
+    answer_ids = (*engine.tokenizer("yes", add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, reference = (
-        token_logprobs(engine.family, term, prompt, [said])[0].sum()
+        token_logprobs(engine.family, term, prompt, [answer_ids])[0].sum()
         for term, prompt in zip(engine.family.behaviors["one"], (MAIN, BARE), strict=True)
     )
     assert score == pytest.approx(float(tuned - reference), abs=1e-4)

@@ -52,9 +52,9 @@ class Counting(InMemoryCache):
     hits = 0
 
     def lookup(self, prompt, llm_string):
-        found = super().lookup(prompt, llm_string)
-        self.hits += found is not None
-        return found
+        stored = super().lookup(prompt, llm_string)
+        self.hits += stored is not None
+        return stored
 
     async def alookup(self, prompt, llm_string):
         return self.lookup(prompt, llm_string)
@@ -143,8 +143,8 @@ def test_logprobs_end_with_the_stop_and_cover_bursts(llm):
         entries = message.response_metadata["logprobs"]["content"]
         assert message.content == whole[: whole.index(stop)]
         assert len(entries) == message.usage_metadata["output_tokens"]
-        said = bytes(byte for entry in entries for byte in entry["bytes"])
-        assert said.decode(errors="replace").startswith(message.content + stop[:2])
+        text = bytes(byte for entry in entries for byte in entry["bytes"])
+        assert text.decode(errors="replace").startswith(message.content + stop[:2])
 
 
 def test_bytes_of_half_characters_are_their_own(llm):
@@ -215,8 +215,8 @@ def test_partial_objects_stream(llm):
 
 
 def test_json_mode_needs_no_schema_and_the_others_do(llm):
-    found = llm.with_structured_output(method="json_mode", include_raw=True).invoke("hi")
-    assert set(found) == {"raw", "parsed", "parsing_error"}
+    answer = llm.with_structured_output(method="json_mode", include_raw=True).invoke("hi")
+    assert set(answer) == {"raw", "parsed", "parsing_error"}
     with pytest.raises(ModelInvalidRequestError, match=r"schema=None.*'json_mode'"):
         llm.with_structured_output(None)
 
@@ -226,8 +226,8 @@ def test_schemas_need_neither_title_nor_plain_form(llm):
     wrapped = {"type": "json_schema", "json_schema": {"name": "v", "schema": bare, "strict": True}}
     for schema in (bare, wrapped):
         for method in ("function_calling", "json_schema"):
-            found = llm.with_structured_output(schema, method=method, strict=True).invoke("hi")
-            assert isinstance(found["good"], bool)
+            answer = llm.with_structured_output(schema, method=method, strict=True).invoke("hi")
+            assert isinstance(answer["good"], bool)
 
 
 def test_a_failed_parse_is_kept_beside_the_message(tool_settings):

@@ -118,9 +118,9 @@ def test_the_wrong_schedule_would_be_noticed(engine, reference):
     mixture, other = SCHEDULES[0], {"one": Ramp(start=0, end=1, tokens=9)}
     rng = random.Random(0)
     prompts = [[rng.randrange(4, 200) for _ in range(6)] for _ in range(6)]
-    found = [answers(engine, mixture, prompt, drafts=["off"])[0][0] for prompt in prompts]
-    said = [answers(engine, other, prompt, drafts=["off"])[0][0] for prompt in prompts]
-    assert found != said
+    expected = [answers(engine, mixture, prompt, drafts=["off"])[0][0] for prompt in prompts]
+    expected_other = [answers(engine, other, prompt, drafts=["off"])[0][0] for prompt in prompts]
+    assert expected != expected_other
 
 
 def test_a_behavior_that_is_off_for_a_while_is_caught_up(engine):

@@ -161,10 +161,10 @@ def test_what_changes_the_answer_is_part_of_the_models_identity(settings):
         {"one": FirstTokens(tokens=8)}, {"one": FirstTokens(tokens=8, then=0.5)},
     ]  # fmt: skip
     other = {**settings["behaviors"], "brief": BehaviorDelta(prompt="Be long.")}
-    found = [identity(mixture=mixture) for mixture in mixtures] + [identity(), identity(behaviors=other)]
-    assert len(set(found)) == len(found)
+    identities = [identity(mixture=mixture) for mixture in mixtures] + [identity(), identity(behaviors=other)]
+    assert len(set(identities)) == len(identities)
     same = identity(mixture={"one": {"start": 0, "end": 1, "tokens": 8}})
-    assert same == found[1]
+    assert same == identities[1]
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,9 @@ def test_a_prompt_can_be_a_reward(llm, settings):
     answer = "yes"
     score = EFTRewardScorer(llm, "hinted").invoke({"prompt": "hi", "answers": [answer]})[0]
     engine = llm.engine
-    said = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
+    scored = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, plain = (
-        token_logprobs(engine.family, term, prompt, [said])[0].sum()
+        token_logprobs(engine.family, term, prompt, [scored])[0].sum()
         for term, prompt in zip(
             engine.family.behaviors["hinted"],
             (ids(llm, SystemMessage(BRIEF), HumanMessage("hi")), ids(llm, HumanMessage("hi"))),
@@ -234,9 +234,9 @@ def test_a_preempted_request_reads_all_its_texts_again(settings, reference):
         }
     )
     questions = [f"question {i}" for i in range(5)]
-    found = model.bind(mixture={"brief": 1.5}, max_tokens=20).batch(questions)
+    answers = model.bind(mixture={"brief": 1.5}, max_tokens=20).batch(questions)
     assert model.engine.stats().preemptions > 0
-    for question, answer in zip(questions, found, strict=True):
+    for question, answer in zip(questions, answers, strict=True):
         main, longer = (
             ids(model, HumanMessage(question)),
             ids(model, SystemMessage(BRIEF), HumanMessage(question)),

@@ -141,7 +141,6 @@ def test_building_a_model_asks_the_hub():
 
         socket.socket.connect = socket.getaddrinfo = refuse
         from langchain_eft import EFTChatModel
-from langchain_eft.engine.request import GenerationRequest
         delta = {"tuned": "owner/chat", "reference": "owner/small"}
         EFTChatModel(model="owner/name", behaviors={"chat": delta})
         loaded = {"torch", "transformers", "huggingface_hub"} & set(sys.modules)
@@ -214,10 +213,10 @@ def test_tool_choice_any_raises(llm):
 @pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
 def test_methods_of_structured_output_raise(tool_settings, method):
     llm = EFTChatModel(**tool_settings)
-    found = llm.with_structured_output(Verdict, method=method, include_raw=True).invoke("hi")
-    assert isinstance(found["raw"], AIMessage)
+    answer = llm.with_structured_output(Verdict, method=method, include_raw=True).invoke("hi")
+    assert isinstance(answer["raw"], AIMessage)
     if method != "json_mode":  # which leaves the keys to the model
-        assert isinstance(found["parsed"], Verdict)
+        assert isinstance(answer["parsed"], Verdict)
 
 
 def test_a_batch_enters_the_native_handle_from_many_threads(llm):
@@ -250,10 +249,10 @@ def test_weights_load_while_the_model_is_built(tool_settings, monkeypatch):
 
 
 def test_characters_of_several_tokens_come_out_broken(llm):
-    wanted = "日本 👩‍🚀"
-    script = [*llm.engine.tokenizer(wanted).input_ids]
-    grammar = f'start: "{wanted}"'
+    text = "日本 👩‍🚀"
+    script = [*llm.engine.tokenizer(text).input_ids]
+    grammar = f'start: "{text}"'
     request = GenerationRequest(prompt_ids=tuple(script), grammar=grammar)
     deltas = [event.text for event in llm.engine.stream(request) if hasattr(event, "text")]
-    assert "".join(deltas) == wanted
+    assert "".join(deltas) == text
     assert all("\ufffd" not in delta for delta in deltas)
