@@ -17,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 
 from langchain_eft.chat.content_blocks import PROVIDER
 from langchain_eft.engine.config import Dtype, EngineConfig
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
 from langchain_eft.engine.loading.hub import HubModel
 from langchain_eft.engine.models.window import longest_exact
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
-from langchain_eft.engine.recipe.frozen import FrozenDict, known
+from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
@@ -239,7 +240,7 @@ class EFTSettings(BaseModel):
             raise RecipeError(
                 f"There are {len(self.behaviors)} behaviours and no `mixture`: say how much of each, for "
                 f"example mixture={dict.fromkeys(list(self.behaviors)[:1], 1.0)}; known are "
-                f"{known(self.behaviors)}."
+                f"{quoted_names(self.behaviors)}."
             )
         return Mixture(weights=dict.fromkeys(self.behaviors, 1.0))
 
@@ -380,7 +381,7 @@ def _recipe(
     preset = load_preset(name)
     if preset is None and not _names_a_model(name):
         raise CheckpointNotFoundError(
-            f"model={name!r} is neither a preset ({known(preset_names())}), nor a local folder or .gguf "
+            f"model={name!r} is neither a preset ({quoted_names(preset_names())}), nor a local folder or .gguf "
             "file, nor a hub id of the form 'owner/name' or 'owner/name/path@revision'."
         )
     base = preset.recipe if preset else Recipe(base=name)
@@ -407,8 +408,10 @@ def refuse_unknown(unknown: set[str], names: set[str] | frozenset[str], where: s
     """
     if unknown:
         guesses = [g for name in unknown for g in difflib.get_close_matches(name, names, 1)]
-        hint = f" Did you mean {known(guesses)}?" if guesses else ""
-        raise RequestError(f"Unknown parameter {known(unknown)} for {where}.{hint} Known are {known(names)}.")
+        hint = f" Did you mean {quoted_names(guesses)}?" if guesses else ""
+        raise RequestError(
+            f"Unknown parameter {quoted_names(unknown)} for {where}.{hint} Known are {quoted_names(names)}."
+        )
 
 
 def _lacks_reference(delta: BehaviorDelta) -> bool:

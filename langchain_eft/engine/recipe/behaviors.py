@@ -18,13 +18,14 @@ from pydantic import (
     model_validator,
 )
 
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError
-from langchain_eft.engine.recipe.frozen import FrozenDict, _Frozen, known
+from langchain_eft.engine.recipe.frozen import FrozenDict, FrozenModel
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import values
 
 
-class PackagedModel(_Frozen):
+class PackagedModel(FrozenModel):
     """A checkpoint that travels inside a Python package, with a hub model to fall back on."""
 
     package: str
@@ -66,7 +67,7 @@ def read_template(template: BaseTemplate) -> str:
     return (built_in if template == "transcript" else Path(template)).read_text(encoding="utf-8")
 
 
-class BehaviorDelta(_Frozen):
+class BehaviorDelta(FrozenModel):
     """One behaviour, `log F - log S`: what fine-tuning changed in a small model, or what a prompt changes.
 
     F has weights of its own (`tuned`, a full model, or `adapter`, a LoRA in PEFT's file format), or reads
@@ -135,7 +136,7 @@ def _resolved(behaviors: dict[str, BehaviorDelta]) -> FrozenDict[str, BehaviorDe
         if delta.reference == SMALL and len(references) != 1:
             raise ValueError(
                 f"The behaviour {name!r} has reference='{SMALL}', which stands for the one reference of the "
-                f"recipe's other behaviours, and they have {known(map(str, references))}: name the model."
+                f"recipe's other behaviours, and they have {quoted_names(map(str, references))}: name the model."
             )
     return FrozenDict(
         {
@@ -147,7 +148,7 @@ def _resolved(behaviors: dict[str, BehaviorDelta]) -> FrozenDict[str, BehaviorDe
     )
 
 
-class Recipe(_Frozen):
+class Recipe(FrozenModel):
     """Which weights an engine holds: a large base model and the behaviours that can be mixed into it."""
 
     base: ModelSource
@@ -212,7 +213,7 @@ class Recipe(_Frozen):
         unknown = set(mixture.weights) - set(self.behaviors)
         if unknown:
             raise RecipeError(
-                f"Unknown behaviour {known(unknown)}: this recipe knows {known(self.behaviors)}. "
+                f"Unknown behaviour {quoted_names(unknown)}: this recipe knows {quoted_names(self.behaviors)}. "
                 "Use one of those in `mixture`, or add it with `behaviors={name: BehaviorDelta(...)}`."
             )
         for name, weight in mixture.weights.items():

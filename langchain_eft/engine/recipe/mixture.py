@@ -11,7 +11,7 @@ from pydantic import (
     Field,
 )
 
-from langchain_eft.engine.recipe.frozen import FrozenDict, _Frozen
+from langchain_eft.engine.recipe.frozen import FrozenDict, FrozenModel
 from langchain_eft.engine.recipe.schedules import Weight, values
 
 
@@ -25,7 +25,7 @@ def _finite(weights: dict[str, Weight]) -> FrozenDict[str, Weight]:
     return FrozenDict(sorted(weights.items()))
 
 
-class Mixture(_Frozen):
+class Mixture(FrozenModel):
     """How much of each behaviour a request decodes with: `{"tools": 1.0, "concise": 0.5}`.
 
     The empty mixture is the base model alone.
