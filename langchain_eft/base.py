@@ -381,8 +381,8 @@ def _recipe(
     preset = load_preset(name)
     if preset is None and not _names_a_model(name):
         raise CheckpointNotFoundError(
-            f"model={name!r} is neither a preset ({quoted_names(preset_names())}), nor a local folder or .gguf "
-            "file, nor a hub id of the form 'owner/name' or 'owner/name/path@revision'."
+            f"model={name!r} is neither a preset ({quoted_names(preset_names())}), nor a local folder or "
+            ".gguf file, nor a hub id of the form 'owner/name' or 'owner/name/path@revision'."
         )
     base = preset.recipe if preset else Recipe(base=name)
     shared = next((delta.reference for delta in base.behaviors.values()), None)

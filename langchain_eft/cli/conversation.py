@@ -85,7 +85,8 @@ def run_command(conversation: Conversation, line: str) -> str:
     name, _, argument = line.removeprefix("/").partition(" ")
     if name not in COMMANDS:
         raise InputError(
-            f"Unknown command {'/' + name!r}: the commands are {quoted_names('/' + each for each in COMMANDS)}. "
+            f"Unknown command {'/' + name!r}: the commands are "
+            f"{quoted_names('/' + each for each in COMMANDS)}. "
             "Put a space in front to send the line to the model."
         )
     run, _ = COMMANDS[name]

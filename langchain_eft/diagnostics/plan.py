@@ -315,13 +315,13 @@ class _Estimate:
         """What requests decode."""
         index, recipe = {place: i for i, place in enumerate(self.models)}, self.recipe
         return build_formula(
-            Term(index[self.layout.base], prompt_name=recipe.base_text),
+            Term(index[self.layout.base], prompt_name=recipe.base_prompt_name),
             {name: self.layout.terms(name, recipe, index.__getitem__) for name in self.layout.pairs},
             self.mixture.active(),
             self.strength,
             self.top_p,
             lambda term: self._read([term]),
-            lambda term: replace(term, prompt_name=recipe.base_text),
+            lambda term: replace(term, prompt_name=recipe.base_prompt_name),
         )
 
     def _read(self, terms: Iterable[Term]) -> float:

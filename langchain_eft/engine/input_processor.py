@@ -129,8 +129,8 @@ class InputProcessor:
         missing = {term.prompt_name for term in terms if term.prompt_name not in names}
         if missing:
             raise RequestError(
-                f"`contexts` lacks {quoted_names(missing)}: add the second prompt of every behavior with two, "
-                "and the base's prompt where it has a template of its own."
+                f"`contexts` lacks {quoted_names(missing)}: add the second prompt of every behavior with "
+                "two, and the base's prompt where it has a template of its own."
             )
 
     def check_token_ids(self, ids: Iterable[int]) -> None:

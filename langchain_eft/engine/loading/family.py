@@ -67,7 +67,7 @@ def _load(
     size = min(int(text_config(model.module).vocab_size) for model in models)
     return ModelFamily(
         models=tuple(models),
-        base=Term(index[layout.base.folder], prompt_name=recipe.base_text),
+        base=Term(index[layout.base.folder], prompt_name=recipe.base_prompt_name),
         behaviors={
             name: layout.terms(name, recipe, lambda place: index[place.folder]) for name in layout.pairs
         },

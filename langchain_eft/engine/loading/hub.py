@@ -92,7 +92,7 @@ def listing(model: HubModel) -> Listing | None:
     """What the hub says about a model; None where the hub cannot be reached.
 
     Raises:
-        CheckpointNotFoundError: No such model, or one that needs a licence to be accepted.
+        CheckpointNotFoundError: No such model, or one that needs a license to be accepted.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -106,7 +106,7 @@ def listing(model: HubModel) -> Listing | None:
         info = HfApi().model_info(model.repo, revision=model.revision, files_metadata=True, timeout=10)
     except GatedRepoError as error:
         raise CheckpointNotFoundError(
-            f"The model {str(model)!r} is gated: accept its licence on the hub, and log in with `hf auth "
+            f"The model {str(model)!r} is gated: accept its license on the hub, and log in with `hf auth "
             "login` or set HF_TOKEN."
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointPair:
-    """F and S of a behaviour; an adapter's F is its reference.
+    """F and S of a behavior; an adapter's F is its reference.
 
     Attributes:
         tuned: F, or what its adapter is added to.
@@ -50,7 +50,7 @@ class Layout:
 
     Attributes:
         base: The large model.
-        pairs: The behaviours.
+        pairs: The behaviors.
     """
 
     base: Checkpoint
@@ -66,7 +66,7 @@ class Layout:
 
         Raises:
             CheckpointNotFoundError: Something cannot be found.
-            RecipeError: A behaviour without a reference.
+            RecipeError: A behavior without a reference.
         """
         find = cache(find_checkpoint)
 
@@ -80,7 +80,7 @@ class Layout:
                 return CheckpointPair(small, small)
             if delta.reference is None:
                 raise RecipeError(
-                    f"Behaviour {name!r} has tuned={str(delta.tuned)!r} and no reference: name the small "
+                    f"Behavior {name!r} has tuned={str(delta.tuned)!r} and no reference: name the small "
                     "model before fine-tuning with `reference=`."
                 )
             return CheckpointPair(find(delta.tuned), find(delta.reference))
@@ -102,10 +102,10 @@ class Layout:
         return Layout(here[self.base], pairs)
 
     def check(self, placement: Placement) -> None:
-        """Refuse a placement of the base that a behaviour rules out.
+        """Refuse a placement of the base that a behavior rules out.
 
         Raises:
-            RecipeError: The base is a small model of some behaviour too, and quantised or divided.
+            RecipeError: The base is a small model of some behavior too, and quantized or divided.
         """
         for name, pair in self.pairs.items():
             if self.base not in (pair.tuned, pair.reference):
@@ -114,14 +114,14 @@ class Layout:
                 raise RecipeError(
                     f"quantization={placement.quantization!r} is for the large base, which is also a "
                     "small model "
-                    f"of behaviour {name!r}, whose log-ratio would amplify the rounding: leave it out, "
+                    f"of behavior {name!r}, whose log-ratio would amplify the rounding: leave it out, "
                     "or use another base."
                 )
             if pair.adapter and (placement.ranks > 1 or placement.device_map or placement.quantization):
                 raise RecipeError(
-                    f"The base {self.base.name!r} is also the reference of the adapter of behaviour "
+                    f"The base {self.base.name!r} is also the reference of the adapter of behavior "
                     f"{name!r}, and "
-                    "those cannot be divided or quantised with it: leave `tensor_parallel`, `device_map` and "
+                    "those cannot be divided or quantized with it: leave `tensor_parallel`, `device_map` and "
                     "`quantization` at their defaults."
                 )
 
@@ -150,14 +150,14 @@ class Layout:
         return list(dict.fromkeys(adapter for adapter in found if adapter is not None))
 
     def terms(self, behavior: str, recipe: Recipe, index: Callable[[Checkpoint], int]) -> tuple[Term, Term]:
-        """F and S of a behaviour as terms; the i-th adapter of a model is its i-th variant.
+        """F and S of a behavior as terms; the i-th adapter of a model is its i-th variant.
 
         Args:
             behavior: Its name.
             recipe: Says what they read.
             index: Numbers models.
         """
-        pair, (tuned, reference) = self.pairs[behavior], recipe.texts(behavior)
+        pair, (tuned, reference) = self.pairs[behavior], recipe.prompt_names(behavior)
         variant = 0 if pair.adapter is None else self.adapters(pair.reference).index(pair.adapter) + 1
         return (
             Term(index(pair.tuned), variant, tuned),
@@ -184,6 +184,6 @@ def weight_count(place: Checkpoint) -> WeightCount | None:
     if known is None:
         return None
     packed = known.parameters is not None and known.weight_bytes < 2 * known.parameters
-    if known.parameters is None or packed:  # quantised already
+    if known.parameters is None or packed:  # quantized already
         return WeightCount(0, 0, stored=known.weight_bytes)
     return WeightCount(known.parameters, 0)

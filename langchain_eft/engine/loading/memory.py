@@ -41,9 +41,9 @@ class WeightCount:
     """How many weights a model has.
 
     Attributes:
-        linear: Those of linear layers, which quantisation packs.
+        linear: Those of linear layers, which quantization packs.
         other: Embeddings, output head, norms.
-        stored: Bytes of a checkpoint that is quantised already, which loads as it is; else None.
+        stored: Bytes of a checkpoint that is quantized already, which loads as it is; else None.
     """
 
     linear: int
@@ -74,8 +74,8 @@ def count_weights(folder: Path) -> WeightCount:
                 else:
                     other += math.prod(shape)
     config = folder / "config.json"
-    quantised = config.is_file() and json.loads(config.read_text()).get("quantization_config")
-    return WeightCount(linear, other, sum(file.stat().st_size for file in files) if quantised else None)
+    quantized = config.is_file() and json.loads(config.read_text()).get("quantization_config")
+    return WeightCount(linear, other, sum(file.stat().st_size for file in files) if quantized else None)
 
 
 def require_memory(needs: Mapping[str, int], free: int, where: str) -> None:
@@ -94,6 +94,6 @@ def require_memory(needs: Mapping[str, int], free: int, where: str) -> None:
         parts = ", ".join(f"{name}: {gib(size)}" for name, size in needs.items())
         raise InsufficientMemoryError(
             f"The weights need {gib(needed)} of memory ({parts}) and {gib(free)} are free on {where}: "
-            "quantise the base with `quantization`, take a smaller model, dtype or another device, or close "
+            "quantize the base with `quantization`, take a smaller model, dtype or another device, or close "
             "what else is loaded."
         )

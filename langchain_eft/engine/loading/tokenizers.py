@@ -23,7 +23,7 @@ class RecipeTokenizers:
 
     Attributes:
         main: The base's, with the template that conversations are rendered with.
-        tuned: Of each behaviour with weights of its own, F's, or None where it brings none.
+        tuned: Of each behavior with weights of its own, F's, or None where it brings none.
         small: Names and tokenizers of the small models that have one.
     """
 

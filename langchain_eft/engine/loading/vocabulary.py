@@ -176,7 +176,7 @@ class AnswerEndings:
     """A tuned model as far as the end of its answers is concerned.
 
     Attributes:
-        name: Of its behaviour.
+        name: Of its behavior.
         turns: Of its chat template.
         stops: Ids that end a text by its configuration and its tokenizer.
     """
@@ -194,7 +194,7 @@ def end_ids(
         ends = {*speaker.stops, speaker.turns.end} - {None}
         if ends and not ends & set(common):
             _warn(
-                f"Behaviour {speaker.name!r} ends its answers with ids "
+                f"Behavior {speaker.name!r} ends its answers with ids "
                 f"{sorted(map(int, filter(None, ends)))}, which mean "
                 "something else in the base: its answers end at the base's end token, a stop string or "
                 "max_tokens."

@@ -75,12 +75,12 @@ def load_module(path: str, placement: Placement, lender: nn.Module | None) -> nn
         if has_kernel(placement.device):
             from langchain_eft.engine.models.fusion import fuse
 
-            fuse(module)  # quantised weights cannot be joined
+            fuse(module)  # quantized weights cannot be joined
         quantize(module, placement.quantization, None if placement.device_map else placement.device)
     if placement.device_map:
         return module  # type: ignore[no-any-return]
     for parameter in module.parameters():
-        # Packed integer weights keep their type, and quantised ones are where they belong.
+        # Packed integer weights keep their type, and quantized ones are where they belong.
         if type(parameter) is nn.Parameter and parameter.is_floating_point():
             parameter.data = parameter.data.to(placement.device, placement.dtype)
     return module.to(placement.device)  # type: ignore[no-any-return]
@@ -91,7 +91,7 @@ def _loading(placement: Placement, *, packed: bool) -> dict[str, Any]:
 
     Args:
         placement: Where the model runs, and in what numbers.
-        packed: Whether the checkpoint is quantised already.
+        packed: Whether the checkpoint is quantized already.
     """
     if placement.ranks > 1:
         from transformers.distributed import DistributedConfig

@@ -92,7 +92,7 @@ class CausalModel:
 
 
 def project(hidden: Sequence[tuple[Tensor | None, Tensor]], size: int, device: torch.device) -> Tensor:
-    """Multiply by the output matrices, one product for all neighbours that share theirs.
+    """Multiply by the output matrices, one product for all neighbors that share theirs.
 
     Args:
         hidden: Each model's head and its [n, hidden] states, or None and its [n, V] logits.

@@ -35,7 +35,7 @@ class ModelFamily:
     Attributes:
         models: Distinct sets of weights.
         base: The term of the large model.
-        behaviors: Terms (tuned, reference) of each behaviour.
+        behaviors: Terms (tuned, reference) of each behavior.
         tokenizer: The base's tokenizer, with the recipe's chat template.
         vocabulary: [V] bool, ids that mean the same token everywhere.
         unscaled: [V] bool, ids that follow the small mixture alone, or None where there are none.

@@ -62,7 +62,7 @@ class FusedLinear(nn.Linear):
 
 
 class Span(NamedTuple):
-    """Neighbouring ranks of a stacked update.
+    """Neighboring ranks of a stacked update.
 
     Attributes:
         first: The first rank.

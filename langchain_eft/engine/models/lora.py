@@ -40,7 +40,7 @@ class LoraUpdate:
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """A behaviour as low-rank updates (Hu et al. 2021).
+    """A behavior as low-rank updates (Hu et al. 2021).
 
     Attributes:
         source: Folder that it came from.
@@ -100,7 +100,7 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
     strangers = set(tensors) - {f"{d}.lora_{m}.weight" for d in downs for m in "AB"}
     if any(".lora_embedding_" in name for name in strangers):
         raise RecipeError(
-            f"The adapter {str(folder)!r} updates an embedding, which all behaviours share here: merge "
+            f"The adapter {str(folder)!r} updates an embedding, which all behaviors share here: merge "
             "it into its model and use `tuned=` instead."
         )
     if strangers or not downs:
@@ -118,7 +118,7 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
 
 
 def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    """Alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023).
+    """Alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski 2023).
 
     The rank is the tensor's own, so `rank_pattern` needs no reading; patterns match as in PEFT, the end of a
     module's name from a dot on.

@@ -77,7 +77,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def storages(tensor: Tensor) -> Iterator[Tensor]:
-    """The plain tensors that hold a tensor's numbers: quantised and sharded ones are made of several."""
+    """The plain tensors that hold a tensor's numbers: quantized and sharded ones are made of several."""
     names = tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else []
     parts = [getattr(tensor, name) for name in names]
     for part in parts:

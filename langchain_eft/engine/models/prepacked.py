@@ -24,7 +24,7 @@ _packed: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 def prepackable(weight: Tensor) -> bool:
     """Whether a weight is float32 on a CPU, with oneDNN at hand (torch has it on x86 and most Arm builds)."""
     return (
-        # Quantised weights are tensors of a class of their own.
+        # Quantized weights are tensors of a class of their own.
         type(weight) in {Tensor, nn.Parameter}
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32

@@ -2,7 +2,7 @@
 
 Half the memory or less, and on the right GPU as many bytes fewer a step.
 
-Only the base is quantised. Its error is one of knowledge; that of the small models would be multiplied, in
+Only the base is quantized. Its error is one of knowledge; that of the small models would be multiplied, in
 their difference, by the mixture's weights. Embeddings and the output head keep their precision.
 """
 
@@ -22,10 +22,10 @@ BITS: dict[Quantization, float] = {"int8": 8.0, "fp8": 8.0, "nf4": 4.5, "llm.int
 
 
 def while_reading(kind: Quantization | None, dtype: torch.dtype) -> Any:
-    """The `quantization_config` of `from_pretrained`, or None where nothing is quantised while it is read.
+    """The `quantization_config` of `from_pretrained`, or None where nothing is quantized while it is read.
 
     Args:
-        kind: How the base is quantised.
+        kind: How the base is quantized.
         dtype: Of activations.
 
     Raises:
@@ -46,12 +46,12 @@ def while_reading(kind: Quantization | None, dtype: torch.dtype) -> Any:
 
 
 def quantize(module: Any, kind: Quantization, device: torch.device | None) -> None:
-    """Quantise the linear layers of a causal language model in place, each row by its own scale, by torchao.
+    """Quantize the linear layers of a causal language model in place, each row by its own scale, by torchao.
 
     Args:
         module: The model.
         kind: `int8` for weights alone; `fp8` for weights and activations (needs a GPU since Ada or Hopper).
-        device: Where each layer is moved before it is quantised; None leaves it where it is.
+        device: Where each layer is moved before it is quantized; None leaves it where it is.
 
     Raises:
         RecipeError: torchao is not installed, or the device cannot compute in fp8.

@@ -1,4 +1,4 @@
-"""Loading: sizes before anything is fetched or read, each model once, quantised bases, adapters of "
+"""Loading: sizes before anything is fetched or read, each model once, quantized bases, adapters of "
 "every plain kind."""
 
 import json
@@ -43,7 +43,7 @@ def test_models_that_do_not_fit_together_are_refused_before_any_is_fetched(monke
     monkeypatch.setattr(Checkpoint, "fetch", lambda *_: pytest.fail("something was fetched"))
     recipe = Recipe(base="o/large", behaviors={"c": BehaviorDelta(tuned="o/chat", reference="o/small")})
     told = r"need 65\.19 GiB of memory \(o/large: 59\.60 GiB, o/small: 2\.79 GiB, o/chat: 2\.79 GiB\)"
-    with pytest.raises(InsufficientMemoryError, match=told + r" and 24\.00 GiB are free on cpu: quantise"):
+    with pytest.raises(InsufficientMemoryError, match=told + r" and 24\.00 GiB are free on cpu: quantize"):
         Engine(recipe, EngineConfig(device="cpu", dtype="bfloat16"))
     layout = Layout.of(recipe, lambda _: None)
     packed = Placement(CPU, CPU, torch.bfloat16, quantization="nf4")
@@ -62,7 +62,7 @@ def test_what_a_hub_model_takes_follows_its_weights_unless_they_are_packed(param
     assert weight_count(on_hub("o/m", parameters, stored)).nbytes(torch.float32) == expected
 
 
-def test_a_model_that_two_behaviours_name_is_loaded_once(family):
+def test_a_model_that_two_behaviors_name_is_loaded_once(family):
     same = {"tuned": str(family.folder / "tuned"), "reference": str(family.folder / "reference")}
     recipe = Recipe(
         base=str(family.folder / "base"),
@@ -78,7 +78,7 @@ def test_a_model_that_two_behaviours_name_is_loaded_once(family):
     assert engine.family.behaviors["a"] == engine.family.behaviors["b"]
 
 
-# Quantised bases
+# Quantized bases
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def trio(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["nf4", "llm.int8"])
-def test_a_base_quantised_while_it_is_read_decodes_as_its_own_forward_says(trio, kind):
+def test_a_base_quantized_while_it_is_read_decodes_as_its_own_forward_says(trio, kind):
     recipe, plain = trio
     engine = Engine(recipe, EngineConfig(device="cpu", kv_cache_tokens=256, quantization=kind))
     try:
@@ -112,7 +112,7 @@ def test_a_base_quantised_while_it_is_read_decodes_as_its_own_forward_says(trio,
     finally:
         engine.close()
     tokens = [token for event in events for token in getattr(event, "tokens", ())]
-    quantised = AutoModelForCausalLM.from_pretrained(
+    quantized = AutoModelForCausalLM.from_pretrained(
         str(recipe.base),
         quantization_config=while_reading(kind, torch.float32),
         dtype=torch.float32,
@@ -120,7 +120,7 @@ def test_a_base_quantised_while_it_is_read_decodes_as_its_own_forward_says(trio,
     )
     ids = torch.tensor([[*PROMPT, *tokens[:-1]]])
     with torch.inference_mode():
-        total = quantised(ids).logits + plain["tuned"](ids).logits - plain["reference"](ids).logits
+        total = quantized(ids).logits + plain["tuned"](ids).logits - plain["reference"](ids).logits
     assert tokens == total[0, -len(tokens) :].argmax(-1).tolist()
 
 
@@ -130,10 +130,10 @@ def test_a_missing_bitsandbytes_is_said(monkeypatch):
         while_reading("nf4", torch.float32)
 
 
-def test_a_base_that_is_a_small_model_too_is_not_quantised(family):
+def test_a_base_that_is_a_small_model_too_is_not_quantized(family):
     small = str(family.folder / "base")
     delta = BehaviorDelta(tuned=str(family.folder / "tuned"), reference=small)
-    with pytest.raises(RecipeError, match="also a small model of behaviour 'x'"):
+    with pytest.raises(RecipeError, match="also a small model of behavior 'x'"):
         Engine(Recipe(base=small, behaviors={"x": delta}), EngineConfig(device="cpu", quantization="nf4"))
 
 
@@ -223,11 +223,11 @@ def test_an_adapter_of_embeddings_is_refused_with_the_reason(adapter):
     tensors = load_file(folder / "adapter_model.safetensors")
     tensors["base_model.model.model.embed_tokens.lora_embedding_A"] = torch.zeros(2, 260)
     save_file(tensors, folder / "adapter_model.safetensors")
-    with pytest.raises(RecipeError, match="updates an embedding, which all behaviours share"):
+    with pytest.raises(RecipeError, match="updates an embedding, which all behaviors share"):
         load_adapter(folder, torch.float32, CPU)
 
 
-def test_an_adapter_of_the_base_itself_is_a_behaviour(family: TinyFamily, tmp_path):
+def test_an_adapter_of_the_base_itself_is_a_behavior(family: TinyFamily, tmp_path):
     from unit_tests.tiny import write_adapter
 
     base = LlamaForCausalLM.from_pretrained(family.folder / "base")

@@ -141,7 +141,7 @@ def response(status):
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (GatedRepoError("gated", response=response(403)), "accept its licence"),
+        (GatedRepoError("gated", response=response(403)), "accept its license"),
         (RepositoryNotFoundError("none", response=response(404)), "check its name"),
     ],
 )

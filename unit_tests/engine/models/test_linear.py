@@ -95,7 +95,7 @@ def adapter(family, tmp_path):
     return change
 
 
-def test_rank_stabilised_scale(adapter, family):
+def test_rank_stabilized_scale(adapter, family):
     stable = load_adapter(adapter(use_rslora=True), torch.float32, torch.device("cpu"))
     plain = load_adapter(family.folder / "one", torch.float32, torch.device("cpu"))
     name = "model.layers.0.self_attn.q_proj"

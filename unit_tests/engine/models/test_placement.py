@@ -1,4 +1,4 @@
-"""Bases that are quantised or shared by several processes decode like plain loops over the same weights."""
+"""Bases that are quantized or shared by several processes decode like plain loops over the same weights."""
 
 import subprocess
 import sys
@@ -41,20 +41,20 @@ def quantized(family):
 
 
 @pytest.mark.parametrize("mixture", [{}, {"one": 1.0}, {"full": 0.5, "two": 0.5}])
-def test_a_quantised_base_decodes_like_a_plain_loop_over_it(quantized, family, mixture):
+def test_a_quantized_base_decodes_like_a_plain_loop_over_it(quantized, family, mixture):
     plain = Reference(family.folder)
     plain.base = LlamaForCausalLM.from_pretrained(family.folder / "base").eval().requires_grad_(False)
     quantize(plain.base, "int8", None)
     assert decode(quantized, mixture) == [plain.greedy(prompt, mixture, 8) for prompt in PROMPTS]
 
 
-def test_quantised_weights_are_counted_as_they_are_stored(quantized, family, engine):
+def test_quantized_weights_are_counted_as_they_are_stored(quantized, family, engine):
     base = LlamaForCausalLM.from_pretrained(family.folder / "base")
     linear = [m.weight for n, m in base.named_modules() if n.endswith("_proj")]
     saved = engine.stats().weight_bytes - quantized.stats().weight_bytes
     scales = sum(weight.shape[0] for weight in linear)
     assert saved == pytest.approx(3 * sum(weight.numel() for weight in linear) - 8 * scales, abs=4 * scales)
-    assert sum(quantized.family.sizes[1:]) == sum(engine.family.sizes[1:]), "only the base is quantised"
+    assert sum(quantized.family.sizes[1:]) == sum(engine.family.sizes[1:]), "only the base is quantized"
 
 
 def test_eight_bits_need_less_memory(family, monkeypatch):
@@ -69,7 +69,7 @@ def test_eight_bits_need_less_memory(family, monkeypatch):
     layout = Layout.of(Recipe(base=str(folder)), Path)
     layout.require_memory(eight_bits)
     layout.require_memory(half)
-    with pytest.raises(InsufficientMemoryError, match=r"base: 0\.00 GiB\).*free on cpu: quantise"):
+    with pytest.raises(InsufficientMemoryError, match=r"base: 0\.00 GiB\).*free on cpu: quantize"):
         layout.require_memory(plain)
 
 

@@ -18,7 +18,7 @@ def recipe(**kwargs) -> Recipe:
     return Recipe(base="org/base", behaviors={"polite": delta, "brief": delta}, **kwargs)
 
 
-def test_equal_recipes_are_one_key_whatever_the_order_of_their_behaviours():
+def test_equal_recipes_are_one_key_whatever_the_order_of_their_behaviors():
     delta = BehaviorDelta(tuned="org/tuned", reference="org/reference")
     swapped = Recipe(base="org/base", behaviors={"brief": delta, "polite": delta})
     assert {recipe(): "engine"}[swapped] == "engine"
@@ -43,12 +43,12 @@ def test_frozen_dicts_survive_copying_and_pickling():
 
 
 @pytest.mark.parametrize("both", [{}, {"tuned": "a", "adapter": "b"}])
-def test_a_behaviour_is_either_tuned_weights_or_an_adapter(both):
+def test_a_behavior_is_either_tuned_weights_or_an_adapter(both):
     with pytest.raises(ValidationError, match=r"either `tuned` or `adapter`.*(both|neither).*adapter="):
         BehaviorDelta(**both)
 
 
-def test_a_behaviour_may_be_a_prompt_or_a_document_but_not_both():
+def test_a_behavior_may_be_a_prompt_or_a_document_but_not_both():
     assert not BehaviorDelta(prompt="Be brief.").has_weights
     assert BehaviorDelta(without="context").compares_texts
     assert BehaviorDelta(prompt="Be brief.", adapter="x").has_weights
@@ -78,7 +78,7 @@ def test_schedules_reach_the_weights_that_they_name():
     assert [first.at(i) for i in (0, 1, 2, 99)] == [1.5, 1.5, 0.3, 0.3]
 
 
-def test_an_unknown_behaviour_is_named_beside_the_known_ones():
+def test_an_unknown_behavior_is_named_beside_the_known_ones():
     with pytest.raises(RecipeError, match=r"'rude'.*'brief', 'polite'.*`mixture`.*BehaviorDelta"):
         recipe().check(Mixture.of({"rude": 1.0}))
 
