@@ -20,7 +20,7 @@ from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
 from langchain_eft.engine.loading.hub import HubModel
-from langchain_eft.engine.models.window import longest_exact
+from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.frozen import FrozenDict
@@ -430,4 +430,4 @@ def _window_of(source: object) -> int | None:
     if config is None or not config.is_file():
         return None
     stated = SimpleNamespace(**json.loads(config.read_text()))
-    return longest_exact(stated) if hasattr(stated, "max_position_embeddings") else None
+    return context_window(stated) if hasattr(stated, "max_position_embeddings") else None

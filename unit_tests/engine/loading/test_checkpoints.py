@@ -77,7 +77,7 @@ def test_a_crash_leaves_nothing_that_could_be_taken_for_a_model(gguf, monkeypatc
         convert(gguf)
     assert list(cache_folder.cache_folder().iterdir()) == []
     monkeypatch.setattr(conversion, "convert_gguf", whole)
-    assert conversion.is_sound(convert(gguf))
+    assert conversion.is_intact(convert(gguf))
 
 
 def test_a_faster_process_wins_and_its_model_is_used(gguf, monkeypatch):
@@ -90,7 +90,7 @@ def test_a_faster_process_wins_and_its_model_is_used(gguf, monkeypatch):
         conversion.seal(final)
 
     monkeypatch.setattr(conversion, "convert_gguf", overtaken)
-    assert conversion.is_sound(convert(gguf))
+    assert conversion.is_intact(convert(gguf))
 
 
 def test_an_unwritable_cache_folder_is_named_with_the_way_out(gguf, tmp_path, monkeypatch):

@@ -14,11 +14,11 @@ from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
 from langchain_eft.engine.loading import layout as locations
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.hub import HubModel, Listing
-from langchain_eft.engine.loading.layout import Layout, weight_count
+from langchain_eft.engine.loading.layout import RecipeCheckpoints, weight_count
 from langchain_eft.engine.loading.tokenizers import load_tokenizer
 from langchain_eft.engine.models.lora import load_adapter
 from langchain_eft.engine.models.placement import Placement
-from langchain_eft.engine.models.quantization import while_reading
+from langchain_eft.engine.models.quantization import bitsandbytes_config
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.helpers import answer, request
 from unit_tests.tiny import TEMPLATE, TinyFamily, config, tokenizer
@@ -29,7 +29,7 @@ PROMPT = [30, 31, 9, 40, 77]
 
 def on_hub(name: str, parameters: int | None, nbytes: int) -> Checkpoint:
     return Checkpoint(
-        name, hub=HubModel.parse(name), known=Listing("c0ffee", {"m.safetensors": nbytes}, parameters)
+        name, hub=HubModel.parse(name), listing=Listing("c0ffee", {"m.safetensors": nbytes}, parameters)
     )
 
 
@@ -42,16 +42,18 @@ def test_models_that_do_not_fit_together_are_refused_before_any_is_fetched(monke
     monkeypatch.setattr(locations, "free_memory", lambda device: 24 * 2**30)
     monkeypatch.setattr(Checkpoint, "fetch", lambda *_: pytest.fail("something was fetched"))
     recipe = Recipe(base="o/large", behaviors={"c": BehaviorDelta(tuned="o/chat", reference="o/small")})
-    told = r"need 65\.19 GiB of memory \(o/large: 59\.60 GiB, o/small: 2\.79 GiB, o/chat: 2\.79 GiB\)"
-    with pytest.raises(InsufficientMemoryError, match=told + r" and 24\.00 GiB are free on cpu: quantize"):
+    needed = r"need 65\.19 GiB of memory \(o/large: 59\.60 GiB, o/small: 2\.79 GiB, o/chat: 2\.79 GiB\)"
+    with pytest.raises(
+        InsufficientMemoryError, match=needed + r", but only 24\.00 GiB are free on cpu: quantize"
+    ):
         Engine(recipe, EngineConfig(device="cpu", dtype="bfloat16"))
-    layout = Layout.of(recipe, lambda _: None)
+    checkpoints = RecipeCheckpoints.find(recipe, lambda _: None)
     packed = Placement(CPU, CPU, torch.bfloat16, quantization="nf4")
     monkeypatch.setattr(locations, "free_memory", lambda device: 20 * 2**30)
     with pytest.raises(InsufficientMemoryError, match=r"o/large: 16\.76 GiB"):
-        layout.require_memory(packed)
+        checkpoints.require_memory(packed)
     monkeypatch.setattr(locations, "free_memory", lambda device: 24 * 2**30)
-    layout.require_memory(packed)
+    checkpoints.require_memory(packed)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_a_base_quantized_while_it_is_read_decodes_as_its_own_forward_says(trio,
     tokens = [token for event in events for token in getattr(event, "tokens", ())]
     quantized = AutoModelForCausalLM.from_pretrained(
         str(recipe.base),
-        quantization_config=while_reading(kind, torch.float32),
+        quantization_config=bitsandbytes_config(kind, torch.float32),
         dtype=torch.float32,
         device_map={"": "cpu"},
     )
@@ -127,7 +129,7 @@ def test_a_base_quantized_while_it_is_read_decodes_as_its_own_forward_says(trio,
 def test_a_missing_bitsandbytes_is_said(monkeypatch):
     monkeypatch.setattr("langchain_eft.engine.models.quantization.find_spec", lambda _: None)
     with pytest.raises(RecipeError, match=r"'nf4' needs bitsandbytes: run `pip install 'langchain-eft"):
-        while_reading("nf4", torch.float32)
+        bitsandbytes_config("nf4", torch.float32)
 
 
 def test_a_base_that_is_a_small_model_too_is_not_quantized(family):
@@ -223,7 +225,7 @@ def test_an_adapter_of_embeddings_is_refused_with_the_reason(adapter):
     tensors = load_file(folder / "adapter_model.safetensors")
     tensors["base_model.model.model.embed_tokens.lora_embedding_A"] = torch.zeros(2, 260)
     save_file(tensors, folder / "adapter_model.safetensors")
-    with pytest.raises(RecipeError, match="updates an embedding, which all behaviors share"):
+    with pytest.raises(RecipeError, match="updates an embedding, but all behaviors share"):
         load_adapter(folder, torch.float32, CPU)
 
 

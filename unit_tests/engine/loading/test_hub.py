@@ -118,8 +118,8 @@ def test_a_gguf_file_of_the_hub_is_fetched_alone_and_converted(fake, monkeypatch
 
 def test_sizes_are_known_before_anything_is_fetched(fake):
     located = find_checkpoint("o/m")
-    assert located.known.parameters == 2_500_000_000
-    assert located.known.weight_bytes == 5_000_000_000
+    assert located.listing.parameters == 2_500_000_000
+    assert located.listing.weight_bytes == 5_000_000_000
     assert located.path is None
     assert not fake.fetched
 

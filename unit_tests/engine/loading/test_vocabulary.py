@@ -274,7 +274,7 @@ def test_a_recipe_may_name_the_unscaled_tokens(pair):
     none = Engine(pair.recipe(unscaled_tokens=()), EngineConfig(kv_cache_tokens=256))
     none.close()
     assert none.family.unscaled is None
-    with pytest.raises(RecipeError, match=r"'<nothing>', which is no token of the base"):
+    with pytest.raises(RecipeError, match=r"'<nothing>', which is not a token of the base"):
         Engine(pair.recipe(unscaled_tokens=("<nothing>",)))
 
 

@@ -15,7 +15,7 @@ from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
-from langchain_eft.engine.loading.layout import Layout
+from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.memory import count_weights
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.quantization import quantize
@@ -66,11 +66,11 @@ def test_eight_bits_need_less_memory(family, monkeypatch):
     assert small < 0.5 * whole
     assert count.nbytes(torch.float32, "nf4") < small
     monkeypatch.setattr("langchain_eft.engine.loading.layout.free_memory", lambda device: whole - 1)
-    layout = Layout.of(Recipe(base=str(folder)), Path)
-    layout.require_memory(eight_bits)
-    layout.require_memory(half)
+    checkpoints = RecipeCheckpoints.find(Recipe(base=str(folder)), Path)
+    checkpoints.require_memory(eight_bits)
+    checkpoints.require_memory(half)
     with pytest.raises(InsufficientMemoryError, match=r"base: 0\.00 GiB\).*free on cpu: quantize"):
-        layout.require_memory(plain)
+        checkpoints.require_memory(plain)
 
 
 def test_fp8_needs_a_gpu_that_computes_in_it(family):
@@ -129,7 +129,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_cannot_be_divided_is_refused(family):
-    with pytest.raises(RecipeError, match="tensor_parallel=3 cannot share the base's 2 KV heads"):
+    with pytest.raises(RecipeError, match="tensor_parallel=3 cannot divide the base's 2 KV heads"):
         Engine(family.recipe, EngineConfig(device="cpu", tensor_parallel=3))
     with pytest.raises(ValidationError, match="tensor_parallel=2 and quantization='int8' exclude"):
         EngineConfig(tensor_parallel=2, quantization="int8")

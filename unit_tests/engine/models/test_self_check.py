@@ -82,11 +82,11 @@ REFUSED = {
     "llama4_text": ({**GROUPED, "num_local_experts": 2, "attention_chunk_size": 8}, "chunks"),
     "gpt_neo": (
         {"num_layers": 2, "attention_types": [[["global"], 2]]},
-        "no attention that could be",
+        "attention cannot be replaced",
     ),
     "diffllama": (GROUPED, "logits differ"),
     "doge": (GROUPED, "a mask of their own"),
-    "stablelm": (GROUPED, "does not hand"),
+    "stablelm": (GROUPED, "does not pass keywords"),
 }
 
 READ = {"gpt_neo", "diffllama", "doge", "stablelm"}

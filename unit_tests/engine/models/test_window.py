@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from langchain_eft.engine.models.window import longest_exact
+from langchain_eft.engine.models.window import context_window
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ from langchain_eft.engine.models.window import longest_exact
     ],
 )
 def test_frequencies_that_depend_on_the_batch_end_the_window(stated, window):
-    assert longest_exact(SimpleNamespace(**stated)) == window
+    assert context_window(SimpleNamespace(**stated)) == window
