@@ -20,10 +20,11 @@ from langchain_eft.chat.parameters import (
 )
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.engine.config import Dtype, EngineConfig
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
-from langchain_eft.engine.recipe.frozen import FrozenDict, known
+from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import Speculation
@@ -232,7 +233,7 @@ class BaseEFT(BaseModel):
             raise RecipeError(
                 f"There are {len(self.behaviors)} behaviors and no `mixture`: give the weight of each, for "
                 f"example mixture={dict.fromkeys(list(self.behaviors)[:1], 1.0)}. The behaviors are "
-                f"{known(self.behaviors)}."
+                f"{quoted_names(self.behaviors)}."
             )
         return Mixture(weights=dict.fromkeys(self.behaviors, 1.0))
 

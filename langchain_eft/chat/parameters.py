@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from langchain_eft.chat.prompts import Prompts
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.recipe.frozen import known
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 from langchain_eft.errors import describe
@@ -96,9 +96,10 @@ def refuse_unknown(names: Iterable[str], allowed: Collection[str], receiver: str
     unknown = set(names) - set(allowed)
     if unknown:
         similar = [match for name in unknown for match in difflib.get_close_matches(name, allowed, 1)]
-        hint = f" Did you mean {known(similar)}?" if similar else ""
+        hint = f" Did you mean {quoted_names(similar)}?" if similar else ""
         raise RequestError(
-            f"Unknown parameter {known(unknown)} for {receiver}.{hint} Allowed are {known(allowed)}."
+            f"Unknown parameter {quoted_names(unknown)} for {receiver}.{hint} Allowed are "
+            f"{quoted_names(allowed)}."
         )
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from langchain_core.language_models.model_profile import ModelProfile
 
-from langchain_eft.engine.models.window import longest_exact
+from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.recipe.behaviors import ModelSource, Recipe
 
 
@@ -55,4 +55,4 @@ def _source_window(source: ModelSource | None) -> int | None:
     if config is None or not config.is_file():
         return None
     stated = SimpleNamespace(**json.loads(config.read_text()))
-    return longest_exact(stated) if hasattr(stated, "max_position_embeddings") else None
+    return context_window(stated) if hasattr(stated, "max_position_embeddings") else None

@@ -28,10 +28,10 @@ from langchain_eft.diagnostics.verdict import (
     Rewards,
     judge,
 )
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError, RequestError
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.progress import Progress, silent
-from langchain_eft.engine.recipe.frozen import known
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.engine.scheduling.draft_length import expected_tokens
 from langchain_eft.errors import langchain_errors
@@ -84,7 +84,7 @@ def diagnose(
         if not mixture:
             raise RequestError(
                 f"The mixture is empty, so there is no behaviour to diagnose: name one of "
-                f"{known(llm.recipe.behaviors)} in `mixture`."
+                f"{quoted_names(llm.recipe.behaviors)} in `mixture`."
             )
         if not prompts:
             raise RequestError("prompts=[] is empty: give at least one.")

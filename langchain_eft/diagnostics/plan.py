@@ -14,7 +14,7 @@ from langchain_eft.engine.config import EngineConfig, Quantization
 from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.footprint import Footprint, footprint
-from langchain_eft.engine.loading.layout import Layout
+from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.memory import free_memory, gib
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.models.placement import Placement
@@ -146,7 +146,7 @@ def make_plan(
     if free is not None and config.dtype == "auto":
         config = config.model_copy(update={"dtype": "bfloat16"})
     placement = Placement.of(config)
-    layout = Layout.of(recipe, _adapter_config)
+    layout = RecipeCheckpoints.find(recipe, _adapter_config)
     layout.check(placement)
     estimate = _Estimate(recipe, layout, placement, config, context, mixture, upscale_strength, upscale_top_p)
     room = free_memory(placement.device) if free is None else free
@@ -180,7 +180,7 @@ class _Estimate:
     """The footprints of a recipe's models, added up."""
 
     recipe: Recipe
-    layout: Layout
+    layout: RecipeCheckpoints
     placement: Placement
     config: EngineConfig
     context: int
@@ -190,7 +190,7 @@ class _Estimate:
 
     @cached_property
     def models(self) -> dict[Checkpoint, Footprint]:
-        return {place: footprint(place, self.placement.dtype) for place in self.layout.places}
+        return {place: footprint(place, self.placement.dtype) for place in self.layout.unique}
 
     @property
     def kv_bytes(self) -> int:
@@ -315,13 +315,13 @@ class _Estimate:
         """What requests decode."""
         index, recipe = {place: i for i, place in enumerate(self.models)}, self.recipe
         return build_formula(
-            Term(index[self.layout.base], prompt_name=recipe.base_text),
+            Term(index[self.layout.base], prompt_name=recipe.base_prompt_name),
             {name: self.layout.terms(name, recipe, index.__getitem__) for name in self.layout.pairs},
             self.mixture.active(),
             self.strength,
             self.top_p,
             lambda term: self._read([term]),
-            lambda term: replace(term, prompt_name=recipe.base_text),
+            lambda term: replace(term, prompt_name=recipe.base_prompt_name),
         )
 
     def _read(self, terms: Iterable[Term]) -> float:
@@ -345,4 +345,4 @@ def _adapter_weights(source: str) -> int:
     if located.path is not None:
         count = count_weights(located.path)
         return count.linear + count.other
-    return located.known.weight_bytes // 4 if located.known else 0  # PEFT saves float32
+    return located.listing.weight_bytes // 4 if located.listing else 0  # PEFT saves float32

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError
 from langchain_eft.engine.loading.hub import HubModel
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
-from langchain_eft.engine.recipe.frozen import FrozenDict, known
+from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.presets import load_preset, preset_names
 
 
@@ -40,8 +41,8 @@ def build_recipe(
     preset = load_preset(name)
     if preset is None and not _names_a_model(name):
         raise CheckpointNotFoundError(
-            f"model={name!r} is neither a preset ({known(preset_names())}), nor a local folder or .gguf "
-            "file, nor a hub id of the form 'owner/name' or 'owner/name/path@revision'."
+            f"model={name!r} is neither a preset ({quoted_names(preset_names())}), nor a local folder or "
+            ".gguf file, nor a hub id of the form 'owner/name' or 'owner/name/path@revision'."
         )
     base = preset.recipe if preset else Recipe(base=name)
     preset_reference = next((delta.reference for delta in base.behaviors.values()), None)

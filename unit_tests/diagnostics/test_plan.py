@@ -100,7 +100,7 @@ def test_experts_that_are_not_chosen_and_embeddings_are_not_read():
         num_local_experts=8,
         num_experts_per_tok=2,
     )
-    found = footprint.of_config("m", experts, torch.float32)
+    found = footprint.footprint_of_config("m", experts, torch.float32)
     all_experts = 2 * 8 * 3 * 32 * 64
     assert found.weights.linear + found.weights.other - found.read.linear - found.read.other == (
         all_experts * 3 // 4 + 100 * 32

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from langchain_eft.diagnostics.verify.plan import Answer, Plan
 from langchain_eft.engine.models.family import ModelFamily, Term
-from langchain_eft.engine.models.self_check import own_logits
+from langchain_eft.engine.models.self_check import plain_variant_logits
 from langchain_eft.engine.recipe.schedules import weight_at
 from langchain_eft.engine.request import (
     SamplingParams,
@@ -74,7 +74,7 @@ class Reference:
         @cache
         def of(term: Term) -> Tensor:
             text = torch.tensor([[*texts[term.prompt_name], *answer]], device=self.family.vocabulary.device)
-            logits = own_logits(self.family.models[term.model], text, term.variant)
+            logits = plain_variant_logits(self.family.models[term.model], text, term.variant)
             known = logits[-last:, : len(self.family.vocabulary)].double()
             return known.masked_fill(~self.family.vocabulary, _NEVER).log_softmax(-1)
 
