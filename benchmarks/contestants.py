@@ -26,8 +26,9 @@ class OurEngine:
 
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
         from langchain_eft.diagnostics.bench import decode, summarize
+        from langchain_eft.engine.events import acceptance_rate
         from langchain_eft.engine.recipe.mixture import Mixture
-        from langchain_eft.engine.request import GenerationRequest, SamplingParams, acceptance_rate
+        from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
         started = clock()
         recorders = decode(
