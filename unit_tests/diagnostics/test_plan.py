@@ -129,7 +129,7 @@ def hub_configs(monkeypatch, tmp_path):
     def find_checkpoint(source):
         hub = HubModel.parse(str(source))
         size = {"o/lora": {"adapter_model.safetensors": 4000}}.get(hub.repo, {})
-        return Checkpoint(str(source), hub=hub, known=Listing("c0ffee", size, None))
+        return Checkpoint(str(source), hub=hub, listing=Listing("c0ffee", size, None))
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", adapter_file)
