@@ -244,11 +244,11 @@ def test_the_default_mixture_of_own_models():
     assert EFTChatModel(model="x/base", behaviors=one).active_mixture.weights == {"a": 1.0}
     assert EFTChatModel(model="x/base").active_mixture.weights == {}
     assert EFTChatModel().active_mixture.weights == {"tools": 1.0}
-    with pytest.raises(ValidationError, match="2 behaviours and no `mixture`"):
+    with pytest.raises(ValidationError, match="2 behaviors and no `mixture`"):
         EFTChatModel(model="x/base", behaviors={**one, "b": one["a"]})
 
 
-def test_behaviours_added_to_a_preset_take_its_reference():
+def test_behaviors_added_to_a_preset_take_its_reference():
     recipe = EFTChatModel(behaviors={"house": BehaviorDelta(adapter="./lora")}).recipe
     assert set(recipe.behaviors) == {"tools", "concise", "pirate", "harmless", "house"}
     assert recipe.behaviors["house"].reference == recipe.behaviors["tools"].reference

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
 
-from langchain_eft.chat.prepare import plan
 from langchain_eft.diagnostics.verdict import (
     Agreement,
     Delta,
@@ -186,17 +185,8 @@ class _Examination:
             "upscale_top_p": 1.0,
             **settings,
         }
-        planned = plan(
-            self.engine.tokenizer,
-            self.engine.recipe,
-            self.llm.call_mixture(parameters),
-            [HumanMessage(prompt)],
-            {},
-            self.llm.chat_template_kwargs,
-        )
-        return self.llm.generation_request(
-            self.engine, planned.prompt_ids, [], contexts=planned.contexts, **parameters
-        )
+        plain = {"n": 1, "logprobs": False, "top_logprobs": None}
+        return self.llm.prepare_call([HumanMessage(prompt)], [], **plain, **parameters).only_request
 
     def _drafts(self, longest: _Answer, accepted: Sequence[Sequence[float]]) -> Iterator[Drafts]:
         """What each draft length would bring, from the time that its rounds take on one answer."""

@@ -89,7 +89,7 @@ def test_greedy_drafts_are_accepted_where_both_choose_one_token(engine, referenc
 
 
 def test_what_cannot_be_compared_is_refused(engine):
-    with pytest.raises(RequestError, match="one behaviour"):
+    with pytest.raises(RequestError, match="one behavior"):
         engine.compare(request(PROMPT, {"one": 1.0, "two": 1.0}), ANSWER)
     with pytest.raises(RequestError, match="no tokens"):
         engine.compare(request(PROMPT, {"one": 1.0}), ())

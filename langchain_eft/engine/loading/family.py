@@ -14,7 +14,7 @@ from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoin
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.tokenizers import TokenMeanings, read_tokenizers
 from langchain_eft.engine.loading.weights import load_module
-from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.models.causal_model import CausalModel, drop_weights
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.lora import LoraAdapter, load_adapter
 from langchain_eft.engine.models.placement import Placement, unique_storages
@@ -124,9 +124,11 @@ class _Loader:
             self.leader.attach(self.modules[folder])
 
     def close(self) -> None:
-        """Stop the other ranks of a tensor-parallel base."""
+        """Free the weights, and stop the other ranks of a tensor-parallel base."""
         if self.leader:
             self.leader.close()
+        for module in self.modules.values():
+            drop_weights(module)
 
     def prepared_models(self, tokenizer: Any) -> list[CausalModel]:
         """All models with their adapters, checked and ready for decoding."""

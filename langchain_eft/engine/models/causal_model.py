@@ -42,6 +42,11 @@ class CausalModel:
         self.device = next(module.parameters()).device
         self._add(adapters)
 
+    def close(self) -> None:
+        """Free the weights."""
+        drop_weights(self.module)
+        self.head = self.compiled = None
+
     def _add(self, adapters: Sequence[LoraAdapter]) -> None:
         try:
             stack_adapters(self.module, adapters, self.router)
@@ -85,6 +90,20 @@ class CausalModel:
     def body(self) -> Any:
         """The module to run: without its output layer if the model has a `head`, else all of it."""
         return self.module if self.head is None else self.module.base_model
+
+
+def drop_weights(module: nn.Module) -> None:
+    """Remove all parameters and buffers from a module.
+
+    The module object may outlive its model: the traceback of an error refers to it, for example.
+    """
+    for part in module.modules():
+        tensors = [
+            *part.named_parameters(recurse=False, remove_duplicate=False),
+            *part.named_buffers(recurse=False, remove_duplicate=False),
+        ]
+        for name, _ in tensors:
+            delattr(part, name)
 
 
 def project(hidden: Sequence[tuple[Tensor | None, Tensor]], size: int, device: torch.device) -> Tensor:

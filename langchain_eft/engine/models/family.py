@@ -61,9 +61,11 @@ class ModelFamily:
     leader: Leader | None
 
     def close(self) -> None:
-        """Stop the other ranks of a tensor-parallel base."""
+        """Free the weights, and stop the other ranks of a tensor-parallel base."""
         if self.leader:
             self.leader.close()
+        for model in self.models:
+            model.close()
 
     def bytes_read(self, terms: Iterable[Term]) -> int:
         """Size in bytes of the weights that one pass over `terms` reads. Each model is read once."""

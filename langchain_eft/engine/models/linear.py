@@ -135,8 +135,6 @@ class StackedLinear(nn.Module):
         self._apart = prepackable(linear.weight)
         if self._apart:
             self.register_buffer("weight", prepack(linear.weight))
-            # torch.compile cannot handle packed weights.
-            self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign, no-untyped-call]
         else:
             self.weight = linear.weight
         self.bias = linear.bias
@@ -158,6 +156,13 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] to [..., out]. The leading dimensions are the packed tokens."""
+        return self._forward_apart(x) if self._apart else self._forward(x)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch.compile cannot handle packed weights
+    def _forward_apart(self, x: Tensor) -> Tensor:
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         y = product(flat, self.weight, self.bias)
         if any(self._ranks):

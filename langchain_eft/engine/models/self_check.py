@@ -18,6 +18,7 @@ from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import PROBE, LayerCall, unsupported_layers_reason
 from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.models.lora import LoraAdapter
+from langchain_eft.engine.models.prepacked import prepackable
 
 _TOLERANCE = {torch.float32: 2e-3}
 _PROBE_TEXT = "The quick brown fox jumps over the lazy dog and runs."
@@ -45,9 +46,21 @@ def prepare_model(
 
         fuse(module)
     model = CausalModel(name, module, adapters)
+    _detach_from_file(module)
     with _unsupported_on_failure(name, module):
         _self_check(model, ids, expected)
     return model
+
+
+@torch.inference_mode(mode=False)  # the copies have to be ordinary tensors
+def _detach_from_file(module: nn.Module) -> None:
+    """Copy the weights that are not prepacked out of their memory-mapped file.
+
+    The whole file stays mapped into memory as long as one tensor uses it.
+    """
+    for weight in module.parameters():
+        if prepackable(weight):
+            weight.data = weight.data.clone()
 
 
 @contextmanager

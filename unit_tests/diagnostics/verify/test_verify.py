@@ -33,15 +33,15 @@ from langchain_eft.diagnostics.verify.verify import (
     sampling_rows,
     verify,
 )
-from langchain_eft.engine import engine as engine_module
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, probabilities
+from langchain_eft.engine.decoding.sampling import Sampling, probabilities
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.registry import close_all
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import eager as runner
-from unit_tests.helpers import GREEDY, failing_rounds
+from langchain_eft.engine.rounds import ops
+from unit_tests.helpers import GREEDY, engine_with, failing_rounds, keep_every_draft_token
 
 SETTINGS = [
     ({}, 1.0, 1.0),
@@ -108,7 +108,7 @@ def test_tokens_outside_the_common_vocabulary_are_never_said(engine, monkeypatch
 def test_filters_are_those_of_the_sampler(params):
     logits = 2 * torch.randn(50, 260, generator=torch.Generator().manual_seed(0))
     found = distribution(logits.double().log_softmax(-1), params)
-    sampling = Sampling.of([SamplingRow(params, [], [])] * 50, logits.device)
+    sampling = Sampling.of([params] * 50, [0] * 50, logits.device)
     torch.testing.assert_close(found, probabilities(logits, sampling), atol=1e-6, rtol=1e-4)
 
 
@@ -214,20 +214,22 @@ def test_progress_names_every_comparison(engine):
 
 
 @pytest.mark.usefixtures("brief")
-def test_keeping_every_guess_fails_the_sampling_tests(engine, monkeypatch):
-    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
-    reference = Reference(engine.family, planned(engine, {"one": 1.0}))
-    assert verdicts(sampling_rows(engine, reference, quiet)) == {"failed"}
-    assert verdicts(first_token_rows(engine, reference, quiet)) == {"failed"}
+def test_keeping_every_draft_token_fails_the_sampling_tests(family):
+    with engine_with(family, accept_or_resample=keep_every_draft_token) as engine:
+        reference = Reference(engine.family, planned(engine, {"one": 1.0}))
+        assert verdicts(sampling_rows(engine, reference, quiet)) == {"failed"}
+        assert verdicts(first_token_rows(engine, reference, quiet)) == {"failed"}
 
 
 @pytest.mark.usefixtures("brief")
-def test_a_wrong_weight_fails_everything(engine, monkeypatch):
-    right = runner.combine
-    monkeypatch.setattr(
-        runner, "combine", lambda logits, index, weights: right(logits, index, weights * (weights != 1))
-    )
-    report = verify(engine, planned(engine, {"one": 1.5}), quiet)
+def test_a_wrong_weight_fails_everything(family):
+    right = ops.combine
+
+    def without_weights_of_one(logits, index, weights, vocabulary=None):
+        return right(logits, index, weights * (weights != 1), vocabulary)
+
+    with engine_with(family, combine=without_weights_of_one) as engine:
+        report = verify(engine, planned(engine, {"one": 1.5}), quiet)
     assert not report.passed
     assert verdicts(report.rows) == {"failed"}
 
@@ -249,9 +251,9 @@ def test_low_precision_is_not_compared_bit_for_bit(family):
     try:
         reference = Reference(engine.family, planned(engine, {"one": 1.0}))
         rows = list(greedy_rows(engine, reference, quiet))
+        assert not reference.exact
     finally:
         engine.close()
-    assert not reference.exact
     assert verdicts(rows) == {"not compared bit for bit"}
     assert all(0.5 < row.value <= 1 for row in rows)
     assert Report(tuple(rows), exact=False, seconds=1.0).passed
@@ -304,7 +306,7 @@ def command(family, tmp_path, brief):
         ["verify", "--model", str(family.folder / "base"), "--prompts", str(tmp_path / "prompts"),
          "--max-tokens", "6", *arguments],
     )  # fmt: skip
-    engine_module.close_all()
+    close_all()
 
 
 def test_verify_prints_a_table_and_leaves_with_0(command, family):
@@ -317,7 +319,7 @@ def test_verify_prints_a_table_and_leaves_with_0(command, family):
 
 
 def test_verify_prints_json_and_leaves_with_1_where_something_failed(command, family, monkeypatch):
-    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
+    monkeypatch.setattr(ops, "accept_or_resample", keep_every_draft_token)
     sources = [f"full={family.folder / 'tuned'}", f"two={family.folder / 'two'}"]
     result = command(
         "--json", "--reference", str(family.folder / "reference"), "--seed", "3",

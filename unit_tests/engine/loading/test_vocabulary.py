@@ -246,6 +246,7 @@ def p_value(pair, answers, **rule) -> float:
     return z_test(sums)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speculation", [0, 3])
 def test_samples_follow_the_formula_with_unscaled_tokens(padded, pair, speculation):
     answers = samples(padded, speculation=speculation)

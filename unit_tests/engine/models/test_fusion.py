@@ -17,6 +17,7 @@ from langchain_eft.engine.models.triton import (
     rotate_kernel,
     silu_mul_kernel,
 )
+from unit_tests.helpers import slow
 
 FAMILIES = {
     "llama": {"attention_bias": True, "mlp_bias": True},
@@ -73,7 +74,7 @@ def adapter(model, targets, rank):
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", *slow(*(name for name in FAMILIES if name != "llama"))])
 def test_fused_layers_equal_the_layers_of_transformers(family):
     """Without adapters, and with adapters of different ranks on different layers in mixed rows."""
     model, unfused = build(family), build(family)

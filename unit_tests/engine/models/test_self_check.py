@@ -19,7 +19,7 @@ from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.engine.loading.footprint import footprint
 from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from unit_tests.helpers import Recorder, request, wait_until
+from unit_tests.helpers import Recorder, request, slow, wait_until
 from unit_tests.tiny import tokenizer
 
 WINDOW = 8
@@ -43,6 +43,9 @@ LATENT = {
     "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1, **EXPERTS,
 }  # fmt: skip
 ALTERNATING = {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+
+QUICK = ("llama", "gemma2", "deepseek_v3")
+"""Plain, with windows and soft caps, and with latent attention."""
 
 SUPPORTED = {
     "llama": GROUPED,
@@ -186,7 +189,7 @@ def deviation(family: Family, prompt: list[int], recorder: Recorder) -> float:
     )
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", [*QUICK, *slow(*(kind for kind in SUPPORTED if kind not in QUICK))])
 def test_a_supported_family_decodes_like_its_own_forward_pass(kind, tmp_path):
     family = build(tmp_path, kind, SUPPORTED[kind])
     engine = open_engine(family)
@@ -216,7 +219,7 @@ def test_the_comparison_detects_a_wrong_window_or_position(kind, tmp_path, monke
             correct = batches.causal_mask
             monkeypatch.setattr(batches, "causal_mask", lambda q, n, w, d: correct(q, n, w and w + 1, d))
         else:  # distances twice as long
-            monkeypatch.setattr("langchain_eft.engine.rounds.eager.pack", _stretched)
+            monkeypatch.setattr("langchain_eft.engine.rounds.packed.pack", _stretched)
         recorders = decode(engine, 0)
     finally:
         engine.close()

@@ -206,6 +206,7 @@ def storm(engine, rng, count):
     return work, refused
 
 
+@pytest.mark.slow
 def test_a_storm_of_requests_loses_nothing_and_leaks_nothing(family):
     config = EngineConfig(
         kv_cache_tokens=40 * BLOCK, block_size=BLOCK, max_queued_requests=12, max_num_batched_tokens=24
