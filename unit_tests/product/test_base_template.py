@@ -15,7 +15,7 @@ from langchain_eft.chat.messages import encode, encode_plainly
 from langchain_eft.chat.tool_formats import HERMES
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.diagnostics import bench as benchmark
-from langchain_eft.diagnostics.plan import make_plan
+from langchain_eft.diagnostics.plan import plan_recipe
 from langchain_eft.diagnostics.verify import verify
 from langchain_eft.diagnostics.verify.plan import Plan, encode_prompts
 from langchain_eft.diagnostics.verify.reference import Reference
@@ -241,7 +241,7 @@ def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
 def test_the_plan_counts_both_texts(settings):
     def keys_and_values(**changed):
         recipe = EFTChatModel(**{**settings, **changed}).recipe
-        plan = make_plan(recipe, Mixture.of({"one": 1.0}), EngineConfig(max_batch_size=4), context=100)
+        plan = plan_recipe(recipe, Mixture.of({"one": 1.0}), EngineConfig(max_batch_size=4), context=100)
         return next(part.nbytes for part in plan.parts if part.what == "keys and values")
 
     assert keys_and_values() == 2 * keys_and_values(base_template=None)
