@@ -36,7 +36,7 @@ from benchmarks.synthetic import (
 )
 from langchain_eft import EFTChatModel
 from langchain_eft.diagnostics.bench import Spread, decode, summarize, weights_read
-from langchain_eft.diagnostics.verify.statistics import surprise, z_test
+from langchain_eft.diagnostics.verify.statistics import log_p_excess, z_test
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.decoding.formula import combine
 from langchain_eft.engine.engine import Engine
@@ -549,7 +549,7 @@ def _sampling_test(ours: OurEngine, setting: Setting) -> dict[str, float]:
         batch = prompts[start : start + 8]
         for prompt, answer in zip(batch, ours.run(batch, PLAIN, 4, 24, 1000 + start)[1], strict=True):
             log_p = engine_log_p(ours.engine, prompt, answer)
-            sums.append(surprise(log_p, answer, SamplingParams(temperature=1.0)))
+            sums.append(log_p_excess(log_p, answer, SamplingParams(temperature=1.0)))
     z, p_value = z_test(sums)
     return {"z": z, "p_value": p_value}
 

@@ -298,9 +298,9 @@ def _transfer(name: str, figures: Figures) -> tuple[Verdict, str]:
     if endings.eft < endings.tuned / 2:
         return "may not stop", (
             f"{name!r} transfers but may not stop: {endings.tuned:.0%} of the tuned model's answers end "
-            f"before the token limit, and {endings.eft:.0%} of EFT's answers do. Where they end, the end token "
-            f"has probability {endings.end_base or 0:.1e} under the base and {endings.end_tuned or 0:.2f} under "
-            "the tuned model. Set `stop`."
+            f"before the token limit, and {endings.eft:.0%} of EFT's answers do. Where they end, the end "
+            f"token has probability {endings.end_base or 0:.1e} under the base and "
+            f"{endings.end_tuned or 0:.2f} under the tuned model. Set `stop`."
         )
     if rewards.recovered < MIN_RECOVERED:
         return "transfers in part", (

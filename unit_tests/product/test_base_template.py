@@ -17,7 +17,7 @@ from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.diagnostics import bench as benchmark
 from langchain_eft.diagnostics.plan import plan_recipe
 from langchain_eft.diagnostics.verify import verify
-from langchain_eft.diagnostics.verify.plan import Plan, encode_prompts
+from langchain_eft.diagnostics.verify.plan import VerificationPlan, encode_prompts
 from langchain_eft.diagnostics.verify.reference import Reference
 from langchain_eft.engine.analysis.scoring import token_logprobs
 from langchain_eft.engine.config import EngineConfig
@@ -229,9 +229,9 @@ def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
     mixture = Mixture.of({"one": 0.8, "full": 0.4})
     prompts = encode_prompts(llm.engine.tokenizer, llm.recipe, mixture, ["hi", "Go on"])
     assert prompts[MAIN] == {BASE: BARE}
-    plan = Plan(prompts, mixture, upscale_strength=1.3, max_tokens=6)
-    rows = verify.greedy_rows(llm.engine, Reference(llm.engine.family, plan), lambda _: None)
-    assert {row.verdict for row in rows} == {"passed"}
+    plan = VerificationPlan(prompts, mixture, upscale_strength=1.3, max_tokens=6)
+    checks = verify.greedy_checks(llm.engine, Reference(llm.engine.family, plan), lambda _: None)
+    assert {check.outcome for check in checks} == {"passed"}
     bench = benchmark.Workload(llm, llm.engine, 4)
     measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.BASE)
     assert llm.engine.tokenizer.decode(measured.contexts[BASE]).startswith("User:\n[")
