@@ -24,10 +24,15 @@ class OurEngine:
         self._bias = dict.fromkeys(family.end_ids, -100.0)
         self._speculation = speculation
 
+    def close(self) -> None:
+        """Free the weights."""
+        self._engine.close()
+
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
         from langchain_eft.diagnostics.bench import decode, summarize
+        from langchain_eft.engine.events import acceptance_rate
         from langchain_eft.engine.recipe.mixture import Mixture
-        from langchain_eft.engine.request import GenerationRequest, SamplingParams, acceptance_rate
+        from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
         started = clock()
         recorders = decode(
@@ -51,7 +56,7 @@ class OurEngine:
             first_token=max(recorder.deltas[0][0] for recorder in recorders) - started,
             passes=run.passes,
             acceptance_rate=acceptance_rate(run.accepted, run.drafted),
-            answers=[[token for _, delta in recorder.deltas for token in delta] for recorder in recorders],
+            answers=[recorder.tokens for recorder in recorders],
         )
 
 
@@ -125,8 +130,8 @@ class Generate:
         )
 
 
-ONE_BY_ONE = 4
-"""Prompts of a batch that are decoded by those who take one at a time: their speed is the same for all."""
+MAX_SINGLE_PROMPTS = 4
+"""Prompts of a batch that a contestant without batches decodes. The speed is the same for all prompts."""
 
 
 class Assisted(Generate):
@@ -140,7 +145,7 @@ class Assisted(Generate):
         torch.manual_seed(seed)
         parts = [
             self._generate([prompt], tokens, temperature, assistant_model=self._tuned)
-            for prompt in prompts[:ONE_BY_ONE]
+            for prompt in prompts[:MAX_SINGLE_PROMPTS]
         ]
         return Result(
             tokens=sum(part.tokens for part in parts),

@@ -41,6 +41,7 @@ from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.decoding.formula import combine
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import EngineError
+from langchain_eft.engine.events import acceptance_rate
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -347,10 +348,9 @@ class OurEngine:
         work = [self.request(p, way, tokens, seed + i, speculation) for i, p in enumerate(prompts)]
         recorders = decode(self.engine, work)
         run = summarize([recorders])
-        answers = [[token for _, delta in recorder.deltas for token in delta] for recorder in recorders]
-        accepted = run.accepted / run.drafted if run.drafted else None
+        accepted = acceptance_rate(run.accepted, run.drafted)
         measured = Measured(run.tokens, run.seconds, run.passes / len(prompts), accepted)
-        return measured, answers
+        return measured, [recorder.tokens for recorder in recorders]
 
     def bytes_of_round(self, way: str, batch: int, positions: float, guesses: float) -> float:
         """Return the bytes of weights, keys and values that a round reads.

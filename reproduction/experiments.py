@@ -362,18 +362,18 @@ def speculation(bench: Bench) -> Section:
         lengths=lengths,
         batch_sizes=(),
     )
-    sets = list(dict.fromkeys(row.prompts for row in report.rows))
-    ways = ["plain", *(f"draft {length}" for length in lengths), "auto", "base alone"]
-    by_name = {(row.prompts, row.way): row for row in report.rows}
+    sets = list(dict.fromkeys(each.prompts for each in report.measurements))
+    modes = ["plain", *(f"draft {length}" for length in lengths), "auto", "base alone"]
+    by_name = {(each.prompts, each.mode): each for each in report.measurements}
     rows = []
     for prompts in sets:
-        for way in ways:
-            row = by_name[prompts, way]
-            speed, ratio, rate = row.tokens_per_second, row.ratio, row.acceptance_rate
+        for mode in modes:
+            measured = by_name[prompts, mode]
+            speed, ratio, rate = measured.tokens_per_second, measured.ratio, measured.acceptance_rate
             rows.append([
-                prompts, way, f"{speed.median:.1f} ({speed.low:.1f}-{speed.high:.1f})",
+                prompts, mode, f"{speed.median:.1f} ({speed.low:.1f}-{speed.high:.1f})",
                 "1" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})",
-                "-" if rate is None else f"{rate:.0%}", f"{row.tokens_per_pass:.2f}",
+                "-" if rate is None else f"{rate:.0%}", f"{measured.tokens_per_pass:.2f}",
             ])  # fmt: skip
     plot_sweep(
         [0, *lengths],
