@@ -81,14 +81,14 @@ class Proxy:
         )
 
 
-class _Watch(StoppingCriteria):
+class _StepTimes(StoppingCriteria):
     """A stopping criterion that never stops. It records the time and number of tokens of each step."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[float, int]] = []
+        self.steps: list[tuple[float, int]] = []
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        self.seen.append((clock(), input_ids.shape[1]))
+        self.steps.append((clock(), input_ids.shape[1]))
         return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
@@ -103,7 +103,7 @@ class Generate:
         return self._generate(prompts, tokens, temperature)
 
     def _generate(self, prompts: Prompts, tokens: int, temperature: float, **options: Any) -> Result:
-        watch, (ids, mask) = _Watch(), left_padded(prompts)
+        times, (ids, mask) = _StepTimes(), left_padded(prompts)
         sampling = (
             {"do_sample": True, "temperature": temperature, "top_k": 0}
             if temperature
@@ -115,16 +115,16 @@ class Generate:
             attention_mask=mask,
             min_new_tokens=tokens,
             max_new_tokens=tokens,
-            stopping_criteria=StoppingCriteriaList([watch]),
+            stopping_criteria=StoppingCriteriaList([times]),
             **sampling,
             **options,
         )
-        (first, start), (last, end) = watch.seen[0], watch.seen[-1]
+        (first, start), (last, end) = times.steps[0], times.steps[-1]
         return Result(
             tokens=len(prompts) * (end - start),
             seconds=last - first,
             first_token=first - started,
-            passes=len(prompts) * (len(watch.seen) - 1),
+            passes=len(prompts) * (len(times.steps) - 1),
             acceptance_rate=None,
             answers=answers[:, ids.shape[1] :].tolist(),
         )

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import contestants
-from benchmarks.arena import Score, Worker, agreement, play, table, together
+from benchmarks.arena import Score, Worker, agreement, merge_results, play, table
 from benchmarks.family import Prompts, tiny
 from benchmarks.result import Result
 from langchain_eft import EFTChatModel
@@ -373,10 +373,10 @@ def test_scores_compare_within_a_round():
 
 
 def test_batches_of_one_round_add_up():
-    both = together([make_result(10, 1.0, 5, 0.5), make_result(20, 2.0, 5, 1.0)])
+    both = merge_results([make_result(10, 1.0, 5, 0.5), make_result(20, 2.0, 5, 1.0)])
     assert (both.tokens, both.seconds, both.passes, both.acceptance_rate) == (30, 3.0, 10, 0.75)
     assert len(both.answers) == 2
-    assert together([make_result(1, 1.0)]).acceptance_rate is None
+    assert merge_results([make_result(1, 1.0)]).acceptance_rate is None
 
 
 class Player:
