@@ -195,10 +195,10 @@ def dominated_points(large: Frontier, small: Frontier) -> int:
 def against_measured(facts: Evaluation, calls: Evaluation, refusals: Evaluation) -> list[str]:
     """Say whether the figures of measured.json lie inside the intervals measured here."""
     expected = [(facts, "base", "capitals", MEASURED["L"]["capitals"]),
-              (facts, "reference", "capitals", MEASURED["R"]["capitals"])]  # fmt: skip
+                (facts, "reference", "capitals", MEASURED["R"]["capitals"])]  # fmt: skip
     for name in BEHAVIORS:
         expected += [(facts, f"tuned {name}", "capitals", MEASURED[f"T_{name}"]["capitals"]),
-                   (facts, f"EFT {name}", "capitals", MEASURED[f"EFT_{name}"]["capitals"])]  # fmt: skip
+                     (facts, f"EFT {name}", "capitals", MEASURED[f"EFT_{name}"]["capitals"])]  # fmt: skip
     for kind in ("tuned", "EFT"):
         short = "T" if kind == "tuned" else "EFT"
         expected.append((calls, f"{kind} tools", "familiar tools", MEASURED[f"{short}_tools"]["tool_exact"]))
@@ -214,10 +214,8 @@ def against_measured(facts: Evaluation, calls: Evaluation, refusals: Evaluation)
             )
     num_inside = len(expected) - len(outside)
     tail = f"; outside: {'; '.join(outside)}" if outside else ""
-    return [
-        f"{num_inside} of {len(expected)} figures of `measured.json` lie inside the intervals measured "
-        f"here{tail}."
-    ]
+    inside = f"{num_inside} of {len(expected)} figures of `measured.json`"
+    return [f"{inside} lie inside the intervals measured here{tail}."]
 
 
 def numbers(*evaluations: Evaluation) -> dict[str, Any]:
