@@ -102,7 +102,7 @@ def test_embeddings_and_inactive_experts_are_not_read():
         num_local_experts=8,
         num_experts_per_tok=2,
     )
-    size = footprint.of_config("m", experts, torch.float32)
+    size = footprint.footprint_of_config("m", experts, torch.float32)
     all_experts = 2 * 8 * 3 * 32 * 64
     assert size.weights.linear + size.weights.other - size.read.linear - size.read.other == (
         all_experts * 3 // 4 + 100 * 32
