@@ -265,7 +265,7 @@ def test_a_request_without_the_bases_text_is_refused(llm):
 
 @pytest.mark.parametrize("name", ["", BASE])
 def test_names_of_texts_are_no_names_of_behaviors(settings, name):
-    with pytest.raises(ValidationError, match="names a text: give it another name"):
+    with pytest.raises(ValidationError, match="reserved for a prompt: give it another name"):
         EFTChatModel(**{**settings, "behaviors": {name: BehaviorDelta(prompt=BRIEF)}})
 
 

@@ -171,7 +171,7 @@ def test_what_changes_the_answer_is_part_of_the_models_identity(settings):
     ("weight", "message"),
     [
         ({"from": 0, "to": 1}, r"Ramp\(start=0, end=1, tokens=32\)"),
-        ([1, 2], "a dictionary with one of those"),
+        ([1, 2], "a dictionary with the same keys"),
         ({"start": 0, "tokens": 4}, "end"),
         ({"tokens": 0, "weight": 1}, "tokens"),
         (Ramp(start=0.5, end=-0.5, tokens=4), "falls to -0.5: negative weights can undo safety"),
