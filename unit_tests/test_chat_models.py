@@ -306,7 +306,7 @@ async def test_bad_calls_are_typed_errors(llm, messages, kwargs, message):
 
 def test_a_prompt_longer_than_the_window_is_a_context_overflow_before_decoding(llm):
     generated = llm.engine.stats().generated_tokens
-    with pytest.raises(ContextOverflowError, match=r"\d+ tokens.* 12 more.*1024"):
+    with pytest.raises(ContextOverflowError, match=r"\d+ tokens and the request asks for 12 more.*1024"):
         llm.invoke("x" * 1100)
     with pytest.raises(ContextOverflowError, match="1020 more"):
         llm.invoke("hi", max_tokens=1020)
