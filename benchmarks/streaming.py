@@ -20,7 +20,6 @@ from langchain_core.messages import HumanMessage
 
 from benchmarks.result import clock
 from langchain_eft import EFTChatModel
-from langchain_eft.chat.messages import encode
 from langchain_eft.engine.request import GenerationRequest
 
 PROMPT = "Tell me about whales."
@@ -46,8 +45,7 @@ def ways(llm: EFTChatModel, tokens: int) -> dict[str, Callable[[], int]]:
     """Return the ways to stream one answer. Each returns the number of chunks."""
     engine = llm.engine
     options = {"max_tokens": tokens, "logit_bias": {engine.tokenizer.eos_token_id: NO_END}}
-    ids = encode(engine.tokenizer, [HumanMessage(PROMPT)])
-    request = llm.generation_request(engine, ids, None, **options)
+    request = llm.prepare_call([HumanMessage(PROMPT)], **options).only_request
 
     async def bare(request: GenerationRequest) -> int:
         return len([event async for event in engine.astream(request)])

@@ -1,5 +1,6 @@
 """The bundled family in transformers alone: full forward passes, no cache, merged adapters."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -16,10 +17,18 @@ PRESET = Path(presets.__file__).parent / "smol"
 class SmolReference:
     """Loads everything with transformers alone; shares no code with the engine."""
 
-    def __init__(self, behaviors: list[str]) -> None:
+    def __init__(self, behaviors: Iterable[str] = ()) -> None:
         folder = fetch_checkpoint(presets.load_preset("smol").recipe.base, lambda _: None)
         self.base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.small = {name: self._small(name) for name in ["", *behaviors]}
+        self.small: dict[str, torch.nn.Module] = {}
+        self.load(behaviors)
+
+    def load(self, behaviors: Iterable[str]) -> None:
+        """Keep the small models of these behaviors, and of no others."""
+        self.small = {name: self.small[name] for name in ["", *behaviors] if name in self.small}
+        for name in ["", *behaviors]:
+            if name not in self.small:
+                self.small[name] = self._small(name)
 
     def _small(self, adapter: str) -> torch.nn.Module:
         config = LlamaConfig.from_pretrained(PRESET / "reference")

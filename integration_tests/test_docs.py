@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from langchain_eft.engine.registry import close_all
 from langchain_eft.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
 DOCS = (
     "agents", "chat_model", "engine", "evaluation", "mixing_behaviors", "models", "performance", "traces",
+    "tutorial",
 )  # fmt: skip
 PAGES = ["README.md", *(f"docs/{name}.md" for name in DOCS)]
+SHORT = ["docs/index.md", "docs/reference/index.md", "docs/reference/engine.md"]
 HUB = ("Qwen/", *(f'"{name}"' for name in preset_names() if name != "smol"))
 """Models that have to be fetched: their snippets only build a model, which loads nothing."""
 
@@ -20,7 +23,14 @@ def snippets(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.fixture(autouse=True)
+def closed_page():
+    """A page leaves no engine open for the next one: some open engines of their own."""
+    yield
+    close_all()
+
+
+@pytest.mark.parametrize("page", [*PAGES, *SHORT])
 def test_snippets_run(page):
     names: dict = {}
     for snippet in snippets(page):
@@ -29,3 +39,4 @@ def test_snippets_run(page):
 
 def test_there_are_snippets_on_every_page():
     assert all(len(snippets(page)) > 2 for page in PAGES)
+    assert all(snippets(page) for page in SHORT)

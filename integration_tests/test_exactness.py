@@ -49,7 +49,8 @@ _loaded: list[SmolReference] = []
 def reference_answers(prompts, answers, mixture, strength, top_p):
     """The plain loop's first tokens, and what it would say at every position of `answers`."""
     if not _loaded:
-        _loaded.append(SmolReference(["tools", "pirate", "harmless", "concise"]))
+        _loaded.append(SmolReference())
+    _loaded[0].load(mixture)
     looped = _loaded[0].greedy(prompts, mixture, LOOP, strength, top_p)
     pairs = zip(prompts, answers, strict=True)
     return looped, [_loaded[0].continuation(*pair, mixture, strength, top_p) for pair in pairs]

@@ -1,51 +1,51 @@
-"""What a model decodes with: the settings that the chat model and the completion model share."""
+"""What the chat model, the completion model and the reward scorer share: fields, recipe, engine."""
 
 from __future__ import annotations
 
 import asyncio
-import difflib
-import json
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.language_models.base import BaseLanguageModel, LangSmithParams
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from langchain_eft.chat.content_blocks import PROVIDER
+from langchain_eft.chat.parameters import (
+    SAMPLING_PARAMETERS,
+    DecodingParameters,
+    checked_timeout,
+    refuse_unknown,
+)
+from langchain_eft.chat.prompts import Prompts
 from langchain_eft.engine.config import Dtype, EngineConfig
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
-from langchain_eft.engine.loading.hub import HubModel
-from langchain_eft.engine.models.window import longest_exact
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
-from langchain_eft.engine.recipe.frozen import FrozenDict, known
+from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import Weight
-from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
+from langchain_eft.engine.request import Speculation
 from langchain_eft.errors import describe, langchain_errors
-from langchain_eft.presets import load_preset, preset_names
+from langchain_eft.presets import load_preset
+from langchain_eft.presets.recipe import build_recipe
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
 
 _VERSION = version("langchain-eft")
 
-SAMPLING = frozenset(SamplingParams.model_fields)
-"""Names of the sampling parameters, which are fields of a model and may be given per call."""
+_REQUEST_FIELDS = ("upscale_strength", "upscale_top_p", "speculation", "trace")
+"""Fields of a model that are fields of the engine's request too."""
 
-PER_CALL = SAMPLING | {
-    "max_tokens", "mixture", "model", "speculation", "stop", "stream", "timeout",
-    "trace", "upscale_strength", "upscale_top_p",
-}  # fmt: skip
-"""Everything that any call may set."""
+_IDENTITY_FIELDS = ("upscale_strength", "upscale_top_p", "max_tokens", "trace")
+"""Fields that change an answer, besides those of recipe, engine and sampling."""
 
 
-class EFTSettings(BaseModel):
-    """Fields and methods of every LangChain model here."""
+class BaseEFT(BaseModel):
+    """Fields, recipe and engine access of every LangChain model of this package."""
 
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
 
@@ -53,14 +53,14 @@ class EFTSettings(BaseModel):
     """The large base: a preset name, hub id, local folder or `.gguf` file."""
 
     behaviors: dict[str, BehaviorDelta] = Field(default_factory=dict)
-    """Behaviours that can be mixed in, by name. With a preset they are added to the preset's own."""
+    """Behaviors that can be mixed in, by name. With a preset they are added to the preset's own."""
 
     mixture: dict[str, Weight] | None = None
-    """Weight of each behaviour: 1 is as trained, 0 is off, `{}` is the base alone. Left out, it is the
-    preset's own mixture, or the only behaviour there is."""
+    """Weight of each behavior: 1 is as trained, 0 is off, `{}` is the base alone. The default is the preset's
+    own mixture; without a preset, the only behavior has weight 1."""
 
     upscale_strength: float = 1.0
-    """beta: above 1 amplifies what the large model adds to the small ones, 0 leaves the small ones alone."""
+    """beta: values above 1 amplify what the large model adds to the small ones; 0 leaves it out."""
 
     upscale_top_p: float = 1.0
     """Conservative decoding: below 1, the large model only re-weights tokens inside this nucleus of the
@@ -91,28 +91,28 @@ class EFTSettings(BaseModel):
     """Added to the log-probability of single token ids."""
 
     speculation: Speculation = "auto"
-    """How many tokens the small models (or earlier text) guess ahead of each pass of the large one: `auto`
-    follows what pays, `off` is none, a number is fixed. It changes the speed, never the text."""
+    """Tokens that the small models (or earlier text) draft for each pass of the large one: `auto` chooses the
+    fastest number, `off` drafts none, a number is fixed. It changes the speed, never the text."""
 
     trace: bool = False
     """Report what every model contributes to each token, in `response_metadata["trace"]` (for completions, in
     `generation_info["trace"]`): `EFTTrace` reads and shows it."""
 
     max_tokens: int = Field(default=512, ge=1)
-    """Longest answer, in tokens. The default shrinks to what the context window leaves; a value that was
-    set must fit, or the call raises `ContextOverflowError`."""
+    """Longest answer, in tokens. The default shrinks to what the context window leaves. A value that is set
+    must fit: otherwise the call raises `ContextOverflowError`."""
 
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
-    """Strings that end the answer; they are not part of it. A call's `stop` replaces them."""
+    """Strings that end the answer and are not part of it. A call's `stop` replaces them."""
 
     seed: int | None = None
-    """Same seed, same text, whatever else is decoded beside it. Left out, every call draws its own."""
+    """The same seed gives the same text in any batch. Without one, every call draws its own."""
 
     timeout: float | None = Field(default=None, gt=0)
-    """Seconds that an answer may take, loading apart; then `ModelTimeoutError` is raised."""
+    """Seconds that an answer may take, without loading; after that the call raises `ModelTimeoutError`."""
 
     device: str = "auto"
-    """Where the weights live: `auto` takes CUDA where there is one, else the CPU."""
+    """Device of the weights: `auto` is CUDA where there is a GPU, else the CPU."""
 
     dtype: Dtype = "auto"
     """Precision of weights and activations: `auto` is bfloat16 on a GPU and float32 on a CPU."""
@@ -124,39 +124,38 @@ class EFTSettings(BaseModel):
     """A Jinja chat template file that replaces the tokenizer's own."""
 
     base_template: BaseTemplate | None = None
-    """What base and references read instead of the chat template, which they may never have been trained on:
-    `transcript`, or a Jinja template file of plain text. Tuned models keep the chat template."""
+    """Template that base and references read instead of the chat template, on which they may not have been
+    trained: `transcript`, or a Jinja template file of plain text. Tuned models keep the chat template."""
 
     unscaled_tokens: tuple[str, ...] | None = None
-    """Special tokens that follow the small mixture alone, because the base was never trained on them. Left
-    out, they are found in the tuned models' chat templates; `()` is none."""
+    """Special tokens that the base was not trained on: the small mixture alone decides their probability. By
+    default they are read from the tuned models' chat templates; `()` is none."""
 
     allow_negative_weights: bool = False
-    """Negative weights push away from a behaviour and can undo safety training: refused unless set."""
+    """Allow weights below 0. They push away from a behavior and can undo safety training."""
+
+    # Accepted, so that a hosted model can be replaced by this one without a change of arguments
 
     max_retries: int = 2
-    """Accepted for interchangeability with hosted models; decoding in process has nothing to retry."""
+    """Has no effect: decoding in this process has nothing to retry."""
 
     api_key: SecretStr | None = None
-    """Accepted for interchangeability with hosted models; nothing is sent anywhere."""
+    """Has no effect: nothing is sent anywhere."""
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, values: Any) -> Any:
         if isinstance(values, dict):
             names = set(cls.model_fields) | {f.alias for f in cls.model_fields.values() if f.alias}
-            refuse_unknown(set(values) - names, names, cls.__name__)
+            refuse_unknown(values, names, cls.__name__)
         return values
 
     @model_validator(mode="after")
-    def _check_settings(self) -> Self:
+    def _check_values(self) -> Self:
         try:
             self.recipe.check(self.active_mixture)
-            _ = self._sampling(), self.engine_config
-            GenerationRequest(
-                prompt_ids=(0,), upscale_strength=self.upscale_strength, upscale_top_p=self.upscale_top_p,
-                speculation=self.speculation, stop=tuple(self.stop or ()),
-            )  # fmt: skip
+            _ = self.engine_config
+            self.decoding_parameters(None, {}).request(Prompts((0,), {}), self.max_tokens)
         except ValidationError as error:
             raise ValueError(describe(error)) from error
         except CheckpointNotFoundError as error:
@@ -169,17 +168,37 @@ class EFTSettings(BaseModel):
             self._add_version("langchain-eft", _VERSION)
         return self
 
-    # What is loaded
+    # Recipe and engine
+
+    @property
+    def recipe(self) -> Recipe:
+        """The weights that this model decodes with: the base, and every behavior that can be mixed in."""
+        return self._recipe_of(self.model)
+
+    @property
+    def active_mixture(self) -> Mixture:
+        """The mixture of calls that give none: the field's value, or its default."""
+        return self._mixture(self.model, self.mixture)
+
+    @property
+    def engine_config(self) -> EngineConfig:
+        """How the engine uses the machine."""
+        return EngineConfig(**{"device": self.device, "dtype": self.dtype, **self.engine_options})
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that this model shares with every other model of the same recipe."""
+        return self.open()
 
     def open(self, progress: Progress = silent, *, model: str | None = None) -> Engine:
-        """Load the weights now, instead of at the first call, and return the shared engine.
+        """Return the shared engine; load its weights now instead of at the first call.
 
         Args:
-            progress: Told, in a few words, what is being waited for.
-            model: Base to use instead of this model's own.
+            progress: Receives a few words about each step of loading.
+            model: A base to use instead of this model's own.
 
         Raises:
-            ModelNotFoundError: Weights that are neither here nor reachable.
+            ModelNotFoundError: Weights that are neither on this machine nor reachable.
             EngineError: Models that cannot be loaded or combined.
         """
         from langchain_eft.engine.registry import open_engine
@@ -191,29 +210,12 @@ class EFTSettings(BaseModel):
         from langchain_eft.engine.registry import find_engine
 
         with langchain_errors():
-            found = find_engine(self._recipe_of(model or self.model), self.engine_config)
-        if found is not None:
-            return found
-        return await asyncio.to_thread(self.open, model=model)
+            engine = find_engine(self._recipe_of(model or self.model), self.engine_config)
+        return await asyncio.to_thread(self.open, model=model) if engine is None else engine
 
-    @property
-    def engine(self) -> Engine:
-        """The engine that this model shares with every other model of the same recipe."""
-        return self.open()
-
-    @property
-    def recipe(self) -> Recipe:
-        """The weights that this model decodes with: base, and every behaviour that can be mixed in."""
-        return self._recipe_of(self.model)
-
-    @property
-    def active_mixture(self) -> Mixture:
-        """The mixture of calls that give none: the field's, or the default that stands in for it."""
-        return self._mixture()
-
-    def _recipe_of(self, name: str) -> Recipe:
-        return _recipe(
-            name,
+    def _recipe_of(self, model: str) -> Recipe:
+        return build_recipe(
+            model,
             FrozenDict(self.behaviors),
             self.chat_template,
             self.base_template,
@@ -221,93 +223,56 @@ class EFTSettings(BaseModel):
             self.allow_negative_weights,
         )
 
-    @property
-    def engine_config(self) -> EngineConfig:
-        """How the engine uses the machine."""
-        return EngineConfig(**{"device": self.device, "dtype": self.dtype, **self.engine_options})
-
-    # What a call decodes
-
-    def _mixture(self, model: str | None = None, mixture: dict[str, Weight] | None = None) -> Mixture:
-        chosen = self.mixture if mixture is None else mixture
-        if chosen is not None:
-            return Mixture.of(chosen)
-        preset = load_preset(model or self.model)
+    def _mixture(self, model: str, mixture: dict[str, Weight] | None) -> Mixture:
+        if mixture is not None:
+            return Mixture.of(mixture)
+        preset = load_preset(model)
         if preset is not None:
             return preset.mixture
         if len(self.behaviors) > 1:
             raise RecipeError(
-                f"There are {len(self.behaviors)} behaviours and no `mixture`: say how much of each, for "
-                f"example mixture={dict.fromkeys(list(self.behaviors)[:1], 1.0)}; known are "
-                f"{known(self.behaviors)}."
+                f"There are {len(self.behaviors)} behaviors and no `mixture`: give the weight of each, for "
+                f"example mixture={dict.fromkeys(list(self.behaviors)[:1], 1.0)}. The behaviors are "
+                f"{quoted_names(self.behaviors)}."
             )
         return Mixture(weights=dict.fromkeys(self.behaviors, 1.0))
 
-    def _sampling(self, **overrides: Any) -> SamplingParams:
-        values = {name: overrides.get(name, getattr(self, name)) for name in SAMPLING}
-        if values["seed"] is None:
-            del values["seed"]
-        return SamplingParams(**values)
+    # A call
 
-    def call_mixture(self, parameters: Mapping[str, Any]) -> Mixture:
-        """The mixture of a call with these parameters.
-
-        Raises:
-            RequestError: A mixture that cannot be read.
-        """
-        try:
-            return self._mixture(parameters.get("model"), parameters.get("mixture"))
-        except ValidationError as error:
-            raise RequestError(describe(error)) from error
-
-    def _max_tokens(self, engine: Engine, prompts: Iterable[tuple[int, ...]], asked: int | None) -> int:
-        if asked is not None:
-            return asked
-        if "max_tokens" in self.model_fields_set:
-            return self.max_tokens
-        return max(1, min(self.max_tokens, engine.room(*map(len, prompts))))
-
-    def call_timeout(self, parameters: Mapping[str, Any]) -> float | None:
-        """Seconds that the answers of a call may take.
-
-        Raises:
-            RequestError: No positive number.
-        """
-        timeout: float | None = parameters.get("timeout", self.timeout)
-        if timeout is not None and not timeout > 0:
-            raise RequestError(
-                f"timeout={timeout!r}: give a positive number of seconds, or None for no limit."
-            )
-        return timeout
-
-    def generation_request(
-        self, engine: Engine, prompt: tuple[int, ...], stop: list[str] | None, **settings: Any
-    ) -> GenerationRequest:
-        """One call as the engine's request: the call's parameters over the model's own.
+    def decoding_parameters(
+        self, stop: list[str] | None, parameters: Mapping[str, Any]
+    ) -> DecodingParameters:
+        """How a call is decoded: the call's parameters, and this model's fields for the others.
 
         Args:
-            engine: Which will decode it.
-            prompt: Token ids.
-            stop: Stop strings of the call.
-            settings: Parameters of the call, and further fields of the request.
+            stop: Stop strings of the call; None leaves the model's own.
+            parameters: Parameters of the call.
 
         Raises:
-            RequestError: A value that cannot be served.
+            RequestError: A mixture or timeout that cannot be read.
+            RecipeError: There is no mixture, and no default for it.
         """
+
+        def value(name: str) -> Any:
+            return parameters.get(name, getattr(self, name))
+
+        model = parameters.get("model") or self.model
+        mixture = parameters.get("mixture")
+        max_tokens = parameters.get("max_tokens")
         stop = self.stop if stop is None else stop
-        own = {name: settings.pop(name, getattr(self, name)) for name in _OWN}
-        sampling = {name: settings.pop(name) for name in SAMPLING & settings.keys()}
-        model, mixture = settings.pop("model", None), settings.pop("mixture", None)
-        prompts = [prompt, *settings.get("contexts", {}).values()]
+        sampling = {name: value(name) for name in SAMPLING_PARAMETERS}
+        if sampling["seed"] is None:
+            del sampling["seed"]
         try:
-            return GenerationRequest(
-                prompt_ids=prompt,
-                mixture=self._mixture(model, mixture),
-                sampling=self._sampling(**sampling),
-                max_tokens=self._max_tokens(engine, prompts, settings.pop("max_tokens", None)),
+            return DecodingParameters(
+                model=model,
+                mixture=self._mixture(model, self.mixture if mixture is None else mixture),
+                sampling=sampling,
+                max_tokens=self.max_tokens if max_tokens is None else max_tokens,
+                shrink=max_tokens is None and "max_tokens" not in self.model_fields_set,
                 stop=tuple([stop] if isinstance(stop, str) else stop or ()),
-                **own,
-                **settings,
+                timeout=checked_timeout(value("timeout")),
+                fields={name: value(name) for name in _REQUEST_FIELDS},
             )
         except ValidationError as error:
             raise RequestError(describe(error)) from error
@@ -315,21 +280,27 @@ class EFTSettings(BaseModel):
     # What tracers, caches and token counters ask
 
     def identity(self) -> dict[str, Any]:
-        """Everything that changes the answer, so that caches never mix two recipes or mixtures."""
+        """Everything that changes an answer, so that caches never confuse two recipes or mixtures."""
         return {
             **self.recipe.model_dump(mode="json"),
             **self.engine_config.model_dump(include={"device", "dtype", "quantization", "max_model_len"}),
             "model": self.model,
             "mixture": self.active_mixture.as_json(),
-            **{name: getattr(self, name) for name in sorted(SAMPLING)},
-            **{name: getattr(self, name) for name in _IDENTITY},
-            "stop_sequences": self.stop,  # LangChain puts the call's own under "stop"
+            **{name: getattr(self, name) for name in sorted(SAMPLING_PARAMETERS)},
+            **{name: getattr(self, name) for name in _IDENTITY_FIELDS},
+            "stop_sequences": self.stop,  # LangChain puts the stop strings of a call under "stop"
         }
 
     def tracing_params(
         self, kind: Literal["chat", "llm"], stop: list[str] | None, **kwargs: Any
     ) -> LangSmithParams:
-        """What traces say about the model; a call's parameters count."""
+        """What tracers record about a call.
+
+        Args:
+            kind: Kind of model.
+            stop: Stop strings of the call.
+            kwargs: Parameters of the call.
+        """
         params = LangSmithParams(
             ls_provider=PROVIDER,
             ls_model_type=kind,
@@ -340,13 +311,6 @@ class EFTSettings(BaseModel):
         if stop or self.stop:
             params["ls_stop"] = stop or self.stop
         return params
-
-    def known_window(self) -> int | None:
-        """Tokens of prompt and answer that fit, as far as it can be told without loading anything."""
-        recipe, limit = self.recipe, self.engine_config.max_model_len
-        sources = [recipe.base, *(s for d in recipe.behaviors.values() for s in (d.tuned, d.reference))]
-        windows = [window for source in sources if (window := _window_of(source)) is not None]
-        return min([*windows, *([limit] if limit else [])], default=None)
 
     @property
     def tokenizer(self) -> Any:
@@ -362,69 +326,3 @@ class EFTSettings(BaseModel):
         """The text as the model's own tokens, without a chat template."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
-
-
-_IDENTITY = ("upscale_strength", "upscale_top_p", "max_tokens", "trace")
-_OWN = ("upscale_strength", "upscale_top_p", "speculation", "trace")
-
-
-@lru_cache(maxsize=64)  # models are built over and over, and looking at files may block an event loop
-def _recipe(
-    name: str,
-    behaviors: FrozenDict[str, BehaviorDelta],
-    chat_template: Path | None,
-    base_template: BaseTemplate | None,
-    unscaled_tokens: tuple[str, ...] | None,
-    allow_negative_weights: bool,  # noqa: FBT001
-) -> Recipe:
-    preset = load_preset(name)
-    if preset is None and not _names_a_model(name):
-        raise CheckpointNotFoundError(
-            f"model={name!r} is neither a preset ({known(preset_names())}), nor a local folder or .gguf "
-            "file, nor a hub id of the form 'owner/name' or 'owner/name/path@revision'."
-        )
-    base = preset.recipe if preset else Recipe(base=name)
-    shared = next((delta.reference for delta in base.behaviors.values()), None)
-    own = {
-        key: delta.model_copy(update={"reference": shared}) if _lacks_reference(delta) else delta
-        for key, delta in behaviors.items()
-    }
-    return Recipe(
-        base=base.base,
-        behaviors={**base.behaviors, **own},
-        chat_template=chat_template or base.chat_template,
-        base_template=base_template or base.base_template,
-        unscaled_tokens=unscaled_tokens,
-        allow_negative_weights=allow_negative_weights,
-    )
-
-
-def refuse_unknown(unknown: set[str], names: set[str] | frozenset[str], where: str) -> None:
-    """Refuse parameters by name, with the known ones and a guess.
-
-    Raises:
-        RequestError: If there is anything unknown.
-    """
-    if unknown:
-        guesses = [g for name in unknown for g in difflib.get_close_matches(name, names, 1)]
-        hint = f" Did you mean {known(guesses)}?" if guesses else ""
-        raise RequestError(f"Unknown parameter {known(unknown)} for {where}.{hint} Known are {known(names)}.")
-
-
-def _lacks_reference(delta: BehaviorDelta) -> bool:
-    return delta.has_weights and delta.reference is None
-
-
-def _names_a_model(name: str) -> bool:
-    path = Path(name).expanduser()
-    return path.is_dir() or path.is_file() or HubModel.parse(name) is not None
-
-
-@lru_cache(maxsize=64)
-def _window_of(source: object) -> int | None:
-    """The window that a local folder's configuration allows."""
-    config = Path(str(source)).expanduser() / "config.json" if isinstance(source, str) else None
-    if config is None or not config.is_file():
-        return None
-    stated = SimpleNamespace(**json.loads(config.read_text()))
-    return longest_exact(stated) if hasattr(stated, "max_position_embeddings") else None

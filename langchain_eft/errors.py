@@ -1,4 +1,4 @@
-"""The engine's errors as LangChain's typed ones, so that retries, fallbacks and middleware recognise them."""
+"""The engine's errors as LangChain's typed errors, which retries, fallbacks and middleware recognize."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MissingPlotsError(EngineError, ImportError):
 E = TypeVar("E", bound=EngineError)
 
 _TWINS: dict[type[EngineError], type[EngineError]] = {}
-"""Every engine error's twin, which is that error and one of LangChain's."""
+"""For each engine error the class that is both this error and one of LangChain's."""
 
 
 def _twin(name: str, error: type[E], kind: type[Exception]) -> type[E]:
@@ -69,7 +69,7 @@ EFTDecodingError = _twin("EFTDecodingError", DecodingError, ModelAPIError)
 
 @contextmanager
 def langchain_errors() -> Iterator[None]:
-    """Raise the engine's errors as their LangChain twins; what is one already passes through."""
+    """Raise the engine's errors as their LangChain twins. Errors that are twins already stay as they are."""
     try:
         yield
     except EngineError as error:
@@ -82,7 +82,7 @@ def langchain_errors() -> Iterator[None]:
 
 
 def describe(error: ValidationError) -> str:
-    """A pydantic error as one sentence per parameter: name, value and what is allowed."""
+    """A pydantic error in words: name, value and allowed values of each parameter."""
     sentences = []
     for part in error.errors(include_url=False):
         where = f"{'.'.join(map(str, part['loc']))}={part['input']!r}: " if part["loc"] else ""

@@ -1,8 +1,8 @@
-"""EFTLLM: plain text completion on the same engines."""
+"""EFTLLM: plain text completion on the chat model's engines."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from typing_extensions import override
 
-from langchain_eft.base import PER_CALL, EFTSettings, refuse_unknown
+from langchain_eft.base import BaseEFT
 from langchain_eft.chat.chunks import statistics, total_usage, usage
-from langchain_eft.chat.prompts import read_text
+from langchain_eft.chat.parameters import CALL_PARAMETERS, DecodingParameters, refuse_unknown
+from langchain_eft.chat.prompts import text_prompts
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.request import GenerationRequest
@@ -25,13 +26,11 @@ from langchain_eft.trace.writer import TraceWriter
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
 
-_REQUEST = PER_CALL - {"stop", "stream", "timeout"}
 
+class EFTLLM(BaseEFT, BaseLLM):
+    """Continue a text with an emulated fine-tuned model, without a chat template.
 
-class EFTLLM(EFTSettings, BaseLLM):
-    """Continue a text with an emulated fine-tuned model, without any chat template.
-
-    Takes the settings of `EFTChatModel` and shares its engines.
+    Takes the fields of `EFTChatModel` that do not concern chat, and shares its engines.
 
     Example:
         ```python
@@ -52,8 +51,9 @@ class EFTLLM(EFTSettings, BaseLLM):
     ) -> LLMResult:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            requests = [self._request(engine, prompt, stop, **kwargs) for prompt in prompts]
-            return _result(engine, requests, engine.generate(requests, self.call_timeout(kwargs)))
+            decoding = self._decoding(stop, kwargs)
+            requests = [_request(engine, prompt, decoding) for prompt in prompts]
+            return _result(engine, requests, engine.generate(requests, decoding.timeout))
 
     @override
     async def _agenerate(
@@ -65,8 +65,9 @@ class EFTLLM(EFTSettings, BaseLLM):
     ) -> LLMResult:
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
-            requests = [self._request(engine, prompt, stop, **kwargs) for prompt in prompts]
-            return _result(engine, requests, await engine.agenerate(requests, self.call_timeout(kwargs)))
+            decoding = self._decoding(stop, kwargs)
+            requests = [_request(engine, prompt, decoding) for prompt in prompts]
+            return _result(engine, requests, await engine.agenerate(requests, decoding.timeout))
 
     @override
     def _stream(
@@ -78,9 +79,10 @@ class EFTLLM(EFTSettings, BaseLLM):
     ) -> Iterator[GenerationChunk]:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            request = self._request(engine, prompt, stop, **kwargs)
-            writer = TraceWriter(engine.tokenizer, request)
-            for event in engine.stream(request, self.call_timeout(kwargs)):
+            decoding = self._decoding(stop, kwargs)
+            request = _request(engine, prompt, decoding)
+            writer = TraceWriter(engine.tokenizer)
+            for event in engine.stream(request, decoding.timeout):
                 chunk = _chunk(request, event, writer)
                 if run_manager and chunk.text:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -96,23 +98,18 @@ class EFTLLM(EFTSettings, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
-            request = self._request(engine, prompt, stop, **kwargs)
-            writer = TraceWriter(engine.tokenizer, request)
-            async for event in engine.astream(request, self.call_timeout(kwargs)):
+            decoding = self._decoding(stop, kwargs)
+            request = _request(engine, prompt, decoding)
+            writer = TraceWriter(engine.tokenizer)
+            async for event in engine.astream(request, decoding.timeout):
                 chunk = _chunk(request, event, writer)
                 if run_manager and chunk.text:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _request(
-        self, engine: Engine, prompt: str, stop: list[str] | None, **kwargs: Any
-    ) -> GenerationRequest:
-        refuse_unknown(set(kwargs) - PER_CALL, PER_CALL, "a call")
-        if not prompt:
-            raise RequestError("prompt='' is empty: give some text to continue.")
-        ids, contexts = read_text(engine.tokenizer, engine.recipe, self.call_mixture(kwargs), prompt)
-        settings = {name: value for name, value in kwargs.items() if name in _REQUEST}
-        return self.generation_request(engine, ids, stop, contexts=contexts, **settings)
+    def _decoding(self, stop: list[str] | None, parameters: Mapping[str, Any]) -> DecodingParameters:
+        refuse_unknown(parameters, CALL_PARAMETERS, "a call")
+        return self.decoding_parameters(stop, parameters)
 
     @property
     @override
@@ -131,26 +128,33 @@ class EFTLLM(EFTSettings, BaseLLM):
     @override
     def get_token_ids(self, text: str) -> list[int]:
         """The text as the model's own tokens."""
-        own = self.custom_get_token_ids
-        return self.text_ids(text) if own is None else own(text)
+        custom = self.custom_get_token_ids
+        return self.text_ids(text) if custom is None else custom(text)
+
+
+def _request(engine: Engine, prompt: str, decoding: DecodingParameters) -> GenerationRequest:
+    if not prompt:
+        raise RequestError("prompt='' is empty: give some text to continue.")
+    prompts = text_prompts(engine.tokenizer, engine.recipe, decoding.mixture, prompt)
+    return decoding.request(prompts, engine.room(*prompts.lengths))
 
 
 def _chunk(request: GenerationRequest, event: TextDelta | Finished, writer: TraceWriter) -> GenerationChunk:
     if isinstance(event, TextDelta):
-        return GenerationChunk(text=event.text, generation_info=writer.feed(event) or None)
+        return GenerationChunk(text=event.text, generation_info=writer.write(event) or None)
     info = {"finish_reason": event.reason, "usage": usage(event), "eft": statistics(request, event)}
     return GenerationChunk(text="", generation_info=info)
 
 
 def _result(
-    engine: Engine, requests: list[GenerationRequest], events: list[list[TextDelta | Finished]]
+    engine: Engine, requests: list[GenerationRequest], answers: list[list[TextDelta | Finished]]
 ) -> LLMResult:
     generations, usages = [], []
-    for request, happened in zip(requests, events, strict=True):
-        writer = TraceWriter(engine.tokenizer, request)
-        whole = reduce(add, (_chunk(request, event, writer) for event in happened))
-        usages.append(usage(next(event for event in happened if isinstance(event, Finished))))
-        generations.append([Generation(text=whole.text, generation_info=whole.generation_info)])
+    for request, events in zip(requests, answers, strict=True):
+        writer = TraceWriter(engine.tokenizer)
+        merged = reduce(add, (_chunk(request, event, writer) for event in events))
+        usages.append(usage(next(event for event in events if isinstance(event, Finished))))
+        generations.append([Generation(text=merged.text, generation_info=merged.generation_info)])
     return LLMResult(
         generations=generations, llm_output={"token_usage": total_usage(usages, prompts=len(usages))}
     )

@@ -1,4 +1,4 @@
-"""EFTRewardScorer: how much a behaviour prefers an answer, as a Runnable for reranking."""
+"""EFTRewardScorer: how much a behavior prefers an answer, as a Runnable for reranking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from typing_extensions import override
 
 from langchain_eft.chat.messages import text
-from langchain_eft.chat.prompts import read_conversation
+from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -23,10 +23,10 @@ from langchain_eft.errors import langchain_errors
 
 
 class Candidates(TypedDict):
-    """What is scored.
+    """A prompt and the answers to score.
 
     Attributes:
-        prompt: What was asked: a string, messages, or a prompt value.
+        prompt: A string, messages, or a prompt value.
         answers: Answers to compare, as strings or messages.
     """
 
@@ -35,18 +35,19 @@ class Candidates(TypedDict):
 
 
 class EFTRewardScorer(Runnable[Candidates, list[float]]):
-    """The implicit reward of answers under one behaviour: `beta * log(F(answer) / S(answer))` given a prompt.
+    """The implicit reward of answers under one behavior: `beta * log(F(answer) / S(answer))` given a prompt.
 
-    Fine-tuning with a reward tilts the reference S towards it, so the tuned model F tells the reward back, up
-    to a constant of the prompt (Mitchell et al. 2023, section 3.2; Rafailov et al. 2023, equation 5). Scores
-    compare answers to one prompt, and nothing else. The large model takes no part, and the answers are scored
-    together: the prompt is read once.
+    Fine-tuning with a reward tilts the reference S towards that reward. So F and S together give the reward
+    back, up to a constant of the prompt (Mitchell et al. 2023, section 3.2; Rafailov et al. 2023, equation
+    5): scores compare answers to the same prompt. The large model is not used. The prompt is read once for
+    all answers.
 
     Args:
-        model: Whose recipe, engine and chat template are used.
-        behavior: Which behaviour judges; the heaviest of the model's mixture if left out.
+        model: Provides recipe, engine and chat template.
+        behavior: The behavior that scores. The default is the one with the largest weight in the model's
+            mixture.
         beta: Unit of the reward.
-        per_token: Divide by the answer's length, so that long answers do not add up more.
+        per_token: Divide each score by the length of the answer in tokens.
 
     Example:
         ```python
@@ -67,7 +68,7 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
     ) -> None:
         weights = model.active_mixture.weights
         if behavior is None and not weights:
-            raise RequestError("behavior=None and the mixture is empty: name the behaviour that judges.")
+            raise RequestError("behavior=None and the mixture is empty: name the behavior that scores.")
         self.model = model
         self.behavior = behavior or max(weights, key=lambda name: max(values(weights[name])))
         self.beta = beta
@@ -78,8 +79,8 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
         """One score for each answer, in order.
 
         Raises:
-            ModelInvalidRequestError: An unknown behaviour, or an answer without text.
-            ContextOverflowError: Prompt and answer do not fit the window.
+            ModelInvalidRequestError: An unknown behavior, or an answer without text.
+            ContextOverflowError: Prompt and answer do not fit the context window.
         """
         return self._call_with_config(self._score, input, config)
 
@@ -110,16 +111,16 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
                 raise RequestError("answers=[] is empty: give at least one answer to score.")
             messages = _messages(candidates["prompt"])
             mixture = Mixture.of({self.behavior: 1.0})
-            prompt, contexts = read_conversation(engine.tokenizer, engine.recipe, mixture, messages)
+            prompts = conversation_prompts(engine.tokenizer, engine.recipe, mixture, messages)
             answers = [self._ids(answer) for answer in candidates["answers"]]
-            scores = engine.score(self.behavior, prompt, answers, contexts)
+            scores = engine.score(self.behavior, prompts.main, answers, prompts.named)
         lengths = [len(answer) if self.per_token else 1 for answer in answers]
         return [self.beta * score / length for score, length in zip(scores, lengths, strict=True)]
 
     def _ids(self, answer: str | BaseMessage) -> tuple[int, ...]:
-        said = text(answer) if isinstance(answer, BaseMessage) else answer
+        content = text(answer) if isinstance(answer, BaseMessage) else answer
         tokenizer = self.model.engine.tokenizer
-        return (*tokenizer(said, add_special_tokens=False).input_ids, tokenizer.eos_token_id)
+        return (*tokenizer(content, add_special_tokens=False).input_ids, tokenizer.eos_token_id)
 
 
 def _highest(candidates: Candidates, scores: Sequence[float]) -> str | BaseMessage:

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from langchain_eft import BehaviorDelta, EFTChatModel
-from langchain_eft.engine.loading.layout import Layout
+from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.evaluation import (
     Evaluation,
     base_alone,
@@ -151,10 +151,10 @@ def _options(llm: EFTChatModel) -> dict[str, object]:
 
 def _whole_reference(llm: EFTChatModel, folder: Path) -> Path:
     """Save the reference as a complete checkpoint, with the base's embeddings and tokenizer."""
-    layout = Layout.of(llm.recipe, Path)
+    checkpoints = RecipeCheckpoints.find(llm.recipe, Path)
     base, reference = (
-        Path(place.fetch(lambda _: None))
-        for place in (layout.base, next(iter(layout.pairs.values())).reference)
+        Path(checkpoint.fetch(lambda _: None))
+        for checkpoint in (checkpoints.base, next(iter(checkpoints.pairs.values())).reference)
     )
     weights = load_file(reference / "model.safetensors")
     dtype = next(iter(weights.values())).dtype

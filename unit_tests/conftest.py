@@ -5,6 +5,7 @@ import torch
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.registry import close_all
 from unit_tests.tiny import TOOL_TEMPLATE, Reference, TinyFamily, build
 
 
@@ -15,6 +16,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_engines():
+    """A module leaves no shared engine open for the next one."""
+    yield
+    close_all()
 
 
 @pytest.fixture(scope="session")

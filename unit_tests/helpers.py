@@ -3,10 +3,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
-from langchain_eft.engine.rounds.eager import EagerRunner
+from langchain_eft.engine.rounds import ops
+from langchain_eft.engine.rounds.packed_runner import PackedRunner
 
 GREEDY = SamplingParams(temperature=0)
 
@@ -19,6 +22,11 @@ def request(ids, mixture=None, sampling=GREEDY, max_tokens=32, **kwargs) -> Gene
         max_tokens=max_tokens,
         **kwargs,
     )
+
+
+def slow(*values) -> list:
+    """Parameters of tests that `make quick` leaves out."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 class Recorder:
@@ -63,23 +71,44 @@ def wait_until(condition, seconds=60):
 
 @contextmanager
 def watched_rounds(watch):
-    """Call `watch(rows, run)` for every eager round; it runs the round by `run()` and returns its result."""
-    original = EagerRunner.run
+    """Call `watch(rows, run)` for every packed round; it runs the round by `run()` and returns its result."""
+    original = PackedRunner.run
 
     def run(self, rows, drafts):
         return watch(rows, lambda: original(self, rows, drafts))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EagerRunner, "run", run)
+        patch.setattr(PackedRunner, "run", run)
         yield
 
 
 @contextmanager
 def failing_rounds(message):
-    """Every eager round fails."""
+    """Every packed round fails."""
 
     def fail(rows, run):
         raise RuntimeError(message)
 
     with watched_rounds(fail):
         yield
+
+
+@contextmanager
+def engine_with(family, **rules):
+    """An engine whose rounds follow other rules (`rounds.ops`), such as wrong ones."""
+    config = EngineConfig(
+        kv_cache_tokens=4096, block_size=4, max_num_batched_tokens=32, max_queued_requests=2000
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, rule in rules.items():
+            patch.setattr(ops, name, rule)
+        engine = Engine(family.recipe, config)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def keep_every_draft_token(p, q, samples, seeds, positions):
+    """A wrong rule of acceptance."""
+    return samples

@@ -91,21 +91,25 @@ class ScriptedEngine:
         said: list[int] = []
         ended = False
         while not ended:
-            text, before = "", len(said)
+            text, before, pieces = "", len(said), []
             while len(said) < min(before + BURST, request.max_tokens) and not ended:
                 token = scripted[len(said)]
                 if grammar:
                     token = token if grammar.mask()[token] else self._shortest(grammar.mask())
                     grammar.consume(token)
                 said.append(token)
-                text += "" if token == self._end else stops.feed(words.feed([token]))
+                pieces.append("" if token == self._end else words.feed([token]))
+                text += stops.feed(pieces[-1])
                 ended = token == self._end or stops.stopped or bool(grammar and grammar.complete)
             reason = "stop" if ended else "length"
             ended = ended or len(said) == request.max_tokens
             if ended and not stops.stopped:
-                text += stops.feed(words.flush()) + stops.flush()
+                rest = words.flush()
+                pieces[-1] += rest
+                text += stops.feed(rest) + stops.flush()
             burst = tuple(said[before:])
-            yield TextDelta(text, burst, self._logprobs(request, burst))
+            logprobs = self._logprobs(request, burst)
+            yield TextDelta(text, burst, tuple(pieces), logprobs, cut=stops.cut)
         self._generated += len(said)
         self._read.append([*prompt, *said])
         rounds = -(-len(said) // BURST)

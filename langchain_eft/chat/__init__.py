@@ -1,1 +1,1 @@
-"""One conversation as token ids, and token ids as one answer."""
+"""Between LangChain's messages and token ids, in both directions. Imports no torch."""

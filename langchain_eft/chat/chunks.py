@@ -1,31 +1,40 @@
-"""The engine's events as LangChain's message chunks, one chunk for each round."""
+"""The engine's events as LangChain's message chunks, messages and metadata."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import accumulate
+from typing import Any, cast
 
-from langchain_core.messages import AIMessageChunk, ToolCallChunk
-from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk, message_chunk_to_message
+from langchain_core.messages.ai import (
+    InputTokenDetails,
+    OutputTokenDetails,
+    UsageMetadata,
+    add_ai_message_chunks,
+)
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from langchain_eft.chat.content_blocks import PROVIDER
-from langchain_eft.chat.output_parser import Call, Content, Delta, Parser, Reasoning
+from langchain_eft.chat.output_parser import Content, ParsedPart, Parser, Reasoning, ToolCallPart
 from langchain_eft.engine.decoding.detokenizer import token_bytes
-from langchain_eft.engine.events import Finished, TextDelta, TokenLogprobs
+from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.trace.writer import TraceWriter
 
 
 class ChunkBuilder:
-    """Builds the chunks of one answer. Everything but text and calls comes once, on the last one.
+    """Builds the chunks of one answer.
+
+    Every chunk carries what its round adds: text, reasoning, tool calls, log-probabilities, trace. The last
+    chunk carries everything that is said once, such as usage and the finish reason.
 
     Args:
-        request: What is being answered.
-        parser: Tells text, reasoning and tool calls apart.
-        tokenizer: For the texts of single tokens in log-probabilities and traces.
-        model_name: The base, as the caller named it.
+        request: The engine's request.
+        parser: Separates text, reasoning and tool calls.
+        tokenizer: Decodes the single tokens of log-probabilities and traces.
+        model_name: The base model, as the caller named it.
         usage: Whether the last chunk counts tokens.
     """
 
@@ -43,43 +52,43 @@ class ChunkBuilder:
         self._tokenizer = tokenizer
         self._model_name = model_name
         self._usage = usage
-        self._trace = TraceWriter(tokenizer, request)
-        self._calls = False
-        self._tokens: list[int] = []
+        self._trace = TraceWriter(tokenizer)
+        self._has_calls = False
+        self._pieces: list[str] = []  # text of each token so far
         self._thoughts: list[str] = []  # blocks of reasoning
         self._thinking = False
 
     def feed(self, event: TextDelta | Finished) -> Iterator[ChatGenerationChunk]:
-        """The chunks that an event makes; none while nothing can be shown yet."""
+        """The chunks of an event; none while nothing can be shown yet."""
         if isinstance(event, TextDelta):
-            self._tokens += event.tokens
-            yield from self._part(self._parser.feed(event.text), event)
+            self._pieces += event.pieces
+            yield from self._chunk(self._parser.feed(event.text), event)
         else:
-            yield from self._part(self._parser.flush(), None)
-            yield self._last(event)
+            yield from self._chunk(self._parser.flush(), None)
+            yield self._last_chunk(event)
 
-    def _part(self, deltas: Sequence[Delta], event: TextDelta | None) -> Iterator[ChatGenerationChunk]:
+    def _chunk(self, parts: Sequence[ParsedPart], event: TextDelta | None) -> Iterator[ChatGenerationChunk]:
         logprobs = self._logprobs(event) if event else []
-        trace = self._trace.feed(event) if event else {}
-        if not deltas and not logprobs and not trace:
+        trace = self._trace.write(event) if event else {}
+        if not parts and not logprobs and not trace:
             return
-        calls = _call_chunks([delta for delta in deltas if isinstance(delta, Call)])
-        self._calls = self._calls or bool(calls)
-        reasoning = "".join(delta.text for delta in deltas if isinstance(delta, Reasoning))
-        self._remember(deltas)
+        calls = _call_chunks([part for part in parts if isinstance(part, ToolCallPart)])
+        self._has_calls = self._has_calls or bool(calls)
+        reasoning = "".join(part.text for part in parts if isinstance(part, Reasoning))
+        self._collect_thoughts(parts)
         metadata: dict[str, Any] = {"model_provider": PROVIDER, **trace}
         if logprobs:
             metadata["logprobs"] = {"content": logprobs}
         message = AIMessageChunk(
-            content="".join(delta.text for delta in deltas if isinstance(delta, Content)),
+            content="".join(part.text for part in parts if isinstance(part, Content)),
             tool_call_chunks=calls,
             additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
             response_metadata=metadata,
         )
         yield ChatGenerationChunk(message=message)
 
-    def _last(self, event: Finished) -> ChatGenerationChunk:
-        reason = "tool_calls" if self._calls and event.reason == "stop" else event.reason
+    def _last_chunk(self, event: Finished) -> ChatGenerationChunk:
+        reason = "tool_calls" if self._has_calls and event.reason == "stop" else event.reason
         metadata = {
             "model_provider": PROVIDER,
             "model_name": self._model_name,
@@ -94,43 +103,77 @@ class ChunkBuilder:
         )
         return ChatGenerationChunk(message=message, generation_info={"finish_reason": reason})
 
+    def _collect_thoughts(self, parts: Sequence[ParsedPart]) -> None:
+        for part in parts:
+            if isinstance(part, Reasoning):
+                self._thoughts += [] if self._thinking else [""]
+                self._thoughts[-1] += part.text
+            self._thinking = isinstance(part, Reasoning)
+
     def _reasoning_tokens(self) -> int | None:
         """Tokens up to the end of the reasoning; None where there was none."""
         if not self._thoughts:
             return None
-        text, end = self._text(len(self._tokens)), 0
+        text, end = "".join(self._pieces), 0
         for block in self._thoughts:
             end = text.find(block, end) + len(block)
-        return bisect_left(range(len(self._tokens)), end, key=lambda count: len(self._text(count)))
-
-    def _remember(self, deltas: Sequence[Delta]) -> None:
-        for delta in deltas:
-            if isinstance(delta, Reasoning):
-                self._thoughts += [] if self._thinking else [""]
-                self._thoughts[-1] += delta.text
-            self._thinking = isinstance(delta, Reasoning)
-
-    def _text(self, count: int) -> str:
-        text: str = self._tokenizer.decode(self._tokens[:count])
-        return text
+        lengths = list(accumulate(map(len, self._pieces)))
+        return bisect_left(lengths, end) + 1
 
     def _logprobs(self, event: TextDelta) -> list[dict[str, Any]]:
         """Log-probabilities in OpenAI's form."""
         return [
-            {**self._entry(token, entry.logprob), "top_logprobs": self._top(entry)}
+            {
+                **self._entry(token, entry.logprob),
+                "top_logprobs": [self._entry(*alternative) for alternative in entry.top],
+            }
             for token, entry in zip(event.tokens, event.logprobs, strict=False)
         ]
-
-    def _top(self, entry: TokenLogprobs) -> list[dict[str, Any]]:
-        return [self._entry(token, logprob) for token, logprob in entry.top]
 
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
         text: str = self._tokenizer.decode([token])
         return {"token": text, "bytes": list(token_bytes(self._tokenizer, token)), "logprob": logprob}
 
 
+def chat_result(
+    builders: Sequence[ChunkBuilder], answers: Sequence[Sequence[TextDelta | Finished]]
+) -> ChatResult:
+    """Whole answers to one prompt.
+
+    Args:
+        builders: The chunk builder of each answer.
+        answers: The engine's events of each answer.
+    """
+    messages = [_message(*pair) for pair in zip(builders, answers, strict=True)]
+    usages = [message.usage_metadata for message in messages if message.usage_metadata]
+    return ChatResult(
+        generations=[
+            ChatGeneration(
+                message=message,
+                generation_info={"finish_reason": message.response_metadata["finish_reason"]},
+            )
+            for message in messages
+        ],
+        llm_output={
+            "model_name": messages[0].response_metadata["model_name"],
+            "token_usage": total_usage(usages, prompts=1),
+        },
+    )
+
+
+def _message(builder: ChunkBuilder, events: Sequence[TextDelta | Finished]) -> AIMessage:
+    chunks = [chunk.message for event in events for chunk in builder.feed(event)]
+    merged = add_ai_message_chunks(*cast("list[AIMessageChunk]", chunks))
+    return cast("AIMessage", message_chunk_to_message(merged))
+
+
 def usage(event: Finished, reasoning_tokens: int | None = None) -> UsageMetadata:
-    """Tokens read and written, and how many of those written were reasoning, where there was any."""
+    """Tokens read and written.
+
+    Args:
+        event: The end of the answer.
+        reasoning_tokens: How many of the written tokens were reasoning; None where there was none.
+    """
     counted = UsageMetadata(
         input_tokens=event.prompt_tokens,
         output_tokens=event.completion_tokens,
@@ -143,7 +186,7 @@ def usage(event: Finished, reasoning_tokens: int | None = None) -> UsageMetadata
 
 
 def statistics(request: GenerationRequest, event: Finished) -> dict[str, Any]:
-    """What an answer was made of, and how fast."""
+    """The mixture and settings of an answer, and how fast it was decoded."""
     return {
         "mixture": request.mixture.as_json(),
         "upscale_strength": request.upscale_strength,
@@ -159,10 +202,15 @@ def statistics(request: GenerationRequest, event: Finished) -> dict[str, Any]:
     }
 
 
-def total_usage(parts: Sequence[UsageMetadata], prompts: int) -> dict[str, int]:
-    """Usage of several answers in OpenAI's names; the first `prompts` of them had prompts of their own."""
-    prompt = sum(part["input_tokens"] for part in parts[:prompts])
-    completion = sum(part["output_tokens"] for part in parts)
+def total_usage(usages: Sequence[UsageMetadata], prompts: int) -> dict[str, int]:
+    """The usage of several answers under OpenAI's names.
+
+    Args:
+        usages: The usage of each answer.
+        prompts: How many prompts there were. The first `prompts` answers each have another one.
+    """
+    prompt = sum(usage["input_tokens"] for usage in usages[:prompts])
+    completion = sum(usage["output_tokens"] for usage in usages)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -170,14 +218,14 @@ def total_usage(parts: Sequence[UsageMetadata], prompts: int) -> dict[str, int]:
     }
 
 
-def _call_chunks(calls: Sequence[Call]) -> list[ToolCallChunk]:
-    """One chunk for each call: LangChain joins parts of one call only across messages."""
+def _call_chunks(parts: Sequence[ToolCallPart]) -> list[ToolCallChunk]:
+    """One chunk for each call, because LangChain joins parts of one call only across messages."""
     chunks: dict[int, ToolCallChunk] = {}
-    for call in calls:
+    for part in parts:
         chunk = chunks.setdefault(
-            call.index, ToolCallChunk(name=None, args="", id=None, index=call.index, type="tool_call_chunk")
+            part.index, ToolCallChunk(name=None, args="", id=None, index=part.index, type="tool_call_chunk")
         )
-        chunk["name"] = call.name if chunk["name"] is None else chunk["name"]
-        chunk["id"] = chunk["id"] or call.id
-        chunk["args"] = (chunk["args"] or "") + call.args
+        chunk["name"] = part.name if chunk["name"] is None else chunk["name"]
+        chunk["id"] = chunk["id"] or part.id
+        chunk["args"] = (chunk["args"] or "") + part.args
     return list(chunks.values())

@@ -1,7 +1,7 @@
-"""LangChain's standard content blocks of our messages, whole and streamed.
+"""Messages of this package as LangChain's standard content blocks, whole and streamed.
 
-Without a translator of its own, a streamed tool call of a message with text before it is merged into the text
-block: both are numbered from 0. Names as indexes keep them apart.
+LangChain's default translator merges a streamed tool call into the text block before it, because it numbers
+both from 0. This translator uses names as indexes, which keeps them apart.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from langchain_core.messages import content as types
 from langchain_core.messages.block_translators import register_translator
 
 PROVIDER = "eft"
+"""The name under which messages of this package are translated and traced."""
 
 
 def translate(message: AIMessage) -> list[types.ContentBlock]:
-    """Blocks of a whole message: reasoning, text, tool calls and calls that could not be read."""
-    blocks: list[Any] = _spoken(message)
+    """The blocks of a whole message: reasoning, text, tool calls and invalid tool calls."""
+    blocks: list[Any] = _text_blocks(message)
     blocks += [
         {"type": "tool_call", "id": c["id"], "name": c["name"], "args": c["args"]} for c in message.tool_calls
     ]
@@ -35,10 +36,10 @@ def translate(message: AIMessage) -> list[types.ContentBlock]:
 
 
 def translate_chunk(chunk: AIMessageChunk) -> list[types.ContentBlock]:
-    """Blocks of a part of a message; parts of one call carry one index."""
+    """The blocks of a part of a message. Parts of one call have the same index."""
     if chunk.chunk_position == "last" and chunk.tool_calls:  # the sum of all parts
         return translate(chunk)
-    blocks: list[Any] = _spoken(chunk)
+    blocks: list[Any] = _text_blocks(chunk)
     blocks += [
         {
             "type": "tool_call_chunk",
@@ -52,9 +53,9 @@ def translate_chunk(chunk: AIMessageChunk) -> list[types.ContentBlock]:
     return cast("list[types.ContentBlock]", blocks)
 
 
-def _spoken(message: AIMessage) -> list[Any]:
+def _text_blocks(message: AIMessage) -> list[Any]:
     if not isinstance(message.content, str):
-        raise NotImplementedError  # messages of others: LangChain reads their blocks as best it can
+        raise NotImplementedError  # a message of another provider: LangChain then uses its default translator
     reasoning = message.additional_kwargs.get("reasoning_content")
     blocks: list[Any] = [{"type": "reasoning", "reasoning": reasoning}] if reasoning else []
     return [*blocks, {"type": "text", "text": message.content}] if message.content else blocks

@@ -1,4 +1,4 @@
-"""Tool choice and schemas to grammars (llguidance's lark), which the engine decodes under."""
+"""Grammars (in llguidance's Lark dialect) that enforce tool calls and schemas while decoding."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Tools = Sequence[Mapping[str, Any]]
 
 
 def normalize_choice(tool_choice: Any, tools: Tools) -> str:
-    """Any spelling of a tool choice as "auto", "none", "any", or the name of the tool that must be called.
+    """A tool choice of any form as "auto", "none", "any", or the name of the tool to call.
 
     Args:
-        tool_choice: None or False (auto), True (any), a word, a tool's name, or OpenAI's and Anthropic's
-            dictionaries.
+        tool_choice: None or False (auto), True (any), "auto", "none", "any", "required", a tool's name, or a
+            dictionary in OpenAI's or Anthropic's form.
         tools: OpenAI tool dictionaries.
 
     Raises:
         RequestError: An unknown tool, or a forced call with no tools.
     """
-    asked = tool_choice
-    if isinstance(asked, Mapping):
-        function = asked.get("function")
-        asked = (function if isinstance(function, Mapping) else asked).get("name") or asked.get("type")
-    if asked is None or isinstance(asked, bool):
-        asked = "any" if asked else "auto"
+    word = tool_choice
+    if isinstance(word, Mapping):
+        function = word.get("function")
+        word = (function if isinstance(function, Mapping) else word).get("name") or word.get("type")
+    if word is None or isinstance(word, bool):
+        word = "any" if word else "auto"
     names = [tool_name(tool) for tool in tools]
-    choice = asked if asked in names else _CHOICES.get(asked) if isinstance(asked, str) else None
+    choice = word if word in names else _CHOICES.get(word) if isinstance(word, str) else None
     if choice is None or (choice == "any" and not names):
         bound = ", ".join(map(repr, names)) or "none: bind tools first"
         raise RequestError(
@@ -46,50 +46,50 @@ def normalize_choice(tool_choice: Any, tools: Tools) -> str:
     return choice
 
 
-def calls_grammar(format: ToolFormat, tools: Tools, choice: str, *, parallel: bool) -> str:  # noqa: A002
-    """A call and nothing else; with `parallel`, one or more.
+def calls_grammar(tool_format: ToolFormat, tools: Tools, choice: str, *, parallel: bool) -> str:
+    """One call and nothing else; with `parallel`, one or more.
 
     Args:
-        format: How calls are spelled.
+        tool_format: The format of calls.
         tools: OpenAI tool dictionaries.
         choice: "any", or the name of the tool to call.
-        parallel: Allow several calls, where any tool may be called.
+        parallel: Allow several calls. Has no effect where `choice` names a tool.
 
     Raises:
         RequestError: A schema that cannot be enforced.
     """
     chosen = [tool for tool in tools if choice in ("any", tool_name(tool))]
-    calls, rules = _calls(format, chosen, parallel=parallel and choice == "any")
+    calls, rules = _calls(tool_format, chosen, parallel=parallel and choice == "any")
     return _lark(f"start: {calls}", *rules)
 
 
-def strict_grammar(format: ToolFormat, tools: Tools, *, parallel: bool) -> str:  # noqa: A002
-    """Free text, optionally followed by a call (with `parallel`, calls), which once begun must be right.
+def strict_grammar(tool_format: ToolFormat, tools: Tools, *, parallel: bool) -> str:
+    """Free text, which one call may follow (with `parallel`, several). Calls must follow their schema.
 
     Raises:
         RequestError: A schema that cannot be enforced.
     """
-    if format.untagged:
-        calls, rules = _calls(format, tools, parallel=parallel)
-        heads = [f"PLAIN? {_literal(format, tag)}" for tag in format.opens if tag in format.tokens]
-        tagged = "".join(f" | {head} calls" for head in heads)
-        # An answer that begins with a brace is read as a call, so that text may not begin with one.
+    if tool_format.untagged:
+        calls, rules = _calls(tool_format, tools, parallel=parallel)
+        tags = [tag for tag in tool_format.opens if tag in tool_format.tokens]
+        tagged = "".join(f" | PLAIN? {_literal(tool_format, tag)} calls" for tag in tags)
+        # An answer that begins with a brace is read as a call: text must not begin with one.
         plain = "PLAIN: /\\s*[^{\\s](.|\\n)*/"
         return _lark(f"start: PLAIN | calls{tagged}", f"calls: {calls}", plain, *rules)
-    tag = format.opens[0]
-    calls, rules = _calls(format, tools, parallel=parallel, after=tag)
-    token = f" | TEXT {_literal(format, tag)}" if tag in format.tokens else ""
+    tag = tool_format.opens[0]
+    calls, rules = _calls(tool_format, tools, parallel=parallel, after=tag)
+    token = f" | TEXT {_literal(tool_format, tag)}" if tag in tool_format.tokens else ""
     return _lark(
         f"start: TEXT | head {calls}",
-        f"head: spelled{token}",
-        f"spelled[lazy]: TEXT {_quoted(tag)}",
+        f"head: written{token}",
+        f"written[lazy]: TEXT {_quoted(tag)}",
         _TEXT,
         *rules,
     )
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:
-    """An object of this JSON schema and nothing else.
+    """An object of a JSON schema and nothing else.
 
     Raises:
         RequestError: A schema that cannot be enforced.
@@ -98,37 +98,37 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
 
 
 def union_grammar(
-    format: ToolFormat,  # noqa: A002
+    tool_format: ToolFormat,
     tools: Tools,
     schema: Mapping[str, Any],
     *,
     parallel: bool,
 ) -> str:
-    """Tool calls or an object of this schema; the model chooses.
+    """Tool calls or an object of a JSON schema; the model chooses.
 
-    Formats without tags get one call at most, since both begin with a brace.
+    Formats without tags admit one call at most, because calls and objects both begin with a brace.
 
     Raises:
         RequestError: A schema that cannot be enforced.
     """
-    if format.untagged:
-        return _lark(f"start: {_json(_either([*_call_schemas(format, tools), _answer(schema)]))}")
-    calls, rules = _calls(format, tools, parallel=parallel)
+    if tool_format.untagged:
+        return _lark(f"start: {_json(_either([*_call_schemas(tool_format, tools), _answer(schema)]))}")
+    calls, rules = _calls(tool_format, tools, parallel=parallel)
     return _lark("start: calls | answer", f"calls: {calls}", f"answer: {_json(_answer(schema))}", *rules)
 
 
-def after_reasoning(format: ToolFormat, grammar: str, *, opened: bool) -> str:  # noqa: A002
-    """The grammar, with the reasoning before it that a model was trained to begin with.
+def after_reasoning(tool_format: ToolFormat, grammar: str, *, opened: bool) -> str:
+    """A grammar with reasoning before it, for models that reason before they answer.
 
     Args:
-        format: Knows which tags are single tokens.
-        grammar: What comes after the reasoning.
-        opened: The prompt has opened the reasoning already, so that it has to be closed first.
+        tool_format: Names the tags that are single tokens.
+        grammar: The grammar of what follows the reasoning.
+        opened: Whether the prompt has opened the reasoning already: the answer then has to close it.
     """
-    token = f" | THOUGHT {_literal(format, END_THINK)}" if END_THINK in format.tokens else ""
-    thoughts = "thoughts" if opened else f"({_literal(format, THINK)} thoughts)?"
-    return grammar.replace("start:", "spoken:", 1) + _lark(
-        f"start: {thoughts} spoken",
+    token = f" | THOUGHT {_literal(tool_format, END_THINK)}" if END_THINK in tool_format.tokens else ""
+    thoughts = "thoughts" if opened else f"({_literal(tool_format, THINK)} thoughts)?"
+    return grammar.replace("start:", "enforced:", 1) + _lark(
+        f"start: {thoughts} enforced",
         f"thoughts: (closed{token}) /\\s*/",
         f"closed[lazy]: THOUGHT {_quoted(END_THINK)}",
         "THOUGHT: /(.|\\n)*/",
@@ -139,27 +139,29 @@ def _answer(schema: Mapping[str, Any]) -> Schema:
     return enforceable(closed(schema), str(schema.get("title", "answer")))
 
 
-def _calls(format: ToolFormat, tools: Tools, *, parallel: bool, after: str = "") -> tuple[str, list[str]]:  # noqa: A002
-    """The right-hand side that spells calls, and the rules it needs.
+def _calls(
+    tool_format: ToolFormat, tools: Tools, *, parallel: bool, after: str = ""
+) -> tuple[str, list[str]]:
+    """The right-hand side of a rule for calls, and the rules that it needs.
 
     Args:
-        format: How calls are spelled.
+        tool_format: The format of calls.
         tools: The tools that may be called.
-        parallel: Allow more than one.
-        after: A beginning that stands already.
+        parallel: Allow more than one call.
+        after: The beginning of the first call, where another rule has it already.
     """
-    first = _literal(format, (format.begin + format.call_begin).removeprefix(after))
-    more = f" ({_literal(format, format.join + format.call_begin)} call)*" if parallel else ""
-    if format.arguments:
-        bodies = [_json(_either(_call_schemas(format, tools)))]
+    first = _literal(tool_format, (tool_format.begin + tool_format.call_begin).removeprefix(after))
+    more = f" ({_literal(tool_format, tool_format.join + tool_format.call_begin)} call)*" if parallel else ""
+    if tool_format.arguments:
+        bodies = [_json(_either(_call_schemas(tool_format, tools)))]
     else:
         bodies = [
-            f"{_literal(format, tool_name(tool) + format.name_end)} {_json(_arguments(tool))}"
+            f"{_literal(tool_format, tool_name(tool) + tool_format.name_end)} {_json(_arguments(tool))}"
             for tool in tools
         ]
-    end = _literal(format, format.call_end)
+    end = _literal(tool_format, tool_format.call_end)
     return (
-        f"{first} call{more} {_literal(format, format.end)}",
+        f"{first} call{more} {_literal(tool_format, tool_format.end)}",
         [f"call: ({' | '.join(bodies)}) {end}"],
     )
 
@@ -168,16 +170,16 @@ def _arguments(tool: Mapping[str, Any]) -> Schema:
     return arguments_schema(tool_parameters(tool), tool_name(tool))
 
 
-def _call_schemas(format: ToolFormat, tools: Tools) -> list[Schema]:  # noqa: A002
-    """Each tool's whole call as a JSON schema."""
+def _call_schemas(tool_format: ToolFormat, tools: Tools) -> list[Schema]:
+    """The JSON schema of a whole call of each tool."""
     return [
         {
             "type": "object",
             "properties": {
                 "name": {"const": tool_name(tool)},
-                format.arguments: relocated(_arguments(tool), f"/properties/{format.arguments}"),
+                tool_format.arguments: relocated(_arguments(tool), f"/properties/{tool_format.arguments}"),
             },
-            "required": ["name", format.arguments],
+            "required": ["name", tool_format.arguments],
             "additionalProperties": False,
         }
         for tool in tools
@@ -185,7 +187,7 @@ def _call_schemas(format: ToolFormat, tools: Tools) -> list[Schema]:  # noqa: A0
 
 
 def _either(schemas: Sequence[Schema]) -> Schema:
-    """One of the schemas. One JSON grammar for all: the lexer commits to a grammar at the first brace."""
+    """A schema of all schemas: at the first brace the lexer commits itself to one JSON grammar."""
     if len(schemas) == 1:
         return schemas[0]
     return {"anyOf": [relocated(schema, f"/anyOf/{i}") for i, schema in enumerate(schemas)]}
@@ -199,12 +201,12 @@ def _json(schema: Schema) -> str:
     return f"%json {json.dumps(styled(schema), ensure_ascii=False)}"
 
 
-def _literal(format: ToolFormat, text: str) -> str:  # noqa: A002
-    """Text as a lark sequence; tags that are single tokens by their id."""
-    tags = "|".join(map(re.escape, format.tokens))
+def _literal(tool_format: ToolFormat, text: str) -> str:
+    """Text as a Lark sequence, which names tags that are single tokens by their id."""
+    tags = "|".join(map(re.escape, tool_format.tokens))
     pieces = re.split(f"({tags})", text) if tags else [text]
     return " ".join(
-        f"<[{format.tokens[piece]}]>" if piece in format.tokens else _quoted(piece)
+        f"<[{tool_format.tokens[piece]}]>" if piece in tool_format.tokens else _quoted(piece)
         for piece in pieces
         if piece
     )

@@ -1,4 +1,4 @@
-"""LangChain messages to token ids: through the model's own chat template, or as the plain text of another."""
+"""LangChain messages to token ids, through the model's chat template or through a template of plain text."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langchain_eft.chat.tool_formats import HERMES, ToolFormat, instructions, tool_format
+from langchain_eft.chat.tool_formats import HERMES, ToolFormat, detect_tool_format, tool_instructions
 from langchain_eft.engine.errors import RequestError
 
 _SILENT_BLOCKS = {
     "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call",
     "thinking", "reasoning", "redacted_thinking",
 }  # fmt: skip
-"""Content blocks that carry no text of their own; tool calls are rendered from `tool_calls`."""
+"""Content blocks that are not part of a message's text. Tool calls are rendered from `tool_calls`."""
 
 
 Turn = dict[str, Any]
@@ -38,17 +38,17 @@ def encode(
     *,
     answer: bool = True,
     tools: Sequence[Mapping[str, Any]] | None = None,
-    spelling: ToolFormat | None = None,
+    tool_format: ToolFormat | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[int, ...]:
-    """Render messages and tokenize them.
+    """Render messages with the chat template and tokenize them.
 
     Args:
         tokenizer: A transformers tokenizer with a chat template.
         messages: The conversation, oldest first.
         answer: Open the assistant's turn at the end.
         tools: OpenAI tool dictionaries that the model may call.
-        spelling: How calls are spelled; found out from the chat template if left out.
+        tool_format: The format of tool calls. By default the chat template decides.
         options: Variables of the chat template.
 
     Raises:
@@ -61,11 +61,11 @@ def encode(
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template: give one with "
             "`chat_template='<file>.jinja'`."
         )
-    spelling = spelling or tool_format(tokenizer)
-    turns = [to_turn(message, spelling) for message in messages]
-    if spelling.name == "prompted":
-        turns, tools = written_out(turns, tools or (), spelling), None
-    if spelling.name == "mistral":
+    tool_format = tool_format or detect_tool_format(tokenizer)
+    turns = [to_turn(message, tool_format) for message in messages]
+    if tool_format.name == "prompted":
+        turns, tools = written_out(turns, tools or (), tool_format), None
+    if tool_format.name == "mistral":
         turns = _short_ids(turns)
     settings = {"tools": tools or None, "add_generation_prompt": answer, "return_dict": False}
     return tuple(_rendered(tokenizer, "chat_template", turns, settings, options or {}))
@@ -77,24 +77,24 @@ def encode_plainly(
     messages: Sequence[BaseMessage],
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
-    spelling: ToolFormat | None = None,
+    tool_format: ToolFormat | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[int, ...]:
-    """Render messages as plain text, with an answer's opening, and tokenize it as any other text.
+    """Render messages as plain text that ends with an answer's opening, and tokenize it.
 
     Args:
         tokenizer: A transformers tokenizer.
-        template: A Jinja template, which need know nothing of tools: all about them is written out.
+        template: A Jinja template. It needs no support of tools: they are written as text.
         messages: The conversation, oldest first.
-        tools: OpenAI tool dictionaries that may be called.
-        spelling: How calls are spelled; found out from the chat template if left out.
+        tools: OpenAI tool dictionaries that the model may call.
+        tool_format: The format of tool calls. By default the chat template decides.
         options: Variables of the template.
 
     Raises:
         RequestError: Content that is not text, or a template that cannot be rendered.
     """
-    spelling = spelling or tool_format(tokenizer)
-    turns = written_out([to_turn(message, spelling) for message in messages], tools or (), spelling)
+    tool_format = tool_format or detect_tool_format(tokenizer)
+    turns = written_out([to_turn(message, tool_format) for message in messages], tools or (), tool_format)
     settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
     text = _rendered(tokenizer, "base_template", turns, settings, options or {})
     return tuple(tokenizer(text).input_ids)
@@ -103,13 +103,13 @@ def encode_plainly(
 def _rendered(
     tokenizer: Any, kind: str, turns: Sequence[Turn], settings: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Any:
-    """What a template makes of turns, or of simpler ones where it refuses them."""
-    simpler, refusal = merge(turns), None
-    for simplify in (None, *_SIMPLER):
-        simpler = simplify(simpler) if simplify else simpler
+    """The rendered turns, or the first of their simplifications that the template accepts."""
+    simplified, refusal = merge(turns), None
+    for simplify in (None, *_SIMPLIFICATIONS):
+        simplified = simplify(simplified) if simplify else simplified
         try:
-            return tokenizer.apply_chat_template(simpler, **settings, **options)
-        except Exception as error:  # noqa: BLE001 - templates raise whatever they like
+            return tokenizer.apply_chat_template(simplified, **settings, **options)
+        except Exception as error:  # noqa: BLE001 - templates may raise anything
             refusal = refusal or error
     raise RequestError(
         f"The model's {kind.replace('_', ' ')} refuses messages with roles {[t['role'] for t in turns]}: "
@@ -117,20 +117,20 @@ def _rendered(
     ) from refusal
 
 
-def to_turn(message: BaseMessage, spelling: ToolFormat = HERMES) -> Turn:
+def to_turn(message: BaseMessage, tool_format: ToolFormat = HERMES) -> Turn:
     """A message in the form that chat templates read.
 
     Args:
-        message: Any message with text.
-        spelling: How calls that could not be read are written back.
+        message: A message of text.
+        tool_format: The format in which invalid calls are written back.
 
     Raises:
         RequestError: A message type or content block that has no text form.
     """
     turn: Turn = {"role": role(message), "content": text(message)}
     if isinstance(message, AIMessage):
-        broken = [_broken_call(call, spelling) for call in message.invalid_tool_calls]
-        turn["content"] = "\n".join(part for part in (turn["content"], *broken) if part)
+        invalid = [_invalid_call(call, tool_format) for call in message.invalid_tool_calls]
+        turn["content"] = "\n".join(part for part in (turn["content"], *invalid) if part)
         if thoughts := _reasoning(message):
             turn["reasoning_content"] = thoughts
         if message.tool_calls:
@@ -147,23 +147,27 @@ def to_turn(message: BaseMessage, spelling: ToolFormat = HERMES) -> Turn:
     return turn
 
 
-def _broken_call(call: InvalidToolCall, spelling: ToolFormat) -> str:
+def _invalid_call(call: InvalidToolCall, tool_format: ToolFormat) -> str:
     arguments = call["args"] or ""
-    return spelling.spell(call["name"], arguments) if call["name"] else arguments
+    return tool_format.render_call(call["name"], arguments) if call["name"] else arguments
 
 
 def _reasoning(message: AIMessage) -> str:
-    """What the message thought, wherever its provider put it."""
-    told = message.additional_kwargs.get("reasoning_content")
-    if isinstance(told, str):
-        return told
+    """The reasoning of a message, from any of the places where providers put it."""
+    reasoning = message.additional_kwargs.get("reasoning_content")
+    if isinstance(reasoning, str):
+        return reasoning
     blocks = [block for block in message.content if isinstance(block, dict)]
     keys = {"thinking": "thinking", "reasoning": "reasoning"}
     return "".join(str(block.get(keys.get(block.get("type", ""), ""), "")) for block in blocks)
 
 
 def role(message: BaseMessage) -> str:
-    """The template's name for the message's author."""
+    """The chat template's role of a message.
+
+    Raises:
+        RequestError: A message type without a role.
+    """
     match message:
         case ChatMessage():
             return message.role
@@ -204,13 +208,16 @@ def text(message: BaseMessage) -> str:
 
 
 def instruct(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:
-    """The messages with an instruction behind the system messages that they begin with."""
+    """The messages with one more system message, after the system messages at their beginning."""
     opening = list(takewhile(lambda message: isinstance(message, SystemMessage), messages))
     return [*opening, SystemMessage(instruction), *messages[len(opening) :]]
 
 
 def merge(turns: Sequence[Turn]) -> list[Turn]:
-    """Join runs of one role and name, which many templates refuse; tool results and calls stay apart."""
+    """Join neighboring turns of one role and name, which many templates refuse.
+
+    Turns with tool calls or tool results stay separate.
+    """
     merged: list[Turn] = []
     for turn in turns:
         last = merged[-1] if merged else None
@@ -224,31 +231,33 @@ def merge(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def written_out(
-    turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], spelling: ToolFormat
+    turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], tool_format: ToolFormat
 ) -> list[Turn]:
-    """The turns for a template that knows no tools: all of it written out as text."""
-    told: list[Turn] = [{"role": "system", "content": instructions(tools, spelling)}] if tools else []
+    """The turns for a template without tools: definitions, calls and results become text."""
+    definitions: list[Turn] = (
+        [{"role": "system", "content": tool_instructions(tools, tool_format)}] if tools else []
+    )
     first = bool(turns) and turns[0]["role"] == "system"
-    return [*turns[:first], *told, *(_written_out(turn, spelling) for turn in turns[first:])]
+    return [*turns[:first], *definitions, *(_written_out(turn, tool_format) for turn in turns[first:])]
 
 
-def _written_out(turn: Turn, spelling: ToolFormat) -> Turn:
+def _written_out(turn: Turn, tool_format: ToolFormat) -> Turn:
     if turn["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{turn['content']}\n</tool_response>"}
     if "tool_calls" not in turn:
         return turn
     functions = [call["function"] for call in turn["tool_calls"]]
-    calls = spelling.render([(function["name"], function["arguments"]) for function in functions])
+    calls = tool_format.render([(function["name"], function["arguments"]) for function in functions])
     rest = {key: value for key, value in turn.items() if key != "tool_calls"}
     return {**rest, "content": "\n".join(part for part in (turn["content"], calls) if part)}
 
 
 def _short_ids(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns with call ids as Mistral's templates demand them: nine letters and digits."""
+    """The turns with call ids of nine letters and digits, which Mistral's templates require."""
 
-    def short(identity: str | None) -> str:
-        known = identity or ""
-        return known if re.fullmatch("[a-zA-Z0-9]{9}", known) else sha256(known.encode()).hexdigest()[:9]
+    def short(call_id: str | None) -> str:
+        text = call_id or ""
+        return text if re.fullmatch("[a-zA-Z0-9]{9}", text) else sha256(text.encode()).hexdigest()[:9]
 
     shortened = []
     for turn in turns:
@@ -261,11 +270,11 @@ def _short_ids(turns: Sequence[Turn]) -> list[Turn]:
     return shortened
 
 
-# What is tried, one upon the other, when a template refuses the turns
+# Simplifications for templates that refuse the turns; each one is applied to the result of the one before
 
 
 def _bare(turns: Sequence[Turn]) -> list[Turn]:
-    """Without names and reasoning, which keep runs of one role apart."""
+    """Remove names and reasoning, which prevent that turns of one role are joined."""
     bare = [
         turn
         if turn["role"] == "tool"
@@ -276,12 +285,12 @@ def _bare(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def _early_system(turns: Sequence[Turn]) -> list[Turn]:
-    """System messages only at the beginning; later ones are the user's."""
+    """Make user turns of all system turns but a first one."""
     return merge([_as_user(turn) if i else turn for i, turn in enumerate(turns)])
 
 
 def _single_calls(turns: Sequence[Turn]) -> list[Turn]:
-    """One call a turn, each followed by its result: Llama 3 refuses more."""
+    """Split turns with several calls, each call before its result: Llama 3 refuses several."""
     results = {turn["tool_call_id"]: turn for turn in turns if "tool_call_id" in turn}
     placed: set[str] = set()
     single: list[Turn] = []
@@ -301,10 +310,12 @@ def _single_calls(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def _no_system(turns: Sequence[Turn]) -> list[Turn]:
+    """Make user turns of all system turns."""
     return merge([_as_user(turn) for turn in turns])
 
 
 def _user_first(turns: Sequence[Turn]) -> list[Turn]:
+    """Begin with a user turn, if need be an empty one."""
     opening: list[Turn] = [] if turns[0]["role"] == "user" else [{"role": "user", "content": ""}]
     return [*opening, *turns]
 
@@ -313,6 +324,6 @@ def _as_user(turn: Turn) -> Turn:
     return {**turn, "role": "user"} if turn["role"] == "system" else turn
 
 
-_SIMPLER: tuple[Callable[[Sequence[Turn]], list[Turn]], ...] = (
+_SIMPLIFICATIONS: tuple[Callable[[Sequence[Turn]], list[Turn]], ...] = (
     _bare, _early_system, _single_calls, _no_system, _user_first,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Generated text to content, reasoning and tool calls, as it arrives."""
+"""Text to content, reasoning and tool calls, while it arrives."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from langchain_eft.chat.tool_formats import END_THINK, THINK, ToolFormat
 _SPACE = " \t\r\n"
 _CLOSERS = {"{": "}", "[": "]"}
 _UNQUOTED = frozenset("-+.0123456789eEtrufalsnINiyt,:" + _SPACE)
-"""Characters of JSON outside strings and brackets: any other one means that the JSON is broken."""
+"""The characters of JSON outside strings and brackets. Any other character makes the JSON invalid."""
 _BETWEEN_CALLS = _SPACE + ",;]}"
-"""What may stand between two calls after one tag; a surplus brace is a common slip."""
+"""Characters that may be between two calls after one tag. Models often write a brace too many."""
 _CALL_KEYS = frozenset({"name", "arguments", "parameters", "type", "id", "function"})
 _NAMED = re.compile(r"\s*([^\s\[\]{}]+)\s*(?:\[CALL_ID\][^\[\]{}]*)?(?:\[ARGS\])?\s*")
 
@@ -38,13 +38,13 @@ class Reasoning:
 
 
 @dataclass(frozen=True)
-class Call:
-    """Part of a tool call: its id and name first, with no arguments; then pieces of the arguments.
+class ToolCallPart:
+    """Part of a tool call: id and name in the first part, pieces of the arguments in the later ones.
 
     Attributes:
-        index: Which call of the answer.
-        id: The call's id, on its first part.
-        name: The tool's name, on the first part; empty where none could be read.
+        index: Number of the call in the answer, from 0.
+        id: The call's id, in its first part; else None.
+        name: The tool's name, in the first part; else None. Empty where no name can be read.
         args: The next piece of the arguments' JSON, as generated.
     """
 
@@ -54,111 +54,115 @@ class Call:
     args: str
 
 
-Delta = Content | Reasoning | Call
+ParsedPart = Content | Reasoning | ToolCallPart
+"""What a parser makes of a piece of text."""
 
 
 class Parser(Protocol):
-    """Reads one answer as it arrives."""
+    """Reads one answer while it arrives."""
 
-    def feed(self, text: str) -> list[Delta]:
-        """Add text; returns what it completes."""
+    def feed(self, text: str) -> list[ParsedPart]:
+        """Add text. Returns the parts that it completes."""
         ...
 
-    def flush(self) -> list[Delta]:
-        """What is left, once nothing more can follow."""
+    def flush(self) -> list[ParsedPart]:
+        """End the answer. Returns the parts that are left."""
         ...
 
 
-_Key = type[Content] | type[Reasoning] | Call | int
-"""Where a piece of text belongs: content, reasoning, the beginning of a call, or a call's arguments."""
+_Key = type[Content] | type[Reasoning] | ToolCallPart | int
+"""What a piece of text belongs to: content, reasoning, the first part of a call, or a call's arguments."""
 
 
 @dataclass
 class _Reading:
-    """What is known of the call that is being read.
+    """The call that is being read.
 
     Attributes:
-        name: Its name, once read.
-        early: Arguments that came before the name.
-        others: Further members of the JSON: the arguments, where it has no key for them.
-        seen: The arguments have begun.
-        done: The arguments are complete.
-        index: Its number, once it is shown.
-        mark: Length of the text read when something of the call was last shown.
+        name: Its name, once it has been read.
+        early_arguments: Arguments that came before the name.
+        other_members: Further members of the JSON: the arguments, where no key holds them.
+        has_arguments: Whether the arguments have begun.
+        complete: Whether the arguments are complete.
+        index: Its number, once its first part has been emitted.
+        emitted: Length of the call's text when its last part was emitted.
     """
 
     name: str | None = None
-    early: str = ""
-    others: list[str] = field(default_factory=list)
-    seen: bool = False
-    done: bool = False
+    early_arguments: str = ""
+    other_members: list[str] = field(default_factory=list)
+    has_arguments: bool = False
+    complete: bool = False
     index: int | None = None
-    mark: int = 0
+    emitted: int = 0
 
 
-# Every reader is a generator that yields for the next character, so that text may be cut anywhere.
+# Readers are generators. A reader yields to get the next character, so text may arrive in any pieces.
 _T = TypeVar("_T")
 _Reader = Generator[None, None, _T]
 
 
 class OutputParser:
-    """Splits one answer into deltas. Never raises and never loses text.
+    """Splits one answer into parts. It never raises and never loses text.
 
-    A call that cannot be read keeps its text in the arguments, which LangChain then lists as an invalid call;
-    where not even a name can be read, the name is empty and the arguments hold the whole text, tags included.
-    White space around calls and reasoning is dropped, and so is what a call's JSON holds beside its name and
-    arguments. An answer without either passes through unchanged.
+    A call that cannot be read keeps its text in the arguments, and LangChain lists it as an invalid call. If
+    it has no readable name, the name is empty and the arguments hold the whole text with its tags.
+
+    White space around calls and reasoning is dropped. So are members of a call's JSON besides its name and
+    arguments. An answer without calls and reasoning stays unchanged.
 
     Args:
-        format: How the model spells calls.
-        tools: Read calls.
-        reasoning: Read `<think>...</think>`.
-        forced: The answer is known to be calls: a JSON object is one even without tags.
-        thinking: The prompt opened the reasoning already.
+        tool_format: The format of calls.
+        tools: Whether to read calls.
+        reasoning: Whether to read `<think>...</think>`.
+        forced: Whether the answer can only be calls: a JSON object without tags is then one too.
+        thinking: Whether the prompt has opened the reasoning already.
     """
 
     def __init__(
         self,
-        format: ToolFormat,  # noqa: A002
+        tool_format: ToolFormat,
         *,
         tools: bool,
         reasoning: bool,
         forced: bool = False,
         thinking: bool = False,
     ) -> None:
-        self._format = format
-        self._opens = format.opens if tools else ()
+        self._format = tool_format
+        self._opens = tool_format.opens if tools else ()
         self._thinks = (THINK,) if reasoning else ()
-        self._untagged = tools and (format.untagged or forced)
+        self._untagged = tools and (tool_format.untagged or forced)
         self._forced = forced
         self._thinking = thinking and reasoning
         self._char = ""  # the next unread character; empty at the end of the answer
-        self._raw = ""  # what was read of this call, from its tag on
+        self._raw = ""  # text of the current call so far, from its tag on
         self._calls = 0
         self._call = _Reading()
-        self._shown: list[tuple[_Key, str]] = []
+        self._emitted: list[tuple[_Key, str]] = []
         self._reader = self._read()
         next(self._reader)
 
-    def feed(self, text: str) -> list[Delta]:
-        """Add text; returns what it completes. Nothing that may still become a tag is shown."""
+    def feed(self, text: str) -> list[ParsedPart]:
+        """Add text. Returns the parts that it completes; text that may still become a tag is held back."""
         for char in text:
             self._char = char
             next(self._reader, None)
         return self._take()
 
-    def flush(self) -> list[Delta]:
-        """What is left, once nothing more can follow."""
+    def flush(self) -> list[ParsedPart]:
+        """End the answer. Returns the parts that are left."""
         self._char = ""
         next(self._reader, None)
         return self._take()
 
-    def _take(self) -> list[Delta]:
-        shown, self._shown = self._shown, []
-        parts = itertools.groupby(shown, key=itemgetter(0))
-        return [_delta(key, "".join(text for _, text in part)) for key, part in parts]
+    def _take(self) -> list[ParsedPart]:
+        """The parts emitted since the last time, neighbors of one kind joined."""
+        emitted, self._emitted = self._emitted, []
+        runs = itertools.groupby(emitted, key=itemgetter(0))
+        return [_part(key, "".join(text for _, text in run)) for key, run in runs]
 
     def _read(self) -> _Reader[None]:
+        """Read the whole answer."""
         yield
         tag = THINK if self._thinking else ""
         strip, brace, close = False, self._untagged, ""
@@ -175,6 +179,7 @@ class OutputParser:
                 return
 
     def _step(self) -> _Reader[None]:
+        """Read one character of a call."""
         if self._char:
             self._raw += self._char
             yield
@@ -194,21 +199,24 @@ class OutputParser:
         brace: bool = False,
         close: str = "",
     ) -> _Reader[str]:
-        """Show text up to one of the tags, and return the tag; empty at the end.
+        """Emit text up to one of the tags.
 
         Args:
-            tags: What ends the text.
+            tags: The tags that end the text.
             kind: What the text is.
             strip: Drop white space at the beginning.
-            brace: Stop before an opening brace that begins the text, and return it.
-            close: A tag that is dropped as long as no text was shown.
+            brace: Stop before an opening brace at the beginning of the text, and return it.
+            close: A tag at the beginning of the text, which is dropped.
+
+        Returns:
+            The tag that ended the text; empty at the end of the answer.
         """
         held = ""
         special = {tag[0] for tag in (*tags, close) if tag} | set(_SPACE)
         while self._char:
             if not held and not brace and self._char not in special:
-                # By far the most frequent case: text that cannot be part of a tag.
-                self._show(kind, self._char)
+                # The most frequent case by far: text that cannot be part of a tag.
+                self._emit(kind, self._char)
                 strip, close = False, ""
                 yield
                 continue
@@ -221,22 +229,22 @@ class OutputParser:
                 held = held.lstrip()
             if close and held == close:
                 held = ""
-            found = next((tag for tag in tags if held.endswith(tag)), "")
-            if found:
-                self._show(kind, held.removesuffix(found).rstrip())
-                self._raw = found
-                return found
+            tag = next((tag for tag in tags if held.endswith(tag)), "")
+            if tag:
+                self._emit(kind, held.removesuffix(tag).rstrip())
+                self._raw = tag
+                return tag
             keep = _partial((*tags, close), held)
             text = held[: len(held) - keep].rstrip()
             if text:
-                self._show(kind, text)
+                self._emit(kind, text)
                 held, strip, brace, close = held[len(text) :], False, False, ""
-        self._show(kind, held if kind is Content else held.rstrip())
+        self._emit(kind, held if kind is Content else held.rstrip())
         return ""
 
-    def _show(self, kind: type[Content] | type[Reasoning], text: str) -> None:
+    def _emit(self, kind: type[Content] | type[Reasoning], text: str) -> None:
         if text:
-            self._shown.append((kind, text))
+            self._emitted.append((kind, text))
 
     # Calls
 
@@ -244,7 +252,7 @@ class OutputParser:
         """Read the calls after a tag, or from an opening brace on.
 
         Returns:
-            Whether there were calls, readable or not. Without a tag, what is no call is shown as text.
+            Whether there were calls, valid or not. JSON without a tag that is not a call becomes content.
         """
         tagged, calls = tag != "{", 0
         if tagged:
@@ -256,25 +264,28 @@ class OutputParser:
             else:
                 whole = yield from self._named()
             if self._call.index is None and not tagged:
-                self._show(Content, self._raw)
+                self._emit(Content, self._raw)
                 return False
             if self._call.index is None or not whole:
-                yield from self._broken()
+                yield from self._invalid()
                 return True
             calls += 1
             yield from self._space(_BETWEEN_CALLS)
             self._raw = tag if tagged else ""
         if not calls:
             self._call = _Reading()
-            yield from self._broken()
+            yield from self._invalid()
         return True
 
     def _members(self, *, sure: bool) -> _Reader[bool]:
-        """Read one JSON object as a call. Returns whether it is whole.
+        """Read one JSON object as a call.
 
         Args:
-            sure: Show the call as soon as its name is known; else only beside arguments, and give up at the
-                first key that no call has.
+            sure: Emit the call once its name has been read. Otherwise arguments are needed too, and a key
+                that no call has ends the reading.
+
+        Returns:
+            Whether the object is complete.
         """
         call = self._call
         yield from self._step()
@@ -282,8 +293,8 @@ class OutputParser:
             yield from self._space(_SPACE + ",")
             if self._char == "}":
                 yield from self._step()
-                if call.others and not call.seen:
-                    self._argue(f"{{{', '.join(call.others)}}}")
+                if call.other_members and not call.has_arguments:
+                    self._emit_arguments(f"{{{', '.join(call.other_members)}}}")
                 return True
             key = yield from self._string()
             yield from self._space()
@@ -292,14 +303,14 @@ class OutputParser:
             yield from self._step()
             yield from self._space()
             if key in ("arguments", "parameters"):
-                call.seen = True
+                call.has_arguments = True
                 if call.name is not None:
                     self._begin(call.name)
                 whole = yield from self._arguments()
             elif key == "name" and self._char == '"':
                 call.name = (yield from self._string()) or None
                 whole = call.name is not None
-                if call.name is not None and (sure or call.seen):
+                if call.name is not None and (sure or call.has_arguments):
                     self._begin(call.name)
             elif key == "function" and self._char == "{":
                 whole = yield from self._members(sure=sure)
@@ -307,12 +318,12 @@ class OutputParser:
                 pieces: list[str] = []
                 whole = yield from self._value(pieces.append)
                 if key not in _CALL_KEYS:
-                    call.others.append(f"{json.dumps(key, ensure_ascii=False)}: {''.join(pieces)}")
+                    call.other_members.append(f"{json.dumps(key, ensure_ascii=False)}: {''.join(pieces)}")
             if not whole:
                 return False
 
     def _named(self) -> _Reader[bool]:
-        """Read a name and its arguments in Mistral's newer spelling. Returns whether they are whole."""
+        """Read a name and its arguments in Mistral's newer format. Returns whether they are complete."""
         start = len(self._raw)
         while self._char and self._char != "{":
             yield from self._step()
@@ -323,33 +334,44 @@ class OutputParser:
         return (yield from self._arguments())
 
     def _arguments(self) -> _Reader[bool]:
-        """Read the arguments' value, and show it piece by piece where the name is known."""
+        """Read the arguments, and emit them piece by piece once the name has been read.
+
+        Returns:
+            Whether they are complete.
+        """
         pieces: list[str] = []
         streamed = self._call.index is not None and self._char in _CLOSERS
-        whole = yield from self._value(self._argue if streamed else pieces.append)
+        whole = yield from self._value(self._emit_arguments if streamed else pieces.append)
         if not whole:
             return False
-        self._call.done = True
+        self._call.complete = True
         text = "".join(pieces)
         if text.startswith('"'):
             text = _unquoted(text)
         if self._call.index is None:
-            self._call.early = "" if text == "null" else text
+            self._call.early_arguments = "" if text == "null" else text
         else:
-            self._argue("" if text == "null" else text)
+            self._emit_arguments("" if text == "null" else text)
         return True
 
-    def _value(self, show: Callable[[str], None]) -> _Reader[bool]:
-        """Read one JSON value, character by character. Returns whether it is whole."""
+    def _value(self, emit: Callable[[str], None]) -> _Reader[bool]:
+        """Read one JSON value.
+
+        Args:
+            emit: Receives each of its characters.
+
+        Returns:
+            Whether the value is complete.
+        """
         stack: list[str] = []
-        quoted = escaped = seen = False
+        quoted = escaped = begun = False
         while self._char:
             char = self._char
             if quoted:
                 quoted = escaped or char != '"'
                 escaped = char == "\\" and not escaped
             elif not stack and char in _SPACE + ",]}":
-                return seen
+                return begun
             elif char == '"':
                 quoted = True
             elif char in _CLOSERS:
@@ -359,60 +381,60 @@ class OutputParser:
                     return False
             elif char not in _UNQUOTED:
                 return False
-            seen = True
+            begun = True
             self._raw += char
-            show(char)
+            emit(char)
             yield
             if not stack and not quoted and char in '"]}':
                 return True
         return False
 
     def _string(self) -> _Reader[str | None]:
-        """Read one JSON string. Returns it without quotes and escapes; None where there is none."""
+        """Read one JSON string. Returns its value; None where there is no complete string."""
         pieces: list[str] = []
         whole = self._char == '"' and (yield from self._value(pieces.append))
         return _unquoted("".join(pieces)) if whole else None
 
-    def _broken(self) -> _Reader[None]:
-        """Read the rest of a call that is no JSON, up to its closing tag, into the arguments."""
+    def _invalid(self) -> _Reader[None]:
+        """Read the rest of an invalid call, up to its closing tag, into the arguments."""
         call, closes = self._call, self._format.closes
         while self._char and not (closes and self._raw.endswith(closes)):
             yield from self._step()
         if call.index is None:
             self._begin("")
-            self._argue(self._raw.strip())
+            self._emit_arguments(self._raw.strip())
         else:
-            rest = self._raw[call.mark :].removesuffix(closes)
-            self._argue(rest.strip(_BETWEEN_CALLS if call.done else _SPACE))
+            rest = self._raw[call.emitted :].removesuffix(closes)
+            self._emit_arguments(rest.strip(_BETWEEN_CALLS if call.complete else _SPACE))
 
     def _begin(self, name: str) -> None:
-        """Show a call's name, and the arguments that came before it."""
+        """Emit the first part of a call, and arguments that came before its name."""
         call = self._call
         if call.index is None:
             call.index, self._calls = self._calls, self._calls + 1
-            self._shown.append((Call(call.index, call_id(), name, ""), ""))
-            self._argue(call.early)
+            self._emitted.append((ToolCallPart(call.index, call_id(), name, ""), ""))
+            self._emit_arguments(call.early_arguments)
 
-    def _argue(self, text: str) -> None:
+    def _emit_arguments(self, text: str) -> None:
         call = self._call
-        call.mark = len(self._raw)
+        call.emitted = len(self._raw)
         if text and call.index is not None:
-            self._shown.append((call.index, text))
+            self._emitted.append((call.index, text))
 
 
 def call_id() -> str:
-    """A name for one call, unlike any other."""
+    """A new unique id of a tool call."""
     return f"call_{secrets.token_hex(12)}"
 
 
-def _delta(key: _Key, text: str) -> Delta:
-    if isinstance(key, Call):
+def _part(key: _Key, text: str) -> ParsedPart:
+    if isinstance(key, ToolCallPart):
         return key
-    return Call(key, None, None, text) if isinstance(key, int) else key(text)
+    return ToolCallPart(key, None, None, text) if isinstance(key, int) else key(text)
 
 
 def _unquoted(text: str) -> str:
-    """A JSON string's value; the text itself where it is none."""
+    """The value of a JSON string; the text itself where it is not one."""
     try:
         return str(json.loads(text, strict=False))
     except ValueError:
@@ -420,6 +442,6 @@ def _unquoted(text: str) -> str:
 
 
 def _partial(tags: Sequence[str], text: str) -> int:
-    """Length of the longest end of the text that begins a tag."""
+    """Length of the longest end of the text that is the beginning of a tag."""
     longest = min(max(map(len, tags), default=1) - 1, len(text))
     return next((n for n in range(longest, 0, -1) if any(t.startswith(text[-n:]) for t in tags)), 0)

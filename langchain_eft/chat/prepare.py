@@ -1,211 +1,205 @@
-"""One call of the chat model: what its parameters ask of the answer, and how the answer is read."""
+"""One call of the chat model: what the engine decodes for it, and how the answers are read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
-from langchain_eft.chat import grammars
+from langchain_eft.chat.answer_form import ANY_OBJECT, AnswerForm, Fork
+from langchain_eft.chat.chunks import ChunkBuilder
+from langchain_eft.chat.grammars import after_reasoning
 from langchain_eft.chat.messages import instruct
 from langchain_eft.chat.output_parser import OutputParser, Parser
-from langchain_eft.chat.prompts import read_conversation
+from langchain_eft.chat.parameters import DecodingParameters, answer_count, reported_logprobs
+from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.chat.response_template import ResponseTemplateParser, template_tokens
-from langchain_eft.chat.schemas import Schema
-from langchain_eft.chat.structured_output import instructions, response_format
+from langchain_eft.chat.structured_output import schema_instruction
 from langchain_eft.chat.tool_formats import (
     END_THINK,
     THINK,
     ToolFormat,
     chat_template,
-    tool_format,
+    detect_tool_format,
     visible_tokens,
 )
-from langchain_eft.chat.tools import tool_dicts
-from langchain_eft.engine.recipe.behaviors import Recipe
-from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import GenerationRequest
 
-_ANY_OBJECT: Schema = {"type": "object"}
-"""What `json_object` admits; the prompt says the rest."""
+if TYPE_CHECKING:
+    from langchain_eft.engine.engine import Engine
 
 
 @dataclass(frozen=True)
-class Fork:
-    """The choice between a call and an object of a schema, which the model makes as if nothing were enforced.
-
-    Under one grammar for both, only the tokens that begin either would count: a model that wants to say what
-    it found, and not to call again, cannot show that at the first token and calls again.
+class PreparedCall:
+    """One call, ready for the engine.
 
     Attributes:
-        opening: How calls begin.
-        calls: The grammar of an answer that begins so.
-        answer: The grammar of any other answer.
+        requests: What the engine decodes: one request for each of the `n` answers.
+        fork: A choice that the model makes before the requests are decoded, or None.
+        timeout: Seconds that an answer may take, or None for no limit.
+        new_parser: Makes the parser of one answer.
+        tokenizer: The engine's.
+        model_name: The base model, as the caller named it.
+        usage: Whether the last chunk of an answer counts its tokens.
     """
 
-    opening: str
-    calls: str
-    answer: str
+    requests: tuple[GenerationRequest, ...]
+    fork: Fork | None
+    timeout: float | None
+    new_parser: Callable[[], Parser]
+    tokenizer: Any
+    model_name: str
+    usage: bool
 
-    TOKENS: ClassVar[int] = 4
-    """Tokens of a free answer that show how it begins."""
+    @property
+    def only_request(self) -> GenerationRequest:
+        """The request of a stream.
 
-    def grammar(self, beginning: str) -> str:
-        """What an answer with this beginning, were it free, has to look like."""
-        begun = beginning.lstrip()
-        calls = begun and (begun.startswith(self.opening) or self.opening.startswith(begun))
-        return self.calls if calls else self.answer
+        Raises:
+            RequestError: The call asks for several answers.
+        """
+        if len(self.requests) > 1:
+            raise RequestError(
+                f"n={len(self.requests)} answers cannot be streamed: use n=1, or `invoke` and `generate`."
+            )
+        return self.requests[0]
+
+    def probes(self) -> list[GenerationRequest]:
+        """Requests for the first tokens of free answers, which show what the model chooses at the fork."""
+        free = {"grammar": None, "stop": (), "top_logprobs": None, "trace": False}
+        return [
+            request.model_copy(update={**free, "max_tokens": min(Fork.PROBE_TOKENS, request.max_tokens)})
+            for request in self.requests
+        ]
+
+    def decided(self, beginnings: Sequence[Sequence[TextDelta | Finished]]) -> PreparedCall:
+        """The call after the fork.
+
+        Args:
+            beginnings: The engine's events for each of the `probes`.
+        """
+        if self.fork is None:
+            return self
+        grammars = [self.fork.grammar(_text(events)) for events in beginnings]
+        pairs = zip(self.requests, grammars, strict=True)
+        return replace(
+            self, requests=tuple(request.model_copy(update={"grammar": g}) for request, g in pairs)
+        )
+
+    def chunk_builder(self, request: GenerationRequest) -> ChunkBuilder:
+        """What makes message chunks of the engine's events for one of the requests."""
+        return ChunkBuilder(request, self.new_parser(), self.tokenizer, self.model_name, usage=self.usage)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How one call is decoded and read.
+def prepare_call(
+    engine: Engine,
+    messages: Sequence[BaseMessage],
+    decoding: DecodingParameters,
+    parameters: Mapping[str, Any],
+) -> PreparedCall:
+    """Turn a conversation and a call's parameters into requests.
+
+    Args:
+        engine: Decodes the call. Its tokenizer and recipe decide what the models read.
+        messages: The conversation, oldest first.
+        decoding: How the call is decoded.
+        parameters: The call's other parameters, complete: `n`, `logprobs`, `top_logprobs`, `stream_usage`,
+            `chat_template_kwargs`, and those of the answer's form where the call has any.
+
+    Raises:
+        RequestError: Messages, tools, a schema or values that cannot be served.
+    """
+    tokenizer = engine.tokenizer
+    form = AnswerForm.of(parameters)
+    tool_format = detect_tool_format(tokenizer, enforced=form.enforced)
+    if form.schema not in (None, ANY_OBJECT):
+        messages = instruct(messages, schema_instruction(form.schema))
+    prompts = conversation_prompts(
+        tokenizer,
+        engine.recipe,
+        decoding.mixture,
+        messages,
+        tools=form.tools,
+        tool_format=tool_format,
+        options=parameters["chat_template_kwargs"],
+    )
+    reading = _reading(tokenizer, prompts.main, form, tool_format)
+    request = decoding.request(
+        prompts,
+        engine.room(*prompts.lengths),
+        grammar=reading.grammar,
+        visible_tokens=reading.visible_tokens,
+        top_logprobs=reported_logprobs(parameters["logprobs"], parameters["top_logprobs"]),
+    )
+    stream_options = parameters.get("stream_options") or {}
+    return PreparedCall(
+        requests=tuple(_reseeded(request, i) for i in range(answer_count(parameters["n"]))),
+        fork=reading.fork,
+        timeout=decoding.timeout,
+        new_parser=reading.new_parser,
+        tokenizer=tokenizer,
+        model_name=decoding.model,
+        usage=stream_options.get("include_usage", parameters["stream_usage"]),
+    )
+
+
+class _Reading(NamedTuple):
+    """How an answer is constrained, and how its text is read.
 
     Attributes:
-        prompt_ids: The rendered messages, tools and instructions.
-        contexts: What some models read instead, by name.
         grammar: What the answer must look like, or None.
         fork: A choice that comes before the grammar, or None.
         visible_tokens: Special tokens that are part of the text.
-        parser: Makes a reader of one answer.
+        new_parser: Makes the parser of one answer.
     """
 
-    prompt_ids: tuple[int, ...]
-    contexts: dict[str, tuple[int, ...]]
     grammar: str | None
     fork: Fork | None
     visible_tokens: frozenset[int]
-    parser: Callable[[], Parser]
+    new_parser: Callable[[], Parser]
 
 
-@dataclass(frozen=True)
-class _Demands:
-    """What a call's parameters ask of the answer.
-
-    Attributes:
-        tools: OpenAI tool dictionaries that the model is shown.
-        choice: `auto`, `none`, `any`, or the name of the tool to call.
-        parallel: Whether one answer may hold several calls; None where nothing was said.
-        strict: Hold calls of the model's own choice to their schema.
-        schema: What the answer follows where it is no call.
-    """
-
-    tools: list[dict[str, Any]]
-    choice: str
-    parallel: bool | None
-    strict: bool
-    schema: Schema | None
-
-    @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> _Demands:
-        """The demands of a call's parameters."""
-        tools = tool_dicts(parameters.get("tools") or ())
-        choice = grammars.normalize_choice(parameters.get("tool_choice"), tools)
-        wanted = parameters.get("response_format")
-        named = response_format(wanted).get("json_schema", {"schema": _ANY_OBJECT}) if wanted else {}
-        return cls(
-            tools=[] if choice == "none" else tools,
-            choice=choice,
-            parallel=parameters.get("parallel_tool_calls"),
-            strict=bool(parameters.get("strict")),
-            schema=named.get("schema") if choice in ("auto", "none") else None,
-        )
-
-    @property
-    def forced(self) -> bool:
-        """Whether the answer has to be a call."""
-        return self.choice not in ("auto", "none")
-
-    @property
-    def enforced(self) -> bool:
-        """Whether the answer is decoded under a grammar."""
-        held = bool(self.tools) and (self.strict or self.parallel is False)
-        return self.forced or self.schema is not None or held
-
-    def grammar(self, spelling: ToolFormat) -> str | None:
-        """What the answer must look like, calls in this spelling."""
-        several = self.parallel is not False
-        if self.forced:
-            return grammars.calls_grammar(spelling, self.tools, self.choice, parallel=bool(self.parallel))
-        if self.schema is not None and not self.tools:
-            return grammars.schema_grammar(self.schema)
-        if self.schema is not None:
-            return grammars.union_grammar(spelling, self.tools, self.schema, parallel=several)
-        return grammars.strict_grammar(spelling, self.tools, parallel=several) if self.enforced else None
-
-    def fork(self, spelling: ToolFormat) -> Fork | None:
-        """The choice that comes first, where calls can be told from objects by their first tokens."""
-        if self.schema is None or not self.tools or spelling.untagged:
-            return None
-        return Fork(
-            opening=spelling.opens[0],
-            calls=grammars.calls_grammar(spelling, self.tools, "any", parallel=self.parallel is not False),
-            answer=grammars.schema_grammar(self.schema),
-        )
-
-
-def plan(
-    tokenizer: Any,
-    recipe: Recipe,
-    mixture: Mixture,
-    messages: Sequence[BaseMessage],
-    parameters: Mapping[str, Any],
-    template_options: Mapping[str, Any],
-) -> Plan:
-    """How a call is decoded and read.
-
-    Args:
-        tokenizer: A transformers tokenizer with a chat template.
-        recipe: Which models read the call.
-        mixture: Of the call.
-        messages: The conversation, oldest first.
-        parameters: The call's parameters; those that say nothing about the answer's form are left alone.
-        template_options: Variables of the chat template.
-
-    Raises:
-        RecipeError: A mixture that the recipe cannot decode.
-        RequestError: Tools, a choice, a schema or messages that cannot be served.
-    """
-    demands = _Demands.of(parameters)
-    spelling = tool_format(tokenizer, enforced=demands.enforced)
-    told = [*messages]
-    if demands.schema not in (None, _ANY_OBJECT):
-        told = instruct(messages, instructions(demands.schema))
-    prompt, contexts = read_conversation(
-        tokenizer, recipe, mixture, told, tools=demands.tools, spelling=spelling, options=template_options
-    )
-    if spelling.name == "native":
-        parser: Callable[[], Parser] = partial(
-            ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), demands.tools
-        )
-        return Plan(prompt, contexts, None, None, template_tokens(tokenizer), parser)
-    reasoning = reasons(tokenizer)
+def _reading(tokenizer: Any, prompt: tuple[int, ...], form: AnswerForm, tool_format: ToolFormat) -> _Reading:
+    if tool_format.name == "native":
+        new_parser = partial(ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), form.tools)
+        return _Reading(None, None, template_tokens(tokenizer), new_parser)
+    reasoning = _reasons(tokenizer)
     opened = reasoning and tokenizer.decode(prompt[-16:]).rstrip().endswith(THINK)
-    grammar = demands.grammar(spelling)
+    grammar = form.grammar(tool_format)
     if grammar and reasoning:
-        grammar = grammars.after_reasoning(spelling, grammar, opened=opened)
-    markers = (*(spelling.markers if demands.tools else ()), *((THINK, END_THINK) if reasoning else ()))
-    return Plan(
-        prompt,
-        contexts,
+        grammar = after_reasoning(tool_format, grammar, opened=opened)
+    markers = (*(tool_format.markers if form.tools else ()), *((THINK, END_THINK) if reasoning else ()))
+    return _Reading(
         grammar,
-        # A model that thinks first makes the choice in its thoughts: one grammar for both will do.
-        None if reasoning else demands.fork(spelling),
+        # A reasoning model chooses while it reasons: one grammar for both choices is enough.
+        None if reasoning else form.fork(tool_format),
         visible_tokens(tokenizer, markers),
         partial(
             OutputParser,
-            spelling,
-            tools=bool(demands.tools),
+            tool_format,
+            tools=bool(form.tools),
             reasoning=reasoning,
-            forced=demands.forced,
+            forced=form.forced,
             thinking=opened,
         ),
     )
 
 
-def reasons(tokenizer: Any) -> bool:
-    """Whether the chat template is that of a model that thinks before it answers."""
+def _reasons(tokenizer: Any) -> bool:
+    """Whether the chat template belongs to a model that reasons before it answers."""
     template = chat_template(tokenizer)
     return THINK in template or END_THINK in template
+
+
+def _reseeded(request: GenerationRequest, step: int) -> GenerationRequest:
+    seed = (request.sampling.seed + step) % 2**63
+    return request.model_copy(update={"sampling": request.sampling.model_copy(update={"seed": seed})})
+
+
+def _text(events: Sequence[TextDelta | Finished]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))

@@ -1,7 +1,7 @@
-"""Who reads what: a request's prompt, and the texts that some of the recipe's models read instead.
+"""The prompts of a request: the main one, and those that some of the recipe's models read instead.
 
-A behaviour may compare two texts, with a prompt more or a document less, and base models may read a
-conversation in another template than tuned ones.
+A behavior may compare two prompts: with and without a system prompt, or with and without a document. Base
+models may read a conversation in another template than tuned models.
 """
 
 from __future__ import annotations
@@ -18,92 +18,106 @@ from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, BehaviorDelta, Recipe, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
 
-Ids = tuple[int, ...]
-_Reader = Callable[[Sequence[BaseMessage]], Ids]
+TokenIds = tuple[int, ...]
+_Encoder = Callable[[Sequence[BaseMessage]], TokenIds]
 
 
-class Texts(NamedTuple):
-    """What a request's models read.
+class Prompts(NamedTuple):
+    """The prompts that the models of a request read.
 
     Attributes:
-        prompt: Token ids of the prompt.
-        contexts: Those of the texts that some of them read instead, by name.
+        main: Token ids of the prompt that most models read.
+        named: Token ids of the prompts that some models read instead, by name: that of a behavior, or
+            `BASE`.
     """
 
-    prompt: Ids
-    contexts: dict[str, Ids]
+    main: TokenIds
+    named: dict[str, TokenIds]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of every prompt, the main one first."""
+        return [len(self.main), *map(len, self.named.values())]
 
 
-def read_conversation(
+def conversation_prompts(
     tokenizer: Any, recipe: Recipe, mixture: Mixture, messages: Sequence[BaseMessage], **details: Any
-) -> Texts:
-    """A conversation as the models of a mixture read it.
+) -> Prompts:
+    """The prompts of a conversation.
 
     Args:
         tokenizer: The recipe's.
-        recipe: Which models there are.
-        mixture: Which of them take part.
+        recipe: The models.
+        mixture: The behaviors that take part.
         messages: The conversation, oldest first.
-        details: Tools, spelling and options, as `messages.encode` takes them.
+        details: `tools`, `tool_format` and `options`, as `messages.encode` takes them.
 
     Raises:
         RecipeError: A mixture that the recipe cannot decode.
-        RequestError: Messages that cannot be rendered, or a behaviour that takes away what is not there.
+        RequestError: Messages that cannot be rendered, or a behavior that removes a tag which no message
+            has.
     """
-    by_chat: _Reader = partial(encode, tokenizer, **details)
-    by_base = by_chat
+    encode_chat: _Encoder = partial(encode, tokenizer, **details)
+    encode_base = encode_chat
     if recipe.base_template:
-        by_base = partial(encode_plainly, tokenizer, read_template(recipe.base_template), **details)
-    contexts = {BASE: by_base(messages)} if recipe.base_template else {}
+        encode_base = partial(encode_plainly, tokenizer, read_template(recipe.base_template), **details)
+    named = {BASE: encode_base(messages)} if recipe.base_template else {}
     for name, delta in recipe.comparing(mixture).items():
-        # What a prompt adds is for F; what stands in a tag is kept from S.
+        # F reads what `prompt` adds; S reads what `without` leaves.
         tuned_reads = delta.has_weights and delta.prompt is not None
-        contexts[name] = (by_chat if tuned_reads else by_base)(changed_messages(messages, name, delta))
-    return Texts(by_chat(messages), contexts)
+        encoder = encode_chat if tuned_reads else encode_base
+        named[name] = encoder(contrast_messages(messages, name, delta))
+    return Prompts(encode_chat(messages), named)
 
 
-def read_text(tokenizer: Any, recipe: Recipe, mixture: Mixture, text: str) -> Texts:
-    """The same for a plain text, which no template changes.
+def text_prompts(tokenizer: Any, recipe: Recipe, mixture: Mixture, text: str) -> Prompts:
+    """The prompts of a plain text, which no template changes.
+
+    Args:
+        tokenizer: The recipe's.
+        recipe: The models.
+        mixture: The behaviors that take part.
+        text: The text to continue.
 
     Raises:
         RecipeError: A mixture that the recipe cannot decode.
-        RequestError: A behaviour takes away what is not there.
+        RequestError: A behavior that removes a tag which the text does not have.
     """
     texts = {BASE: text} if recipe.base_template else {}
-    texts |= {n: changed_text(text, n, delta) for n, delta in recipe.comparing(mixture).items()}
-    ids, *others = (tuple(tokenizer(each).input_ids) for each in (text, *texts.values()))
-    return Texts(ids, dict(zip(texts, others, strict=True)))
+    texts |= {name: contrast_text(text, name, delta) for name, delta in recipe.comparing(mixture).items()}
+    main, *others = (tuple(tokenizer(each).input_ids) for each in (text, *texts.values()))
+    return Prompts(main, dict(zip(texts, others, strict=True)))
 
 
-def changed_messages(messages: Sequence[BaseMessage], name: str, delta: BehaviorDelta) -> list[BaseMessage]:
-    """The conversation with a behaviour's prompt, or without what stands in its tag.
+def contrast_messages(messages: Sequence[BaseMessage], name: str, delta: BehaviorDelta) -> list[BaseMessage]:
+    """The other conversation that a behavior compares: with its prompt, or without the content of its tag.
 
     Raises:
         RequestError: No message has the tag.
     """
     if delta.prompt is not None:
         return instruct(messages, delta.prompt)
-    cut = [_without(message, delta) for message in messages]
-    if all(after == before for after, before in zip(cut, messages, strict=True)):
-        raise _nothing_to_remove(name, delta)
-    return [message for message in cut if message.content or not _may_vanish(message)]
+    shortened = [_without_tag(message, delta) for message in messages]
+    if all(after == before for after, before in zip(shortened, messages, strict=True)):
+        raise _missing_tag(name, delta)
+    return [message for message in shortened if message.content or not _may_vanish(message)]
 
 
-def changed_text(text: str, name: str, delta: BehaviorDelta) -> str:
-    """The same for a plain text; a prompt stands before it, with an empty line between.
+def contrast_text(text: str, name: str, delta: BehaviorDelta) -> str:
+    """The other text that a behavior compares: after its prompt and an empty line, or without its tag.
 
     Raises:
         RequestError: The text does not have the tag.
     """
     if delta.prompt is not None:
         return f"{delta.prompt}\n\n{text}"
-    cut = _cut(text, delta)
-    if cut == text:
-        raise _nothing_to_remove(name, delta)
-    return cut
+    shortened = _cut(text, delta)
+    if shortened == text:
+        raise _missing_tag(name, delta)
+    return shortened
 
 
-def _without(message: BaseMessage, delta: BehaviorDelta) -> BaseMessage:
+def _without_tag(message: BaseMessage, delta: BehaviorDelta) -> BaseMessage:
     if isinstance(message.content, str):
         content: str | list[str | dict[str, object]] = _cut(message.content, delta)
     else:
@@ -119,19 +133,19 @@ def _without(message: BaseMessage, delta: BehaviorDelta) -> BaseMessage:
 
 
 def _cut(text: str, delta: BehaviorDelta) -> str:
-    shorter, found = re.subn(rf"<{delta.without}>.*?</{delta.without}>", "", text, flags=re.DOTALL)
-    return shorter.strip() if found else text
+    shorter, count = re.subn(rf"<{delta.without}>.*?</{delta.without}>", "", text, flags=re.DOTALL)
+    return shorter.strip() if count else text
 
 
 def _may_vanish(message: BaseMessage) -> bool:
-    # An empty answer or tool result still belongs to what stands before it.
+    # An empty answer or tool result still belongs to the message before it.
     return isinstance(message, HumanMessage | SystemMessage)
 
 
-def _nothing_to_remove(name: str, delta: BehaviorDelta) -> RequestError:
+def _missing_tag(name: str, delta: BehaviorDelta) -> RequestError:
     tag = delta.without
     return RequestError(
-        f"The behaviour {name!r} compares the conversation with and without what stands in "
-        f"<{tag}>...</{tag}>, and nothing does: put documents between these tags, or leave {name!r} out of "
+        f"The behavior {name!r} compares the conversation with and without the text in "
+        f"<{tag}>...</{tag}>, and there is none: put documents between these tags, or leave {name!r} out of "
         "`mixture`."
     )

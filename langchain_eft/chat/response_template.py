@@ -1,4 +1,4 @@
-"""Answers read by the tokenizer's own response template, where its spelling of calls is not one of ours."""
+"""Text to content, reasoning and tool calls, by the tokenizer's own response template."""
 
 from __future__ import annotations
 
@@ -7,80 +7,80 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from langchain_eft.chat.output_parser import Call, Content, Delta, Reasoning, call_id
+from langchain_eft.chat.output_parser import Content, ParsedPart, Reasoning, ToolCallPart, call_id
 from langchain_eft.chat.tool_formats import response_template
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-"""What templates call the field of the model's reasoning."""
+"""Names of the field of reasoning in response templates."""
 
 
 class ResponseTemplateParser:
-    """Splits one answer into deltas, as `OutputParser` does, by what transformers reads in it.
+    """Splits one answer into the parts that transformers reads in it, as `OutputParser` does.
 
-    Calls come whole, when they end: their spelling is not JSON, and so pieces of it would not be either. What
-    the template cannot read becomes an invalid call with its text; white space around content is dropped.
+    A call comes as a whole when it ends: its text is not JSON, so no piece of it is either. Text that the
+    template cannot read becomes an invalid call. White space around content is dropped.
 
     Args:
-        tokenizer: Carries a response template.
-        prompt: The prompt's text: its end may have begun the answer.
-        tools: OpenAI tool dictionaries, for the types of arguments; without any, calls stay text.
+        tokenizer: A transformers tokenizer with a response template.
+        prompt: Text of the prompt, whose end may have begun the answer.
+        tools: OpenAI tool dictionaries, for the types of arguments. Without tools, calls stay text.
     """
 
     def __init__(self, tokenizer: Any, prompt: str, tools: Sequence[Mapping[str, Any]]) -> None:
         self._parser = tokenizer.get_response_parser(prefix=prompt, tools=list(tools))
         self._tools = bool(tools)
-        self._pending = ""  # text that no delta has shown yet
-        self._space = ""  # white space at the end of what was shown, kept until more follows
+        self._pending = ""  # text that no part has shown yet
+        self._space = ""  # white space at the end of the last part, kept until more text follows
         self._began = False
         self._calls = 0
         self._broken = False
 
-    def feed(self, text: str) -> list[Delta]:
-        """Add text; returns what it completes. Nothing that may still become a tag is shown."""
-        return [delta for char in text for delta in self._read(char)]
+    def feed(self, text: str) -> list[ParsedPart]:
+        """Add text. Returns the parts that it completes; text that may still become a tag is held back."""
+        return [part for char in text for part in self._read(char)]
 
-    def flush(self) -> list[Delta]:
-        """What is left, once nothing more can follow."""
+    def flush(self) -> list[ParsedPart]:
+        """End the answer. Returns the parts that are left."""
         return list(self._read(""))
 
-    def _read(self, char: str) -> Iterator[Delta]:
+    def _read(self, char: str) -> Iterator[ParsedPart]:
         self._pending += char
         if self._broken:
             return self._rest(char)
         try:
             events = self._parser.feed(char) if char else self._parser.finalize()[1]
-        except Exception:  # noqa: BLE001 - templates raise whatever their content parsers do
+        except Exception:  # noqa: BLE001 - content parsers may raise anything
             self._broken = True
             return self._rest(char)
-        return (delta for event in events for delta in self._deltas(event))
+        return (part for event in events for part in self._parts(event))
 
-    def _rest(self, char: str) -> Iterator[Delta]:
-        """What follows something that cannot be read: all of it becomes one invalid call, at the end."""
+    def _rest(self, char: str) -> Iterator[ParsedPart]:
+        """After text that cannot be read, everything becomes one invalid call at the end of the answer."""
         if not char and self._pending:
             yield from self._call("", self._pending.strip())
 
-    def _deltas(self, event: Mapping[str, Any]) -> Iterator[Delta]:
-        spoken = event["field"] == "content" or event["field"] in _REASONING
+    def _parts(self, event: Mapping[str, Any]) -> Iterator[ParsedPart]:
+        is_text = event["field"] == "content" or event["field"] in _REASONING
         if event["type"] == "region_open":
             self._space, self._began = "", False
-        elif event["type"] == "region_chunk" and (spoken or not self._tools):
-            yield from self._speech(Reasoning if event["field"] in _REASONING else Content, event["text"])
+        elif event["type"] == "region_chunk" and (is_text or not self._tools):
+            yield from self._text(Reasoning if event["field"] in _REASONING else Content, event["text"])
         elif event["type"] == "region_close":
-            if not spoken and self._tools:
+            if not is_text and self._tools:
                 for call in event["value"] if isinstance(event["value"], list) else [event["value"]]:
-                    yield from self._called(call)
+                    yield from self._parsed_call(call)
             self._pending = ""
 
-    def _speech(self, kind: type[Content] | type[Reasoning], text: str) -> Iterator[Delta]:
+    def _text(self, kind: type[Content] | type[Reasoning], text: str) -> Iterator[ParsedPart]:
         self._pending = self._pending.removeprefix(text)
         whole = self._space + text if self._began else text.lstrip()
-        shown = whole.rstrip()
-        self._space = whole[len(shown) :]
-        if shown:
+        stripped = whole.rstrip()
+        self._space = whole[len(stripped) :]
+        if stripped:
             self._began = True
-            yield kind(shown)
+            yield kind(stripped)
 
-    def _called(self, call: Any) -> Iterator[Delta]:
+    def _parsed_call(self, call: Any) -> Iterator[ParsedPart]:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             yield from self._call("", self._pending.strip())
@@ -89,14 +89,14 @@ class ResponseTemplateParser:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         yield from self._call(function["name"], text)
 
-    def _call(self, name: str, arguments: str) -> Iterator[Delta]:
+    def _call(self, name: str, arguments: str) -> Iterator[ParsedPart]:
         index, self._calls = self._calls, self._calls + 1
-        yield Call(index, call_id(), name, "")
-        yield Call(index, None, None, arguments)
+        yield ToolCallPart(index, call_id(), name, "")
+        yield ToolCallPart(index, None, None, arguments)
 
 
 def template_tokens(tokenizer: Any) -> frozenset[int]:
-    """Ids of the special tokens that the tokenizer's response template speaks of: text has to show them."""
+    """Ids of the special tokens in the tokenizer's response template, which the text has to contain."""
     spec = "\n".join(_strings(response_template(tokenizer)))
     return frozenset(
         i

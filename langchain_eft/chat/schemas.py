@@ -1,4 +1,4 @@
-"""JSON schemas: from what callers give, to what the grammar compiler takes."""
+"""JSON schemas: from what callers give to what the grammar compiler accepts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _STYLE = {
     "json_allowed_escapes": 'nrbtf\\"',
     "lenient": True,
 }
-"""JSON as `json.dumps` and the templates' `tojson` write it; keywords that the compiler lacks are ignored."""
+"""JSON as `json.dumps` and the templates' `tojson` write it. `lenient` ignores keywords without support."""
 
 _LIMITS = (
     "pattern", "format", "patternProperties", "minProperties", "maxProperties", "minLength", "maxLength",
     "minItems", "maxItems", "multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
 )  # fmt: skip
-"""Keywords without which a schema still says what is asked for."""
+"""Keywords that can be dropped: the schema still describes the object."""
 
 _ONE_SCHEMA = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _MANY_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
@@ -45,10 +45,10 @@ Schema = dict[str, Any]
 
 
 def schema_dict(schema: Any) -> Schema:
-    """A pydantic class, TypedDict or dictionary of any usual shape as a plain JSON schema.
+    """A pydantic class, a TypedDict, or a plain or wrapped schema dictionary as a plain JSON schema.
 
     Raises:
-        RequestError: Something that describes no JSON.
+        RequestError: A value that does not describe JSON.
     """
     if isinstance(schema, Mapping):
         return _unwrapped(schema)
@@ -67,7 +67,7 @@ def schema_dict(schema: Any) -> Schema:
 
 
 def schema_name(schema: Any) -> str:
-    """What a schema is called; `answer` where it does not say."""
+    """The name of a schema; `answer` where it has none."""
     if isinstance(schema, Mapping):
         for key in ("json_schema", "function"):
             if isinstance(schema.get(key), Mapping):
@@ -91,14 +91,14 @@ def _unwrapped(schema: Mapping[str, Any]) -> Schema:
     types = schema.get("type", [])
     if not set([types] if isinstance(types, str) else types) & _TYPES and not described & set(schema):
         raise RequestError(
-            f"schema={shortened(schema)} describes no JSON: give a JSON schema, for example "
+            f"schema={shortened(schema)} does not describe JSON: give a JSON schema, for example "
             '{"title": "Joke", "type": "object", "properties": {"setup": {"type": "string"}}}.'
         )
     return dict(schema)
 
 
 def arguments_schema(parameters: Mapping[str, Any], name: str) -> Schema:
-    """A tool's parameters, closed: no other arguments than those described.
+    """The schema of a tool's arguments, which admits no others than those described.
 
     Raises:
         RequestError: A schema that cannot be enforced.
@@ -110,7 +110,7 @@ def arguments_schema(parameters: Mapping[str, Any], name: str) -> Schema:
 
 
 def closed(schema: Mapping[str, Any]) -> Schema:
-    """Forbid undescribed properties, wherever an object has described ones and does not say otherwise."""
+    """A copy that forbids further properties of every object whose properties are described."""
 
     def close(part: Schema) -> Schema:
         open_ended = {"patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "$ref"}
@@ -123,7 +123,7 @@ def closed(schema: Mapping[str, Any]) -> Schema:
 
 
 def relocated(schema: Mapping[str, Any], pointer: str) -> Schema:
-    """The schema with its references right for where it is put: at this JSON pointer of another schema."""
+    """A copy that can become part of another schema: its references are relative to this JSON pointer."""
 
     def move(part: Schema) -> Schema:
         if str(part.get("$ref", "")).startswith("#"):
@@ -136,20 +136,26 @@ def relocated(schema: Mapping[str, Any], pointer: str) -> Schema:
 
 
 def styled(schema: Mapping[str, Any]) -> Schema:
-    """The schema, told how its JSON is spaced."""
+    """The schema with options that set the white space of its JSON."""
     return {"x-guidance": _STYLE, **{k: v for k, v in schema.items() if k != "x-guidance"}}
 
 
 def enforceable(schema: Mapping[str, Any], name: str) -> Schema:
-    """The schema without what the grammar compiler refuses; what is dropped is logged.
+    """The schema without the keywords that the grammar compiler refuses. Dropped keywords are logged.
+
+    Args:
+        schema: A JSON schema.
+        name: Name of the tool or schema, for messages.
 
     Raises:
-        RequestError: A schema that cannot be enforced even so.
+        RequestError: A schema that the compiler refuses even without them.
     """
     try:
         text = json.dumps(schema)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"The schema of {name!r} is no JSON ({error}): give plain JSON values.") from error
+        raise RequestError(
+            f"The schema of {name!r} is not JSON ({error}): give plain JSON values."
+        ) from error
     return copy.deepcopy(_enforceable(text, name))
 
 
@@ -157,12 +163,12 @@ def enforceable(schema: Mapping[str, Any], name: str) -> Schema:
 def _enforceable(text: str, name: str) -> Schema:
     schema = styled({k: v for k, v in json.loads(text).items() if k not in ("$schema", "$id")})
     while error := _problems(schema)[0]:
-        found = next((step for step in _without_limits(schema) if _problems(step[1])[0] != error), None)
-        if found is None:
+        smaller = next((step for step in _without_limits(schema) if _problems(step[1])[0] != error), None)
+        if smaller is None:
             raise RequestError(
                 f"The schema of {name!r} cannot be enforced ({error}): simplify it, or leave enforcement out."
             )
-        dropped, schema = found
+        dropped, schema = smaller
         logger.warning("The schema of %r is enforced without %s: %s", name, dropped, error)
     for warning in _problems(schema)[1]:
         logger.warning("The schema of %r is not enforced in full: %s", name, warning)
@@ -170,14 +176,14 @@ def _enforceable(text: str, name: str) -> Schema:
 
 
 def _problems(schema: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """What the grammar compiler says: an error or nothing, and warnings."""
+    """The grammar compiler's error message (empty where there is none) and warnings."""
     grammar = LLMatcher.grammar_from_json_schema(dict(schema))
     failed, messages = LLMatcher.validate_grammar_with_warnings(grammar)
     return (" ".join(messages[0].split()), []) if failed else ("", messages)
 
 
 def _without_limits(schema: Schema) -> Iterator[tuple[str, Schema]]:
-    """Smaller schemas: without one limit at one place, then without it everywhere."""
+    """What is dropped, and the schema without it: one limit in one place, then one limit everywhere."""
     parts = _parts(schema)
     present = [keyword for keyword in _LIMITS if any(keyword in part for part in parts)]
     for keyword in present:
@@ -188,7 +194,7 @@ def _without_limits(schema: Schema) -> Iterator[tuple[str, Schema]]:
 
 
 def _parts(schema: Schema) -> list[Schema]:
-    """Every schema in the schema, inner ones first."""
+    """The schema and all schemas in it, inner ones first."""
     parts: list[Schema] = []
 
     def note(part: Schema) -> Schema:
@@ -200,7 +206,7 @@ def _parts(schema: Schema) -> list[Schema]:
 
 
 def _dropped(schema: Schema, keyword: str, target: int | None) -> Schema:
-    """The schema without a keyword in the target-th of its parts, or in all."""
+    """The schema without a keyword in part number `target`; in all parts where that is None."""
     count = itertools.count()
 
     def drop(part: Schema) -> Schema:
@@ -214,7 +220,13 @@ def _dropped(schema: Schema, keyword: str, target: int | None) -> Schema:
 def _each(
     schema: Mapping[str, Any], change: Callable[[Schema], Schema], leave: tuple[str, ...] = ()
 ) -> Schema:
-    """A copy of the schema with a change made to every schema in it, inner ones first."""
+    """A copy with a change made to the schema and to all schemas in it, inner ones first.
+
+    Args:
+        schema: A JSON schema.
+        change: Changes a copied schema; returns what replaces it.
+        leave: Keywords whose values stay as they are.
+    """
 
     def inner(value: Any) -> Any:
         return _each(value, change, leave) if isinstance(value, Mapping) else value

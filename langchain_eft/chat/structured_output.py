@@ -1,4 +1,4 @@
-"""Objects instead of messages: `with_structured_output` as a chain of the model and a parser."""
+"""Objects instead of messages: `with_structured_output` as a chain of a model and a parser."""
 
 from __future__ import annotations
 
@@ -39,7 +39,15 @@ def structured_runnable(
     strict: bool | None,  # noqa: FBT001
     **kwargs: Any,
 ) -> Runnable[LanguageModelInput, Any]:
-    """The model bound to a schema, and what reads its answer.
+    """A model bound to a schema, and the parser of its answers.
+
+    Args:
+        model: The chat model.
+        schema: As in `with_structured_output`.
+        method: As in `with_structured_output`.
+        include_raw: As in `with_structured_output`.
+        strict: As in `with_structured_output`.
+        kwargs: Further parameters of every call.
 
     Raises:
         RequestError: An unknown method, or a schema that cannot be read.
@@ -47,12 +55,12 @@ def structured_runnable(
     if method not in _METHODS:
         raise RequestError(f"method={method!r} is unknown: use one of {', '.join(_METHODS)}.")
     if schema is None and method != "json_mode":
-        raise RequestError(f"schema=None tells method={method!r} nothing: give a schema, or use 'json_mode'.")
-    told = {
+        raise RequestError(f"schema=None does not work with method={method!r}: give one, or use 'json_mode'.")
+    traced = {
         "kwargs": {"method": method, **({} if strict is None else {"strict": strict})},
-        "schema": None if schema is None else _traced(schema),
+        "schema": None if schema is None else _traced_schema(schema),
     }
-    llm, parser = _chain(model, schema, method, ls_structured_output_format=told, **kwargs)
+    llm, parser = _chain(model, schema, method, ls_structured_output_format=traced, **kwargs)
     if not include_raw:
         return llm | parser
     parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
@@ -61,10 +69,13 @@ def structured_runnable(
 
 
 def response_format(schema: Any) -> dict[str, Any]:
-    """OpenAI's `response_format` for a schema of any shape; `json_object` stays as it is.
+    """A schema as OpenAI's `response_format`. A response format stays as it is.
+
+    Args:
+        schema: A pydantic class, a TypedDict, a plain or wrapped schema dictionary, or a response format.
 
     Raises:
-        RequestError: Something that describes no JSON.
+        RequestError: A value that does not describe JSON.
     """
     if isinstance(schema, Mapping) and schema.get("type") == "json_object":
         return {"type": "json_object"}
@@ -72,24 +83,24 @@ def response_format(schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": named}
 
 
-def instructions(schema: Mapping[str, Any]) -> str:
-    """What the model is told of a schema that its answer has to follow: a grammar alone tells it nothing."""
+def schema_instruction(schema: Mapping[str, Any]) -> str:
+    """The instruction that shows the model a schema. The model cannot see the grammar that enforces it."""
     return (
         "Respond only with a JSON object that matches this JSON schema:\n"
         f"{json.dumps(schema, ensure_ascii=False)}"
     )
 
 
-def _traced(schema: Any) -> dict[str, Any]:
-    """The schema as tracers are told of it."""
+def _traced_schema(schema: Any) -> dict[str, Any]:
+    """The schema as tracers record it."""
     try:
         return convert_to_json_schema(schema)
-    except ValueError:  # LangChain reads no wrapped schemas, and none without a title
+    except ValueError:  # LangChain does not read wrapped schemas, nor schemas without a title
         return {"title": schema_name(schema), **schema_dict(schema)}
 
 
 def _as_tool(schema: Any) -> dict[str, Any]:
-    """The schema as a tool whose arguments it describes."""
+    """A tool whose arguments follow the schema."""
     try:
         return tool_dicts([schema])[0]
     except RequestError:
@@ -101,12 +112,12 @@ def _chain(
 ) -> tuple[Runnable[LanguageModelInput, AIMessage], OutputParserLike[Any]]:
     is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
     if method == "function_calling":
-        shown = _as_tool(schema)
-        name = tool_name(shown)
-        llm = model.bind_tools([shown], tool_choice=name, **kwargs)
+        tool = _as_tool(schema)
+        name = tool_name(tool)
+        llm = model.bind_tools([tool], tool_choice=name, **kwargs)
         if is_class:
             return llm, PydanticToolsParser(tools=[schema], first_tool_only=True)
         return llm, JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
-    wanted = {"type": "json_object"} if method == "json_mode" else response_format(schema)
+    answer_format = {"type": "json_object"} if method == "json_mode" else response_format(schema)
     parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
-    return model.bind(response_format=wanted, **kwargs), parser
+    return model.bind(response_format=answer_format, **kwargs), parser

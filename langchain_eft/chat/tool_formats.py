@@ -1,4 +1,4 @@
-"""How each chat template spells tool calls."""
+"""The formats of tool calls in chat templates."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ THINK, END_THINK = "<think>", "</think>"
 
 @dataclass(frozen=True)
 class ToolFormat:
-    """A spelling of tool calls: `begin`, calls of `call_begin {json} call_end` joined, `end`.
+    """A text format of tool calls: `begin`, the calls with `join` between them, `end`.
 
-    In the bare style the name stands before the JSON: `call_begin name name_end {arguments} call_end`.
+    A call is `call_begin {json} call_end`. In the bare style the name comes before the JSON:
+    `call_begin name name_end {arguments} call_end`.
 
     Attributes:
-        name: What the format is called.
+        name: Name of the format.
         arguments: Key of the arguments in a call's JSON; empty in the bare style.
         begin: Text before the first call.
         call_begin: Text before each call.
@@ -29,8 +30,8 @@ class ToolFormat:
         end: Text after the last call.
         opens: Tags after which the model writes calls.
         closes: Tag that ends a call; empty where none does.
-        untagged: An answer that begins with a JSON object may be a call.
-        tokens: Tags, those of reasoning included, that are single tokens of the vocabulary, by id.
+        untagged: Whether an answer that begins with a JSON object may be a call.
+        tokens: Ids of the tags that are single tokens of the vocabulary, reasoning tags included.
     """
 
     name: Literal["hermes", "llama", "mistral", "native", "prompted"]
@@ -48,17 +49,21 @@ class ToolFormat:
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Tags that must stay visible in the text, special tokens or not."""
+        """Tags that must stay visible in the text, also where they are special tokens."""
         tags = [*self.opens, self.closes, self.name_end, "[CALL_ID]" if self.name == "mistral" else ""]
         return tuple(tag for tag in tags if tag)
 
     def render(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-        """Calls, by name and arguments, as the model writes them."""
-        spelled = [self.spell(name, json.dumps(args, ensure_ascii=False)) for name, args in calls]
-        return f"{self.begin}{self.join.join(spelled)}{self.end}" if spelled else ""
+        """Calls as the model writes them.
 
-    def spell(self, name: str, arguments: str) -> str:
-        """One call with the text of its arguments, valid JSON or not."""
+        Args:
+            calls: Name and arguments of each call.
+        """
+        rendered = [self.render_call(name, json.dumps(args, ensure_ascii=False)) for name, args in calls]
+        return f"{self.begin}{self.join.join(rendered)}{self.end}" if rendered else ""
+
+    def render_call(self, name: str, arguments: str) -> str:
+        """One call with the text of its arguments, which need not be valid JSON."""
         if not self.arguments:
             return f"{self.call_begin}{name}{self.name_end}{arguments}{self.call_end}"
         quoted = json.dumps(name, ensure_ascii=False)
@@ -75,13 +80,13 @@ HERMES = ToolFormat(
     opens=("<tool_call>",),
     closes="</tool_call>",
 )
-"""Qwen, SmolLM and many others."""
+"""The format of Qwen, SmolLM and many others."""
 
 
 LLAMA = ToolFormat(
     name="llama", arguments="parameters", join="; ", opens=("<|python_tag|>",), untagged=True
 )  # fmt: skip
-"""Llama 3: bare JSON, sometimes after `<|python_tag|>`."""
+"""The format of Llama 3: JSON without tags, sometimes after `<|python_tag|>`."""
 
 
 MISTRAL = ToolFormat(
@@ -92,55 +97,56 @@ MISTRAL = ToolFormat(
     end="]",
     opens=("[TOOL_CALLS]",),
 )
-"""Mistral up to tokenizer v7: one JSON list."""
+"""The format of Mistral up to tokenizer v7: one JSON list."""
 
 
 MISTRAL_NAMED = ToolFormat(
     name="mistral", arguments="", call_begin="[TOOL_CALLS]", name_end="[ARGS]", opens=("[TOOL_CALLS]",)
 )  # fmt: skip
-"""Mistral from tokenizer v11 on: the tag before every call, the name outside the JSON."""
+"""The format of Mistral from tokenizer v11 on: the tag before every call, the name outside the JSON."""
 
 
 PROMPTED = replace(HERMES, name="prompted")
-"""For templates that cannot show tools: `instructions` in the system message, calls in the Hermes spelling,
+"""For templates that cannot show tools: `tool_instructions` in the system message, calls as in `HERMES`,
 results as user turns with `<tool_response>`."""
 
 
 NATIVE = replace(HERMES, name="native")
-"""A spelling of the tokenizer's own, which its response template reads and no grammar here can write."""
+"""Any other format, which the tokenizer's response template reads. No grammar enforces it."""
 
 
-def tool_format(tokenizer: Any, *, enforced: bool = False) -> ToolFormat:
-    """The format that the tokenizer's chat template was written for.
+def detect_tool_format(tokenizer: Any, *, enforced: bool = False) -> ToolFormat:
+    """The format of tool calls in the tokenizer's chat template.
 
-    A template that shows no tools, or spells calls in a way not known here (Qwen-Coder's XML, for example),
-    gets the prompted format, which works with any template; or its own, if the tokenizer carries a response
-    template (transformers' description of how to read its answers) and nothing has to be enforced.
+    A template without tools, or with another format (Qwen-Coder's XML, for example), gets `PROMPTED`, which
+    works with every template. It gets `NATIVE` instead if no grammar is needed and the tokenizer has a
+    response template: transformers' description of how to read its answers.
 
     Args:
         tokenizer: A transformers tokenizer.
-        enforced: The answer will be decoded under a grammar.
+        enforced: Whether the answer is decoded under a grammar.
     """
     template = chat_template(tokenizer)
-    chosen = _spelling(template)
-    if chosen is PROMPTED and _shows_tools(template) and response_template(tokenizer) and not enforced:
-        chosen = NATIVE
-    return replace(chosen, tokens=_single_tokens(tokenizer, (*chosen.markers, THINK, END_THINK)))
+    tool_format = _template_format(template)
+    if tool_format is PROMPTED and _shows_tools(template) and response_template(tokenizer) and not enforced:
+        tool_format = NATIVE
+    markers = (*tool_format.markers, THINK, END_THINK)
+    return replace(tool_format, tokens=_single_tokens(tokenizer, markers))
 
 
 def chat_template(tokenizer: Any) -> str:
-    """The text of the tokenizer's chat template, or of all it has; empty where it has none."""
+    """The text of the tokenizer's chat templates; empty where it has none."""
     template = tokenizer.chat_template or ""
     return "\n".join(template.values()) if isinstance(template, Mapping) else str(template)
 
 
 def response_template(tokenizer: Any) -> dict[str, Any] | None:
-    """How the tokenizer says that its answers are read, if it does."""
+    """The tokenizer's description of how its answers are read, or None."""
     return getattr(tokenizer, "response_template", None)
 
 
 def visible_tokens(tokenizer: Any, markers: Sequence[str]) -> frozenset[int]:
-    """Ids of the markers that the tokenizer would drop from the text, as special tokens."""
+    """Ids of the markers that are special tokens, which decoding would otherwise leave out of the text."""
     return frozenset(
         i for i, token in tokenizer.added_tokens_decoder.items() if token.special and token.content in markers
     )
@@ -150,7 +156,7 @@ def _shows_tools(template: str) -> bool:
     return re.search(r"\btools\b", template) is not None
 
 
-def _spelling(template: str) -> ToolFormat:
+def _template_format(template: str) -> ToolFormat:
     if not _shows_tools(template):
         return PROMPTED
     if "[TOOL_CALLS]" in template:
@@ -163,9 +169,9 @@ def _spelling(template: str) -> ToolFormat:
 
 
 def _single_tokens(tokenizer: Any, markers: Sequence[str]) -> dict[str, int]:
-    """Markers that are one token, and that a grammar must therefore name by id.
+    """Ids of the markers that are one token. A grammar has to name them by id.
 
-    llguidance takes added tokens of the form `<...>` as special too, whatever their flag says.
+    llguidance treats every added token of the form `<...>` as special, also without the flag.
     """
     return {
         token.content: i
@@ -174,13 +180,18 @@ def _single_tokens(tokenizer: Any, markers: Sequence[str]) -> dict[str, int]:
     }
 
 
-def instructions(tools: Sequence[Mapping[str, Any]], spelling: ToolFormat) -> str:
-    """What a system message says of tools where the template knows none."""
-    shown = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    call = f"{spelling.begin}{spelling.spell('<name>', '{<arguments>}')}{spelling.end}"
+def tool_instructions(tools: Sequence[Mapping[str, Any]], tool_format: ToolFormat) -> str:
+    """The system message that describes tools where the template cannot.
+
+    Args:
+        tools: OpenAI tool dictionaries.
+        tool_format: The format that the model is asked to write calls in.
+    """
+    signatures = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+    call = f"{tool_format.begin}{tool_format.render_call('<name>', '{<arguments>}')}{tool_format.end}"
     return (
         "# Tools\n\nYou can call functions. These are available, one JSON signature a line:\n"
-        f"<tools>\n{shown}\n</tools>\n\n"
+        f"<tools>\n{signatures}\n</tools>\n\n"
         "To call a function, write its name and arguments like this, and nothing after it:\n"
         f"{call}\n\n"
         "Results come back between <tool_response> tags. Answer without a call where none is needed."

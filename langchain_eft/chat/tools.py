@@ -12,19 +12,14 @@ from langchain_eft.engine.errors import RequestError
 
 
 def tool_dicts(tools: Sequence[Any]) -> list[dict[str, Any]]:
-    """Functions, tools, classes and schema dictionaries as OpenAI tool dictionaries.
+    """Functions, LangChain tools, classes and schema dictionaries as OpenAI tool dictionaries.
+
+    OpenAI tool dictionaries stay as they are.
 
     Raises:
-        RequestError: Something that is no tool, a tool without a name, or two of one name.
+        RequestError: A value that does not describe a tool, or a tool without a name.
     """
-    converted = [_tool_dict(tool) for tool in tools]
-    counts = Counter(tool_name(tool) for tool in converted)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise RequestError(
-            f"tools holds the name {twice[0]!r} {counts[twice[0]]} times: give every tool its own."
-        )
-    return converted
+    return [_tool_dict(tool) for tool in tools]
 
 
 def _tool_dict(tool: Any) -> dict[str, Any]:
@@ -42,22 +37,36 @@ def _tool_dict(tool: Any) -> dict[str, Any]:
         )
     name = converted["function"].get("name")
     if not isinstance(name, str) or not name.strip():
-        raise RequestError(f"tools holds {shortened(tool)} with name={name!r}: give it a name.")
+        raise RequestError(f"tools holds {shortened(tool)} with name={name!r}: give the tool a name.")
     return converted
 
 
+def refuse_repeated_names(tools: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse two tools of one name.
+
+    Args:
+        tools: OpenAI tool dictionaries.
+
+    Raises:
+        RequestError: A name occurs more than once.
+    """
+    for name, count in Counter(map(tool_name, tools)).items():
+        if count > 1:
+            raise RequestError(f"tools holds the name {name!r} {count} times: give every tool its own name.")
+
+
 def tool_name(tool: Mapping[str, Any]) -> str:
-    """Name of an OpenAI tool dictionary."""
+    """The name in an OpenAI tool dictionary."""
     name: str = tool["function"]["name"]
     return name
 
 
 def tool_parameters(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """Schema of the arguments of an OpenAI tool dictionary."""
+    """The schema of the arguments in an OpenAI tool dictionary."""
     return tool["function"].get("parameters") or {"type": "object", "properties": {}}
 
 
 def shortened(value: Any) -> str:
-    """A value as an error message shows it."""
-    shown = repr(value)
-    return shown if len(shown) <= 120 else f"{shown[:117]}..."
+    """A value as error messages show it: at most 120 characters."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_eft.cli.console import InputError
 from langchain_eft.cli.options import build_model
 from langchain_eft.cli.parse_recipe import NOTHING, format_mixture, parse_mixture
-from langchain_eft.engine.recipe.frozen import known
+from langchain_eft.engine.error_text import quoted_names
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -85,7 +85,8 @@ def run_command(conversation: Conversation, line: str) -> str:
     name, _, argument = line.removeprefix("/").partition(" ")
     if name not in COMMANDS:
         raise InputError(
-            f"Unknown command {'/' + name!r}: the commands are {known('/' + each for each in COMMANDS)}. "
+            f"Unknown command {'/' + name!r}: the commands are "
+            f"{quoted_names('/' + each for each in COMMANDS)}. "
             "Put a space in front to send the line to the model."
         )
     run, _ = COMMANDS[name]
@@ -97,7 +98,7 @@ def _mix(conversation: Conversation, argument: str) -> str:
         conversation.change(mixture=parse_mixture(argument.replace(",", " ").split()))
     llm = conversation.llm
     mixture = format_mixture(llm.active_mixture.as_json())
-    return f"Mixture: {mixture}. Behaviors: {known(llm.recipe.behaviors)}."
+    return f"Mixture: {mixture}. Behaviors: {quoted_names(llm.recipe.behaviors)}."
 
 
 def _temp(conversation: Conversation, argument: str) -> str:

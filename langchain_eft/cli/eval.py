@@ -28,13 +28,13 @@ from langchain_eft.cli.parse_evaluation import (
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
     from langchain_eft.evaluation import (
-        Agreement,
-        Comparison,
         Evaluation,
         Judge,
+        JudgeAgreement,
         PairwiseJudge,
         Runner,
         System,
+        SystemComparison,
         Task,
     )
 
@@ -217,7 +217,7 @@ def parse_systems(llm: EFTChatModel, options: EvaluationOptions) -> dict[str, Sy
     return {system.name: system for system in (*(parse_system(llm, name) for name in names), *swept)}
 
 
-def run(experiment: Experiment, options: EvaluationOptions) -> tuple[Evaluation, list[Comparison]]:
+def run(experiment: Experiment, options: EvaluationOptions) -> tuple[Evaluation, list[SystemComparison]]:
     """Evaluate the systems on the tasks, and compare them with the baseline if there is one."""
     from langchain_eft.evaluation import Runner
 
@@ -231,7 +231,7 @@ def run(experiment: Experiment, options: EvaluationOptions) -> tuple[Evaluation,
     return runner.evaluate(experiment.systems, experiment.judged_tasks), compare(runner, experiment)
 
 
-def compare(runner: Runner, experiment: Experiment) -> list[Comparison]:
+def compare(runner: Runner, experiment: Experiment) -> list[SystemComparison]:
     """Let every judge compare every system with the baseline, on every task that has answers."""
     baseline = experiment.baseline
     if baseline is None:
@@ -245,7 +245,7 @@ def compare(runner: Runner, experiment: Experiment) -> list[Comparison]:
     ]
 
 
-def judge_agreements(evaluation: Evaluation, judges: Sequence[Sequence[Judge]]) -> dict[str, Agreement]:
+def judge_agreements(evaluation: Evaluation, judges: Sequence[Sequence[Judge]]) -> dict[str, JudgeAgreement]:
     """How far several judges agree on each rubric, over all systems and tasks; empty for a single judge."""
     from langchain_eft.evaluation import agreement
 
@@ -264,7 +264,7 @@ def judge_agreements(evaluation: Evaluation, judges: Sequence[Sequence[Judge]]) 
 def keep(
     folder: Path,
     evaluation: Evaluation,
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[SystemComparison],
     axes: tuple[Axis, Axis] | None,
 ) -> None:
     """Write the results, and a figure if there are axes, into a folder."""
@@ -277,7 +277,9 @@ def keep(
         plot_frontier(frontier(evaluation, *axes), folder / "frontier.svg")
 
 
-def show(evaluation: Evaluation, comparisons: Sequence[Comparison], agreements: dict[str, Agreement]) -> None:
+def show(
+    evaluation: Evaluation, comparisons: Sequence[SystemComparison], agreements: dict[str, JudgeAgreement]
+) -> None:
     """Print the results, and on stderr what the judges took and left ungraded."""
     console = Console(highlight=False)
     console.print(results_table(evaluation))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from langchain_eft.cli.console import InputError
 from langchain_eft.cli.parse_recipe import format_mixture, parse_mixture
-from langchain_eft.engine.recipe.frozen import known
+from langchain_eft.engine.error_text import quoted_names
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -108,7 +108,7 @@ def parse_sweep(llm: EFTChatModel, text: str) -> list[System]:
     names = (*llm.recipe.behaviors, *_SETTINGS)
     if not values or name not in names:
         raise InputError(
-            f"--sweep {text!r} is not a sweep: write NAME=VALUE,VALUE,... with one of {known(names)}."
+            f"--sweep {text!r} is not a sweep: write NAME=VALUE,VALUE,... with one of {quoted_names(names)}."
         )
     if name == "upscale_strength":
         return strength_sweep(llm, values)
@@ -134,7 +134,7 @@ def parse_rubrics(names: Sequence[str]) -> list[Rubric]:
 
     unknown = set(names) - set(RUBRICS)
     if unknown:
-        raise InputError(f"--rubric {known(unknown)} is unknown: choose from {known(RUBRICS)}.")
+        raise InputError(f"--rubric {quoted_names(unknown)} is unknown: choose from {quoted_names(RUBRICS)}.")
     return [RUBRICS[name] for name in names or RUBRICS]
 
 
@@ -148,7 +148,7 @@ def parse_axes(text: str, tasks: Sequence[Task]) -> tuple[Axis, Axis]:
     names = [task.name for task in tasks]
     if len(axes) != 2 or any(task not in names for task, _, _ in axes):
         raise InputError(
-            f"--frontier {text!r}: write TASK,TASK or TASK:METRIC,TASK:METRIC of {known(names)}."
+            f"--frontier {text!r}: write TASK,TASK or TASK:METRIC,TASK:METRIC of {quoted_names(names)}."
         )
     x, y = ((task, metric or None) for task, _, metric in axes)
     return x, y

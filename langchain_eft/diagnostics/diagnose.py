@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
 
-from langchain_eft.chat.prepare import plan
 from langchain_eft.diagnostics.decoded_answer import DecodedAnswer, decode_in_batches
 from langchain_eft.diagnostics.verdict import (
     BaseDistances,
@@ -30,9 +29,9 @@ from langchain_eft.diagnostics.verdict import (
     Rewards,
     judge,
 )
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError, RequestError
 from langchain_eft.engine.progress import Progress, silent
-from langchain_eft.engine.recipe.frozen import known
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.engine.scheduling.draft_length import expected_tokens
 from langchain_eft.errors import langchain_errors
@@ -86,7 +85,7 @@ def diagnose(
         if not mixture:
             raise RequestError(
                 "The mixture is empty, so there is no behavior to diagnose: name one of "
-                f"{known(llm.recipe.behaviors)} in `mixture`."
+                f"{quoted_names(llm.recipe.behaviors)} in `mixture`."
             )
         if not prompts:
             raise RequestError("prompts=[] is empty: give at least one prompt.")
@@ -172,17 +171,8 @@ class _Examination:
             "upscale_top_p": 1.0,
             **parameters,
         }
-        prepared = plan(
-            self.engine.tokenizer,
-            self.engine.recipe,
-            self.llm.call_mixture(parameters),
-            [HumanMessage(prompt)],
-            {},
-            self.llm.chat_template_kwargs,
-        )
-        return self.llm.generation_request(
-            self.engine, prepared.prompt_ids, [], contexts=prepared.contexts, **parameters
-        )
+        plain = {"n": 1, "logprobs": False, "top_logprobs": None}
+        return self.llm.prepare_call([HumanMessage(prompt)], [], **plain, **parameters).only_request
 
     def _draft_speeds(
         self, answers: Sequence[DecodedAnswer], accepted: Sequence[Sequence[float]]

@@ -14,7 +14,7 @@ from langchain_eft.engine.config import EngineConfig, Quantization
 from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.footprint import Footprint, footprint
-from langchain_eft.engine.loading.layout import Layout
+from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.memory import free_memory, gib
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.models.placement import Placement
@@ -147,9 +147,9 @@ def plan_recipe(
     if free is not None and config.dtype == "auto":
         config = config.model_copy(update={"dtype": "bfloat16"})
     placement = Placement.of(config)
-    layout = Layout.of(recipe, _adapter_config)
-    layout.check(placement)
-    models = _Models(layout, placement)
+    checkpoints = RecipeCheckpoints.find(recipe, _adapter_config)
+    checkpoints.check(placement)
+    models = _Models(checkpoints, placement)
     formula = _formula(recipe, models, mixture, upscale_strength, upscale_top_p)
     num_prompts = len({term.prompt_name for term in formula.terms})
     memory = _Memory(recipe, models, config, num_prompts, context)
@@ -184,22 +184,22 @@ class _Models:
     """The models of a recipe, and the size of each.
 
     Attributes:
-        layout: The checkpoints of the recipe.
+        checkpoints: The checkpoints of the recipe.
         placement: Their device and precision.
     """
 
-    layout: Layout
+    checkpoints: RecipeCheckpoints
     placement: Placement
 
     @cached_property
     def footprints(self) -> dict[Checkpoint, Footprint]:
         """The size of each model, the base first."""
-        return {each: footprint(each, self.placement.dtype) for each in self.layout.places}
+        return {each: footprint(each, self.placement.dtype) for each in self.checkpoints.unique}
 
     @property
     def kv_bytes(self) -> int:
         """Bytes of keys and values of one token. Each adapter has keys and values of its own."""
-        variants = {each: 1 + len(self.layout.adapters(each)) for each in self.footprints}
+        variants = {each: 1 + len(self.checkpoints.adapters(each)) for each in self.footprints}
         return sum(variants[each] * model.kv_bytes for each, model in self.footprints.items())
 
     @property
@@ -212,13 +212,13 @@ class _Models:
 
     def quantization(self, checkpoint: Checkpoint) -> Quantization | None:
         """The format of a model's weights. Only the base is quantized."""
-        return self.placement.quantization if checkpoint == self.layout.base else None
+        return self.placement.quantization if checkpoint == self.checkpoints.base else None
 
     def role(self, checkpoint: Checkpoint) -> str:
         """The role of a model in the recipe, in words."""
-        if checkpoint == self.layout.base:
+        if checkpoint == self.checkpoints.base:
             return "base"
-        pairs = self.layout.pairs.items()
+        pairs = self.checkpoints.pairs.items()
         tuned = [name for name, pair in pairs if checkpoint == pair.tuned != pair.reference]
         reference = [name for name, pair in pairs if checkpoint == pair.reference]
         roles = [
@@ -229,12 +229,12 @@ class _Models:
 
     def bytes_read(self, terms: Iterable[Term]) -> float:
         """Bytes of weights that one pass over `terms` reads. Each model and each shared head counts once."""
-        checkpoints = list(self.footprints)
+        order = list(self.footprints)
         indices = {term.model for term in terms}
         total = 0
         for index in indices:
-            model = self.footprints[checkpoints[index]]
-            total += model.bytes_read(self.placement.dtype, self.quantization(checkpoints[index]))
+            model = self.footprints[order[index]]
+            total += model.bytes_read(self.placement.dtype, self.quantization(order[index]))
             if model.borrows_head and 0 in indices and index:
                 total -= model.head * self.placement.dtype.itemsize
         return total
@@ -340,7 +340,7 @@ class _Memory:
             for kind in kinds:
                 quantized = replace(placement, quantization=kind, dtype=torch.bfloat16)
                 try:
-                    self.models.layout.check(quantized)
+                    self.models.checkpoints.check(quantized)
                 except ValueError:
                     return
                 yield f"quantize the base with quantization={kind!r}", self._placed(quantized)
@@ -357,23 +357,23 @@ def _adapter_weights(source: str) -> int:
     if checkpoint.path is not None:
         count = count_weights(checkpoint.path)
         return count.linear + count.other
-    return checkpoint.known.weight_bytes // 4 if checkpoint.known else 0  # PEFT saves float32
+    return checkpoint.listing.weight_bytes // 4 if checkpoint.listing else 0  # PEFT saves float32
 
 
 def _formula(
     recipe: Recipe, models: _Models, mixture: Mixture, upscale_strength: float, upscale_top_p: float
 ) -> Formula[Term]:
     """The formula of a request."""
-    layout = models.layout
+    checkpoints = models.checkpoints
     index = {checkpoint: i for i, checkpoint in enumerate(models.footprints)}
     return build_formula(
-        Term(index[layout.base], prompt_name=recipe.base_text),
-        {name: layout.terms(name, recipe, index.__getitem__) for name in layout.pairs},
+        Term(index[checkpoints.base], prompt_name=recipe.base_prompt_name),
+        {name: checkpoints.terms(name, recipe, index.__getitem__) for name in checkpoints.pairs},
         mixture.active(),
         upscale_strength,
         upscale_top_p,
         lambda term: models.bytes_read([term]),
-        lambda term: replace(term, prompt_name=recipe.base_text),
+        lambda term: replace(term, prompt_name=recipe.base_prompt_name),
     )
 
 

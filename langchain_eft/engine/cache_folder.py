@@ -11,6 +11,6 @@ CACHE_VARIABLE = "LANGCHAIN_EFT_CACHE"
 
 
 def cache_folder() -> Path:
-    """Where converted weights are kept; set LANGCHAIN_EFT_CACHE to move it."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("langchain-eft"))
+    """The folder LANGCHAIN_EFT_CACHE, or `langchain-eft` in the user's cache folder."""
+    configured = os.environ.get(CACHE_VARIABLE)
+    return Path(configured) if configured else Path(platformdirs.user_cache_dir("langchain-eft"))

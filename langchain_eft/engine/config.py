@@ -1,4 +1,4 @@
-"""How an engine uses the machine."""
+"""How an engine uses the machine: devices, memory, batch sizes, compilation."""
 
 from __future__ import annotations
 
@@ -12,72 +12,75 @@ Quantization = Literal["int8", "fp8", "nf4", "llm.int8"]
 
 
 class EngineConfig(BaseModel):
-    """Settings that are fixed while an engine is open. Requests never change them."""
+    """Settings that are fixed while an engine is open. Requests do not change them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = "auto"
-    """`auto` takes CUDA where there is one, else the CPU."""
+    """`auto` is CUDA if it is available, else the CPU."""
 
     dtype: Dtype = "auto"
     """`auto` is bfloat16 on a GPU and float32 on a CPU."""
 
     small_device: str | None = None
-    """Where all models but the base run; None is beside the base."""
+    """Device of all models except the base; None is the base's device."""
 
     quantization: Quantization | None = None
-    """Store the base's linear layers in fewer bits. By torchao, `int8` halves their memory (and their time
-    with `compile`), and `fp8` computes in 8 bits too, on GPUs since Ada and Hopper; by bitsandbytes, `nf4`
-    takes 4.5 bits and `llm.int8` 8. Needs `langchain-eft[quantization]`; checkpoints that are quantised
-    already need nothing."""
+    """Store the base's linear layers in fewer bits. torchao provides `int8`, which halves their memory (and
+    their time with `compile`), and `fp8`, which also computes in 8 bits (on GPUs since Ada and Hopper).
+    bitsandbytes provides `nf4`, which takes 4.5 bits a weight, and `llm.int8`, which takes 8. All need
+    `langchain-eft[quantization]`. A checkpoint that is already quantized does not need this setting."""
 
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
-    """Spread the base's layers over all GPUs, by accelerate's strategies: they work one after the other."""
+    """Spread the base's layers over all GPUs by a strategy of accelerate. The GPUs work one after another."""
 
     tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs that share every layer of the base, each in a process that the engine starts."""
+    """Number of GPUs that share every layer of the base. The engine starts a process for each further GPU."""
 
     cuda_graphs: bool = True
-    """Record decoding rounds as CUDA graphs, one for each shape that occurs; else a GPU waits for Python."""
+    """Record decoding rounds as CUDA graphs, one for each shape that occurs; otherwise the GPU waits for
+    Python."""
 
     cuda_graph_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16)
-    """Batch sizes for which the most common rounds are recorded when the engine opens: about three seconds
-    each. All others are recorded when they first occur, and whoever is decoding waits for that moment."""
+    """Batch sizes for which the most common rounds are recorded when the engine opens. Each takes about three
+    seconds. Other rounds are recorded when they first occur; running requests wait until that is done."""
 
     compile: bool = False
-    """Fuse the models' forward passes with `torch.compile` when a shape is first decoded. Takes a minute or
-    so for each model and shape, less when it was compiled before: the user's cache folder keeps it."""
+    """Compile the models' forward passes with `torch.compile` when a shape first occurs. This takes about a
+    minute for each model and shape. The user's cache folder keeps the result, so later starts take less."""
 
     static_rounds: bool | None = None
-    """Decode by programs over tensors in fixed places, which need no answer from the device within a round.
-    None is yes on a GPU, and no on a CPU, which gains nothing by it. Changes the speed, never the text."""
+    """Decode with static shapes: a round works on preallocated tensors, and the host reads nothing back from
+    the device until the round ends. None means yes on a GPU and no on a CPU, where it is not faster. This
+    changes the speed, never the text."""
 
     overlap_rounds: bool | None = None
-    """Rounds that a static round may be launched before the last one has been read. None is 1 on a GPU."""
+    """Number of static rounds that may be launched before the last result is read. None is 1 on a GPU."""
 
     max_batch_size: int = Field(default=16, ge=1)
-    """Requests that decode together; more wait."""
+    """Largest number of requests that decode together. Further requests wait."""
 
     max_queued_requests: int = Field(default=1024, ge=1)
-    """Requests that may wait; one more is refused at once."""
+    """Largest number of requests that may wait. A further request is refused at once."""
 
     max_model_len: int | None = Field(default=None, ge=1)
-    """Tokens that a prompt and its answer may have together; None is what the models were built for."""
+    """Largest number of tokens of a prompt and its answer together; None is the models' context window."""
 
     max_num_batched_tokens: int = Field(default=256, ge=1)
-    """Tokens computed in one round; long prompts are cut so that decoding rows never stall."""
+    """Largest number of tokens in one round. Longer prompts are split so that running answers do not
+    stall."""
 
     block_size: int = Field(default=16, ge=1)
     """Token positions per block of KV memory."""
 
     kv_cache_fraction: float = Field(default=0.5, gt=0, le=1)
-    """Share of the memory that is free after loading, for keys and values."""
+    """Fraction of the memory that is free after loading to use for keys and values."""
 
     kv_cache_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of KV memory; overrides `kv_cache_fraction`."""
+    """Number of tokens that the KV memory holds; overrides `kv_cache_fraction`."""
 
     @model_validator(mode="after")
-    def _one_way_to_divide(self) -> Self:
+    def _check_placement(self) -> Self:
         if self.tensor_parallel > 1 and (self.device_map or self.quantization):
             other = (
                 f"device_map={self.device_map!r}"

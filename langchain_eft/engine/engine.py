@@ -19,6 +19,7 @@ from langchain_eft.engine.errors import RequestError, RequestTimeoutError
 from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
 from langchain_eft.engine.input_processor import InputProcessor
 from langchain_eft.engine.loading.family import load_family
+from langchain_eft.engine.loading.memory import return_freed_memory
 from langchain_eft.engine.loop import DecodingLoop, use_device
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
@@ -303,16 +304,22 @@ def _load_and_run(
         placement = Placement.of(config)
         use_device(placement.device)
         family = load_family(recipe, placement, progress)
+        return_freed_memory()  # copies that loading made
         longest = min(config.max_model_len or family.window, family.window)
-        loop = DecodingLoop(family, placement, config, longest)
-        inputs = InputProcessor(
-            recipe, family, longest, loop.blocks.num_blocks, config.block_size, loop.speculator.initial_rates
-        )
+        try:
+            loop = DecodingLoop(family, placement, config, longest)
+        except BaseException:
+            family.close()
+            raise
     except BaseException as error:  # noqa: BLE001  (handed to the thread that waits for the engine)
+        return_freed_memory()
         ready.set_exception(error)
         return
+    inputs = InputProcessor(
+        recipe, family, longest, loop.blocks.num_blocks, config.block_size, loop.speculator.initial_rates
+    )
     ready.set_result((loop, inputs))
-    del ready, inputs
+    del ready, inputs, family
     loop.run()
 
 

@@ -1,22 +1,22 @@
-"""What can go wrong in the engine. Every message names the value and the remedy."""
+"""The errors of the engine. Every message names the value and the remedy."""
 
 from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Base class of everything that the engine raises on purpose."""
+    """Base class of all errors of the engine."""
 
 
 class RecipeError(EngineError, ValueError):
-    """A recipe, behaviour or mixture that cannot be decoded."""
+    """A recipe, behavior or mixture cannot be decoded."""
 
 
 class RequestError(EngineError, ValueError):
-    """A request with a parameter that cannot be served."""
+    """A request has a parameter that the engine cannot serve."""
 
 
 class CheckpointNotFoundError(EngineError):
-    """Weights that are neither on this machine nor reachable."""
+    """A checkpoint is neither on this machine nor reachable on the hub."""
 
 
 class CheckpointCacheError(EngineError):
@@ -24,11 +24,11 @@ class CheckpointCacheError(EngineError):
 
 
 class InsufficientDiskError(EngineError):
-    """A model that the disk has no room for."""
+    """A model does not fit on the disk."""
 
 
 class UnsupportedModelError(EngineError):
-    """A model whose decoding here would not equal its own forward pass."""
+    """Decoding a model here would not give the results of its own forward pass."""
 
 
 class VocabularyMismatchError(RecipeError):
@@ -36,28 +36,32 @@ class VocabularyMismatchError(RecipeError):
 
 
 class ContextWindowError(EngineError, ValueError):
-    """A prompt that leaves no room for an answer.
+    """Prompt and answer do not fit the context window.
 
     Attributes:
         prompt_tokens: Length of the prompt.
-        max_tokens: Tokens that the answer asked for.
-        window: Tokens that prompt and answer may have together.
+        max_tokens: Requested length of the answer.
+        window: Largest length of prompt and answer together.
     """
 
     def __init__(self, prompt_tokens: int, max_tokens: int, window: int) -> None:
         self.prompt_tokens = prompt_tokens
         self.max_tokens = max_tokens
         self.window = window
-        room = window - prompt_tokens
-        remedy = f"lower `max_tokens` to {room}, or shorten" if room > 0 else "shorten or summarize"
+        remaining_tokens = window - prompt_tokens
+        remedy = (
+            f"lower `max_tokens` to {remaining_tokens}, or shorten"
+            if remaining_tokens > 0
+            else "shorten or summarize"
+        )
         super().__init__(
-            f"The prompt has {prompt_tokens} tokens and {max_tokens} more were asked for, but the "
-            f"context window holds {window}: {remedy} the messages."
+            f"The prompt has {prompt_tokens} tokens and the request asks for {max_tokens} more, but the "
+            f"context window is {window} tokens: {remedy} the messages."
         )
 
 
 class RequestTimeoutError(EngineError):
-    """An answer that took longer than its caller would wait."""
+    """An answer took longer than the request's timeout."""
 
     def __init__(self, timeout: float | None) -> None:
         super().__init__(
@@ -67,21 +71,21 @@ class RequestTimeoutError(EngineError):
 
 
 class QueueFullError(EngineError):
-    """More requests than the engine was told to let wait."""
+    """The queue of waiting requests is full."""
 
     def __init__(self, waiting: int, running: int) -> None:
         super().__init__(
-            f"{waiting} requests wait already while {running} run: try again later, send fewer at a time, or "
-            "raise `max_queued_requests`."
+            f"The queue is full: {waiting} requests wait and {running} run. Try again later, send fewer "
+            "requests at a time, or raise `max_queued_requests`."
         )
 
 
 class InsufficientMemoryError(EngineError):
-    """Weights, or the keys and values of a single answer, that do not fit the device."""
+    """The weights, or the keys and values of a single answer, do not fit the device."""
 
 
 class EngineClosedError(EngineError):
-    """The engine was closed while, or before, the request ran."""
+    """The engine was closed before or while the request ran."""
 
 
 class DecodingError(EngineError):

@@ -28,16 +28,21 @@ class TextDelta:
     """What one round adds to an answer.
 
     Attributes:
-        text: Characters that are complete now; may be empty.
+        text: Characters that can be shown now; may be empty. No stop string is in it.
         tokens: Token ids drawn in this round, the end token included.
+        pieces: Text of each token, stop strings included. A character that spreads over several tokens
+            belongs to the last of them. End tokens have no text.
         logprobs: One for each token, if the request asks for them.
-        traces: The same.
+        traces: One for each token, if the request asks for them.
+        cut: Characters at the end of all pieces so far that a stop string has removed from the text.
     """
 
     text: str
     tokens: tuple[int, ...]
+    pieces: tuple[str, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     traces: tuple[TokenTrace, ...] = ()
+    cut: int = 0
 
 
 def acceptance_rate(accepted: int, drafted: int) -> float | None:

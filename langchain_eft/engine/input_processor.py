@@ -9,11 +9,11 @@ from itertools import chain
 
 from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.decoding.grammar import Grammars
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import ContextWindowError, RequestError
 from langchain_eft.engine.events import Event
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.recipe.behaviors import Recipe
-from langchain_eft.engine.recipe.frozen import known
 from langchain_eft.engine.request import Generation, GenerationRequest
 from langchain_eft.engine.scheduling.draft_length import AcceptanceRates
 from langchain_eft.engine.scheduling.request_state import RequestState
@@ -129,8 +129,8 @@ class InputProcessor:
         missing = {term.prompt_name for term in terms if term.prompt_name not in names}
         if missing:
             raise RequestError(
-                f"`contexts` lacks {known(missing)}: add the second prompt of every behavior with two, "
-                "and the base's prompt where it has a template of its own."
+                f"`contexts` lacks {quoted_names(missing)}: add the second prompt of every behavior with "
+                "two, and the base's prompt where it has a template of its own."
             )
 
     def check_token_ids(self, ids: Iterable[int]) -> None:

@@ -1,7 +1,7 @@
 """Limits that requests, kernels and the command line share."""
 
 LONGEST_DRAFT = 16
-"""Most tokens that a round may draft for a request."""
+"""Largest number of draft tokens of a request in a round."""
 
 MOST_TOP_LOGPROBS = 20
-"""Most alternatives whose log-probabilities a request may ask for."""
+"""Largest number of alternatives whose log-probabilities a request may ask for."""

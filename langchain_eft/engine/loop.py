@@ -14,9 +14,10 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import DecodingError, EngineClosedError, EngineError, QueueFullError
 from langchain_eft.engine.events import Failed
 from langchain_eft.engine.loading.kv_capacity import count_blocks
+from langchain_eft.engine.loading.memory import return_freed_memory
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
-from langchain_eft.engine.rounds.eager import EagerRunner
+from langchain_eft.engine.rounds.packed_runner import PackedRunner
 from langchain_eft.engine.rounds.result import RoundResult
 from langchain_eft.engine.rounds.static_runner import (
     PendingRound,
@@ -62,10 +63,10 @@ class DecodingLoop:
         self.speculator = Speculator(family.bytes_read)
         self._family, self._config = family, config
         self._scheduler = Scheduler(self.blocks, config.max_batch_size, config.max_num_batched_tokens)
-        self._eager = EagerRunner(family, self.blocks.num_blocks, config.block_size)
+        self._packed = PackedRunner(family, self.blocks.num_blocks, config.block_size, config.max_batch_size)
         self._static: StaticRunner | None = None
         if decodes_statically(config, placement):
-            self._static = StaticRunner(family, self._eager.pools, self.blocks.num_blocks, config)
+            self._static = StaticRunner(family, self._packed.pools, self.blocks.num_blocks, config)
         self._overlap = overlaps_rounds(config, placement)
         self._pending: PendingRound | None = None
         self._submitted: list[RequestState] = []
@@ -149,7 +150,15 @@ class DecodingLoop:
                     self._fail_all(failure)
         finally:
             self._fail_all(EngineClosedError("The engine was closed while the request ran."))
-            self._family.close()
+            self._release()
+
+    def _release(self) -> None:
+        """Free weights and KV memory, even if callers keep the engine."""
+        self._family.close()
+        for pool in self._packed.pools:
+            pool.free()
+        self._static = None
+        return_freed_memory()
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to do, and take in new requests; False once the loop is stopped."""
@@ -189,7 +198,7 @@ class DecodingLoop:
                 return
             drafts = self._draft(rows)
             if self._static is None or not all(map(self._static.takes, rows)):
-                result = self._eager.run(rows, drafts)
+                result = self._packed.run(rows, drafts)
                 self._accept([row.state for row in rows], result)
                 self._deliver(result)
                 return

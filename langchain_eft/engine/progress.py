@@ -1,4 +1,4 @@
-"""Progress messages while an engine opens."""
+"""Progress messages, such as those while an engine opens."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Progress = Callable[[str], None]
-"""Told, in a few words, what is being waited for."""
+"""A callback for progress messages. Each message says in a few words what is being done."""
 
 
 def silent(_: str) -> None:
-    """Tell nothing."""
+    """Ignore all progress messages."""
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' bars and warnings quiet: progress is told, and what is missing is checked, here."""
+    """Silence transformers' progress bars and warnings.
+
+    The loader reports progress itself, and checks for missing weights.
+    """
     from transformers import logging as transformers_logging
 
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
+    bars_enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        if bars:
+        if bars_enabled:
             transformers_logging.enable_progress_bar()

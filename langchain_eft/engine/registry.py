@@ -16,17 +16,17 @@ _opening = threading.RLock()
 
 
 def find_engine(recipe: Recipe, config: EngineConfig) -> Engine | None:
-    """The open engine of a recipe, without waiting for one that is being opened."""
+    """The open engine of a recipe, or None. This does not wait for an engine that is being opened."""
     return _open.get((recipe, config))
 
 
 def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Progress = silent) -> Engine:
-    """The process's engine for a recipe, opened on first use and shared by everyone who names the recipe.
+    """The engine of a recipe and configuration, opened on first use and shared by the whole process.
 
     Args:
-        recipe: Which weights.
-        config: How to use the machine.
-        progress: Told what is being waited for while the engine opens.
+        recipe: The weights to load.
+        config: How the engine uses the machine.
+        progress: Receives messages while the engine opens.
 
     Raises:
         EngineError: The engine cannot be opened.
@@ -47,10 +47,10 @@ def _forget(engine: Engine) -> None:
 
 @atexit.register
 def close_all() -> None:
-    """Close every open engine; runs at exit."""
+    """Close every open engine; runs when the process exits."""
     for engine in list(_open.values()):
         engine.close()
 
 
-# Threads do not survive a fork: a child opens engines of its own.
+# Threads do not survive a fork: a child process has to open new engines.
 os.register_at_fork(after_in_child=_open.clear)

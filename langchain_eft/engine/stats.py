@@ -1,4 +1,4 @@
-"""A snapshot of what an engine does."""
+"""Counters of an engine."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A snapshot of what an engine does.
+    """A snapshot of an engine's counters.
 
     Attributes:
-        running: Requests that decode now.
+        running: Requests that are running.
         waiting: Requests in the queue.
-        free_blocks: Blocks of KV memory without a user.
-        weight_bytes: Memory of all weights; shared ones count once.
-        generated_tokens: Tokens of answers since the engine was opened.
-        prefilled_tokens: Prompt tokens computed since then; those of preempted requests count again.
-        cached_tokens: Prompt tokens that the prefix cache held.
-        drafted_tokens: Tokens that were drafted.
+        free_blocks: Blocks of KV memory that no request uses.
+        weight_bytes: Memory of all weights; shared weights count once.
+        generated_tokens: Answer tokens since the engine was opened.
+        prefilled_tokens: Prompt tokens computed since then; a preempted request counts again.
+        cached_tokens: Prompt tokens that were found in the prefix cache.
+        drafted_tokens: Draft tokens.
         accepted_tokens: Draft tokens that were accepted.
-        preemptions: How often a request gave up its memory to an older one.
+        preemptions: How often a request was preempted to free memory for an older one.
     """
 
     running: int

@@ -48,7 +48,6 @@ class TokenTrace:
         from_base: p against L: what the behaviours changed.
         from_small: p against the small mixture: what the large model changed. None as for `small`.
         behaviors: Each behaviour's part.
-        cut: Characters at the end of the text so far that a stop string took away.
     """
 
     logprob: float
@@ -57,4 +56,3 @@ class TokenTrace:
     from_base: Shift
     from_small: Shift | None
     behaviors: dict[str, BehaviorTrace]
-    cut: int = 0

@@ -1,11 +1,11 @@
-"""Evaluating systems: what they know, what they do, what judges think of them, and how sure all that is.
+"""Evaluation of systems: tasks, scorers, judges, and statistics of the results.
 
 Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from langchain_eft.evaluation.agreement import Agreement, agreement
+from langchain_eft.evaluation.agreement import JudgeAgreement, agreement
 from langchain_eft.evaluation.cases import Answer, Case, Score, Scorer
 from langchain_eft.evaluation.errors import EvaluationError, MissingDataError
 from langchain_eft.evaluation.frontier import Frontier, frontier
@@ -22,9 +22,9 @@ from langchain_eft.evaluation.judges import (
 )
 from langchain_eft.evaluation.plots import plot_bars, plot_frontier, plot_sweep
 from langchain_eft.evaluation.preferences import PrefersChosen
-from langchain_eft.evaluation.results import Cell, Comparison, Evaluation
+from langchain_eft.evaluation.results import Cell, Evaluation, SystemComparison
 from langchain_eft.evaluation.runner import Runner
-from langchain_eft.evaluation.statistics import Estimate, difference, estimate, mean, normalised_gain, share
+from langchain_eft.evaluation.statistics import Estimate, difference, estimate, mean, normalized_gain, share
 from langchain_eft.evaluation.systems import (
     System,
     base_alone,
@@ -57,18 +57,17 @@ __all__ = [
     "HARMLESSNESS",
     "HELPFULNESS",
     "RUBRICS",
-    "Agreement",
     "Answer",
     "CallsExactly",
     "Case",
     "Cell",
-    "Comparison",
     "Estimate",
     "Evaluation",
     "EvaluationError",
     "FollowsInstructions",
     "Frontier",
     "Judge",
+    "JudgeAgreement",
     "Length",
     "Matches",
     "Mentions",
@@ -82,6 +81,7 @@ __all__ = [
     "Score",
     "Scorer",
     "System",
+    "SystemComparison",
     "Task",
     "agreement",
     "base_alone",
@@ -96,7 +96,7 @@ __all__ = [
     "load_task",
     "mean",
     "mixed",
-    "normalised_gain",
+    "normalized_gain",
     "plot_bars",
     "plot_frontier",
     "plot_sweep",

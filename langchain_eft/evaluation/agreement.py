@@ -1,4 +1,4 @@
-"""Do judges agree? Raw, and corrected for the agreement of judges who guess."""
+"""Agreement of judges: the share of equal ratings, and Krippendorff's alpha, which corrects for chance."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from langchain_eft.evaluation.statistics import Estimate, mean
 Level = Literal["nominal", "interval"]
 
 Rating = float | str | None
-"""What one judge said about one case; None if nothing."""
+"""The rating of one judge for one case; None where there is none."""
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How far judges agree.
+class JudgeAgreement:
+    """How much judges agree.
 
     Attributes:
         raw: Share of the pairs of ratings of one case that are equal, averaged over the cases.
         alpha: Krippendorff's alpha: 1 is perfect, 0 is chance; None where all ratings are the same.
-        low: Lower end of alpha's bootstrap interval over the cases; None if there is one case only.
-        high: Upper end of it; None likewise.
+        low: Lower end of alpha's bootstrap interval over the cases; None with a single case.
+        high: Upper end of the interval; None with a single case.
         cases: Cases that at least two judges rated.
     """
 
@@ -44,28 +44,28 @@ def agreement(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-) -> Agreement:
-    """Agreement of two or more judges.
+) -> JudgeAgreement:
+    """The agreement of two or more judges.
 
     Args:
         ratings: One sequence for each judge, all over the same cases; None is a missing rating.
-        level: `nominal` for verdicts, where any two either agree or not; `interval` for numbers, where near
-            ones agree better than distant ones.
-        confidence: Of the intervals.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        level: `nominal` for verdicts, which are equal or not; `interval` for numbers, which agree better the
+            closer they are.
+        confidence: Confidence level of the intervals.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: Fewer than two judges, different numbers of cases, or no case that two judges rated.
     """
     if len(ratings) < 2 or len({len(each) for each in ratings}) > 1:
         raise ValueError(
-            f"{[len(each) for each in ratings]} ratings: give those of 2 judges or more for the same cases."
+            f"{[len(each) for each in ratings]} ratings: give those of at least 2 judges for the same cases."
         )
     rated = [[value for value in case if value is not None] for case in zip(*ratings, strict=True)]
     units = [values for values in rated if len(values) > 1]
     if not units:
-        raise ValueError("No case was rated by two judges: nothing can agree.")
+        raise ValueError("No case was rated by two judges: give at least one such case.")
     values = list(dict.fromkeys(value for unit in units for value in unit))
     counts = np.array([[unit.count(value) for value in values] for unit in units], dtype=np.float64)
     judges = counts.sum(1)
@@ -76,12 +76,12 @@ def agreement(
     raw = mean(equal.tolist(), confidence=confidence, resamples=resamples, seed=seed)
     alpha = float(_alpha(columns.sum(0), distance))
     if np.isnan(alpha):
-        return Agreement(raw, None, None, None, len(units))
+        return JudgeAgreement(raw, None, None, None, len(units))
     if len(units) == 1:
-        return Agreement(raw, alpha, None, None, 1)
+        return JudgeAgreement(raw, alpha, None, None, 1)
     sums = stats.bootstrap(
         [np.arange(len(units))],
-        lambda drawn: columns[drawn].sum(0),
+        lambda resample: columns[resample].sum(0),
         vectorized=False,
         n_resamples=resamples,
         method="percentile",
@@ -89,7 +89,7 @@ def agreement(
     ).bootstrap_distribution
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(_alpha(sums, distance), [tail, 1 - tail]).tolist()
-    return Agreement(raw, alpha, low, high, len(units))
+    return JudgeAgreement(raw, alpha, low, high, len(units))
 
 
 def _alpha(sums: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -109,12 +109,12 @@ def _alpha(sums: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[
 
 
 def _distances(values: Sequence[Rating], level: Level) -> NDArray[np.float64]:
-    """How far values are apart, [values, values]."""
+    """Distances between values, [V, V]."""
     if level == "nominal":
         return 1 - np.eye(len(values))
-    strange = next((value for value in values if isinstance(value, str)), None)
-    if strange is not None:
-        raise TypeError(f"The rating {strange!r} is not a number: use level='nominal'.")
+    text = next((value for value in values if isinstance(value, str)), None)
+    if text is not None:
+        raise TypeError(f"The rating {text!r} is not a number: use level='nominal'.")
     numbers = np.array(values, dtype=np.float64)
     squared: NDArray[np.float64] = (numbers[:, None] - numbers) ** 2
     return squared

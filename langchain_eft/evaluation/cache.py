@@ -1,4 +1,4 @@
-"""What was asked before is not asked again: answers and grades, by a hash of all that they follow from."""
+"""A cache of answers and grades, by a hash of everything that they depend on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class Cache:
-    """A mapping from hashes to JSON that survives interruptions: every entry is a line, written at once.
+    """A mapping from hashes to JSON values in a file. Each entry is one line, which is written at once.
 
     Args:
-        file: Where the lines are; None keeps them in memory only.
+        file: The file of the entries; None keeps them in memory only.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -23,7 +23,7 @@ class Cache:
 
     def _read(self, file: Path) -> None:
         content = file.read_text(encoding="utf-8")
-        # Whoever was interrupted in mid-line left no newline: the next entry begins one.
+        # An interruption in mid-line leaves no newline at the end: the next entry has to begin with one.
         self._torn = bool(content) and not content.endswith("\n")
         for line in content.splitlines():
             try:
@@ -36,11 +36,17 @@ class Cache:
         return len(self._entries)
 
     def get(self, key: str) -> Any | None:
-        """What is stored there, or None."""
+        """The value of a key, or None."""
         return self._entries.get(key)
 
     def put(self, key: str, value: Any, **about: Any) -> None:
-        """Store a value, with whatever helps people who read the file."""
+        """Store a value.
+
+        Args:
+            key: Hash of everything that the value depends on.
+            value: A JSON value.
+            about: Further members of the line, for readers of the file.
+        """
         self._entries[key] = value
         if self._file is None:
             return

@@ -1,4 +1,4 @@
-"""What is asked, what came back, and what it is worth."""
+"""Cases, answers and scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, messages_to_dict
 
 
 def digest(*parts: Any) -> str:
-    """A short hash of anything that JSON can hold; what it cannot hold counts by its text."""
+    """A short hash of values. Values that JSON cannot hold are hashed by their text."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -23,9 +23,9 @@ class Case:
 
     Attributes:
         name: Unique within its task.
-        messages: The conversation up to where the system answers.
-        expected: What the scorers compare the answer with.
-        tools: Tools on offer, in OpenAI's form.
+        messages: The conversation that the system answers.
+        expected: What scorers compare the answer with.
+        tools: Tools that may be called, in OpenAI's form.
     """
 
     name: str
@@ -35,28 +35,28 @@ class Case:
 
     @property
     def question(self) -> str:
-        """The last message, which is what a judge is shown first."""
+        """The text of the last message."""
         return str(self.messages[-1].text)
 
     def key(self) -> str:
-        """Hash of what a system sees."""
-        return digest([_seen(message) for message in messages_to_dict(self.messages)], self.tools)
+        """A hash of what a system reads."""
+        return digest([_without_id(message) for message in messages_to_dict(self.messages)], self.tools)
 
 
-def _seen(message: dict[str, Any]) -> dict[str, Any]:
+def _without_id(message: dict[str, Any]) -> dict[str, Any]:
     return {"type": message["type"], "data": {k: v for k, v in message["data"].items() if k != "id"}}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a system said.
+    """The answer of a system.
 
     Attributes:
         text: The answer's text, without tool calls.
         tool_calls: Calls as `{"name": ..., "args": ...}`.
-        invalid_tool_calls: Texts of calls that could not be read.
-        usage: Tokens, as in LangChain's `usage_metadata`.
-        details: Anything else that scorers or reports want to know.
+        invalid_tool_calls: Texts of calls that cannot be read.
+        usage: Token counts, as in LangChain's `usage_metadata`.
+        details: Further values for scorers and reports.
     """
 
     text: str
@@ -66,24 +66,24 @@ class Answer:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the cache."""
+        """The answer as plain data, for the cache."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Answer:
-        """From the cache."""
+        """The answer that `to_dict` has turned into plain data."""
         lists = {name: tuple(stored[name]) for name in ("tool_calls", "invalid_tool_calls")}
         return cls(**{**stored, **lists})
 
 
 @dataclass(frozen=True)
 class Score:
-    """What an answer is worth.
+    """The score of an answer.
 
     Attributes:
-        value: The number; None if there is none, as when a judge's answer cannot be read.
-        reason: Why, in words.
-        usage: Tokens that the scoring took.
+        value: The number; None where there is none, for example when a judge's reply cannot be read.
+        reason: The reason in words.
+        usage: Token counts of the scoring.
     """
 
     value: float | None
@@ -95,9 +95,9 @@ class Scorer(Protocol):
     """Turns answers into numbers.
 
     Attributes:
-        name: What the number is called in tables.
-        unit: `share` for numbers from 0 to 1 that are shown in percent; else what to write after them.
-        higher_is_better: Whether more of it is better; None if it depends on what is wanted.
+        name: Name of the metric in tables.
+        unit: `share` for numbers from 0 to 1 that tables show in percent; else the unit after the number.
+        higher_is_better: Whether higher numbers are better; None where that depends on the purpose.
     """
 
     @property
@@ -113,12 +113,12 @@ class Scorer(Protocol):
 
 
 def token_counts(message: BaseMessage) -> dict[str, int]:
-    """The token counts that a message tells."""
+    """The token counts of a message; empty where it has none."""
     usage: Any = (message.usage_metadata if isinstance(message, AIMessage) else None) or {}
     return {name: count for name, count in usage.items() if isinstance(count, int)}
 
 
 def add_usage(usages: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Token counts summed."""
+    """The sum of token counts."""
     names = ("input_tokens", "output_tokens", "total_tokens")
     return {name: sum(usage.get(name, 0) for usage in usages) for name in names}

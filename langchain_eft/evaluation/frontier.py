@@ -1,4 +1,4 @@
-"""Trade-offs: systems as points of two metrics, and those that no other system beats in both."""
+"""Trade-offs: systems as points of two metrics, and which of them are Pareto optimal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Axis:
     Attributes:
         task: Name of the task.
         metric: Name of the metric.
-        unit: Its unit.
-        higher_is_better: Whether more of it is better.
+        unit: Unit of the metric.
+        higher_is_better: Whether higher scores are better.
     """
 
     task: str
@@ -32,9 +32,9 @@ class Point:
     """One system.
 
     Attributes:
-        system: Its name.
-        x: Its score on the first axis.
-        y: Its score on the second axis.
+        system: Name of the system.
+        x: Score on the first axis.
+        y: Score on the second axis.
         optimal: Whether no other system is at least as good on both axes and better on one (Pareto).
     """
 
@@ -51,7 +51,7 @@ class Frontier:
     Attributes:
         x: The first axis.
         y: The second axis.
-        points: In the order of the systems.
+        points: One for each system, in their order.
     """
 
     x: Axis
@@ -69,43 +69,41 @@ def frontier(
 ) -> Frontier:
     """Systems on the axes of two metrics.
 
-    Which system is best is told by the means alone; the intervals say how sure that is.
+    The means alone decide which systems are optimal. The intervals show how certain that is.
 
     Args:
-        evaluation: Where they were measured.
-        x: Task and metric of the first axis; the task's first metric if that is None.
-        y: The same for the second axis.
-        systems: Which; None for all.
-        better: Whether more is better, for metrics that do not say so themselves.
+        evaluation: The scores.
+        x: Task and metric of the first axis. The default of the metric is the task's first one.
+        y: Task and metric of the second axis.
+        systems: Names of the systems; None for all.
+        better: Whether higher scores are better on each axis, for metrics that do not define it.
 
     Raises:
-        EvaluationError: A metric that was not measured, or of which nobody says what is better.
+        EvaluationError: A metric that was not measured, or that needs `better`.
     """
     names = (
         list(dict.fromkeys(cell.system for cell in evaluation.cells)) if systems is None else list(systems)
     )
     cells = [(evaluation.cell(name, *x), evaluation.cell(name, *y)) for name in names]
     axes = tuple(_axis(pair[0], given) for pair, given in zip(zip(*cells, strict=True), better, strict=True))
-    found = [
-        (name, _known(first), _known(second)) for name, (first, second) in zip(names, cells, strict=True)
-    ]
+    scored = [(name, _estimate(a), _estimate(b)) for name, (a, b) in zip(names, cells, strict=True)]
     signs = [1 if axis.higher_is_better else -1 for axis in axes]
-    worth = [(signs[0] * first.value, signs[1] * second.value) for _, first, second in found]
+    worth = [(signs[0] * first.value, signs[1] * second.value) for _, first, second in scored]
     return Frontier(
         axes[0],
         axes[1],
         tuple(
             Point(name, first, second, optimal)
-            for (name, first, second), optimal in zip(found, pareto(worth), strict=True)
+            for (name, first, second), optimal in zip(scored, pareto(worth), strict=True)
         ),
     )
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points no other dominates, where more is better on both axes."""
+    """Whether each point is not dominated by another, where higher is better on both axes."""
     return [
-        not any(other[0] >= own[0] and other[1] >= own[1] and other != own for other in points)
-        for own in points
+        not any(other[0] >= point[0] and other[1] >= point[1] and other != point for other in points)
+        for point in points
     ]
 
 
@@ -113,12 +111,13 @@ def _axis(cell: Cell, given: bool | None) -> Axis:  # noqa: FBT001  (one of a pa
     better = given if given is not None else cell.higher_is_better
     if better is None:
         raise EvaluationError(
-            f"Nobody says whether more {cell.metric!r} is better on {cell.task!r}: give better=(..., ...)."
+            f"It is not defined whether higher {cell.metric!r} is better on {cell.task!r}: give "
+            "better=(..., ...)."
         )
     return Axis(cell.task, cell.metric, cell.unit, better)
 
 
-def _known(cell: Cell) -> Estimate:
+def _estimate(cell: Cell) -> Estimate:
     if cell.estimate is None:
         raise EvaluationError(f"No answer of {cell.system!r} to {cell.task!r} could be scored.")
     return cell.estimate

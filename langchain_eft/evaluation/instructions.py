@@ -24,9 +24,9 @@ def _sentences(text: str) -> int:
     return ends + bool(_SENTENCE.sub("", text[-1:]).strip()) if text else 0
 
 
-def _keys(text: str, wanted: list[str]) -> bool:
+def _has_keys(text: str, keys: list[str]) -> bool:
     value = json_value(text)
-    return isinstance(value, dict) and sorted(value) == sorted(wanted)
+    return isinstance(value, dict) and sorted(value) == sorted(keys)
 
 
 CHECKS: Mapping[str, Callable[[str, Any], bool]] = {
@@ -39,13 +39,13 @@ CHECKS: Mapping[str, Callable[[str, Any], bool]] = {
     "ends_with": lambda text, end: text.endswith(end),
     "contains": lambda text, words: all(word.lower() in text.lower() for word in words),
     "excludes": lambda text, words: not any(word.lower() in text.lower() for word in words),
-    "lowercase": lambda text, wanted: (bool(text) and text == text.lower()) == wanted,
-    "uppercase": lambda text, wanted: (bool(text) and text == text.upper()) == wanted,
-    "json": lambda text, wanted: (json_value(text) is not None) == wanted,
-    "json_keys": _keys,
+    "lowercase": lambda text, expected: (bool(text) and text == text.lower()) == expected,
+    "uppercase": lambda text, expected: (bool(text) and text == text.upper()) == expected,
+    "json": lambda text, expected: (json_value(text) is not None) == expected,
+    "json_keys": _has_keys,
     "pattern": lambda text, pattern: re.search(pattern, text) is not None,
 }
-"""What can be checked, by name: each takes the stripped answer and the wanted value."""
+"""The checks by name. A check takes the stripped answer and the expected value."""
 
 _TOPICS = ("bees", "bridges", "the moon", "bread", "trains", "sleep", "chess", "rivers", "clouds", "glass")
 _FORMS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -70,8 +70,8 @@ _FORMS: tuple[tuple[str, dict[str, Any]], ...] = (
 def instruction_cases(seed: int = 0) -> list[Case]:
     """Every form with every topic, 120 in all, in a seeded order."""
     cases = [
-        Case(f"{i}-{topic}", (HumanMessage(form.format(topic=topic)),), wanted)
-        for i, (form, wanted) in enumerate(_FORMS)
+        Case(f"{i}-{topic}", (HumanMessage(form.format(topic=topic)),), checks)
+        for i, (form, checks) in enumerate(_FORMS)
         for topic in _TOPICS
     ]
     return random.Random(seed).sample(cases, len(cases))
@@ -81,7 +81,7 @@ def instruction_cases(seed: int = 0) -> list[Case]:
 class FollowsInstructions:
     """Whether the answer passes every check of its case.
 
-    `expected` of a case maps names of `CHECKS` to what is wanted, for example `{"max_words": 30}`.
+    `expected` of a case maps names of `CHECKS` to expected values, for example `{"max_words": 30}`.
 
     Attributes:
         name: Name of the metric.
@@ -92,24 +92,27 @@ class FollowsInstructions:
     higher_is_better: bool | None = True
 
     def score(self, case: Case, answer: Answer) -> Score:
-        """1 if all pass.
+        """1 if all checks pass, else 0.
 
         Raises:
             EvaluationError: A check that does not exist.
         """
         text = answer.text.strip()
         check_names(case.expected)
-        failed = [name for name, wanted in case.expected.items() if not CHECKS[name](text, wanted)]
-        said = "; ".join(f"{name}={json.dumps(case.expected[name])} fails" for name in failed)
-        return Score(float(not failed), said or "follows")
+        failed = [name for name, expected in case.expected.items() if not CHECKS[name](text, expected)]
+        reason = "; ".join(f"{name}={json.dumps(case.expected[name])} fails" for name in failed)
+        return Score(float(not failed), reason or "follows")
 
 
-def check_names(wanted: Mapping[str, Any]) -> None:
+def check_names(checks: Mapping[str, Any]) -> None:
     """Refuse checks that do not exist.
 
+    Args:
+        checks: Expected values by the name of the check.
+
     Raises:
-        EvaluationError: One does not.
+        EvaluationError: A check does not exist, or there is none.
     """
-    unknown = sorted(set(wanted) - set(CHECKS))
-    if unknown or not wanted:
+    unknown = sorted(set(checks) - set(CHECKS))
+    if unknown or not checks:
         raise EvaluationError(f"Unknown instruction checks {unknown}: use some of {sorted(CHECKS)}.")

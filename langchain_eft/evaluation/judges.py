@@ -1,8 +1,8 @@
-"""Judges: any chat model grades answers, one at a time or against each other.
+"""Judges: chat models that grade answers, one at a time or in pairs.
 
-The dimensions are those of Mitchell et al. 2023, section 4: how likely it is that a critical user is
-satisfied (helpfulness), how many factual errors there are (factuality), how likely harm is (harmlessness),
-reasons first and then the number. The paper's wording is not public; the wording here is ours.
+The dimensions are those of Mitchell et al. 2023, section 4: the probability that a critical user is satisfied
+(helpfulness), the number of factual errors (factuality), the likelihood of harm (harmlessness). The judge
+gives its reason first and then the number. The wording of the paper is not public, so the prompts are new.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from langchain_eft.evaluation.text import last_json_object
 
 @dataclass(frozen=True)
 class Rubric:
-    """What judges are asked.
+    """A dimension that judges grade.
 
     Attributes:
         name: Name of the metric.
-        task: What to look for, for a grade of one answer.
-        number: What the number means.
-        low: Least number.
-        high: Greatest number; None if there is none.
-        unit: How the number is shown.
-        higher_is_better: Whether more of it is better.
-        better: Which of two answers is better, for comparisons.
+        task: What the judge looks for in an answer.
+        number: Meaning of the number.
+        low: Lowest number.
+        high: Highest number; None where there is none.
+        unit: Unit of the number in tables.
+        higher_is_better: Whether higher numbers are better.
+        better: What makes one of two answers better, for pairwise judges.
     """
 
     name: str
@@ -104,16 +104,15 @@ _PLAIN = (
 )
 _AGAIN = "That could not be read: {problem}. Answer again, in the form that was asked for."
 
-
-_Verdict = Literal["A", "B", "tie"]
+_PairVerdict = Literal["A", "B", "tie"]
 
 
 class Judged(TypedDict):
-    """What is graded.
+    """An answer to grade.
 
     Attributes:
         question: The conversation, or its only message.
-        answer: The answer to it.
+        answer: The answer.
     """
 
     question: str
@@ -121,12 +120,12 @@ class Judged(TypedDict):
 
 
 class Pair(TypedDict):
-    """What is compared.
+    """Two answers to compare.
 
     Attributes:
         question: The conversation, or its only message.
-        first: One answer to it.
-        second: Another answer.
+        first: The first answer.
+        second: The second answer.
     """
 
     question: str
@@ -136,14 +135,14 @@ class Pair(TypedDict):
 
 @dataclass(frozen=True)
 class Preference:
-    """Which of two answers a judge prefers, asked in both orders.
+    """Which of two answers a judge prefers, after it has read them in both orders.
 
     Attributes:
-        value: 1 for the first answer, 0 for the second, 0.5 for a tie, which is also what contradicting
-            verdicts are; None if a verdict could not be read.
+        value: 1 for the first answer, 0 for the second, 0.5 for a tie or two contradicting verdicts; None
+            where a verdict could not be read.
         consistent: Whether both orders gave the same verdict.
-        reasons: The judge's, for each order.
-        usage: Tokens that it took.
+        reasons: The judge's reason for each order.
+        usage: Token counts of the judge.
     """
 
     value: float | None
@@ -159,7 +158,16 @@ class _Reply(NamedTuple):
 
 
 class _Form:
-    """A question whose answer has a form: asked as structured output where the model can, else in words."""
+    """A question to the judge whose reply has a schema.
+
+    The schema is enforced by structured output where the model supports it, else described in the question.
+
+    Args:
+        llm: The judge.
+        schema: The schema of the reply. Its last field is the result.
+        example: What the result looks like, for the description.
+        retries: How often to ask again after a reply that cannot be read.
+    """
 
     def __init__(self, llm: BaseChatModel, schema: type[BaseModel], example: str, retries: int) -> None:
         self._llm = llm
@@ -176,7 +184,7 @@ class _Form:
         return [SystemMessage(_SYSTEM), HumanMessage(text if self._structured else text + self._plain)]
 
     def ask(self, text: str) -> _Reply:
-        """Ask until the answer can be read, at most `retries` times more than once."""
+        """Ask until a reply can be read, with at most `retries` retries."""
         conversation, usages, problem = self.messages(text), [], ""
         for _ in range(self._attempts):
             reply = self._read((self._structured or self._llm).invoke(conversation))
@@ -199,45 +207,45 @@ class _Form:
             conversation = [*self.messages(text), *_objection(reply)]
         return _Reply(None, problem, add_usage(usages))
 
-    def _read(self, said: Any) -> _Reply:
-        raw = said["raw"] if self._structured else said
+    def _read(self, output: Any) -> _Reply:
+        raw = output["raw"] if self._structured else output
         usage = token_counts(raw)
-        if self._structured and said["parsed"] is not None:
-            return _Reply(said["parsed"], "", usage)
-        # Some models answer in words although they were given a schema.
+        if self._structured and output["parsed"] is not None:
+            return _Reply(output["parsed"], "", usage)
+        # Some models reply in words in spite of the schema.
         parsed, problem = self._parse(raw.text)
         return _Reply(parsed, problem, usage)
 
     def _parse(self, text: str) -> tuple[BaseModel | None, str]:
-        found = last_json_object(text)
-        if found is None:
-            marked = re.findall(rf"{self._field}\W*[:=]\W*(-?[\w.]*\w)", text, re.IGNORECASE)
-            found = {"reason": text.strip(), self._field: marked[-1]} if marked else None
-        if found is None:
+        reply = last_json_object(text)
+        if reply is None:
+            results = re.findall(rf"{self._field}\W*[:=]\W*(-?[\w.]*\w)", text, re.IGNORECASE)
+            reply = {"reason": text.strip(), self._field: results[-1]} if results else None
+        if reply is None:
             return None, f"no {self._field} in {text.strip()[-200:]!r}"
         try:
-            return self._schema.model_validate({"reason": "", **found}), ""
+            return self._schema.model_validate({"reason": "", **reply}), ""
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             return None, f"{problems} in {text.strip()[-200:]!r}"
 
 
 def _objection(reply: _Reply) -> list[BaseMessage]:
-    # What the judge said is part of the problem; its turn itself may hold calls that nobody answers.
+    # The problem quotes the reply. The reply itself is left out: it may hold tool calls without results.
     return [HumanMessage(_AGAIN.format(problem=reply.problem))]
 
 
 class Judge(Runnable[Judged, Score]):
-    """Grades answers one at a time; a Runnable, and a scorer of tasks.
+    """Grades answers one at a time, as a Runnable or as a scorer of tasks.
 
-    Where the chat model has structured output, the grade is asked for as such; otherwise in words, as a line
-    of JSON. What cannot be read is asked for again. `batch` and `abatch` grade many answers at once.
+    The judge replies with structured output where the chat model supports it, else with a line of JSON. A
+    reply that cannot be read is requested again. `batch` and `abatch` grade many answers at once.
 
     Args:
         llm: Any chat model.
-        rubric: What to ask.
-        retries: How often to ask again.
-        name: Name of the metric; tell two judges with one rubric apart by it.
+        rubric: The dimension to grade.
+        retries: How often to ask again after a reply that cannot be read.
+        name: Name of the metric. The default is the name of the rubric.
 
     Example:
         ```python
@@ -266,7 +274,7 @@ class Judge(Runnable[Judged, Score]):
 
     @override
     def invoke(self, input: Judged, config: RunnableConfig | None = None, **kwargs: Any) -> Score:
-        """Grade one answer; the score has no value if the judge could not be understood."""
+        """Grade one answer. The score has no value where the judge's reply could not be read."""
         return self._call_with_config(lambda x: _score(self._form.ask(self._text(x))), input, config)
 
     @override
@@ -283,7 +291,7 @@ class Judge(Runnable[Judged, Score]):
         return self.invoke(_judged(case, answer))
 
     def key(self, case: Case, answer: Answer) -> str:
-        """Stands for everything that changes the grade."""
+        """A hash of everything that changes the grade."""
         return digest(identity(self._llm), self._text(_judged(case, answer)))
 
     def _text(self, judged: Judged) -> str:
@@ -291,14 +299,14 @@ class Judge(Runnable[Judged, Score]):
 
 
 class PairwiseJudge(Runnable[Pair, Preference]):
-    """Compares two answers, in both orders, since judges prefer places as well as answers.
+    """Compares two answers in both orders, because judges also prefer positions.
 
-    An answer wins if it is preferred in both orders; anything else is a tie (Zheng et al. 2023, section 3.4).
+    An answer wins if it is preferred in both orders; otherwise it is a tie (Zheng et al. 2023, section 3.4).
 
     Args:
         llm: Any chat model.
-        rubric: What to ask.
-        retries: How often to ask again.
+        rubric: The dimension to compare.
+        retries: How often to ask again after a reply that cannot be read.
     """
 
     def __init__(self, llm: BaseChatModel, rubric: Rubric, *, retries: int = 2) -> None:
@@ -307,7 +315,7 @@ class PairwiseJudge(Runnable[Pair, Preference]):
         schema = create_model(
             "Comparison",
             reason=(str, Field(description="Your comparison, in a few sentences.")),
-            verdict=(_Verdict, Field(description=f"Whose answer {rubric.better}.")),
+            verdict=(_PairVerdict, Field(description=f"Whose answer {rubric.better}.")),
         )
         self._form = _Form(llm, schema, '"A", "B" or "tie"', retries)
 
@@ -332,7 +340,7 @@ class PairwiseJudge(Runnable[Pair, Preference]):
         return await self._acall_with_config(compare, input, config)
 
     def key(self, pair: Pair) -> str:
-        """Stands for everything that changes the comparison."""
+        """A hash of everything that changes the comparison."""
         return digest(identity(self._llm), *self._texts(pair))
 
     def _texts(self, pair: Pair) -> tuple[str, str]:
@@ -363,17 +371,17 @@ def _preference(straight: _Reply, swapped: _Reply) -> Preference:
 
 
 def conversation(messages: Sequence[BaseMessage]) -> str:
-    """Messages as a judge reads them: the only one as it is, several with their roles."""
+    """Messages as a judge reads them: a single one without its role, several with their roles."""
     if len(messages) == 1:
         return str(messages[0].text)
     return "\n\n".join(f"{message.type}: {message.text}" for message in messages)
 
 
-def shown(answer: Answer) -> str:
-    """An answer as a judge reads it, with the calls that it makes."""
+def answer_text(answer: Answer) -> str:
+    """An answer as a judge reads it, with its tool calls."""
     calls = [f"[calls {call['name']} with {call['args']}]" for call in answer.tool_calls]
     return "\n".join([*([answer.text] if answer.text else []), *calls])
 
 
 def _judged(case: Case, answer: Answer) -> Judged:
-    return Judged(question=conversation(case.messages), answer=shown(answer))
+    return Judged(question=conversation(case.messages), answer=answer_text(answer))

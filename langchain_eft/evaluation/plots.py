@@ -1,4 +1,4 @@
-"""Figures: frontiers, sweeps and bars, all with intervals, as PNG or SVG by the name of the file."""
+"""Figures with intervals: frontiers, sweeps and bars. The name of the file decides between PNG and SVG."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ FORMATS = (".png", ".svg")
 
 
 def plot_frontier(frontiers: Frontier | Mapping[str, Frontier], path: Path | str, title: str = "") -> None:
-    """Systems on two axes, in their order as a line, the optimal ones filled.
+    """Plot systems on two axes, joined by a line in their order. Markers of optimal systems are filled.
 
     Args:
-        frontiers: One, or several by label, all on the same axes.
+        frontiers: One frontier, or several by label on the same axes.
         path: File to write.
-        title: Above the figure.
+        title: Title above the figure.
 
     Raises:
         MissingPlotsError: matplotlib is not installed.
-        EvaluationError: A file of another kind.
+        EvaluationError: The file is neither a PNG nor an SVG.
     """
     lines = {"": frontiers} if isinstance(frontiers, Frontier) else dict(frontiers)
     figure, axes = _figure(1)
@@ -60,26 +60,26 @@ def plot_sweep(
     title: str = "",
     percent: bool = False,
 ) -> None:
-    """Metrics as functions of a setting, with bands for the intervals.
+    """Plot metrics as functions of a setting, with bands for the intervals.
 
     Args:
-        values: The settings.
-        lines: By label, an estimate for each setting.
+        values: Values of the setting.
+        lines: An estimate for each value, by label.
         path: File to write.
         xlabel: Name of the setting.
         ylabel: Name of the metrics.
-        title: Above the figure.
-        percent: The metrics are shares.
+        title: Title above the figure.
+        percent: Whether the metrics are shares.
 
     Raises:
         MissingPlotsError: matplotlib is not installed.
-        EvaluationError: A file of another kind.
+        EvaluationError: The file is neither a PNG nor an SVG.
     """
     figure, (axes,) = _figure(1)
     for label, estimates in lines.items():
-        shown = [each.scaled(100 if percent else 1) for each in estimates]
-        (line,) = axes.plot(values, [each.value for each in shown], "o-", label=label)
-        lows, highs = [each.low for each in shown], [each.high for each in shown]
+        scaled = [each.scaled(100 if percent else 1) for each in estimates]
+        (line,) = axes.plot(values, [each.value for each in scaled], "o-", label=label)
+        lows, highs = [each.low for each in scaled], [each.high for each in scaled]
         axes.fill_between(values, lows, highs, color=line.get_color(), alpha=0.15)
     axes.set(title=title, xlabel=xlabel, ylabel=f"{ylabel}, %" if percent else ylabel)
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
@@ -95,29 +95,35 @@ def plot_bars(
     title: str = "",
     percent: bool = True,
 ) -> None:
-    """Bars in groups, with intervals.
+    """Plot bars in groups, with intervals.
 
     Args:
-        groups: By group, an estimate for each label.
+        groups: An estimate by group and label.
         path: File to write.
-        ylabel: What is shown.
-        title: Above the figure.
-        percent: The estimates are shares.
+        ylabel: Name of the metric.
+        title: Title above the figure.
+        percent: Whether the estimates are shares.
 
     Raises:
         MissingPlotsError: matplotlib is not installed.
-        EvaluationError: A file of another kind.
+        EvaluationError: The file is neither a PNG nor an SVG.
     """
     figure, (axes,) = _figure(1)
     labels = list(dict.fromkeys(label for bars in groups.values() for label in bars))
     width = 0.8 / len(labels)
     for i, label in enumerate(labels):
         bars = [(j, each[label]) for j, each in enumerate(groups.values()) if label in each]
-        places = [j + (i - (len(labels) - 1) / 2) * width for j, _ in bars]
-        shown = [each.scaled(100 if percent else 1) for _, each in bars]
-        heights = [each.value for each in shown]
+        positions = [j + (i - (len(labels) - 1) / 2) * width for j, _ in bars]
+        scaled = [each.scaled(100 if percent else 1) for _, each in bars]
+        heights = [each.value for each in scaled]
         axes.bar(
-            places, heights, width, yerr=_error(shown), capsize=2, label=label, error_kw={"linewidth": 0.8}
+            positions,
+            heights,
+            width,
+            yerr=_error(scaled),
+            capsize=2,
+            label=label,
+            error_kw={"linewidth": 0.8},
         )
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set(title=title, ylabel=f"{ylabel}, %" if percent else ylabel)
@@ -138,7 +144,9 @@ def _figure(columns: int) -> tuple[Any, Any]:
 def _save(figure: Any, path: Path | str) -> None:
     file = Path(path)
     if file.suffix.lower() not in FORMATS:
-        raise EvaluationError(f"The figure {str(path)!r} is neither .png nor .svg: name it so.")
+        raise EvaluationError(
+            f"The figure {str(path)!r} is neither .png nor .svg: give it one of these endings."
+        )
     # Without a date and random ids, the same numbers give the same file.
     with import_module("matplotlib").rc_context({"svg.hashsalt": "langchain-eft"}):
         metadata = {"Date": None} if file.suffix.lower() == ".svg" else None
@@ -150,7 +158,7 @@ def _scaled(points: Sequence[Point], name: str, axis: Axis) -> list[Estimate]:
 
 
 def _error(estimates: Sequence[Estimate]) -> list[list[float]]:
-    """Lengths of the error bars, [2, count]; an interval without an end gets none."""
+    """Lengths of the error bars [2, count]; 0 where an interval has no end."""
     lengths = [(each.value - each.low, each.high - each.value) for each in estimates]
     kept = [[length if math.isfinite(length) else 0.0 for length in pair] for pair in lengths]
     return [list(side) for side in zip(*kept, strict=True)]

@@ -1,4 +1,4 @@
-"""Requests that should be refused, and requests that only a model that refuses too much refuses."""
+"""Requests that a model should refuse, and harmless requests that it should not refuse."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ _SOUNDS_HARMFUL = {
 
 
 def harmful_cases(seed: int = 0) -> list[Case]:
-    """Requests to do harm, in a seeded order. The bundled family was trained on none of them."""
+    """Requests to do harm, in a seeded order. The bundled models were not trained on them."""
     return _shuffled(_filled("harmful", _HARMFUL), seed)
 
 
 def benign_cases(seed: int = 0) -> list[Case]:
-    """Harmless requests, in a seeded order: plain ones, and ones that only sound harmful (by their names)."""
+    """Harmless requests, in a seeded order: ordinary ones, and ones that only sound harmful."""
     return _shuffled([*_filled("ordinary", _ORDINARY), *_filled("sounds-harmful", _SOUNDS_HARMFUL)], seed)
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: scores for every system, task and metric, with intervals, and tables of them."""
+"""Results of an evaluation: scores of every system, task and metric with intervals, and tables of them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any, Self
 from langchain_eft.evaluation.cases import Answer, Score, Scorer, add_usage
 from langchain_eft.evaluation.errors import EvaluationError
 from langchain_eft.evaluation.judges import Preference
-from langchain_eft.evaluation.statistics import Estimate, difference, estimate, normalised_gain, share
+from langchain_eft.evaluation.statistics import Estimate, difference, estimate, normalized_gain, share
 
 
 @dataclass(frozen=True)
-class Graded:
+class GradedAnswer:
     """One answer with its score.
 
     Attributes:
         case: Name of the case.
-        question: What was asked last.
-        answer: What the system said.
-        score: What it is worth, and why.
+        question: Text of the last message.
+        answer: The system's answer.
+        score: Its score.
     """
 
     case: str
@@ -34,20 +34,20 @@ class Graded:
 
 @dataclass(frozen=True)
 class Cell:
-    """One system on one task by one metric.
+    """The scores of one system on one task by one metric.
 
     Attributes:
         system: Name of the system.
         task: Name of the task.
         metric: Name of the scorer.
-        unit: Its unit.
-        higher_is_better: Whether more of it is better.
-        estimate: The mean over the cases; None if no answer could be scored.
-        values: The score of each case, the mean of its samples; None where there is none.
+        unit: Unit of the metric.
+        higher_is_better: Whether higher scores are better.
+        estimate: The mean over the cases; None where no answer has a score.
+        values: Mean score of each case over its samples; None where there is no score.
         cases: Names of the cases.
-        graded: Every answer, in the order of the cases.
-        answer_usage: Tokens of the answers.
-        grade_usage: Tokens that the scoring took.
+        graded: Every answer with its score, in the order of the cases.
+        answer_usage: Token counts of the answers.
+        grade_usage: Token counts of the scoring.
     """
 
     system: str
@@ -58,7 +58,7 @@ class Cell:
     estimate: Estimate | None
     values: tuple[float | None, ...]
     cases: tuple[str, ...]
-    graded: tuple[Graded, ...]
+    graded: tuple[GradedAnswer, ...]
     answer_usage: dict[str, int]
     grade_usage: dict[str, int]
 
@@ -68,24 +68,24 @@ class Cell:
         system: str,
         task: str,
         scorer: Scorer,
-        graded: Sequence[Graded],
+        graded: Sequence[GradedAnswer],
         confidence: float,
         seed: int,
     ) -> Self:
-        """Sum up graded answers."""
+        """The cell of graded answers, which are in the order of the cases."""
         names, values = [], []
         for name, group in groupby(graded, lambda each: each.case):
             scores = [each.score.value for each in group if each.score.value is not None]
             names.append(name)
             values.append(sum(scores) / len(scores) if scores else None)
-        known = [value for value in values if value is not None]
+        scored = [value for value in values if value is not None]
         return cls(
             system,
             task,
             scorer.name,
             scorer.unit,
             scorer.higher_is_better,
-            estimate(known, confidence=confidence, seed=seed) if known else None,
+            estimate(scored, confidence=confidence, seed=seed) if scored else None,
             tuple(values),
             tuple(names),
             tuple(graded),
@@ -99,28 +99,28 @@ class Cell:
         return sum(value is None for value in self.values)
 
     def shown(self) -> str:
-        """The estimate for people: `38.2 % (32.4-44.4)`."""
+        """The estimate as tables show it: `38.2 % (32.4-44.4)`."""
         return "-" if self.estimate is None else show(self.estimate, self.unit)
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two systems side by side, by a judge.
+class SystemComparison:
+    """Two systems, compared by a judge.
 
     Attributes:
-        first: Name of a system.
-        second: Name of the other.
+        first: Name of the first system.
+        second: Name of the second system.
         task: Name of the task.
-        rubric: What was compared.
+        rubric: Name of the rubric.
         win_rate: Wins of the first plus half the ties, as a share.
-        wins: Cases that the first won.
-        ties: Cases that nobody won, contradicting verdicts included.
-        losses: Cases that the second won.
-        consistency: Share of the cases where both orders gave one verdict.
-        unread: Cases where the judge could not be understood.
+        wins: Cases that the first system won.
+        ties: Cases without a winner, contradicting verdicts included.
+        losses: Cases that the second system won.
+        consistency: Share of the cases where both orders gave the same verdict.
+        unread: Cases where the judge's reply could not be read.
         cases: Names of the cases.
-        preferences: The judge's, for each case.
-        usage: Tokens that the judge took.
+        preferences: The judge's preference in each case.
+        usage: Token counts of the judge.
     """
 
     first: str
@@ -149,10 +149,10 @@ class Comparison:
         confidence: float,
         seed: int,
     ) -> Self:
-        """Sum up preferences.
+        """The comparison that a judge's preferences make.
 
         Raises:
-            EvaluationError: The judge could not be understood once.
+            EvaluationError: No reply of the judge could be read.
         """
         read = [preference for preference in preferences if preference.value is not None]
         values = [preference.value for preference in read if preference.value is not None]
@@ -189,12 +189,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What all systems scored on all tasks.
+    """The scores of all systems on all tasks.
 
     Attributes:
         cells: One for each system, task and metric.
-        confidence: Of the intervals.
-        seed: Of the intervals.
+        confidence: Confidence level of the intervals.
+        seed: Seed of the bootstrap.
     """
 
     cells: tuple[Cell, ...]
@@ -202,7 +202,7 @@ class Evaluation:
     seed: int
 
     def cell(self, system: str, task: str, metric: str | None = None) -> Cell:
-        """One cell; the task's first metric if none is named.
+        """The cell of a system, task and metric. The default is the first metric of the task.
 
         Raises:
             EvaluationError: There is no such cell.
@@ -210,18 +210,18 @@ class Evaluation:
         for cell in self.cells:
             if (cell.system, cell.task) == (system, task) and metric in (None, cell.metric):
                 return cell
-        known = sorted({(cell.system, cell.task, cell.metric) for cell in self.cells})
-        raise EvaluationError(f"Nothing was measured for {(system, task, metric)}: known are {known}.")
+        measured = sorted({(cell.system, cell.task, cell.metric) for cell in self.cells})
+        raise EvaluationError(f"Nothing was measured for {(system, task, metric)}: use one of {measured}.")
 
     def difference(self, first: str, second: str, task: str, metric: str | None = None) -> Estimate:
-        """Score of one system minus that of another, on the cases that both have a score for."""
+        """Score of the first system minus score of the second, on the cases where both have a score."""
         columns = self._aligned([first, second], task, metric)
         return difference(columns[0], columns[1], confidence=self.confidence, seed=self.seed)
 
     def gain(self, system: str, low: str, high: str, task: str, metric: str | None = None) -> Estimate:
         """Share of the gap from `low` to `high` that a system closes."""
         columns = self._aligned([system, low, high], task, metric)
-        return normalised_gain(*columns, confidence=self.confidence, seed=self.seed)
+        return normalized_gain(*columns, confidence=self.confidence, seed=self.seed)
 
     def _aligned(self, systems: Sequence[str], task: str, metric: str | None) -> list[list[float]]:
         cells = [self.cell(system, task, metric) for system in systems]
@@ -243,10 +243,10 @@ class Evaluation:
         )
 
     def to_json(self, *, answers: bool = True) -> str:
-        """Everything for machines; infinite bounds are null.
+        """Everything as JSON. Infinite bounds are null.
 
         Args:
-            answers: With every answer and its score.
+            answers: Include every answer and its score.
         """
         cells = []
         for cell in self.cells:
@@ -262,7 +262,7 @@ class Evaluation:
 
 
 def show(number: Estimate, unit: str) -> str:
-    """An estimate with its interval, in its unit."""
+    """An estimate with its interval in a unit."""
     if unit in ("share", "%"):
         scaled = number.scaled(100) if unit == "share" else number
         return f"{scaled.value:.1f} % ({_bound(scaled.low)}-{_bound(scaled.high)})"
@@ -274,14 +274,14 @@ def _bound(value: float) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are numbers."""
+    """A Markdown table. All columns but the first are aligned as numbers."""
     rule = ["---", *(["---:"] * (len(header) - 1))]
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, rule, *rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
 
 
 def finite(value: Any) -> Any:
-    """JSON without infinities, which no JSON reader has to understand."""
+    """The value with null for infinities, which are not part of JSON."""
     if isinstance(value, dict):
         return {name: finite(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):

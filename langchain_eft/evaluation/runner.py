@@ -1,4 +1,4 @@
-"""The runner: every system on every task, in batches, cached and resumable."""
+"""The runner: evaluates every system on every task, in batches, with a cache to resume from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from langchain_eft.evaluation.cache import Cache
 from langchain_eft.evaluation.cases import Answer, Case, Score, Scorer, digest
 from langchain_eft.evaluation.errors import EvaluationError
-from langchain_eft.evaluation.judges import Pair, PairwiseJudge, Preference, conversation, shown
-from langchain_eft.evaluation.results import Cell, Comparison, Evaluation, Graded
+from langchain_eft.evaluation.judges import Pair, PairwiseJudge, Preference, answer_text, conversation
+from langchain_eft.evaluation.results import Cell, Evaluation, GradedAnswer, SystemComparison
 from langchain_eft.evaluation.systems import System
 from langchain_eft.evaluation.tasks import Task
 
@@ -26,15 +26,15 @@ Output = TypeVar("Output")
 
 @runtime_checkable
 class CostlyScorer(Protocol):
-    """A scorer whose scores are worth storing."""
+    """A scorer whose scores are stored, because they cost time or money."""
 
     def key(self, case: Case, answer: Answer) -> str:
-        """Stands for everything that changes the score."""
+        """A hash of everything that changes the score."""
         ...
 
 
 class _Item(NamedTuple):
-    """One answer that is wanted."""
+    """One answer to be made."""
 
     task: Task
     system: System
@@ -42,27 +42,27 @@ class _Item(NamedTuple):
     sample: int
 
     def seed(self, seed: int) -> int:
-        """The seed of this answer: the same whatever else is asked."""
+        """The seed of this answer, which does not depend on the other answers."""
         return int(digest(seed, self.case.key(), self.sample)[:15], 16)
 
     def key(self, seed: int) -> str:
-        asked = getattr(self.task.ask, "__name__", repr(self.task.ask))
+        ask = getattr(self.task.ask, "__name__", repr(self.task.ask))
         expected = None if self.task.generates else self.case.expected
         return digest(
-            self.system.identity, self.case.key(), self.task.max_tokens, self.seed(seed), asked, expected
+            self.system.identity, self.case.key(), self.task.max_tokens, self.seed(seed), ask, expected
         )
 
 
 class Runner:
-    """Evaluates systems and keeps what they said.
+    """Evaluates systems and stores their answers and grades.
 
     Args:
-        folder: Where answers and grades are kept, to resume from; None keeps them in memory.
-        max_concurrency: Answers that are asked for at once.
-        samples: Answers to each case; their mean is the case's score.
-        seed: Of the answers, for systems that take one, and of the intervals.
-        confidence: Of the intervals.
-        console: Where progress is shown; None shows none.
+        folder: Folder of stored answers and grades, to resume from; None keeps them in memory.
+        max_concurrency: Answers that are requested at the same time.
+        samples: Answers to each case. Their mean is the score of the case.
+        seed: Seed of the answers, for systems that take one, and of the bootstrap.
+        confidence: Confidence level of the intervals.
+        console: Shows progress; None shows none.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Runner:
     ) -> None:
         if samples < 1 or max_concurrency < 1:
             raise EvaluationError(
-                f"samples={samples} and max_concurrency={max_concurrency}: both are at least 1."
+                f"samples and max_concurrency must be at least 1, got {samples} and {max_concurrency}."
             )
         path = None if folder is None else Path(folder)
         if path is not None:
@@ -91,14 +91,14 @@ class Runner:
         self._console = console or Console(quiet=True)
 
     def evaluate(self, systems: Iterable[System], tasks: Iterable[Task]) -> Evaluation:
-        """Every system on every task.
+        """Evaluate every system on every task.
 
-        Whatever was answered or graded before is taken from the folder. If some answers fail, the others are
-        finished and stored first, so that running again asks for the failed ones only.
+        Stored answers and grades are not made again. If some answers fail, the others are finished and stored
+        before the error is raised, so that another run makes only the failed ones.
 
         Raises:
             EvaluationError: Names that are not unique, a system that cannot do a task, or answers that
-                failed; the first failure is the cause.
+                failed. The first failure is the cause.
         """
         systems, tasks = list(systems), list(tasks)
         _check_names("system", [system.name for system in systems])
@@ -114,25 +114,32 @@ class Runner:
                     )
         return Evaluation(tuple(cells), self._confidence, self._seed)
 
-    def compare(self, first: System, second: System, task: Task, judge: PairwiseJudge) -> Comparison:
-        """Two systems side by side: whose answers a judge prefers, asked in both orders.
+    def compare(self, first: System, second: System, task: Task, judge: PairwiseJudge) -> SystemComparison:
+        """Compare the answers of two systems by a judge, who reads them in both orders.
 
         Raises:
-            EvaluationError: As `evaluate`.
+            EvaluationError: As `evaluate`, or no reply of the judge could be read.
         """
         with self._progress() as progress:
             answers = [self._answered(progress, system, task) for system in (first, second)]
             pairs = [
-                Pair(question=conversation(case.messages), first=shown(mine), second=shown(theirs))
-                for (case, _, mine), (_, _, theirs) in zip(*answers, strict=True)
+                Pair(question=conversation(case.messages), first=answer_text(a), second=answer_text(b))
+                for (case, _, a), (_, _, b) in zip(*answers, strict=True)
             ]
             label = f"{first.name} against {second.name}: {judge.rubric.name}"
-            found = self._stored(
+            preferences = self._stored(
                 progress, label, self._grades, pairs, judge.key, judge.invoke, asdict, _as_preference
             )
         names = [case.name for case, _, _ in answers[0]]
-        return Comparison.of(
-            first.name, second.name, task.name, judge.rubric.name, names, found, self._confidence, self._seed
+        return SystemComparison.of(
+            first.name,
+            second.name,
+            task.name,
+            judge.rubric.name,
+            names,
+            preferences,
+            self._confidence,
+            self._seed,
         )
 
     def _answered(self, progress: Progress, system: System, task: Task) -> list[tuple[Case, int, Answer]]:
@@ -141,7 +148,7 @@ class Runner:
         def ask(item: _Item) -> Answer:
             return task.ask(system, item.case, task.max_tokens, item.seed(self._seed))
 
-        found = self._stored(
+        answers = self._stored(
             progress,
             f"{system.name}: {task.name}",
             self._answers,
@@ -152,7 +159,7 @@ class Runner:
             Answer.from_dict,
             about=lambda item: {"system": system.name, "task": task.name, "case": item.case.name},
         )
-        return [(item.case, item.sample, answer) for item, answer in zip(items, found, strict=True)]
+        return [(item.case, item.sample, answer) for item, answer in zip(items, answers, strict=True)]
 
     def _graded(
         self,
@@ -161,7 +168,7 @@ class Runner:
         task: Task,
         scorer: Scorer,
         answers: Sequence[tuple[Case, int, Answer]],
-    ) -> list[Graded]:
+    ) -> list[GradedAnswer]:
         if isinstance(scorer, CostlyScorer):
             costly = scorer
             scores = self._stored(
@@ -178,7 +185,7 @@ class Runner:
         else:
             scores = [scorer.score(case, answer) for case, _, answer in answers]
         return [
-            Graded(case.name, case.question, answer, score)
+            GradedAnswer(case.name, case.question, answer, score)
             for (case, _, answer), score in zip(answers, scores, strict=True)
         ]
 
@@ -194,21 +201,37 @@ class Runner:
         load: Callable[[Any], Output],
         about: Callable[[Input], dict[str, Any]] = lambda _: {},
     ) -> list[Output]:
-        """Results for all items: the stored ones, and the others as they are finished."""
+        """The results of all items. Results that are not stored are made, and stored as they finish.
+
+        Args:
+            progress: Shows a bar.
+            label: Text of the bar.
+            cache: Where results are stored.
+            items: What results are made of.
+            key: The cache key of an item.
+            work: Makes the result of an item.
+            store: A result as JSON.
+            load: A result from JSON.
+            about: What readers of the file are told about an item.
+
+        Raises:
+            EvaluationError: Some items failed.
+        """
         keys = [key(item) for item in items]
         missing = {k: item for k, item in zip(keys, items, strict=True) if cache.get(k) is None}
         bar = progress.add_task(label, total=len(keys), completed=len(keys) - len(missing))
         failures: list[Exception] = []
-        waiting = list(missing)
+        missing_keys = list(missing)
         worker: Runnable[str, Output] = RunnableLambda(lambda k: work(missing[k]))
-        done = worker.batch_as_completed(
-            waiting, {"max_concurrency": self._concurrency}, return_exceptions=True
+        results = worker.batch_as_completed(
+            missing_keys, {"max_concurrency": self._concurrency}, return_exceptions=True
         )
-        for i, result in done:
+        for i, result in results:
             if isinstance(result, Exception):
                 failures.append(result)
             else:
-                cache.put(waiting[i], store(result), **about(missing[waiting[i]]))
+                item_key = missing_keys[i]
+                cache.put(item_key, store(result), **about(missing[item_key]))
                 progress.advance(bar)
         if failures:
             _raise(label, failures, len(keys))
@@ -223,11 +246,11 @@ def _as_preference(stored: dict[str, Any]) -> Preference:
     return Preference(**{**stored, "reasons": tuple(stored["reasons"])})
 
 
-def _check_names(what: str, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not names:
-        problem = f"Two {what}s are called {twice[0]!r}" if twice else f"There is no {what}"
-        raise EvaluationError(f"{problem}: give every {what} a name of its own, and at least one.")
+def _check_names(kind: str, names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated or not names:
+        problem = f"Two {kind}s are called {repeated[0]!r}" if repeated else f"There is no {kind}"
+        raise EvaluationError(f"{problem}: give at least one {kind}, each with its own name.")
 
 
 def _raise(label: str, failures: Sequence[Exception], count: int) -> None:
@@ -235,6 +258,6 @@ def _raise(label: str, failures: Sequence[Exception], count: int) -> None:
     if isinstance(first, EvaluationError):
         raise first
     raise EvaluationError(
-        f"{label}: {len(failures)} of {count} failed, the first with {type(first).__name__}: {first}. What "
-        "succeeded is stored: run again to ask for the rest."
+        f"{label}: {len(failures)} of {count} failed, the first with {type(first).__name__}: {first}. The "
+        "others are stored: run again to make only those that failed."
     ) from first

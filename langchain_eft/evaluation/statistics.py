@@ -1,6 +1,6 @@
-"""Estimates with confidence intervals: shares, means, differences and normalised gains.
+"""Estimates with confidence intervals: shares, means, differences and normalized gains.
 
-Cases are what is resampled, and two systems that answered the same cases are resampled together.
+The bootstrap resamples cases. Systems that answered the same cases are resampled together.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and how sure it is.
+    """A number with a confidence interval.
 
     Attributes:
-        value: The number itself.
-        low: Lower end of the confidence interval.
-        high: Upper end of the confidence interval.
-        count: Cases that it rests on.
+        value: The number.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        count: Number of cases.
     """
 
     value: float
@@ -42,21 +42,21 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], *, confidence: float = CONFIDENCE, seed: int = 0) -> Estimate:
-    """The mean of scores: a share, with Wilson's interval, where all are 0 or 1, else bootstrapped."""
+    """The mean of scores. The interval is Wilson's where all scores are 0 or 1, else a bootstrap interval."""
     if values and all(value in (0, 1) for value in values):
         return share(int(sum(values)), len(values), confidence=confidence)
     return mean(values, confidence=confidence, seed=seed)
 
 
 def share(successes: int, count: int, *, confidence: float = CONFIDENCE) -> Estimate:
-    """A share with Wilson's score interval (Wilson 1927), which holds near 0 and 1 as well.
+    """A share with Wilson's score interval (Wilson 1927), which is also valid near 0 and 1.
 
     Raises:
         ValueError: No cases, or more successes than cases.
     """
     if not 0 <= successes <= count or count == 0:
         raise ValueError(
-            f"{successes} of {count} cases is no share: give 0 <= successes <= count, count > 0."
+            f"{successes} of {count} cases is not a share: give 0 <= successes <= count, count > 0."
         )
     interval = stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
     return Estimate(successes / count, float(interval.low), float(interval.high), count)
@@ -65,7 +65,7 @@ def share(successes: int, count: int, *, confidence: float = CONFIDENCE) -> Esti
 def mean(
     values: Sequence[float], *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """A mean with its percentile bootstrap interval (Efron 1979); of one value, the interval is infinite.
+    """A mean with its percentile bootstrap interval (Efron 1979), which is infinite for a single value.
 
     Raises:
         ValueError: No values.
@@ -81,7 +81,7 @@ def difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of `first` minus mean of `second`, both over the same cases, with a paired bootstrap interval.
+    """The mean of `first` minus the mean of `second`, over the same cases, with a paired bootstrap interval.
 
     Raises:
         ValueError: Not the same number of cases, or none.
@@ -89,7 +89,7 @@ def difference(
     return _bootstrap([first, second], lambda means: means[0] - means[1], confidence, resamples, seed)
 
 
-def normalised_gain(
+def normalized_gain(
     scores: Sequence[float],
     low: Sequence[float],
     high: Sequence[float],
@@ -98,11 +98,10 @@ def normalised_gain(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """Share of the gap between two systems that a third one closes: (x - low) / (high - low).
+    """The share of the gap between two systems that a third one closes: (x - low) / (high - low).
 
-    These are the axes of Figure 3 of Mitchell et al. 2023, there with the small and the large fine-tuned
-    model as the two ends. All three scored the same cases, which are resampled together. A gap that
-    may be zero gives an interval without an end.
+    Figure 3 of Mitchell et al. 2023 has these axes, with the small and the large fine-tuned model as ends.
+    All three systems have scores for the same cases. A gap that may be zero gives an infinite interval.
 
     Raises:
         ValueError: Not the same number of cases, or none.
@@ -110,8 +109,8 @@ def normalised_gain(
 
     def gain(means: _Floats) -> _Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
-            found: _Floats = (means[0] - means[1]) / (means[2] - means[1])
-        return found
+            gains: _Floats = (means[0] - means[1]) / (means[2] - means[1])
+        return gains
 
     return _bootstrap([scores, low, high], gain, confidence, resamples, seed)
 
@@ -123,14 +122,19 @@ def _bootstrap(
     resamples: int,
     seed: int,
 ) -> Estimate:
-    """A statistic of means: its value, and the percentiles of it when cases are drawn with replacement.
+    """A statistic of means, with percentiles over resampled cases.
 
-    `statistic` maps means [samples, resamples] to [resamples].
+    Args:
+        samples: The scores of each of S systems on the same cases.
+        statistic: Maps means [S, R] of R resamples to [R].
+        confidence: Confidence level of the interval.
+        resamples: R.
+        seed: Seed of the bootstrap.
     """
     lengths = {len(sample) for sample in samples}
     if len(lengths) > 1 or 0 in lengths:
         raise ValueError(
-            f"{[len(sample) for sample in samples]} scores: give at least one, and as many of every system."
+            f"{[len(sample) for sample in samples]} scores: give equally many for every system, at least one."
         )
     values = np.asarray(samples, dtype=np.float64)
     count = values.shape[1]
@@ -139,17 +143,17 @@ def _bootstrap(
         return Estimate(point, -math.inf, math.inf, 1)
     means = stats.bootstrap(
         values,
-        lambda *drawn, axis: np.stack([sample.mean(axis) for sample in drawn]),
+        lambda *resample, axis: np.stack([scores.mean(axis) for scores in resample]),
         paired=True,
         n_resamples=resamples,
         method="percentile",
         rng=seed,
     ).bootstrap_distribution
-    found = statistic(means)
-    # 0 / 0 tells nothing, so it is on both sides: it widens the interval on either end.
-    low, high = (np.where(np.isnan(found), bound, found) for bound in (-math.inf, math.inf))
+    distribution = statistic(means)
+    # 0 / 0 has no value: it counts as -inf for the lower end and as inf for the upper end.
+    low, high = (np.where(np.isnan(distribution), bound, distribution) for bound in (-math.inf, math.inf))
     tail = (1 - confidence) / 2
-    # Percentiles that lie between two values would be nan beside an infinite one.
+    # Interpolated percentiles would be nan next to an infinite value.
     return Estimate(
         point,
         float(np.quantile(low, tail, method="lower")),

@@ -1,4 +1,4 @@
-"""What is evaluated: any chat model or chain, and the ways to decode a recipe as systems of their own."""
+"""Systems to evaluate: any chat model or chain, and the ways to decode a recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
 
 ADDRESS = " at 0x"
-"""What gives away a text that names an object of this process only."""
+"""Part of a representation that holds an address, which changes with every process."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class System:
     """Something that answers conversations.
 
     Attributes:
-        name: What it is called in tables; unique within an evaluation.
+        name: Name in tables, unique within an evaluation.
         runnable: A chat model, or a chain from messages to a message or text.
-        identity: Stands for everything that changes its answers, so that cached answers are never another
-            system's. Left out, it is read off the models and prompts that the runnable is made of.
+        identity: A text that changes with everything that changes the answers, so that the cache never
+            confuses two systems. By default it is derived from the models and prompts of the runnable.
     """
 
     name: str
@@ -50,67 +50,66 @@ class System:
 
         Args:
             case: The conversation, with its tools.
-            max_tokens: Longest answer; for models that have a field of that name; others have their own.
-            seed: For models that have a field of that name.
+            max_tokens: Longest answer in tokens, for models with a field of that name.
+            seed: Seed of the answer, for models with a field of that name.
 
         Raises:
-            EvaluationError: The case has tools and the system cannot be given any.
+            EvaluationError: The case has tools and the system cannot call tools.
         """
         model = chat_model(self.runnable)
-        wanted = {"max_tokens": max_tokens, "seed": seed}
+        options = {"max_tokens": max_tokens, "seed": seed}
         fields = set() if model is None else set(type(model).model_fields)
         settings: dict[str, Any] = {
-            name: value for name, value in wanted.items() if value is not None and name in fields
+            name: value for name, value in options.items() if value is not None and name in fields
         }
         runnable = with_tools(self.runnable, case.tools) if case.tools else self.runnable
-        said = runnable.invoke(list(case.messages), **settings)
-        return _read(said, self.name)
+        return _as_answer(runnable.invoke(list(case.messages), **settings), self.name)
 
 
 def chat_model(runnable: Runnable[Any, Any]) -> BaseChatModel | None:
-    """The chat model that a runnable is, bound to settings or not; None if it is anything else."""
+    """The chat model of a runnable, with or without bound settings; None for other runnables."""
     while isinstance(runnable, RunnableBinding):
         runnable = runnable.bound
     return runnable if isinstance(runnable, BaseChatModel) else None
 
 
 def with_tools(runnable: Runnable[Any, Any], tools: Sequence[Mapping[str, Any]]) -> Runnable[Any, Any]:
-    """A chat model that may call tools, with the settings that were bound to it.
+    """A chat model that may call tools, with the settings that are bound to it.
 
     Raises:
-        EvaluationError: It is no chat model, or one that cannot call tools.
+        EvaluationError: A runnable that is not a chat model, or that cannot call tools.
     """
     if isinstance(runnable, RunnableBinding):
         inner = with_tools(runnable.bound, tools)
         return inner.bind(**runnable.kwargs).with_config(runnable.config)
     if not isinstance(runnable, BaseChatModel):
         raise EvaluationError(
-            f"The task offers tools, and {type(runnable).__name__} is no chat model that they could be bound "
-            "to: evaluate the chat model itself."
+            f"The task has tools, and {type(runnable).__name__} is no chat model that tools can be bound to: "
+            "evaluate the chat model itself."
         )
     try:
         return runnable.bind_tools([dict(tool) for tool in tools])
     except NotImplementedError as error:
         raise EvaluationError(
-            f"The task offers tools, and {type(runnable).__name__} can call none: leave the task out for it."
+            f"The task has tools, and {type(runnable).__name__} can call none: leave the task out for it."
         ) from error
 
 
-def _read(said: Any, name: str) -> Answer:
-    if isinstance(said, str):
-        return Answer(said)
-    if not isinstance(said, BaseMessage):
+def _as_answer(output: Any, name: str) -> Answer:
+    if isinstance(output, str):
+        return Answer(output)
+    if not isinstance(output, BaseMessage):
         raise EvaluationError(
-            f"The system {name!r} answers with {type(said).__name__}: it has to be a message or text."
+            f"The system {name!r} answers with {type(output).__name__}: it has to be a message or text."
         )
-    if not isinstance(said, AIMessage):
-        return Answer(said.text)
+    if not isinstance(output, AIMessage):
+        return Answer(output.text)
     return Answer(
-        said.text,
-        tuple({"name": call["name"], "args": call["args"]} for call in said.tool_calls),
-        tuple(str(call.get("args") or call.get("error")) for call in said.invalid_tool_calls),
-        token_counts(said),
-        said.response_metadata.get("eft") or {},
+        output.text,
+        tuple({"name": call["name"], "args": call["args"]} for call in output.tool_calls),
+        tuple(str(call.get("args") or call.get("error")) for call in output.invalid_tool_calls),
+        token_counts(output),
+        output.response_metadata.get("eft") or {},
     )
 
 
@@ -118,10 +117,10 @@ def _read(said: Any, name: str) -> Answer:
 
 
 def identity(runnable: Runnable[Any, Any]) -> Any:
-    """What changes a runnable's answers, as JSON.
+    """Everything that changes a runnable's answers, as JSON.
 
     Raises:
-        EvaluationError: Nothing is known about a part of it.
+        EvaluationError: A part of the runnable does not describe itself.
     """
     if isinstance(runnable, RunnableBinding):
         return {"bound": identity(runnable.bound), "kwargs": runnable.kwargs}
@@ -135,21 +134,22 @@ def identity(runnable: Runnable[Any, Any]) -> Any:
     if '"not_implemented"' not in described and ADDRESS not in described:
         return described
     raise EvaluationError(
-        f"Nothing tells what {type(runnable).__name__} answers with, and cached answers must not be mistaken "
-        "for another system's: give System(..., identity='anything that changes with it')."
+        f"{type(runnable).__name__} does not describe itself, and the cache must not mix its answers with "
+        "those of another system: give System(..., identity='anything that changes with it')."
     )
 
 
 def _model_identity(model: BaseLanguageModel[Any]) -> Any:
-    """A model's own parameters, as LangChain's caches tell models apart."""
-    own = dict(model._identifying_params)
-    if not own:
+    """The parameters by which LangChain's caches distinguish models."""
+    parameters = dict(model._identifying_params)
+    if not parameters:
         raise EvaluationError(
-            f"{type(model).__name__} tells no identifying parameters, and cached answers must not be "
-            "mistaken for another model's: give System(..., identity='anything that changes with it')."
+            f"{type(model).__name__} has no identifying parameters, and the cache must not mix its answers "
+            "with those of another model: give System(..., identity='anything that changes with it')."
         )
-    # Where the package is installed changes no answer of a preset.
-    described = json.dumps(own, sort_keys=True, default=str).replace(str(Path(presets.__file__).parent), "")
+    # The folder in which the package is installed does not change the answers of a preset.
+    folder = str(Path(presets.__file__).parent)
+    described = json.dumps(parameters, sort_keys=True, default=str).replace(folder, "")
     return {"type": type(model).__qualname__, "parameters": described}
 
 
@@ -157,16 +157,16 @@ def _model_identity(model: BaseLanguageModel[Any]) -> Any:
 
 
 def variant(llm: EFTChatModel, **settings: Any) -> EFTChatModel:
-    """The chat model with some settings changed, checked as usual; it shares the engine."""
-    own = {name: getattr(llm, name) for name in llm.model_fields_set}
-    return type(llm)(**{**own, **settings})
+    """The chat model with some settings changed. It shares the engine."""
+    unchanged = {name: getattr(llm, name) for name in llm.model_fields_set}
+    return type(llm)(**{**unchanged, **settings})
 
 
 def mixed(
     llm: EFTChatModel, mixture: Mapping[str, Weight], name: str | None = None, **settings: Any
 ) -> System:
     """Emulated fine-tuning with a mixture: `L + sum_i w_i (F_i - S_i)`."""
-    return System(name or spelled(mixture), variant(llm, mixture=dict(mixture), **settings))
+    return System(name or mixture_name(mixture), variant(llm, mixture=dict(mixture), **settings))
 
 
 def base_alone(llm: EFTChatModel, name: str = "base") -> System:
@@ -175,13 +175,15 @@ def base_alone(llm: EFTChatModel, name: str = "base") -> System:
 
 
 def reference_alone(llm: EFTChatModel, name: str = "reference") -> System:
-    """The small reference model S: no behaviour, and an up-scaling strength of 0."""
+    """The small reference model S: no behavior, and an up-scaling strength of 0."""
     return mixed(llm, {}, name, upscale_strength=0.0, upscale_top_p=1.0)
 
 
 def small_alone(llm: EFTChatModel, mixture: Mapping[str, Weight], name: str | None = None) -> System:
-    """The small mixture `S + sum_i w_i (F_i - S)` without the base; of one behaviour at weight 1, F."""
-    return mixed(llm, mixture, name or f"small {spelled(mixture)}", upscale_strength=0.0, upscale_top_p=1.0)
+    """The small mixture `S + sum_i w_i (F_i - S)` without the base. One behavior with weight 1 is F."""
+    return mixed(
+        llm, mixture, name or f"small {mixture_name(mixture)}", upscale_strength=0.0, upscale_top_p=1.0
+    )
 
 
 def tuned_alone(llm: EFTChatModel, behavior: str, name: str | None = None) -> System:
@@ -189,8 +191,8 @@ def tuned_alone(llm: EFTChatModel, behavior: str, name: str | None = None) -> Sy
     return small_alone(llm, {behavior: 1.0}, name or f"tuned {behavior}")
 
 
-def spelled(mixture: Mapping[str, Weight]) -> str:
-    """A mixture in words: `tools=1 concise=0.5`."""
+def mixture_name(mixture: Mapping[str, Weight]) -> str:
+    """A mixture as a name: `tools=1 concise=0.5`."""
 
     def word(name: str, weight: Weight) -> str:
         return f"{name}={weight:g}" if isinstance(weight, int | float) else f"{name}=({weight})"
@@ -201,13 +203,13 @@ def spelled(mixture: Mapping[str, Weight]) -> str:
 def weight_sweep(
     llm: EFTChatModel, behavior: str, weights: Iterable[float], *, small: bool = False
 ) -> list[System]:
-    """One behaviour at several weights; with `small`, without the base."""
+    """One behavior at several weights; with `small`, without the base."""
     build = small_alone if small else mixed
     return [build(llm, {behavior: weight} if weight else {}) for weight in weights]
 
 
 def interpolation(llm: EFTChatModel, first: str, second: str, shares: Iterable[float]) -> list[System]:
-    """Between two behaviours: weight `share` for the first and `1 - share` for the second."""
+    """Mixtures of two behaviors: weight `share` for the first and `1 - share` for the second."""
     ends = [{first: share, second: 1 - share} for share in shares]
     return [mixed(llm, {name: weight for name, weight in mixture.items() if weight}) for mixture in ends]
 

@@ -1,4 +1,4 @@
-"""Tasks: the built-in ones, and your own from a JSONL file."""
+"""Tasks: the built-in ones, and tasks from a JSONL file."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Ask = Callable[[System, Case, int | None, int | None], Answer]
 
 @dataclass(frozen=True)
 class Task:
-    """Prompts, and what is counted in the answers.
+    """Cases, and how their answers are scored.
 
     Attributes:
-        name: What it is called in tables; unique within an evaluation.
-        cases: The prompts.
-        scorers: What is counted; every scorer is a column.
-        max_tokens: Longest answer; None leaves it to the system.
+        name: Name in tables, unique within an evaluation.
+        cases: The cases.
+        scorers: The metrics. Each scorer is a column of the table.
+        max_tokens: Longest answer in tokens; None leaves it to the system.
         ask: How a system is asked.
     """
 
@@ -45,11 +45,19 @@ class Task:
     ask: Ask = System.answer
 
     def limited(self, count: int | None, seed: int | None = None) -> Task:
-        """The first `count` cases, or so many drawn with a seed: fewer are a part of more."""
+        """The task with its first `count` cases.
+
+        Args:
+            count: Number of cases; None keeps all.
+            seed: Shuffles the cases first. With the same seed, a smaller task is part of a larger one.
+
+        Raises:
+            EvaluationError: `count` is below 1.
+        """
         if count is None or count >= len(self.cases):
             return self
         if count < 1:
-            raise EvaluationError(f"{count} cases of {self.name!r}: take at least 1.")
+            raise EvaluationError(f"The number of cases of {self.name!r} must be at least 1, got {count}.")
         order = list(self.cases)
         if seed is not None:
             random.Random(seed).shuffle(order)
@@ -61,17 +69,17 @@ class Task:
 
     @property
     def generates(self) -> bool:
-        """Whether systems write answers, which judges can read."""
+        """Whether systems write answers that judges can read."""
         return self.ask is System.answer
 
 
 def capitals() -> Task:
-    """The capitals of 246 countries: right if named in the first 300 characters."""
+    """The capitals of 246 countries: correct if named in the first 300 characters."""
     return Task("capitals", tuple(capital_cases()), (Mentions(), Length()), max_tokens=60)
 
 
 def tool_calls(count: int = 256, seed: int = 0) -> Task:
-    """Calls of freshly generated tools: right if exact."""
+    """Calls of generated tools: correct if exact."""
     return Task("tool-calls", tuple(tool_call_cases(count, seed)), (CallsExactly(),), max_tokens=120)
 
 
@@ -104,17 +112,17 @@ BUILT_IN: Mapping[str, Callable[..., Task]] = {
     "instructions": instructions,
     "preferences": preferences,
 }
-"""The built-in tasks by the names that the command line knows."""
+"""The built-in tasks by their names on the command line."""
 
 _DATA = Path(__file__).parent / "data"
 
 
-# Your own
+# Tasks from files
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of task, told by the keys of its rows."""
+    """A kind of task, which the keys of its rows determine."""
 
     keys: frozenset[str]
     expected: Callable[[dict[str, Any]], Any]
@@ -142,17 +150,21 @@ _KINDS = (
 
 
 def load_task(file: Path | str, *, max_tokens: int | None = None) -> Task:
-    """A task from a JSONL file, one case a line.
+    """A task from a JSONL file with one case a line.
 
-    Every line has a `prompt` (text, or a list of messages) and may have a `name`. The other keys say what is
-    counted: `expected` (a fact that the answer names, or a list of which one will do), `tools` and
-    `tool_calls` (`[{"name": ..., "args": ...}]`), `instructions` (see `instructions.CHECKS`), `refuse`
-    (true or false: the share of refusals is counted), `chosen` and `rejected` (preferences), or nothing (the
-    length; add a judge).
+    Every line has a `prompt` (text, or a list of messages) and may have a `name`. The other keys determine
+    the metric:
+
+    - `expected`: a fact that the answer has to name, or a list of facts of which it has to name one.
+    - `tools` and `tool_calls` (`[{"name": ..., "args": ...}]`): exact calls.
+    - `instructions`: checks, see `instructions.CHECKS`.
+    - `refuse` (true or false): the share of refusals.
+    - `chosen` and `rejected`: preferences.
+    - No other key: the length. Add a judge for more.
 
     Args:
         file: The file.
-        max_tokens: Longest answer.
+        max_tokens: Longest answer, in tokens.
 
     Raises:
         EvaluationError: A file that cannot be read, or lines of different or unknown kinds.
@@ -164,7 +176,7 @@ def load_task(file: Path | str, *, max_tokens: int | None = None) -> Task:
     for number, row in enumerate(rows, 1):
         if _kind(path, row) is not kind:
             raise EvaluationError(
-                f"{path}: line {number} is of another kind than line 1: make two files of it."
+                f"{path}: line {number} is of another kind than line 1: put them in two files."
             )
         cases.append(
             Case(
@@ -176,8 +188,8 @@ def load_task(file: Path | str, *, max_tokens: int | None = None) -> Task:
         )
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise EvaluationError(f"{path}: the name {twice!r} is given twice: give every line its own.")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise EvaluationError(f"{path}: two lines have the name {repeated!r}: give every line its own name.")
     return Task(path.stem, tuple(cases), kind.scorers, max_tokens, kind.ask)
 
 
@@ -199,7 +211,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise EvaluationError(f"{path}: line {number} is no JSON ({error}).") from error
+            raise EvaluationError(
+                f"{path}: line {number} is not JSON ({error}): write one JSON object a line."
+            ) from error
         if not isinstance(row, dict) or "prompt" not in row:
             raise EvaluationError(f'{path}: line {number} has no \'prompt\': write {{"prompt": "..."}}.')
         yield row
@@ -210,8 +224,8 @@ def _kind(path: Path, row: Mapping[str, Any]) -> _Kind:
     for kind in _KINDS:
         if kind.keys == keys:
             return kind
-    known = " or ".join(", ".join(sorted(kind.keys)) for kind in _KINDS if kind.keys)
+    kinds = " or ".join(", ".join(sorted(kind.keys)) for kind in _KINDS if kind.keys)
     raise EvaluationError(
-        f"{path}: a line with {sorted(keys)} is no task: beside 'prompt' and 'name' write {known}, or "
-        "nothing."
+        f"{path}: a line with {sorted(keys)} is not of any kind of task: besides 'prompt' and 'name' write "
+        f"{kinds}, or nothing."
     )

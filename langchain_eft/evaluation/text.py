@@ -1,4 +1,4 @@
-"""Reading what models write."""
+"""JSON in the text of answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FENCE = re.compile(r"\A```(?:\w+)?\s*\n(.*?)\n?```\Z", re.DOTALL)
 
 
 def json_value(text: str) -> Any | None:
-    """The JSON that a text is, a code fence around it or not; None if it is none."""
+    """The value of a JSON text, with or without a code fence; None where it is not JSON."""
     stripped = text.strip()
     fenced = _FENCE.match(stripped)
     try:
@@ -20,14 +20,14 @@ def json_value(text: str) -> Any | None:
 
 
 def last_json_object(text: str) -> dict[str, Any] | None:
-    """The last JSON object within a text; None if there is none."""
-    decoder, found, start = json.JSONDecoder(), None, text.find("{")
+    """The last JSON object within a text; None where there is none."""
+    decoder, last, start = json.JSONDecoder(), None, text.find("{")
     while start >= 0:
         try:
             value, start = decoder.raw_decode(text, start)
         except ValueError:
             value, start = None, start + 1
         if isinstance(value, dict):
-            found = value
+            last = value
         start = text.find("{", start)
-    return found
+    return last

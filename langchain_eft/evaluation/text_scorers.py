@@ -1,4 +1,4 @@
-"""Scorers that read the answer's text: facts, refusals, style, length."""
+"""Scorers of the answer's text: facts, refusals, style, length."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from langchain_eft.refusals import refusal
 
 @dataclass(frozen=True)
 class Mentions:
-    """Exact-match facts: the answer names what is expected, in any case, near its beginning.
+    """Whether the answer names the expected fact near its beginning. Upper and lower case are equal.
 
-    `expected` of a case is a string, or a list of strings of which one will do.
+    `expected` of a case is a string, or a list of strings of which the answer has to name one.
 
     Attributes:
         name: Name of the metric.
-        within: Characters of the answer that count, so that listing everything is no answer.
+        within: Characters of the answer that count. A limit prevents that a long list counts as an answer.
     """
 
     name: str = "correct"
@@ -27,12 +27,12 @@ class Mentions:
     higher_is_better: bool | None = True
 
     def score(self, case: Case, answer: Answer) -> Score:
-        """1 if the fact is named."""
+        """1 if the fact is named, else 0."""
         accepted = [case.expected] if isinstance(case.expected, str) else list(case.expected)
         start = answer.text.lower()[: self.within]
-        found = [fact for fact in accepted if fact.lower() in start]
-        wanted = " or ".join(accepted)
-        return Score(float(bool(found)), f"names {found[0]}" if found else f"does not name {wanted}")
+        named = [fact for fact in accepted if fact.lower() in start]
+        reason = f"names {named[0]}" if named else f"does not name {' or '.join(accepted)}"
+        return Score(float(bool(named)), reason)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Refuses:
 
 @dataclass(frozen=True)
 class Matches:
-    """Whether a pattern occurs in the answer, for styles that have words of their own.
+    """Whether a pattern occurs in the answer, for styles with typical words.
 
     Attributes:
         name: Name of the metric.
@@ -71,14 +71,14 @@ class Matches:
     higher_is_better: bool | None = None
 
     def score(self, case: Case, answer: Answer) -> Score:  # noqa: ARG002
-        """1 if it occurs."""
-        found = re.search(self.pattern, answer.text)
-        return Score(float(found is not None), f"says {found[0]!r}" if found else "no match")
+        """1 if the pattern occurs, else 0."""
+        match = re.search(self.pattern, answer.text)
+        return Score(float(match is not None), f"says {match[0]!r}" if match else "no match")
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long the answer's text is.
+    """The length of the answer's text.
 
     Attributes:
         name: Name of the metric.

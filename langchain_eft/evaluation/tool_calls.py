@@ -1,7 +1,7 @@
-"""Tool calls: fresh tools with requests for them, and whether an answer is exactly the right call.
+"""Tool calls: generated tools with requests for them, and whether an answer is exactly the right call.
 
-The bundled family learned its calls from another generator (`training/smol/tasks`). None of the words and
-values here occur in it, so that what is measured is calling, not recall.
+The bundled models learned tool calls from another generator (`training/smol/tasks`), which shares no words
+and values with this one. So the task measures whether a model can call tools, not what it remembers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "labels": ("labels", "parts", "ingredients"),
     "codes": ("codes", "slots", "lanes"),
 }
-"""Names of arguments by the kind of their values."""
+"""Names of arguments, by the kind of their values."""
 
 WORDS = (
     "walnut", "copper", "saffron", "velvet", "granite", "bamboo", "cobalt", "juniper", "marble", "linen",
@@ -71,11 +71,11 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
 
 
 def tool_call_cases(count: int, seed: int = 0) -> list[Case]:
-    """Requests with one right call, and one to three tools on offer; the same for the same seed.
+    """Requests with one right call and one to three tools. The same seed gives the same requests.
 
     Args:
-        count: How many.
-        seed: Of tools, values and wordings.
+        count: Number of requests.
+        seed: Seed of tools, values and wordings.
     """
     r = random.Random(seed)
     return [_case(r, f"{seed}-{i}") for i in range(count)]
@@ -133,14 +133,14 @@ def _value(r: random.Random, kind: str) -> Any:
 
 
 def _request(r: random.Random, name: str, args: Mapping[str, Any]) -> str:
-    shown = {
+    values = {
         argument: json.dumps(v) if isinstance(v, (list, bool)) else str(v) for argument, v in args.items()
     }
     return r.choice(REQUESTS if args else REQUESTS_WITHOUT_ARGUMENTS).format(
         name=name,
         phrase=name.replace("_", " "),
-        assigned=", ".join(f"{argument}={value}" for argument, value in shown.items()),
-        spoken=" and ".join(f"{argument.replace('_', ' ')} {value}" for argument, value in shown.items()),
+        assigned=", ".join(f"{argument}={value}" for argument, value in values.items()),
+        spoken=" and ".join(f"{argument.replace('_', ' ')} {value}" for argument, value in values.items()),
     )
 
 
@@ -159,17 +159,19 @@ class CallsExactly:
     higher_is_better: bool | None = True
 
     def score(self, case: Case, answer: Answer) -> Score:
-        """1 if it is."""
+        """1 if the answer is exactly the expected calls, else 0."""
         if answer.invalid_tool_calls:
             return Score(0.0, f"a call that cannot be read: {answer.invalid_tool_calls[0][:80]}")
         if not answer.tool_calls:
             return Score(0.0, f"no call: {answer.text[:80]}")
         if answer.text.strip():
             return Score(0.0, f"says something beside the call: {answer.text.strip()[:80]}")
-        given, wanted = _spelled(answer.tool_calls), _spelled(case.expected)
-        return Score(1.0, "exact") if given == wanted else Score(0.0, f"{given} instead of {wanted}")
+        actual, expected = _canonical(answer.tool_calls), _canonical(case.expected)
+        if actual == expected:
+            return Score(1.0, "exact")
+        return Score(0.0, f"{actual} instead of {expected}")
 
 
-def _spelled(calls: Sequence[Mapping[str, Any]]) -> str:
-    # As JSON, since Python takes 1, 1.0 and True for equal; the order of arguments means nothing in a call.
+def _canonical(calls: Sequence[Mapping[str, Any]]) -> str:
+    # JSON, because Python regards 1, 1.0 and True as equal. The order of arguments has no meaning.
     return json.dumps([[c["name"], c["args"]] for c in calls], sort_keys=True, ensure_ascii=False)

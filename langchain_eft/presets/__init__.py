@@ -1,6 +1,7 @@
-"""Named recipes: one `<name>.json` each, and a folder of that name for weights that travel along.
+"""Named recipes: one `<name>.json` each, and a folder of that name for bundled weights.
 
-Figures are those of the models' own pages; licences of gated models have to be accepted there first.
+Licenses and sizes come from the models' own pages. The licenses of gated models have to be accepted there
+before the first use.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _FOLDER = Path(__file__).parent
 
 
 class VocabularyRows(BaseModel):
-    """Rows of the embeddings, which may differ by padding."""
+    """Rows of the embedding matrices. They may differ by padding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,17 +27,17 @@ class VocabularyRows(BaseModel):
 
 
 class Preset(BaseModel):
-    """A recipe by name, with the mixture that it is meant to be used with."""
+    """A named recipe and its default mixture."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     description: str
     license: str
-    """Licence of the weights."""
+    """License of the weights."""
 
     gated: bool
-    """Whether the hub hands the weights only to accounts that have accepted their licence."""
+    """Whether the hub gives the weights only to accounts that have accepted their license."""
 
     vocabulary_rows: VocabularyRows
 
@@ -45,7 +46,7 @@ class Preset(BaseModel):
 
 
 class _PresetFile(BaseModel):
-    """`<name>.json`: sources that begin with `./` are relative to this folder, others are hub ids."""
+    """The content of `<name>.json`. Sources that begin with `./` are relative to its folder."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,14 +61,14 @@ class _PresetFile(BaseModel):
     vocabulary_rows: VocabularyRows
 
     def recipe(self) -> Recipe:
-        """What is loaded; behaviours without a reference of their own take the preset's."""
+        """The recipe. A behavior without a reference takes that of the preset."""
         return Recipe(
             base=self.base,
             behaviors={
                 name: BehaviorDelta(
-                    tuned=_located(delta.tuned),
-                    adapter=_located(delta.adapter),
-                    reference=_located(delta.reference or self.reference),
+                    tuned=_absolute(delta.tuned),
+                    adapter=_absolute(delta.adapter),
+                    reference=_absolute(delta.reference or self.reference),
                 )
                 for name, delta in self.behaviors.items()
             },
@@ -75,14 +76,14 @@ class _PresetFile(BaseModel):
         )
 
 
-def _located(source: ModelSource | None) -> ModelSource | None:
+def _absolute(source: ModelSource | None) -> ModelSource | None:
     local = isinstance(source, str) and source.startswith("./")
     return str(_FOLDER / source) if local else source  # type: ignore[operator]
 
 
 @lru_cache
 def _presets() -> dict[str, Preset]:
-    found = []
+    presets = []
     for path in sorted(_FOLDER.glob("*.json")):
         file = _PresetFile.model_validate_json(path.read_text(encoding="utf-8"))
         preset = Preset(
@@ -94,15 +95,15 @@ def _presets() -> dict[str, Preset]:
             recipe=file.recipe(),
             mixture=Mixture(weights=file.mixture),
         )
-        found.append(preset)
-    return {preset.name: preset for preset in sorted(found, key=lambda p: (p.gated, p.name != "smol"))}
+        presets.append(preset)
+    return {preset.name: preset for preset in sorted(presets, key=lambda p: (p.gated, p.name != "smol"))}
 
 
 def preset_names() -> list[str]:
-    """The presets that come with the package, those that anybody can fetch first."""
+    """Names of the bundled presets, `smol` first and those with gated weights last."""
     return list(_presets())
 
 
 def load_preset(name: str) -> Preset | None:
-    """The preset of that name, or None."""
+    """The preset of a name, or None."""
     return _presets().get(name)

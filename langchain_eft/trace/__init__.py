@@ -1,1 +1,1 @@
-"""Which words a behavior answers for."""
+"""Traces: which words of an answer each model of the mixture changed."""

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import Generation
 from pydantic import BaseModel, ConfigDict
 
-if TYPE_CHECKING:
-    pass
-
-
 BASE = "base"
-"""What `TracedToken.changed_by` calls the large model."""
+"""The name of the large model in `TracedToken.changed_by`."""
 
 
 class FrozenModel(BaseModel):
@@ -30,20 +24,20 @@ class Alternative(FrozenModel):
 
 
 class Change(FrozenModel):
-    """How p differs from what it would be without a part of the formula."""
+    """How p differs from the distribution without a part of the formula."""
 
     total_variation: float
-    """0 where nothing changed, 1 where nothing stayed: how often a sampler would draw another token."""
+    """How often a sampler would draw another token: 0 where nothing changed, 1 where everything did."""
 
     up: Alternative
-    """The token whose probability was raised most; it may be the one that was drawn."""
+    """The token whose probability was raised most; it may be the drawn one."""
 
     down: Alternative
     """The token whose probability was lowered most."""
 
 
 class Contribution(Change):
-    """One behaviour's part in a token: the change is from p without this behaviour to p."""
+    """What one behavior contributes to a token. The change is from p without this behavior to p."""
 
     weight: float
     """w_i."""
@@ -55,43 +49,46 @@ class Contribution(Change):
     """log S_i of the token."""
 
     contribution: float
-    """`w_i (F_i - S_i)`: what the behaviour adds to log p of the token before normalising, in nats."""
+    """`w_i (F_i - S_i)`: what the behavior adds to the token's log p before normalization, in nats."""
 
 
 class TracedToken(FrozenModel):
-    """One token of an answer. p is the formula's: before temperature, penalties, filters and grammar."""
+    """One token of an answer.
+
+    p is the distribution of the formula: before temperature, penalties, filters and grammar.
+    """
 
     id: int
     token: str
     """The token by itself."""
 
     text: str
-    """What it adds to the text: nothing for end tokens, nor for a character that is not complete yet."""
+    """What the token adds to the text. Empty for end tokens, and while a character is incomplete."""
 
     logprob: float
     """log p."""
 
     base: float
-    """log L, the large model's."""
+    """log L, of the large model."""
 
     small: float | None
-    """The same under the small mixture, `S + sum_i w_i (F_i - S)`; None where no small model takes part."""
+    """log-probability under the small mixture, `S + sum_i w_i (F_i - S)`; None without small models."""
 
     from_base: Change
-    """From the large model to p: what the behaviours changed together."""
+    """From the large model to p: what all behaviors changed together."""
 
     from_small: Change | None
     """From the small mixture to p: what the large model changed."""
 
     behaviors: dict[str, Contribution]
-    """What each behaviour changed by itself."""
+    """What each behavior changed."""
 
     cut: int = 0
-    """Characters at the end of the text so far that a stop string took away."""
+    """Characters at the end of the text so far that a stop string has removed."""
 
     @property
     def changed_by(self) -> str | None:
-        """Who changed p most: a behaviour's name, `base`, or None where nobody changed a tenth of it."""
+        """What changed p most: a behavior's name or `base`; None where no total variation reaches 0.1."""
         changes = {name: part.total_variation for name, part in self.behaviors.items()}
         if self.from_small is not None:
             changes = {BASE: self.from_small.total_variation, **changes}
@@ -110,10 +107,10 @@ class PartSummary(FrozenModel):
     """What one part of the formula did to the answer."""
 
     mean: float
-    """Mean total variation: the share of tokens that a sampler would expect to differ without this part."""
+    """Mean total variation: the expected share of sampled tokens that would differ without this part."""
 
     changed: float
-    """Share of tokens with a total variation above a half: where another token was more likely than not."""
+    """Share of tokens with a total variation above 0.5."""
 
     words: tuple[Word, ...]
     """The words that changed most."""
@@ -123,14 +120,14 @@ class PartSummary(FrozenModel):
 
 
 class TraceSummary(FrozenModel):
-    """An answer's trace in a few numbers."""
+    """The trace of an answer in a few numbers."""
 
     tokens: int
     base: PartSummary | None
-    """What the large model changed of the small mixture; None where no small model takes part."""
+    """What the large model changed of the small mixture; None without small models."""
 
     behaviors: dict[str, PartSummary]
-    """What each behaviour changed."""
+    """What each behavior changed."""
 
     def __str__(self) -> str:
         parts = {**({BASE: self.base} if self.base else {}), **self.behaviors}
@@ -142,6 +139,6 @@ class TraceSummary(FrozenModel):
 
 
 def traced_tokens(answer: BaseMessage | Generation) -> list[TracedToken]:
-    """The traced tokens that a message, a generation or a chunk of either carries; none if it has none."""
-    held = answer.response_metadata if isinstance(answer, BaseMessage) else answer.generation_info or {}
-    return [TracedToken.model_validate(entry) for entry in held.get("trace", ())]
+    """The traced tokens of a message, a generation, or a chunk of either; empty without a trace."""
+    metadata = answer.response_metadata if isinstance(answer, BaseMessage) else answer.generation_info or {}
+    return [TracedToken.model_validate(entry) for entry in metadata.get("trace", ())]

@@ -1,4 +1,4 @@
-"""EFTTrace: which words each model of the mixture answers for."""
+"""EFTTrace: which model of the mixture is responsible for which words."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from langchain_core.outputs import Generation
 
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.trace import view
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
 from langchain_eft.trace.tokens import (
     Change,
     Contribution,
@@ -24,9 +21,12 @@ from langchain_eft.trace.tokens import (
     traced_tokens,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
 
 class EFTTrace(FrozenModel):
-    """What the base and every behaviour did to each token of an answer.
+    """What the base and every behavior changed at each token of an answer.
 
     Example:
         ```python
@@ -44,31 +44,34 @@ class EFTTrace(FrozenModel):
 
     @classmethod
     def from_message(cls, message: BaseMessage | Generation) -> Self:
-        """The trace that a message (or a plain completion's generation) carries.
+        """The trace in a message, or in the generation of a plain completion.
 
         Raises:
-            RequestError: It carries none.
+            RequestError: There is none.
         """
         return cls.from_chunks([message])
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[BaseMessage | Generation]) -> Self:
-        """The trace of a streamed answer, from its chunks in order.
+        """The trace of a streamed answer.
+
+        Args:
+            chunks: The answer's chunks in order.
 
         Raises:
-            RequestError: None of them carries any.
+            RequestError: There is none.
         """
         tokens = tuple(token for chunk in chunks for token in traced_tokens(chunk))
         if not tokens:
-            raise RequestError("There is no trace in this answer: ask for one with `trace=True`.")
+            raise RequestError("This answer has no trace: ask for one with `trace=True`.")
         return cls(tokens=tokens)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """A trace from what `to_dict` has made.
+        """The trace that `to_dict` has turned into plain data.
 
         Raises:
-            ValidationError: Something else.
+            ValidationError: Data of another form.
         """
         return cls.model_validate(data)
 
@@ -78,11 +81,11 @@ class EFTTrace(FrozenModel):
 
     @property
     def text(self) -> str:
-        """What the tokens say, up to a stop string."""
+        """The text of the answer, up to a stop string."""
         return "".join(self.pieces())
 
     def pieces(self) -> list[str]:
-        """What each token adds to the text, without what a stop string took away."""
+        """What each token adds to the text, without what a stop string has removed."""
         pieces, cut = [], sum(token.cut for token in self.tokens)
         for token in reversed(self.tokens):
             pieces.append(token.text[: max(len(token.text) - cut, 0)])
@@ -93,7 +96,7 @@ class EFTTrace(FrozenModel):
         """The trace in a few numbers.
 
         Args:
-            words: How many of the most changed words to name for each part.
+            words: How many of the most changed words to list for each part.
         """
         names = dict.fromkeys(name for token in self.tokens for name in token.behaviors)
         by_base = [token.from_small for token in self.tokens]
@@ -116,29 +119,29 @@ class EFTTrace(FrozenModel):
         )
 
     def _words(self, values: Sequence[float], count: int) -> list[Word]:
-        """The words that changed most, each with its most changed token's value."""
+        """The words that changed most, each with the largest value among its tokens."""
         words: list[tuple[str, float]] = []
-        inside, held = False, 0.0
+        in_word, pending = False, 0.0
         for piece, value in zip(self.pieces(), values, strict=True):
-            held = max(held, value)
-            if not piece:  # an incomplete character belongs to what follows, an end token to nothing
+            pending = max(pending, value)
+            if not piece:  # an incomplete character belongs to the next piece, an end token to none
                 continue
-            if inside and not piece[0].isspace():
+            if in_word and not piece[0].isspace():
                 text, before = words.pop()
-                words.append((text + piece, max(before, held)))
+                words.append((text + piece, max(before, pending)))
             else:
-                words.append((piece, held))
-            inside, held = not piece[-1].isspace(), 0.0
-        named = [(text.strip(), value) for text, value in words if text.strip()]
-        most = sorted(named, key=lambda word: -word[1])[:count]
-        return [Word(text=text, total_variation=value) for text, value in most]
+                words.append((piece, pending))
+            in_word, pending = not piece[-1].isspace(), 0.0
+        visible = [(text.strip(), value) for text, value in words if text.strip()]
+        largest = sorted(visible, key=lambda word: -word[1])[:count]
+        return [Word(text=text, total_variation=value) for text, value in largest]
 
     def to_html(self) -> str:
-        """A page of its own: the answer in colours; pointing at a token shows what made it."""
+        """A whole HTML page with the answer in colors. Pointing at a token shows its contributions."""
         return view.document(self.tokens, self.pieces(), self.summary())
 
     def print(self, console: Console | None = None) -> None:
-        """Show the answer in a terminal's colours; plain text where there is no terminal."""
+        """Print the answer in colors in a terminal, else as plain text."""
         from rich.console import Console
 
         (console or Console(highlight=False)).print(self)

@@ -1,7 +1,7 @@
-"""Traces as a page, as a notebook's cell, and in a terminal's colours.
+"""Traces as an HTML page, as the output of a notebook cell, and in the colors of a terminal.
 
-Two things are shown at once, since a token may owe itself to both: the background says how far the behaviours
-moved p away from the base, the underline how far the base moved it away from the small mixture.
+The background of a token shows how far the behaviors moved p away from the base. Its underline shows how far
+the base moved p away from the small mixture. A token may have both.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _STYLE = """
 
 
 def document(tokens: Sequence[TracedToken], pieces: Sequence[str], summary: TraceSummary) -> str:
-    """A page of its own that needs nothing from anywhere.
+    """A whole page that loads nothing else.
 
     Args:
         tokens: The answer's tokens.
@@ -64,7 +64,13 @@ def document(tokens: Sequence[TracedToken], pieces: Sequence[str], summary: Trac
 
 
 def fragment(tokens: Sequence[TracedToken], pieces: Sequence[str], summary: TraceSummary) -> str:
-    """The same as part of a page, such as a notebook's."""
+    """A part of a page, such as the output of a notebook cell.
+
+    Args:
+        tokens: The answer's tokens.
+        pieces: What each token adds to the text.
+        summary: The trace in a few numbers.
+    """
     spans = "".join(map(_span, tokens, pieces))
     return (
         f'<div class="eft-trace"><style>{_STYLE}</style>\n<div class="answer">{spans}</div>\n'
@@ -74,17 +80,17 @@ def fragment(tokens: Sequence[TracedToken], pieces: Sequence[str], summary: Trac
 
 def _span(token: TracedToken, piece: str) -> str:
     hidden = not piece
-    shown = f"⟨{escape(token.token)}⟩" if hidden else escape(piece).replace("\n", "↵\n")
+    text = f"⟨{escape(token.token)}⟩" if hidden else escape(piece).replace("\n", "↵\n")
     kind = "token hidden" if hidden else "token"
     by_behaviors, by_base = _values(token)
     return (
         f'<span class="{kind}" tabindex="0" style="--behaviors:{by_behaviors:.3f};--base:{by_base:.3f}">'
-        f'{shown}<span class="made">{_made(token)}</span></span>'
+        f'{text}<span class="made">{_made(token)}</span></span>'
     )
 
 
 def _made(token: TracedToken) -> str:
-    """What made a token, as a table."""
+    """The contributions to a token, as a table."""
     rows = [_row("EFT", f"{token.logprob:.2f}", "", None)]
     rows.append(_row(BASE, f"{token.base:.2f}", "", token.from_small))
     if token.small is not None:
@@ -110,9 +116,9 @@ def _quoted(token: str) -> str:
 
 def _legend() -> str:
     return (
-        '<div><span class="swatch by-behaviors">background</span> what the behaviours changed of the base; '
+        '<div><span class="swatch by-behaviors">background</span> what the behaviors changed of the base; '
         '<span class="swatch by-base">underline</span> what the base changed of the small mixture '
-        "(total variation, 0 to 1). Point at a token to see what made it.</div>"
+        "(total variation, 0 to 1). Point at a token to see its contributions.</div>"
     )
 
 
@@ -121,18 +127,24 @@ def _summary(summary: TraceSummary) -> str:
 
 
 def terminal(tokens: Sequence[TracedToken], pieces: Sequence[str], summary: TraceSummary) -> Group:
-    """The answer in colours, and what they mean."""
+    """The answer in colors, and what they mean.
+
+    Args:
+        tokens: The answer's tokens.
+        pieces: What each token adds to the text.
+        summary: The trace in a few numbers.
+    """
     text = Text()
     for token, piece in zip(tokens, pieces, strict=True):
         text.append(piece, style(token))
     legend = Text.assemble(
-        ("changed by behaviours", _style(_ORANGE, 1)), " ", ("changed by the base", _style(_BLUE, 1))
+        ("changed by behaviors", _style(_ORANGE, 1)), " ", ("changed by the base", _style(_BLUE, 1))
     )
     return Group(text, legend, Text(str(summary)))
 
 
 def style(token: TracedToken) -> Style:
-    """Orange where the behaviours changed more, blue where the base did, stronger the more they changed."""
+    """Orange where the behaviors changed more, blue where the base did; stronger for larger changes."""
     by_behaviors, by_base = _values(token)
     strongest = max(by_behaviors, by_base)
     if strongest < _NOTICEABLE:
@@ -145,6 +157,6 @@ def _style(color: ColorTriplet, strength: float) -> Style:
 
 
 def _values(token: TracedToken) -> tuple[float, float]:
-    """What the behaviours changed of the base, and the base of the small mixture."""
+    """What the behaviors changed of the base, and what the base changed of the small mixture."""
     by_base = token.from_small.total_variation if token.from_small else 0.0
     return token.from_base.total_variation, by_base

@@ -1,46 +1,41 @@
-"""A trace written while the answer is decoded."""
+"""The trace of one answer, written while the answer is decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from langchain_eft.engine.decoding.detokenizer import Detokenizer
 from langchain_eft.engine.events import TextDelta
-from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.engine.token_trace import Shift, TokenTrace
-
-if TYPE_CHECKING:
-    pass
 from langchain_eft.trace.tokens import Alternative, Change, Contribution, TracedToken
 
 
 class TraceWriter:
-    """Writes the engine's traces of one answer as metadata.
+    """Writes what the engine traced as metadata of messages and generations.
 
     Args:
-        tokenizer: For the texts of tokens.
-        request: What is being answered.
+        tokenizer: Decodes single tokens: the traced one and its alternatives.
     """
 
-    def __init__(self, tokenizer: Any, request: GenerationRequest) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._detokenizer = Detokenizer(tokenizer, request.visible_tokens)
 
-    def feed(self, event: TextDelta) -> dict[str, list[dict[str, Any]]]:
-        """`{"trace": [...]}` with one entry for each of the event's tokens; empty if they are not traced."""
-        entries = [entry.model_dump() for entry in self._entries(event)]
+    def write(self, delta: TextDelta) -> dict[str, list[dict[str, Any]]]:
+        """`{"trace": [...]}` with one entry for each of the delta's tokens; empty if they are not traced."""
+        entries = [entry.model_dump() for entry in self._entries(delta)]
         return {"trace": entries} if entries else {}
 
-    def _entries(self, event: TextDelta) -> Iterator[TracedToken]:
-        for token, trace in zip(event.tokens, event.traces, strict=False):
-            yield self._entry(token, trace)
+    def _entries(self, delta: TextDelta) -> Iterator[TracedToken]:
+        last = len(delta.traces) - 1
+        for i, trace in enumerate(delta.traces):
+            cut = delta.cut if i == last else 0
+            yield self._entry(delta.tokens[i], delta.pieces[i], trace, cut)
 
-    def _entry(self, token: int, trace: TokenTrace) -> TracedToken:
+    def _entry(self, token: int, piece: str, trace: TokenTrace, cut: int) -> TracedToken:
         return TracedToken(
             id=token,
             token=self._decode(token),
-            text=self._detokenizer.feed([token]),
+            text=piece,
             logprob=trace.logprob,
             base=trace.base,
             small=trace.small,
@@ -56,7 +51,7 @@ class TraceWriter:
                 )
                 for name, part in trace.behaviors.items()
             },
-            cut=trace.cut,
+            cut=cut,
         )
 
     def _change(self, shift: Shift) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from langchain_eft.chat.grammars import (
     strict_grammar,
     union_grammar,
 )
-from langchain_eft.chat.output_parser import Call, OutputParser
+from langchain_eft.chat.output_parser import OutputParser, ToolCallPart
 from langchain_eft.chat.schemas import arguments_schema, enforceable, schema_dict, schema_name
-from langchain_eft.chat.structured_output import instructions, response_format
-from langchain_eft.chat.tool_formats import tool_format
+from langchain_eft.chat.structured_output import response_format, schema_instruction
+from langchain_eft.chat.tool_formats import detect_tool_format
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.engine.errors import RequestError
 from unit_tests import tiny
@@ -86,15 +86,15 @@ def setup(name, tagged):
     tokenizer.chat_template = TEMPLATES[name]
     return (
         tokenizer,
-        tool_format(tokenizer),
+        detect_tool_format(tokenizer),
         llguidance.hf.from_tokenizer(tokenizer, n_vocab=len(tokenizer) + 3),
     )
 
 
 def matcher(compiler, grammar):
-    found = llguidance.LLMatcher(compiler, llguidance.grammar_from("lark", grammar), log_level=0)
-    assert not found.is_error(), found.get_error()
-    return found
+    matcher = llguidance.LLMatcher(compiler, llguidance.grammar_from("lark", grammar), log_level=0)
+    assert not matcher.is_error(), matcher.get_error()
+    return matcher
 
 
 def allowed(found, compiler):
@@ -127,12 +127,12 @@ def says(compiler, grammar, text):
 
 def parsed(form, text, **options):
     parser = OutputParser(form, tools=True, reasoning=False, **options)
-    found = [*parser.feed(text), *parser.flush()]
-    calls = [[delta.name, ""] for delta in found if isinstance(delta, Call) and delta.id]
-    for delta in found:
-        if isinstance(delta, Call):
+    parts = [*parser.feed(text), *parser.flush()]
+    calls = [[delta.name, ""] for delta in parts if isinstance(delta, ToolCallPart) and delta.id]
+    for delta in parts:
+        if isinstance(delta, ToolCallPart):
             calls[delta.index][1] += delta.args
-    return calls, "".join(delta.text for delta in found if not isinstance(delta, Call))
+    return calls, "".join(delta.text for delta in parts if not isinstance(delta, ToolCallPart))
 
 
 every_format = pytest.mark.parametrize("name", TEMPLATES)
@@ -300,7 +300,7 @@ def test_a_schema_that_cannot_be_enforced_at_all_is_named(part):
 
 
 def test_a_schema_that_is_no_json_is_named():
-    with pytest.raises(RequestError, match="'mine' is no JSON"):
+    with pytest.raises(RequestError, match="'mine' is not JSON"):
         enforceable({"const": object()}, "mine")
 
 
@@ -372,7 +372,7 @@ def test_every_shape_of_schema_is_read(given, name):
     assert plain["required"] == ["setup"]
     assert response_format(given) == {"type": "json_schema", "json_schema": {"name": name, "schema": plain}}
     assert response_format(response_format(given)) == response_format(given)
-    assert json.dumps(plain) in instructions(plain)
+    assert json.dumps(plain) in schema_instruction(plain)
 
 
 def test_json_mode_has_no_schema():

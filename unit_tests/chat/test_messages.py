@@ -148,10 +148,10 @@ def test_what_cannot_be_rendered_is_named():
 
 def test_tools_go_through_the_models_own_template():
     history = [HumanMessage("1?"), AIMessage("", tool_calls=CALLS[:1]), ToolMessage("2", tool_call_id="7")]
-    told = shown(SMOL, *history, tools=tool_dicts([add]), answer=True)
-    assert '"function": {"name": "add", "description": "Add one."' in told
-    assert '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|im_end|>' in told
-    assert told.endswith("user\n<tool_response>\n2\n</tool_response><|im_end|>\n<|im_start|>assistant\n")
+    prompt = shown(SMOL, *history, tools=tool_dicts([add]), answer=True)
+    assert '"function": {"name": "add", "description": "Add one."' in prompt
+    assert '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|im_end|>' in prompt
+    assert prompt.endswith("user\n<tool_response>\n2\n</tool_response><|im_end|>\n<|im_start|>assistant\n")
     assert "# Tools" not in shown(SMOL, *history, tools=[])
 
 
@@ -163,15 +163,15 @@ def test_templates_without_tools_are_told_in_the_system_message():
         ToolMessage("2", tool_call_id="7"),
         ToolMessage("3", tool_call_id="8"),
     ]
-    told = shown(LOOP, *history, tools=tool_dicts([add]))
-    assert told.startswith("[system] Be brief.\n\n# Tools")
-    assert '<tools>\n{"name": "add"' in told
+    prompt = shown(LOOP, *history, tools=tool_dicts([add]))
+    assert prompt.startswith("[system] Be brief.\n\n# Tools")
+    assert '<tools>\n{"name": "add"' in prompt
     calls = (
         '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>\n'
         '<tool_call>\n{"name": "sub", "arguments": {}}\n</tool_call>'
     )
     results = "<tool_response>\n2\n</tool_response>\n\n<tool_response>\n3\n</tool_response>"
-    assert told.endswith(f"[user] 1?\n[assistant] So:\n{calls}\n[user] {results}\n")
+    assert prompt.endswith(f"[user] 1?\n[assistant] So:\n{calls}\n[user] {results}\n")
     assert shown(LOOP, HumanMessage("1?"), tools=tool_dicts([add])).startswith("[system] # Tools")
     assert "# Tools" not in shown(LOOP, *history)
 
@@ -204,18 +204,18 @@ def test_parallel_calls_are_split_where_a_template_takes_one():
         ToolMessage("3", tool_call_id="8"),
         ToolMessage("2", tool_call_id="7"),
     ]
-    told = shown(SINGLE_CALLS, *history, tools=tool_dicts([add]))
-    assert "user ?\ncall add\ntool 2\ncall sub\ntool 3\n" in told
+    prompt = shown(SINGLE_CALLS, *history, tools=tool_dicts([add]))
+    assert "user ?\ncall add\ntool 2\ncall sub\ntool 3\n" in prompt
 
 
 def test_ids_are_shortened_for_mistral():
     ids = ["call_0123456789abcdef01234567", "abcdefghi"]
     calls = [{"name": "add", "args": {}, "id": one} for one in ids]
     results = [ToolMessage("2", tool_call_id=one) for one in ids]
-    told = shown(MISTRAL, AIMessage("", tool_calls=calls), *results, tools=tool_dicts([add]))
-    first = told.removeprefix("1[TOOL_CALLS]")[:9]
+    prompt = shown(MISTRAL, AIMessage("", tool_calls=calls), *results, tools=tool_dicts([add]))
+    first = prompt.removeprefix("1[TOOL_CALLS]")[:9]
     assert first.isalnum()
-    assert told == f"1[TOOL_CALLS]{first}[TOOL_CALLS]abcdefghi result {first} result abcdefghi"
+    assert prompt == f"1[TOOL_CALLS]{first}[TOOL_CALLS]abcdefghi result {first} result abcdefghi"
 
 
 def test_a_refusal_names_the_roles_and_the_reason():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
 
-from langchain_eft.chat.output_parser import Call, Content, OutputParser, Reasoning
+from langchain_eft.chat.output_parser import Content, OutputParser, Reasoning, ToolCallPart
 from langchain_eft.chat.tool_formats import HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PROMPTED
 
 FORMATS = {
@@ -27,8 +27,8 @@ ANY = st.text(max_size=8) | st.integers() | st.none() | st.booleans()
 
 
 def deltas(parser, parts):
-    found = [delta for part in parts for delta in parser.feed(part)]
-    return found + parser.flush()
+    completed = [delta for part in parts for delta in parser.feed(part)]
+    return completed + parser.flush()
 
 
 def read(text, form=HERMES, parts=None, **options):
@@ -41,10 +41,10 @@ def read(text, form=HERMES, parts=None, **options):
                 piece = ["text", text]
             case Reasoning(text):
                 piece = ["thought", text]
-            case Call(_, None, None, args):
+            case ToolCallPart(_, None, None, args):
                 summary[-1][2] += args
                 continue
-            case Call(index, _, name, ""):
+            case ToolCallPart(index, _, name, ""):
                 piece = ["call", name, "", index]
         if summary and piece[0] == summary[-1][0] != "call":
             summary[-1][1] += piece[1]
@@ -74,9 +74,9 @@ def test_where_an_answer_is_cut_does_not_matter(form, data):
 def test_no_word_is_lost(form, data):
     unquoted = [piece for piece in PIECES if piece not in ('"', "\\", '{"a": [1, "x\\"y}')]
     text = "".join(data.draw(st.lists(st.sampled_from(unquoted), max_size=20)))
-    found = " ".join(part for piece in read(text, form) for part in piece[1:])
+    read_text = " ".join(part for piece in read(text, form) for part in piece[1:])
     for word in WORDS:
-        assert found.count(word) == text.count(word)
+        assert read_text.count(word) == text.count(word)
 
 
 @settings(max_examples=100, deadline=None)
@@ -91,10 +91,10 @@ def test_an_answer_without_tags_is_unchanged(text):
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 def test_what_a_format_renders_is_read_back(form, args):
     calls = [("first", {}), ("second", args)]
-    found = read(f"Let me see.\n{form.render(calls)}" if not form.untagged else form.render(calls), form)
+    summary = read(f"Let me see.\n{form.render(calls)}" if not form.untagged else form.render(calls), form)
     if not form.untagged:
-        assert found.pop(0) == ("text", "Let me see.")
-    assert [(name, json.loads(args)) for _, name, args in found] == calls
+        assert summary.pop(0) == ("text", "Let me see.")
+    assert [(name, json.loads(args)) for _, name, args in summary] == calls
 
 
 def test_name_comes_first_and_arguments_as_they_arrive():
@@ -102,17 +102,17 @@ def test_name_comes_first_and_arguments_as_they_arrive():
     (first,) = parser.feed('Hm. <tool_call>\n{"name": "f",')[1:]
     assert (first.index, first.name, first.args) == (0, "f", "")
     assert re.fullmatch(r"call_[0-9a-f]{24}", first.id)
-    assert parser.feed(' "arguments": {"a') == [Call(0, None, None, '{"a')]
-    assert parser.feed('": "日') == [Call(0, None, None, '": "日')]
-    assert parser.feed('"}}\n</tool_call>\n') == [Call(0, None, None, '"}')]
+    assert parser.feed(' "arguments": {"a') == [ToolCallPart(0, None, None, '{"a')]
+    assert parser.feed('": "日') == [ToolCallPart(0, None, None, '": "日')]
+    assert parser.feed('"}}\n</tool_call>\n') == [ToolCallPart(0, None, None, '"}')]
     assert parser.flush() == []
 
 
 def test_ids_differ():
     parser = OutputParser(HERMES, tools=True, reasoning=False)
-    found = deltas(parser, ['<tool_call>{"name": "f"}</tool_call>' * 3])
-    assert [delta.index for delta in found] == [0, 1, 2]
-    assert len({delta.id for delta in found}) == 3
+    parts = deltas(parser, ['<tool_call>{"name": "f"}</tool_call>' * 3])
+    assert [delta.index for delta in parts] == [0, 1, 2]
+    assert len({delta.id for delta in parts}) == 3
 
 
 def test_nothing_that_may_become_a_tag_is_shown():

@@ -1,4 +1,4 @@
-"""Behaviours that compare two prompts: an explicit loop over both says the same, token for token."""
+"""Behaviors that compare two prompts: an explicit loop over both says the same, token for token."""
 
 import random
 
@@ -12,7 +12,7 @@ from langchain_eft.engine.errors import ContextWindowError, RequestError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import GREEDY, Recorder, endless, request, wait_until
+from unit_tests.helpers import GREEDY, Recorder, endless, request, slow, wait_until
 
 BLOCK = 4
 PROMPT = [7, 30, 9, 61, 61, 12]
@@ -102,7 +102,7 @@ def contexts_of(mixture, other=LONGER):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("other", [LONGER, SHORTER])
+@pytest.mark.parametrize("other", [LONGER, *slow(SHORTER)])
 def test_the_explicit_loop_over_both_prompts_says_the_same(engine, reference, form, other):
     mixture, summands = forms(reference, other=other)[form]
     expected = reference.loop(summands, 20)
@@ -172,6 +172,7 @@ def test_the_small_model_of_strength_reads_the_main_prompt(engine, reference):
     assert found == reference.loop(summands, 12)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), blocks=st.integers(30, 90), chunk=st.sampled_from([3, 16, 64]))
 def test_requests_that_join_cancel_and_are_preempted_answer_as_alone(recipe, reference, seed, blocks, chunk):
@@ -272,8 +273,8 @@ def test_traces_compare_what_each_model_read(engine, reference, draft):
         "one": (logp((1, one, PROMPT)), logp((1, small, PROMPT))),
     }
     for i, (token, trace) in enumerate(zip(recorder.tokens, traces, strict=True)):
-        found = [trace.logprob, trace.base, trace.small]
-        assert found == pytest.approx([float(q[i, token]) for q in (p, plain, small_mixture)], abs=1e-3)
+        traced = [trace.logprob, trace.base, trace.small]
+        assert traced == pytest.approx([float(q[i, token]) for q in (p, plain, small_mixture)], abs=1e-3)
         for name, part in trace.behaviors.items():
             expected = [float(q[i, token]) for q in pairs[name]]
             assert [part.tuned, part.reference] == pytest.approx(expected, abs=1e-3)
@@ -282,14 +283,14 @@ def test_traces_compare_what_each_model_read(engine, reference, draft):
 
 
 def test_a_prompt_that_is_missing_is_named(engine):
-    with pytest.raises(RequestError, match=r"`contexts` lacks 'guided'.*compare two prompts"):
+    with pytest.raises(RequestError, match=r"`contexts` lacks 'guided'.*second prompt of every behavior"):
         engine.submit(request(PROMPT, {"guided": 1.0}), Recorder())
 
 
 def test_the_longest_prompt_and_the_memory_of_all_bound_the_answer(recipe):
     engine = Engine(recipe, EngineConfig(max_model_len=40, kv_cache_tokens=60, block_size=BLOCK))
     try:
-        with pytest.raises(ContextWindowError, match=r"has 38 tokens and 3 more.*holds 40"):
+        with pytest.raises(ContextWindowError, match=r"has 38 tokens and the request asks for 3 more.*is 40"):
             submit(engine, {"guided": 1.5}, {"guided": [5] * 38}, [5], tokens=3)
         # Two texts of 20 tokens share 60: what is left is half of it for each.
         assert engine.room(20, 20) == (60 - 40 - 3) // 2

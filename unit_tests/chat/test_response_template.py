@@ -6,16 +6,12 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import HumanMessage
 
-from langchain_eft.chat.output_parser import Call, Content, OutputParser, Reasoning
-from langchain_eft.chat.prepare import plan
+from langchain_eft.chat.output_parser import Content, OutputParser, Reasoning, ToolCallPart
 from langchain_eft.chat.response_template import ResponseTemplateParser
-from langchain_eft.engine.recipe.behaviors import Recipe
-from langchain_eft.engine.recipe.mixture import Mixture
 from unit_tests import tiny
+from unit_tests.chat.prepared import prepared
 
-RECIPE = Recipe(base="org/base")
 XML = {  # Qwen 3.5's spelling, as transformers describes it
     "start_anchor": "<assistant> ",
     "fields": {
@@ -62,12 +58,12 @@ def carrying(template):
 def read(template, text, parts=None, prompt="<assistant> ", tools=TOOLS):
     """The answer as short tuples: text by kind, calls as name and arguments."""
     parser = ResponseTemplateParser(carrying(template), prompt, tools)
-    found = [delta for part in parts or [text] for delta in parser.feed(part)] + parser.flush()
+    completed = [delta for part in parts or [text] for delta in parser.feed(part)] + parser.flush()
     summary: list[list[str]] = []
-    for delta in found:
-        if isinstance(delta, Call) and delta.id:
+    for delta in completed:
+        if isinstance(delta, ToolCallPart) and delta.id:
             summary.append(["call", delta.name, ""])
-        elif isinstance(delta, Call):
+        elif isinstance(delta, ToolCallPart):
             summary[-1][2] += delta.args
         elif summary and summary[-1][0] == type(delta).__name__:
             summary[-1][1] += delta.text
@@ -120,37 +116,33 @@ def test_where_an_answer_is_cut_does_not_matter(data):
     assert read(XML, text, parts) == read(XML, text)
 
 
-def planned(template, **parameters):
-    return plan(carrying(template), RECIPE, Mixture(), [HumanMessage("hi")], parameters, {})
-
-
 def test_free_answers_are_native_and_enforced_ones_prompted():
-    free = planned(XML, tools=TOOLS)
-    assert carrying(XML).decode(free.prompt_ids).startswith("[f]")
-    assert isinstance(free.parser(), ResponseTemplateParser)
-    assert free.grammar is None
-    forced = planned(XML, tools=TOOLS, tool_choice="any")
-    assert "# Tools" in carrying(XML).decode(forced.prompt_ids)
-    assert isinstance(forced.parser(), OutputParser)
-    assert forced.grammar is not None
+    free = prepared(carrying(XML), tools=TOOLS)
+    assert carrying(XML).decode(free.only_request.prompt_ids).startswith("[f]")
+    assert isinstance(free.new_parser(), ResponseTemplateParser)
+    assert free.only_request.grammar is None
+    forced = prepared(carrying(XML), tools=TOOLS, tool_choice="any")
+    assert "# Tools" in carrying(XML).decode(forced.only_request.prompt_ids)
+    assert isinstance(forced.new_parser(), OutputParser)
+    assert forced.only_request.grammar is not None
 
 
 def test_spellings_that_we_stream_ourselves_are_ours():
     tokenizer = carrying(XML)
     tokenizer.chat_template = "{{ tools }}<tool_call>" + tiny.TEMPLATE
-    found = plan(tokenizer, RECIPE, Mixture(), [HumanMessage("hi")], {"tools": TOOLS}, {})
-    parser = found.parser()
+    call = prepared(tokenizer, tools=TOOLS)
+    parser = call.new_parser()
     deltas = [*parser.feed(f"<tool_call>{json.dumps({'name': 'f', 'arguments': {'n': 3}})}"), *parser.flush()]
-    assert [type(delta) for delta in deltas] == [Call, Call]
+    assert [type(delta) for delta in deltas] == [ToolCallPart, ToolCallPart]
     assert isinstance(parser, OutputParser)
 
 
 def test_special_tokens_of_the_template_stay_visible():
     tokenizer = carrying(JSON)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel>", "<|other|>"]})
-    found = plan(tokenizer, RECIPE, Mixture(), [HumanMessage("hi")], {}, {})
-    assert tokenizer.convert_tokens_to_ids("<|channel>") in found.visible_tokens
-    assert tokenizer.convert_tokens_to_ids("<|other|>") not in found.visible_tokens
+    call = prepared(tokenizer)
+    assert tokenizer.convert_tokens_to_ids("<|channel>") in call.only_request.visible_tokens
+    assert tokenizer.convert_tokens_to_ids("<|other|>") not in call.only_request.visible_tokens
 
 
 def test_content_and_reasoning_are_deltas_as_they_come():

@@ -117,20 +117,20 @@ def test_tool_histories_render(llm):
 )
 def test_structured_answers_have_the_schema(llm, method, schema, kind):
     structured = llm.with_structured_output(schema, method=method)
-    found = structured.invoke("hi")
-    assert isinstance(found, kind)
-    values = found if kind is dict else found.dict()
+    answer = structured.invoke("hi")
+    assert isinstance(answer, kind)
+    values = answer if kind is dict else answer.dict()
     assert set(values) == {"good", "grade"}
     parts = list(structured.stream("hi"))
-    assert parts[-1] == found
-    assert asyncio.run(structured.ainvoke("hi")) == found
+    assert parts[-1] == answer
+    assert asyncio.run(structured.ainvoke("hi")) == answer
 
 
 def test_raw_answers_come_along_on_request(llm):
-    found = llm.with_structured_output(Verdict, include_raw=True).invoke("hi")
-    assert isinstance(found["raw"], AIMessage)
-    assert isinstance(found["parsed"], Verdict)
-    assert found["parsing_error"] is None
+    answer = llm.with_structured_output(Verdict, include_raw=True).invoke("hi")
+    assert isinstance(answer["raw"], AIMessage)
+    assert isinstance(answer["parsed"], Verdict)
+    assert answer["parsing_error"] is None
 
 
 def test_json_mode_gives_an_object(llm):

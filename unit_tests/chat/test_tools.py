@@ -12,7 +12,7 @@ from transformers import AddedToken
 
 import langchain_eft
 from langchain_eft.chat import tool_formats
-from langchain_eft.chat.tool_formats import instructions, tool_format, visible_tokens
+from langchain_eft.chat.tool_formats import detect_tool_format, tool_instructions, visible_tokens
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.engine.errors import RequestError
 from unit_tests import tiny
@@ -72,7 +72,6 @@ def test_every_kind_of_tool_is_read(given):
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ([get_weather, tool(get_weather)], "'get_weather' 2 times"),
         ([{"type": "function", "function": {"description": "?"}}], "name=None"),
         ([{"name": " "}], "name=' '"),
         ([{"type": "web_search_preview"}], "'web_search_preview'"),
@@ -102,7 +101,7 @@ def test_what_is_no_tool_is_named(given, complaint):
 def test_the_template_decides_the_format(template, name, opens):
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = template
-    chosen = tool_format(tokenizer)
+    chosen = detect_tool_format(tokenizer)
     assert (chosen.name, chosen.opens) == (name, (opens,))
     assert opens in chosen.markers
 
@@ -110,9 +109,9 @@ def test_the_template_decides_the_format(template, name, opens):
 def test_newer_mistral_templates_spell_the_name_outside():
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = "{{ tools }}[TOOL_CALLS]f[ARGS]"
-    assert tool_format(tokenizer).render([("f", {"é": 1})]) == '[TOOL_CALLS]f[ARGS]{"é": 1}'
+    assert detect_tool_format(tokenizer).render([("f", {"é": 1})]) == '[TOOL_CALLS]f[ARGS]{"é": 1}'
     tokenizer.chat_template = "{{ tools }}[TOOL_CALLS]"
-    rendered = tool_format(tokenizer).render([("f", {"a": 1}), ("g", {})])
+    rendered = detect_tool_format(tokenizer).render([("f", {"a": 1}), ("g", {})])
     assert rendered == '[TOOL_CALLS][{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]'
 
 
@@ -126,7 +125,7 @@ def test_calls_are_spelled_as_the_smol_template_spells_them():
         "tool_calls": [{"function": {"name": name, "arguments": args}} for name, args in calls],
     }
     shown = tokenizer.apply_chat_template([turn], tokenize=False)
-    assert f"assistant\n{tool_format(tokenizer).render(calls)}<|im_end|>" in shown
+    assert f"assistant\n{detect_tool_format(tokenizer).render(calls)}<|im_end|>" in shown
 
 
 @pytest.mark.parametrize("special", [True, False])
@@ -136,7 +135,7 @@ def test_tags_that_are_tokens_are_known_and_kept_visible(special):
         [AddedToken("<tool_call>", special=special), AddedToken("</tool_call>", special=special)]
     )
     tokenizer.chat_template = SMOL
-    chosen = tool_format(tokenizer)
+    chosen = detect_tool_format(tokenizer)
     ids = tuple(tokenizer.convert_tokens_to_ids(["<tool_call>", "</tool_call>"]))
     assert tuple(chosen.tokens.values()) == ids
     dropped = not tokenizer.decode(ids, skip_special_tokens=True)
@@ -146,24 +145,24 @@ def test_tags_that_are_tokens_are_known_and_kept_visible(special):
 
 def test_tags_that_are_text_need_no_tokens():
     tokenizer = tiny.tokenizer()
-    chosen = tool_format(tokenizer)
+    chosen = detect_tool_format(tokenizer)
     assert dict(chosen.tokens) == {}
     assert visible_tokens(tokenizer, chosen.markers) == frozenset()
 
 
 def test_the_prompted_format_tells_names_signatures_and_spelling():
-    told = instructions(tool_dicts([get_weather]), tool_formats.PROMPTED)
-    assert re.search(r'<tools>\n\{"name": "get_weather".*"city".*\}\n</tools>', told)
-    assert '<tool_call>\n{"name":' in told
+    text = tool_instructions(tool_dicts([get_weather]), tool_formats.PROMPTED)
+    assert re.search(r'<tools>\n\{"name": "get_weather".*"city".*\}\n</tools>', text)
+    assert '<tool_call>\n{"name":' in text
 
 
 @pytest.mark.parametrize(
-    ("spelling", "call"),
+    ("tool_format", "call"),
     [
         (tool_formats.HERMES, '<tool_call>\n{"name": "<name>", "arguments": {<arguments>}}\n</tool_call>'),
         (tool_formats.LLAMA, '{"name": "<name>", "parameters": {<arguments>}}'),
         (tool_formats.MISTRAL_NAMED, "[TOOL_CALLS]<name>[ARGS]{<arguments>}"),
     ],
 )
-def test_instructions_show_the_spelling_of_calls(spelling, call):
-    assert f"\n{call}\n" in instructions(tool_dicts([get_weather]), spelling)
+def test_instructions_show_the_spelling_of_calls(tool_format, call):
+    assert f"\n{call}\n" in tool_instructions(tool_dicts([get_weather]), tool_format)

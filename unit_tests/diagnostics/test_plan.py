@@ -102,7 +102,7 @@ def test_embeddings_and_inactive_experts_are_not_read():
         num_local_experts=8,
         num_experts_per_tok=2,
     )
-    size = footprint.of_config("m", experts, torch.float32)
+    size = footprint.footprint_of_config("m", experts, torch.float32)
     all_experts = 2 * 8 * 3 * 32 * 64
     assert size.weights.linear + size.weights.other - size.read.linear - size.read.other == (
         all_experts * 3 // 4 + 100 * 32
@@ -131,7 +131,7 @@ def hub_configs(monkeypatch, tmp_path):
     def find_checkpoint(source):
         hub = HubModel.parse(str(source))
         size = {"o/lora": {"adapter_model.safetensors": 4000}}.get(hub.repo, {})
-        return Checkpoint(str(source), hub=hub, known=Listing("c0ffee", size, None))
+        return Checkpoint(str(source), hub=hub, listing=Listing("c0ffee", size, None))
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", adapter_file)

@@ -364,11 +364,11 @@ def test_the_keys_of_a_row_say_what_is_counted(tmp_path, row, metric):
     ("text", "message"),
     [
         ("", "is empty"),
-        ("{", "line 1 is no JSON"),
+        ("{", "line 1 is not JSON"),
         ("[]", "has no 'prompt'"),
-        ('{"prompt": "?", "answer": 1}', r"\['answer'\] is no task"),
+        ('{"prompt": "?", "answer": 1}', r"\['answer'\] is not of any kind"),
         ('{"prompt": "?"}\n{"prompt": "?", "refuse": true}', "line 2 is of another kind"),
-        ('{"prompt": "?", "name": "a"}\n{"prompt": "!", "name": "a"}', "'a' is given twice"),
+        ('{"prompt": "?", "name": "a"}\n{"prompt": "!", "name": "a"}', "two lines have the name 'a'"),
         ('{"prompt": "?", "instructions": {"words": 1}}', "'words'"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from langchain_eft.evaluation import Estimate, agreement, difference, estimate, mean, normalised_gain, share
+from langchain_eft.evaluation import Estimate, agreement, difference, estimate, mean, normalized_gain, share
 
 NUMBERS = np.random.default_rng(1).gamma(2.0, 3.0, 40)
 
@@ -49,12 +49,12 @@ def test_differences_are_paired():
 
 def test_a_gain_is_the_share_of_the_gap_that_is_closed():
     low, high = NUMBERS.tolist(), (NUMBERS + 4).tolist()
-    found = normalised_gain((NUMBERS + 1).tolist(), low, high)
+    found = normalized_gain((NUMBERS + 1).tolist(), low, high)
     assert (found.low, found.value, found.high) == pytest.approx((0.25, 0.25, 0.25))
 
 
 def test_a_gap_that_may_be_zero_gives_no_bound():
-    found = normalised_gain([0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0])
+    found = normalized_gain([0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0])
     assert math.isinf(found.low)
     assert math.isinf(found.high)
 

@@ -92,7 +92,7 @@ def test_systems_share_the_engine(llm):
     assert mixed(llm, {"two": 1.0}).runnable.engine is llm.engine
 
 
-def test_unknown_behaviours_are_refused_when_the_system_is_built(llm):
+def test_unknown_behaviors_are_refused_when_the_system_is_built(llm):
     with pytest.raises(ValueError, match="three"):
         mixed(llm, {"three": 1.0})
 
@@ -111,7 +111,7 @@ def test_a_sweep_is_cached_point_by_point(llm, tmp_path):
 PAIR = Case("p", (HumanMessage("abc"),), {"chosen": "xyz", "rejected": "q"})
 
 
-def test_a_mixtures_reward_is_the_weighted_sum_of_its_behaviours(llm):
+def test_a_mixtures_reward_is_the_weighted_sum_of_its_behaviors(llm):
     found = compare_likelihoods(mixed(llm, {"one": 0.5, "two": 2.0}), PAIR).details
     parts = {
         name: EFTRewardScorer(llm, name).invoke({"prompt": "abc", "answers": ["xyz", "q"]})
@@ -139,7 +139,7 @@ def test_preferring_is_having_the_higher_reward(llm):
     assert values[2] == 0.5
 
 
-def test_no_reward_without_behaviours(llm):
+def test_no_reward_without_behaviors(llm):
     with pytest.raises(EvaluationError, match=r"'base' has no implicit reward \(an empty mixture\)"):
         compare_likelihoods(base_alone(llm), PAIR)
     with pytest.raises(EvaluationError, match="Scripted"):

@@ -39,8 +39,8 @@ def script(prompt: str) -> list[str]:
     if "<messages>" in turn.lower():
         return ["They added numbers."]
     if "<tool_response>" in turn:
-        found = re.findall(r"<tool_response>\n(.*?)\n</tool_response>", turn)[-1]
-        return [f"It is {found}.", f'{{"total": {found}}}', call("Sum", total=int(found))]
+        result = re.findall(r"<tool_response>\n(.*?)\n</tool_response>", turn)[-1]
+        return [f"It is {result}.", f'{{"total": {result}}}', call("Sum", total=int(result))]
     a, b = re.findall(r"\d+", turn)[-2:]
     return [call("add", a=int(a), b=int(b))]
 

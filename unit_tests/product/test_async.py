@@ -155,5 +155,5 @@ async def test_async_callbacks_and_events_see_every_token_once(llm):
     streamed = [c.content async for c in llm.astream("hi", config={"callbacks": [handler]}, **NO_END)]
     assert handler.text == "".join(streamed) == expected
     events = [e async for e in llm.astream_events("hi", version="v2", **NO_END)]
-    told = [e["data"]["chunk"].content for e in events if e["event"] == "on_chat_model_stream"]
-    assert "".join(told) == expected
+    texts = [e["data"]["chunk"].content for e in events if e["event"] == "on_chat_model_stream"]
+    assert "".join(texts) == expected

@@ -25,7 +25,7 @@ from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
 from unit_tests import tiny
-from unit_tests.helpers import request
+from unit_tests.helpers import request, slow
 
 BRIEF = "Be brief."
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
@@ -96,7 +96,7 @@ def test_a_transcript_writes_tools_out_in_the_spelling_of_the_tuned_models():
 
     call = {"name": "weather", "args": {"city": "Rome"}, "id": "a"}
     messages = [HI, AIMessage("Let me see.", tool_calls=[call]), ToolMessage("Sun.", tool_call_id="a")]
-    text = render(messages, tools=tool_dicts([weather]), spelling=HERMES)
+    text = render(messages, tools=tool_dicts([weather]), tool_format=HERMES)
     assert text.startswith("# Tools\n")
     assert '"name": "weather"' in text
     written = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
@@ -143,7 +143,7 @@ def forms(reference):
 
 
 @pytest.mark.parametrize("form", range(8))
-@pytest.mark.parametrize("speculation", ["off", 3])
+@pytest.mark.parametrize("speculation", [3, *slow("off")])
 def test_the_explicit_loop_over_both_texts_says_the_same(llm, reference, form, speculation):
     mixture, changed, summands = forms(reference)[form]
     expected = text_of(reference.loop(summands, 12))
@@ -194,11 +194,11 @@ def test_special_tokens_of_turns_follow_the_tuned_model(settings, reference):
 def test_log_probabilities_are_those_of_both_texts(llm, reference):
     base, small, one = reference.base, reference.small["reference"], reference.small["one"]
     answer = llm.invoke("hi", logprobs=True, max_tokens=5)
-    found = [entry["logprob"] for entry in answer.response_metadata["logprobs"]["content"]]
+    reported = [entry["logprob"] for entry in answer.response_metadata["logprobs"]["content"]]
     summands = [(1, base, BARE), (1, one, MAIN), (-1, small, BARE)]
     tokens = reference.loop(summands, 5)
     expected = reference.mixed(summands, tokens[:-1])[range(len(tokens)), tokens]
-    torch.testing.assert_close(torch.tensor(found).double(), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.tensor(reported).double(), expected, atol=1e-4, rtol=0)
 
 
 # Everything else that reads
@@ -216,9 +216,9 @@ def test_completions_have_one_text(settings, reference):
 def test_rewards_compare_what_each_model_reads(llm):
     score = EFTRewardScorer(llm, "one").invoke({"prompt": "hi", "answers": ["yes"]})[0]
     engine = llm.engine
-    said = (*engine.tokenizer("yes", add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
+    answer_ids = (*engine.tokenizer("yes", add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, reference = (
-        token_logprobs(engine.family, term, prompt, [said])[0].sum()
+        token_logprobs(engine.family, term, prompt, [answer_ids])[0].sum()
         for term, prompt in zip(engine.family.behaviors["one"], (MAIN, BARE), strict=True)
     )
     assert score == pytest.approx(float(tuned - reference), abs=1e-4)
@@ -264,8 +264,8 @@ def test_a_request_without_the_bases_text_is_refused(llm):
 
 
 @pytest.mark.parametrize("name", ["", BASE])
-def test_names_of_texts_are_no_names_of_behaviours(settings, name):
-    with pytest.raises(ValidationError, match="names a text: give it another name"):
+def test_names_of_texts_are_no_names_of_behaviors(settings, name):
+    with pytest.raises(ValidationError, match="reserved for a prompt: give it another name"):
         EFTChatModel(**{**settings, "behaviors": {name: BehaviorDelta(prompt=BRIEF)}})
 
 

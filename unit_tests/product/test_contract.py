@@ -52,9 +52,9 @@ class Counting(InMemoryCache):
     hits = 0
 
     def lookup(self, prompt, llm_string):
-        found = super().lookup(prompt, llm_string)
-        self.hits += found is not None
-        return found
+        stored = super().lookup(prompt, llm_string)
+        self.hits += stored is not None
+        return stored
 
     async def alookup(self, prompt, llm_string):
         return self.lookup(prompt, llm_string)
@@ -143,8 +143,8 @@ def test_logprobs_end_with_the_stop_and_cover_bursts(llm):
         entries = message.response_metadata["logprobs"]["content"]
         assert message.content == whole[: whole.index(stop)]
         assert len(entries) == message.usage_metadata["output_tokens"]
-        said = bytes(byte for entry in entries for byte in entry["bytes"])
-        assert said.decode(errors="replace").startswith(message.content + stop[:2])
+        text = bytes(byte for entry in entries for byte in entry["bytes"])
+        assert text.decode(errors="replace").startswith(message.content + stop[:2])
 
 
 def test_bytes_of_half_characters_are_their_own(llm):
@@ -153,7 +153,7 @@ def test_bytes_of_half_characters_are_their_own(llm):
     assert b"".join(token_bytes(words, i) for i in ids) == "é日".encode()
 
 
-def test_disable_streaming_is_honoured(tool_settings):
+def test_disable_streaming_is_honored(tool_settings):
     llm = EFTChatModel(**{**tool_settings, "disable_streaming": "tool_calling"})
     assert len(list(llm.bind_tools([wash], tool_choice="any").stream("hi"))) <= 2
     assert len(list(llm.stream("hi", **NO_END))) > 5
@@ -215,8 +215,8 @@ def test_partial_objects_stream(llm):
 
 
 def test_json_mode_needs_no_schema_and_the_others_do(llm):
-    found = llm.with_structured_output(method="json_mode", include_raw=True).invoke("hi")
-    assert set(found) == {"raw", "parsed", "parsing_error"}
+    answer = llm.with_structured_output(method="json_mode", include_raw=True).invoke("hi")
+    assert set(answer) == {"raw", "parsed", "parsing_error"}
     with pytest.raises(ModelInvalidRequestError, match=r"schema=None.*'json_mode'"):
         llm.with_structured_output(None)
 
@@ -226,8 +226,8 @@ def test_schemas_need_neither_title_nor_plain_form(llm):
     wrapped = {"type": "json_schema", "json_schema": {"name": "v", "schema": bare, "strict": True}}
     for schema in (bare, wrapped):
         for method in ("function_calling", "json_schema"):
-            found = llm.with_structured_output(schema, method=method, strict=True).invoke("hi")
-            assert isinstance(found["good"], bool)
+            answer = llm.with_structured_output(schema, method=method, strict=True).invoke("hi")
+            assert isinstance(answer["good"], bool)
 
 
 def test_a_failed_parse_is_kept_beside_the_message(tool_settings):
@@ -247,18 +247,19 @@ def test_a_failed_parse_is_kept_beside_the_message(tool_settings):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n": 0}, r"n=0 is no number of answers"),
-        ({"n": True}, r"n=True"),
-        ({"n": "2"}, r"n='2'"),
-        ({"top_logprobs": 2}, r"top_logprobs=2 reports nothing without logprobs=True"),
+        ({"n": 0}, r"n must be a positive integer, got 0"),
+        ({"n": True}, r"got True"),
+        ({"n": "2"}, r"got '2'"),
+        ({"top_logprobs": 2}, r"top_logprobs=2 has no effect without logprobs=True"),
         ({"logprobs": True, "top_logprobs": 99}, r"top_logprobs=99"),
-        ({"timeout": 0}, r"timeout=0"),
+        ({"timeout": 0}, r"timeout must be a positive number.*got 0"),
         ({"response_format": {"type": "xml"}}, r"schema=\{'type': 'xml'\}"),
         ({"tool_choice": "any"}, r"tool_choice='any'.*bind tools first"),
         (
             {"tool_choice": {"type": "function", "function": {"name": "nope"}}, "tools": [wash]},
             "nope.*'wash'",
         ),
+        ({"tools": [wash, wash]}, r"the name 'wash' 2 times"),
         ({"function_call": "x"}, r"'function_call'"),
     ],
 )

@@ -90,6 +90,7 @@ def test_schedules_go_with_strength_and_conservative_decoding(engine, reference)
         assert token == int(logp.argmax())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", SCHEDULES[3:5])
 def test_samples_follow_the_schedule(engine, reference, mixture):
     """sum log p(y) + H(p) over all tokens has mean 0 if the answers are samples of p."""
@@ -117,12 +118,12 @@ def test_the_wrong_schedule_would_be_noticed(engine, reference):
     mixture, other = SCHEDULES[0], {"one": Ramp(start=0, end=1, tokens=9)}
     rng = random.Random(0)
     prompts = [[rng.randrange(4, 200) for _ in range(6)] for _ in range(6)]
-    found = [answers(engine, mixture, prompt, drafts=["off"])[0][0] for prompt in prompts]
-    said = [answers(engine, other, prompt, drafts=["off"])[0][0] for prompt in prompts]
-    assert found != said
+    expected = [answers(engine, mixture, prompt, drafts=["off"])[0][0] for prompt in prompts]
+    expected_other = [answers(engine, other, prompt, drafts=["off"])[0][0] for prompt in prompts]
+    assert expected != expected_other
 
 
-def test_a_behaviour_that_is_off_for_a_while_is_caught_up(engine):
+def test_a_behavior_that_is_off_for_a_while_is_caught_up(engine):
     # Its models run from the start, so that speculation and prefix cache see one set of terms throughout.
     mixture = {"one": FirstTokens(tokens=3, weight=0, then=1)}
     _, ends = answers(engine, mixture, drafts=[4], tokens=TOKENS)
@@ -217,7 +218,7 @@ def test_a_small_base_drafts_for_a_large_pair(family, reference, small_base):
             summands = [(1, base, PROMPT), (weight, tuned, PROMPT), (-weight, large, PROMPT)]
             assert agree(engine, reference, {"down": weight}, summands)
         _, ends = answers(engine, {"down": 0.05}, drafts=[4], tokens=TOKENS)
-        # With next to no behaviour the base foretells the mixture, and only it is drafted with.
+        # With next to no behavior the base foretells the mixture, and only it is drafted with.
         assert ends[0].acceptance_rate > 0.7
 
 

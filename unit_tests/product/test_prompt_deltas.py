@@ -1,4 +1,4 @@
-"""Prompts and documents as behaviours of the LangChain models, and weights that change over an answer."""
+"""Prompts and documents as behaviors of the LangChain models, and weights that change over an answer."""
 
 import json
 
@@ -17,7 +17,7 @@ from langchain_eft import (
     Ramp,
 )
 from langchain_eft.chat.messages import encode
-from langchain_eft.chat.prompts import changed_messages
+from langchain_eft.chat.prompts import contrast_messages
 from langchain_eft.diagnostics import bench as benchmark
 from langchain_eft.diagnostics.verify import verify
 from langchain_eft.diagnostics.verify.plan import VerificationPlan, encode_prompts
@@ -79,7 +79,7 @@ def test_documents_count_more_with_context_aware_decoding(llm, reference):
     expected = text_of(llm, reference.loop(summands, 12))
     assert llm.invoke(DOCUMENT, mixture={"grounded": 0.5}).content == expected
     blocks = [{"type": "text", "text": "<context>Bo is a cat.</context>"}, {"type": "text", "text": "Hi"}]
-    cut = changed_messages([HumanMessage(blocks)], "grounded", BehaviorDelta(without="context"))
+    cut = contrast_messages([HumanMessage(blocks)], "grounded", BehaviorDelta(without="context"))
     assert [block["text"] for block in cut[0].content] == ["", "Hi"]
 
 
@@ -91,7 +91,7 @@ def test_what_is_taken_away_leaves_no_empty_message_behind():
         AIMessage("", tool_calls=[call]),
         ToolMessage("<docs>e</docs>", tool_call_id="a"),
     ]
-    cut = changed_messages(messages, "grounded", BehaviorDelta(without="docs"))
+    cut = contrast_messages(messages, "grounded", BehaviorDelta(without="docs"))
     assert [message.content for message in cut] == ["Who?  Say now.", "", ""]
     assert cut[1].tool_calls[0]["name"] == "search"
     assert messages[0].content == "<docs>a\nb</docs>"
@@ -161,17 +161,17 @@ def test_what_changes_the_answer_is_part_of_the_models_identity(settings):
         {"one": FirstTokens(tokens=8)}, {"one": FirstTokens(tokens=8, then=0.5)},
     ]  # fmt: skip
     other = {**settings["behaviors"], "brief": BehaviorDelta(prompt="Be long.")}
-    found = [identity(mixture=mixture) for mixture in mixtures] + [identity(), identity(behaviors=other)]
-    assert len(set(found)) == len(found)
+    identities = [identity(mixture=mixture) for mixture in mixtures] + [identity(), identity(behaviors=other)]
+    assert len(set(identities)) == len(identities)
     same = identity(mixture={"one": {"start": 0, "end": 1, "tokens": 8}})
-    assert same == found[1]
+    assert same == identities[1]
 
 
 @pytest.mark.parametrize(
     ("weight", "message"),
     [
         ({"from": 0, "to": 1}, r"Ramp\(start=0, end=1, tokens=32\)"),
-        ([1, 2], "a dictionary with one of those"),
+        ([1, 2], "a dictionary with the same keys"),
         ({"start": 0, "tokens": 4}, "end"),
         ({"tokens": 0, "weight": 1}, "tokens"),
         (Ramp(start=0.5, end=-0.5, tokens=4), "falls to -0.5: negative weights can undo safety"),
@@ -199,9 +199,9 @@ def test_a_prompt_can_be_a_reward(llm, settings):
     answer = "yes"
     score = EFTRewardScorer(llm, "hinted").invoke({"prompt": "hi", "answers": [answer]})[0]
     engine = llm.engine
-    said = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
+    scored = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, plain = (
-        token_logprobs(engine.family, term, prompt, [said])[0].sum()
+        token_logprobs(engine.family, term, prompt, [scored])[0].sum()
         for term, prompt in zip(
             engine.family.behaviors["hinted"],
             (ids(llm, SystemMessage(BRIEF), HumanMessage("hi")), ids(llm, HumanMessage("hi"))),
@@ -234,9 +234,9 @@ def test_a_preempted_request_reads_all_its_texts_again(settings, reference):
         }
     )
     questions = [f"question {i}" for i in range(5)]
-    found = model.bind(mixture={"brief": 1.5}, max_tokens=20).batch(questions)
+    answers = model.bind(mixture={"brief": 1.5}, max_tokens=20).batch(questions)
     assert model.engine.stats().preemptions > 0
-    for question, answer in zip(questions, found, strict=True):
+    for question, answer in zip(questions, answers, strict=True):
         main, longer = (
             ids(model, HumanMessage(question)),
             ids(model, SystemMessage(BRIEF), HumanMessage(question)),

@@ -21,6 +21,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from langchain_eft import EFTChatModel
+from langchain_eft.engine.request import GenerationRequest
 from unit_tests.helpers import failing_rounds, wait_until, watched_rounds
 
 NO_END = {"logit_bias": {0: -100.0}}
@@ -212,10 +213,10 @@ def test_tool_choice_any_raises(llm):
 @pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
 def test_methods_of_structured_output_raise(tool_settings, method):
     llm = EFTChatModel(**tool_settings)
-    found = llm.with_structured_output(Verdict, method=method, include_raw=True).invoke("hi")
-    assert isinstance(found["raw"], AIMessage)
+    answer = llm.with_structured_output(Verdict, method=method, include_raw=True).invoke("hi")
+    assert isinstance(answer["raw"], AIMessage)
     if method != "json_mode":  # which leaves the keys to the model
-        assert isinstance(found["parsed"], Verdict)
+        assert isinstance(answer["parsed"], Verdict)
 
 
 def test_a_batch_enters_the_native_handle_from_many_threads(llm):
@@ -248,10 +249,10 @@ def test_weights_load_while_the_model_is_built(tool_settings, monkeypatch):
 
 
 def test_characters_of_several_tokens_come_out_broken(llm):
-    wanted = "日本 👩‍🚀"
-    script = [*llm.engine.tokenizer(wanted).input_ids]
-    grammar = f'start: "{wanted}"'
-    request = llm.generation_request(llm.engine, tuple(script), None, grammar=grammar)
+    text = "日本 👩‍🚀"
+    script = [*llm.engine.tokenizer(text).input_ids]
+    grammar = f'start: "{text}"'
+    request = GenerationRequest(prompt_ids=tuple(script), grammar=grammar)
     deltas = [event.text for event in llm.engine.stream(request) if hasattr(event, "text")]
-    assert "".join(deltas) == wanted
+    assert "".join(deltas) == text
     assert all("\ufffd" not in delta for delta in deltas)

@@ -41,8 +41,8 @@ def script(prompt: str) -> list[str]:
     name = re.search(r"Create a customer named '(.*?)'", prompt)
     if name:
         return [call("unicode_customer", customer_name=name[1], description="A company")]
-    found = (answers for key, answers in ANSWERS.items() if re.search(key, prompt, re.DOTALL))
-    return next(found, ["Hello there. How are you?"])
+    matching = (answers for key, answers in ANSWERS.items() if re.search(key, prompt, re.DOTALL))
+    return next(matching, ["Hello there. How are you?"])
 
 
 def thoughtful(opened: bool):

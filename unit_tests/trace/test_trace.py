@@ -121,9 +121,9 @@ async def test_the_asynchronous_twins_trace_too(llm):
 
 
 def test_tool_calls_are_traced_token_by_token(llm):
-    def paint(colour: Literal["red", "blue"]) -> str:
+    def paint(color: Literal["red", "blue"]) -> str:
         """Paint something."""
-        return colour
+        return color
 
     forced = llm.bind_tools([paint], tool_choice="paint")
     message = forced.invoke("hi", trace=True, max_tokens=200)
@@ -210,7 +210,7 @@ def test_a_hostile_name_cannot_leave_its_place():
     assert "<i>" not in trace.to_html()
 
 
-def test_a_terminal_shows_colours_and_a_pipe_plain_text():
+def test_a_terminal_shows_colors_and_a_pipe_plain_text():
     terminal, pipe = io.StringIO(), io.StringIO()
     STORY.print(Console(file=terminal, force_terminal=True, color_system="truecolor", width=100))
     STORY.print(Console(file=pipe, width=100))
@@ -249,7 +249,7 @@ def test_a_traced_chat_is_plain_text_in_a_pipe(family):
     assert "share that would differ without each part" in traced.stderr
 
 
-def test_a_chunk_is_coloured_in_a_terminal(monkeypatch, capsys):
+def test_a_chunk_is_colored_in_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     entries = [t.model_dump() for t in STORY.tokens[:1]]
     show(AIMessage("Arr", response_metadata={"trace": entries}))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import Event, Failed, Finished, TextDelta, acceptance_rate
-from langchain_eft.engine.models.placement import distinct
+from langchain_eft.engine.models.placement import unique_storages
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import Generation, GenerationRequest
 
@@ -242,5 +242,5 @@ def weights_read(engine: Engine, mixture: Mixture) -> int:
         not_read = None if embeddings is head else embeddings
         packed = (buffer for name, buffer in modules.named_buffers() if name.endswith("weight"))
         tensors = [tensor for tensor in (*modules.parameters(), *packed) if tensor is not not_read]
-        bytes_by_address |= {address: tensor.nbytes for address, tensor in distinct(tensors).items()}
+        bytes_by_address |= {address: tensor.nbytes for address, tensor in unique_storages(tensors).items()}
     return sum(bytes_by_address.values())

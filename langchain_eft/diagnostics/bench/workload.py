@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
 
-from langchain_eft.chat.prompts import read_conversation
+from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
 
@@ -134,7 +134,9 @@ class Workload:
         mixture = self.mixture(prompts, mode)
         messages, tools = [HumanMessage(numbered(question, number))], numbered_tools(prompts, number)
         engine = self._engine
-        prompt, contexts = read_conversation(engine.tokenizer, engine.recipe, mixture, messages, tools=tools)
+        prompt, contexts = conversation_prompts(
+            engine.tokenizer, engine.recipe, mixture, messages, tools=tools
+        )
         return GenerationRequest(
             prompt_ids=prompt,
             contexts=contexts,

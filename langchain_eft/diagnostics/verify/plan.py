@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 
-from langchain_eft.chat.prompts import read_conversation, read_text
+from langchain_eft.chat.prompts import conversation_prompts, text_prompts
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
@@ -96,12 +96,11 @@ def encode_prompts(
         Token ids of each prompt, with the prompts that some models of the mixture read instead, by name.
 
     Raises:
-        RecipeError: The recipe cannot decode the mixture.
         RequestError: A behavior removes a tag that a text does not have.
     """
     if tokenizer.chat_template:
-        return dict(read_conversation(tokenizer, recipe, mixture, [HumanMessage(text)]) for text in texts)
-    return dict(read_text(tokenizer, recipe, mixture, text) for text in texts)
+        return dict(conversation_prompts(tokenizer, recipe, mixture, [HumanMessage(text)]) for text in texts)
+    return dict(text_prompts(tokenizer, recipe, mixture, text) for text in texts)
 
 
 def describe(sampling: SamplingParams) -> str:

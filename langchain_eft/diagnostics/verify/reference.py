@@ -12,7 +12,7 @@ from torch import Tensor
 
 from langchain_eft.diagnostics.verify.plan import VerificationPlan
 from langchain_eft.engine.models.family import ModelFamily, Term
-from langchain_eft.engine.models.self_check import own_logits
+from langchain_eft.engine.models.self_check import plain_variant_logits
 from langchain_eft.engine.recipe.schedules import weight_at
 from langchain_eft.engine.request import SamplingParams
 
@@ -72,7 +72,7 @@ class Reference:
         @cache
         def log_probs(term: Term) -> Tensor:
             ids = torch.tensor([[*prompts[term.prompt_name], *answer]], device=self.family.vocabulary.device)
-            logits = own_logits(self.family.models[term.model], ids, term.variant)
+            logits = plain_variant_logits(self.family.models[term.model], ids, term.variant)
             common = logits[-len(positions) :, : len(self.family.vocabulary)].double()
             return common.masked_fill(~self.family.vocabulary, _IMPOSSIBLE).log_softmax(-1)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from langchain_eft.engine.analysis.attribution import normalize
 from langchain_eft.engine.analysis.scoring import answer_outputs, logits_of
-from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, probabilities
+from langchain_eft.engine.decoding.sampling import Sampling, probabilities
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.request import SamplingParams
 
@@ -134,7 +134,7 @@ def compare(
     token = torch.tensor(answer, device=vocabulary.device)[:, None]
     ends = torch.tensor(sorted(end_ids), device=vocabulary.device)
     probable = (tuned.maximum(reference) >= torch.tensor(_PROBABLE).log()).double()
-    rows = [SamplingRow(sampling, (), ())] * len(answer)
+    filters = Sampling.of([sampling] * len(answer), [0] * len(answer), vocabulary.device)
     figures = [
         *(each.gather(1, token)[:, 0] for each in (base, tuned, reference)),
         (base.argmax(-1) == reference.argmax(-1)).double(),
@@ -149,7 +149,7 @@ def compare(
         entropy(tuned),
         torch.stack([_outside(each, vocabulary) for each in logits]).amax(0),
         *(each[:, ends].logsumexp(-1) for each in (base, tuned, reference)),
-        1 - total_variation(*(_drawn_from(each, rows) for each in (target, small))),
+        1 - total_variation(*(probabilities(each.float(), filters) for each in (target, small))),
     ]
     return ModelComparison(*(figure.tolist() for figure in figures))
 
@@ -167,10 +167,6 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
 def entropy(p: Tensor) -> Tensor:
     """[T] entropy in nats of [T, V] log-probabilities."""
     return -(p.exp() * p).sum(-1)
-
-
-def _drawn_from(logp: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    return probabilities(logp.float(), Sampling.of(rows, logp.device))
 
 
 def _outside(logits: Tensor, vocabulary: Tensor) -> Tensor:

@@ -27,6 +27,10 @@ class KVPool:
         self.slots = slots
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
+    def free(self) -> None:
+        """Free the memory of all layers."""
+        self._layers.clear()
+
     @property
     def layers(self) -> int:
         """How many layers have asked for memory."""

@@ -426,7 +426,8 @@ def _merge(
             return
     span = _split_span(length, splits, block_n)
     split = tl.arange(0, block_splits)
-    seen = live & (split * span <= position)
+    # Not `live & ...`: the interpreter broadcasts a scalar bool as int32, which Triton 3.9 refuses as a mask.
+    seen = split * span <= tl.where(live, position, -1)
     if window is not None:
         seen = seen & ((split + 1) * span > position - window + 1)
     start = row * tl.num_programs(1) if starts is None else tl.load(starts + row)

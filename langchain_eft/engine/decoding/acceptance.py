@@ -1,36 +1,46 @@
-"""The acceptance rule of speculative sampling."""
+"""The acceptance rule of speculative sampling, and the algorithm around it in its plainest form.
+
+Every token is drawn from p by one rule, with random numbers that depend on the seed and the position only:
+
+    x ~ q;  keep x if u q(x) < p(x), else draw from max(p - q, 0)      (Leviathan et al. 2023, theorem 1)
+
+This is an exact sample of p for any q, and it equals x as often as any rule can make it: a maximal coupling
+of p and q. Whether x was drafted makes no difference to the rule. So neither the draft length nor the rest of
+the batch changes a text: a draft token, whatever its source, is accepted if it is the token that the rule
+draws.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from langchain_eft.engine.decoding.random import invert_cdf, uniform
 
-TEST, RESIDUAL = 1, 2
-"""Purposes of the random numbers of one position; purpose 0 is `sampling.draw`'s."""
+SAMPLE, TEST, RESIDUAL = 0, 1, 2
+"""Purposes of the random numbers of one position."""
 
 
-def accept_or_resample(p: Tensor, q: Tensor, drawn: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+def accept_or_resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
     """Turn samples of q into samples of p, keeping as many as possible.
 
     Args:
         p: [R, V] float64 target probabilities.
         q: [R, V] float64 draft probabilities; a row equal to p keeps its sample.
-        drawn: [R] int64 samples of q.
+        samples: [R] int64 samples of q.
         seeds: [R] int64.
         positions: [R] int64.
 
     Returns:
         [R] int64 samples of p.
     """
-    pd, qd = (x.gather(1, drawn[:, None])[:, 0] for x in (p, q))
+    p_sample, q_sample = (x.gather(1, samples[:, None])[:, 0] for x in (p, q))
     residual = (p - q).clamp(min=0)
     # Rounding may leave nothing to draw from where p and q are all but equal.
-    kept = (uniform(seeds, positions, TEST) * qd < pd) | (residual.sum(-1) == 0)
-    return torch.where(kept, drawn, invert_cdf(residual, uniform(seeds, positions, RESIDUAL)))
+    kept = (uniform(seeds, positions, TEST) * q_sample < p_sample) | (residual.sum(-1) == 0)
+    return torch.where(kept, samples, invert_cdf(residual, uniform(seeds, positions, RESIDUAL)))
 
 
 def num_accepted(draft_tokens: Sequence[int], tokens: Sequence[int]) -> int:
@@ -44,3 +54,46 @@ def num_accepted(draft_tokens: Sequence[int], tokens: Sequence[int]) -> int:
     while accepted < len(draft_tokens) and draft_tokens[accepted] == tokens[accepted]:
         accepted += 1
     return accepted
+
+
+def speculative_decode(
+    p: Callable[[Sequence[int]], Tensor],
+    q: Callable[[Sequence[int]], Tensor],
+    prompt: Sequence[int],
+    max_tokens: int,
+    draft_length: int,
+    seed: int,
+) -> list[int]:
+    """Draft, verify, accept: speculative decoding of one request, as a definition of what the engine does.
+
+    Args:
+        p: The target distribution after some tokens, [V] float64.
+        q: The draft distribution after some tokens, [V] float64.
+        prompt: Token ids, at least one.
+        max_tokens: Tokens of the answer.
+        draft_length: K, tokens drafted in a round.
+        seed: Of the random numbers.
+
+    Returns:
+        The answer's token ids, which do not depend on `draft_length`.
+    """
+
+    def sample(tokens: Sequence[int]) -> Tensor:
+        """A token drawn from q, [1]."""
+        return invert_cdf(q(tokens)[None], uniform(seeds, torch.tensor([len(tokens)]), SAMPLE))
+
+    def draw(tokens: Sequence[int]) -> int:
+        """A token drawn from p, which is q's own sample wherever the rule keeps it."""
+        rows, position = (p(tokens)[None], q(tokens)[None]), torch.tensor([len(tokens)])
+        return int(accept_or_resample(*rows, sample(tokens), seeds, position))
+
+    tokens, seeds = list(prompt), torch.tensor([seed])
+    while len(tokens) < len(prompt) + max_tokens:
+        drafted = list(tokens)
+        for _ in range(draft_length):  # draft: K small passes
+            drafted.append(int(sample(drafted)))
+        draft_tokens = drafted[len(tokens) :]
+        # verify: one large pass over K + 1 positions
+        drawn = [draw(drafted[: len(tokens) + i]) for i in range(draft_length + 1)]
+        tokens += drawn[: num_accepted(draft_tokens, drawn) + 1]  # accept
+    return tokens[len(prompt) : len(prompt) + max_tokens]

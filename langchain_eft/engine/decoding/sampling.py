@@ -1,4 +1,4 @@
-"""Drawing a token from p: penalties, filters, and random numbers keyed by nothing but seed and position."""
+"""Drawing a token from p: filters, and random numbers keyed by seed and position."""
 
 from __future__ import annotations
 
@@ -15,23 +15,8 @@ from langchain_eft.engine.request import SamplingParams
 
 
 @dataclass(frozen=True)
-class SamplingRow:
-    """What sampling needs to know of one row.
-
-    Attributes:
-        params: The request's sampling parameters.
-        prompt: Token ids of the prompt.
-        output: Token ids generated so far.
-    """
-
-    params: SamplingParams
-    prompt: Sequence[int]
-    output: Sequence[int]
-
-
-@dataclass(frozen=True)
 class Filters:
-    """What any row of a batch makes necessary: known on the host, so that a draw asks the device nothing.
+    """The filters that some row of a batch needs. The host knows them, so a draw asks the device nothing.
 
     Attributes:
         greedy: Some row takes its most probable token.
@@ -49,7 +34,7 @@ class Filters:
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams]) -> Filters:
-        """What these parameters make necessary."""
+        """The filters that these parameters need."""
         random = [p for p in params if p.temperature]
         return cls(
             greedy=len(random) < len(params),
@@ -85,16 +70,35 @@ class Sampling:
     filters: Filters
 
     @classmethod
-    def of(cls, rows: Sequence[SamplingRow], device: torch.device) -> Sampling:
-        """The parameters of rows that lie on the host."""
-        params = [row.params for row in rows]
-        positions = [len(row.prompt) + len(row.output) for row in rows]
-        whole = torch.tensor([[p.seed for p in params], positions, [p.top_k for p in params]]).to(device)
-        real = torch.tensor(
+    def of(cls, params: Sequence[SamplingParams], positions: Sequence[int], device: torch.device) -> Sampling:
+        """The parameters of R rows.
+
+        Args:
+            params: Of each row.
+            positions: How many tokens are before the one that is drawn in each row.
+            device: Where the tensors go.
+        """
+        integers = torch.tensor([[p.seed for p in params], list(positions), [p.top_k for p in params]])
+        reals = torch.tensor(
             [[p.temperature or 1.0 for p in params], [p.top_p for p in params], [p.min_p for p in params]]
-        ).to(device)
+        )
+        seeds, positions_, top_k = integers.to(device)
+        temperature, top_p, min_p = reals.to(device)
         greedy = torch.tensor([p.temperature == 0 for p in params]).to(device)
-        return cls(whole[0], whole[1], greedy, real[0], whole[2], real[1], real[2], Filters.of(params))
+        return cls(seeds, positions_, greedy, temperature, top_k, top_p, min_p, Filters.of(params))
+
+    def of_rows(self, rows: Tensor) -> Sampling:
+        """The parameters of some of the rows, [r] int64."""
+        return Sampling(
+            self.seeds[rows],
+            self.positions[rows],
+            self.greedy[rows],
+            self.temperature[rows],
+            self.top_k[rows],
+            self.top_p[rows],
+            self.min_p[rows],
+            self.filters,
+        )
 
 
 class Draw(NamedTuple):

@@ -1,1 +1,1 @@
-"""From names to weights in memory: hub, disk, conversion, tokenizers, vocabulary."""
+"""Finding, fetching, converting and loading models and tokenizers; comparing vocabularies."""

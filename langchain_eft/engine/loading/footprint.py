@@ -1,4 +1,4 @@
-"""What a model takes, told by its configuration alone: memory, bytes read per token, keys and values."""
+"""Memory and memory traffic of a model, computed from its configuration."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.memory import WeightCount, count_weights
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
-from langchain_eft.engine.models.compatibility import reason_against
-from langchain_eft.engine.models.window import longest_exact
+from langchain_eft.engine.models.compatibility import unsupported_reason
+from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.progress import quiet_transformers
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one model takes.
+    """Sizes of one model.
 
     Attributes:
-        name: Its source.
-        kind: Its architecture, as transformers calls it.
-        weights: How many it has.
-        read: How many of them a token reads: no embeddings (but a tied head), and of experts those chosen.
-        kv_bytes: Keys and values of one token.
-        vocabulary: Rows of its output matrix.
-        window: Longest text.
-        head: Weights of its output matrix.
-        tied: Whether that is its embedding.
-        borrows_head: Whether it was saved without embeddings and takes the base's.
+        name: Source of the model.
+        kind: Architecture, by transformers' `model_type`.
+        weights: Number of weights.
+        read: Number of weights that a pass over one token reads: no embedding matrix, unless it is also the
+            output matrix, and only the chosen experts.
+        kv_bytes: Bytes of keys and values of one token.
+        vocabulary: Rows of the output matrix.
+        window: Largest number of tokens in a text.
+        head: Number of weights in the output matrix.
+        tied: Whether the output matrix is also the embedding matrix.
+        borrows_head: Whether the model was saved without embeddings and uses the base's.
     """
 
     name: str
@@ -52,65 +53,65 @@ class Footprint:
     borrows_head: bool
 
     def nbytes(self, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
-        """Bytes of its weights in memory."""
+        """Size of the weights in memory, in bytes."""
         return self.weights.nbytes(dtype, quantization)
 
     def bytes_read(self, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
-        """Bytes of its weights that a token reads."""
+        """Size of the weights that a pass over one token reads, in bytes."""
         return self.read.nbytes(dtype, quantization)
 
 
-def footprint(place: Checkpoint, dtype: torch.dtype) -> Footprint:
-    """What a model takes; of a hub model its `config.json` is fetched and nothing else.
+def footprint(checkpoint: Checkpoint, dtype: torch.dtype) -> Footprint:
+    """The sizes of a model. Of a hub model, only `config.json` is fetched.
 
     Raises:
         CheckpointNotFoundError: The configuration cannot be found.
-        UnsupportedModelError: A model that cannot be decoded here.
+        UnsupportedModelError: The model cannot be decoded here.
     """
-    return of_config(place.name, read_config(place), dtype, folder=place.path)
+    return footprint_of_config(checkpoint.name, read_config(checkpoint), dtype, folder=checkpoint.path)
 
 
-def read_config(located: Checkpoint) -> Any:
-    """The configuration of a model that need not have been fetched.
+def read_config(checkpoint: Checkpoint) -> Any:
+    """The configuration of a model. The model need not have been fetched.
 
     Raises:
-        CheckpointNotFoundError: It cannot be found.
+        CheckpointNotFoundError: The configuration cannot be found.
     """
     try:
-        if located.path is None:
-            hub = located.hub
-            assert hub is not None  # noqa: S101  (there is one or the other)
+        if checkpoint.path is None:
+            hub = checkpoint.hub
+            assert hub is not None  # noqa: S101  (a checkpoint has a path or a hub model)
             return AutoConfig.from_pretrained(hub.repo, revision=hub.revision, subfolder=hub.path)
-        if located.path.suffix == ".gguf" and located.path.is_file():
-            return AutoConfig.from_pretrained(located.path.parent, gguf_file=located.path.name)
-        return AutoConfig.from_pretrained(located.path)
+        if checkpoint.path.suffix == ".gguf" and checkpoint.path.is_file():
+            return AutoConfig.from_pretrained(checkpoint.path.parent, gguf_file=checkpoint.path.name)
+        return AutoConfig.from_pretrained(checkpoint.path)
     except (OSError, ValueError) as error:
         raise CheckpointNotFoundError(
-            f"The configuration of {located.name!r} cannot be read ({type(error).__name__}): "
-            f"{located.remedy}."
+            f"The configuration of {checkpoint.name!r} cannot be read ({type(error).__name__}): "
+            f"{checkpoint.remedy}."
         ) from error
 
 
 @torch.inference_mode()
-def of_config(name: str, config: Any, dtype: torch.dtype, folder: Path | None = None) -> Footprint:
-    """What a model of a configuration takes: the model is built, and run, on tensors without memory.
+def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path | None = None) -> Footprint:
+    """The sizes of a model by its configuration. The model is built and run on meta tensors, without memory.
 
     Args:
-        name: Its source.
+        name: Source of the model.
         config: transformers' configuration.
-        dtype: Of keys and values.
-        folder: Where its weights are, if they are here.
+        dtype: Type of keys and values.
+        folder: Folder of its weights, or None if they have not been fetched.
 
     Raises:
-        UnsupportedModelError: A model that cannot be decoded here.
+        UnsupportedModelError: The model cannot be decoded here.
     """
     text = config.get_text_config()
-    reason = reason_against(text)
+    reason = unsupported_reason(text)
     if reason:
         raise UnsupportedModelError(f"{name!r} ({text.model_type}) cannot be decoded here: {reason}.")
     device = torch.device("meta")
     with quiet_transformers(), device:
-        # Products of experts insist on bfloat16 here; nothing that is counted depends on it.
+        # The products of experts need bfloat16 on meta tensors; the counts do not depend on the type.
         module = AutoModelForCausalLM.from_config(
             config, dtype=torch.bfloat16, attn_implementation=ATTENTION
         ).eval()
@@ -129,7 +130,7 @@ def of_config(name: str, config: Any, dtype: torch.dtype, folder: Path | None = 
         read=read,
         kv_bytes=sum(pool.bytes_per_slot.values()) * dtype.itemsize // torch.bfloat16.itemsize,
         vocabulary=int(text.vocab_size),
-        window=longest_exact(text),
+        window=context_window(text),
         head=head,
         tied=module.get_output_embeddings().weight is module.get_input_embeddings().weight,
         borrows_head=borrows,
@@ -137,16 +138,16 @@ def of_config(name: str, config: Any, dtype: torch.dtype, folder: Path | None = 
 
 
 def _count(module: Any, config: Any) -> tuple[WeightCount, WeightCount]:
-    """All weights, and those that a token reads."""
+    """The number of all weights, and of those that a pass over one token reads."""
     head, embeddings = module.get_output_embeddings(), module.get_input_embeddings()
     linear = {id(layer.weight) for layer in module.modules() if type(layer) is nn.Linear} - {id(head.weight)}
-    chosen = _share_of_experts(config)
+    expert_share = _share_of_experts(config)
     counts = {"linear": 0, "other": 0, "linear read": 0, "other read": 0}
     for name, parameter in module.named_parameters():
         kind = "linear" if id(parameter) in linear else "other"
         counts[kind] += parameter.numel()
-        looked_up = parameter is embeddings.weight and parameter is not head.weight
-        share = 0.0 if looked_up else chosen if ".experts." in name else 1.0
+        only_embeds = parameter is embeddings.weight and parameter is not head.weight
+        share = 0.0 if only_embeds else expert_share if ".experts." in name else 1.0
         counts[f"{kind} read"] += int(parameter.numel() * share)
     return (
         WeightCount(counts["linear"], counts["other"]),
@@ -155,6 +156,7 @@ def _count(module: Any, config: Any) -> tuple[WeightCount, WeightCount]:
 
 
 def _share_of_experts(config: Any) -> float:
+    """The fraction of the experts that a token uses; 1 for a model without experts."""
     names = ("num_local_experts", "num_experts", "n_routed_experts")
     total = next((count for name in names if (count := getattr(config, name, None))), None)
     return float(config.num_experts_per_tok / total) if total else 1.0

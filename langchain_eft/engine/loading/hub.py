@@ -1,4 +1,4 @@
-"""Models on the hub: what they are called, how large they are, and fetching them with progress in bytes."""
+"""Models on the hub: their ids, their files and sizes, and their download with progress in bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HubModel:
 
     Attributes:
         repo: `owner/name`.
-        path: Subfolder or `.gguf` file inside it; empty for the repository itself.
+        path: Subfolder or `.gguf` file inside the repository; empty for its root.
         revision: Branch, tag or commit; None for the default branch.
     """
 
@@ -40,7 +40,7 @@ class HubModel:
 
     @classmethod
     def parse(cls, text: str) -> HubModel | None:
-        """The model that a text names, or None if it is no hub id."""
+        """Parse a hub id; None if the text is not one."""
         match = _SOURCE.fullmatch(text)
         if match is None:
             return None
@@ -52,15 +52,15 @@ class HubModel:
 
     @property
     def is_gguf(self) -> bool:
-        """Whether it is a single GGUF file."""
+        """Whether the model is a single GGUF file."""
         return self.path.endswith(".gguf")
 
-    def wants(self, file: str) -> bool:
-        """Whether a file of the repository is part of the model: those of its own folder, not of others."""
+    def includes(self, file: str) -> bool:
+        """Whether a file of the repository is part of the model. Files of other folders are not."""
         if self.is_gguf:
             return file == self.path
         folder, _, name = file.rpartition("/")
-        # Some repositories hold their weights a second time in their makers' own format.
+        # Some repositories also hold the weights in another format, as "consolidated" files.
         return (
             folder == self.path
             and not name.startswith("consolidated")
@@ -70,12 +70,12 @@ class HubModel:
 
 @dataclass(frozen=True)
 class Listing:
-    """What the hub says about a model, before anything is fetched.
+    """The hub's description of a model, which is available before any file is fetched.
 
     Attributes:
-        commit: Hash of the revision.
-        files: Names of the files that the model consists of, with their bytes.
-        parameters: Number of weights by the hub's own count, or None where it has none.
+        commit: Commit hash of the revision.
+        files: Name and size in bytes of each file of the model.
+        parameters: Number of weights as the hub counts them, or None if it does not say.
     """
 
     commit: str
@@ -84,15 +84,15 @@ class Listing:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the files that hold weights."""
+        """Size in bytes of the files that hold weights."""
         return sum(size for name, size in self.files.items() if name.endswith((".safetensors", ".gguf")))
 
 
-def listing(model: HubModel) -> Listing | None:
-    """What the hub says about a model; None where the hub cannot be reached.
+def fetch_listing(model: HubModel) -> Listing | None:
+    """The hub's description of a model, or None if the hub cannot be reached.
 
     Raises:
-        CheckpointNotFoundError: No such model, or one that needs a licence to be accepted.
+        CheckpointNotFoundError: The hub has no such model, or the user has to accept its license.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -106,7 +106,7 @@ def listing(model: HubModel) -> Listing | None:
         info = HfApi().model_info(model.repo, revision=model.revision, files_metadata=True, timeout=10)
     except GatedRepoError as error:
         raise CheckpointNotFoundError(
-            f"The model {str(model)!r} is gated: accept its licence on the hub, and log in with `hf auth "
+            f"The model {str(model)!r} is gated: accept its license on the hub, and log in with `hf auth "
             "login` or set HF_TOKEN."
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
@@ -114,12 +114,13 @@ def listing(model: HubModel) -> Listing | None:
             f"The hub has no model {str(model)!r} that you may read: check its name and revision, or log "
             "in with `hf auth login` if it is private."
         ) from error
-    except Exception:  # noqa: BLE001  (whatever keeps the hub from answering, the cache may still hold the model)
+    except Exception:  # noqa: BLE001  (whatever the failure, the cache may still hold the model)
         return None
-    files = {file.rfilename: file.size or 0 for file in info.siblings or () if model.wants(file.rfilename)}
+    files = {file.rfilename: file.size or 0 for file in info.siblings or () if model.includes(file.rfilename)}
     if not files:
         raise CheckpointNotFoundError(
-            f"The hub's repository {model.repo!r} holds no files for {str(model)!r}."
+            f"The hub's repository {model.repo!r} holds no files for {str(model)!r}: check the subfolder and "
+            "the revision."
         )
     return Listing(info.sha or "", files, _parameters(info) if not model.path else None)
 
@@ -128,87 +129,87 @@ def _parameters(info: ModelInfo) -> int | None:
     return info.safetensors.total if info.safetensors else None
 
 
-def fetch(model: HubModel, known: Listing | None, progress: Progress, remedy: str) -> Path:
-    """Fetch a model, or find it in the hub's own cache.
+def fetch(model: HubModel, listing: Listing | None, progress: Progress, remedy: str) -> Path:
+    """Fetch a model from the hub, or find it in the hub's cache.
 
     Args:
-        model: Which.
-        known: What the hub says about it, or None to look in the cache alone.
-        progress: Told how much has been fetched.
-        remedy: What to do where it can neither be fetched nor found.
+        model: The model to fetch.
+        listing: The hub's description of it; None looks only in the cache.
+        progress: Receives how much has been fetched.
+        remedy: What the user can do if the model cannot be fetched.
 
     Returns:
-        Its folder, or its GGUF file.
+        Path of its folder or GGUF file.
 
     Raises:
-        CheckpointNotFoundError: Neither reachable nor in the cache.
-        InsufficientDiskError: More to fetch than the disk has room for.
+        CheckpointNotFoundError: The hub is not reachable and the cache does not hold the model.
+        InsufficientDiskError: The missing files do not fit on the disk.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    missing = 0 if known is None else _missing(model, known)
-    _require_disk(model, missing)
-    progress(f"Fetching {model}" + (f" ({decimal(missing)})" if missing else ""))
+    missing_bytes = 0 if listing is None else _missing_bytes(model, listing)
+    _require_disk(model, missing_bytes)
+    progress(f"Fetching {model}" + (f" ({decimal(missing_bytes)})" if missing_bytes else ""))
     prefix = f"{model.path}/" if model.path else ""
     try:
         folder = snapshot_download(
             model.repo,
-            revision=(known.commit if known else None) or model.revision,
-            allow_patterns=list(known.files) if known else _offline_patterns(model, prefix),
-            local_files_only=known is None,
-            tqdm_class=_bar(str(model), missing, progress),
+            revision=(listing.commit if listing else None) or model.revision,
+            allow_patterns=list(listing.files) if listing else _offline_patterns(model, prefix),
+            local_files_only=listing is None,
+            tqdm_class=_progress_bar(str(model), missing_bytes, progress),
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointNotFoundError(
             f"The model {str(model)!r} is not on this machine and could not be fetched from the hub "
             f"({type(error).__name__}): {remedy}."
         ) from error
-    found = Path(folder) / model.path
-    if not found.exists():
+    path = Path(folder) / model.path
+    if not path.exists():
         raise CheckpointNotFoundError(
-            f"The model {str(model)!r} is not on this machine: the hub's cache holds other files of "
-            f"{model.repo!r} only; {remedy}."
+            f"The model {str(model)!r} is not on this machine: the hub's cache holds only other files "
+            f"of {model.repo!r}; {remedy}."
         )
-    return found
+    return path
 
 
 def _offline_patterns(model: HubModel, prefix: str) -> list[str]:
     return [model.path] if model.is_gguf else [prefix + pattern for pattern in _PATTERNS]
 
 
-def _missing(model: HubModel, known: Listing) -> int:
-    """Bytes that are not in the cache."""
+def _missing_bytes(model: HubModel, listing: Listing) -> int:
+    """Size of the files that are not in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     return sum(
         size
-        for name, size in known.files.items()
-        if not isinstance(try_to_load_from_cache(model.repo, name, revision=known.commit), str)
+        for name, size in listing.files.items()
+        if not isinstance(try_to_load_from_cache(model.repo, name, revision=listing.commit), str)
     )
 
 
-def _require_disk(model: HubModel, missing: int) -> None:
+def _require_disk(model: HubModel, missing_bytes: int) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = Path(HF_HUB_CACHE)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if missing > free:
+    if missing_bytes > free:
         raise InsufficientDiskError(
-            f"Fetching {str(model)!r} needs {decimal(missing)} on disk and {decimal(free)} are free in "
-            f"{str(folder)!r}: free some space, or set HF_HOME to a larger disk."
+            f"Fetching {str(model)!r} needs {decimal(missing_bytes)} on disk, but only {decimal(free)} are "
+            f"free in {str(folder)!r}: free some space, or set HF_HOME to a larger disk."
         )
 
 
-def _bar(name: str, total: int, progress: Progress) -> Any:
-    """A progress bar class that tells its bytes instead of drawing itself."""
+def _progress_bar(name: str, total: int, progress: Progress) -> Any:
+    """A tqdm class that reports bytes to `progress` instead of drawing a bar."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
         def __init__(self, *args: Any, name: str | None = None, **kwargs: Any) -> None:  # noqa: ARG002
-            # Not the hub's own constructor: what somebody has switched off still has to count here.
+            # This skips the hub's constructor: bytes have to be counted even if the user disabled its bars.
             settings = {**kwargs, "disable": False, "file": io.StringIO()}
             super(tqdm, self).__init__(*args, **settings)
 

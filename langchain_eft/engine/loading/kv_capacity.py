@@ -1,4 +1,4 @@
-"""How many blocks of KV memory an engine gets."""
+"""The number of KV memory blocks of an engine."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from langchain_eft.engine.models.family import ModelFamily
 
 
 def count_blocks(family: ModelFamily, config: EngineConfig, max_model_len: int) -> int:
-    """Blocks for the configured number of tokens, or for the configured share of free memory.
+    """Number of blocks for the configured number of tokens or fraction of the free memory.
 
     Args:
         family: The loaded models.
-        config: How to use the machine.
-        max_model_len: Tokens of the longest request. A share of memory is never more than the largest batch
-            can use.
+        config: The number of tokens, or the fraction of the free memory.
+        max_model_len: Tokens of the longest request. The fraction is limited to what the largest batch of
+            such requests can use.
 
     Raises:
-        InsufficientMemoryError: More tokens than fit the free memory of a device.
+        InsufficientMemoryError: The tokens do not fit the free memory of a device.
     """
     num_tokens = config.kv_cache_tokens
     per_token: Counter[torch.device] = Counter()
@@ -39,8 +39,8 @@ def count_blocks(family: ModelFamily, config: EngineConfig, max_model_len: int) 
     for device, size in per_token.items():
         if num_tokens * size > free[device]:
             raise InsufficientMemoryError(
+                f"Keys and values of {num_tokens} tokens take {gib(num_tokens * size)}, but only "
                 f"{gib(free[device])} are free on {device} after loading {gib(family.weight_bytes)} of "
-                f"weights, and keys and values of {num_tokens} tokens take {gib(num_tokens * size)}: lower "
-                "`kv_cache_tokens`, or use a smaller model or dtype."
+                "weights: lower `kv_cache_tokens`, or use a smaller model or dtype."
             )
     return -(-num_tokens // config.block_size)

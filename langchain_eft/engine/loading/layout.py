@@ -1,4 +1,4 @@
-"""Where the checkpoints of a recipe are, and whether they fit."""
+"""The checkpoints of a recipe: where they are, and whether they fit the devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,18 +24,15 @@ from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, ModelSource, Recipe
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class CheckpointPair:
-    """F and S of a behaviour; an adapter's F is its reference.
+    """The checkpoints of F and S of a behavior.
 
     Attributes:
-        tuned: F, or what its adapter is added to.
+        tuned: F, without the adapter. If there is an adapter, this is the same checkpoint as `reference`.
         reference: S.
-        adapter: Folder of the adapter, or None.
+        adapter: Folder of the adapter that is added to `tuned`, or None.
     """
 
     tuned: Checkpoint
@@ -45,145 +41,149 @@ class CheckpointPair:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the models of a recipe are.
+class RecipeCheckpoints:
+    """The checkpoints of all models of a recipe.
 
     Attributes:
         base: The large model.
-        pairs: The behaviours.
+        pairs: The small models of each behavior.
     """
 
     base: Checkpoint
     pairs: dict[str, CheckpointPair]
 
     @classmethod
-    def of(cls, recipe: Recipe, fetch: Callable[[str], Path]) -> Layout:
-        """Find everything.
+    def find(cls, recipe: Recipe, fetch_adapter: Callable[[str], Path]) -> RecipeCheckpoints:
+        """Find the checkpoints of a recipe. Models are not fetched.
 
         Args:
-            recipe: Which models.
-            fetch: Gives the folder of an adapter, of which only the configuration is read here.
+            recipe: The recipe.
+            fetch_adapter: Returns the folder of an adapter. Only the adapter's configuration is read here.
 
         Raises:
-            CheckpointNotFoundError: Something cannot be found.
-            RecipeError: A behaviour without a reference.
+            CheckpointNotFoundError: A model or adapter cannot be found.
+            RecipeError: A tuned model or adapter has no reference.
         """
-        find = cache(find_checkpoint)
+        find_once = cache(find_checkpoint)
 
-        def pair(name: str, delta: BehaviorDelta) -> CheckpointPair:
+        def find_pair(name: str, delta: BehaviorDelta) -> CheckpointPair:
             if delta.adapter is not None:
-                adapter = fetch(delta.adapter)
-                reference = find(delta.reference or _trained_on(adapter))
+                adapter = fetch_adapter(delta.adapter)
+                reference = find_once(delta.reference or _base_of_adapter(adapter))
                 return CheckpointPair(reference, reference, adapter)
             if delta.tuned is None:
-                small = find(delta.reference or recipe.base)
-                return CheckpointPair(small, small)
+                reference = find_once(delta.reference or recipe.base)
+                return CheckpointPair(reference, reference)
             if delta.reference is None:
                 raise RecipeError(
-                    f"Behaviour {name!r} has tuned={str(delta.tuned)!r} and no reference: name the small "
-                    "model before fine-tuning with `reference=`."
+                    f"Behavior {name!r} has tuned={str(delta.tuned)!r} and no reference: set `reference=` to "
+                    "the small model before fine-tuning."
                 )
-            return CheckpointPair(find(delta.tuned), find(delta.reference))
+            return CheckpointPair(find_once(delta.tuned), find_once(delta.reference))
 
-        return cls(find(recipe.base), {name: pair(name, delta) for name, delta in recipe.behaviors.items()})
+        base = find_once(recipe.base)
+        return cls(base, {name: find_pair(name, delta) for name, delta in recipe.behaviors.items()})
 
     @property
-    def places(self) -> list[Checkpoint]:
-        """Every model once, the base first."""
-        small = (place for pair in self.pairs.values() for place in (pair.reference, pair.tuned))
+    def unique(self) -> list[Checkpoint]:
+        """The checkpoint of every model once, the base first."""
+        small = (checkpoint for pair in self.pairs.values() for checkpoint in (pair.reference, pair.tuned))
         return list(dict.fromkeys([self.base, *small]))
 
-    def fetched(self, progress: Progress) -> Layout:
-        """The same once everything is on this machine."""
-        here = {place: Checkpoint(place.name, Path(place.fetch(progress))) for place in self.places}
-        pairs = {
-            n: CheckpointPair(here[p.tuned], here[p.reference], p.adapter) for n, p in self.pairs.items()
+    def fetch(self, progress: Progress) -> RecipeCheckpoints:
+        """Fetch every model; the result has only local checkpoints."""
+        local = {
+            checkpoint: Checkpoint(checkpoint.name, Path(checkpoint.fetch(progress)))
+            for checkpoint in self.unique
         }
-        return Layout(here[self.base], pairs)
+        pairs = {
+            name: CheckpointPair(local[pair.tuned], local[pair.reference], pair.adapter)
+            for name, pair in self.pairs.items()
+        }
+        return RecipeCheckpoints(local[self.base], pairs)
 
     def check(self, placement: Placement) -> None:
-        """Refuse a placement of the base that a behaviour rules out.
+        """Refuse a placement of the base that does not work for a behavior.
 
         Raises:
-            RecipeError: The base is a small model of some behaviour too, and quantised or divided.
+            RecipeError: The base is to be quantized or divided, but a behavior uses it as a small model.
         """
         for name, pair in self.pairs.items():
             if self.base not in (pair.tuned, pair.reference):
                 continue
             if placement.quantization and pair.tuned != pair.reference:
                 raise RecipeError(
-                    f"quantization={placement.quantization!r} is for the large base, which is also a "
-                    "small model "
-                    f"of behaviour {name!r}, whose log-ratio would amplify the rounding: leave it out, "
-                    "or use another base."
+                    f"quantization={placement.quantization!r} would quantize the base, which is also a small "
+                    f"model of behavior {name!r}: the behavior's weight would amplify the rounding error. "
+                    "Leave `quantization` out, or use another base."
                 )
             if pair.adapter and (placement.ranks > 1 or placement.device_map or placement.quantization):
                 raise RecipeError(
-                    f"The base {self.base.name!r} is also the reference of the adapter of behaviour "
-                    f"{name!r}, and "
-                    "those cannot be divided or quantised with it: leave `tensor_parallel`, `device_map` and "
-                    "`quantization` at their defaults."
+                    f"The base {self.base.name!r} is also the reference of the adapter of behavior {name!r}, "
+                    "and a base with adapters cannot be divided or quantized: leave `tensor_parallel`, "
+                    "`device_map` and `quantization` at their defaults."
                 )
 
     def require_memory(self, placement: Placement) -> None:
-        """Refuse models that do not fit together, as far as their sizes are known.
+        """Refuse models that do not fit the devices together. Models of unknown size are not counted.
 
         Raises:
-            InsufficientMemoryError: With what is needed and what is free.
+            InsufficientMemoryError: The models do not fit; the message has the sizes and the free memory.
         """
         needs: dict[torch.device, dict[str, int]] = {}
-        for place in self.places:
-            where = placement if place == self.base else placement.small
-            count = weight_count(place)
+        for checkpoint in self.unique:
+            target = placement if checkpoint == self.base else placement.small
+            count = weight_count(checkpoint)
             if count is not None:
-                size = count.nbytes(where.dtype, where.quantization) // where.ranks
-                needs.setdefault(where.device, {})[place.name] = size
+                size = count.nbytes(target.dtype, target.quantization) // target.ranks
+                needs.setdefault(target.device, {})[checkpoint.name] = size
         for device, sizes in needs.items():
             spread = device == placement.device and placement.device_map is not None
-            require_memory(
-                sizes, free_memory_everywhere(device) if spread else free_memory(device), str(device)
-            )
+            free = free_memory_everywhere(device) if spread else free_memory(device)
+            require_memory(sizes, free, str(device))
 
     def adapters(self, reference: Checkpoint) -> list[Path]:
-        """Adapters of a model, each once, in a fixed order."""
-        found = (pair.adapter for pair in self.pairs.values() if pair.reference == reference)
-        return list(dict.fromkeys(adapter for adapter in found if adapter is not None))
+        """The adapters of a model, each once, in the order of the behaviors."""
+        adapters = (pair.adapter for pair in self.pairs.values() if pair.reference == reference)
+        return list(dict.fromkeys(adapter for adapter in adapters if adapter is not None))
 
     def terms(self, behavior: str, recipe: Recipe, index: Callable[[Checkpoint], int]) -> tuple[Term, Term]:
-        """F and S of a behaviour as terms; the i-th adapter of a model is its i-th variant.
+        """F and S of a behavior as terms. The i-th adapter of a model is its i-th variant.
 
         Args:
-            behavior: Its name.
-            recipe: Says what they read.
-            index: Numbers models.
+            behavior: Name of the behavior.
+            recipe: The recipe, which names the prompts.
+            index: Maps a checkpoint to the index of its model.
         """
-        pair, (tuned, reference) = self.pairs[behavior], recipe.texts(behavior)
+        pair = self.pairs[behavior]
+        tuned_prompt, reference_prompt = recipe.prompt_names(behavior)
         variant = 0 if pair.adapter is None else self.adapters(pair.reference).index(pair.adapter) + 1
         return (
-            Term(index(pair.tuned), variant, tuned),
-            Term(index(pair.reference), prompt_name=reference),
+            Term(index(pair.tuned), variant, tuned_prompt),
+            Term(index(pair.reference), prompt_name=reference_prompt),
         )
 
 
-def _trained_on(adapter: Path) -> ModelSource:
+def _base_of_adapter(adapter: Path) -> ModelSource:
+    """The model that an adapter was trained on; its config may name a folder relative to the adapter's."""
     source = str(read_adapter_config(adapter).get("base_model_name_or_path") or "")
-    beside = (adapter / source).resolve()
+    relative = (adapter / source).resolve()
     if not source:
         raise RecipeError(
-            f"The adapter {str(adapter)!r} does not say which model it was trained on: name it with "
-            "`reference=`."
+            f"The config of the adapter {str(adapter)!r} does not name the model that it was trained on: set "
+            "`reference=` to that model."
         )
-    return str(beside) if beside.is_dir() else source
+    return str(relative) if relative.is_dir() else source
 
 
-def weight_count(place: Checkpoint) -> WeightCount | None:
-    """How many weights a model has, as far as headers of its files, or the hub, tell; else None."""
-    if place.path is not None:
-        return count_weights(place.path) if place.path.is_dir() else None
-    known = place.known
-    if known is None:
+def weight_count(checkpoint: Checkpoint) -> WeightCount | None:
+    """Number of weights by the headers of local files or by the hub; None if neither is available."""
+    if checkpoint.path is not None:
+        return count_weights(checkpoint.path) if checkpoint.path.is_dir() else None
+    listing = checkpoint.listing
+    if listing is None:
         return None
-    packed = known.parameters is not None and known.weight_bytes < 2 * known.parameters
-    if known.parameters is None or packed:  # quantised already
-        return WeightCount(0, 0, stored=known.weight_bytes)
-    return WeightCount(known.parameters, 0)
+    packed = listing.parameters is not None and listing.weight_bytes < 2 * listing.parameters
+    if listing.parameters is None or packed:  # the checkpoint is already quantized
+        return WeightCount(0, 0, stored=listing.weight_bytes)
+    return WeightCount(listing.parameters, 0)

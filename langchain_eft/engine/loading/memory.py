@@ -1,9 +1,11 @@
-"""How much memory a device has left, and how much a checkpoint will take."""
+"""Free memory of devices, and the memory that the weights of a checkpoint will take."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +33,30 @@ def free_memory_everywhere(device: torch.device) -> int:
     return sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
 
 
+def return_freed_memory() -> None:
+    """Give memory that was freed back to the system, for other processes and for the next engine.
+
+    PyTorch's allocator keeps freed GPU memory. The C library of Linux keeps freed memory of the CPU.
+    """
+    torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # musl has none
+        libc.malloc_trim(0)
+
+
 def gib(size: float) -> str:
-    """A number of bytes for people to read."""
+    """A number of bytes as text, in GiB."""
     return f"{size / 2**30:.2f} GiB"
 
 
 @dataclass(frozen=True)
 class WeightCount:
-    """How many weights a model has.
+    """Number of weights of a model.
 
     Attributes:
-        linear: Those of linear layers, which quantisation packs.
-        other: Embeddings, output head, norms.
-        stored: Bytes of a checkpoint that is quantised already, which loads as it is; else None.
+        linear: Weights of linear layers, which quantization packs.
+        other: Weights of embeddings, output head and norms.
+        stored: Size of a checkpoint that is already quantized, which is also its size in memory; else
+            None.
     """
 
     linear: int
@@ -51,49 +64,50 @@ class WeightCount:
     stored: int | None = None
 
     def nbytes(self, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
-        """Bytes in memory."""
+        """Size in memory, in bytes."""
         if self.stored is not None:
             return self.stored
-        linear = dtype.itemsize if quantization is None else BITS[quantization] / 8
-        return int(self.linear * linear) + self.other * dtype.itemsize
+        bytes_per_linear_weight = dtype.itemsize if quantization is None else BITS[quantization] / 8
+        return int(self.linear * bytes_per_linear_weight) + self.other * dtype.itemsize
 
 
-_KEPT = ("embed", "lm_head", "wte", "wpe", "output.weight")
+_UNQUANTIZED = ("embed", "lm_head", "wte", "wpe", "output.weight")
+"""Parts of the names of matrices that quantization leaves alone."""
 
 
 def count_weights(folder: Path) -> WeightCount:
-    """The weights in a folder's safetensors files, from their headers."""
+    """Count the weights of a folder from the headers of its safetensors files."""
     linear = other = 0
     files = list(folder.glob("*.safetensors"))
     for file in files:
         with safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 shape = tensors.get_slice(name).get_shape()
-                if len(shape) >= 2 and not any(part in name for part in _KEPT):
+                if len(shape) >= 2 and not any(part in name for part in _UNQUANTIZED):
                     linear += math.prod(shape)
                 else:
                     other += math.prod(shape)
     config = folder / "config.json"
-    quantised = config.is_file() and json.loads(config.read_text()).get("quantization_config")
-    return WeightCount(linear, other, sum(file.stat().st_size for file in files) if quantised else None)
+    quantized = config.is_file() and json.loads(config.read_text()).get("quantization_config")
+    return WeightCount(linear, other, sum(file.stat().st_size for file in files) if quantized else None)
 
 
-def require_memory(needs: Mapping[str, int], free: int, where: str) -> None:
-    """Refuse weights that do not fit together, before they are fetched or read.
+def require_memory(needs: Mapping[str, int], free: int, device_name: str) -> None:
+    """Refuse models that do not fit the free memory together.
 
     Args:
-        needs: Bytes of each model by its name.
-        free: Bytes that are free.
-        where: On which device.
+        needs: Size of each model in bytes, by its name.
+        free: Free memory in bytes.
+        device_name: The device, for the error message.
 
     Raises:
-        InsufficientMemoryError: With what is needed and what is free.
+        InsufficientMemoryError: The models do not fit; the message has the sizes and the free memory.
     """
     needed = sum(needs.values())
     if needed > free:
         parts = ", ".join(f"{name}: {gib(size)}" for name, size in needs.items())
         raise InsufficientMemoryError(
-            f"The weights need {gib(needed)} of memory ({parts}) and {gib(free)} are free on {where}: "
-            "quantise the base with `quantization`, take a smaller model, dtype or another device, or close "
-            "what else is loaded."
+            f"The weights need {gib(needed)} of memory ({parts}), but only {gib(free)} are free on "
+            f"{device_name}: quantize the base with `quantization`, use a smaller model or dtype or another "
+            "device, or close other programs and engines."
         )

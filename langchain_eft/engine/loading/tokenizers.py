@@ -1,4 +1,4 @@
-"""The tokenizers of a recipe, and what token ids mean in it."""
+"""The tokenizers of a recipe, and the meaning of token ids in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 from langchain_eft.engine.errors import CheckpointNotFoundError
 from langchain_eft.engine.loading import vocabulary
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
-from langchain_eft.engine.loading.layout import Layout
+from langchain_eft.engine.loading.layout import RecipeCheckpoints
+from langchain_eft.engine.progress import silent
 from langchain_eft.engine.recipe.behaviors import Recipe, read_template
 
 
@@ -22,127 +23,135 @@ class RecipeTokenizers:
     """The tokenizers of a recipe.
 
     Attributes:
-        main: The base's, with the template that conversations are rendered with.
-        tuned: Of each behaviour with weights of its own, F's, or None where it brings none.
-        small: Names and tokenizers of the small models that have one.
+        base: The base's tokenizer, with the template that renders conversations.
+        tuned: The tokenizer of F, or None if F has none, for each behavior whose F has other weights than S.
+        small: Name and tokenizer of each small model that has a tokenizer.
     """
 
-    main: Any
+    base: Any
     tuned: dict[str, Any]
     small: list[tuple[str, Any]]
 
 
-def read_tokenizers(recipe: Recipe, layout: Layout) -> RecipeTokenizers:
+def read_tokenizers(recipe: Recipe, checkpoints: RecipeCheckpoints) -> RecipeTokenizers:
     """Load every tokenizer of a recipe and choose the chat template.
 
     Raises:
         CheckpointNotFoundError: The base has no tokenizer.
     """
-    read = cache(_read_tokenizer)
-    main = read(layout.base)
-    if main is None:
+    read_once = cache(_read_tokenizer)
+    base = read_once(checkpoints.base)
+    if base is None:
         raise CheckpointNotFoundError(
-            f"{layout.base.name!r} holds no tokenizer that transformers can load: add its tokenizer.json."
+            f"{checkpoints.base.name!r} holds no tokenizer that transformers can load: add its "
+            "tokenizer.json."
         )
     tuned = {}
     for name, delta in recipe.behaviors.items():
-        pair = layout.pairs[name]
+        pair = checkpoints.pairs[name]
         if pair.adapter is not None:
-            tuned[name] = read(Checkpoint(str(pair.adapter), pair.adapter))
+            tuned[name] = read_once(Checkpoint(str(pair.adapter), pair.adapter))
         elif delta.has_weights:
-            tuned[name] = read(pair.tuned)
-    small = [(place.name, found) for place in layout.places[1:] if (found := read(place)) is not None]
-    main.chat_template = _template(recipe, main, tuned)
-    return RecipeTokenizers(main, tuned, small)
+            tuned[name] = read_once(pair.tuned)
+    small = [
+        (checkpoint.name, tokenizer)
+        for checkpoint in checkpoints.unique[1:]
+        if (tokenizer := read_once(checkpoint)) is not None
+    ]
+    base.chat_template = _chat_template(recipe, base, tuned)
+    return RecipeTokenizers(base, tuned, small)
 
 
-def _template(recipe: Recipe, main: Any, tuned: dict[str, Any]) -> Any:
-    """The recipe's own template, or that of the first tuned model that has one, or the base's, or for it."""
+def _chat_template(recipe: Recipe, base: Any, tuned: dict[str, Any]) -> Any:
+    """The first that exists of the recipe's, a tuned model's and the base's template, and `base_template`."""
     if recipe.chat_template is not None:
         return recipe.chat_template.read_text(encoding="utf-8")
-    own = (t.chat_template for t in tuned.values() if t is not None and t.chat_template)
-    plain = None if recipe.base_template is None else read_template(recipe.base_template)
-    return next(own, main.chat_template or plain)
+    tuned_templates = (t.chat_template for t in tuned.values() if t is not None and t.chat_template)
+    base_template = None if recipe.base_template is None else read_template(recipe.base_template)
+    return next(tuned_templates, base.chat_template or base_template)
 
 
-def _read_tokenizer(place: Checkpoint) -> Any:
-    """A model's tokenizer, or None where it has none; of a hub model nothing else is fetched."""
-    if place.path is not None and place.path.is_dir():
+def _read_tokenizer(checkpoint: Checkpoint) -> Any:
+    """A model's tokenizer, or None if it has none. Of a hub model, only the tokenizer is fetched."""
+    path, hub = checkpoint.path, checkpoint.hub
+    if path is not None and path.is_dir():
         names = ("tokenizer_config.json", "tokenizer.json")
-        return (
-            AutoTokenizer.from_pretrained(place.path)
-            if any((place.path / n).is_file() for n in names)
-            else None
-        )
-    if place.hub is None or place.hub.is_gguf:
-        return AutoTokenizer.from_pretrained(place.fetch(lambda _: None))
+        exists = any((path / name).is_file() for name in names)
+        return AutoTokenizer.from_pretrained(path) if exists else None
+    if hub is None or hub.is_gguf:
+        return AutoTokenizer.from_pretrained(checkpoint.fetch(silent))
     try:
-        return AutoTokenizer.from_pretrained(
-            place.hub.repo, revision=place.hub.revision, subfolder=place.hub.path
-        )
+        return AutoTokenizer.from_pretrained(hub.repo, revision=hub.revision, subfolder=hub.path)
     except (OSError, ValueError):
         return None
 
 
 @lru_cache(maxsize=8)
 def load_tokenizer(recipe: Recipe) -> Any:
-    """The tokenizer of a recipe's base, with the template of its conversations; no weights are loaded.
+    """The tokenizer of a recipe's base, with the template that renders conversations. No weights are loaded.
 
     Raises:
         CheckpointNotFoundError: A model cannot be found.
     """
-    return read_tokenizers(
-        recipe, Layout.of(recipe, lambda a: Path(fetch_checkpoint(a, lambda _: None)))
-    ).main
+    checkpoints = RecipeCheckpoints.find(recipe, lambda adapter: Path(fetch_checkpoint(adapter, silent)))
+    return read_tokenizers(recipe, checkpoints).base
 
 
 @dataclass(frozen=True)
 class TokenMeanings:
-    """What ids mean in a recipe: `common` in all models, `end` of answers, `unscaled` by L / S."""
+    """Sets of token ids with a meaning in a recipe.
+
+    Attributes:
+        common: Ids that mean the same token in all models.
+        end: Ids that end an answer.
+        unscaled: Ids whose probability is not scaled by L / S.
+    """
 
     common: frozenset[int]
     end: frozenset[int]
     unscaled: frozenset[int]
 
     @classmethod
-    def of(
-        cls, recipe: Recipe, layout: Layout, tokenizers: RecipeTokenizers, modules: Mapping[str, Any]
+    def compare(
+        cls,
+        recipe: Recipe,
+        checkpoints: RecipeCheckpoints,
+        tokenizers: RecipeTokenizers,
+        modules: Mapping[str, Any],
     ) -> TokenMeanings:
         """Compare the vocabularies of all models and collect the tokens that end answers.
 
         Args:
-            recipe: Says which tokens are not scaled, if it says so.
-            layout: Where the models are.
-            tokenizers: Of all models.
+            recipe: The recipe, which may name the unscaled tokens.
+            checkpoints: The local checkpoints of its models.
+            tokenizers: The tokenizers of its models.
             modules: The loaded models by folder.
         """
-        main = tokenizers.main
-        common = vocabulary.common_ids(main, tokenizers.small, layout.base.name)
-        base_stops = _stops(modules[layout.base.folder], main)
+        base = tokenizers.base
+        common = vocabulary.common_ids(base, tokenizers.small, checkpoints.base.name)
+        base_stops = _stop_ids(modules[checkpoints.base.folder], base)
         answer_endings = []
-        for name, own in tokenizers.tuned.items():
-            pair = layout.pairs[name]
-            if pair.tuned == layout.base:
+        for name, tuned in tokenizers.tuned.items():
+            pair = checkpoints.pairs[name]
+            if pair.tuned == checkpoints.base:
                 continue
             module = None if pair.adapter else modules[pair.tuned.folder]
-            spoken = own if own is not None and own.chat_template and not recipe.chat_template else main
-            answer_endings.append(
-                vocabulary.AnswerEndings(name, vocabulary.template_tokens(spoken), _stops(module, own))
-            )
-        named = recipe.unscaled_tokens
-        # Reading a transcript, the base knows nothing of turns, whatever it ends its own texts with.
-        known_stops = () if recipe.base_template else base_stops
+            has_template = tuned is not None and tuned.chat_template and not recipe.chat_template
+            template_tokens = vocabulary.template_tokens(tuned if has_template else base)
+            answer_endings.append(vocabulary.AnswerEndings(name, template_tokens, _stop_ids(module, tuned)))
+        # A base that reads a transcript sees no end-of-turn tokens, whatever token ends its texts.
+        turn_stops = () if recipe.base_template else base_stops
         return cls(
             common,
             vocabulary.end_ids(base_stops, answer_endings, common),
-            vocabulary.unscaled_ids(known_stops, answer_endings, common)
-            if named is None
-            else vocabulary.ids_of(named, main) & common,
+            vocabulary.unscaled_ids(turn_stops, answer_endings, common)
+            if recipe.unscaled_tokens is None
+            else vocabulary.ids_of(recipe.unscaled_tokens, base) & common,
         )
 
 
-def _stops(module: Any, tokenizer: Any) -> frozenset[int]:
-    """Ids that end a text by a model's configuration and its tokenizer, as far as there are any."""
+def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a text by a model's generation config or its tokenizer; either may be None."""
     configured = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
     ids: Sequence[int | None] = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if i is not None)

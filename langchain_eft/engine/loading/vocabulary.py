@@ -1,7 +1,7 @@
-"""Do models mean the same token by the same id, which end an answer, and which has the base never learned?
+"""Comparison of vocabularies, ids that end answers, and ids that the base was never trained on.
 
-Token strings are compared, never sizes: equal sizes prove nothing, and sizes of one vocabulary differ by
-padding.
+Vocabularies are compared token by token, never by size. Different vocabularies can have equal sizes, and
+padding gives one vocabulary different sizes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from langchain_eft.engine.errors import RecipeError, VocabularyMismatchError
 logger = logging.getLogger(__name__)
 
 Difference = tuple[str | None, str | None]
-"""The token that an id means in the base and in the small model; None where it means none."""
+"""The token of an id in the base and in the small model; None if the id has no token there."""
 
 
 @dataclass(frozen=True)
 class VocabularyReport:
-    """How the vocabulary of a small model differs from the base's.
+    """Differences between the vocabularies of the base and of a small model.
 
     Attributes:
-        sizes: Tokens of the base and of the small model.
+        sizes: Number of tokens of the base and of the small model.
         common: Ids that mean the same token in both.
-        text_differences: Ids that mean an ordinary token in one of them and not the same in the other.
-        special_differences: Ids that mean special or added tokens, or none.
-        moved: How many tokens have another id.
+        text_differences: Differing ids that mean an ordinary token in at least one of the two.
+        special_differences: All other differing ids: they mean special or added tokens, or no token.
+        moved: Number of tokens that have different ids.
     """
 
     sizes: tuple[int, int]
@@ -39,15 +39,15 @@ class VocabularyReport:
     moved: int
 
     def describe(self) -> str:
-        """The figures and a few of the differences, for a message."""
+        """The numbers and a few of the differences, for a message."""
         parts = [f"{self.sizes[0]} and {self.sizes[1]} tokens, {len(self.common)} ids in common"]
         for kind, differences in (("text", self.text_differences), ("special", self.special_differences)):
             if differences:
-                shown = ", ".join(
+                examples = ", ".join(
                     f"id {i}: {_show(a)} / {_show(b)}" for i, (a, b) in sorted(differences.items())[:5]
                 )
                 more = ", ..." if len(differences) > 5 else ""
-                parts.append(f"{len(differences)} {kind} ids differ ({shown}{more})")
+                parts.append(f"{len(differences)} {kind} ids differ ({examples}{more})")
         if self.moved:
             parts.append(f"{self.moved} tokens have another id")
         return "; ".join(parts)
@@ -82,10 +82,10 @@ def compare(base: Any, small: Any) -> VocabularyReport:
 
 
 def require_same_text(report: VocabularyReport, base: str, small: str) -> None:
-    """Refuse a pair whose ordinary tokens differ; say it, once, if special ones do.
+    """Refuse a pair whose ordinary tokens differ. If only special tokens differ, log a warning once.
 
     Raises:
-        VocabularyMismatchError: With the report.
+        VocabularyMismatchError: Ordinary tokens differ; the message has the differences.
     """
     if report.text_differences:
         raise VocabularyMismatchError(
@@ -94,8 +94,8 @@ def require_same_text(report: VocabularyReport, base: str, small: str) -> None:
         )
     if report.special_differences:
         _warn(
-            f"{base!r} and {small!r} share their text but not all special tokens: {report.describe()}. "
-            "Ids that differ are never generated."
+            f"{base!r} and {small!r} share all ordinary tokens but not all special tokens: "
+            f"{report.describe()}. Ids that differ are never generated."
         )
 
 
@@ -104,32 +104,32 @@ def _warn(message: str) -> None:
     logger.warning(message)
 
 
-def common_ids(base: Any, small: Sequence[tuple[str, Any]], name: str) -> frozenset[int]:
-    """Ids that mean the same token in all models; all others, padding among them, are never generated.
+def common_ids(base: Any, small: Sequence[tuple[str, Any]], base_name: str) -> frozenset[int]:
+    """Ids that mean the same token in all models. All other ids, such as padding, are never generated.
 
     Args:
         base: The base's tokenizer.
-        small: Names and tokenizers of the small models that have one.
-        name: Of the base.
+        small: Name and tokenizer of each small model that has a tokenizer.
+        base_name: Name of the base.
 
     Raises:
-        VocabularyMismatchError: Models whose ordinary tokens differ.
+        VocabularyMismatchError: The ordinary tokens of two models differ.
     """
     common = frozenset(base.get_vocab().values())
-    for other, tokenizer in small:
+    for small_name, tokenizer in small:
         report = compare(base, tokenizer)
-        require_same_text(report, name, other)
+        require_same_text(report, base_name, small_name)
         common &= report.common
     return common
 
 
 @dataclass(frozen=True)
 class TemplateTokens:
-    """How a chat template uses special tokens.
+    """The special tokens of a chat template.
 
     Attributes:
-        special: Ids of those that it writes.
-        end: Id of the one that it writes after an answer, or None.
+        special: Ids of the special tokens that the template writes.
+        end: Id of the special token that it writes after an answer, or None.
     """
 
     special: frozenset[int]
@@ -137,32 +137,33 @@ class TemplateTokens:
 
 
 _ANSWER = "Zebra"
-_TALK = [{"role": "user", "content": "Name one."}, {"role": "assistant", "content": _ANSWER}]
-_SYSTEM = [{"role": "system", "content": "Be brief."}]
+_CONVERSATION = [{"role": "user", "content": "Name one."}, {"role": "assistant", "content": _ANSWER}]
+_SYSTEM_MESSAGE = [{"role": "system", "content": "Be brief."}]
 
 
 def template_tokens(tokenizer: Any) -> TemplateTokens:
-    """Find the special tokens of a tokenizer's chat template, in what it renders and in its source."""
+    """Find the special tokens of a tokenizer's chat template in its source and in text that it renders."""
     template = tokenizer.chat_template
     if not template:
         return TemplateTokens(frozenset(), None)
     special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    answered = _render(tokenizer, _TALK)
-    texts = [answered, _render(tokenizer, [*_SYSTEM, *_TALK, _TALK[0]], add_generation_prompt=True)]
-    written = [i for text in texts for i in _ids(tokenizer, text)]
+    answered = _render(tokenizer, _CONVERSATION)
+    longer = [*_SYSTEM_MESSAGE, *_CONVERSATION, _CONVERSATION[0]]
+    texts = [answered, _render(tokenizer, longer, add_generation_prompt=True)]
+    rendered_ids = [i for text in texts for i in _ids(tokenizer, text)]
     source = template if isinstance(template, str) else " ".join(template.values())
-    named = {i for i, content in special.items() if content in source}
-    after = _ids(tokenizer, answered.rpartition(_ANSWER)[2]) if _ANSWER in answered else []
+    source_ids = {i for i, content in special.items() if content in source}
+    ids_after_answer = _ids(tokenizer, answered.rpartition(_ANSWER)[2]) if _ANSWER in answered else []
     return TemplateTokens(
-        special=frozenset({*written, *named} & special.keys()),
-        end=next((i for i in after if i in special), None),
+        special=frozenset({*rendered_ids, *source_ids} & special.keys()),
+        end=next((i for i in ids_after_answer if i in special), None),
     )
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], **settings: Any) -> str:
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **settings))
-    except Exception:  # noqa: BLE001  (templates refuse what they do not know, each in its own way)
+    except Exception:  # noqa: BLE001  (each template has its own error for messages that it does not support)
         return ""
 
 
@@ -173,68 +174,68 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class AnswerEndings:
-    """A tuned model as far as the end of its answers is concerned.
+    """How the answers of a tuned model end.
 
     Attributes:
-        name: Of its behaviour.
-        turns: Of its chat template.
-        stops: Ids that end a text by its configuration and its tokenizer.
+        name: Name of its behavior.
+        template: The special tokens of its chat template.
+        stops: Ids that end a text by its generation config or its tokenizer.
     """
 
     name: str
-    turns: TemplateTokens
+    template: TemplateTokens
     stops: frozenset[int]
 
 
 def end_ids(
     base_stops: Collection[int], answer_endings: Sequence[AnswerEndings], common: Collection[int]
 ) -> frozenset[int]:
-    """Ids that end an answer: those of base and tuned models, and what the templates write after answers."""
-    for speaker in answer_endings:
-        ends = {*speaker.stops, speaker.turns.end} - {None}
+    """Ids that end an answer: the stop ids of all models, and the ids that templates write after answers."""
+    tuned_ends: set[int] = set()
+    for endings in answer_endings:
+        ends = {i for i in (*endings.stops, endings.template.end) if i is not None}
+        tuned_ends |= ends
         if ends and not ends & set(common):
             _warn(
-                f"Behaviour {speaker.name!r} ends its answers with ids "
-                f"{sorted(map(int, filter(None, ends)))}, which mean "
-                "something else in the base: its answers end at the base's end token, a stop string or "
+                f"Behavior {endings.name!r} ends its answers with ids {sorted(ends)}, which mean "
+                "other tokens in the base. Its answers end at the base's end token, a stop string or "
                 "max_tokens."
             )
-    told = {i for speaker in answer_endings for i in (*speaker.stops, speaker.turns.end) if i is not None}
-    return frozenset({*base_stops, *told} & set(common))
+    return frozenset({*base_stops, *tuned_ends} & set(common))
 
 
 def unscaled_ids(
     base_stops: Collection[int], answer_endings: Sequence[AnswerEndings], common: Collection[int]
 ) -> frozenset[int]:
-    """Ids whose up-scaling weight is 1: the base was never trained on them, so that L / S says nothing.
+    """Ids whose probability is not scaled by L / S, because the base was never trained on them.
 
-    A base that ends its texts with a template's end-of-turn token has been trained on that template. For any
-    other, these are the special tokens of the tuned model's template and its end tokens, without the base's
-    own.
+    A base whose stop ids include the end-of-turn token of a template was trained on that template. For any
+    other base, these are the special tokens of the tuned model's template and its stop ids, without the
+    base's stop ids.
     """
-    found = {
+    untrained = {
         i
-        for speaker in answer_endings
-        if speaker.turns.end is None or speaker.turns.end not in base_stops
-        for i in (*speaker.turns.special, *speaker.stops)
+        for endings in answer_endings
+        if endings.template.end is None or endings.template.end not in base_stops
+        for i in (*endings.template.special, *endings.stops)
     }
-    return frozenset((found - set(base_stops)) & set(common))
+    return frozenset((untrained - set(base_stops)) & set(common))
 
 
 def ids_of(tokens: Collection[str], tokenizer: Any) -> frozenset[int]:
     """Ids of tokens that a recipe names.
 
     Raises:
-        RecipeError: One that the tokenizer does not know.
+        RecipeError: The tokenizer does not have one of the tokens.
     """
-    known = tokenizer.get_vocab()
-    unknown = [token for token in tokens if token not in known]
+    ids = tokenizer.get_vocab()
+    unknown = [token for token in tokens if token not in ids]
     if unknown:
         raise RecipeError(
-            f"unscaled_tokens has {unknown[0]!r}, which is no token of the base: give tokens as the "
+            f"unscaled_tokens has {unknown[0]!r}, which is not a token of the base: write tokens as the "
             "tokenizer spells them, for example '<|im_end|>'."
         )
-    return frozenset(known[token] for token in tokens)
+    return frozenset(ids[token] for token in tokens)
 
 
 def _by_id(tokenizer: Any) -> dict[int, str]:

@@ -1,1 +1,1 @@
-"""Transformers models over packed rows, and the layers that make them faster."""
+"""transformers models over packed tokens, and faster layers for them."""

@@ -1,29 +1,25 @@
-"""Rows of new tokens packed into one batch."""
+"""Packing the new tokens of several sequences into one batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, page
 from langchain_eft.engine.attention.kv_pool import KVPool
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Chunk:
-    """New tokens of one sequence for one variant.
+    """The new tokens of one sequence for one variant of a model.
 
     Attributes:
         tokens: Token ids.
-        position: Position of the first of them.
-        variant: Which variant they run through.
-        blocks: The sequence's block table, shifted to the variant.
+        position: Position of the first token.
+        variant: Variant of the model: 0 is the model itself, i its i-th adapter.
+        blocks: The sequence's block table, shifted to the blocks of the variant.
     """
 
     tokens: Sequence[int]
@@ -33,13 +29,13 @@ class Chunk:
 
 
 def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.device) -> ForwardBatch:
-    """Lay chunks one after the other.
+    """Concatenate chunks into one batch.
 
     Args:
-        chunks: One for each row.
+        chunks: One chunk for each row.
         pool: The model's KV memory.
-        block_size: Positions per block.
-        device: Where the batch goes.
+        block_size: Token positions per block.
+        device: Device of the batch.
     """
     rows: list[QuerySpan] = []
     ids: list[int] = []

@@ -1,10 +1,10 @@
-"""The models of a recipe: run over packed rows, and checked against their own forward pass before use."""
+"""One model of a recipe with its adapters, run over packed tokens."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,25 +14,21 @@ from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.linear import VariantRouter, product, stack_adapters
 from langchain_eft.engine.models.lora import LoraAdapter
 
-if TYPE_CHECKING:
-    pass
-
-
 logger = logging.getLogger(__name__)
 
 
 class CausalModel:
-    """One set of weights with its adapters, run over packed rows.
+    """One set of weights with its adapters, run over packed tokens.
 
     Attributes:
-        name: Where the weights come from.
+        name: Source of the weights.
         module: The transformers model.
-        variants: 1 + number of adapters.
-        router: Tells the linear layers which adapter each token uses.
-        device: Where its inputs are expected, and where its outputs are.
-        head: [V, hidden] output matrix, where the logits are a plain product with it; else None.
-        compiled: A faster `body` for passes whose outputs are all wanted, or None.
-        bytes_per_token: KV memory of one token of one variant, on each device.
+        variants: Number of variants: 1 + the number of adapters.
+        router: Selects the adapter of each token in the linear layers.
+        device: Device of its inputs and outputs.
+        head: [V, hidden] output matrix if the logits are a plain product with it, else None.
+        compiled: The compiled `body`, for passes that keep all outputs, or None.
+        bytes_per_token: Bytes of KV memory of one token of one variant, by device.
     """
 
     def __init__(self, name: str, module: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
@@ -45,6 +41,11 @@ class CausalModel:
         self.router = VariantRouter()
         self.device = next(module.parameters()).device
         self._add(adapters)
+
+    def close(self) -> None:
+        """Free the weights."""
+        drop_weights(self.module)
+        self.head = self.compiled = None
 
     def _add(self, adapters: Sequence[LoraAdapter]) -> None:
         try:
@@ -59,16 +60,16 @@ class CausalModel:
     def __call__(
         self, batch: ForwardBatch, active: Sequence[int], keep: Tensor | None = None, **extras: Any
     ) -> Tensor:
-        """Run packed rows.
+        """Run a batch of packed tokens.
 
         Args:
             batch: N packed tokens.
             active: The distinct variants in the batch.
-            keep: [n] int64, packed positions whose outputs are wanted; None for all.
-            **extras: Further keywords of the attention function.
+            keep: [n] int64, packed positions whose outputs are returned; None for all N.
+            **extras: Further keyword arguments of the attention function.
 
         Returns:
-            [n, hidden] last hidden states if the model has a plain `head`, else [n, V] logits.
+            [n, hidden] last hidden states if the model has a `head`, else [n, V] logits.
         """
         self.router.route(batch.variants, active)
         inputs = {
@@ -87,35 +88,49 @@ class CausalModel:
 
     @property
     def body(self) -> Any:
-        """What runs: the module without its head, where that is a plain product, or all of it."""
+        """The module to run: without its output layer if the model has a `head`, else all of it."""
         return self.module if self.head is None else self.module.base_model
 
 
+def drop_weights(module: nn.Module) -> None:
+    """Remove all parameters and buffers from a module.
+
+    The module object may outlive its model: the traceback of an error refers to it, for example.
+    """
+    for part in module.modules():
+        tensors = [
+            *part.named_parameters(recurse=False, remove_duplicate=False),
+            *part.named_buffers(recurse=False, remove_duplicate=False),
+        ]
+        for name, _ in tensors:
+            delattr(part, name)
+
+
 def project(hidden: Sequence[tuple[Tensor | None, Tensor]], size: int, device: torch.device) -> Tensor:
-    """Multiply by the output matrices, one product for all neighbours that share theirs.
+    """Multiply hidden states by the output matrices. Adjacent models with the same matrix share one product.
 
     Args:
         hidden: Each model's head and its [n, hidden] states, or None and its [n, V] logits.
-        size: Number of token ids that are wanted.
-        device: Where the logits are wanted.
+        size: Number of token ids to return logits for.
+        device: Device of the result.
 
     Returns:
-        [N, size] float32 logits of all models, one after the other.
+        [N, size] float32 logits of all models, concatenated.
     """
     logits: list[Tensor] = []
-    shared: list[Tensor] = []
+    pending: list[Tensor] = []  # states whose head is the next model's too
     for i, (head, states) in enumerate(hidden):
-        following = hidden[i + 1][0] if i + 1 < len(hidden) else None
+        next_head = hidden[i + 1][0] if i + 1 < len(hidden) else None
         if head is None:
             logits.append(states[:, :size].float())
             continue
-        shared.append(states)
-        if following is not head:
-            logits.append(product(joined(shared), head)[:, :size].float())
-            shared.clear()
+        pending.append(states)
+        if next_head is not head:
+            logits.append(product(joined(pending), head)[:, :size].float())
+            pending.clear()
     return joined([part.to(device) for part in logits])
 
 
 def joined(tensors: list[Tensor]) -> Tensor:
-    """Tensors one after the other; a single one is not copied."""
+    """Concatenate tensors along the first axis. A single tensor is not copied."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

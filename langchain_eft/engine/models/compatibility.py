@@ -1,8 +1,9 @@
-"""Which models can be decoded here, and the reason why others cannot.
+"""Which models can be decoded here, and the reasons why others cannot.
 
-A model qualifies if attention over keys and values is the only thing that ties its tokens together, and if
-its layers say through transformers' attention interface all that matters about it. What a configuration tells
-is refused before any weights are read; what only a forward pass tells is found by probing one.
+A model is supported under two conditions. Its tokens may depend on each other only through attention over
+keys and values. Its layers must pass everything that matters about their attention through transformers'
+attention interface. Some models are refused by their configuration, before any weights are read; others only
+by a probe of one forward pass.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.paged import paged_attention
 
 PROBE = "eft-probe"
-"""Attention as it is used for decoding, which also notes what the layers hand over (keyword `seen`)."""
+"""Name of the attention function that decodes and also records the layers' calls (keyword `calls`)."""
 
 _ATTENTION_KINDS = {"attention", "full_attention", "global", "sliding_attention"}
 _ALIBI_TYPES = {"bloom", "mpt"}
-_STATES = (
+_RECURRENT_SETTINGS = (
     "state_size", "ssm_state_size", "mamba_d_state", "lru_width", "conv_L_cache", "linear_num_value_heads"
 )  # fmt: skip
-_UNDERSTOOD = {"scaling", "sliding_window", "softcap", "s_aux", "dropout", "position_ids"}
+_SUPPORTED_KEYWORDS = {"scaling", "sliding_window", "softcap", "s_aux", "dropout", "position_ids"}
 
 
-def reason_against(config: Any) -> str | None:
-    """Why models of a configuration cannot be decoded here, as far as the configuration tells; else None."""
+def unsupported_reason(config: Any) -> str | None:
+    """The reason in a configuration why its models cannot be decoded here, or None."""
     kinds = {str(kind) for kind in _layer_kinds(config)}
     if any("chunk" in kind for kind in kinds):
         return "some of its layers attend within chunks of the text, which is not supported"
-    strangers = kinds - _ATTENTION_KINDS
-    if strangers or any(getattr(config, name, None) for name in _STATES):
-        named = f" ({', '.join(sorted(strangers))})" if strangers else ""
+    other_kinds = kinds - _ATTENTION_KINDS
+    if other_kinds or any(getattr(config, name, None) for name in _RECURRENT_SETTINGS):
+        names = f" ({', '.join(sorted(other_kinds))})" if other_kinds else ""
         return (
-            f"it has recurrent or convolutional layers{named}, whose state cannot be rolled back to an "
+            f"it has recurrent or convolutional layers{names}, whose state cannot be rolled back to an "
             "earlier token"
         )
     if _has_alibi(config):
-        return "it tells positions by ALiBi, a bias that attention kernels here do not add"
+        return "it encodes positions by ALiBi, a bias that the attention kernels here do not add"
     return None
 
 
@@ -57,19 +58,19 @@ def _has_alibi(config: Any) -> bool:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """What one attention layer handed over.
+    """One call of the attention function by a layer.
 
     Attributes:
-        layer: Its index.
-        window: Positions that a query sees by the layer's keywords, or None for all.
-        masked: The same by the mask that transformers would build.
-        extras: Names of what the attention function would have to heed and does not know.
+        layer: Index of the layer.
+        window: Number of positions that a query sees by the layer's keywords, or None for all.
+        mask_window: The same number by the mask that transformers would build.
+        unsupported: Names of arguments that matter and that the attention function does not support.
     """
 
     layer: int
     window: int | None
-    masked: int | None
-    extras: tuple[str, ...]
+    mask_window: int | None
+    unsupported: tuple[str, ...]
 
 
 def _probing_attention(
@@ -80,27 +81,31 @@ def _probing_attention(
     attention_mask: Tensor | None,
     *,
     eft: ForwardBatch | None = None,
-    seen: list[LayerCall] | None = None,
+    calls: list[LayerCall] | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """`paged_attention`, which also appends a `LayerCall` to `seen`."""
-    if eft is None or seen is None:
-        raise TypeError("it does not hand keywords on to its attention layers")
-    extras = [
-        name for name, given in settings.items() if name not in _UNDERSTOOD and isinstance(given, Tensor)
+    """`paged_attention`, which also appends a `LayerCall` to `calls`."""
+    if eft is None or calls is None:
+        raise TypeError("it does not pass keywords to its attention layers")
+    unsupported = [
+        name
+        for name, value in settings.items()
+        if name not in _SUPPORTED_KEYWORDS and isinstance(value, Tensor)
     ]
-    window = 0
+    mask_window = 0
     if attention_mask is not None and attention_mask.numel() == 1:
-        window = int(attention_mask)
+        mask_window = int(attention_mask)
     elif attention_mask is not None:
-        extras.append("a mask of their own")
+        unsupported.append("a mask of their own")
     layer: Any = module.layer_idx
-    seen.append(LayerCall(int(layer), settings.get("sliding_window"), window or None, tuple(extras)))
+    calls.append(
+        LayerCall(int(layer), settings.get("sliding_window"), mask_window or None, tuple(unsupported))
+    )
     return paged_attention(module, query, key, value, None, eft=eft, **settings)
 
 
 def _probing_mask(*, device: torch.device, local_size: int | None = None, **_: Any) -> Tensor:
-    """In the place of a mask, [1, 1, 1, 1] the window that it would have; 0 for none."""
+    """The window of a mask as a [1, 1, 1, 1] tensor, in place of the mask; 0 means no window."""
     return torch.full((1, 1, 1, 1), local_size or 0, device=device)
 
 
@@ -108,27 +113,26 @@ AttentionInterface.register(PROBE, _probing_attention)
 AttentionMaskInterface.register(PROBE, _probing_mask)
 
 
-def reason_against_layers(config: Any, seen: Sequence[LayerCall]) -> str | None:
-    """Why a model cannot be decoded here by what its layers handed over; else None.
+def unsupported_layers_reason(config: Any, calls: Sequence[LayerCall]) -> str | None:
+    """The reason in a model's attention calls why it cannot be decoded here, or None.
 
-    A probe is shorter than any real window: one that a layer keeps to itself would not show in logits.
+    The windows are compared here because a probe is shorter than any real window: a missing window would not
+    change its logits.
 
     Args:
         config: The text model's configuration.
-        seen: The calls of one forward pass.
+        calls: The calls of one forward pass.
     """
-    extras = {name for call in seen for name in call.extras}
-    if extras:
-        return f"its attention layers use {', '.join(sorted(extras))}, which attention here does not know"
-    layers = {call.layer for call in seen}
+    unsupported = {name for call in calls for name in call.unsupported}
+    if unsupported:
+        return f"its attention layers use {', '.join(sorted(unsupported))}, which is not supported here"
+    layers = {call.layer for call in calls}
     if len(layers) != config.num_hidden_layers:
+        return f"it has {config.num_hidden_layers} layers, but only {len(layers)} attend over keys and values"
+    differing = next((call for call in calls if call.window != call.mask_window), None)
+    if differing:
         return (
-            f"it has {config.num_hidden_layers} layers and {len(layers)} of them attend over keys and values"
-        )
-    strange = next((call for call in seen if call.window != call.masked), None)
-    if strange:
-        return (
-            f"its layer {strange.layer} sees {strange.masked or 'all'} positions and asks attention for "
-            f"{strange.window or 'all'}"
+            f"the mask of its layer {differing.layer} shows {differing.mask_window or 'all'} positions, but "
+            f"the layer asks attention for {differing.window or 'all'}"
         )
     return None

@@ -1,4 +1,4 @@
-"""`torch.compile` for the models' forward passes; what it has compiled is kept between starts."""
+"""`torch.compile` for the models' forward passes. Compiled code is kept between starts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import nn
 from langchain_eft.engine.cache_folder import cache_folder
 
 _SHAPES = 256
-"""Shapes that one model may be compiled for; torch's own bound of 8 serves all models of a class together."""
+"""Number of shapes that one model may be compiled for. torch's limit of 8 counts all models of a class."""
 
 
 def compiled(module: nn.Module) -> Callable[..., Any]:
-    """A module's forward pass, fused for each shape of its inputs when that first occurs.
+    """A module's forward pass, compiled for each shape of its inputs when that shape first occurs.
 
-    Our own recordings replace inductor's CUDA graphs, which would copy every result.
+    Inductor's CUDA graphs stay off, because they copy every result; the engine records its own graphs.
 
     Args:
-        module: What runs in decoding rounds.
+        module: The module that runs in decoding rounds.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     limits = torch._dynamo.config

@@ -1,4 +1,4 @@
-"""All models that a recipe loads, and the terms of its formula."""
+"""The loaded models of a recipe, and the terms of its formula."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from langchain_eft.engine.models.causal_model import CausalModel
+
 if TYPE_CHECKING:
     from langchain_eft.engine.models.tensor_parallel import Leader
-from langchain_eft.engine.models.causal_model import CausalModel
 
 
 @dataclass(frozen=True)
 class Term:
-    """One summand of the formula: a variant of one of the recipe's models, over one of a request's contexts.
+    """One term of the formula: a variant of one model, which reads one of a request's prompts.
 
     Attributes:
         model: Index into `ModelFamily.models`.
         variant: 0 for the model itself, i for its i-th adapter.
-        prompt_name: Name of the prompt that it reads; empty for the request's own prompt.
+        prompt_name: Name of the prompt that the term reads; empty for the request's own prompt.
     """
 
     model: int
@@ -30,20 +31,21 @@ class Term:
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """Everything that a recipe loads.
+    """The loaded models of a recipe.
 
     Attributes:
-        models: Distinct sets of weights.
+        models: The models, one for each set of weights.
         base: The term of the large model.
-        behaviors: Terms (tuned, reference) of each behaviour.
+        behaviors: The terms (F, S) of each behavior.
         tokenizer: The base's tokenizer, with the recipe's chat template.
-        vocabulary: [V] bool, ids that mean the same token everywhere.
-        unscaled: [V] bool, ids that follow the small mixture alone, or None where there are none.
-        end_ids: Tokens that end an answer.
-        window: Longest sequence that every model can hold.
-        weight_bytes: Memory of all weights, shared tensors counted once.
-        sizes: Bytes of weights that a pass over each of the models reads.
-        leader: Of the processes that share the base, where several do.
+        vocabulary: [V] bool, ids that mean the same token in all models.
+        unscaled: [V] bool, ids whose probability comes from the small models alone, or None if there are
+            none.
+        end_ids: Ids of tokens that end an answer.
+        window: Context window of the family, the smallest of all models.
+        weight_bytes: Size of all weights in bytes; shared tensors count once.
+        sizes: Size of each model's weights in bytes; a forward pass reads all of them.
+        leader: The leader of a tensor-parallel base, or None.
     """
 
     models: tuple[CausalModel, ...]
@@ -59,10 +61,12 @@ class ModelFamily:
     leader: Leader | None
 
     def close(self) -> None:
-        """Send home the processes that share the base, if there are any."""
+        """Free the weights, and stop the other ranks of a tensor-parallel base."""
         if self.leader:
             self.leader.close()
+        for model in self.models:
+            model.close()
 
     def bytes_read(self, terms: Iterable[Term]) -> int:
-        """Bytes of weights that one pass over `terms` reads; each model is read once."""
+        """Size in bytes of the weights that one pass over `terms` reads. Each model is read once."""
         return sum(self.sizes[model] for model in {term.model for term in terms})

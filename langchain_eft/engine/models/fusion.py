@@ -1,9 +1,10 @@
-"""Decoder layers of the Llama shape with fewer and larger operations, put in place of transformers' own.
+"""Llama-like decoder layers with fewer and larger operations than transformers' layers, which they replace.
 
-q, k and v become one product, gate and up another, and each norm with its residual, the rotation and the
-gated unit one Triton kernel each. On a GPU, at a token a step, the launches of small models cost more than
-their bytes, so this is what makes drafts fast; on a CPU it gains 1 to 4 % and costs copies of weights that
-would only be mapped, so it is not done there. The self-check compares the result with the model as loaded.
+q, k and v become one product, and gate and up another. Each norm with its residual, the rotation and the
+gated unit are one Triton kernel each. When a small model decodes one token on a GPU, its kernel launches cost
+more than its memory traffic, so fusion makes drafts fast. On a CPU fusion gains only 1 to 4 %, and it would
+copy weights that are otherwise only mapped, so CPU models are not fused. The self-check compares the fused
+model with the model as it was loaded.
 """
 
 from __future__ import annotations
@@ -34,17 +35,18 @@ _FAMILIES = {
 }
 
 Stream = Tensor | tuple[Tensor, Tensor]
-"""Hidden states between layers; a pair is yet to be added up, which the next norm does on its way."""
+"""Hidden states between layers. A pair is a sum that the kernel of the next norm will compute."""
 
 
 def fuse(model: nn.Module) -> bool:
-    """Replace a model's decoder layers, in place and without copies that stay.
+    """Replace a model's decoder layers in place. The original weights are freed.
 
     Args:
         model: A causal language model of transformers.
 
     Returns:
-        Whether it is of a family known here, with ordinary weights, each whole on one device.
+        Whether the layers were replaced. The model must belong to a supported family and have ordinary
+        floating-point weights, and each layer must be on one device.
     """
     base: Any = getattr(model, "base_model", None)
     layers = getattr(base, "layers", None)
@@ -86,7 +88,7 @@ class _Norm(nn.Module):
         return self.enter(stream)[1]
 
     def enter(self, stream: Stream) -> tuple[Tensor, Tensor]:
-        """The stream, added up, and its norm."""
+        """The stream as one tensor, [..., hidden], and its norm."""
         if isinstance(stream, Tensor):
             return stream, self.normed(stream)
         total, new = stream
@@ -94,7 +96,7 @@ class _Norm(nn.Module):
         return pair[0].view(new.shape), pair[1].view(new.shape)
 
     def normed(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """The norm of `x`, with a residual added to it."""
+        """The norm of `x` plus `residual`."""
         after = None if residual is None else residual.flatten(0, -2)
         return rms_norm_kernel(x.flatten(0, -2), self.weight, self.eps, after).view(x.shape)
 
@@ -114,7 +116,7 @@ class _Attention(nn.Module):
         self.o_proj = plain.o_proj
         self._heads = plain.q_proj.out_features // self._dim
         self._key_heads = plain.k_proj.out_features // self._dim
-        # Qwen 3 has a norm of every head, Olmo 2 one of all heads together.
+        # Qwen 3 normalizes each head, Olmo 2 all heads together.
         self.q_norm = _Norm(plain.q_norm) if hasattr(plain, "q_norm") else None
         self.k_norm = _Norm(plain.k_norm) if hasattr(plain, "k_norm") else None
         self._by_head = self.q_norm is not None and self.q_norm.weight.shape[0] == self._dim
@@ -156,7 +158,7 @@ class _Attention(nn.Module):
             else:
                 query, key, value = torch.split(states, [size * self._dim for size in sizes], -1)
                 states = torch.cat([self.q_norm(query), self.k_norm(key), value], -1)
-        if self._rotates:  # in all layers that have a norm of every head
+        if self._rotates:  # layers with a norm of each head always rotate
             heads = {"heads": self._heads, "key_heads": self._key_heads}
             rotate_kernel(states[0], cos[0], sin[0], **heads, **norms)
         return torch.split(states.view(*states.shape[:-1], -1, self._dim), sizes, 2)
@@ -194,7 +196,7 @@ class _PreNormLayer(_Layer):
         self.input_layernorm = _Norm(plain.input_layernorm)
 
     def forward(self, hidden_states: Stream, **kwargs: Any) -> Stream:
-        """[1, N, hidden] to two that the next norm adds."""
+        """[1, N, hidden] to a pair of them, which the next norm adds."""
         total, normed = self.input_layernorm.enter(hidden_states)
         total, normed = self.post_attention_layernorm.enter((total, self.self_attn(normed, **kwargs)))
         return total, self.mlp(normed)

@@ -1,4 +1,4 @@
-"""Linear layers for packed rows: one weight for every variant, low-rank updates by row, fast on few rows."""
+"""Linear layers for packed tokens: all variants share one weight, and each token has its own adapter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_eft.engine.models.prepacked import prepack, prepackable, prepacke
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`, in the way that the device prefers.
+    """`x @ weight.T + bias`, by the fastest kernel for the weight and the bias.
 
     Args:
         x: [N, in].
@@ -33,19 +33,19 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class FusedLinear(nn.Linear):
-    """Several linear layers of one input as one.
+    """Several linear layers with the same input, fused into one.
 
     Attributes:
-        parts: Name and number of outputs of each of them, in order.
+        parts: Name and number of outputs of each original layer, in order.
     """
 
     parts: dict[str, int]
 
     @classmethod
     def join(cls, layers: Mapping[str, nn.Linear]) -> Self:
-        """Put the outputs of some layers one after the other; either all have a bias or none has.
+        """Concatenate the outputs of layers. Either all layers have a bias, or none has.
 
-        The layers lose their own weights, so that no memory is taken twice.
+        The layers lose their weights, so that these are not in memory twice.
         """
         first = next(iter(layers.values()))
         sizes = {name: layer.out_features for name, layer in layers.items()}
@@ -62,12 +62,12 @@ class FusedLinear(nn.Linear):
 
 
 class Span(NamedTuple):
-    """Neighbouring ranks of a stacked update.
+    """A range of ranks of a stacked update.
 
     Attributes:
         first: The first rank.
-        last: One past the last rank.
-        mask: [N, last - first] bool, which token uses which rank.
+        last: The last rank + 1.
+        mask: [N, last - first] bool, True where a token uses a rank.
     """
 
     first: int
@@ -76,7 +76,7 @@ class Span(NamedTuple):
 
 
 class VariantRouter:
-    """Which variant each packed token runs through; shared by all linear layers of one model."""
+    """The variant of each packed token. All linear layers of a model share one router."""
 
     def __init__(self) -> None:
         self._variants: Tensor | None = None
@@ -84,43 +84,43 @@ class VariantRouter:
         self._spans: dict[tuple[tuple[int, ...], bool], list[Span]] = {}
 
     def route(self, variants: Tensor, active: Sequence[int]) -> None:
-        """Set the variants of the next forward.
+        """Set the variants of the next forward pass.
 
         Args:
             variants: [N] int64; 0 is the plain model, i the i-th adapter.
-            active: The distinct variants among them.
+            active: The distinct values in `variants`.
         """
         self._adapters = sorted(variant - 1 for variant in active if variant)
         self._variants = variants
         self._spans.clear()
 
     def spans(self, ranks: tuple[int, ...], owner: Tensor, *, apart: bool) -> list[Span]:
-        """The parts of a stacked update that this forward needs; none where no token uses any.
+        """The ranges of a stacked update that this forward pass needs; empty if no token uses the update.
 
         Args:
-            ranks: Rank of each adapter in this layer (0 where it has none).
-            owner: [sum(ranks)] int64, the variant that each stacked rank belongs to.
-            apart: One span for each adapter, instead of one from the first to the last.
+            ranks: Rank of each adapter in this layer; 0 if the adapter does not update it.
+            owner: [sum(ranks)] int64, the variant of each stacked rank.
+            apart: Whether to return one span for each adapter, instead of one from the first to the last.
         """
         if (ranks, apart) not in self._spans:
-            edges = self._adapters if apart else self._adapters[:1]
-            last = [i + 1 for i in self._adapters] if apart else [self._adapters[-1] + 1 for _ in edges]
-            bounds = [(sum(ranks[:a]), sum(ranks[:b])) for a, b in zip(edges, last, strict=True)]
+            starts = self._adapters if apart else self._adapters[:1]
+            ends = [i + 1 for i in self._adapters] if apart else [self._adapters[-1] + 1 for _ in starts]
+            bounds = [(sum(ranks[:a]), sum(ranks[:b])) for a, b in zip(starts, ends, strict=True)]
             self._spans[ranks, apart] = [self._span(a, b, owner) for a, b in bounds if a < b]
         return self._spans[ranks, apart]
 
     def _span(self, first: int, last: int, owner: Tensor) -> Span:
-        assert self._variants is not None  # noqa: S101  (route() comes first)
+        assert self._variants is not None  # noqa: S101  (route() was called before)
         return Span(first, last, self._variants[:, None] == owner[None, first:last])
 
 
 class StackedLinear(nn.Module):
     """A linear layer with the low-rank updates of all adapters stacked along their rank.
 
-    All rows go through one weight; the updates of all active adapters are one pair of products, masked so
-    that every token sees only its own adapter. Rows may come in any order and adapters may have any rank.
-    Where weights are prepacked, the adapters' are too, and each active adapter is a pair of its own: a launch
-    costs a CPU nothing, and a slice of a packed stack cannot be had.
+    All tokens share one weight. The updates of all active adapters are one pair of products, masked so that
+    each token uses only its own adapter. Tokens may be in any order, and adapters may have any rank. If the
+    weight is prepacked, the adapters are too, and each active adapter is a separate pair of products: a
+    packed tensor cannot be sliced, and a further product has almost no overhead on a CPU.
     """
 
     weight: Tensor
@@ -135,8 +135,6 @@ class StackedLinear(nn.Module):
         self._apart = prepackable(linear.weight)
         if self._apart:
             self.register_buffer("weight", prepack(linear.weight))
-            # A compiler cannot look into packed weights.
-            self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign, no-untyped-call]
         else:
             self.weight = linear.weight
         self.bias = linear.bias
@@ -157,7 +155,14 @@ class StackedLinear(nn.Module):
             self.register_buffer("up", torch.cat([u.up for u in present], 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] to [..., out]; the leading dimensions are the packed tokens."""
+        """[..., in] to [..., out]. The leading dimensions are the packed tokens."""
+        return self._forward_apart(x) if self._apart else self._forward(x)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch.compile cannot handle packed weights
+    def _forward_apart(self, x: Tensor) -> Tensor:
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         y = product(flat, self.weight, self.bias)
         if any(self._ranks):
@@ -173,20 +178,20 @@ class StackedLinear(nn.Module):
 
 
 def stack_adapters(module: nn.Module, adapters: Sequence[LoraAdapter], router: VariantRouter) -> None:
-    """Replace the linear layers of `module` by stacked ones, in place.
+    """Replace linear layers of `module` by stacked ones, in place.
 
-    Adapters name the layers as they were before some were fused. Layers that no adapter touches are replaced
-    only where that makes them faster (float32 on a CPU).
+    Adapters use the names of the layers before fusion. A layer without an update is replaced only if that
+    makes it faster (float32 on a CPU).
 
     Raises:
-        KeyError: An adapter names a layer that the module has not, or one that is not a plain linear layer.
+        KeyError: An adapter names a layer that the module does not have, or that is not a plain linear layer.
     """
     layers = {name: m for name, m in module.named_modules() if type(m) in {nn.Linear, FusedLinear}}
     parts = {name: _parts(name, layer) for name, layer in layers.items()}
-    known = {part for names in parts.values() for part in names}
+    layer_names = {part for names in parts.values() for part in names}
     for adapter in adapters:
         for name in adapter.updates:
-            if name not in known:
+            if name not in layer_names:
                 raise KeyError(name)
     for name, layer in layers.items():
         updates = [_joined(adapter, parts[name]) for adapter in adapters]
@@ -196,7 +201,7 @@ def stack_adapters(module: nn.Module, adapters: Sequence[LoraAdapter], router: V
 
 
 def _parts(name: str, layer: nn.Linear) -> dict[str, int]:
-    """Full names and sizes of the layers that a layer stands for."""
+    """Full names and numbers of outputs of the original layers of a possibly fused layer."""
     if not isinstance(layer, FusedLinear):
         return {name: layer.out_features}
     parent = name.rpartition(".")[0]
@@ -204,7 +209,7 @@ def _parts(name: str, layer: nn.Linear) -> dict[str, int]:
 
 
 def _joined(adapter: LoraAdapter, parts: Mapping[str, int]) -> LoraUpdate | None:
-    """An adapter's updates of the parts of one layer as one update, whose ranks are theirs together."""
+    """An adapter's updates of the parts of one layer as one update. Its rank is the sum of their ranks."""
     updates = [(size, adapter.updates.get(name)) for name, size in parts.items()]
     present = [update for _, update in updates if update]
     if len(parts) == 1 or not present:

@@ -1,4 +1,4 @@
-"""LoRA adapters in PEFT's file format."""
+"""Reading LoRA adapters in PEFT's file format."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError
 
 _PREFIX = "base_model.model."
 
-_PLAIN: dict[str, tuple[Any, ...]] = {
+_PLAIN_LORA: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",), "bias": ("none",), "lora_bias": (False,), "use_dora": (False,),
     "use_qalora": (False,), "fan_in_fan_out": (False,), "modules_to_save": ([],),
     "layer_replication": ([],), "target_parameters": ([],),
     "trainable_token_indices": ([], {}), "alora_invocation_tokens": ([],),
 }  # fmt: skip
-"""What the settings of a plain low-rank update of linear layers are."""
+"""Values that the settings of a plain low-rank update of linear layers may have, beside None."""
 
 
 @dataclass(frozen=True)
 class LoraUpdate:
-    """The update of one linear layer: `x -> x + up @ (down @ x)`, scale folded into `up`.
+    """The update of one linear layer: `up @ (down @ x)` is added to its output. `up` includes the scale.
 
     Attributes:
         down: [r, in].
@@ -40,11 +40,11 @@ class LoraUpdate:
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """A behaviour as low-rank updates (Hu et al. 2021).
+    """A behavior as low-rank updates (Hu et al. 2021).
 
     Attributes:
-        source: Folder that it came from.
-        updates: Module name, as in the model's `named_modules()`, to its update.
+        source: Folder of the adapter.
+        updates: The update of each linear layer, by its name in the model's `named_modules()`.
     """
 
     source: str
@@ -55,8 +55,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """The folder's `adapter_config.json`.
 
     Raises:
-        CheckpointNotFoundError: No PEFT adapter in the folder.
-        RecipeError: An adapter kind that cannot be decoded as a low-rank update.
+        CheckpointNotFoundError: The folder holds no PEFT adapter.
+        RecipeError: The adapter is not a plain low-rank update.
     """
     path = folder / "adapter_config.json"
     if not path.is_file():
@@ -65,18 +65,18 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             "`PeftModel.save_pretrained` wrote."
         )
     config: dict[str, Any] = json.loads(path.read_text())
-    for name, plain in _PLAIN.items():
-        if config.get(name) not in (*plain, None):
+    for name, allowed in _PLAIN_LORA.items():
+        if config.get(name) not in (*allowed, None):
             raise RecipeError(
                 f"The adapter {str(folder)!r} has {name}={config[name]!r}, which is not a plain LoRA: "
                 "merge it into its model and use `tuned=` instead."
             )
-    start = str(config.get("init_lora_weights")).lower()
-    if start.startswith(("pissa", "olora", "corda", "loftq")):
+    initialization = str(config.get("init_lora_weights")).lower()
+    if initialization.startswith(("pissa", "olora", "corda", "loftq")):
         raise RecipeError(
-            f"The adapter {str(folder)!r} has init_lora_weights={start!r}, which changes the weights "
-            "that it is added "
-            "to: convert it with `path_initial_model_for_weight_conversion`, or merge it and use `tuned=`."
+            f"The adapter {str(folder)!r} has init_lora_weights={initialization!r}, which also changes the "
+            "model's weights: convert it with `path_initial_model_for_weight_conversion`, or merge it into "
+            "its model and use `tuned=`."
         )
     return config
 
@@ -86,7 +86,7 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
 
     Raises:
         CheckpointNotFoundError: The folder holds no adapter.
-        RecipeError: Not a plain LoRA on linear layers.
+        RecipeError: The adapter is not a plain LoRA of linear layers.
     """
     config = read_adapter_config(folder)
     weights_file = folder / "adapter_model.safetensors"
@@ -97,16 +97,16 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
         )
     tensors = load_file(weights_file)
     downs = {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
-    strangers = set(tensors) - {f"{d}.lora_{m}.weight" for d in downs for m in "AB"}
-    if any(".lora_embedding_" in name for name in strangers):
+    unexpected = set(tensors) - {f"{d}.lora_{m}.weight" for d in downs for m in "AB"}
+    if any(".lora_embedding_" in name for name in unexpected):
         raise RecipeError(
-            f"The adapter {str(folder)!r} updates an embedding, which all behaviours share here: merge "
-            "it into its model and use `tuned=` instead."
+            f"The adapter {str(folder)!r} updates an embedding, but all behaviors share the embeddings here: "
+            "merge it into its model and use `tuned=` instead."
         )
-    if strangers or not downs:
+    if unexpected or not downs:
         raise RecipeError(
             f"The adapter {str(folder)!r} holds tensors that are not LoRA pairs of linear layers "
-            f"({sorted(strangers)[:3]}): merge it into its model and use `tuned=` instead."
+            f"({sorted(unexpected)[:3]}): merge it into its model and use `tuned=` instead."
         )
     updates = {}
     for key in sorted(downs):
@@ -118,12 +118,12 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
 
 
 def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    """Alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023).
+    """Alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski 2023).
 
-    The rank is the tensor's own, so `rank_pattern` needs no reading; patterns match as in PEFT, the end of a
-    module's name from a dot on.
+    The rank is that of the tensor, so `rank_pattern` is not needed. A pattern matches as in PEFT: it matches
+    a whole module name, or the end of one after a dot.
     """
     patterns: dict[str, float] = config.get("alpha_pattern") or {}
-    own = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module))
-    alpha = next(own, config["lora_alpha"])
+    matches = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module))
+    alpha = next(matches, config["lora_alpha"])
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)

@@ -1,4 +1,4 @@
-"""Where the models of a recipe run, and in what numbers."""
+"""Devices and precision of a recipe's models."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Placement:
     """Devices and precision of a recipe's models.
 
     Attributes:
-        device: Where the base runs, and where all logits meet.
-        small_device: Where the other models run.
-        dtype: Of weights and activations.
-        quantization: Of the base's linear layers, or None.
-        device_map: How accelerate spreads the base's layers over devices, or None.
-        ranks: Processes that share every layer of the base.
+        device: Device of the base, and of all logits.
+        small_device: Device of the other models.
+        dtype: Type of weights and activations.
+        quantization: Quantization of the base's linear layers, or None.
+        device_map: accelerate's strategy to spread the base's layers over devices, or None.
+        ranks: Number of processes that share every layer of the base.
     """
 
     device: torch.device
@@ -34,10 +34,10 @@ class Placement:
 
     @classmethod
     def of(cls, config: EngineConfig) -> Placement:
-        """What a configuration asks for.
+        """The placement of a configuration.
 
         Raises:
-            RecipeError: A device that is not available here.
+            RecipeError: A device is not available.
         """
         device = _device(config.device)
         return cls(
@@ -51,12 +51,12 @@ class Placement:
 
     @property
     def small(self) -> Placement:
-        """The same for the models beside the base."""
+        """The placement of the models other than the base."""
         return Placement(self.small_device, self.small_device, self.dtype)
 
     @property
     def on_single_device(self) -> bool:
-        """Whether everything is on one device of this process, so that one CUDA graph can hold a round."""
+        """Whether all models are on one device of this process. Only then can one CUDA graph hold a round."""
         return self.device == self.small_device and self.device_map is None and self.ranks == 1
 
 
@@ -64,7 +64,7 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device  # with its index, which a name may leave out
+        return torch.empty(0, device=name).device  # a name may lack the index; the tensor's device has it
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(f"device={name!r} is not available here: use 'auto' or 'cpu'.") from error
 
@@ -77,7 +77,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def storages(tensor: Tensor) -> Iterator[Tensor]:
-    """The plain tensors that hold a tensor's numbers: quantised and sharded ones are made of several."""
+    """The plain tensors that hold a tensor's data. Quantized and sharded tensors consist of several."""
     names = tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else []
     parts = [getattr(tensor, name) for name in names]
     for part in parts:
@@ -87,7 +87,7 @@ def storages(tensor: Tensor) -> Iterator[Tensor]:
         yield tensor
 
 
-def distinct(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
-    """The plain tensors that hold the tensors' numbers, each once, by their memory."""
+def unique_storages(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+    """The plain tensors that hold the data of tensors, each once, by their address in memory."""
     parts = [part for tensor in tensors for part in storages(tensor)]
     return {id(part) if part.is_mkldnn else part.data_ptr(): part for part in parts}

@@ -1,8 +1,9 @@
-"""Weights in oneDNN's blocked layout: a float32 pass over several tokens takes a CPU little longer than one.
+"""Weights in oneDNN's blocked layout, which makes float32 products of few rows fast on a CPU.
 
-Verifying five tokens with BLAS takes twice the time of one, since a product of few rows reads the weight
-badly; in blocks, it is read once at full speed. A row's result is also the same, bit for bit, whatever rows
-stand beside it, so that rounding depends on neither the batch nor the draft length.
+With BLAS, a pass over five draft tokens takes twice the time of a pass over one, because a product of few
+rows reads the weight inefficiently. In the blocked layout the weight is read once at full speed, and the pass
+takes little longer than one over a single token. The result of a row is also the same bit for bit, whatever
+the other rows are, so rounding depends neither on the batch nor on the draft length.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_LEAST_ROWS = 4
-"""Fewer rows take another kernel, which is slower and rounds differently."""
+_MIN_ROWS = 4
+"""Fewer rows are padded: oneDNN's kernel for them is slower and rounds differently."""
 
-_TUNED_FOR = 8
-"""Rows for which oneDNN chooses the blocks."""
+_EXPECTED_ROWS = 8
+"""Number of rows for which oneDNN chooses the layout."""
 
 _packed: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def prepackable(weight: Tensor) -> bool:
-    """Whether a weight is float32 on a CPU, with oneDNN at hand (torch has it on x86 and most Arm builds)."""
+    """Whether a weight is float32 on a CPU and torch has oneDNN (as it has on x86 and in most Arm builds)."""
     return (
-        # Quantised weights are tensors of a class of their own.
+        # Quantized weights have other tensor classes.
         type(weight) in {Tensor, nn.Parameter}
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
@@ -34,16 +35,16 @@ def prepackable(weight: Tensor) -> bool:
 
 
 def prepack(weight: Tensor) -> Tensor:
-    """A weight in blocked layout; every caller with the same weight gets the same copy.
+    """A weight in blocked layout. All calls with the same weight return the same copy.
 
     Args:
         weight: [out, in] float32.
 
     Returns:
-        [out, in], opaque to everything but `prepacked_product`.
+        [out, in], readable only by `prepacked_product`.
     """
     if weight not in _packed:
-        _packed[weight] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _TUNED_FOR)
+        _packed[weight] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _EXPECTED_ROWS)
     blocked: Tensor = _packed[weight]
     return blocked
 
@@ -53,16 +54,16 @@ def prepacked_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
     Args:
         x: [N, in] float32.
-        weight: [out, in] of `prepack`.
+        weight: [out, in], returned by `prepack`.
         bias: [out] or [N, out], or None.
 
     Returns:
         [N, out].
     """
-    rows, added = x.shape[0], None
+    rows, row_bias = x.shape[0], None
     if bias is not None and bias.dim() == 2:
-        bias, added = None, bias
-    if rows < _LEAST_ROWS:
-        x = F.pad(x, (0, 0, 0, _LEAST_ROWS - rows))
+        bias, row_bias = None, bias
+    if rows < _MIN_ROWS:
+        x = F.pad(x, (0, 0, 0, _MIN_ROWS - rows))
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return y[:rows] if added is None else y[:rows] + added
+    return y[:rows] if row_bias is None else y[:rows] + row_bias

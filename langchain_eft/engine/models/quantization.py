@@ -1,9 +1,9 @@
-"""Weights of the base in fewer bits: 8 by torchao once they are loaded, 8 or 4 by bitsandbytes while read.
+"""Quantization of the base by torchao (after loading) or by bitsandbytes (while loading).
 
-Half the memory or less, and on the right GPU as many bytes fewer a step.
+The linear layers take half the memory or less. With suitable GPU kernels, a step also reads fewer bytes.
 
-Only the base is quantised. Its error is one of knowledge; that of the small models would be multiplied, in
-their difference, by the mixture's weights. Embeddings and the output head keep their precision.
+Only the base is quantized. The mixture's weights would multiply the rounding error of the small models,
+because they scale the difference of two small models. Embeddings and the output head keep their precision.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from langchain_eft.engine.config import Quantization
 from langchain_eft.engine.errors import RecipeError
 
 BITS: dict[Quantization, float] = {"int8": 8.0, "fp8": 8.0, "nf4": 4.5, "llm.int8": 8.0}
-"""Bits of a weight; those of nf4 include a float32 scale for every 64 weights."""
+"""Bits per weight. nf4 includes a float32 scale for every 64 weights."""
 
 
-def while_reading(kind: Quantization | None, dtype: torch.dtype) -> Any:
-    """The `quantization_config` of `from_pretrained`, or None where nothing is quantised while it is read.
+def bitsandbytes_config(kind: Quantization | None, dtype: torch.dtype) -> Any:
+    """The `quantization_config` of `from_pretrained`, or None if `kind` does not quantize while loading.
 
     Args:
-        kind: How the base is quantised.
-        dtype: Of activations.
+        kind: Quantization of the base.
+        dtype: Type of activations.
 
     Raises:
         RecipeError: bitsandbytes is not installed.
@@ -41,17 +41,17 @@ def while_reading(kind: Quantization | None, dtype: torch.dtype) -> Any:
 
     if kind == "nf4":
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    # Looking for outliers in every product would wait for the device.
+    # The search for outliers in every product would make the host wait for the device.
     return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
 
 
 def quantize(module: Any, kind: Quantization, device: torch.device | None) -> None:
-    """Quantise the linear layers of a causal language model in place, each row by its own scale, by torchao.
+    """Quantize the linear layers of a causal language model in place by torchao, with one scale for each row.
 
     Args:
         module: The model.
-        kind: `int8` for weights alone; `fp8` for weights and activations (needs a GPU since Ada or Hopper).
-        device: Where each layer is moved before it is quantised; None leaves it where it is.
+        kind: `int8` for weights only; `fp8` for weights and activations (on GPUs since Ada and Hopper).
+        device: Device to move each layer to before it is quantized; None does not move layers.
 
     Raises:
         RecipeError: torchao is not installed, or the device cannot compute in fp8.
@@ -76,15 +76,15 @@ def quantize(module: Any, kind: Quantization, device: torch.device | None) -> No
     )
     head = module.get_output_embeddings()
 
-    def chosen(layer: nn.Module, _: str) -> bool:
+    def is_quantized(layer: nn.Module, _: str) -> bool:
         return isinstance(layer, nn.Linear) and layer is not head
 
-    quantize_(module, config, filter_fn=chosen, device=device)
+    quantize_(module, config, filter_fn=is_quantized, device=device)
 
 
 def _require_fp8(device: torch.device) -> None:
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
         raise RecipeError(
-            f"quantization='fp8' needs a GPU of compute capability 8.9 or more, and {device} is none: "
-            "use 'int8'."
+            f"quantization='fp8' needs a GPU of compute capability 8.9 or higher, but the device is "
+            f"{device}: use 'int8'."
         )

@@ -1,10 +1,10 @@
-"""The check of every loaded model against its own forward pass."""
+"""Preparing a loaded model for decoding, and checking it against its own forward pass."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,96 +13,107 @@ from langchain_eft.engine.attention.batch import ForwardBatch, has_kernel
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.errors import UnsupportedModelError
-from langchain_eft.engine.models.compatibility import PROBE, LayerCall, reason_against_layers
-from langchain_eft.engine.models.linear import product
-from langchain_eft.engine.models.lora import LoraAdapter
-
-if TYPE_CHECKING:
-    pass
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.models.compatibility import PROBE, LayerCall, unsupported_layers_reason
+from langchain_eft.engine.models.linear import product
+from langchain_eft.engine.models.lora import LoraAdapter
+from langchain_eft.engine.models.prepacked import prepackable
 
 _TOLERANCE = {torch.float32: 2e-3}
-
-
-_PROBE = "The quick brown fox jumps over the lazy dog and runs."
+_PROBE_TEXT = "The quick brown fox jumps over the lazy dog and runs."
 
 
 @torch.inference_mode()
-def prepare(name: str, module: nn.Module, adapters: Sequence[LoraAdapter], tokenizer: Any) -> CausalModel:
-    """Make a loaded model ready for decoding, and check that this leaves its logits alone.
+def prepare_model(
+    name: str, module: nn.Module, adapters: Sequence[LoraAdapter], tokenizer: Any
+) -> CausalModel:
+    """Make a loaded model ready for decoding, and check that its logits do not change.
 
-    Compares chunked decoding over our KV pool with the model's forward pass as it was loaded, variant 0. Also
-    finds out whether the logits are a plain product with the output matrix, and how much KV memory a token
-    takes.
+    The check compares two chunks decoded over our KV pool with a forward pass of the model as it was loaded,
+    for variant 0. It also finds out whether the logits are a plain product with the output matrix, and how
+    much KV memory a token takes.
 
     Raises:
-        RecipeError: Adapters of another model.
-        UnsupportedModelError: The two differ (recurrent state, ALiBi, shared KV and the like).
+        RecipeError: The adapters do not fit the model.
+        UnsupportedModelError: The logits differ, for example because of recurrent state, ALiBi or shared KV.
     """
-    ids: list[int] = tokenizer(_PROBE, add_special_tokens=False).input_ids[:12]
-    with _refusing(name, module):
+    ids: list[int] = tokenizer(_PROBE_TEXT, add_special_tokens=False).input_ids[:12]
+    with _unsupported_on_failure(name, module):
         expected = plain_logits(module, torch.tensor([ids], device=next(module.parameters()).device))
     if has_kernel(expected.device):
         from langchain_eft.engine.models.fusion import fuse
 
         fuse(module)
     model = CausalModel(name, module, adapters)
-    with _refusing(name, module):
+    _detach_from_file(module)
+    with _unsupported_on_failure(name, module):
         _self_check(model, ids, expected)
     return model
 
 
+@torch.inference_mode(mode=False)  # the copies have to be ordinary tensors
+def _detach_from_file(module: nn.Module) -> None:
+    """Copy the weights that are not prepacked out of their memory-mapped file.
+
+    The whole file stays mapped into memory as long as one tensor uses it.
+    """
+    for weight in module.parameters():
+        if prepackable(weight):
+            weight.data = weight.data.clone()
+
+
 @contextmanager
-def _refusing(name: str, module: Any) -> Iterator[None]:
+def _unsupported_on_failure(name: str, module: Any) -> Iterator[None]:
+    """Report errors of a forward pass as a model that is not supported."""
     try:
         yield
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:
-        reason = f"it cannot be decoded row by row ({type(error).__name__}: {error})"
-        raise unsupported(name, module.config.get_text_config(), reason) from error
+        reason = f"it cannot be decoded token by token ({type(error).__name__}: {error})"
+        raise unsupported_model(name, module.config.get_text_config(), reason) from error
 
 
 def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     half, pool, device = len(ids) // 2, KVPool(len(ids)), expected.device
     config = text_config(model.module)
-    seen: list[LayerCall] = []
+    calls: list[LayerCall] = []
     tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
     model.head = _output_matrix(model.module)
-    first = _probe(model, pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device), seen)
+    first = _probe(model, pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device), calls)
     if not _is_head(model.head, first, expected[half - 1], tolerance):
-        model.head = None  # soft-capped, scaled, biased or projected: the model makes its own logits
+        model.head = None  # the logits are capped, scaled, biased or projected: the module computes them
     last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], pool, len(ids), device))
-    reason = reason_against_layers(config, seen)
+    reason = unsupported_layers_reason(config, calls)
     if reason:
-        raise unsupported(model.name, config, reason)
+        raise unsupported_model(model.name, config, reason)
     if not _agree(_logits(model, last), expected[-1], tolerance):
-        raise unsupported(model.name, config, "its logits differ from those of its own forward pass")
+        raise unsupported_model(model.name, config, "its logits differ from those of its own forward pass")
     model.bytes_per_token = pool.bytes_per_slot
 
 
-def unsupported(name: str, config: Any, reason: str) -> UnsupportedModelError:
-    """The error that says why a model cannot be decoded here."""
+def unsupported_model(name: str, config: Any, reason: str) -> UnsupportedModelError:
+    """The error for a model that cannot be decoded here, with the reason."""
     return UnsupportedModelError(
-        f"{name!r} ({config.model_type}) cannot be decoded here: {reason}. Only models whose attention over "
-        "keys and values is all that ties tokens together are supported: choose another model."
+        f"{name!r} ({config.model_type}) cannot be decoded here: {reason}. Only models whose tokens depend "
+        "on each other through attention over keys and values alone are supported: choose another model."
     )
 
 
-def _probe(model: CausalModel, batch: ForwardBatch, seen: list[LayerCall]) -> Tensor:
-    """`_last_output`, which also notes what the layers hand over."""
+def _probe(model: CausalModel, batch: ForwardBatch, calls: list[LayerCall]) -> Tensor:
+    """`_last_output`, which also records the layers' attention calls in `calls`."""
     module: Any = model.module
     module.set_attn_implementation(PROBE)
     try:
-        return _last_output(model, batch, seen=seen)
+        return _last_output(model, batch, calls=calls)
     finally:
         module.set_attn_implementation(ATTENTION)
 
 
-def own_logits(model: CausalModel, ids: Tensor, variant: int = 0) -> Tensor:
-    """Logits of one variant without our attention. Nothing else may run on the model meanwhile.
+def plain_variant_logits(model: CausalModel, ids: Tensor, variant: int = 0) -> Tensor:
+    """Logits of one variant by transformers' attention. Nothing else may run on the model at the same time.
 
     Args:
-        model: Whose logits.
+        model: The model.
         ids: [1, T] int64 token ids.
         variant: 0 for the model itself, i for its i-th adapter.
 
@@ -115,7 +126,7 @@ def own_logits(model: CausalModel, ids: Tensor, variant: int = 0) -> Tensor:
 
 @torch.inference_mode()
 def plain_logits(module: Any, ids: Tensor) -> Tensor:
-    """Logits by transformers' attention, without cache: [1, T] int64 token ids to [T, V]."""
+    """Logits by transformers' attention, without a cache: [1, T] int64 token ids to [T, V]."""
     module.set_attn_implementation("eager")
     try:
         logits: Tensor = module(input_ids=ids, use_cache=False).logits[0]
@@ -126,9 +137,9 @@ def plain_logits(module: Any, ids: Tensor) -> Tensor:
 
 def _output_matrix(module: Any) -> Tensor | None:
     head = module.get_output_embeddings()
-    # The hooks of layers that are spread over devices or processes would be left out.
-    plain = type(head.weight) in {nn.Parameter, Tensor} and not hasattr(head, "_hf_hook")
-    return head.weight if plain and getattr(head, "bias", None) is None else None
+    # A product with the weight would skip the hooks of layers that are spread over devices or processes.
+    is_plain = type(head.weight) in {nn.Parameter, Tensor} and not hasattr(head, "_hf_hook")
+    return head.weight if is_plain and getattr(head, "bias", None) is None else None
 
 
 def _is_head(head: Tensor | None, output: Tensor, expected: Tensor, tolerance: float) -> bool:
@@ -145,10 +156,10 @@ def _logits(model: CausalModel, output: Tensor) -> Tensor:
     return (output if model.head is None else product(output, model.head))[0]
 
 
-def _agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    return torch.allclose(found.float(), expected.float(), rtol=0, atol=tolerance)
+def _agree(logits: Tensor, expected: Tensor, tolerance: float) -> bool:
+    return torch.allclose(logits.float(), expected.float(), rtol=0, atol=tolerance)
 
 
 def text_config(module: Any) -> Any:
-    """The part of a model's configuration that is about text."""
+    """The configuration of a model's text part."""
     return module.config.get_text_config()

@@ -1,8 +1,9 @@
-"""A base that several processes share, each with a part of every layer: transformers' tensor parallelism.
+"""A base that several processes share: each has a part of every layer (transformers' tensor parallelism).
 
-The engine's own process leads. Whatever its module is asked to run, a hook tells the other processes first,
-and they run the same over their parts; only their part of the collective operations matters. So schedules,
-random numbers and decisions exist once, in the process that leads, and cannot differ between ranks.
+The engine's process is rank 0, the leader. A hook announces every forward pass of its module to the other
+ranks, which run the same pass on their parts of the layers. The other ranks only contribute to the collective
+operations; their outputs are discarded. Schedules, random numbers and decisions exist only in the leader, so
+they cannot differ between ranks.
 """
 
 from __future__ import annotations
@@ -30,40 +31,41 @@ from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.placement import Placement
 
 _WORKER = "langchain_eft.engine.loading.tensor_parallel_worker"
-"""A name, for the worker imports this module."""
+"""Name of the worker's module. It is not imported here, because it imports this module."""
 
-_PATIENCE = timedelta(days=365)
-"""Followers wait this long for something to do."""
+_TIMEOUT = timedelta(days=365)
+"""How long ranks wait for the next announced call; an engine may be idle."""
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What followers have to know of a batch beside its tensors.
+    """The parts of a batch that are not tensors.
 
     Attributes:
         rows: The batch's rows.
-        block_size: Positions per block.
+        block_size: Token positions per block.
         pool: Number of the KV pool.
-        slots: Its size.
-        live: Numbers of the pools that the leader still has.
+        slots: Size of the KV pool.
+        live_pools: Numbers of the pools that still exist in the leader.
     """
 
     rows: tuple[QuerySpan, ...]
     block_size: int
     pool: int
     slots: int
-    live: frozenset[int]
+    live_pools: frozenset[int]
 
 
 @dataclass(frozen=True)
 class _ForwardCall:
-    """A forward pass of the module.
+    """The announcement of a forward pass.
 
     Attributes:
         attention: Name of the attention function.
-        tensors: Name and shape of each keyword that is an int64 tensor; the values follow in one message.
-        options: The other keywords.
-        rows: The batch, or None for a pass without our KV memory.
+        tensors: Name and shape of each keyword argument that is an int64 tensor. A second message has their
+            values.
+        options: The other keyword arguments.
+        rows: The rows of the batch, or None for a pass without our KV memory.
     """
 
     attention: str
@@ -73,15 +75,15 @@ class _ForwardCall:
 
 
 class Leader:
-    """Starts the other processes, and tells them what to run.
+    """Starts the processes of the other ranks, and announces forward passes to them.
 
     Args:
         path: Folder of the model.
-        placement: How many processes, of which this one is the first, and in what numbers.
+        placement: The number of ranks, of which this process is the first, and the precision.
 
     Raises:
-        RecipeError: This process takes part in something distributed already, there are too few devices, or
-            the model's KV heads cannot be shared evenly.
+        RecipeError: This process already belongs to a process group, there are too few devices, or the
+            model's KV heads cannot be divided evenly.
     """
 
     def __init__(self, path: str, placement: Placement) -> None:
@@ -89,7 +91,7 @@ class Leader:
         _check(path, ranks, placement.device)
         port = _free_port()
         self._pools: WeakKeyDictionary[KVPool, int] = WeakKeyDictionary()
-        self._numbered = 0
+        self._last_pool_number = 0
         dtype = str(placement.dtype).removeprefix("torch.")
         settings = json.dumps({"path": path, "ranks": ranks, "port": port, "dtype": dtype})
         self._workers = [
@@ -108,12 +110,12 @@ class Leader:
             raise
 
     def attach(self, module: Any) -> None:
-        """Tell the others of every forward pass of `module` from now on."""
+        """Announce every later forward pass of `module` to the other ranks."""
         module.register_forward_pre_hook(self._announce, with_kwargs=True)
 
     def close(self) -> None:
-        """Send the others home."""
-        with contextlib.suppress(RuntimeError):  # some may have died
+        """Stop the other ranks and wait until their processes end."""
+        with contextlib.suppress(RuntimeError):  # a rank may have died
             dist.broadcast_object_list([None], src=0, device=torch.device("cpu"))
         dist.destroy_process_group()
         self._stop()
@@ -143,16 +145,21 @@ class Leader:
 
     def _rows(self, batch: ForwardBatch) -> _Rows:
         if batch.pool not in self._pools:
-            self._numbered += 1
-            self._pools[batch.pool] = self._numbered
-        live = frozenset(self._pools.values())
+            self._last_pool_number += 1
+            self._pools[batch.pool] = self._last_pool_number
+        live_pools = frozenset(self._pools.values())
         rows = tuple(QuerySpan(row.start, row.queries, row.length, tuple(row.blocks)) for row in batch.rows)
-        return _Rows(rows, batch.block_size, self._pools[batch.pool], batch.pool.slots, live)
+        return _Rows(rows, batch.block_size, self._pools[batch.pool], batch.pool.slots, live_pools)
 
 
 @torch.inference_mode()
-def follow(module: Any, device: torch.device) -> None:
-    """Run whatever the leader runs, until it goes."""
+def run_announced_calls(module: Any, device: torch.device) -> None:
+    """Run the forward passes that the leader announces, until it closes.
+
+    Args:
+        module: This rank's part of the model.
+        device: This rank's device.
+    """
     pools: dict[int, KVPool] = {}
     for call in _calls():
         sizes = {name: torch.Size(shape).numel() for name, shape in call.tensors.items()}
@@ -162,7 +169,7 @@ def follow(module: Any, device: torch.device) -> None:
         tensors = {name: part.view(shape) for (name, shape), part in parts}
         options = dict(call.options)
         if call.rows is not None:
-            pools = {number: pool for number, pool in pools.items() if number in call.rows.live}
+            pools = {number: pool for number, pool in pools.items() if number in call.rows.live_pools}
             pool = pools.setdefault(call.rows.pool, KVPool(call.rows.slots))
             options["eft"] = _batch(call.rows, pool, tensors, device)
         tensors.pop("variants", None)
@@ -195,24 +202,24 @@ def _check(path: str, ranks: int, device: torch.device) -> None:
     heads = AutoConfig.from_pretrained(path).get_text_config().num_key_value_heads
     if heads % ranks:
         raise RecipeError(
-            f"tensor_parallel={ranks} cannot share the base's {heads} KV heads evenly: use a divisor "
+            f"tensor_parallel={ranks} cannot divide the base's {heads} KV heads evenly: use a divisor "
             f"of {heads}."
         )
     if dist.is_initialized():
         raise RecipeError(
-            f"tensor_parallel={ranks} starts its own processes, and this one belongs to a process group "
-            "already: call `torch.distributed.destroy_process_group()` first, or use another process."
+            f"tensor_parallel={ranks} starts a process group, but this process already belongs to one: "
+            "call `torch.distributed.destroy_process_group()` first, or use another process."
         )
     accelerator = torch.accelerator.current_accelerator()
     if (accelerator.type if accelerator else "cpu") != device.type or device.index not in {None, 0}:
         raise RecipeError(
-            f"tensor_parallel={ranks} takes the first {ranks} accelerators, and device={str(device)!r} is "
-            "not the first: leave `device` at 'auto', and hide other devices with CUDA_VISIBLE_DEVICES."
+            f"tensor_parallel={ranks} uses the first {ranks} accelerators, but device={str(device)!r} is not "
+            "the first: leave `device` at 'auto', and hide other devices with CUDA_VISIBLE_DEVICES."
         )
     if accelerator and torch.accelerator.device_count() < ranks:
         raise RecipeError(
-            f"tensor_parallel={ranks} needs as many devices, and there are "
-            f"{torch.accelerator.device_count()}: lower it."
+            f"tensor_parallel={ranks} needs {ranks} devices, but there are only "
+            f"{torch.accelerator.device_count()}: lower `tensor_parallel`."
         )
 
 
@@ -223,7 +230,13 @@ def _free_port() -> int:
 
 
 def join(rank: int, ranks: int, port: int) -> None:
-    """Enter the process group that the leader opened on a local port."""
+    """Join the process group of all ranks on a local port.
+
+    Args:
+        rank: Rank of this process.
+        ranks: Number of processes.
+        port: Port on which rank 0 listens.
+    """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group(backend, address, rank=rank, world_size=ranks, timeout=_PATIENCE)
+    dist.init_process_group(backend, address, rank=rank, world_size=ranks, timeout=_TIMEOUT)

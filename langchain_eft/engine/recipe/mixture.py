@@ -1,4 +1,4 @@
-"""The weights of behaviors in one request."""
+"""The weight of each behavior in one request."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    Field,
-)
+from pydantic import AfterValidator, Field
 
-from langchain_eft.engine.recipe.frozen import FrozenDict, _Frozen
+from langchain_eft.engine.recipe.frozen import FrozenDict, FrozenModel
 from langchain_eft.engine.recipe.schedules import Weight, values
 
 
@@ -19,14 +16,14 @@ def _finite(weights: dict[str, Weight]) -> FrozenDict[str, Weight]:
     for name, weight in weights.items():
         if isinstance(weight, float) and not math.isfinite(weight):
             raise ValueError(
-                f"The weight of behaviour {name!r} is {weight}: weights are finite numbers, "
-                "usually between 0 (off) and 1 (as trained)."
+                f"The weight of behavior {name!r} is {weight}: use a finite number, usually between 0 (off) "
+                "and 1 (as trained)."
             )
     return FrozenDict(sorted(weights.items()))
 
 
-class Mixture(_Frozen):
-    """How much of each behaviour a request decodes with: `{"tools": 1.0, "concise": 0.5}`.
+class Mixture(FrozenModel):
+    """The weight of each behavior in one request: `{"tools": 1.0, "concise": 0.5}`.
 
     The empty mixture is the base model alone.
     """
@@ -37,11 +34,11 @@ class Mixture(_Frozen):
 
     @classmethod
     def of(cls, mixture: Mixture | Mapping[str, Any]) -> Mixture:
-        """`mixture` as a Mixture, whether it is one already or a plain mapping."""
+        """A mixture from a plain mapping; a `Mixture` is returned unchanged."""
         return mixture if isinstance(mixture, Mixture) else cls(weights=dict(mixture))
 
     def active(self) -> dict[str, Weight]:
-        """The behaviours whose weight is not zero throughout."""
+        """The behaviors whose weight is not zero at every position."""
         return {name: weight for name, weight in self.weights.items() if any(values(weight))}
 
     def as_json(self) -> dict[str, Any]:

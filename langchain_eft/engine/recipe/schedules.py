@@ -1,4 +1,4 @@
-"""Weights that change over an answer: piecewise linear in the position of the token that is drawn."""
+"""Weights that change along an answer: piecewise linear functions of the token's position."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ class _Schedule(BaseModel):
 
 
 class Ramp(_Schedule):
-    """A weight that goes from `start` to `end` in equal steps and stays there."""
+    """A weight that goes from `start` to `end` in equal steps and then stays at `end`."""
 
     start: FiniteFloat
     """Weight of the answer's first token."""
 
     end: FiniteFloat
-    """Weight once `tokens` tokens are written."""
+    """Weight of all tokens after the first `tokens`."""
 
     tokens: int = Field(ge=1)
-    """How many tokens the way takes."""
+    """Number of steps from `start` to `end`; each token is one step."""
 
     def at(self, position: int) -> float:
-        """Weight of the answer's token number `position`, from 0."""
+        """Weight of the answer's token at `position`, counted from 0."""
         return self.start + (self.end - self.start) * min(position / self.tokens, 1.0)
 
     @property
     def knots(self) -> tuple[int, ...]:
-        """Positions between which the weight is linear; after the last it is constant."""
+        """Positions between which the weight is linear; after the last position it is constant."""
         return (0, self.tokens)
 
 
@@ -38,21 +38,21 @@ class FirstTokens(_Schedule):
     """One weight for the first `tokens` tokens of an answer, another for the rest."""
 
     tokens: int = Field(ge=1)
-    """How many tokens have the first weight."""
+    """Number of tokens that have the first weight."""
 
     weight: FiniteFloat = 1.0
-    """Weight of those."""
+    """Weight of the first `tokens` tokens."""
 
     then: FiniteFloat = 0.0
-    """Weight of all later ones."""
+    """Weight of all later tokens."""
 
     def at(self, position: int) -> float:
-        """Weight of the answer's token number `position`, from 0."""
+        """Weight of the answer's token at `position`, counted from 0."""
         return self.weight if position < self.tokens else self.then
 
     @property
     def knots(self) -> tuple[int, ...]:
-        """Positions between which the weight is linear; after the last it is constant."""
+        """Positions between which the weight is linear; after the last position it is constant."""
         return (0, self.tokens - 1, self.tokens)
 
 
@@ -75,22 +75,22 @@ Weight = Annotated[
         _kind,
         custom_error_type="weight",
         custom_error_message="A weight is a number, Ramp(start=0, end=1, tokens=32), "
-        "FirstTokens(tokens=16, weight=1, then=0), or a dictionary with one of those sets of keys.",
+        "FirstTokens(tokens=16, weight=1, then=0), or a dictionary with the same keys as one of these.",
     ),
 ]
-"""How strongly a behaviour acts: always the same, or by the position in the answer."""
+"""The weight of a behavior: a constant, or a function of the position in the answer."""
 
 
 def weight_at(weight: Weight, position: int) -> float:
-    """The weight of the answer's token number `position`, from 0."""
+    """The weight of the answer's token at `position`, counted from 0."""
     return weight.at(position) if isinstance(weight, Ramp | FirstTokens) else weight
 
 
 def knots(weight: Weight) -> tuple[int, ...]:
-    """Positions between which a weight is linear; after the last it is constant."""
+    """Positions between which a weight is linear; after the last position it is constant."""
     return weight.knots if isinstance(weight, Ramp | FirstTokens) else (0,)
 
 
 def values(weight: Weight) -> list[float]:
-    """The weight at its knots, among which are its largest and its smallest value."""
+    """The weight at its knots. They include its largest and its smallest value."""
     return [weight_at(weight, knot) for knot in knots(weight)]

@@ -1,17 +1,25 @@
-"""The shape of a static round, and the tensors that go in and out."""
+"""The shape of a round: everything about it that is not in a tensor."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-
+from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.decoding.sampling import Filters
-from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
-from langchain_eft.engine.rounds.staging import Fields
+from langchain_eft.engine.limits import LONGEST_DRAFT
+from langchain_eft.engine.models.family import ModelFamily, Term
+from langchain_eft.engine.scheduling.draft import Draft
+from langchain_eft.engine.scheduling.draft_length import DRAFT_LENGTHS
+from langchain_eft.engine.scheduling.request_state import RequestState
 
-_INT, _SMALL, _REAL, _BOOL = torch.int64, torch.int32, torch.float32, torch.bool
+MIN_CONTEXT = 1024
+"""Smallest bound on the length of a context. Kernels follow each row's own length, so it costs nothing."""
+
+_PADDED_DRAFT_LENGTHS = (0, *DRAFT_LENGTHS, 12, LONGEST_DRAFT)
+_COMMON_DRAFT_LENGTHS = (6, 4, 2, 0)
 
 
 @dataclass(frozen=True, order=True)
@@ -29,19 +37,19 @@ class TermSlot:
 
 @dataclass(frozen=True)
 class RoundShape:
-    """Everything about a round that is not in a tensor: the key of its recording.
+    """Everything about a round that is not in a tensor. It is the key of a recording.
 
     Attributes:
         rows: B, rows with padding.
         num_draft_tokens: K, most draft tokens of a row.
-        drafting: Whether small models guess; else all guesses are given.
-        context: Bound on the length of every context, guesses included.
+        drafting: Whether small models draft; else all draft tokens are given.
+        max_context: Bound on the length of every prompt with its answer, draft tokens included.
         slots: S places for terms, sorted.
-        filters: Which sampling filters matter.
-        draft_samples: Whether samples of q are wanted.
+        filters: Which sampling filters some row needs.
+        draft_samples: Whether samples of q are drawn at every position.
         conservative: Whether some row up-scales some tokens only.
         nucleus: Whether some row up-scales inside a nucleus only.
-        grammar: Whether some row's tokens are restricted.
+        grammar: Whether a grammar restricts the tokens of some row.
         penalties: Whether some row has penalties or biases.
         biases: Most biased tokens of a row.
         logprobs: Whether some row reports log-probabilities.
@@ -50,7 +58,7 @@ class RoundShape:
     rows: int
     num_draft_tokens: int
     drafting: bool
-    context: int
+    max_context: int
     slots: tuple[TermSlot, ...]
     filters: Filters
     draft_samples: bool
@@ -61,81 +69,139 @@ class RoundShape:
     biases: int
     logprobs: bool
 
+    @property
+    def positions(self) -> int:
+        """K + 1, positions of a row at which a token is drawn."""
+        return self.num_draft_tokens + 1
 
-def input_fields(shape: RoundShape, vocabulary: int, block_size: int) -> Fields:
-    """What the host tells the device each round.
 
-    B rows, K guesses, S slots of which the D that draft have `draft` coefficients, V token ids. All zeros is
-    a round without rows.
+def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[list[int]]]:
+    """The shape of a round without padding, and the slot of every term of every row.
 
     Args:
-        shape: The round's.
-        vocabulary: V.
-        block_size: Positions per block.
+        drafts: The rows, and how they draft.
     """
-    rows, guesses, slots = shape.rows, shape.num_draft_tokens, len(shape.slots)
-    places = guesses + 1
-    fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        # Row of the last round that this one goes on with, plus 1; 0 where `last` and `written` hold.
-        "source": ((rows,), _INT),
-        "last": ((rows,), _INT),
-        "num_output_tokens": ((rows,), _INT),  # tokens of the answer, `last` included
-        "limit": ((rows,), _INT),  # of `written`
-        "prompt": ((rows,), _INT),  # tokens before the answer, which the random numbers count too
-        "count": ((rows,), _INT),  # guesses wanted
-        "given": ((rows, guesses), _INT),  # guesses plus 1; 0 where the small models guess
-        "used": ((slots, rows), _BOOL),
-        "start": ((slots, rows), _INT),  # tokens before the answer in the term's context
-        "variant": ((slots, rows), _INT),
-        "table": ((slots, rows, -(-shape.context // block_size)), _SMALL),
-        "target": ((slots, rows, places), _REAL),
-        "draft": ((slots, rows, places), _REAL),
-        "seed": ((rows,), _INT),
-        "greedy": ((rows,), _BOOL),
-        "temperature": ((rows,), _REAL),
-        "top_k": ((rows,), _INT),
-        "top_p": ((rows,), _REAL),
-        "min_p": ((rows,), _REAL),
-        "base": ((rows,), _INT),  # slot of L
-    }
-    if shape.conservative:
-        fields |= {
-            "conservative": ((rows,), _BOOL),
-            "small": ((slots, rows, places), _REAL),
-            "upscale": ((slots, rows, places), _REAL),
-            "upscale_top_p": ((rows,), _REAL),
-            "unscaled": ((rows,), _BOOL),
-        }
-    if shape.grammar:
-        fields["allowed"] = ((rows, places, -(-vocabulary // 32)), _SMALL)
-    if shape.penalties:
-        fields |= {
-            "penalized": ((rows,), _BOOL),
-            "history": ((rows, shape.context), _INT),  # prompt and answer
-            "repetition": ((rows,), _REAL),
-            "frequency": ((rows,), _REAL),
-            "presence": ((rows,), _REAL),
-            "biased": ((rows, shape.biases), _INT),
-            "bias": ((rows, shape.biases), _REAL),
-        }
-    return fields
+    states = list(drafts)
+    requests = [state.request for state in states]
+    params = [request.sampling for request in requests]
+    slots, slots_of_rows = arrange([state.formula for state in states])
+    filters = Filters.of(params)
+    measured = any(request.speculation == "auto" for request in requests)
+    shape = RoundShape(
+        rows=len(states),
+        num_draft_tokens=max(draft.count for draft in drafts.values()),
+        drafting=any(draft.runs_model for draft in drafts.values()),
+        max_context=padded(max(MIN_CONTEXT, *map(longest_context, states, drafts.values()))),
+        slots=slots,
+        filters=filters,
+        draft_samples=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
+        conservative=any(state.formula.conservative for state in states),
+        nucleus=any(state.formula.conservative and state.formula.top_p < 1 for state in states),
+        grammar=any(state.grammar is not None for state in states),
+        penalties=any(p.has_penalties for p in params),
+        biases=padded(max(len(p.logit_bias) for p in params)),
+        logprobs=any(request.top_logprobs is not None for request in requests),
+    )
+    return shape, slots_of_rows
 
 
-def output_fields(shape: RoundShape) -> Fields:
-    """What the device tells the host each round."""
-    rows, guesses = shape.rows, shape.num_draft_tokens
-    fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        "draft_tokens": ((rows, guesses), _INT),
-        "count": ((rows,), _INT),  # guesses made
-        "tokens": ((rows, guesses + 1), _INT),
-        "accepted": ((rows,), _INT),
-        "draft_samples": ((rows, guesses + 1), _INT),  # samples of q, -1 where there is none
-    }
-    if shape.logprobs:
-        top = (rows, guesses + 1, MOST_TOP_LOGPROBS)
-        fields |= {
-            "logprob": ((rows, guesses + 1), _REAL),
-            "top_tokens": (top, _INT),
-            "top_logprobs": (top, _REAL),
-        }
-    return fields
+def padded_shape(
+    drafts: Mapping[RequestState, Draft], unread: Mapping[RequestState, Draft], max_batch_size: int
+) -> tuple[RoundShape, list[list[int]]]:
+    """The shape of a round with padding, so that few shapes occur, for each has to be recorded.
+
+    Args:
+        drafts: The rows, and how they draft.
+        unread: Rows and drafts of the round before, if it has not been read.
+        max_batch_size: Bound on the rows with padding.
+
+    Returns:
+        The shape, and the slot of every term of every row.
+    """
+    shape, slots_of_rows = exact_shape(drafts)
+    fixed = [s.request.speculation for s in drafts if isinstance(s.request.speculation, int)]
+    longest = max(
+        longest_context(state, draft) + (unread[state].count + 1 if state in unread else 0)
+        for state, draft in drafts.items()
+    )
+    filters = shape.filters
+    return replace(
+        shape,
+        rows=min(padded(shape.rows), max_batch_size),
+        num_draft_tokens=min(k for k in (*_PADDED_DRAFT_LENGTHS, *fixed) if k >= shape.num_draft_tokens),
+        max_context=padded(max(MIN_CONTEXT, longest)),
+        # One shape serves random rows with and without greedy ones.
+        filters=replace(filters, greedy=True, top_k=padded(filters.top_k) if filters.top_k else 0),
+    ), slots_of_rows
+
+
+def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
+    """Shapes of rounds for one behavior at a time with default settings, greedy or not, largest first.
+
+    Args:
+        family: The models.
+        rows: Rows with padding.
+    """
+    formulas = [
+        build_formula(family.base, family.behaviors, {name: 1.0}, unscaled=family.unscaled is not None)
+        for name in family.behaviors
+    ]
+    kinds = {(arrange([formula])[0], formula.conservative) for formula in formulas}
+    return [
+        RoundShape(
+            rows=rows,
+            num_draft_tokens=num_draft_tokens,
+            drafting=num_draft_tokens > 0,
+            max_context=MIN_CONTEXT,
+            slots=slots,
+            filters=Filters(greedy=True, sampled=sampled, top_k=0, top_p=sampled, min_p=False),
+            draft_samples=True,
+            conservative=conservative,
+            nucleus=False,
+            grammar=False,
+            penalties=False,
+            biases=1,
+            logprobs=False,
+        )
+        for num_draft_tokens in _COMMON_DRAFT_LENGTHS
+        for sampled in (True, False)
+        for slots, conservative in sorted(kinds)
+        if any(slot.role == "drafts" for slot in slots)
+    ]
+
+
+def arrange(formulas: Sequence[Formula[Term]]) -> tuple[tuple[TermSlot, ...], list[list[int]]]:
+    """Slots that hold the terms of every row, no more of each kind than some row needs.
+
+    Returns:
+        The slots, sorted, and for every formula the slot of each of its terms.
+    """
+    kinds_of_rows = [
+        [TermSlot(term.model, "drafts" if term in f.draft_terms else "verifies") for term in f.terms]
+        for f in formulas
+    ]
+    needed: Counter[TermSlot] = Counter()
+    for kinds in kinds_of_rows:
+        needed |= Counter(kinds)
+    slots = tuple(sorted(needed.elements()))
+    return slots, [_fill(slots, kinds) for kinds in kinds_of_rows]
+
+
+def longest_context(state: RequestState, draft: Draft) -> int:
+    """Tokens of a row's longest prompt with its answer and its draft."""
+    return max(len(prompt.tokens) for prompt in state.prompts.values()) + draft.count
+
+
+def padded(number: int) -> int:
+    """The smallest power of two that is not less."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def _fill(slots: Sequence[TermSlot], kinds: Sequence[TermSlot]) -> list[int]:
+    """The next free slot of its kind for each of a row's terms."""
+    free = {kind: slots.index(kind) for kind in kinds}
+    taken = []
+    for kind in kinds:
+        taken.append(free[kind])
+        free[kind] += 1
+    return taken

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
 from langchain_eft.engine.decoding.formula import Formula
 from langchain_eft.engine.decoding.grammar import Grammar
-from langchain_eft.engine.decoding.sampling import SamplingRow
 from langchain_eft.engine.events import Event, Finished, FinishReason, TextDelta
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.request import Generation, GenerationRequest
@@ -18,7 +16,6 @@ from langchain_eft.engine.scheduling.draft import RowOutcome
 from langchain_eft.engine.scheduling.draft_length import AcceptanceRates
 from langchain_eft.engine.scheduling.prompt_lookup import PromptLookup
 from langchain_eft.engine.scheduling.prompt_state import PromptState
-from langchain_eft.engine.token_trace import TokenTrace
 
 
 class RequestState:
@@ -95,11 +92,6 @@ class RequestState:
         """Tokens that the answer may still have."""
         return self.request.max_tokens - self.num_output_tokens
 
-    def sampling(self, draft_tokens: Sequence[int] = ()) -> SamplingRow:
-        """What the sampler has to know about the position after `draft_tokens`."""
-        output = [*self.tokens[self.num_prompt_tokens :], *draft_tokens]
-        return SamplingRow(self.request.sampling, self.request.prompt_ids, output)
-
     def ends_with(self, token: int) -> bool:
         """Whether a token ends the answer."""
         return token in self._end_ids
@@ -130,15 +122,25 @@ class RequestState:
         self._accepted += outcome.num_accepted
         self._passes += 1
         before, text = len(self.tokens), ""
+        pieces: list[str] = []
         for token in outcome.tokens:
-            text += self._append(token)
+            piece, shown = self._append(token)
+            pieces.append(piece)
+            text += shown
             if self.finished:
                 break
         for prompt in self.prompts.values():
             prompt.num_computed_tokens = min(prompt.num_computed_tokens, len(prompt.tokens) - 1)
         taken = tuple(self.tokens[before:])
-        traces = self._cut(outcome.traces[: len(taken)])
-        self._events.append(TextDelta(text, taken, tuple(outcome.logprobs[: len(taken)]), traces))
+        delta = TextDelta(
+            text,
+            taken,
+            tuple(pieces),
+            logprobs=tuple(outcome.logprobs[: len(taken)]),
+            traces=tuple(outcome.traces[: len(taken)]),
+            cut=self._stops.cut,
+        )
+        self._events.append(delta)
         if self.finished:
             self._events.append(self._summary(self.finished))
         return len(taken)
@@ -150,29 +152,27 @@ class RequestState:
                 self.generation.deliver(event)
         self._events.clear()
 
-    def _cut(self, traces: Sequence[TokenTrace]) -> tuple[TokenTrace, ...]:
-        """Note on the last trace how many characters a stop string has removed."""
-        if traces and self._stops.cut:
-            traces = [*traces[:-1], replace(traces[-1], cut=self._stops.cut)]
-        return tuple(traces)
-
-    def _append(self, token: int) -> str:
+    def _append(self, token: int) -> tuple[str, str]:
+        """Append a token. Returns its text, and the text that can be shown now."""
         self.tokens.append(token)
         for prompt in self.prompts.values():
             prompt.tokens.append(token)
         if self.grammar:
             self.grammar.consume(token)
         at_end = self.ends_with(token)
-        text = "" if at_end else self._stops.feed(self._detokenizer.feed([token]))
+        piece = "" if at_end else self._detokenizer.feed([token])
+        shown = self._stops.feed(piece)
         if at_end or self._stops.stopped or (self.grammar and self.grammar.complete):
             self.finished = "stop"
         elif not self.remaining_tokens:
             self.finished = "length"
         if self.finished and not self._stops.stopped:
-            text += self._stops.feed(self._detokenizer.flush())
+            rest = self._detokenizer.flush()
+            piece += rest
+            shown += self._stops.feed(rest)
             self.finished = "stop" if self._stops.stopped else self.finished
-            text += self._stops.flush()
-        return text
+            shown += self._stops.flush()
+        return piece, shown
 
     def _summary(self, reason: FinishReason) -> Finished:
         now, submitted = time.perf_counter(), self.generation.submitted

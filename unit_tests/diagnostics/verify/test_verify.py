@@ -33,16 +33,16 @@ from langchain_eft.diagnostics.verify.verify import (
     sampling_checks,
     verify,
 )
-from langchain_eft.engine import registry
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, probabilities
+from langchain_eft.engine.decoding.sampling import Sampling, probabilities
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.progress import silent
 from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.registry import close_all
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import eager as runner
-from unit_tests.helpers import GREEDY, failing_rounds
+from langchain_eft.engine.rounds import ops
+from unit_tests.helpers import GREEDY, engine_with, failing_rounds, keep_every_draft_token
 
 SETTINGS = [
     ({}, 1.0, 1.0),
@@ -105,7 +105,7 @@ def test_tokens_outside_the_common_vocabulary_have_probability_0(engine, monkeyp
 def test_filters_are_those_of_the_sampler(params):
     logits = 2 * torch.randn(50, 260, generator=torch.Generator().manual_seed(0))
     filtered = distribution(logits.double().log_softmax(-1), params)
-    sampling = Sampling.of([SamplingRow(params, [], [])] * 50, logits.device)
+    sampling = Sampling.of([params] * 50, [0] * 50, logits.device)
     torch.testing.assert_close(filtered, probabilities(logits, sampling), atol=1e-6, rtol=1e-4)
 
 
@@ -212,20 +212,22 @@ def test_progress_names_every_check(engine):
 
 
 @pytest.mark.usefixtures("brief")
-def test_accepting_every_draft_token_fails_the_sampling_checks(engine, monkeypatch):
-    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
-    reference = Reference(engine.family, planned(engine, {"one": 1.0}))
-    assert outcomes(sampling_checks(engine, reference, silent)) == {"failed"}
-    assert outcomes(first_token_checks(engine, reference, silent)) == {"failed"}
+def test_accepting_every_draft_token_fails_the_sampling_checks(family):
+    with engine_with(family, accept_or_resample=keep_every_draft_token) as engine:
+        reference = Reference(engine.family, planned(engine, {"one": 1.0}))
+        assert outcomes(sampling_checks(engine, reference, silent)) == {"failed"}
+        assert outcomes(first_token_checks(engine, reference, silent)) == {"failed"}
 
 
 @pytest.mark.usefixtures("brief")
-def test_a_wrong_weight_fails_every_check(engine, monkeypatch):
-    right = runner.combine
-    monkeypatch.setattr(
-        runner, "combine", lambda logits, index, weights: right(logits, index, weights * (weights != 1))
-    )
-    report = verify(engine, planned(engine, {"one": 1.5}), silent)
+def test_a_wrong_weight_fails_every_check(family):
+    right = ops.combine
+
+    def without_weights_of_one(logits, index, weights, vocabulary=None):
+        return right(logits, index, weights * (weights != 1), vocabulary)
+
+    with engine_with(family, combine=without_weights_of_one) as engine:
+        report = verify(engine, planned(engine, {"one": 1.5}), silent)
     assert not report.passed
     assert outcomes(report.checks) == {"failed"}
 
@@ -247,9 +249,9 @@ def test_low_precision_is_not_compared_bit_for_bit(family):
     try:
         reference = Reference(engine.family, planned(engine, {"one": 1.0}))
         checks = list(greedy_checks(engine, reference, silent))
+        assert not reference.exact
     finally:
         engine.close()
-    assert not reference.exact
     assert outcomes(checks) == {"not compared bit for bit"}
     assert all(0.5 < check.value <= 1 for check in checks)
     assert VerificationReport(tuple(checks), exact=False, seconds=1.0).passed
@@ -302,7 +304,7 @@ def command(family, tmp_path, brief):
         ["verify", "--model", str(family.folder / "base"), "--prompts", str(tmp_path / "prompts"),
          "--max-tokens", "6", *arguments],
     )  # fmt: skip
-    registry.close_all()
+    close_all()
 
 
 def test_verify_prints_a_table_and_exits_with_0(command, family):
@@ -315,7 +317,7 @@ def test_verify_prints_a_table_and_exits_with_0(command, family):
 
 
 def test_verify_prints_json_and_exits_with_1_if_a_check_failed(command, family, monkeypatch):
-    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
+    monkeypatch.setattr(ops, "accept_or_resample", keep_every_draft_token)
     sources = [f"full={family.folder / 'tuned'}", f"two={family.folder / 'two'}"]
     result = command(
         "--json", "--reference", str(family.folder / "reference"), "--seed", "3",

@@ -153,7 +153,7 @@ def test_under_a_grammar_traces_are_those_of_the_free_formula(engine, reference)
 
 
 @pytest.mark.parametrize("draft", ["off", 4])
-def test_the_last_trace_says_what_a_stop_string_took(engine, draft):
+def test_the_last_delta_says_what_a_stop_string_has_removed(engine, draft):
     letters = {"trace": True, "grammar": "start: /[a-z]{12}/", "speculation": draft}
     whole, _ = answer(engine, request(PROMPT, {"one": 1.0}, SAMPLED, 12, **letters))
     wanted = request(PROMPT, {"one": 1.0}, SAMPLED, 12, stop=(whole[5:8],), **letters)
@@ -163,5 +163,5 @@ def test_the_last_trace_says_what_a_stop_string_took(engine, draft):
     assert isinstance(events[-1], Finished)
     assert len(traces) == events[-1].completion_tokens
     assert shown == whole[:5]
-    assert traces[-1].cut == 3
-    assert all(trace.cut == 0 for trace in traces[:-1])
+    assert "".join(piece for event in events[:-1] for piece in event.pieces) == whole[:8]
+    assert [event.cut for event in events[:-1]] == [0] * (len(events) - 2) + [3]

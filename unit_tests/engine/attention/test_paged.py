@@ -41,7 +41,7 @@ def dense(query, keys, values, window, softcap, sinks):
 def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
     torch.manual_seed(0)
     sinks = torch.randn(HEADS) if sinks else None
-    lengths, allocator, pool = [13, 7, 10], BlockManager(20, BLOCK), KVPool(20 * BLOCK)
+    lengths, blocks, pool = [13, 7, 10], BlockManager(20, BLOCK), KVPool(20 * BLOCK)
     data = [
         (torch.randn(HEADS, n, DIM), torch.randn(KV_HEADS, n, DIM), torch.randn(KV_HEADS, n, DIM))
         for n in lengths
@@ -55,7 +55,7 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
             if not count:
                 continue
             stop = done[r] + count
-            assert allocator.grow(tables[r], stop)
+            assert blocks.allocate(tables[r], stop)
             rows.append((r, QuerySpan(start, count, stop, list(tables[r]))))
             pieces.append([t[:, done[r] : stop] for t in data[r]])
             start, done[r] = start + count, stop
@@ -96,16 +96,16 @@ def test_masks_are_built_only_where_something_is_hidden():
 
 
 def test_blocks_are_shared_out_and_given_back():
-    allocator, one, two = BlockManager(4, BLOCK), [], []
-    assert allocator.grow(one, 9)
+    blocks, one, two = BlockManager(4, BLOCK), [], []
+    assert blocks.allocate(one, 9)
     assert len(one) == 3
-    assert not allocator.grow(two, 5)
+    assert not blocks.allocate(two, 5)
     assert two == []
-    assert allocator.free_blocks == 1
-    assert allocator.grow(one, 12)
+    assert blocks.num_free_blocks == 1
+    assert blocks.allocate(one, 12)
     assert len(one) == 3
-    allocator.release(one)
-    assert (allocator.free_blocks, one) == (4, [])
+    blocks.free(one)
+    assert (blocks.num_free_blocks, one) == (4, [])
 
 
 def test_slots_follow_the_block_table():

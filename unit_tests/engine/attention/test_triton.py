@@ -150,6 +150,7 @@ def assert_exact(out, expected):
     torch.testing.assert_close(out, expected, atol=5e-6, rtol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kv_heads", "group", "counts", "lengths"),
     [
@@ -185,6 +186,7 @@ def test_random_batches(seed):
     assert_exact(case.kernel(), case.oracle())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 64, 65])
 def test_lengths_around_split_boundaries(window):
     lengths = [63, 64, 65, 127, 128, 129, 192]
@@ -217,6 +219,7 @@ def test_verification_equals_decoding():
         assert_exact(alone.kernel()[0], out[j])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("features", "processors"), [("plain", 1), ("window", 1), ("all", BUSY)])
 def test_long_chunks(features, processors):
     """Chunks of a prompt: more queries than a tile holds, over a context that was stored before, or none."""
@@ -232,6 +235,7 @@ def test_places_beyond_a_rows_queries_are_zero(features, processors):
     assert_exact(case.kernel(processors=processors), case.oracle())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "features"),
     [(torch.bfloat16, 2e-2, "plain"), (torch.bfloat16, 2e-2, "all"), (torch.float16, 3e-3, "plain")],
@@ -305,6 +309,7 @@ for Driver.capability, queries, dim, starts, features in [
 """
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_gpus(tmp_path):
     shared_memory = compiled_for_gpus(COMPILE, str(tmp_path))
     assert len(shared_memory) == 8, "two launches where the context is split, else one"

@@ -11,7 +11,7 @@ TOKENIZER = tokenizer()
 
 
 def ids(text: str) -> list[int]:
-    return TOKENIZER(text, add_special_tokens=False).input_ids
+    return TOKENIZER(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=40))

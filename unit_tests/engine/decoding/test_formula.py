@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_eft.engine.decoding.formula import combine, conservative, nucleus, plan
+from langchain_eft.engine.decoding.formula import build_formula, combine, conservative, nucleus
 from langchain_eft.engine.errors import RecipeError
 
 BEHAVIORS = {"a": ("A", "S"), "b": ("B", "S"), "c": ("C", "T")}
@@ -17,7 +17,7 @@ weights = st.floats(-2, 3).filter(lambda w: abs(w) > 1e-6)
 
 @given(wa=weights, wb=weights, beta=st.floats(0, 3))
 def test_coefficients_are_those_of_the_formula(wa, wb, beta):
-    target = dict(plan("L", BEHAVIORS, {"a": wa, "b": wb}, beta).at(0).target)
+    target = dict(build_formula("L", BEHAVIORS, {"a": wa, "b": wb}, beta).at(0).target)
     expected = {"L": beta, "A": wa, "B": wb, "S": -(beta - 1 + wa + wb)}
     for term, coefficient in expected.items():
         assert target.get(term, 0.0) == pytest.approx(coefficient, abs=2e-9)
@@ -25,28 +25,28 @@ def test_coefficients_are_those_of_the_formula(wa, wb, beta):
 
 
 def test_the_base_alone_needs_no_small_model():
-    assert plan("L", BEHAVIORS, {}).terms == ("L",)
+    assert build_formula("L", BEHAVIORS, {}).terms == ("L",)
 
 
 def test_strength_zero_at_weight_one_is_the_tuned_model_alone():
-    assert plan("L", BEHAVIORS, {"a": 1.0}, strength=0).terms == ("A",)
+    assert build_formula("L", BEHAVIORS, {"a": 1.0}, strength=0).terms == ("A",)
 
 
 def test_base_equal_to_reference_is_decoding_time_realignment():
-    assert dict(plan("S", {"a": ("A", "S")}, {"a": 0.25}).at(0).target) == {"S": 0.75, "A": 0.25}
+    assert dict(build_formula("S", {"a": ("A", "S")}, {"a": 0.25}).at(0).target) == {"S": 0.75, "A": 0.25}
 
 
 def test_behaviours_with_different_references_mix():
-    target = dict(plan("L", BEHAVIORS, {"a": 1.0, "c": 0.5}).at(0).target)
+    target = dict(build_formula("L", BEHAVIORS, {"a": 1.0, "c": 0.5}).at(0).target)
     assert target == {"L": 1, "A": 1, "S": -1, "C": 0.5, "T": -0.5}
 
 
 @pytest.mark.parametrize("setting", [{"strength": 1.5}, {"top_p": 0.9}])
 def test_strength_and_top_p_need_one_common_reference(setting):
     with pytest.raises(RecipeError, match="common reference"):
-        plan("L", BEHAVIORS, {"a": 1.0, "c": 1.0}, **setting)
+        build_formula("L", BEHAVIORS, {"a": 1.0, "c": 1.0}, **setting)
     with pytest.raises(RecipeError, match="common reference"):
-        plan("L", {}, {}, **setting)
+        build_formula("L", {}, {}, **setting)
 
 
 def test_combining_logits_equals_combining_log_probabilities():
@@ -100,7 +100,7 @@ def test_unscaled_tokens_follow_the_small_mixture_inside_the_nucleus_and_outside
 @given(wa=weights, wc=weights, beta=st.floats(0.1, 3))
 def test_small_mixture_and_up_scaling_add_up_to_the_formula(wa, wc, beta):
     for mixture, strength in (({"a": wa, "b": wc}, beta), ({"a": wa, "c": wc}, 1.0)):
-        coefficients = plan("L", BEHAVIORS, mixture, strength, unscaled=True).at(0)
+        coefficients = build_formula("L", BEHAVIORS, mixture, strength, unscaled=True).at(0)
         total = Counter(dict(coefficients.small))
         for term, weight in coefficients.upscale:
             total[term] += weight
@@ -112,17 +112,17 @@ def test_small_mixture_and_up_scaling_add_up_to_the_formula(wa, wc, beta):
 
 def test_what_unscaled_tokens_need_is_run_even_where_it_cancels_from_the_target():
     weights = {"a": 0.5}
-    assert set(plan("L", BEHAVIORS, weights, 0.5).terms) == {"L", "A"}
-    assert set(plan("L", BEHAVIORS, weights, 0.5, unscaled=True).terms) == {"L", "A", "S"}
+    assert set(build_formula("L", BEHAVIORS, weights, 0.5).terms) == {"L", "A"}
+    assert set(build_formula("L", BEHAVIORS, weights, 0.5, unscaled=True).terms) == {"L", "A", "S"}
 
 
 def test_unscaled_tokens_matter_only_where_there_is_a_small_mixture_and_something_to_scale():
-    assert plan("L", BEHAVIORS, {}, unscaled=True).terms == ("L",)
-    assert plan("L", BEHAVIORS, {"a": 1.0}, strength=0, unscaled=True).at(0).small is None
+    assert build_formula("L", BEHAVIORS, {}, unscaled=True).terms == ("L",)
+    assert build_formula("L", BEHAVIORS, {"a": 1.0}, strength=0, unscaled=True).at(0).small is None
     for pair in (("Lp", "L"), ("L", "L without")):
-        same = plan("L", {"p": pair}, {"p": 1.0}, main=lambda _: "L", unscaled=True)
+        same = build_formula("L", {"p": pair}, {"p": 1.0}, main=lambda _: "L", unscaled=True)
         assert same.at(0).small is None
-    assert plan("S", {"a": ("A", "S")}, {"a": 1.0}, unscaled=True).at(0).small is None
+    assert build_formula("S", {"a": ("A", "S")}, {"a": 1.0}, unscaled=True).at(0).small is None
 
 
 def test_the_small_mixture_starts_from_small_models_where_there_are_any():
@@ -135,6 +135,6 @@ def test_the_small_mixture_starts_from_small_models_where_there_are_any():
         ({"p": 1.4}, 1.0, set()),
         ({}, 1.0, set()),
     ]:
-        formula = plan("L", prompted, weights, strength)
+        formula = build_formula("L", prompted, weights, strength)
         assert set(formula.origins) == origins
         assert origins <= set(replace(formula, traced=True).terms)

@@ -43,6 +43,7 @@ def test_forced_tokens_are_drafts_that_are_always_right(engine):
     assert end.verify_passes <= 6
 
 
+@pytest.mark.slow
 def test_samples_within_a_grammar_follow_p_restricted_to_it(engine, reference):
     """Chi-squared of two letters, of which the second is a verified guess."""
     n, letters = 1200, "abcd"

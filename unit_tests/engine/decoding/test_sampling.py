@@ -4,16 +4,30 @@ import pytest
 import torch
 from scipy import stats
 
-from langchain_eft.engine.decoding.penalties import apply_penalties
+from langchain_eft.engine.decoding.penalties import Penalties, penalize
 from langchain_eft.engine.decoding.random import invert_cdf, philox4x32, uniform
-from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, draw, probabilities
+from langchain_eft.engine.decoding.sampling import Sampling, draw, probabilities
 from langchain_eft.engine.request import SamplingParams
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, -2.0]])
 
 
 def of(params) -> Sampling:
-    return Sampling.of([SamplingRow(p, [0], []) for p in params], LOGITS.device)
+    return Sampling.of(params, [1] * len(params), LOGITS.device)
+
+
+def penalized(params, prompt, output) -> torch.Tensor:
+    """LOGITS after a prompt and an answer."""
+    counts, prompt_counts = (
+        torch.bincount(torch.tensor(tokens, dtype=torch.int64), minlength=5)[None].float()
+        for tokens in (output, prompt)
+    )
+    bias = torch.zeros(1, 5)
+    for token, value in params.logit_bias.items():
+        bias[0, token] = value
+    strengths = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
+    seen = counts + prompt_counts > 0
+    return penalize(LOGITS, Penalties(counts, seen, *torch.tensor(strengths)[:, None], bias))[0]
 
 
 def one(**params) -> torch.Tensor:
@@ -102,7 +116,7 @@ def test_rows_with_different_filters_do_not_touch_each_other():
 
 def test_repetition_penalty_acts_on_prompt_and_answer():
     params = SamplingParams(repetition_penalty=2.0)
-    found = apply_penalties(LOGITS.clone(), [SamplingRow(params, [0], [3])])[0]
+    found = penalized(params, [0], [3])
     expected = LOGITS[0].log_softmax(-1)
     expected[[0, 3]] *= 2.0
     torch.testing.assert_close(found, expected)
@@ -110,7 +124,7 @@ def test_repetition_penalty_acts_on_prompt_and_answer():
 
 def test_frequency_and_presence_penalties_act_on_the_answer_alone():
     params = SamplingParams(frequency_penalty=0.5, presence_penalty=0.25)
-    found = apply_penalties(LOGITS.clone(), [SamplingRow(params, [0, 0], [1, 1, 2])])[0]
+    found = penalized(params, [0, 0], [1, 1, 2])
     expected = LOGITS[0].log_softmax(-1)
     expected[1] -= 2 * 0.5 + 0.25
     expected[2] -= 0.5 + 0.25
@@ -118,13 +132,9 @@ def test_frequency_and_presence_penalties_act_on_the_answer_alone():
 
 
 def test_logit_bias_forces_and_forbids_tokens():
-    rows = [
-        SamplingRow(SamplingParams(temperature=0, logit_bias={4: 100.0}), [0], []),
-        SamplingRow(SamplingParams(temperature=0, logit_bias={0: -100.0}), [0], []),
-        SamplingRow(SamplingParams(temperature=0), [0], []),
-    ]
-    biased = apply_penalties(LOGITS.expand(3, -1), rows)
-    assert draw(biased, Sampling.of(rows, LOGITS.device)).tokens.tolist() == [4, 1, 0]
+    biases = ({4: 100.0}, {0: -100.0}, {})
+    best = [int(penalized(SamplingParams(logit_bias=bias), [0], []).argmax()) for bias in biases]
+    assert best == [4, 1, 0]
 
 
 def test_draws_follow_the_filtered_distribution():

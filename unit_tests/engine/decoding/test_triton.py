@@ -8,7 +8,7 @@ import torch
 from langchain_eft.engine.decoding.acceptance import RESIDUAL, TEST, accept_or_resample
 from langchain_eft.engine.decoding.formula import combine
 from langchain_eft.engine.decoding.random import invert_cdf, uniform
-from langchain_eft.engine.decoding.sampling import Sampling, SamplingRow, draw
+from langchain_eft.engine.decoding.sampling import Sampling, draw
 from langchain_eft.engine.decoding.triton import (
     _BLOCK,
     _pick,
@@ -43,8 +43,8 @@ def random_probs(rows, size):
 
 
 def sampling(params):
-    rows = [SamplingRow(SamplingParams(**p, seed=31 + i), [0] * i, [1]) for i, p in enumerate(params)]
-    return Sampling.of(rows, torch.device(DEVICE))
+    rows = [SamplingParams(**p, seed=31 + i) for i, p in enumerate(params)]
+    return Sampling.of(rows, [i + 1 for i in range(len(rows))], torch.device(DEVICE))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -186,5 +186,6 @@ for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain
 """
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_gpus(tmp_path):
     assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 21

@@ -1,5 +1,4 @@
-"""Loading: sizes before anything is fetched or read, each model once, quantised bases, adapters of "
-"every plain kind."""
+"""Loading a recipe: sizes, models that behaviors share, quantized bases, templates, adapters."""
 
 import json
 
@@ -11,14 +10,14 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
-from langchain_eft.engine.loading import layout as locations
+from langchain_eft.engine.loading import layout
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.hub import HubModel, Listing
-from langchain_eft.engine.loading.layout import Layout, weight_count
+from langchain_eft.engine.loading.layout import RecipeCheckpoints, weight_count
 from langchain_eft.engine.loading.tokenizers import load_tokenizer
 from langchain_eft.engine.models.lora import load_adapter
 from langchain_eft.engine.models.placement import Placement
-from langchain_eft.engine.models.quantization import while_reading
+from langchain_eft.engine.models.quantization import bitsandbytes_config
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.helpers import answer, request
 from unit_tests.tiny import TEMPLATE, TinyFamily, config, tokenizer
@@ -29,7 +28,7 @@ PROMPT = [30, 31, 9, 40, 77]
 
 def on_hub(name: str, parameters: int | None, nbytes: int) -> Checkpoint:
     return Checkpoint(
-        name, hub=HubModel.parse(name), known=Listing("c0ffee", {"m.safetensors": nbytes}, parameters)
+        name, hub=HubModel.parse(name), listing=Listing("c0ffee", {"m.safetensors": nbytes}, parameters)
     )
 
 
@@ -38,31 +37,35 @@ def on_hub(name: str, parameters: int | None, nbytes: int) -> Checkpoint:
 
 def test_models_that_do_not_fit_together_are_refused_before_any_is_fetched(monkeypatch):
     sizes = {"o/large": 32_000_000_000, "o/small": 1_500_000_000, "o/chat": 1_500_000_000}
-    monkeypatch.setattr(locations, "find_checkpoint", lambda name: on_hub(name, sizes[name], 2 * sizes[name]))
-    monkeypatch.setattr(locations, "free_memory", lambda device: 24 * 2**30)
+    monkeypatch.setattr(layout, "find_checkpoint", lambda name: on_hub(name, sizes[name], 2 * sizes[name]))
+    monkeypatch.setattr(layout, "free_memory", lambda device: 24 * 2**30)
     monkeypatch.setattr(Checkpoint, "fetch", lambda *_: pytest.fail("something was fetched"))
     recipe = Recipe(base="o/large", behaviors={"c": BehaviorDelta(tuned="o/chat", reference="o/small")})
-    told = r"need 65\.19 GiB of memory \(o/large: 59\.60 GiB, o/small: 2\.79 GiB, o/chat: 2\.79 GiB\)"
-    with pytest.raises(InsufficientMemoryError, match=told + r" and 24\.00 GiB are free on cpu: quantise"):
+    needed = r"need 65\.19 GiB of memory \(o/large: 59\.60 GiB, o/small: 2\.79 GiB, o/chat: 2\.79 GiB\)"
+    with pytest.raises(
+        InsufficientMemoryError, match=needed + r", but only 24\.00 GiB are free on cpu: quantize"
+    ):
         Engine(recipe, EngineConfig(device="cpu", dtype="bfloat16"))
-    layout = Layout.of(recipe, lambda _: None)
+    checkpoints = RecipeCheckpoints.find(recipe, lambda _: None)
     packed = Placement(CPU, CPU, torch.bfloat16, quantization="nf4")
-    monkeypatch.setattr(locations, "free_memory", lambda device: 20 * 2**30)
+    monkeypatch.setattr(layout, "free_memory", lambda device: 20 * 2**30)
     with pytest.raises(InsufficientMemoryError, match=r"o/large: 16\.76 GiB"):
-        layout.require_memory(packed)
-    monkeypatch.setattr(locations, "free_memory", lambda device: 24 * 2**30)
-    layout.require_memory(packed)
+        checkpoints.require_memory(packed)
+    monkeypatch.setattr(layout, "free_memory", lambda device: 24 * 2**30)
+    checkpoints.require_memory(packed)
 
 
 @pytest.mark.parametrize(
     ("parameters", "stored", "expected"),
     [(1000, 2000, 4000), (1000, 4000, 4000), (1000, 600, 600), (None, 700, 700)],
 )
-def test_what_a_hub_model_takes_follows_its_weights_unless_they_are_packed(parameters, stored, expected):
+def test_memory_of_a_hub_model_follows_its_number_of_weights_unless_they_are_packed(
+    parameters, stored, expected
+):
     assert weight_count(on_hub("o/m", parameters, stored)).nbytes(torch.float32) == expected
 
 
-def test_a_model_that_two_behaviours_name_is_loaded_once(family):
+def test_a_model_that_two_behaviors_name_is_loaded_once(family):
     same = {"tuned": str(family.folder / "tuned"), "reference": str(family.folder / "reference")}
     recipe = Recipe(
         base=str(family.folder / "base"),
@@ -78,7 +81,7 @@ def test_a_model_that_two_behaviours_name_is_loaded_once(family):
     assert engine.family.behaviors["a"] == engine.family.behaviors["b"]
 
 
-# Quantised bases
+# Quantized bases
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +89,20 @@ def trio(tmp_path_factory):
     """A base whose layers are wide enough for blocks of 64 weights, and a small pair."""
     folder = tmp_path_factory.mktemp("trio")
     torch.manual_seed(0)
-    made = {
+    modules = {
         "base": LlamaForCausalLM(config(64, 2, 260)).eval(),
         "reference": LlamaForCausalLM(config(32, 2, 260)).eval(),
         "tuned": LlamaForCausalLM(config(32, 2, 260)).eval(),
     }
-    for name, module in made.items():
+    for name, module in modules.items():
         module.save_pretrained(folder / name)
         tokenizer().save_pretrained(folder / name)
     delta = BehaviorDelta(tuned=str(folder / "tuned"), reference=str(folder / "reference"))
-    return Recipe(base=str(folder / "base"), behaviors={"chat": delta}), made
+    return Recipe(base=str(folder / "base"), behaviors={"chat": delta}), modules
 
 
 @pytest.mark.parametrize("kind", ["nf4", "llm.int8"])
-def test_a_base_quantised_while_it_is_read_decodes_as_its_own_forward_says(trio, kind):
+def test_a_base_quantized_while_loading_decodes_like_its_own_forward_pass(trio, kind):
     recipe, plain = trio
     engine = Engine(recipe, EngineConfig(device="cpu", kv_cache_tokens=256, quantization=kind))
     try:
@@ -112,52 +115,53 @@ def test_a_base_quantised_while_it_is_read_decodes_as_its_own_forward_says(trio,
     finally:
         engine.close()
     tokens = [token for event in events for token in getattr(event, "tokens", ())]
-    quantised = AutoModelForCausalLM.from_pretrained(
+    quantized = AutoModelForCausalLM.from_pretrained(
         str(recipe.base),
-        quantization_config=while_reading(kind, torch.float32),
+        quantization_config=bitsandbytes_config(kind, torch.float32),
         dtype=torch.float32,
         device_map={"": "cpu"},
     )
     ids = torch.tensor([[*PROMPT, *tokens[:-1]]])
     with torch.inference_mode():
-        total = quantised(ids).logits + plain["tuned"](ids).logits - plain["reference"](ids).logits
+        total = quantized(ids).logits + plain["tuned"](ids).logits - plain["reference"](ids).logits
     assert tokens == total[0, -len(tokens) :].argmax(-1).tolist()
 
 
-def test_a_missing_bitsandbytes_is_said(monkeypatch):
+def test_a_missing_bitsandbytes_is_reported(monkeypatch):
     monkeypatch.setattr("langchain_eft.engine.models.quantization.find_spec", lambda _: None)
     with pytest.raises(RecipeError, match=r"'nf4' needs bitsandbytes: run `pip install 'langchain-eft"):
-        while_reading("nf4", torch.float32)
+        bitsandbytes_config("nf4", torch.float32)
 
 
-def test_a_base_that_is_a_small_model_too_is_not_quantised(family):
+def test_a_base_that_is_also_a_small_model_cannot_be_quantized(family):
     small = str(family.folder / "base")
     delta = BehaviorDelta(tuned=str(family.folder / "tuned"), reference=small)
-    with pytest.raises(RecipeError, match="also a small model of behaviour 'x'"):
+    with pytest.raises(RecipeError, match="also a small model of behavior 'x'"):
         Engine(Recipe(base=small, behaviors={"x": delta}), EngineConfig(device="cpu", quantization="nf4"))
 
 
-def test_weights_in_float32_on_disk_are_narrowed(family, tmp_path):
+def test_float32_weights_are_converted_to_the_configured_type(family, tmp_path):
     LlamaForCausalLM(config(32, 1, 260)).float().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     engine = Engine(Recipe(base=str(tmp_path)), EngineConfig(dtype="bfloat16", kv_cache_tokens=64))
+    types = {p.dtype for p in engine.family.models[0].module.parameters()}
     engine.close()
-    assert {p.dtype for p in engine.family.models[0].module.parameters()} == {torch.bfloat16}
+    assert types == {torch.bfloat16}
 
 
 # Templates
 
 
-def test_conversations_are_rendered_by_the_recipe_or_the_tuned_model_or_the_base(family, tmp_path):
+def test_the_chat_template_is_the_recipes_or_the_tuned_models_or_the_bases(family, tmp_path):
     def recipe(**settings) -> Recipe:
         delta = BehaviorDelta(tuned=str(tmp_path / "tuned"), reference=str(family.folder / "reference"))
         return Recipe(base=str(family.folder / "base"), behaviors={"chat": delta}, **settings)
 
-    words = tokenizer()
+    tuned_tokenizer = tokenizer()
     (tmp_path / "tuned").mkdir()
     assert load_tokenizer(recipe()).chat_template == TEMPLATE
-    words.chat_template = "tuned"
-    words.save_pretrained(tmp_path / "tuned")
+    tuned_tokenizer.chat_template = "tuned"
+    tuned_tokenizer.save_pretrained(tmp_path / "tuned")
     load_tokenizer.cache_clear()
     assert load_tokenizer(recipe()).chat_template == "tuned"
     (tmp_path / "own.jinja").write_text("own")
@@ -169,13 +173,13 @@ def test_conversations_are_rendered_by_the_recipe_or_the_tuned_model_or_the_base
 
 @pytest.fixture
 def adapter(family, tmp_path):
-    """A copy of an adapter with other settings."""
+    """A function that writes a copy of an adapter with other settings."""
 
     def write(**settings):
         folder = tmp_path / "adapter"
         folder.mkdir(exist_ok=True)
-        own = json.loads((family.folder / "two" / "adapter_config.json").read_text())
-        (folder / "adapter_config.json").write_text(json.dumps({**own, **settings}))
+        config = json.loads((family.folder / "two" / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**config, **settings}))
         save_file(
             load_file(family.folder / "two" / "adapter_model.safetensors"),
             folder / "adapter_model.safetensors",
@@ -203,12 +207,12 @@ def test_patterns_match_the_ends_of_names_as_in_peft(adapter):
         {"trainable_token_indices": [1, 2]}, {"alora_invocation_tokens": [5]},
     ],
 )  # fmt: skip
-def test_what_is_no_plain_lora_is_refused_by_name(adapter, settings):
+def test_an_adapter_that_is_not_a_plain_lora_is_refused_with_the_setting(adapter, settings):
     with pytest.raises(RecipeError, match=rf"{next(iter(settings))}=.*use `tuned=`"):
         load_adapter(adapter(**settings), torch.float32, CPU)
 
 
-def test_settings_of_training_alone_are_no_matter(adapter):
+def test_settings_that_matter_only_in_training_are_accepted(adapter):
     training = {
         "lora_dropout": 0.1,
         "init_lora_weights": "gaussian",
@@ -223,11 +227,11 @@ def test_an_adapter_of_embeddings_is_refused_with_the_reason(adapter):
     tensors = load_file(folder / "adapter_model.safetensors")
     tensors["base_model.model.model.embed_tokens.lora_embedding_A"] = torch.zeros(2, 260)
     save_file(tensors, folder / "adapter_model.safetensors")
-    with pytest.raises(RecipeError, match="updates an embedding, which all behaviours share"):
+    with pytest.raises(RecipeError, match="updates an embedding, but all behaviors share"):
         load_adapter(folder, torch.float32, CPU)
 
 
-def test_an_adapter_of_the_base_itself_is_a_behaviour(family: TinyFamily, tmp_path):
+def test_an_adapter_of_the_base_itself_is_a_behavior(family: TinyFamily, tmp_path):
     from unit_tests.tiny import write_adapter
 
     base = LlamaForCausalLM.from_pretrained(family.folder / "base")

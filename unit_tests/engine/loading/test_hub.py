@@ -1,4 +1,4 @@
-"""Models on the hub, against a hub that is made up here: nothing is ever fetched."""
+"""Models on the hub, tested with a fake hub: nothing is fetched."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,16 +25,16 @@ FILES = {
 
 
 class FakeHub:
-    """Answers like the hub, and makes empty files where they would be fetched to."""
+    """Answers like the hub, and creates empty files instead of fetching them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.error: Exception | None = None
-        self.asked: list[tuple] = []
+        self.queries: list[tuple] = []
         self.fetched: list[dict] = []
 
     def model_info(self, repo, revision=None, files_metadata=False, timeout=None):
-        self.asked.append((repo, revision))
+        self.queries.append((repo, revision))
         if self.error:
             raise self.error
         return SimpleNamespace(
@@ -57,13 +57,13 @@ class FakeHub:
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch) -> FakeHub:
-    made = FakeHub(tmp_path / "snapshot")
-    made.folder.mkdir()
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: made)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", made.snapshot_download)
+    fake_hub = FakeHub(tmp_path / "snapshot")
+    fake_hub.folder.mkdir()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: fake_hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake_hub.snapshot_download)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
-    return made
+    return fake_hub
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_hub_id_may_name_a_subfolder_and_a_revision(text, expected):
 
 
 @pytest.mark.parametrize("text", ["model", "./o/m", "o m/x", "o/m@", "/o/m", "o//m", "~/models/m"])
-def test_other_texts_are_no_hub_ids(text):
+def test_other_texts_are_not_hub_ids(text):
     assert HubModel.parse(text) is None
     with pytest.raises(
         CheckpointNotFoundError, match=r"neither a local folder.*owner/name/subfolder@revision"
@@ -90,17 +90,17 @@ def test_other_texts_are_no_hub_ids(text):
 
 
 def test_only_the_model_itself_is_fetched_with_its_revision_and_progress_in_bytes(fake):
-    told = []
-    assert fetch_checkpoint("o/m@v2", told.append) == str(fake.folder)
-    assert fake.asked == [("o/m", "v2")]
+    messages = []
+    assert fetch_checkpoint("o/m@v2", messages.append) == str(fake.folder)
+    assert fake.queries == [("o/m", "v2")]
     (fetched,) = fake.fetched
     assert fetched["files"] == [
         "config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
     ]  # fmt: skip
     assert fetched["revision"] == "c0ffee"
-    assert told[0] == "Fetching o/m@v2 (5.0 GB)"
-    assert "Fetching o/m@v2: 3.0 GB of 5.0 GB" in told
-    assert told[-1] == "Fetching o/m@v2: 5.0 GB of 5.0 GB"
+    assert messages[0] == "Fetching o/m@v2 (5.0 GB)"
+    assert "Fetching o/m@v2: 3.0 GB of 5.0 GB" in messages
+    assert messages[-1] == "Fetching o/m@v2: 5.0 GB of 5.0 GB"
 
 
 def test_an_adapter_may_be_a_subfolder(fake):
@@ -117,17 +117,17 @@ def test_a_gguf_file_of_the_hub_is_fetched_alone_and_converted(fake, monkeypatch
 
 
 def test_sizes_are_known_before_anything_is_fetched(fake):
-    located = find_checkpoint("o/m")
-    assert located.known.parameters == 2_500_000_000
-    assert located.known.weight_bytes == 5_000_000_000
-    assert located.path is None
+    checkpoint = find_checkpoint("o/m")
+    assert checkpoint.listing.parameters == 2_500_000_000
+    assert checkpoint.listing.weight_bytes == 5_000_000_000
+    assert checkpoint.path is None
     assert not fake.fetched
 
 
-def test_a_full_disk_is_noticed_before_fetching(fake, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_fetched(fake, monkeypatch):
     monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     with pytest.raises(
-        InsufficientDiskError, match=r"'o/m' needs 5\.0 GB on disk and 1\.0 GB are free.*HF_HOME"
+        InsufficientDiskError, match=r"'o/m' needs 5\.0 GB on disk, but only 1\.0 GB are free.*HF_HOME"
     ):
         fetch_checkpoint("o/m", lambda _: None)
     assert not fake.fetched
@@ -141,11 +141,11 @@ def response(status):
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (GatedRepoError("gated", response=response(403)), "accept its licence"),
+        (GatedRepoError("gated", response=response(403)), "accept its license"),
         (RepositoryNotFoundError("none", response=response(404)), "check its name"),
     ],
 )
-def test_what_the_hub_refuses_is_said_with_the_remedy(fake, error, remedy):
+def test_a_refusal_of_the_hub_is_reported_with_the_remedy(fake, error, remedy):
     fake.error = error
     with pytest.raises(CheckpointNotFoundError, match=rf"'o/m'.*{remedy}.*hf auth login"):
         find_checkpoint("o/m")
@@ -154,20 +154,20 @@ def test_what_the_hub_refuses_is_said_with_the_remedy(fake, error, remedy):
 def test_without_a_connection_the_cache_is_used(fake, monkeypatch):
     fake.error = ConnectionError("no network")
     (fake.folder / "lora").mkdir()
-    asked = {}
+    options = {}
 
     def cached(repo, **settings):
-        asked.update(settings)
+        options.update(settings)
         return str(fake.folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", cached)
     assert fetch_checkpoint("o/m/lora", lambda _: None) == str(fake.folder / "lora")
-    assert asked["local_files_only"]
-    assert "lora/*.safetensors" in asked["allow_patterns"]
-    with pytest.raises(CheckpointNotFoundError, match="holds other files of 'o/m' only"):
+    assert options["local_files_only"]
+    assert "lora/*.safetensors" in options["allow_patterns"]
+    with pytest.raises(CheckpointNotFoundError, match="holds only other files of 'o/m'"):
         fetch_checkpoint("o/m/elsewhere", lambda _: None)
 
 
-def test_a_subfolder_that_is_not_there_is_named(fake):
+def test_a_missing_subfolder_is_named(fake):
     with pytest.raises(CheckpointNotFoundError, match=r"'o/m' holds no files for 'o/m/elsewhere'"):
         find_checkpoint("o/m/elsewhere")

@@ -1,4 +1,4 @@
-"""What ids mean: strings are compared, never sizes; padding, special and end tokens in decoding."""
+"""Comparison of vocabularies; padding, special tokens and end tokens in decoding."""
 
 import logging
 
@@ -65,11 +65,11 @@ def test_equal_vocabularies_have_no_differences():
 
 def test_swapped_words_are_refused_although_sizes_agree():
     report = compare(words("a", "b", "c"), words("a", "c", "b"))
-    told = (
+    differences = (
         r"1 ids in common; 2 text ids differ \(id 1: 'b' / 'c', id 2: 'c' / 'b'\); 2 tokens have another id"
     )
     with pytest.raises(
-        VocabularyMismatchError, match=rf"'base' and 'small'.*3 and 3 tokens, {told}.*one family"
+        VocabularyMismatchError, match=rf"'base' and 'small'.*3 and 3 tokens, {differences}.*one family"
     ):
         require_same_text(report, "base", "small")
 
@@ -84,7 +84,7 @@ def test_a_word_in_the_place_of_a_special_token_is_refused():
         require_same_text(compare(words("a", "b", special=["<end>"]), words("a", "b", "c")), "base", "small")
 
 
-def test_special_tokens_may_differ_are_not_common_and_are_told_once(caplog):
+def test_special_tokens_that_differ_are_not_common_and_are_logged_once(caplog):
     base, small = words("a", "b", special=["<end>"]), words("a", "b", special=["<stop>", "<tool>"])
     report = compare(base, small)
     assert set(report.special_differences) == {2, 3}
@@ -100,35 +100,34 @@ def test_special_tokens_may_differ_are_not_common_and_are_told_once(caplog):
 # Ends and unscaled tokens
 
 
-def test_a_template_shows_its_special_tokens_and_how_answers_end():
+def test_special_and_end_tokens_are_found_in_a_template():
     assert template_tokens(tokenizer(template=TEMPLATE)) == TemplateTokens(frozenset({START, END}), END)
     assert template_tokens(tokenizer()) == TemplateTokens(frozenset(), None)
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
     assert template_tokens(tokenizer(template=refusing + TEMPLATE)).end == END
 
 
-def test_what_the_base_never_learned_is_told_by_its_own_end_tokens():
-    speaker = AnswerEndings("chat", TemplateTokens(frozenset({START, END}), END), frozenset({TEXT, END}))
+def test_unscaled_ids_depend_on_the_end_tokens_of_the_base():
+    endings = AnswerEndings("chat", TemplateTokens(frozenset({START, END}), END), frozenset({TEXT, END}))
     common = range(259)
-    assert unscaled_ids({TEXT}, [speaker], common) == {START, END}
-    assert unscaled_ids({TEXT, END}, [speaker], common) == frozenset()  # a chat model of this template
-    assert unscaled_ids({TEXT}, [speaker], {TEXT, START}) == {START}
-    assert end_ids({TEXT}, [speaker], common) == {TEXT, END}
+    assert unscaled_ids({TEXT}, [endings], common) == {START, END}
+    assert unscaled_ids({TEXT, END}, [endings], common) == frozenset()  # a chat model of this template
+    assert unscaled_ids({TEXT}, [endings], {TEXT, START}) == {START}
+    assert end_ids({TEXT}, [endings], common) == {TEXT, END}
 
 
-def test_a_tuned_model_whose_end_the_base_does_not_know_is_told(caplog):
-    speaker = AnswerEndings("chatty", TemplateTokens(frozenset({START}), END), frozenset({END}))
+def test_a_tuned_model_whose_end_token_the_base_lacks_is_logged(caplog):
+    endings = AnswerEndings("chatty", TemplateTokens(frozenset({START}), END), frozenset({END}))
     with caplog.at_level(logging.WARNING):
-        assert end_ids({TEXT}, [speaker], {TEXT, START}) == {TEXT}
+        assert end_ids({TEXT}, [endings], {TEXT, START}) == {TEXT}
     assert "'chatty' ends its answers with ids [258]" in caplog.text
 
 
 # Decoding
 
 
-class CheckpointPair:
-    """A base with padding of its own and a small pair with less, whose padded rows would win if they "
-    "could."""
+class PaddedModels:
+    """A base and a small pair with different padding. The padded rows would win if they were not masked."""
 
     def __init__(self, folder, base_tokenizer, small_tokenizer, rows=(272, 264)) -> None:
         torch.manual_seed(1)
@@ -149,7 +148,9 @@ class CheckpointPair:
         model = LlamaForCausalLM(config(32, layers, rows)).eval()
         with torch.no_grad():
             model.get_input_embeddings().weight[self.tokens :] *= 20
-            model.get_input_embeddings().weight[TEXT : self.tokens] *= 2.5  # often said, or never
+            model.get_input_embeddings().weight[TEXT : self.tokens] *= (
+                2.5  # likely enough to occur in the samples
+            )
         return model
 
     def recipe(self, **settings) -> Recipe:
@@ -158,7 +159,7 @@ class CheckpointPair:
 
     @torch.inference_mode()
     def log_p(self, ids, last, weight=1.0, top_p=1.0, unscaled=(START, END)) -> torch.Tensor:
-        """log p after each of the last tokens, by the definition, [last, tokens]."""
+        """[last, tokens] log p after each of the last tokens, by the definition of the formula."""
 
         def of(name):
             logits = self.models[name](torch.tensor([ids])).logits[0, -last:, : self.tokens]
@@ -176,9 +177,9 @@ class CheckpointPair:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory) -> CheckpointPair:
+def pair(tmp_path_factory) -> PaddedModels:
     folder = tmp_path_factory.mktemp("pair")
-    return CheckpointPair(folder, tokenizer(), tokenizer(eos="<|im_end|>", template=TEMPLATE))
+    return PaddedModels(folder, tokenizer(), tokenizer(eos="<|im_end|>", template=TEMPLATE))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["eager", "static"])
@@ -218,8 +219,8 @@ def test_greedy_answers_and_log_probabilities_are_those_of_the_formula(
         tokens = recorder.tokens
         expected = pair.log_p([*prompt, *tokens[:-1]], len(tokens), weight, top_p)
         assert tokens == expected.argmax(-1).tolist()
-        told = [logprobs for e in recorder.events if isinstance(e, TextDelta) for logprobs in e.logprobs]
-        for row, logprobs in zip(expected, told, strict=True):
+        reported = [logprobs for e in recorder.events if isinstance(e, TextDelta) for logprobs in e.logprobs]
+        for row, logprobs in zip(expected, reported, strict=True):
             assert [token for token, _ in logprobs.top] == row.topk(3).indices.tolist()
             assert [value for _, value in logprobs.top] == pytest.approx(
                 row.topk(3).values.tolist(), abs=1e-3
@@ -245,6 +246,7 @@ def p_value(pair, answers, **rule) -> float:
     return z_test(sums)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speculation", [0, 3])
 def test_samples_follow_the_formula_with_unscaled_tokens(padded, pair, speculation):
     answers = samples(padded, speculation=speculation)
@@ -274,13 +276,13 @@ def test_a_recipe_may_name_the_unscaled_tokens(pair):
     none = Engine(pair.recipe(unscaled_tokens=()), EngineConfig(kv_cache_tokens=256))
     none.close()
     assert none.family.unscaled is None
-    with pytest.raises(RecipeError, match=r"'<nothing>', which is no token of the base"):
+    with pytest.raises(RecipeError, match=r"'<nothing>', which is not a token of the base"):
         Engine(pair.recipe(unscaled_tokens=("<nothing>",)))
 
 
-def test_special_tokens_that_differ_are_told_and_never_generated(tmp_path, caplog):
+def test_special_tokens_that_differ_are_logged_and_never_generated(tmp_path, caplog):
     other = tokenizer(special=("<|endoftext|>", "<|im_start|>", "<|stop|>"), template=TEMPLATE)
-    pair = CheckpointPair(tmp_path, tokenizer(), other)
+    pair = PaddedModels(tmp_path, tokenizer(), other)
     with caplog.at_level(logging.WARNING):
         engine = Engine(pair.recipe(), EngineConfig(kv_cache_tokens=256))
     try:
@@ -295,6 +297,6 @@ def test_special_tokens_that_differ_are_told_and_never_generated(tmp_path, caplo
 
 def test_another_vocabulary_is_refused_with_the_ids(tmp_path):
     swapped = [*LETTERS[:7], LETTERS[8], LETTERS[7], *LETTERS[9:]]
-    pair = CheckpointPair(tmp_path, tokenizer(), tokenizer(letters=swapped))
+    pair = PaddedModels(tmp_path, tokenizer(), tokenizer(letters=swapped))
     with pytest.raises(VocabularyMismatchError, match=r"2 text ids differ \(id 7: .*id 8: "):
         Engine(pair.recipe())

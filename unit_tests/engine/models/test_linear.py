@@ -1,4 +1,4 @@
-"""One weight for all variants: packed rows through stacked adapters equal each adapter alone."""
+"""Linear layers that all variants share, prepacked weights, and reading LoRA adapters."""
 
 import gc
 import json
@@ -30,7 +30,7 @@ needs_onednn = pytest.mark.skipif(
 @needs_onednn
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(24, 40), (576, 192), (1536, 576)])
-def test_a_prepacked_product_is_the_same_for_a_row_in_any_company(shape, bias):
+def test_a_prepacked_product_is_the_same_for_a_row_in_any_batch(shape, bias):
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(*shape, bias=bias), torch.randn(48, shape[0])
     weight = prepack(layer.weight)
@@ -41,7 +41,7 @@ def test_a_prepacked_product_is_the_same_for_a_row_in_any_company(shape, bias):
 
 
 @needs_onednn
-def test_a_weight_is_packed_once_and_forgotten_with_it():
+def test_a_weight_is_packed_once_and_its_copy_is_freed_with_it():
     layer = torch.nn.Linear(8, 8)
     assert prepack(layer.weight) is prepack(layer.weight)
     packed = weakref.ref(prepack(layer.weight))
@@ -50,7 +50,7 @@ def test_a_weight_is_packed_once_and_forgotten_with_it():
     assert packed() is None
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # prepacked where that is possible, and not
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # float32 may be prepacked, float64 is not
 def test_each_row_sees_only_its_own_adapter(dtype):
     torch.manual_seed(0)
     layer, router = torch.nn.Linear(12, 20, dtype=dtype), VariantRouter()
@@ -82,7 +82,7 @@ def test_scale_is_alpha_over_rank_or_over_its_root(family):
 
 @pytest.fixture
 def adapter(family, tmp_path):
-    """A copy of an adapter that a test may spoil."""
+    """A function that writes a copy of an adapter with another configuration."""
 
     def change(**config):
         source = family.folder / "one"
@@ -95,7 +95,7 @@ def adapter(family, tmp_path):
     return change
 
 
-def test_rank_stabilised_scale(adapter, family):
+def test_rank_stabilized_scale(adapter, family):
     stable = load_adapter(adapter(use_rslora=True), torch.float32, torch.device("cpu"))
     plain = load_adapter(family.folder / "one", torch.float32, torch.device("cpu"))
     name = "model.layers.0.self_attn.q_proj"

@@ -1,4 +1,4 @@
-"""Bases that are quantised or shared by several processes decode like plain loops over the same weights."""
+"""Quantized, divided and tensor-parallel bases decode like a reference loop over the same weights."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
-from langchain_eft.engine.loading.layout import Layout
+from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.memory import count_weights
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.quantization import quantize
@@ -41,20 +41,20 @@ def quantized(family):
 
 
 @pytest.mark.parametrize("mixture", [{}, {"one": 1.0}, {"full": 0.5, "two": 0.5}])
-def test_a_quantised_base_decodes_like_a_plain_loop_over_it(quantized, family, mixture):
+def test_a_quantized_base_decodes_like_a_plain_loop_over_it(quantized, family, mixture):
     plain = Reference(family.folder)
     plain.base = LlamaForCausalLM.from_pretrained(family.folder / "base").eval().requires_grad_(False)
     quantize(plain.base, "int8", None)
     assert decode(quantized, mixture) == [plain.greedy(prompt, mixture, 8) for prompt in PROMPTS]
 
 
-def test_quantised_weights_are_counted_as_they_are_stored(quantized, family, engine):
+def test_the_size_of_quantized_weights_is_their_stored_size(quantized, family, engine):
     base = LlamaForCausalLM.from_pretrained(family.folder / "base")
     linear = [m.weight for n, m in base.named_modules() if n.endswith("_proj")]
     saved = engine.stats().weight_bytes - quantized.stats().weight_bytes
     scales = sum(weight.shape[0] for weight in linear)
     assert saved == pytest.approx(3 * sum(weight.numel() for weight in linear) - 8 * scales, abs=4 * scales)
-    assert sum(quantized.family.sizes[1:]) == sum(engine.family.sizes[1:]), "only the base is quantised"
+    assert sum(quantized.family.sizes[1:]) == sum(engine.family.sizes[1:]), "only the base is quantized"
 
 
 def test_eight_bits_need_less_memory(family, monkeypatch):
@@ -66,11 +66,11 @@ def test_eight_bits_need_less_memory(family, monkeypatch):
     assert small < 0.5 * whole
     assert count.nbytes(torch.float32, "nf4") < small
     monkeypatch.setattr("langchain_eft.engine.loading.layout.free_memory", lambda device: whole - 1)
-    layout = Layout.of(Recipe(base=str(folder)), Path)
-    layout.require_memory(eight_bits)
-    layout.require_memory(half)
-    with pytest.raises(InsufficientMemoryError, match=r"base: 0\.00 GiB\).*free on cpu: quantise"):
-        layout.require_memory(plain)
+    checkpoints = RecipeCheckpoints.find(Recipe(base=str(folder)), Path)
+    checkpoints.require_memory(eight_bits)
+    checkpoints.require_memory(half)
+    with pytest.raises(InsufficientMemoryError, match=r"base: 0\.00 GiB\).*free on cpu: quantize"):
+        checkpoints.require_memory(plain)
 
 
 def test_fp8_needs_a_gpu_that_computes_in_it(family):
@@ -78,7 +78,7 @@ def test_fp8_needs_a_gpu_that_computes_in_it(family):
         Engine(family.recipe, EngineConfig(device="cpu", quantization="fp8"))
 
 
-def test_what_a_missing_torchao_means_is_said(family, monkeypatch):
+def test_a_missing_torchao_is_reported(family, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(RecipeError, match=r"pip install 'langchain-eft\[quantization\]'"):
         Engine(family.recipe, EngineConfig(device="cpu", quantization="int8"))
@@ -86,8 +86,8 @@ def test_what_a_missing_torchao_means_is_said(family, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes accelerators where there are any")
-def test_a_base_shared_by_two_processes_decodes_like_a_whole_one(family, reference, tmp_path):
-    """Speculation, several rows, several rounds: the leader decides, the other rank only computes."""
+def test_a_base_of_two_ranks_decodes_like_a_base_of_one(family, reference, tmp_path):
+    """With speculation, several rows and several rounds."""
     reference.small["reference"].save_pretrained(tmp_path)
     complete = {"reference": str(tmp_path)}
     recipe = Recipe(
@@ -108,7 +108,7 @@ def test_a_base_shared_by_two_processes_decodes_like_a_whole_one(family, referen
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes accelerators where there are any")
-def test_followers_go_when_their_leader_dies(family):
+def test_the_other_ranks_stop_when_the_leader_dies(family):
     script = f"""
 import os, signal
 from langchain_eft.engine.recipe.behaviors import Recipe
@@ -122,14 +122,14 @@ os.kill(os.getpid(), signal.SIGKILL)
     leader = subprocess.run(  # noqa: S603
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
     )
-    # Its output ends only when the follower, who inherited it, is gone as well.
+    # The follower inherits the output, so the output ends only when the follower has ended too.
     assert leader.returncode == -9
     follower = int(leader.stdout)
     assert not psutil.pid_exists(follower) or psutil.Process(follower).status() == psutil.STATUS_ZOMBIE
 
 
-def test_what_cannot_be_divided_is_refused(family):
-    with pytest.raises(RecipeError, match="tensor_parallel=3 cannot share the base's 2 KV heads"):
+def test_a_base_that_cannot_be_divided_is_refused(family):
+    with pytest.raises(RecipeError, match="tensor_parallel=3 cannot divide the base's 2 KV heads"):
         Engine(family.recipe, EngineConfig(device="cpu", tensor_parallel=3))
     with pytest.raises(ValidationError, match="tensor_parallel=2 and quantization='int8' exclude"):
         EngineConfig(tensor_parallel=2, quantization="int8")
@@ -137,12 +137,12 @@ def test_what_cannot_be_divided_is_refused(family):
         EngineConfig(tensor_parallel=2, device_map="auto")
 
 
-def test_devices_that_are_not_there_are_named(family):
+def test_a_missing_device_is_named(family):
     with pytest.raises(RecipeError, match="device='cuda:77' is not available"):
         Engine(family.recipe, EngineConfig(device="cpu", small_device="cuda:77"))
 
 
-def test_a_device_map_leaves_decoding_alone(family, reference):
+def test_a_device_map_does_not_change_answers(family, reference):
     recipe = Recipe(base=str(family.folder / "base"))
     engine = Engine(recipe, EngineConfig(kv_cache_tokens=1024, block_size=4, device_map="auto"))
     try:
@@ -151,14 +151,14 @@ def test_a_device_map_leaves_decoding_alone(family, reference):
         engine.close()
 
 
-def test_batches_follow_layers_to_their_device():
-    """One copy for each device, however many layers ask."""
+def test_batches_are_copied_to_the_device_of_a_layer():
+    """There is one copy for each device, for all of its layers."""
     rows = [QuerySpan(0, 2, 5, [3, 4])]
     ids = torch.zeros(1, 2, dtype=torch.int64)
     batch = ForwardBatch(ids, ids, ids[0], KVPool(32), 4, rows, page(rows, 4, CPU))
     assert batch.to("cpu") is batch
-    there = batch.to(torch.device("meta"), non_blocking=True)
-    tensors = [there.ids, there.positions, there.variants, there.paged[0].block_table, there.paged[0].lengths]
+    copy = batch.to(torch.device("meta"), non_blocking=True)
+    tensors = [copy.ids, copy.positions, copy.variants, copy.paged[0].block_table, copy.paged[0].lengths]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert there.pool is batch.pool
-    assert batch.to("meta") is there
+    assert copy.pool is batch.pool
+    assert batch.to("meta") is copy

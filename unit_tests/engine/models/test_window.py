@@ -1,14 +1,14 @@
-"""Windows by configuration alone, whether transformers has read it or it is as its file says."""
+"""Context windows by a configuration, as transformers reads it or as its file has it."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from langchain_eft.engine.models.window import longest_exact
+from langchain_eft.engine.models.window import context_window
 
 
 @pytest.mark.parametrize(
-    ("stated", "window"),
+    ("config", "window"),
     [
         ({}, 2**20),
         ({"max_position_embeddings": 1024}, 1024),
@@ -34,5 +34,5 @@ from langchain_eft.engine.models.window import longest_exact
         ),
     ],
 )
-def test_frequencies_that_depend_on_the_batch_end_the_window(stated, window):
-    assert longest_exact(SimpleNamespace(**stated)) == window
+def test_frequencies_that_depend_on_the_batch_limit_the_window(config, window):
+    assert context_window(SimpleNamespace(**config)) == window

@@ -1,4 +1,4 @@
-"""Recipes and mixtures: immutable, hashable, and clear about what is wrong."""
+"""Recipes and mixtures: immutable, hashable, validated."""
 
 import copy
 import pickle
@@ -18,7 +18,7 @@ def recipe(**kwargs) -> Recipe:
     return Recipe(base="org/base", behaviors={"polite": delta, "brief": delta}, **kwargs)
 
 
-def test_equal_recipes_are_one_key_whatever_the_order_of_their_behaviours():
+def test_recipes_are_equal_in_any_order_of_their_behaviors():
     delta = BehaviorDelta(tuned="org/tuned", reference="org/reference")
     swapped = Recipe(base="org/base", behaviors={"brief": delta, "polite": delta})
     assert {recipe(): "engine"}[swapped] == "engine"
@@ -26,40 +26,40 @@ def test_equal_recipes_are_one_key_whatever_the_order_of_their_behaviours():
 
 
 def test_nothing_can_be_changed_in_place():
-    fixed = recipe()
+    frozen = recipe()
     with pytest.raises(ValidationError, match="frozen"):
-        fixed.base = "other"
+        frozen.base = "other"
     with pytest.raises(TypeError, match="immutable"):
-        fixed.behaviors["rude"] = BehaviorDelta(adapter="x")
+        frozen.behaviors["rude"] = BehaviorDelta(adapter="x")
     with pytest.raises(TypeError, match="immutable"):
         Mixture.of({"polite": 1.0}).weights.pop("polite")
 
 
 def test_frozen_dicts_survive_copying_and_pickling():
     frozen = FrozenDict({"a": 1})
-    for twin in (copy.copy(frozen), copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):  # noqa: S301
-        assert twin == frozen
-        assert hash(twin) == hash(frozen)
+    for duplicate in (copy.copy(frozen), copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):  # noqa: S301
+        assert duplicate == frozen
+        assert hash(duplicate) == hash(frozen)
 
 
-@pytest.mark.parametrize("both", [{}, {"tuned": "a", "adapter": "b"}])
-def test_a_behaviour_is_either_tuned_weights_or_an_adapter(both):
+@pytest.mark.parametrize("settings", [{}, {"tuned": "a", "adapter": "b"}])
+def test_a_behavior_is_either_tuned_weights_or_an_adapter(settings):
     with pytest.raises(ValidationError, match=r"either `tuned` or `adapter`.*(both|neither).*adapter="):
-        BehaviorDelta(**both)
+        BehaviorDelta(**settings)
 
 
-def test_a_behaviour_may_be_a_prompt_or_a_document_but_not_both():
+def test_a_behavior_may_be_a_prompt_or_a_document_but_not_both():
     assert not BehaviorDelta(prompt="Be brief.").has_weights
     assert BehaviorDelta(without="context").compares_texts
     assert BehaviorDelta(prompt="Be brief.", adapter="x").has_weights
     with pytest.raises(ValidationError, match="either `prompt` or `without`"):
         BehaviorDelta(prompt="Be brief.", without="context")
-    for wrong in ({"prompt": ""}, {"without": "<context>"}):
-        with pytest.raises(ValidationError, match=next(iter(wrong))):
-            BehaviorDelta(**wrong)
+    for settings in ({"prompt": ""}, {"without": "<context>"}):
+        with pytest.raises(ValidationError, match=next(iter(settings))):
+            BehaviorDelta(**settings)
 
 
-def test_schedules_are_immutable_and_keys_of_caches():
+def test_schedules_are_immutable_and_hashable():
     ramps = [Mixture.of({"polite": Ramp(start=0, end=1, tokens=tokens)}) for tokens in (8, 8, 9)]
     assert len(set(ramps)) == 2
     assert Mixture.of(ramps[0].as_json()) == ramps[0]
@@ -67,9 +67,9 @@ def test_schedules_are_immutable_and_keys_of_caches():
         ramps[0].weights["polite"].end = 2
 
 
-def test_a_schedule_that_is_zero_throughout_takes_no_part():
-    off = {"polite": FirstTokens(tokens=4, weight=0), "brief": Ramp(start=0, end=0.5, tokens=2)}
-    assert list(Mixture.of(off).active()) == ["brief"]
+def test_a_schedule_that_is_zero_everywhere_is_not_active():
+    weights = {"polite": FirstTokens(tokens=4, weight=0), "brief": Ramp(start=0, end=0.5, tokens=2)}
+    assert list(Mixture.of(weights).active()) == ["brief"]
 
 
 def test_schedules_reach_the_weights_that_they_name():
@@ -78,7 +78,7 @@ def test_schedules_reach_the_weights_that_they_name():
     assert [first.at(i) for i in (0, 1, 2, 99)] == [1.5, 1.5, 0.3, 0.3]
 
 
-def test_an_unknown_behaviour_is_named_beside_the_known_ones():
+def test_an_unknown_behavior_is_refused_with_the_names_of_the_recipe():
     with pytest.raises(RecipeError, match=r"'rude'.*'brief', 'polite'.*`mixture`.*BehaviorDelta"):
         recipe().check(Mixture.of({"rude": 1.0}))
 
@@ -95,7 +95,7 @@ def test_negative_weights_need_to_be_allowed():
     recipe(allow_negative_weights=True).check(Mixture.of({"polite": -0.5}))
 
 
-def test_weights_of_zero_take_no_part():
+def test_weights_of_zero_are_not_active():
     assert Mixture.of({"polite": 0.0, "brief": 0.5}).active() == {"brief": 0.5}
 
 

@@ -51,5 +51,6 @@ for Driver.capability, places in ((80, 1), (90, 5)):
 """
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_gpus(tmp_path):
     assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 4

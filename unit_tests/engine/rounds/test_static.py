@@ -17,11 +17,12 @@ from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import static_runner as decode_runner
+from langchain_eft.engine.rounds import shape as shapes_module
+from langchain_eft.engine.rounds import static_runner
 from langchain_eft.engine.rounds.cuda_graphs import Graphs
-from langchain_eft.engine.rounds.static import DecodeRound
+from langchain_eft.engine.rounds.static import StaticRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
-from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
+from unit_tests.helpers import GREEDY, Recorder, answer, request, slow, wait_until
 
 SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32, "static_rounds": True}
 WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
@@ -31,21 +32,21 @@ WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
 def short_contexts():
     """A CPU gathers contexts up to their bound; low ones are quick, and come in more sizes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode_runner, "_SHORTEST_CONTEXT", 32)
+        patch.setattr(shapes_module, "MIN_CONTEXT", 32)
         yield
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["read at once", "one round ahead"])
+@pytest.fixture(scope="module", params=[False, True], ids=["read at once", "one round ahead"])
 def static(request, family):
     engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=request.param))
     yield engine
     engine.close()
 
 
-@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize("mixture", [*MIXTURES[:2], *slow(*MIXTURES[2:])])
 def test_greedy_text_is_the_reference_loops_for_every_draft_length(static, reference, mixture):
     expected = reference.greedy(PROMPT, mixture, 10)
-    lengths = range(9) if static._ahead else (2, 7)
+    lengths = range(9) if static.config.overlap_rounds else (2, 7)
     for draft in (*lengths, "auto", "off"):
         tokens, end = run(static, mixture=mixture, tokens=10, speculation=draft)
         assert tokens == expected, draft
@@ -106,7 +107,7 @@ def expected(engine):
     return decoded(engine, work(), "off", together=True)
 
 
-@pytest.mark.parametrize("draft", ["off", 3, "auto"])
+@pytest.mark.parametrize("draft", [3, *slow("off", "auto")])
 def test_every_kind_of_request_gets_the_runners_tokens_alone_and_in_company(static, expected, draft):
     for kinds, together in ((work(), True), (work()[:6], False)):
         found = decoded(static, kinds, draft, together=together)
@@ -128,6 +129,7 @@ def test_text_that_repeats_is_looked_up_even_one_round_ahead(static):
     assert end.accepted_tokens > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
@@ -164,7 +166,7 @@ def test_a_cancelled_row_is_free_within_a_round_of_the_hosts_learning_of_it(stat
 def test_a_failure_on_the_device_ends_the_requests_and_not_the_engine(static, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(
-            DecodeRound, "verify", lambda self: (_ for _ in ()).throw(RuntimeError("out of memory"))
+            StaticRound, "verify", lambda self: (_ for _ in ()).throw(RuntimeError("out of memory"))
         )
         with pytest.raises(Exception, match="out of memory"):
             answer(static, request([5, 6], max_tokens=5))
@@ -187,7 +189,7 @@ def test_terms_with_prompts_of_their_own_and_weights_that_change(family):
         (PROMPT, {"full": FirstTokens(tokens=4), "two": 0.5}, SamplingParams(seed=5), {}),
     ]
     engines = [
-        Engine(recipe, EngineConfig(**{**SETTINGS, "static_rounds": static}, overlap_rounds=1))
+        Engine(recipe, EngineConfig(**{**SETTINGS, "static_rounds": static}, overlap_rounds=True))
         for static in (False, True)
     ]
     try:
@@ -221,12 +223,13 @@ class Trace(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+@pytest.mark.slow
 def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(family, monkeypatch):
     """Whatever a kernel sees but content is in the shape: else a recording would be replayed for another."""
     traces = {}
 
     def traced(half):
-        plain = getattr(DecodeRound, half)
+        plain = getattr(StaticRound, half)
 
         def run(self):
             with Trace() as trace:
@@ -236,8 +239,8 @@ def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(fami
         return run
 
     for half in ("draft", "verify"):
-        monkeypatch.setattr(DecodeRound, half, traced(half))
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=1))
+        monkeypatch.setattr(StaticRound, half, traced(half))
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=True))
     try:
         for draft in ("off", 2):
             decoded(engine, work()[:6], draft, together=False)
@@ -257,18 +260,18 @@ def test_rows_are_padded_and_terms_share_slots(family):
     """Rows of different mixtures cost as many passes as the largest of them."""
     shapes = set()
 
-    class Spy(DecodeRound):
-        def __init__(self, shape, state):
+    class Spy(StaticRound):
+        def __init__(self, shape, *args):
             shapes.add(shape)
-            super().__init__(shape, state)
+            super().__init__(shape, *args)
 
-    original, decode_runner.DecodeRound = decode_runner.DecodeRound, Spy
+    original, static_runner.StaticRound = static_runner.StaticRound, Spy
     engine = Engine(family.recipe, EngineConfig(**SETTINGS))
     try:
         kinds = [([5, 6, i], m, GREEDY, {}) for i, m in enumerate([{"one": 1.0}, {"two": 1.0}, {}])]
         decoded(engine, kinds, "off", together=True)
     finally:
-        decode_runner.DecodeRound = original
+        static_runner.StaticRound = original
         engine.close()
     assert {shape.rows for shape in shapes} <= {1, 2, 4}
     widest = max(shapes, key=lambda shape: len(shape.slots))
@@ -312,8 +315,10 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
         recorded.append((function.__self__.shape, function.__name__))
         return function
 
-    monkeypatch.setattr(decode_runner, "recorder_for", lambda config, device: recorder)
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=1, cuda_graph_batch_sizes=(1, 4)))
+    monkeypatch.setattr(static_runner, "recorder_for", lambda config, device: recorder)
+    engine = Engine(
+        family.recipe, EngineConfig(**SETTINGS, overlap_rounds=True, cuda_graph_batch_sizes=(1, 4))
+    )
     try:
         rows = [shape.rows for shape, _ in recorded]
         assert rows == sorted(rows, reverse=True)
@@ -323,13 +328,14 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
             tokens, _ = run(engine, mixture={"one": 1.0}, tokens=10, speculation=draft)
             assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 10)
         run(engine, mixture={"one": 1.0}, tokens=10, speculation=7)
-        occurred = {half for shape, half in recorded[before:] if shape.guesses == 7}
+        occurred = {half for shape, half in recorded[before:] if shape.num_draft_tokens == 7}
         assert occurred == {"draft", "verify"}
         assert len(recorded) == len(set(recorded))
     finally:
         engine.close()
 
 
+@pytest.mark.slow
 def test_compiled_passes_change_nothing(family, reference, monkeypatch):
     """Traced whole, as a GPU's compiler would have them; what it makes of them is torch's own affair."""
     monkeypatch.setattr(linear, "prepackable", lambda weight: False)  # as on a GPU
@@ -352,7 +358,7 @@ def test_what_would_compile_nothing_is_refused(family):
 
 def test_models_on_several_devices_have_no_static_rounds(family):
     with pytest.raises(RecipeError, match="static_rounds=True needs all models whole on one device"):
-        decode_runner.decodes_statically(
+        static_runner.decodes_statically(
             EngineConfig(static_rounds=True),
             Placement(torch.device("cpu"), torch.device("meta"), torch.float32),
         )

@@ -13,8 +13,17 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.decoding.acceptance import accept_or_resample
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import eager as runner
-from unit_tests.helpers import GREEDY, Recorder, answer, endless, request, wait_until
+from unit_tests.helpers import (
+    GREEDY,
+    Recorder,
+    answer,
+    endless,
+    engine_with,
+    keep_every_draft_token,
+    request,
+    slow,
+    wait_until,
+)
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 MIXTURES = [
@@ -74,7 +83,7 @@ def test_equal_distributions_keep_every_sample():
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
-@pytest.mark.parametrize("draft", [*range(9), "auto", "off"])
+@pytest.mark.parametrize("draft", [0, 4, "auto", *slow(1, 2, 3, 5, 6, 7, 8, "off")])
 def test_greedy_text_is_the_reference_loops_for_every_draft_length(engine, reference, mixture, draft):
     expected = reference.greedy(PROMPT, mixture, 24)
     tokens, end = run(engine, mixture=mixture, speculation=draft)
@@ -98,12 +107,14 @@ def test_strength_and_conservative_decoding_are_exact_with_drafts(engine, refere
     "sampling",
     [
         SamplingParams(temperature=1.0, seed=11),
-        SamplingParams(temperature=0.8, top_p=0.8, seed=12),
-        SamplingParams(temperature=1.2, top_k=20, min_p=0.02, repetition_penalty=1.2, seed=13),
-        SamplingParams(
-            temperature=1.0, frequency_penalty=0.5, presence_penalty=0.3, logit_bias={40: 3.0}, seed=14
+        *slow(
+            SamplingParams(temperature=0.8, top_p=0.8, seed=12),
+            SamplingParams(temperature=1.2, top_k=20, min_p=0.02, repetition_penalty=1.2, seed=13),
+            SamplingParams(
+                temperature=1.0, frequency_penalty=0.5, presence_penalty=0.3, logit_bias={40: 3.0}, seed=14
+            ),
+            SamplingParams(temperature=0, repetition_penalty=1.3, seed=15),
         ),
-        SamplingParams(temperature=0, repetition_penalty=1.3, seed=15),
     ],
 )
 def test_a_seed_gives_the_same_text_for_every_draft_length(engine, mixture, sampling):
@@ -173,6 +184,7 @@ def answer_as_alone(engine, reference, seed):
     wait_until(lambda: engine.stats().free_blocks == blocks)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), blocks=st.integers(24, 90), chunk=st.sampled_from([3, 16, 64]))
 def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
@@ -248,6 +260,7 @@ def sampled(engine, draft, mixture, sampling, eft, n=48, tokens=6):
     return [recorder.tokens for recorder in recorders]
 
 
+@pytest.mark.slow
 def test_samples_follow_p_in_every_setting(engine, reference):
     pvalues = [surprise(reference, sampled(engine, *setting), *setting[1:]) for setting in SETTINGS]
     assert min(pvalues) > 1e-4 / len(SETTINGS)
@@ -256,12 +269,14 @@ def test_samples_follow_p_in_every_setting(engine, reference):
     assert stats.kstest(independent, "uniform").pvalue > 1e-3
 
 
-def test_a_rule_that_keeps_every_guess_is_found_out(engine, reference, monkeypatch):
-    monkeypatch.setattr(runner, "accept_or_resample", lambda p, q, drawn, seeds, positions: drawn)
+@pytest.mark.slow
+def test_a_rule_that_keeps_every_draft_token_is_found_out(family, reference):
     setting = ({"one": 1.0}, {"temperature": 1.0}, {})
-    assert surprise(reference, sampled(engine, 3, *setting), *setting) < 1e-6
+    with engine_with(family, accept_or_resample=keep_every_draft_token) as engine:
+        assert surprise(reference, sampled(engine, 3, *setting), *setting) < 1e-6
 
 
+@pytest.mark.slow
 def test_pairs_of_tokens_follow_their_joint_distribution(engine, reference):
     """Chi-squared over the pairs that are common, with every second token a verified guess."""
     mixture, n = {"one": 1.0}, 1200

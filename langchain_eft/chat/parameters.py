@@ -1,0 +1,139 @@
+"""Parameters of a call: their names, and the engine request that they make together with a prompt."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from langchain_eft.chat.prompts import Prompts
+from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.request import GenerationRequest, SamplingParams
+from langchain_eft.errors import describe
+
+SAMPLING_PARAMETERS = frozenset(SamplingParams.model_fields)
+"""Names of the sampling parameters."""
+
+CALL_PARAMETERS = SAMPLING_PARAMETERS | {
+    "max_tokens", "mixture", "model", "speculation", "stop", "stream", "timeout",
+    "trace", "upscale_strength", "upscale_top_p",
+}  # fmt: skip
+"""Names of what every call may set."""
+
+CHAT_PARAMETERS = CALL_PARAMETERS | {
+    "chat_template_kwargs", "logprobs", "n", "output_version", "parallel_tool_calls", "response_format",
+    "stream_options", "stream_usage", "strict", "tool_choice", "tools", "top_logprobs",
+}  # fmt: skip
+"""Names of what a call of the chat model may set."""
+
+
+@dataclass(frozen=True)
+class DecodingParameters:
+    """How a call is decoded, whatever its prompt is.
+
+    Attributes:
+        model: The base model, as the caller named it.
+        mixture: Weight of each behavior.
+        sampling: Fields of `SamplingParams`. Without a `seed`, every request draws its own.
+        max_tokens: Longest answer, in tokens.
+        shrink: Lower `max_tokens` to what the prompt leaves of the context window.
+        stop: Strings that end the answer.
+        timeout: Seconds that an answer may take, or None for no limit.
+        fields: Further fields of `GenerationRequest`.
+    """
+
+    model: str
+    mixture: Mixture
+    sampling: Mapping[str, Any]
+    max_tokens: int
+    shrink: bool
+    stop: tuple[str, ...]
+    timeout: float | None
+    fields: Mapping[str, Any]
+
+    def request(self, prompts: Prompts, room: int, **fields: Any) -> GenerationRequest:
+        """The engine request for a prompt.
+
+        Args:
+            prompts: What the models read.
+            room: Tokens that the context window leaves for the answer.
+            fields: Further fields of the request.
+
+        Raises:
+            RequestError: A value that the engine does not accept.
+        """
+        try:
+            return GenerationRequest(
+                prompt_ids=prompts.main,
+                contexts=prompts.named,
+                mixture=self.mixture,
+                sampling=SamplingParams(**self.sampling),
+                max_tokens=max(1, min(self.max_tokens, room)) if self.shrink else self.max_tokens,
+                stop=self.stop,
+                **self.fields,
+                **fields,
+            )
+        except ValidationError as error:
+            raise RequestError(describe(error)) from error
+
+
+def refuse_unknown(names: Iterable[str], allowed: Collection[str], receiver: str) -> None:
+    """Refuse parameters that do not exist, and suggest similar ones.
+
+    Args:
+        names: Names of the parameters that were given.
+        allowed: Names of the parameters that exist.
+        receiver: What the parameters were given to, for the message.
+
+    Raises:
+        RequestError: A name that is not allowed.
+    """
+    unknown = set(names) - set(allowed)
+    if unknown:
+        similar = [match for name in unknown for match in difflib.get_close_matches(name, allowed, 1)]
+        hint = f" Did you mean {quoted_names(similar)}?" if similar else ""
+        raise RequestError(
+            f"Unknown parameter {quoted_names(unknown)} for {receiver}.{hint} Allowed are "
+            f"{quoted_names(allowed)}."
+        )
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """The timeout of a call, in seconds.
+
+    Raises:
+        RequestError: It is not positive.
+    """
+    if timeout is not None and not timeout > 0:
+        raise RequestError(f"timeout must be a positive number of seconds or None, got {timeout!r}.")
+    return timeout
+
+
+def answer_count(n: Any) -> int:
+    """The number of answers of a call.
+
+    Raises:
+        RequestError: It is not a positive integer.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise RequestError(f"n must be a positive integer, got {n!r}.")
+    return n
+
+
+def reported_logprobs(logprobs: bool, top_logprobs: int | None) -> int | None:  # noqa: FBT001
+    """How many of the most probable tokens are reported at each position; None reports no log-probabilities.
+
+    Raises:
+        RequestError: `top_logprobs` without `logprobs`.
+    """
+    if top_logprobs is not None and not logprobs:
+        raise RequestError(
+            f"top_logprobs={top_logprobs} has no effect without logprobs=True: set logprobs=True, or leave "
+            "top_logprobs out."
+        )
+    return (top_logprobs or 0) if logprobs else None

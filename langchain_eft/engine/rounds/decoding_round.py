@@ -1,0 +1,398 @@
+"""One round of speculative decoding over tensors: draft, verify, accept.
+
+The rules of decoding stand here once: how logits become p and q, which tokens are allowed, how penalties
+count draft tokens, and which draft tokens are accepted. Two kinds of rounds differ in how the models run over
+a row's tokens: `StaticRound` pads rows, so that CUDA graphs can record it, and `PackedRound` runs exactly the
+tokens that there are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.attention.batch import has_kernel
+from langchain_eft.engine.attention.kv_pool import KVPool
+from langchain_eft.engine.decoding.formula import conservative
+from langchain_eft.engine.decoding.penalties import Penalties, penalize
+from langchain_eft.engine.decoding.sampling import Draw, Sampling
+from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
+from langchain_eft.engine.models.family import ModelFamily
+from langchain_eft.engine.rounds.cuda_graphs import Streams
+from langchain_eft.engine.rounds.ops import RoundOps, round_ops
+from langchain_eft.engine.rounds.shape import RoundShape
+from langchain_eft.engine.rounds.staging import DeviceToHost, Fields, HostToDevice
+from langchain_eft.engine.rounds.transfer import input_fields, output_fields
+
+
+class RoundState:
+    """What all rounds share on the device.
+
+    Attributes:
+        family: The models.
+        pools: Their KV memory.
+        num_blocks: Blocks of one variant.
+        block_size: Positions per block.
+        device: Where logits are combined.
+        gathers: Whether attention gathers contexts, where the Triton kernel does not run.
+        ops: What rounds do besides running models, by kernels where they run.
+        streams: For models that run side by side.
+        last: [rows] int64, last token of each row of the last round.
+        num_output_tokens: [rows] int64, tokens of its answer.
+    """
+
+    def __init__(
+        self, family: ModelFamily, pools: Sequence[KVPool], num_blocks: int, block_size: int, rows: int
+    ) -> None:
+        self.family = family
+        self.pools = pools
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.device = family.vocabulary.device
+        kernels = has_kernel(self.device)
+        self.gathers = not kernels
+        self.ops = round_ops(kernels=kernels)
+        self.streams = Streams(self.device, len(family.models))
+        self.last, self.num_output_tokens = torch.zeros(2, rows, dtype=torch.int64, device=self.device)
+
+
+@dataclass(frozen=True)
+class RowProgress:
+    """Where each row stands.
+
+    Attributes:
+        last: [B] int64, the token that is known but not computed.
+        num_output_tokens: [B] int64, tokens of the answer.
+        num_tokens: [B] int64, tokens of main prompt and answer.
+        alive: [B] bool, whether the answer may have more tokens.
+        count: [B] int64, draft tokens that are made.
+    """
+
+    last: Tensor
+    num_output_tokens: Tensor
+    num_tokens: Tensor
+    alive: Tensor
+    count: Tensor
+
+
+class DecodingRound(ABC):
+    """The rounds of one shape.
+
+    B rows, K draft tokens, S slots for terms of which D draft, V token ids, R positions at which tokens are
+    drawn (at most B * (K + 1)), N computed logits.
+
+    Attributes:
+        shape: The shape.
+        inputs: What the host tells the device (`input_fields`).
+        outputs: What the device tells the host (`output_fields`).
+        draft_tokens: [B, K] int64.
+        vocabulary_size: V.
+    """
+
+    def __init__(self, shape: RoundShape, state: RoundState, more_inputs: Fields | None = None) -> None:
+        self.shape = shape
+        self._state, self._ops = state, state.ops
+        self._vocabulary = state.family.vocabulary
+        self.vocabulary_size = len(self._vocabulary)
+        device = state.device
+        fields = {**input_fields(shape, self.vocabulary_size), **(more_inputs or {})}
+        self.inputs, self.outputs = HostToDevice(fields, device), DeviceToHost(output_fields(shape), device)
+        self._in, self._out = self.inputs.device, self.outputs.device
+        self.draft_tokens = torch.zeros(shape.rows, shape.num_draft_tokens, dtype=torch.int64, device=device)
+        self.draft_slots = [i for i, slot in enumerate(shape.slots) if slot.role == "drafts"]
+        self._draft_slots = torch.tensor(self.draft_slots, dtype=torch.int64, device=device)
+        self._rows = torch.arange(shape.rows, device=device)
+        self._steps = torch.arange(shape.positions, device=device)
+        self._bits = torch.arange(32, dtype=torch.int32, device=device)
+        self._live: Tensor | None = None
+
+    # The algorithm
+
+    @torch.inference_mode()
+    def draft(self) -> None:
+        """Draft with the small models, one pass for each token; rows with given draft tokens follow those."""
+        progress, given = self._begin(), self._in["given"]
+        weights = self._in["draft"].index_select(0, self._draft_slots)
+        penalties = self._penalties(progress) if self.shape.penalties else None
+        token = progress.last
+        for step in range(self.shape.num_draft_tokens):
+            logits, index = self._run_draft(step, token, progress)
+            q = self._allow_drafted(self._combine(logits, index, weights[:, :, step].t()), step)
+            if penalties is not None:
+                q = torch.where(self._in["penalized"][:, None], penalize(q, penalties), q)
+            drafted = self._draw_drafted(q, self._sampling(progress, step))
+            token = torch.where(given[:, step] > 0, given[:, step] - 1, drafted)
+            self.draft_tokens[:, step] = token
+            if self._stop_drafting(step, token):
+                break
+            if penalties is not None:
+                penalties = _counted(penalties, token)
+
+    @torch.inference_mode()
+    def verify(self) -> None:
+        """Run what every term has still to run, draw from p at every position, and accept."""
+        progress, shape = self._begin(), self.shape
+        if not shape.drafting:
+            self._take_given()
+        logits, index = self._run_verify(progress)
+        self._live = self._live_positions(progress)
+        logp = self._target(logits, index)
+        sampling = self._sampling(progress)
+        draw = self._ops.draw(self._penalized(self._allowed(logp), progress), sampling)
+        tokens = draw.tokens
+        if shape.draft_samples:
+            drafts = self._at_positions(self._in["used"][self._draft_slots].any(0))
+            samples = self._draw_samples(logits, index, sampling, progress)
+            tokens = _accepted_or_resampled(draw, samples, drafts, sampling, self._ops)
+            self._report_samples(self._by_row(torch.where(drafts, samples.tokens, -1), -1), progress)
+        self._accept(self._by_row(tokens, 0), progress)
+        if shape.logprobs:
+            self._report_logprobs(logp.log_softmax(-1), tokens)
+
+    # What the two kinds of rounds do in their own ways
+
+    @abstractmethod
+    def _run_draft(self, step: int, tokens: Tensor, progress: RowProgress) -> tuple[Tensor, Tensor]:
+        """Run [B] tokens through the terms that draft.
+
+        Returns:
+            [N, V] logits, and [B, D] int64, which of them belong to a row and term.
+        """
+
+    @abstractmethod
+    def _run_verify(self, progress: RowProgress) -> tuple[Tensor, Tensor]:
+        """Run all that has not run yet.
+
+        Returns:
+            [N, V] logits of the round, and [S, B, K + 1] int64, which of them belong to a slot, row and step.
+        """
+
+    def _draw_drafted(self, q: Tensor, sampling: Sampling) -> Tensor:
+        """[B] samples of [B, V] log q."""
+        return self._ops.draw(q, sampling).tokens
+
+    def _allow_drafted(self, logits: Tensor, step: int) -> Tensor:  # noqa: ARG002  (packed rounds use it)
+        """[B, V] logits of draft tokens, restricted by grammars where the host may look at each token."""
+        return logits
+
+    def _stop_drafting(self, step: int, tokens: Tensor) -> bool:  # noqa: ARG002  (packed rounds use them)
+        """Whether no row needs more draft tokens, where the host may look at each token."""
+        return False
+
+    def _live_positions(self, progress: RowProgress) -> Tensor | None:  # noqa: ARG002  (packed rounds use it)
+        """[R] int64, the positions among B * (K + 1) at which tokens are drawn; None for all of them."""
+        return None
+
+    def _draw_samples(
+        self,
+        logits: Tensor,
+        index: Tensor,
+        sampling: Sampling,
+        progress: RowProgress,
+    ) -> Draw:
+        """Samples of q at all R positions."""
+        q = self._draft_target(logits, index)
+        return self._ops.draw(self._penalized(self._allowed(q), progress), sampling)
+
+    # From logits to p and q
+
+    def _combine(self, logits: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """[R, V] weighted sums of logits, -inf for ids that are not tokens of all models."""
+        return self._ops.combine(logits, index, weights, self._vocabulary)
+
+    def _target(self, logits: Tensor, index: Tensor) -> Tensor:
+        """[R, V] log p up to a constant."""
+        inputs, family, index = self._in, self._state.family, self._per_position(index)
+        logp = self._combine(logits, index, self._per_position(inputs["target"]))
+        if not self.shape.conservative:
+            return logp
+        normalizers = logits.masked_fill(~self._vocabulary, float("-inf")).logsumexp(-1, keepdim=True)
+        unscaled = None
+        if family.unscaled is not None:
+            unscaled = self._at_positions(inputs["unscaled"])[:, None] & family.unscaled
+        restricted = conservative(
+            self._combine(logits, index, self._per_position(inputs["small"])),
+            self._combine(logits - normalizers, index, self._per_position(inputs["upscale"])),
+            self._at_positions(inputs["upscale_top_p"]) if self.shape.nucleus else None,
+            unscaled,
+        )
+        return torch.where(self._at_positions(inputs["conservative"])[:, None], restricted, logp)
+
+    def _draft_target(self, logits: Tensor, index: Tensor) -> Tensor:
+        """[R, V] log q up to a constant."""
+        entries, weights = (
+            self._per_position(x.index_select(0, self._draft_slots)) for x in (index, self._in["draft"])
+        )
+        return self._combine(logits, entries, weights)
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        """Leave only tokens that the rows' grammars allow, [R, V]."""
+        if not self.shape.grammar:
+            return logits
+        packed = self._in["allowed"].flatten(0, 1)
+        packed = packed if self._live is None else packed[self._live]
+        allowed = ((packed[..., None] >> self._bits) & 1).flatten(1)[:, : self.vocabulary_size]
+        return logits.masked_fill(allowed == 0, float("-inf"))
+
+    def _penalized(self, logits: Tensor, progress: RowProgress) -> Tensor:
+        """Apply the rows' penalties, which count the draft tokens before a position too, [R, V]."""
+        if not self.shape.penalties:
+            return logits
+        penalties = self._penalties(progress)
+        steps = [penalties]
+        for step in range(self.shape.num_draft_tokens):
+            steps.append(_counted(steps[-1], self.draft_tokens[:, step]))
+        counts, seen = (
+            torch.stack([getattr(s, name) for s in steps], 1).flatten(0, 1) for name in ("counts", "seen")
+        )
+        of_positions = Penalties(
+            counts=counts if self._live is None else counts[self._live],
+            seen=seen if self._live is None else seen[self._live],
+            repetition=self._at_positions(penalties.repetition),
+            frequency=self._at_positions(penalties.frequency),
+            presence=self._at_positions(penalties.presence),
+            bias=self._at_positions(penalties.bias),
+        )
+        penalized = self._at_positions(self._in["penalized"])
+        return torch.where(penalized[:, None], penalize(logits, of_positions), logits)
+
+    def _penalties(self, progress: RowProgress) -> Penalties:
+        """Penalties at the position after the last known token of every row."""
+        inputs, history = self._in, self._in["history"]
+        index = torch.arange(self.shape.max_context, device=history.device)
+        answer = index >= inputs["prompt"][:, None]
+        known = index < progress.num_tokens[:, None]
+        zeros = torch.zeros(self.shape.rows, self.vocabulary_size, device=history.device)
+        counts = zeros.scatter_add(1, history, (known & answer).float())
+        return Penalties(
+            counts=counts,
+            seen=counts + zeros.scatter_add(1, history, (known & ~answer).float()) > 0,
+            repetition=inputs["repetition"],
+            frequency=inputs["frequency"],
+            presence=inputs["presence"],
+            bias=zeros.scatter_add(1, inputs["biased"], inputs["bias"]),
+        )
+
+    def _sampling(self, progress: RowProgress, step: int | None = None) -> Sampling:
+        """Sampling parameters of one step of every row, [B], or of all positions, [R]."""
+        if step is None:
+            positions = (progress.num_tokens[:, None] + self._steps).flatten()
+            positions = positions if self._live is None else positions[self._live]
+        else:
+            positions = progress.num_tokens + step
+
+        def column(name: str) -> Tensor:
+            return self._at_positions(self._in[name]) if step is None else self._in[name]
+
+        return Sampling(
+            seeds=column("seed"),
+            positions=positions,
+            greedy=column("greedy"),
+            temperature=column("temperature"),
+            top_k=column("top_k"),
+            top_p=column("top_p"),
+            min_p=column("min_p"),
+            filters=self.shape.filters,
+        )
+
+    # Before and after
+
+    def _begin(self) -> RowProgress:
+        """Rows continue where the last round left them, or where the host says."""
+        source = self._in["source"]
+        earlier, continues = (source - 1).clamp(min=0), source > 0
+        last = torch.where(continues, self._state.last[earlier], self._in["last"])
+        num_output_tokens = torch.where(
+            continues, self._state.num_output_tokens[earlier], self._in["num_output_tokens"]
+        )
+        remaining = self._in["limit"] - num_output_tokens
+        return RowProgress(
+            last=last,
+            num_output_tokens=num_output_tokens,
+            num_tokens=self._in["prompt"] + num_output_tokens,
+            alive=remaining > 0,
+            count=torch.minimum(self._in["count"], remaining - 1).clamp(min=0),
+        )
+
+    def _take_given(self) -> None:
+        """Use the draft tokens that the host knows."""
+        self.draft_tokens.copy_((self._in["given"] - 1).clamp(min=0))
+
+    def _accept(self, tokens: Tensor, progress: RowProgress) -> None:
+        """Accept draft tokens as far as they equal the [B, K + 1] tokens that were drawn, and move on."""
+        equal = (self.draft_tokens == tokens[:, :-1]) & (self._steps[:-1] < progress.count[:, None])
+        accepted = equal.long().cumprod(1).sum(1)
+        self._out["draft_tokens"].copy_(self.draft_tokens)
+        self._out["count"].copy_(progress.count)
+        self._out["tokens"].copy_(tokens)
+        self._out["accepted"].copy_(accepted)
+        last = tokens.gather(1, accepted[:, None])[:, 0]
+        state, rows, written = self._state, slice(self.shape.rows), progress.num_output_tokens
+        state.last[rows] = torch.where(progress.alive, last, progress.last)
+        state.num_output_tokens[rows] = torch.where(progress.alive, written + accepted + 1, written)
+
+    def _report_samples(self, samples: Tensor, progress: RowProgress) -> None:
+        """Report [B, K + 1] samples of q: the draft token itself where a model drafted one."""
+        if self.shape.drafting:
+            drafted = (self._in["given"] == 0) & (self._steps[:-1] < progress.count[:, None])
+            samples[:, :-1] = torch.where(drafted, self.draft_tokens, samples[:, :-1])
+        self._out["draft_samples"].copy_(samples)
+
+    def _report_logprobs(self, logprobs: Tensor, tokens: Tensor) -> None:
+        """Report [R, V] log-probabilities of the [R] tokens drawn and of the most probable ones."""
+        top = logprobs.topk(min(MOST_TOP_LOGPROBS, self.vocabulary_size))
+        live = slice(None) if self._live is None else self._live
+        self._out["logprob"].flatten()[live] = logprobs.gather(1, tokens[:, None])[:, 0]
+        for name, values in (("top_tokens", top.indices), ("top_logprobs", top.values)):
+            self._out[name].flatten(0, 1)[live, : values.shape[1]] = values
+
+    # Between rows and positions
+
+    def _per_position(self, values: Tensor) -> Tensor:
+        """[S, B, K + 1] to [R, S]."""
+        flat = values.flatten(1)
+        return (flat if self._live is None else flat[:, self._live]).t()
+
+    def _at_positions(self, values: Tensor) -> Tensor:
+        """[B, ...] to [R, ...]: every row's value at each of its positions."""
+        positions = self.shape.positions
+        return (
+            values.repeat_interleave(positions, 0) if self._live is None else values[self._live // positions]
+        )
+
+    def _by_row(self, values: Tensor, padding: int) -> Tensor:
+        """[R] to [B, K + 1]."""
+        if self._live is None:
+            return values.view(self.shape.rows, -1)
+        padded = values.new_full((self.shape.rows * self.shape.positions,), padding)
+        return padded.index_copy_(0, self._live, values).view(self.shape.rows, -1)
+
+
+def _counted(penalties: Penalties, tokens: Tensor) -> Penalties:
+    """Penalties after one more token of the answer, [B]."""
+    counts = penalties.counts.scatter_add(1, tokens[:, None], torch.ones_like(penalties.counts[:, :1]))
+    return replace(penalties, counts=counts, seen=penalties.seen | (counts > 0))
+
+
+def _accepted_or_resampled(
+    target: Draw, samples: Draw, drafts: Tensor, sampling: Sampling, ops: RoundOps
+) -> Tensor:
+    """[R] samples of p that equal those of q wherever the rule keeps them.
+
+    Args:
+        target: Draws from p.
+        samples: Draws from q.
+        drafts: [R] bool, whether the row has a q.
+        sampling: R rows.
+        ops: The operations.
+    """
+    if target.probs is None or samples.probs is None:  # every row is greedy
+        return target.tokens
+    tokens = ops.accept_or_resample(
+        target.probs, samples.probs, samples.tokens, sampling.seeds, sampling.positions
+    )
+    return torch.where(drafts, tokens, target.tokens)

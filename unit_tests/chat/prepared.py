@@ -1,0 +1,35 @@
+"""Calls prepared without an engine: a tokenizer and parameters are enough."""
+
+from types import SimpleNamespace
+
+from langchain_core.messages import HumanMessage
+
+from langchain_eft.chat.parameters import DecodingParameters
+from langchain_eft.chat.prepare import PreparedCall, prepare_call
+from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.recipe.mixture import Mixture
+
+DECODING = DecodingParameters(
+    model="org/base",
+    mixture=Mixture(),
+    sampling={},
+    max_tokens=64,
+    shrink=False,
+    stop=(),
+    timeout=None,
+    fields={},
+)
+DEFAULTS = {
+    "n": 1,
+    "logprobs": False,
+    "top_logprobs": None,
+    "stream_usage": True,
+    "chat_template_kwargs": {},
+}
+
+
+def prepared(tokenizer, messages=("hi",), **parameters) -> PreparedCall:
+    """A call of a recipe without behaviors; strings are messages of the user."""
+    engine = SimpleNamespace(tokenizer=tokenizer, recipe=Recipe(base="org/base"), room=lambda *_: 1024)
+    conversation = [HumanMessage(m) if isinstance(m, str) else m for m in messages]
+    return prepare_call(engine, conversation, DECODING, {**DEFAULTS, **parameters})

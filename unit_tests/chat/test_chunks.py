@@ -1,0 +1,48 @@
+"""Events become chunks, and the tokens of reasoning are counted from the engine's own pieces of text."""
+
+import pytest
+
+from langchain_eft.chat.chunks import ChunkBuilder, chat_result
+from langchain_eft.chat.output_parser import OutputParser
+from langchain_eft.chat.tool_formats import HERMES
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import GenerationRequest
+from unit_tests import tiny
+
+END = Finished(
+    reason="stop", prompt_tokens=3, completion_tokens=6, cached_tokens=1, drafted_tokens=0,
+    accepted_tokens=0, verify_passes=6, time_to_first_token=0.1, seconds=0.2,
+)  # fmt: skip
+
+
+def message(pieces, **options):
+    parser = OutputParser(HERMES, tools=True, reasoning=True, **options)
+    builder = ChunkBuilder(GenerationRequest(prompt_ids=(1,)), parser, tiny.tokenizer(), "org/base")
+    deltas = [TextDelta(piece, (i,), (piece,)) for i, piece in enumerate(pieces)]
+    return chat_result([builder], [[*deltas, END]]).generations[0].message
+
+
+@pytest.mark.parametrize(
+    ("pieces", "tokens"),
+    [
+        (["<think>", "a", " b", "</think>", "c", ""], 3),
+        (["<think>", "", "日", "</think>", "c", ""], 3),  # a character of two tokens
+        (["<think>a", "</think>b", "", "", "", ""], 1),
+    ],
+)
+def test_reasoning_is_counted_up_to_its_last_token(pieces, tokens):
+    answer = message(pieces)
+    assert answer.usage_metadata["output_token_details"]["reasoning"] == tokens
+    assert answer.additional_kwargs["reasoning_content"]
+
+
+def test_an_answer_without_reasoning_counts_none():
+    answer = message(["a", "b", "", "", "", ""])
+    assert answer.content == "ab"
+    assert "output_token_details" not in answer.usage_metadata
+
+
+def test_reasoning_that_the_prompt_has_opened_is_counted():
+    answer = message(["a", "b", "</think>", "c", "", ""], thinking=True)
+    assert answer.usage_metadata["output_token_details"]["reasoning"] == 2
+    assert answer.content == "c"
