@@ -147,9 +147,9 @@ def plan_recipe(
     if free is not None and config.dtype == "auto":
         config = config.model_copy(update={"dtype": "bfloat16"})
     placement = Placement.of(config)
-    layout = RecipeCheckpoints.find(recipe, _adapter_config)
-    layout.check(placement)
-    models = _Models(layout, placement)
+    checkpoints = RecipeCheckpoints.find(recipe, _adapter_config)
+    checkpoints.check(placement)
+    models = _Models(checkpoints, placement)
     formula = _formula(recipe, models, mixture, upscale_strength, upscale_top_p)
     num_prompts = len({term.prompt_name for term in formula.terms})
     memory = _Memory(recipe, models, config, num_prompts, context)
@@ -184,22 +184,22 @@ class _Models:
     """The models of a recipe, and the size of each.
 
     Attributes:
-        layout: The checkpoints of the recipe.
+        checkpoints: The checkpoints of the recipe.
         placement: Their device and precision.
     """
 
-    layout: RecipeCheckpoints
+    checkpoints: RecipeCheckpoints
     placement: Placement
 
     @cached_property
     def footprints(self) -> dict[Checkpoint, Footprint]:
         """The size of each model, the base first."""
-        return {each: footprint(each, self.placement.dtype) for each in self.layout.unique}
+        return {each: footprint(each, self.placement.dtype) for each in self.checkpoints.unique}
 
     @property
     def kv_bytes(self) -> int:
         """Bytes of keys and values of one token. Each adapter has keys and values of its own."""
-        variants = {each: 1 + len(self.layout.adapters(each)) for each in self.footprints}
+        variants = {each: 1 + len(self.checkpoints.adapters(each)) for each in self.footprints}
         return sum(variants[each] * model.kv_bytes for each, model in self.footprints.items())
 
     @property
@@ -212,13 +212,13 @@ class _Models:
 
     def quantization(self, checkpoint: Checkpoint) -> Quantization | None:
         """The format of a model's weights. Only the base is quantized."""
-        return self.placement.quantization if checkpoint == self.layout.base else None
+        return self.placement.quantization if checkpoint == self.checkpoints.base else None
 
     def role(self, checkpoint: Checkpoint) -> str:
         """The role of a model in the recipe, in words."""
-        if checkpoint == self.layout.base:
+        if checkpoint == self.checkpoints.base:
             return "base"
-        pairs = self.layout.pairs.items()
+        pairs = self.checkpoints.pairs.items()
         tuned = [name for name, pair in pairs if checkpoint == pair.tuned != pair.reference]
         reference = [name for name, pair in pairs if checkpoint == pair.reference]
         roles = [
@@ -229,12 +229,12 @@ class _Models:
 
     def bytes_read(self, terms: Iterable[Term]) -> float:
         """Bytes of weights that one pass over `terms` reads. Each model and each shared head counts once."""
-        checkpoints = list(self.footprints)
+        order = list(self.footprints)
         indices = {term.model for term in terms}
         total = 0
         for index in indices:
-            model = self.footprints[checkpoints[index]]
-            total += model.bytes_read(self.placement.dtype, self.quantization(checkpoints[index]))
+            model = self.footprints[order[index]]
+            total += model.bytes_read(self.placement.dtype, self.quantization(order[index]))
             if model.borrows_head and 0 in indices and index:
                 total -= model.head * self.placement.dtype.itemsize
         return total
@@ -340,7 +340,7 @@ class _Memory:
             for kind in kinds:
                 quantized = replace(placement, quantization=kind, dtype=torch.bfloat16)
                 try:
-                    self.models.layout.check(quantized)
+                    self.models.checkpoints.check(quantized)
                 except ValueError:
                     return
                 yield f"quantize the base with quantization={kind!r}", self._placed(quantized)
@@ -364,11 +364,11 @@ def _formula(
     recipe: Recipe, models: _Models, mixture: Mixture, upscale_strength: float, upscale_top_p: float
 ) -> Formula[Term]:
     """The formula of a request."""
-    layout = models.layout
+    checkpoints = models.checkpoints
     index = {checkpoint: i for i, checkpoint in enumerate(models.footprints)}
     return build_formula(
-        Term(index[layout.base], prompt_name=recipe.base_prompt_name),
-        {name: layout.terms(name, recipe, index.__getitem__) for name in layout.pairs},
+        Term(index[checkpoints.base], prompt_name=recipe.base_prompt_name),
+        {name: checkpoints.terms(name, recipe, index.__getitem__) for name in checkpoints.pairs},
         mixture.active(),
         upscale_strength,
         upscale_top_p,

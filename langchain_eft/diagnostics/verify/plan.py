@@ -96,7 +96,6 @@ def encode_prompts(
         Token ids of each prompt, with the prompts that some models of the mixture read instead, by name.
 
     Raises:
-        RecipeError: The recipe cannot decode the mixture.
         RequestError: A behavior removes a tag that a text does not have.
     """
     if tokenizer.chat_template:

@@ -33,7 +33,6 @@ from langchain_eft.diagnostics.verify.verify import (
     sampling_checks,
     verify,
 )
-from langchain_eft.engine import registry
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.decoding.sampling import Sampling, probabilities
 from langchain_eft.engine.engine import Engine
@@ -304,7 +303,7 @@ def command(family, tmp_path, brief):
         ["verify", "--model", str(family.folder / "base"), "--prompts", str(tmp_path / "prompts"),
          "--max-tokens", "6", *arguments],
     )  # fmt: skip
-    registry.close_all()
+    close_all()
 
 
 def test_verify_prints_a_table_and_exits_with_0(command, family):
