@@ -39,6 +39,7 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.progress import silent
 from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.registry import close_all
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import ops
 from unit_tests.helpers import GREEDY, engine_with, failing_rounds, keep_every_draft_token
