@@ -136,7 +136,7 @@ def _request(engine: Engine, prompt: str, decoding: DecodingParameters) -> Gener
     if not prompt:
         raise RequestError("prompt='' is empty: give some text to continue.")
     prompts = text_prompts(engine.tokenizer, engine.recipe, decoding.mixture, prompt)
-    return decoding.request(prompts, engine.room(*prompts.lengths))
+    return decoding.request(prompts, engine.max_output_tokens(*prompts.lengths))
 
 
 def _chunk(request: GenerationRequest, event: TextDelta | Finished, writer: TraceWriter) -> GenerationChunk:

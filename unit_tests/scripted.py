@@ -51,8 +51,8 @@ class ScriptedEngine:
         self._read: list[list[int]] = []
         self._running = self._generated = 0
 
-    def room(self, *prompts: int) -> int:
-        return self.window - max(prompts)
+    def max_output_tokens(self, *prompt_lengths: int) -> int:
+        return self.window - max(prompt_lengths)
 
     def stats(self) -> EngineStats:
         idle = dict.fromkeys(EngineStats.__dataclass_fields__, 0)

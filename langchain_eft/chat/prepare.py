@@ -131,7 +131,7 @@ def prepare_call(
     reading = _reading(tokenizer, prompts.main, form, tool_format)
     request = decoding.request(
         prompts,
-        engine.room(*prompts.lengths),
+        engine.max_output_tokens(*prompts.lengths),
         grammar=reading.grammar,
         visible_tokens=reading.visible_tokens,
         top_logprobs=reported_logprobs(parameters["logprobs"], parameters["top_logprobs"]),

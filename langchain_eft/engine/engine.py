@@ -81,13 +81,13 @@ class Engine:
         """Tokens that a prompt and its answer may have together."""
         return self._inputs.max_model_len
 
-    def room(self, *prompts: int) -> int:
+    def max_output_tokens(self, *prompt_lengths: int) -> int:
         """Tokens that an answer may have; negative where its prompts alone do not fit.
 
         Args:
-            prompts: Length of the prompt, or of each prompt where the mixture compares several.
+            prompt_lengths: Length of the prompt, or of each prompt where the mixture compares several.
         """
-        return self._inputs.max_output_tokens(*prompts)
+        return self._inputs.max_output_tokens(*prompt_lengths)
 
     @property
     def closed(self) -> bool:

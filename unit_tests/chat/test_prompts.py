@@ -293,7 +293,7 @@ def test_the_longest_prompt_and_the_memory_of_all_bound_the_answer(recipe):
         with pytest.raises(ContextWindowError, match=r"has 38 tokens and the request asks for 3 more.*is 40"):
             submit(engine, {"guided": 1.5}, {"guided": [5] * 38}, [5], tokens=3)
         # Two texts of 20 tokens share 60: what is left is half of it for each.
-        assert engine.room(20, 20) == (60 - 40 - 3) // 2
+        assert engine.max_output_tokens(20, 20) == (60 - 40 - 3) // 2
         with pytest.raises(ContextWindowError, match="lower `max_tokens` to 8"):
             submit(engine, {"guided": 1.5}, {"guided": [5] * 20}, [6] * 20, tokens=9)
         _, end = decode(engine, {"guided": 1.5}, {"guided": [5] * 20}, [6] * 20, endless(), tokens=8)

@@ -9,74 +9,20 @@ tokens that there are.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.attention.batch import has_kernel
-from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.decoding.formula import conservative
 from langchain_eft.engine.decoding.penalties import Penalties, penalize
 from langchain_eft.engine.decoding.sampling import Draw, Sampling
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
-from langchain_eft.engine.models.family import ModelFamily
-from langchain_eft.engine.rounds.cuda_graphs import Streams
-from langchain_eft.engine.rounds.ops import RoundOps, round_ops
+from langchain_eft.engine.rounds.ops import RoundOps
+from langchain_eft.engine.rounds.round_state import Positions, RoundState, RowProgress
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.rounds.staging import DeviceToHost, Fields, HostToDevice
 from langchain_eft.engine.rounds.transfer import input_fields, output_fields
-
-
-class RoundState:
-    """What all rounds share on the device.
-
-    Attributes:
-        family: The models.
-        pools: Their KV memory.
-        num_blocks: Blocks of one variant.
-        block_size: Positions per block.
-        device: Where logits are combined.
-        gathers: Whether attention gathers contexts, where the Triton kernel does not run.
-        ops: What rounds do besides running models, by kernels where they run.
-        streams: For models that run side by side.
-        last: [rows] int64, last token of each row of the last round.
-        num_output_tokens: [rows] int64, tokens of its answer.
-    """
-
-    def __init__(
-        self, family: ModelFamily, pools: Sequence[KVPool], num_blocks: int, block_size: int, rows: int
-    ) -> None:
-        self.family = family
-        self.pools = pools
-        self.num_blocks = num_blocks
-        self.block_size = block_size
-        self.device = family.vocabulary.device
-        kernels = has_kernel(self.device)
-        self.gathers = not kernels
-        self.ops = round_ops(kernels=kernels)
-        self.streams = Streams(self.device, len(family.models))
-        self.last, self.num_output_tokens = torch.zeros(2, rows, dtype=torch.int64, device=self.device)
-
-
-@dataclass(frozen=True)
-class RowProgress:
-    """Where each row stands.
-
-    Attributes:
-        last: [B] int64, the token that is known but not computed.
-        num_output_tokens: [B] int64, tokens of the answer.
-        num_tokens: [B] int64, tokens of main prompt and answer.
-        alive: [B] bool, whether the answer may have more tokens.
-        count: [B] int64, draft tokens that are made.
-    """
-
-    last: Tensor
-    num_output_tokens: Tensor
-    num_tokens: Tensor
-    alive: Tensor
-    count: Tensor
 
 
 class DecodingRound(ABC):
@@ -108,7 +54,7 @@ class DecodingRound(ABC):
         self._rows = torch.arange(shape.rows, device=device)
         self._steps = torch.arange(shape.positions, device=device)
         self._bits = torch.arange(32, dtype=torch.int32, device=device)
-        self._live: Tensor | None = None
+        self._positions = Positions(shape)
 
     # The algorithm
 
@@ -139,17 +85,19 @@ class DecodingRound(ABC):
         if not shape.drafting:
             self._take_given()
         logits, index = self._run_verify(progress)
-        self._live = self._live_positions(progress)
+        self._positions = Positions(shape, self._live_positions(progress))
         logp = self._target(logits, index)
         sampling = self._sampling(progress)
         draw = self._ops.draw(self._penalized(self._allowed(logp), progress), sampling)
         tokens = draw.tokens
         if shape.draft_samples:
-            drafts = self._at_positions(self._in["used"][self._draft_slots].any(0))
+            drafts = self._positions.repeat(self._in["used"][self._draft_slots].any(0))
             samples = self._draw_samples(logits, index, sampling, progress)
             tokens = _accepted_or_resampled(draw, samples, drafts, sampling, self._ops)
-            self._report_samples(self._by_row(torch.where(drafts, samples.tokens, -1), -1), progress)
-        self._accept(self._by_row(tokens, 0), progress)
+            self._report_samples(
+                self._positions.by_row(torch.where(drafts, samples.tokens, -1), -1), progress
+            )
+        self._accept(self._positions.by_row(tokens, 0), progress)
         if shape.logprobs:
             self._report_logprobs(logp.log_softmax(-1), tokens)
 
@@ -206,26 +154,27 @@ class DecodingRound(ABC):
 
     def _target(self, logits: Tensor, index: Tensor) -> Tensor:
         """[R, V] log p up to a constant."""
-        inputs, family, index = self._in, self._state.family, self._per_position(index)
-        logp = self._combine(logits, index, self._per_position(inputs["target"]))
+        inputs, family, index = self._in, self._state.family, self._positions.by_position(index)
+        logp = self._combine(logits, index, self._positions.by_position(inputs["target"]))
         if not self.shape.conservative:
             return logp
         normalizers = logits.masked_fill(~self._vocabulary, float("-inf")).logsumexp(-1, keepdim=True)
         unscaled = None
         if family.unscaled is not None:
-            unscaled = self._at_positions(inputs["unscaled"])[:, None] & family.unscaled
+            unscaled = self._positions.repeat(inputs["unscaled"])[:, None] & family.unscaled
         restricted = conservative(
-            self._combine(logits, index, self._per_position(inputs["small"])),
-            self._combine(logits - normalizers, index, self._per_position(inputs["upscale"])),
-            self._at_positions(inputs["upscale_top_p"]) if self.shape.nucleus else None,
+            self._combine(logits, index, self._positions.by_position(inputs["small"])),
+            self._combine(logits - normalizers, index, self._positions.by_position(inputs["upscale"])),
+            self._positions.repeat(inputs["upscale_top_p"]) if self.shape.nucleus else None,
             unscaled,
         )
-        return torch.where(self._at_positions(inputs["conservative"])[:, None], restricted, logp)
+        return torch.where(self._positions.repeat(inputs["conservative"])[:, None], restricted, logp)
 
     def _draft_target(self, logits: Tensor, index: Tensor) -> Tensor:
         """[R, V] log q up to a constant."""
         entries, weights = (
-            self._per_position(x.index_select(0, self._draft_slots)) for x in (index, self._in["draft"])
+            self._positions.by_position(x.index_select(0, self._draft_slots))
+            for x in (index, self._in["draft"])
         )
         return self._combine(logits, entries, weights)
 
@@ -233,8 +182,7 @@ class DecodingRound(ABC):
         """Leave only tokens that the rows' grammars allow, [R, V]."""
         if not self.shape.grammar:
             return logits
-        packed = self._in["allowed"].flatten(0, 1)
-        packed = packed if self._live is None else packed[self._live]
+        packed = self._positions.select(self._in["allowed"].flatten(0, 1))
         allowed = ((packed[..., None] >> self._bits) & 1).flatten(1)[:, : self.vocabulary_size]
         return logits.masked_fill(allowed == 0, float("-inf"))
 
@@ -250,14 +198,14 @@ class DecodingRound(ABC):
             torch.stack([getattr(s, name) for s in steps], 1).flatten(0, 1) for name in ("counts", "seen")
         )
         of_positions = Penalties(
-            counts=counts if self._live is None else counts[self._live],
-            seen=seen if self._live is None else seen[self._live],
-            repetition=self._at_positions(penalties.repetition),
-            frequency=self._at_positions(penalties.frequency),
-            presence=self._at_positions(penalties.presence),
-            bias=self._at_positions(penalties.bias),
+            counts=self._positions.select(counts),
+            seen=self._positions.select(seen),
+            repetition=self._positions.repeat(penalties.repetition),
+            frequency=self._positions.repeat(penalties.frequency),
+            presence=self._positions.repeat(penalties.presence),
+            bias=self._positions.repeat(penalties.bias),
         )
-        penalized = self._at_positions(self._in["penalized"])
+        penalized = self._positions.repeat(self._in["penalized"])
         return torch.where(penalized[:, None], penalize(logits, of_positions), logits)
 
     def _penalties(self, progress: RowProgress) -> Penalties:
@@ -265,12 +213,12 @@ class DecodingRound(ABC):
         inputs, history = self._in, self._in["history"]
         index = torch.arange(self.shape.max_context, device=history.device)
         answer = index >= inputs["prompt"][:, None]
-        known = index < progress.num_tokens[:, None]
+        written = index < progress.num_tokens[:, None]
         zeros = torch.zeros(self.shape.rows, self.vocabulary_size, device=history.device)
-        counts = zeros.scatter_add(1, history, (known & answer).float())
+        counts = zeros.scatter_add(1, history, (written & answer).float())
         return Penalties(
             counts=counts,
-            seen=counts + zeros.scatter_add(1, history, (known & ~answer).float()) > 0,
+            seen=counts + zeros.scatter_add(1, history, (written & ~answer).float()) > 0,
             repetition=inputs["repetition"],
             frequency=inputs["frequency"],
             presence=inputs["presence"],
@@ -280,13 +228,12 @@ class DecodingRound(ABC):
     def _sampling(self, progress: RowProgress, step: int | None = None) -> Sampling:
         """Sampling parameters of one step of every row, [B], or of all positions, [R]."""
         if step is None:
-            positions = (progress.num_tokens[:, None] + self._steps).flatten()
-            positions = positions if self._live is None else positions[self._live]
+            positions = self._positions.select((progress.num_tokens[:, None] + self._steps).flatten())
         else:
             positions = progress.num_tokens + step
 
         def column(name: str) -> Tensor:
-            return self._at_positions(self._in[name]) if step is None else self._in[name]
+            return self._positions.repeat(self._in[name]) if step is None else self._in[name]
 
         return Sampling(
             seeds=column("seed"),
@@ -345,31 +292,10 @@ class DecodingRound(ABC):
     def _report_logprobs(self, logprobs: Tensor, tokens: Tensor) -> None:
         """Report [R, V] log-probabilities of the [R] tokens drawn and of the most probable ones."""
         top = logprobs.topk(min(MOST_TOP_LOGPROBS, self.vocabulary_size))
-        live = slice(None) if self._live is None else self._live
+        live = slice(None) if self._positions.live is None else self._positions.live
         self._out["logprob"].flatten()[live] = logprobs.gather(1, tokens[:, None])[:, 0]
         for name, values in (("top_tokens", top.indices), ("top_logprobs", top.values)):
             self._out[name].flatten(0, 1)[live, : values.shape[1]] = values
-
-    # Between rows and positions
-
-    def _per_position(self, values: Tensor) -> Tensor:
-        """[S, B, K + 1] to [R, S]."""
-        flat = values.flatten(1)
-        return (flat if self._live is None else flat[:, self._live]).t()
-
-    def _at_positions(self, values: Tensor) -> Tensor:
-        """[B, ...] to [R, ...]: every row's value at each of its positions."""
-        positions = self.shape.positions
-        return (
-            values.repeat_interleave(positions, 0) if self._live is None else values[self._live // positions]
-        )
-
-    def _by_row(self, values: Tensor, padding: int) -> Tensor:
-        """[R] to [B, K + 1]."""
-        if self._live is None:
-            return values.view(self.shape.rows, -1)
-        padded = values.new_full((self.shape.rows * self.shape.positions,), padding)
-        return padded.index_copy_(0, self._live, values).view(self.shape.rows, -1)
 
 
 def _counted(penalties: Penalties, tokens: Tensor) -> Penalties:

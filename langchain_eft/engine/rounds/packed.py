@@ -18,7 +18,8 @@ from langchain_eft.engine.decoding.sampling import Draw, Sampling
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import joined, project
 from langchain_eft.engine.models.family import Term
-from langchain_eft.engine.rounds.decoding_round import DecodingRound, RoundState, RowProgress
+from langchain_eft.engine.rounds.decoding_round import DecodingRound
+from langchain_eft.engine.rounds.round_state import Positions, RoundState, RowProgress
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
@@ -96,7 +97,7 @@ class PackedRound(DecodingRound):
         self.draft_passes = []
         self._computed = []
         self._drawn = []
-        self._live = None
+        self._positions = Positions(self.shape)
         self.logits = self.index = self.logp = torch.empty(0)
 
     def slot_of(self, state: RequestState, term: Term) -> int:
@@ -105,8 +106,8 @@ class PackedRound(DecodingRound):
 
     def first_position(self, state: RequestState) -> int:
         """Which of the R positions is a row's first."""
-        start = self.row_of[state] * self.shape.positions
-        return start if self._live is None else int((self._live < start).sum())
+        start, live = self.row_of[state] * self.shape.positions, self._positions.live
+        return start if live is None else int((live < start).sum())
 
     def draft(self) -> None:
         """Draft with the small models; rows with given draft tokens run nothing."""
@@ -186,7 +187,7 @@ class PackedRound(DecodingRound):
         if not self._drawn or self.shape.grammar or self.shape.penalties:
             return super()._draw_samples(logits, index, sampling, progress)
         positions = self.shape.positions
-        live = self._live
+        live = self._positions.live
         if live is None:
             live = torch.arange(self.shape.rows * positions, device=logits.device)
         by_model = [draft.source == "model" for draft in self._drafts.values()]
@@ -194,7 +195,8 @@ class PackedRound(DecodingRound):
         drafted = torch.tensor(by_model, device=live.device)[row] & (step < progress.count[row])
         rest = (~drafted).nonzero()[:, 0]
         entries, weights = (
-            self._per_position(x.index_select(0, self._draft_slots))[rest] for x in (index, self._in["draft"])
+            self._positions.by_position(x.index_select(0, self._draft_slots))[rest]
+            for x in (index, self._in["draft"])
         )
         draw = self._ops.draw(self._combine(logits, entries, weights), sampling.of_rows(rest))
         tokens, probs = torch.empty_like(sampling.positions), None

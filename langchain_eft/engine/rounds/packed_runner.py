@@ -14,9 +14,9 @@ from langchain_eft.engine.analysis.attribution import Parts, WeightedDelta, attr
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.recipe.schedules import weight_at
-from langchain_eft.engine.rounds.decoding_round import RoundState
 from langchain_eft.engine.rounds.packed import PackedRound, forward, verify_work
 from langchain_eft.engine.rounds.result import RoundResult
+from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, exact_shape
 from langchain_eft.engine.rounds.staging import PackedTensors
 from langchain_eft.engine.rounds.transfer import read_outcomes, write_allowed, write_rows

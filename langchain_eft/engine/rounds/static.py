@@ -20,8 +20,9 @@ from torch import Tensor
 from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.models.causal_model import joined, project
-from langchain_eft.engine.rounds.decoding_round import DecodingRound, RoundState, RowProgress
+from langchain_eft.engine.rounds.decoding_round import DecodingRound
 from langchain_eft.engine.rounds.layout import TokenLayout
+from langchain_eft.engine.rounds.round_state import RoundState, RowProgress
 from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
 from langchain_eft.engine.rounds.transfer import paging_fields
 

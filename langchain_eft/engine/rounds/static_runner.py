@@ -20,8 +20,8 @@ from langchain_eft.engine.models.compilation import compiled
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.rounds.cuda_graphs import CudaRecorder, Graphs, Recorder
-from langchain_eft.engine.rounds.decoding_round import RoundState
 from langchain_eft.engine.rounds.result import RoundResult
+from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded, padded_shape
 from langchain_eft.engine.rounds.staging import Moment, PendingCopy, now, seconds_between
 from langchain_eft.engine.rounds.static import DraftLogits, StaticRound

@@ -1,4 +1,4 @@
-"""Rounds over static tensors: the same tokens as the runner's, by work that their shape alone decides."""
+"""Static rounds: the same tokens as packed rounds give, by work that their shape alone decides."""
 
 import random
 from itertools import pairwise
