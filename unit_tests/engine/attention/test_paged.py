@@ -63,7 +63,7 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
         batch = ForwardBatch(
             ids=torch.zeros(1, start, dtype=torch.int64),
             positions=torch.zeros(1, start, dtype=torch.int64),
-            rows=[row for _, row in rows],
+            spans=[span for _, span in rows],
             pool=pool,
             block_size=BLOCK,
             variants=torch.zeros(start, dtype=torch.int64),
@@ -135,7 +135,7 @@ def test_rows_as_tensors_gather_what_rows_as_lists_do(window, softcap, sinks):
         variants=torch.zeros(len(tokens), dtype=torch.int64),
         pool=pools[0],
         block_size=BLOCK,
-        rows=[
+        spans=[
             QuerySpan(sum(q for _, q, *_ in found[:i]), queries, length, blocks)
             for i, (_, queries, length, blocks) in enumerate(found)
         ],
@@ -150,7 +150,7 @@ def test_rows_as_tensors_gather_what_rows_as_lists_do(window, softcap, sinks):
         group([[3, 5], [11]], [0, 1], [1, 0], [7, 0], 1),
         group([[1, 7, 0], [4]], [2, 5], [3, 2], [9, 2], 3),
     ]
-    tensors = replace(lists, pool=pools[1], rows=(), paged=paged, gathers=True)
+    tensors = replace(lists, pool=pools[1], spans=(), paged=paged, gathers=True)
     kwargs = {"scaling": 0.3, "sliding_window": window, "softcap": softcap, "s_aux": sinks}
     expected, _ = paged_attention(
         Layer(), query[:, :, tokens], key[:, :, tokens], value[:, :, tokens], None, eft=lists, **kwargs

@@ -29,7 +29,7 @@ def test_the_base_alone_needs_no_small_model():
 
 
 def test_strength_zero_at_weight_one_is_the_tuned_model_alone():
-    assert build_formula("L", BEHAVIORS, {"a": 1.0}, strength=0).terms == ("A",)
+    assert build_formula("L", BEHAVIORS, {"a": 1.0}, upscale_strength=0).terms == ("A",)
 
 
 def test_base_equal_to_reference_is_decoding_time_realignment():
@@ -41,7 +41,7 @@ def test_behaviours_with_different_references_mix():
     assert target == {"L": 1, "A": 1, "S": -1, "C": 0.5, "T": -0.5}
 
 
-@pytest.mark.parametrize("setting", [{"strength": 1.5}, {"top_p": 0.9}])
+@pytest.mark.parametrize("setting", [{"upscale_strength": 1.5}, {"upscale_top_p": 0.9}])
 def test_strength_and_top_p_need_one_common_reference(setting):
     with pytest.raises(RecipeError, match="common reference"):
         build_formula("L", BEHAVIORS, {"a": 1.0, "c": 1.0}, **setting)
@@ -118,9 +118,9 @@ def test_what_unscaled_tokens_need_is_run_even_where_it_cancels_from_the_target(
 
 def test_unscaled_tokens_matter_only_where_there_is_a_small_mixture_and_something_to_scale():
     assert build_formula("L", BEHAVIORS, {}, unscaled=True).terms == ("L",)
-    assert build_formula("L", BEHAVIORS, {"a": 1.0}, strength=0, unscaled=True).at(0).small is None
+    assert build_formula("L", BEHAVIORS, {"a": 1.0}, upscale_strength=0, unscaled=True).at(0).small is None
     for pair in (("Lp", "L"), ("L", "L without")):
-        same = build_formula("L", {"p": pair}, {"p": 1.0}, main=lambda _: "L", unscaled=True)
+        same = build_formula("L", {"p": pair}, {"p": 1.0}, on_base_prompt=lambda _: "L", unscaled=True)
         assert same.at(0).small is None
     assert build_formula("S", {"a": ("A", "S")}, {"a": 1.0}, unscaled=True).at(0).small is None
 
@@ -136,5 +136,5 @@ def test_the_small_mixture_starts_from_small_models_where_there_are_any():
         ({}, 1.0, set()),
     ]:
         formula = build_formula("L", prompted, weights, strength)
-        assert set(formula.origins) == origins
+        assert set(formula.mixture_start) == origins
         assert origins <= set(replace(formula, traced=True).terms)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.decoding.acceptance import accept_or_resample
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import (
@@ -42,41 +41,6 @@ def run(engine, prompt=PROMPT, mixture=None, sampling=GREEDY, tokens=24, **kwarg
     engine.submit(request(prompt, mixture or {}, sampling, tokens, **kwargs), recorder)
     wait_until(lambda: recorder.ended)
     return recorder.tokens, recorder.events[-1]
-
-
-# The rule
-
-
-def random_rows(n, size, seed):
-    """One p and one q, both with zeros, n times over, and samples of q."""
-    generator = torch.Generator().manual_seed(seed)
-    p, q = (torch.randn(size, generator=generator).mul(2).softmax(-1).double() for _ in range(2))
-    p[0] = q[size - 1] = 0
-    p, q = p / p.sum(), q / q.sum()
-    drawn = torch.multinomial(q, n, replacement=True, generator=generator)
-    return p, q, drawn
-
-
-@pytest.mark.parametrize("size", [4, 6, 16])
-@pytest.mark.parametrize("seed", range(3))
-def test_coupled_samples_follow_p_and_keep_as_many_as_possible(size, seed):
-    n = 20_000
-    p, q, drawn = random_rows(n, size, seed)
-    tokens = accept_or_resample(p.expand(n, -1), q.expand(n, -1), drawn, torch.arange(n), torch.full((n,), 5))
-    counts = tokens.bincount(minlength=size).double()
-    assert counts[0] == 0
-    assert stats.chisquare(counts[1:], n * p[1:]).pvalue > 1e-4
-    kept = int((tokens == drawn).sum())
-    overlap = float(torch.minimum(p, q).sum())
-    assert stats.binomtest(kept, n, overlap).pvalue > 1e-4
-
-
-def test_equal_distributions_keep_every_sample():
-    n = 1000
-    p, _, _ = random_rows(n, 9, 0)
-    drawn = torch.multinomial(p, n, replacement=True)
-    kept = accept_or_resample(p.expand(n, -1), p.expand(n, -1), drawn, torch.arange(n), torch.arange(n))
-    assert torch.equal(kept, drawn)
 
 
 # Identity
