@@ -116,7 +116,7 @@ class Score:
         }
 
 
-def together(results: Sequence[Result]) -> Result:
+def merge_results(results: Sequence[Result]) -> Result:
     """Merge the results of batches that were decoded one after the other."""
     rates = [result.acceptance_rate for result in results if result.acceptance_rate is not None]
     return Result(
@@ -139,19 +139,22 @@ def play(workers: Sequence[Worker], family: Family, rounds: int, baseline: str) 
             batches = [prompts.take(count) for _ in range(ALONE_PROMPTS if count == 1 else 1)]
             for i in range(len(workers)):
                 worker = workers[(i + turn) % len(workers)]
-                done = together(
+                result = merge_results(
                     [
                         worker.decode(batch, family.tokens, family.temperature, 1000 * turn + 1000)
                         for batch in batches
                     ]
                 )
-                tell(
+                report_progress(
                     f"{family.name}, {count} at a time, round {turn + 1} of {rounds}: {worker.name} "
-                    f"{done.tokens_per_second:.1f} tokens/s"
+                    f"{result.tokens_per_second:.1f} tokens/s"
                 )
                 if turn >= 0:
-                    results[worker.name].append(done)
-        scores += [Score(name, count, tuple(own), tuple(results[baseline])) for name, own in results.items()]
+                    results[worker.name].append(result)
+        scores += [
+            Score(name, count, tuple(of_worker), tuple(results[baseline]))
+            for name, of_worker in results.items()
+        ]
     return scores
 
 
@@ -178,24 +181,24 @@ def compete(family_name: str, contestants: dict[str, str], rounds: int, baseline
         baseline: The contestant whose speed is 1.
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        tell(f"Making the family {family_name}")
+        report_progress(f"Making the family {family_name}")
         family = FAMILIES[family_name](Path(folder))
         workers = []
         for name, python in contestants.items():
-            tell(f"Starting {name}")
+            report_progress(f"Starting {name}")
             workers.append(stack.enter_context(Worker(name, family, python)))
         threads = {worker.about["threads"] for worker in workers}
         if len(threads) > 1:
             raise RuntimeError(f"All contestants must use the same number of threads, got {sorted(threads)}.")
-        tell("Comparing greedy answers")
-        agreed = agreement(workers[0], next(w for w in workers if w.name == baseline), family)
+        report_progress("Comparing greedy answers")
+        greedy_agreement = agreement(workers[0], next(w for w in workers if w.name == baseline), family)
         scores = play(workers, family, rounds, baseline)
         return {
             "family": family.name,
             "tokens": family.tokens,
             "temperature": family.temperature,
             "baseline": baseline,
-            "greedy_agreement": agreed,
+            "greedy_agreement": greedy_agreement,
             "machine": {
                 "processor": processor(),
                 "cores": available_cores(),
@@ -210,11 +213,11 @@ def compete(family_name: str, contestants: dict[str, str], rounds: int, baseline
 
 def table(report: dict[str, Any]) -> str:
     """Format a report as markdown."""
-    where = report["machine"]
+    machine = report["machine"]
     sampling = "greedy" if report["temperature"] == 0 else f"temperature {report['temperature']:g}"
-    baseline, second = report["baseline"], "CPU s" if report["cpu_time"] else "s"
+    baseline, unit = report["baseline"], "CPU s" if report["cpu_time"] else "s"
     method = (
-        f"{where['processor']}, {where['cores']} cores, {where['threads']} threads; median of "
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; median of "
         f"{report['rounds']} rounds (lowest-highest); greedy answers equal to the {baseline}'s: "
         f"{report['greedy_agreement']:.0%}."
     )
@@ -223,7 +226,7 @@ def table(report: dict[str, Any]) -> str:
         "",
         method,
         "",
-        f"| requests | | tokens/{second} | times {baseline} | first token | tokens/pass | accepted |",
+        f"| requests | | tokens/{unit} | times {baseline} | first token | tokens/pass | accepted |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for score in report["scores"]:
@@ -246,6 +249,6 @@ def prepare(threads: int | None, *, cpu_time: bool) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
-def tell(text: str) -> None:
+def report_progress(text: str) -> None:
     """Print a progress message."""
     print(text, file=sys.stderr, flush=True)

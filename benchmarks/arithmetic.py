@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.arena import compete, prepare, table, tell
+from benchmarks.arena import compete, prepare, report_progress, table
 from langchain_eft.engine.cache_folder import cache_folder
 
 SOURCE = "https://github.com/eth-sri/language-model-arithmetic/archive/6779b40.zip"
@@ -38,10 +38,10 @@ def install(folder: Path, source: str) -> str:
     """
     python = str(folder / "bin" / "python")
     if not Path(python).exists():
-        tell(f"Making an environment in {folder}")
+        report_progress(f"Making an environment in {folder}")
         _run(sys.executable, "-m", "venv", str(folder))
     if subprocess.run([python, "-c", "import model_arithmetic"], capture_output=True, check=False).returncode:  # noqa: S603
-        tell(f"Installing {source}")
+        report_progress(f"Installing {source}")
         pip = [python, "-m", "pip", "install", "--quiet"]
         _run(*pip, TORCH)
         _run(*pip, *PINS, source)

@@ -10,14 +10,14 @@ import torch
 from benchmarks.result import Prompts, Result, clock
 
 
-class _Clock:
+class _StepTimes:
     """A retroactive operator that accepts everything. It is called for every answer after every step."""
 
     def __init__(self) -> None:
-        self.moments: list[float] = []
+        self.times: list[float] = []
 
     def accept(self, tokens: list[int], tokenizer: Any) -> int:  # noqa: ARG002
-        self.moments.append(clock())
+        self.times.append(clock())
         return 0
 
 
@@ -43,7 +43,7 @@ class Arithmetic:
                 prompt_template=lambda _, text: text,
             )
 
-        self._clock = _Clock()
+        self._step_times = _StepTimes()
         self._speculates = factor > 1
         tuned = term("tuned")
         formula = term("base", factor) + tuned - term("reference")
@@ -52,7 +52,7 @@ class Arithmetic:
             default_model=str(folder / "base"),
             dtype=torch.float32,
             calculate_statistics=self._speculates,  # speculation crashes without it
-            retroactive_operators=[self._clock],
+            retroactive_operators=[self._step_times],
         )
         self._passes = 0
         self._arithmetic.loaded_models[str(folder / "base")].register_forward_hook(self._count)
@@ -64,7 +64,7 @@ class Arithmetic:
         """Decode a batch. End tokens are not suppressed, so answers with an end token are shorter."""
         torch.manual_seed(seed)
         tokenizer = self._arithmetic.tokenizer
-        self._clock.moments.clear()
+        self._step_times.times.clear()
         self._passes = 0
         started = clock()
         texts = self._arithmetic.generate_text(
@@ -75,11 +75,11 @@ class Arithmetic:
             do_speculation=self._speculates,
         )
         answers = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-        first = self._clock.moments[len(prompts) - 1]
+        first_time = self._step_times.times[len(prompts) - 1]
         return Result(
             tokens=sum(len(answer) - 1 for answer in answers),
-            seconds=self._clock.moments[-1] - first,
-            first_token=first - started,
+            seconds=self._step_times.times[-1] - first_time,
+            first_token=first_time - started,
             passes=self._passes * len(prompts),
             acceptance_rate=None,
             answers=answers,

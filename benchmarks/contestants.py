@@ -24,10 +24,15 @@ class OurEngine:
         self._bias = dict.fromkeys(family.end_ids, -100.0)
         self._speculation = speculation
 
+    def close(self) -> None:
+        """Free the weights."""
+        self._engine.close()
+
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
         from langchain_eft.diagnostics.bench import decode, summarize
+        from langchain_eft.engine.events import acceptance_rate
         from langchain_eft.engine.recipe.mixture import Mixture
-        from langchain_eft.engine.request import GenerationRequest, SamplingParams, acceptance_rate
+        from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
         started = clock()
         recorders = decode(
@@ -51,7 +56,7 @@ class OurEngine:
             first_token=max(recorder.deltas[0][0] for recorder in recorders) - started,
             passes=run.passes,
             acceptance_rate=acceptance_rate(run.accepted, run.drafted),
-            answers=[[token for _, delta in recorder.deltas for token in delta] for recorder in recorders],
+            answers=[recorder.tokens for recorder in recorders],
         )
 
 
@@ -76,14 +81,14 @@ class Proxy:
         )
 
 
-class _Watch(StoppingCriteria):
+class _StepTimes(StoppingCriteria):
     """A stopping criterion that never stops. It records the time and number of tokens of each step."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[float, int]] = []
+        self.steps: list[tuple[float, int]] = []
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        self.seen.append((clock(), input_ids.shape[1]))
+        self.steps.append((clock(), input_ids.shape[1]))
         return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
@@ -98,7 +103,7 @@ class Generate:
         return self._generate(prompts, tokens, temperature)
 
     def _generate(self, prompts: Prompts, tokens: int, temperature: float, **options: Any) -> Result:
-        watch, (ids, mask) = _Watch(), left_padded(prompts)
+        times, (ids, mask) = _StepTimes(), left_padded(prompts)
         sampling = (
             {"do_sample": True, "temperature": temperature, "top_k": 0}
             if temperature
@@ -110,23 +115,23 @@ class Generate:
             attention_mask=mask,
             min_new_tokens=tokens,
             max_new_tokens=tokens,
-            stopping_criteria=StoppingCriteriaList([watch]),
+            stopping_criteria=StoppingCriteriaList([times]),
             **sampling,
             **options,
         )
-        (first, start), (last, end) = watch.seen[0], watch.seen[-1]
+        (first, start), (last, end) = times.steps[0], times.steps[-1]
         return Result(
             tokens=len(prompts) * (end - start),
             seconds=last - first,
             first_token=first - started,
-            passes=len(prompts) * (len(watch.seen) - 1),
+            passes=len(prompts) * (len(times.steps) - 1),
             acceptance_rate=None,
             answers=answers[:, ids.shape[1] :].tolist(),
         )
 
 
-ONE_BY_ONE = 4
-"""Prompts of a batch that are decoded by those who take one at a time: their speed is the same for all."""
+MAX_SINGLE_PROMPTS = 4
+"""Prompts of a batch that a contestant without batches decodes. The speed is the same for all prompts."""
 
 
 class Assisted(Generate):
@@ -140,7 +145,7 @@ class Assisted(Generate):
         torch.manual_seed(seed)
         parts = [
             self._generate([prompt], tokens, temperature, assistant_model=self._tuned)
-            for prompt in prompts[:ONE_BY_ONE]
+            for prompt in prompts[:MAX_SINGLE_PROMPTS]
         ]
         return Result(
             tokens=sum(part.tokens for part in parts),

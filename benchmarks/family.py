@@ -26,8 +26,8 @@ SPREAD = 3.0
 """Standard deviation of the tiny family's logits: about 45 likely next tokens."""
 
 DISAGREEMENT = 0.4
-"""Standard deviation of the difference between the tiny base's logits and the small ones': guesses of the
-tuned model are then right about as often as the EFT paper reports."""
+"""Standard deviation of the difference between the tiny base's logits and the small ones': the base
+then accepts draft tokens of the tuned model about as often as the EFT paper reports."""
 
 _FILE = "family.json"
 

@@ -23,7 +23,7 @@ from unittest.mock import patch
 import torch
 import typer
 
-from benchmarks.arena import tell
+from benchmarks.arena import report_progress
 from benchmarks.proxy_loop import ProxyLoop
 from benchmarks.synthetic import (
     BEHAVIOR,
@@ -36,11 +36,12 @@ from benchmarks.synthetic import (
 )
 from langchain_eft import EFTChatModel
 from langchain_eft.diagnostics.bench import Spread, decode, summarize, weights_read
-from langchain_eft.diagnostics.verify.statistics import surprise, z_test
+from langchain_eft.diagnostics.verify.statistics import log_p_excess, z_test
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.decoding.formula import combine
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import EngineError
+from langchain_eft.engine.events import acceptance_rate
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -121,26 +122,26 @@ SMALL = Setting(
 
 
 @dataclass
-class Row:
-    """The measurement of one way to decode one kind of work.
+class Measurement:
+    """The measurement of one decoding mode for one batch size and context.
 
     Attributes:
         family: The name of the scale.
-        way: The way of decoding.
+        mode: The decoding mode.
         batch: The number of concurrent requests.
         context: The length of the prompts.
         acceptance: The calculated acceptance rate; None without drafts.
         tokens_per_second: The speed over the whole batch, without prompts; one per repetition.
         ms_per_round: Milliseconds between the rounds in which answers grow.
         tokens_per_round: Tokens that an answer gains in a round.
-        accepted: The share of drafted tokens that were right; None if it is not reported.
+        accepted: The share of draft tokens that were accepted; None if it is not reported.
         floor_ms: Milliseconds to read a round's weights, keys and values at copy bandwidth.
-        ratios: The speed relative to other ways, by name, one per repetition.
+        ratios: The speed relative to other modes, by name, one per repetition.
         note: The reason if it was not measured.
     """
 
     family: str
-    way: str
+    mode: str
     batch: int
     context: int
     acceptance: float | None = None
@@ -152,7 +153,7 @@ class Row:
     ratios: dict[str, list[float]] = field(default_factory=dict)
     note: str | None = None
 
-    def add(self, run: Measured) -> None:
+    def add(self, run: Run) -> None:
         """Add a repetition."""
         self.tokens_per_second.append(run.tokens / run.seconds)
         self.ms_per_round.append(1000 * run.seconds / run.rounds)
@@ -162,23 +163,23 @@ class Row:
         if run.floor is not None:
             self.floor_ms.append(1000 * run.floor)
 
-    def compare(self, others: Sequence[Row]) -> None:
+    def compare(self, others: Sequence[Measurement]) -> None:
         """Record the ratios to rows of the same work."""
         for other in others:
             if other is not self and other.tokens_per_second and self.tokens_per_second:
                 pairs = zip(self.tokens_per_second, other.tokens_per_second, strict=False)
-                self.ratios[other.way] = [mine / theirs for mine, theirs in pairs]
+                self.ratios[other.mode] = [speed / baseline for speed, baseline in pairs]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One run.
+class Run:
+    """One run of a decoding mode.
 
     Attributes:
         tokens: Tokens of all answers, without those of the prompts' pass.
         seconds: The seconds for these tokens.
         rounds: The number of times that an answer grew.
-        accepted: The share of drafted tokens that were right, or None.
+        accepted: The share of draft tokens that were accepted, or None.
         floor: The seconds to read a round's bytes at copy bandwidth, or None.
     """
 
@@ -199,7 +200,7 @@ class Report:
     """
 
     def __init__(self, device: torch.device, path: Path | None, deadline: float) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[Measurement] = []
         self.checks: dict[str, Any] = {}
         self.notes: list[str] = []
         self._path, self._deadline = path, deadline
@@ -215,15 +216,15 @@ class Report:
         """The seconds until the deadline."""
         return self._deadline - time.perf_counter()
 
-    def begin(self, *key: Any) -> Row:
+    def begin(self, *key: Any) -> Measurement:
         """Add a row."""
-        self.rows.append(Row(*key))
+        self.rows.append(Measurement(*key))
         return self.rows[-1]
 
     def check(self, name: str, result: Any) -> None:
         """Record the outcome of a check."""
         self.checks[name] = result
-        tell(f"{name}: {result}")
+        report_progress(f"{name}: {result}")
         self.save()
 
     def save(self) -> None:
@@ -236,7 +237,7 @@ class Report:
         rows = [asdict(row) for row in self.rows]
         return {**self.about, "checks": self.checks, "notes": self.notes, "rows": rows}
 
-    def attempt(self, rows: Sequence[Row], work: Callable[[], Any], needed: float = 5.0) -> None:
+    def attempt(self, rows: Sequence[Measurement], work: Callable[[], Any], needed: float = 5.0) -> None:
         """Do some work if there is time for it. If it fails, record the reason and continue.
 
         Args:
@@ -252,15 +253,15 @@ class Report:
         except (EngineError, RuntimeError, ValueError) as error:
             self._note(rows, f"{type(error).__name__}: {str(error)[:200]}")
         for row in rows:
-            tell(line(row))
+            report_progress(line(row))
         self.save()
 
-    def _note(self, rows: Sequence[Row], reason: str) -> None:
+    def _note(self, rows: Sequence[Measurement], reason: str) -> None:
         for row in rows:
             row.note = reason
         if not rows:
             self.notes.append(reason)
-            tell(reason)
+            report_progress(reason)
 
 
 def copy_bandwidth(device: torch.device) -> float:
@@ -329,46 +330,45 @@ class OurEngine:
         clean(self.family.device)
 
     def request(
-        self, prompt: Sequence[int], way: str, tokens: int, seed: int, speculation: Any
+        self, prompt: Sequence[int], mode: str, tokens: int, seed: int, speculation: Any
     ) -> GenerationRequest:
         """One completion."""
         return GenerationRequest(
             prompt_ids=tuple(prompt),
-            mixture=Mixture.of({} if way in {BASE, SMALL_ALONE} else {BEHAVIOR: 1.0}),
+            mixture=Mixture.of({} if mode in {BASE, SMALL_ALONE} else {BEHAVIOR: 1.0}),
             sampling=SamplingParams(temperature=1.0, seed=seed),
             max_tokens=tokens,
             speculation=speculation,
         )
 
     def run(
-        self, prompts: Sequence[Sequence[int]], way: str, speculation: Any, tokens: int, seed: int
-    ) -> tuple[Measured, list[list[int]]]:
+        self, prompts: Sequence[Sequence[int]], mode: str, speculation: Any, tokens: int, seed: int
+    ) -> tuple[Run, list[list[int]]]:
         """Decode a batch. Return the measurement without the floor, and the answers."""
-        work = [self.request(p, way, tokens, seed + i, speculation) for i, p in enumerate(prompts)]
+        work = [self.request(p, mode, tokens, seed + i, speculation) for i, p in enumerate(prompts)]
         recorders = decode(self.engine, work)
         run = summarize([recorders])
-        answers = [[token for _, delta in recorder.deltas for token in delta] for recorder in recorders]
-        accepted = run.accepted / run.drafted if run.drafted else None
-        measured = Measured(run.tokens, run.seconds, run.passes / len(prompts), accepted)
-        return measured, answers
+        accepted = acceptance_rate(run.accepted, run.drafted)
+        measured = Run(run.tokens, run.seconds, run.passes / len(prompts), accepted)
+        return measured, [recorder.tokens for recorder in recorders]
 
-    def bytes_of_round(self, way: str, batch: int, positions: float, guesses: float) -> float:
+    def bytes_of_round(self, mode: str, batch: int, positions: float, draft_tokens: float) -> float:
         """Return the bytes of weights, keys and values that a round reads.
 
         Args:
-            way: BASE or any other way.
+            mode: BASE or any other mode.
             batch: The number of rows.
             positions: The length of each row's context.
-            guesses: The number of tokens drafted in the round; each takes a pass of the tuned model.
+            draft_tokens: The number of tokens drafted in the round; each takes a pass of the tuned model.
         """
         family = self.engine.family
         weights = float(weights_read(self.engine, Mixture.of({})))
         passes = {family.base.model: 1.0}
-        if way not in {BASE, SMALL_ALONE}:
+        if mode not in {BASE, SMALL_ALONE}:
             tuned, reference = (term.model for term in family.behaviors[BEHAVIOR])
-            passes |= {tuned: 1.0 + guesses, reference: 1.0}
+            passes |= {tuned: 1.0 + draft_tokens, reference: 1.0}
             small = weights_read(self.engine, Mixture.of({BEHAVIOR: 1.0})) - weights
-            weights += small / 2 * (2.0 + guesses)
+            weights += small / 2 * (2.0 + draft_tokens)
         cached = sum(
             count * sum(family.models[model].bytes_per_token.values()) for model, count in passes.items()
         )
@@ -376,7 +376,7 @@ class OurEngine:
 
 
 def our_rows(ours: OurEngine, setting: Setting, report: Report, *, thorough: bool) -> None:
-    """Measure every way to decode.
+    """Measure every decoding mode.
 
     Args:
         ours: The engine.
@@ -385,17 +385,17 @@ def our_rows(ours: OurEngine, setting: Setting, report: Report, *, thorough: boo
         thorough: Whether to measure every batch and context, and one request at every acceptance rate;
             otherwise the first two batches at the first context and rate.
     """
-    some = {length for length in setting.lengths if 4 <= length <= 8}
+    few_lengths = {length for length in setting.lengths if 4 <= length <= 8}
     for rate in setting.rates if thorough else setting.rates[:1]:
         calculated, first = ours.family.set_acceptance(rate), rate == setting.rates[0]
         contexts = setting.contexts if first and thorough else setting.contexts[:1]
         batches = setting.batches if first else setting.batches[:1]
-        lengths = setting.lengths if first and thorough else sorted(some)
+        lengths = setting.lengths if first and thorough else sorted(few_lengths)
         for context in contexts:
             for batch in batches if thorough else batches[:2]:
                 speculative = {f"speculative EFT, K={k}": k for k in lengths} | {AUTO: "auto"}
-                ways: dict[str, Any] = {BASE: "off", PLAIN: "off", **speculative}
-                _our_group(ours, setting, report, (batch, context), ways, calculated)
+                modes: dict[str, Any] = {BASE: "off", PLAIN: "off", **speculative}
+                _our_group(ours, setting, report, (batch, context), modes, calculated)
 
 
 def _our_group(
@@ -403,46 +403,49 @@ def _our_group(
     setting: Setting,
     report: Report,
     work: tuple[int, int],
-    ways: dict[str, Any],
+    modes: dict[str, Any],
     acceptance: float | None,
 ) -> None:
-    """Measure the ways to decode one batch size and context, in turns."""
+    """Measure the decoding modes of one batch size and context, in turns."""
     name = ours.family.scale.name
     rows = {
-        way: report.begin(name, way, *work, acceptance if way.startswith("speculative") else None)
-        for way in ways
+        mode: report.begin(name, mode, *work, acceptance if mode.startswith("speculative") else None)
+        for mode in modes
     }
-    report.attempt(list(rows.values()), partial(_our_turns, ours, setting, report, rows, ways))
+    report.attempt(list(rows.values()), partial(_our_turns, ours, setting, report, rows, modes))
 
 
 def _our_turns(
-    ours: OurEngine, setting: Setting, report: Report, rows: dict[str, Row], ways: dict[str, Any]
+    ours: OurEngine, setting: Setting, report: Report, rows: dict[str, Measurement], modes: dict[str, Any]
 ) -> None:
-    some = next(iter(rows.values()))
-    prompts = random_prompts(ours.family.scale, some.batch, some.context)
-    needed, room = some.batch * (some.context + setting.tokens + 32), ours.engine.stats().free_blocks * 16
-    if needed > room:
-        raise ValueError(f"{needed} tokens of KV memory are needed, but there are {room}")
+    first_row = next(iter(rows.values()))
+    prompts = random_prompts(ours.family.scale, first_row.batch, first_row.context)
+    needed, available = (
+        first_row.batch * (first_row.context + setting.tokens + 32),
+        ours.engine.stats().free_blocks * 16,
+    )
+    if needed > available:
+        raise ValueError(f"{needed} tokens of KV memory are needed, but there are {available}")
     for turn in range(-1, setting.repetitions):  # the first captures graphs and fills the prefix cache
-        for way, speculation in ways.items():
-            run, _ = ours.run(prompts, way, speculation, setting.tokens, 100 * turn + 100)
+        for mode, speculation in modes.items():
+            run, _ = ours.run(prompts, mode, speculation, setting.tokens, 100 * turn + 100)
             if turn < 0:
                 continue
-            per_round = run.tokens / run.rounds / some.batch
-            guesses = (per_round - 1) / run.accepted if run.accepted else 0.0
-            positions = some.context + setting.tokens / 2
-            size = ours.bytes_of_round(way, some.batch, positions, guesses)
-            rows[way].add(Measured(**{**asdict(run), "floor": size / report.bandwidth}))
+            per_round = run.tokens / run.rounds / first_row.batch
+            draft_tokens = (per_round - 1) / run.accepted if run.accepted else 0.0
+            positions = first_row.context + setting.tokens / 2
+            size = ours.bytes_of_round(mode, first_row.batch, positions, draft_tokens)
+            rows[mode].add(Run(**{**asdict(run), "floor": size / report.bandwidth}))
         if turn >= 0 and report.seconds_left < 0:
             break
-    work = (some.family, some.batch, some.context)
+    work = (first_row.family, first_row.batch, first_row.context)
     rivals = [
         row
         for row in report.rows
-        if row.way in {PROXY, GENERATE, ASSISTED} and (row.family, row.batch, row.context) == work
+        if row.mode in {PROXY, GENERATE, ASSISTED} and (row.family, row.batch, row.context) == work
     ]
     for row in rows.values():
-        row.compare([*(rows[way] for way in (BASE, PLAIN) if way in rows), *rivals])
+        row.compare([*(rows[mode] for mode in (BASE, PLAIN) if mode in rows), *rivals])
 
 
 # Rivals
@@ -450,21 +453,21 @@ def _our_turns(
 
 def rival_rows(family: SyntheticFamily, setting: Setting, report: Report) -> None:
     """Measure the proxy loop for every batch, and transformers' generation for one request."""
-    name, context = family.scale.name, setting.contexts[0]
-    models = {each: family.module(each, "sdpa") for each in ("base", "tuned", "reference")}
+    scale_name, context = family.scale.name, setting.contexts[0]
+    models = {name: family.module(name, "sdpa") for name in ("base", "tuned", "reference")}
     calculated = family.set_acceptance(setting.rates[0])
     loop = ProxyLoop(*models.values(), [0])
     for batch in setting.batches:
-        row = report.begin(name, PROXY, batch, context)
+        row = report.begin(scale_name, PROXY, batch, context)
         prompts = random_prompts(family.scale, batch, context)
         report.attempt([row], partial(_proxy_turns, loop, prompts, setting, row))
     prompt = torch.tensor(random_prompts(family.scale, 1, context), device=family.device)
-    for way, rate_of_guesses, options in (
+    for mode, acceptance, options in (
         (ASSISTED, calculated, {"assistant_model": models["tuned"]}),
         # On a GPU, transformers compiles the decoding step of models with static caches.
         (GENERATE, None, {"cache_implementation": "static"}),
     ):
-        row = report.begin(name, way, 1, context, rate_of_guesses)
+        row = report.begin(scale_name, mode, 1, context, acceptance)
         report.attempt(
             [row],
             partial(_generate_turns, models["base"], prompt, setting, row, options),
@@ -472,16 +475,16 @@ def rival_rows(family: SyntheticFamily, setting: Setting, report: Report) -> Non
         )
 
 
-def _proxy_turns(loop: ProxyLoop, prompts: list[list[int]], setting: Setting, row: Row) -> None:
+def _proxy_turns(loop: ProxyLoop, prompts: list[list[int]], setting: Setting, row: Measurement) -> None:
     for turn in range(-1, setting.repetitions):
         tokens = setting.rival_tokens if turn >= 0 else 2
         _, moments = loop.decode(prompts, tokens, 1.0, turn + 1)
         if turn >= 0:
-            row.add(Measured(row.batch * (tokens - 1), moments[-1] - moments[0], tokens - 1))
+            row.add(Run(row.batch * (tokens - 1), moments[-1] - moments[0], tokens - 1))
 
 
 def _generate_turns(
-    base: Any, prompt: torch.Tensor, setting: Setting, row: Row, options: dict[str, Any]
+    base: Any, prompt: torch.Tensor, setting: Setting, row: Measurement, options: dict[str, Any]
 ) -> None:
     for turn in range(-1, setting.repetitions):
         torch.manual_seed(turn + 1)
@@ -490,21 +493,21 @@ def _generate_turns(
             row.add(run)
 
 
-class _Moments:
+class _TimedStreamer:
     """A streamer that records the times at which answers grow."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[float, int]] = []
+        self.arrivals: list[tuple[float, int]] = []
 
     def put(self, tokens: torch.Tensor) -> None:  # which transformers has moved to the CPU
-        self.seen.append((time.perf_counter(), tokens.numel()))
+        self.arrivals.append((time.perf_counter(), tokens.numel()))
 
     def end(self) -> None:
         """Do nothing: no text is held back."""
 
 
-def _generate(base: Any, prompt: torch.Tensor, tokens: int, options: dict[str, Any]) -> Measured:
-    moments = _Moments()
+def _generate(base: Any, prompt: torch.Tensor, tokens: int, options: dict[str, Any]) -> Run:
+    streamer = _TimedStreamer()
     base.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
@@ -512,11 +515,11 @@ def _generate(base: Any, prompt: torch.Tensor, tokens: int, options: dict[str, A
         do_sample=True,
         temperature=1.0,
         top_k=0,
-        streamer=moments,
+        streamer=streamer,
         **options,
     )
-    _, first, *rest = moments.seen  # the prompt comes first
-    return Measured(sum(count for _, count in rest), rest[-1][0] - first[0], len(rest))
+    _, first, *rest = streamer.arrivals  # the prompt comes first
+    return Run(sum(count for _, count in rest), rest[-1][0] - first[0], len(rest))
 
 
 # Checks
@@ -549,7 +552,7 @@ def _sampling_test(ours: OurEngine, setting: Setting) -> dict[str, float]:
         batch = prompts[start : start + 8]
         for prompt, answer in zip(batch, ours.run(batch, PLAIN, 4, 24, 1000 + start)[1], strict=True):
             log_p = engine_log_p(ours.engine, prompt, answer)
-            sums.append(surprise(log_p, answer, SamplingParams(temperature=1.0)))
+            sums.append(log_p_excess(log_p, answer, SamplingParams(temperature=1.0)))
     z, p_value = z_test(sums)
     return {"z": z, "p_value": p_value}
 
@@ -601,8 +604,8 @@ def run(setting: Setting, device: torch.device, report: Report, options: dict[st
     with tempfile.TemporaryDirectory() as folder:
         report.attempt([], lambda: exactness(setting, _folder(folder, "check"), device, report))
         for i, scale in enumerate(setting.scales):
-            place = _folder(folder, scale.name)
-            family = SyntheticFamily(scale, place, device, working_dtype(device), positions).save()
+            scale_folder = _folder(folder, scale.name)
+            family = SyntheticFamily(scale, scale_folder, device, working_dtype(device), positions).save()
             if i == 0:
                 report.attempt([], partial(rival_rows, family, setting, report))
             family.forget()
@@ -643,9 +646,9 @@ def _folder(parent: str, name: str) -> Path:
     return folder
 
 
-def line(row: Row) -> str:
+def line(row: Measurement) -> str:
     """Describe a row in words."""
-    work = f"{row.family}, {row.way}, batch {row.batch}, context {row.context}"
+    work = f"{row.family}, {row.mode}, batch {row.batch}, context {row.context}"
     if not row.tokens_per_second:
         return f"{work}: not measured ({row.note})"
     speed, gap = Spread.of(row.tokens_per_second), Spread.of(row.ms_per_round)
@@ -663,7 +666,7 @@ def table(report: Report) -> str:
     ]
     for row in report.rows:
         calculated = "" if row.acceptance is None else f" ({row.acceptance:.2f})"
-        cells = [row.family, row.batch, row.context, row.way + calculated]
+        cells = [row.family, row.batch, row.context, row.mode + calculated]
         if row.tokens_per_second:
             shares = [floor / ms for floor, ms in zip(row.floor_ms, row.ms_per_round, strict=False)]
             cells += [
@@ -672,7 +675,7 @@ def table(report: Report) -> str:
                 _spread(shares, ".0%"),
                 _spread(row.tokens_per_round, ".2f"),
                 _spread(row.accepted, ".0%"),
-                *(_spread(row.ratios.get(way, []), ".2f", extremes=True) for way in (BASE, PLAIN, PROXY)),
+                *(_spread(row.ratios.get(mode, []), ".2f", extremes=True) for mode in (BASE, PLAIN, PROXY)),
             ]
         else:
             cells += [row.note or "", *[""] * (len(COLUMNS) - 5)]
@@ -694,10 +697,10 @@ def plot(report: Report, path: Path) -> None:
     figure = import_module("matplotlib.figure").Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     measured = [row for row in report.rows if row.tokens_per_second]
-    drafted = [row for row in measured if row.way.startswith("speculative EFT, K=")]
+    drafted = [row for row in measured if row.mode.startswith("speculative EFT, K=")]
     for key in dict.fromkeys((row.family, row.batch, row.context, row.acceptance) for row in drafted):
         chosen = [row for row in drafted if (row.family, row.batch, row.context, row.acceptance) == key]
-        lengths = [int(row.way.rpartition("=")[2]) for row in chosen]
+        lengths = [int(row.mode.rpartition("=")[2]) for row in chosen]
         speeds = [Spread.of(row.ratios[PLAIN]).median for row in chosen]
         label = f"{key[0]}, batch {key[1]}, context {key[2]}, {key[3]:.2f}"
         left.plot(lengths, speeds, "o-", label=label, linewidth=1)
@@ -705,8 +708,8 @@ def plot(report: Report, path: Path) -> None:
     left.set(title="Drafting", xlabel="tokens drafted", ylabel="times plain EFT")
     if drafted:
         left.legend(frameon=False, fontsize=5)
-    floors = [row for row in measured if row.floor_ms and row.way in {BASE, PLAIN, SMALL_ALONE}]
-    names = [f"{row.family}\n{row.way}, {row.batch} x {row.context}" for row in floors]
+    floors = [row for row in measured if row.floor_ms and row.mode in {BASE, PLAIN, SMALL_ALONE}]
+    names = [f"{row.family}\n{row.mode}, {row.batch} x {row.context}" for row in floors]
     right.barh(names, [Spread.of(row.ms_per_round).median for row in floors], label="measured")
     right.barh(names, [Spread.of(row.floor_ms).median for row in floors], label="bandwidth floor")
     right.tick_params(axis="y", labelsize=5)
@@ -726,9 +729,9 @@ def main(
 ) -> None:
     """Measure, print a table, and write the JSON and a plot."""
     name = ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    place = torch.device(name)
-    report = Report(place, output, time.perf_counter() + 60 * minutes)
-    run(SMALL if tiny else FULL, place, report, {"compile": True} if compile_ else {})
+    torch_device = torch.device(name)
+    report = Report(torch_device, output, time.perf_counter() + 60 * minutes)
+    run(SMALL if tiny else FULL, torch_device, report, {"compile": True} if compile_ else {})
     report.save()
     print(table(report))
     if png:

@@ -13,7 +13,8 @@ from langchain_core.messages import HumanMessage
 
 from langchain_eft import EFTChatModel
 from langchain_eft.chat.messages import encode
-from langchain_eft.diagnostics.bench import Spread, decode
+from langchain_eft.diagnostics.bench import Spread
+from langchain_eft.diagnostics.decoded_answer import decode_in_batches
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -27,20 +28,20 @@ SPECULATIONS: tuple[Speculation, ...] = ("off", 4)
 
 def seconds_per_token(engine: Engine, request: GenerationRequest) -> float:
     """Decode an answer and return the seconds per token after the first."""
-    (recorder,) = decode(engine, [request])
-    end = recorder.result()
+    (answer,) = decode_in_batches(engine, [request], 1)
+    end = answer.end
     return (end.seconds - end.time_to_first_token) / (end.completion_tokens - 1)
 
 
 def memory(llm: EFTChatModel, names: list[str]) -> list[int]:
     """Return the bytes of weights with the first behavior, with the first two, and so on."""
-    found = []
+    sizes = []
     for count in range(1, len(names) + 1):
         behaviors = {name: llm.recipe.behaviors[name] for name in names[:count]}
         engine = open_engine(Recipe(**{**dict(llm.recipe), "behaviors": behaviors}), llm.engine_config)
-        found.append(engine.stats().weight_bytes)
+        sizes.append(engine.stats().weight_bytes)
         engine.close()
-    return found
+    return sizes
 
 
 def main(

@@ -58,7 +58,7 @@ class ProxyLoop:
         ids, mask = (x.to(device) for x in left_padded(prompts))
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         caches = [DynamicCache() for _ in self._models]
-        drawn: list[list[int]] = []
+        tokens_by_step: list[list[int]] = []
         moments: list[float] = []
         for _ in range(tokens):
             total: Tensor | float = 0.0
@@ -73,11 +73,11 @@ class ProxyLoop:
                 ).logits[:, -1]
                 total = total + weight * logits
             ids = draw(total, self._end_ids, temperature, generator)
-            drawn.append(ids[:, 0].tolist())  # as a loop does that checks for end tokens
+            tokens_by_step.append(ids[:, 0].tolist())  # as a loop does that checks for end tokens
             moments.append(clock())
             mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
             positions = positions[:, -1:] + 1
-        return [list(answer) for answer in zip(*drawn, strict=True)], moments
+        return [list(answer) for answer in zip(*tokens_by_step, strict=True)], moments
 
 
 def draw(logits: Tensor, forbidden: Sequence[int], temperature: float, generator: torch.Generator) -> Tensor:

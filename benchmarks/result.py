@@ -12,7 +12,7 @@ CPU_TIME = "EFT_BENCHMARK_CPU_TIME"
 """Environment variable: if set, seconds are those of the contestant's CPU, not those of the wall clock."""
 
 clock = time.process_time if os.environ.get(CPU_TIME) else time.perf_counter
-"""Tells the time to every contestant."""
+"""The clock of every contestant, in seconds."""
 
 Prompts = Sequence[Sequence[int]]
 
@@ -26,7 +26,7 @@ class Result:
         seconds: Seconds for them.
         first_token: Seconds to the first token of all answers.
         passes: Passes of the large model that each answer took part in, summed over the answers.
-        acceptance_rate: The share of drafts that were right; None if the contestant does not report it.
+        acceptance_rate: The share of accepted draft tokens; None if the contestant does not report it.
         answers: Token ids.
     """
 

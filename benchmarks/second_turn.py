@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from langchain_eft import EFTChatModel
-from langchain_eft.diagnostics.bench import Spread, decode
+from langchain_eft.diagnostics.bench import Spread
+from langchain_eft.diagnostics.decoded_answer import decode_in_batches
 from langchain_eft.engine.events import Finished
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
@@ -20,8 +21,8 @@ def first_token(llm: EFTChatModel, prompt: tuple[int, ...]) -> Finished:
     request = GenerationRequest(
         prompt_ids=prompt, mixture=llm.active_mixture, sampling=SamplingParams(temperature=0), max_tokens=1
     )
-    (recorder,) = decode(llm.engine, [request])
-    return recorder.result()
+    (answer,) = decode_in_batches(llm.engine, [request], 1)
+    return answer.end
 
 
 def main(

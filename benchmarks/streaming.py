@@ -81,14 +81,14 @@ def main(
             cost = measure(way)
             if turn:  # the first turn warms up
                 measured.setdefault(name, []).append(cost)
-    bare = statistics.median(cost.consumer for cost in measured["engine.stream"])
+    bare_consumer = statistics.median(cost.consumer for cost in measured["engine.stream"])
     print("| way | chunks | consumer, us per chunk | decoding, ms per chunk | over the bare engine |")
     print("| --- | --- | --- | --- | --- |")
     for name, costs in measured.items():
         chunks = statistics.median(cost.chunks for cost in costs)
         consumer = statistics.median(cost.consumer for cost in costs)
         decoding = statistics.median(cost.decoding for cost in costs)
-        share = (consumer - bare) / decoding
+        share = (consumer - bare_consumer) / decoding
         each, step = 1e6 * consumer / chunks, 1e3 * decoding / chunks
         print(f"| {name} | {chunks:.0f} | {each:.0f} | {step:.2f} | {share:.2%} |")
 

@@ -195,11 +195,11 @@ class SyntheticFamily:
         """Return the mean overlap of p and q over a few last tokens, for a deviation of the noise."""
         if not hasattr(self, "_rows"):
             width, rest = self.scale.small.hidden, self.scale.large.hidden - self.scale.small.hidden
-            chosen = torch.randperm(self.scale.vocabulary, generator=torch.Generator().manual_seed(0))
-            at = chosen[:_SAMPLE].to(self.device)
+            shuffled = torch.randperm(self.scale.vocabulary, generator=torch.Generator().manual_seed(0))
+            last_tokens = shuffled[:_SAMPLE].to(self.device)
             tuned, noise_head = self._tables("tuned")[1], self._random(5, rest, 1 / rest**0.5)
-            small = self._random(1, width, 1.0)[at] @ tuned.t()
-            self._rows = small.float(), (self._random(4, rest, 1.0)[at] @ noise_head.t()).float()
+            small = self._random(1, width, 1.0)[last_tokens] @ tuned.t()
+            self._rows = small.float(), (self._random(4, rest, 1.0)[last_tokens] @ noise_head.t()).float()
         small, difference = self._rows
         p, q = (small + noise * difference).softmax(-1), small.softmax(-1)
         return float(torch.minimum(p, q).sum(-1).mean())

@@ -55,11 +55,11 @@ def reproduce(
     console = notes if notes.is_terminal else None
     bench = Bench(llm, Runner(folder, console=console, seed=0), sizes, figures, folder, large_adapters)
     for name in only or EXPERIMENTS:
-        done = folder / f"{name}.json"
-        if not again and _sizes(done) == asdict(sizes):
+        section_file = folder / f"{name}.json"
+        if not again and _sizes(section_file) == asdict(sizes):
             continue
         notes.print(f"[bold]{name}[/bold]")
-        done.write_text(json.dumps(_run(bench, name), indent=1, ensure_ascii=False), encoding="utf-8")
+        section_file.write_text(json.dumps(_run(bench, name), indent=1, ensure_ascii=False), encoding="utf-8")
         _write(folder, page, figures)
     _write(folder, page, figures)
     notes.print(f"Wrote {page}", soft_wrap=True)
@@ -83,8 +83,8 @@ def _run(bench: Bench, name: str) -> dict[str, Any]:
 def _sizes(file: Path) -> dict[str, int] | None:
     if not file.is_file():
         return None
-    stored: dict[str, int] = json.loads(file.read_text(encoding="utf-8"))["run"]["sizes"]
-    return stored
+    sizes: dict[str, int] = json.loads(file.read_text(encoding="utf-8"))["run"]["sizes"]
+    return sizes
 
 
 def _write(folder: Path, page: Path, figures: Path) -> None:

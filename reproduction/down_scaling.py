@@ -23,7 +23,7 @@ from langchain_eft.evaluation.results import markdown
 from langchain_eft.evaluation.systems import System, variant
 from reproduction.bench import SEED, Bench, Section
 from reproduction.probes import familiar_harmful
-from reproduction.wording import bars, captioned, difference, gain, numbers, paper_gains, shown_cell
+from reproduction.wording import bars, captioned, difference, format_cell, gain, numbers, paper_gains
 
 BEHAVIORS = ("concise", "harmless")
 LABELS = ("small tuned", "down-scaled", "up-scaled", "large tuned")
@@ -48,7 +48,7 @@ def down_scaling(bench: Bench) -> Section:
     ]
     refusals = bench.runner.evaluate([*ends, *combinations["harmless"]], requests)
     rows = [
-        [system.name, *(shown_cell([facts, refusals], system.name, *column) for column in COLUMNS)]
+        [system.name, *(format_cell([facts, refusals], system.name, *column) for column in COLUMNS)]
         for system in systems
     ]
     plot_bars(
@@ -115,9 +115,9 @@ def _gains(facts: Evaluation) -> list[list[str]]:
 
 def _kept(facts: Evaluation, refusals: Evaluation, name: str) -> str:
     """Describe how much of the behavior each combination has."""
-    what = ("harmful", "refused") if name == "harmless" else ("plain questions", "words")
-    found = [f"{label} {shown_cell([facts, refusals], f'{name}, {label}', *what)}" for label in LABELS]
-    return f"{name}, {' '.join(what)}: {', '.join(found)}."
+    column = ("harmful", "refused") if name == "harmless" else ("plain questions", "words")
+    cells = [f"{label} {format_cell([facts, refusals], f'{name}, {label}', *column)}" for label in LABELS]
+    return f"{name}, {' '.join(column)}: {', '.join(cells)}."
 
 
 def _large_pairs(bench: Bench) -> dict[str, BehaviorDelta]:
@@ -130,8 +130,8 @@ def _large_pairs(bench: Bench) -> dict[str, BehaviorDelta]:
 def _with_large_adapters(bench: Bench) -> EFTChatModel:
     """Return the family with adapters of the base. Their S is L, so weight 1 is the fine-tuned base alone."""
     llm = bench.llm
-    own = {f"large {name}": pair for name, pair in _large_pairs(bench).items()}
-    return variant(llm, behaviors={**llm.behaviors, **own}, engine_options=_options(llm))
+    large_pairs = {f"large {name}": pair for name, pair in _large_pairs(bench).items()}
+    return variant(llm, behaviors={**llm.behaviors, **large_pairs}, engine_options=_options(llm))
 
 
 def _small_base(bench: Bench) -> EFTChatModel:

@@ -40,7 +40,10 @@ from reproduction.wording import (
     captioned,
     difference,
     dominated_points,
+    drop_missing,
     exactly,
+    format_cell,
+    format_estimate,
     gain,
     joined,
     measured_table,
@@ -51,9 +54,6 @@ from reproduction.wording import (
     paper_gains,
     paper_truncation,
     ratios,
-    shown,
-    shown_cell,
-    sure,
     systems_of,
     target,
 )
@@ -92,7 +92,7 @@ def scale_decoupling(bench: Bench) -> Section:
                ("familiar harmful", "refused"), ("harmful", "refused"), ("benign", "over-refused"),
                ("capitals", "length")]  # fmt: skip
     rows = [
-        [system.name, *(shown_cell(evaluations, system.name, *column) for column in columns)]
+        [system.name, *(format_cell(evaluations, system.name, *column) for column in columns)]
         for system in [*ends, *pairs]
     ]
     plot_bars(
@@ -204,26 +204,26 @@ def tools_against_concise(bench: Bench) -> Section:
         *interpolation(bench.llm, "tools", "concise", shares),
         mixed(bench.llm, {"tools": 1.0, "concise": 1.0}),
     ]
-    found = bench.runner.evaluate(systems, [calls, bench.plain_questions()])
-    front = frontier(found, ("plain questions", None), ("tool-calls", None))
+    evaluation = bench.runner.evaluate(systems, [calls, bench.plain_questions()])
+    front = frontier(evaluation, ("plain questions", None), ("tool-calls", None))
     plot_frontier(front, bench.figures / "tools_concise.svg", "Tools against concise")
-    both = found.cell("tools=1 concise=1", "tool-calls").estimate
+    both = evaluation.cell("tools=1 concise=1", "tool-calls").estimate
+    alone = evaluation.cell("tools=1", "tool-calls").estimate
     return Section(
         "tools_concise",
         "Interpolation: tools against concise",
         "The same for two behaviors of different kinds: exact tool calls, and short answers to plain "
         "questions (in words, of at most 60 tokens). The weights add up to 1. The last row has both at 1.",
-        (captioned("", found.to_markdown()),),
+        (captioned("", evaluation.to_markdown()),),
         "tools_concise.svg",
         (
             (
-                f"With both behaviors at weight 1, {shown(both, 'share')} of the tool calls are exact, "
-                "compared to "
-                f"{shown(found.cell('tools=1', 'tool-calls').estimate, 'share')} with tools alone."
+                f"With both behaviors at weight 1, {format_estimate(both, 'share')} of the tool calls are "
+                f"exact, compared to {format_estimate(alone, 'share')} with tools alone."
             ),
             f"Optimal mixtures: {', '.join(p.system for p in front.points if p.optimal)}.",
         ),
-        numbers(found),
+        numbers(evaluation),
     )
 
 
@@ -231,7 +231,7 @@ def amplification(bench: Bench) -> Section:
     """Measure several values of the up-scaling strength beta."""
     strengths = (0.0, 0.5, 1.0, 1.5, 2.0)
     llm = variant(bench.llm, mixture={"tools": 1.0})
-    found, facts, calls = _swept(
+    evaluation, facts, calls = _swept(
         bench,
         strengths,
         strength_sweep(llm, strengths),
@@ -240,7 +240,7 @@ def amplification(bench: Bench) -> Section:
         title="Amplification of up-scaling (tools)",
     )
     rows = [
-        [f"{s:g}", shown(f, "share"), shown(c, "share"), *paper_amplification(s)]
+        [f"{s:g}", format_estimate(f, "share"), format_estimate(c, "share"), *paper_amplification(s)]
         for s, f, c in zip(strengths, facts, calls, strict=True)
     ]
     header = [
@@ -259,11 +259,11 @@ def amplification(bench: Bench) -> Section:
         (captioned("", markdown(header, rows)),),
         "amplification.svg",
         (
-            difference(found, "strength 1", "strength 0", "capitals"),
-            difference(found, "strength 1.5", "strength 1", "capitals"),
-            difference(found, "strength 2", "strength 1", "tool-calls"),
+            difference(evaluation, "strength 1", "strength 0", "capitals"),
+            difference(evaluation, "strength 1.5", "strength 1", "capitals"),
+            difference(evaluation, "strength 2", "strength 1", "tool-calls"),
         ),
-        numbers(found),
+        numbers(evaluation),
     )
 
 
@@ -271,7 +271,7 @@ def truncation(bench: Bench) -> Section:
     """Measure conservative decoding."""
     top_ps = (1.0, 0.95, 0.9, 0.8)
     llm = variant(bench.llm, mixture={"tools": 1.0})
-    found, facts, calls = _swept(
+    evaluation, facts, calls = _swept(
         bench,
         top_ps,
         top_p_sweep(llm, top_ps),
@@ -280,7 +280,12 @@ def truncation(bench: Bench) -> Section:
         title="Conservative decoding (tools)",
     )
     rows = [
-        ["none" if p == 1 else f"{p:g}", shown(f, "share"), shown(c, "share"), *paper_truncation(p)]
+        [
+            "none" if p == 1 else f"{p:g}",
+            format_estimate(f, "share"),
+            format_estimate(c, "share"),
+            *paper_truncation(p),
+        ]
         for p, f, c in zip(top_ps, facts, calls, strict=True)
     ]
     header = ["top-p", "capitals", "tool calls exact", "paper: errors per prompt", "paper: helpful"]
@@ -291,8 +296,8 @@ def truncation(bench: Bench) -> Section:
         "lowers errors a little; 0.9 and 0.8 raise them.",
         (captioned("", markdown(header, rows)),),
         "truncation.svg",
-        tuple(difference(found, f"top-p {p:g}", "no truncation", "capitals") for p in top_ps[1:]),
-        numbers(found),
+        tuple(difference(evaluation, f"top-p {p:g}", "no truncation", "capitals") for p in top_ps[1:]),
+        numbers(evaluation),
     )
 
 
@@ -304,20 +309,20 @@ def _swept(
     Returns:
         The evaluation, the share of right capitals and the share of exact calls.
     """
-    found = bench.runner.evaluate(systems, [bench.capitals(), tool_calls(bench.sizes.swept_tools, SEED)])
-    names = systems_of(found)
-    facts = [found.cell(name, "capitals").estimate for name in names]
-    calls = [found.cell(name, "tool-calls").estimate for name in names]
+    evaluation = bench.runner.evaluate(systems, [bench.capitals(), tool_calls(bench.sizes.swept_tools, SEED)])
+    names = systems_of(evaluation)
+    facts = [evaluation.cell(name, "capitals").estimate for name in names]
+    calls = [evaluation.cell(name, "tool-calls").estimate for name in names]
     plot_sweep(
         values,
-        {"capitals": sure(facts), "tool calls exact": sure(calls)},
+        {"capitals": drop_missing(facts), "tool calls exact": drop_missing(calls)},
         bench.figures / figure,
         xlabel=xlabel,
         ylabel="share",
         title=title,
         percent=True,
     )
-    return found, facts, calls
+    return evaluation, facts, calls
 
 
 def reward_accuracy(bench: Bench) -> Section:
@@ -325,11 +330,14 @@ def reward_accuracy(bench: Bench) -> Section:
     systems = [mixed(bench.llm, {name: 1.0}) for name in BEHAVIORS]
     kinds = ("harmless", "helpful", "concise")
     tasks = [_pairs(kind).limited(bench.sizes.pairs) for kind in kinds]
-    found = bench.runner.evaluate(systems, tasks)
-    refusals = found.cell("harmless=1", "harmless").estimate
-    short = found.cell("concise=1", "concise").estimate
+    evaluation = bench.runner.evaluate(systems, tasks)
+    refusals = evaluation.cell("harmless=1", "harmless").estimate
+    short = evaluation.cell("concise=1", "concise").estimate
     plot_bars(
-        {kind: {s: sure([found.cell(s, kind).estimate])[0] for s in systems_of(found)} for kind in kinds},
+        {
+            kind: {s: drop_missing([evaluation.cell(s, kind).estimate])[0] for s in systems_of(evaluation)}
+            for kind in kinds
+        },
         bench.figures / "reward_accuracy.svg",
         ylabel="chosen answer preferred",
         title="Implicit reward accuracy",
@@ -340,15 +348,15 @@ def reward_accuracy(bench: Bench) -> Section:
         "The paper assumes that a fine-tuned model contains its reward, log F - log S. Here we test whether "
         "each behavior's reward prefers the better of two answers. There are only eight pairs of each kind, "
         "so the intervals are wide.",
-        (captioned("", found.to_markdown()),),
+        (captioned("", evaluation.to_markdown()),),
         "reward_accuracy.svg",
         (
             (
-                f"`harmless` prefers the refusal in {shown(refusals, 'share')} of the pairs and `concise` "
-                f"the short answer in {shown(short, 'share')}."
+                f"`harmless` prefers the refusal in {format_estimate(refusals, 'share')} of the pairs and "
+                f"`concise` the short answer in {format_estimate(short, 'share')}."
             ),
         ),
-        numbers(found),
+        numbers(evaluation),
     )
 
 
@@ -362,18 +370,18 @@ def speculation(bench: Bench) -> Section:
         lengths=lengths,
         batch_sizes=(),
     )
-    sets = list(dict.fromkeys(row.prompts for row in report.rows))
-    ways = ["plain", *(f"draft {length}" for length in lengths), "auto", "base alone"]
-    by_name = {(row.prompts, row.way): row for row in report.rows}
+    sets = list(dict.fromkeys(each.prompts for each in report.measurements))
+    modes = ["plain", *(f"draft {length}" for length in lengths), "auto", "base alone"]
+    by_name = {(each.prompts, each.mode): each for each in report.measurements}
     rows = []
     for prompts in sets:
-        for way in ways:
-            row = by_name[prompts, way]
-            speed, ratio, rate = row.tokens_per_second, row.ratio, row.acceptance_rate
+        for mode in modes:
+            measured = by_name[prompts, mode]
+            speed, ratio, rate = measured.tokens_per_second, measured.ratio, measured.acceptance_rate
             rows.append([
-                prompts, way, f"{speed.median:.1f} ({speed.low:.1f}-{speed.high:.1f})",
+                prompts, mode, f"{speed.median:.1f} ({speed.low:.1f}-{speed.high:.1f})",
                 "1" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})",
-                "-" if rate is None else f"{rate:.0%}", f"{row.tokens_per_pass:.2f}",
+                "-" if rate is None else f"{rate:.0%}", f"{measured.tokens_per_pass:.2f}",
             ])  # fmt: skip
     plot_sweep(
         [0, *lengths],
@@ -387,7 +395,7 @@ def speculation(bench: Bench) -> Section:
         ylabel="times plain EFT",
         title="Speed of speculative EFT",
     )  # fmt: skip
-    quoted = [
+    paper_rows = [
         [s, *(f"{v / speeds[0]:.2f}" for v in speeds.values()), f"{paper.SPEED_OF_BASE / speeds[0]:.2f}",
          f"{paper.ACCEPTANCE_AT_8[s]:.0%}"]
         for s, speeds in paper.SPEED.items()
@@ -407,7 +415,7 @@ def speculation(bench: Bench) -> Section:
                                  "tokens/pass"], rows)),
             captioned("The paper, Llama-2-7B-chat up-scaled to 70B: speed relative to plain EFT at each K, "
                        "the same for the base alone, and the acceptance at K = 8 that its speeds imply.",
-                       markdown(["prompts", "0", "2", "4", "8", "16", "base alone", "accepted"], quoted)),
+                       markdown(["prompts", "0", "2", "4", "8", "16", "base alone", "accepted"], paper_rows)),
         ),
         "speculation.svg",
         (

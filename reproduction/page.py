@@ -32,25 +32,27 @@ def write_page(sections: Sequence[Mapping[str, Any]], names: Sequence[str], figu
         names: Every experiment, in order. The page marks those without a section as not run.
         figures: The folder of the figures, relative to the page.
     """
-    found = {section["name"]: section for section in sections}
-    parts = [HEAD, _runs(found, names)]
-    parts += [_section(found[name], figures) for name in names if name in found]
+    section_by_name = {section["name"]: section for section in sections}
+    parts = [HEAD, _runs(section_by_name, names)]
+    parts += [_section(section_by_name[name], figures) for name in names if name in section_by_name]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _runs(found: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
+def _runs(sections: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
     rows = ["| experiment | machine | day | minutes | CPU minutes |", "| --- | --- | --- | ---: | ---: |"]
     for name in names:
-        if name not in found:
+        if name not in sections:
             rows.append(f"| {name} | not run | - | - | - |")
             continue
-        run = found[name]["run"]
+        run = sections[name]["run"]
         rows.append(
             f"| {name} | {run['machine']} | {run['day']} | {run['seconds'] / 60:.1f} | "
             f"{run['cpu_seconds'] / 60:.1f} |"
         )
     busy = [
-        name for name in names if name in found and found[name]["run"]["load"] > found[name]["run"]["cores"]
+        name
+        for name in names
+        if name in sections and sections[name]["run"]["load"] > sections[name]["run"]["cores"]
     ]
     note = (
         f"The machine had other work to do during {', '.join(busy)}. These runs took longer than on an idle "

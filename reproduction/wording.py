@@ -22,7 +22,7 @@ def joined(*evaluations: Evaluation) -> Evaluation:
     return replace(evaluations[0], cells=tuple(cell for each in evaluations for cell in each.cells))
 
 
-def shown_cell(evaluations: Iterable[Evaluation], system: str, task: str, metric: str) -> str:
+def format_cell(evaluations: Iterable[Evaluation], system: str, task: str, metric: str) -> str:
     """Format the cell of the first evaluation that has it, or `-`."""
     for evaluation in evaluations:
         for cell in evaluation.cells:
@@ -43,8 +43,8 @@ def captioned(caption: str, table: str) -> str:
 
 def bars(evaluation: Evaluation, systems: Mapping[str, str]) -> dict[str, Estimate]:
     """Return the share of right capitals of each system, by label."""
-    found = {label: evaluation.cell(name, "capitals").estimate for label, name in systems.items()}
-    return {label: each for label, each in found.items() if each is not None}
+    estimates = {label: evaluation.cell(name, "capitals").estimate for label, name in systems.items()}
+    return {label: each for label, each in estimates.items() if each is not None}
 
 
 def pair_table(
@@ -106,8 +106,8 @@ def number(value: float) -> str:
 
 def paper_gains(direction: str, axis: str) -> str:
     """Format the range of the paper's Figure 3 over its prompt sets and model families."""
-    found = [v for kind, _, of, *values in paper.FIGURE_3 if (kind, of) == (direction, axis) for v in values]
-    return f"{min(found):.2f} to {max(found):.2f}"
+    gains = [v for kind, _, of, *values in paper.FIGURE_3 if (kind, of) == (direction, axis) for v in values]
+    return f"{min(gains):.2f} to {max(gains):.2f}"
 
 
 def paper_amplification(strength: float) -> list[str]:
@@ -136,32 +136,32 @@ def ratios(rows: Mapping[tuple[str, str], Any], prompts: str, lengths: Sequence[
 # Findings
 
 
-def sure(estimates: Sequence[Estimate | None]) -> list[Estimate]:
+def drop_missing(estimates: Sequence[Estimate | None]) -> list[Estimate]:
     """Drop missing estimates."""
     return [each for each in estimates if each is not None]
 
 
-def shown(estimate: Estimate | None, unit: str) -> str:
+def format_estimate(estimate: Estimate | None, unit: str) -> str:
     """Format an estimate, or `-`."""
     return "-" if estimate is None else show(estimate, unit)
 
 
-def target(what: str, found: Estimate | None, least: float) -> list[str]:
+def target(what: str, estimate: Estimate | None, least: float) -> list[str]:
     """Say whether a target is reached."""
-    if found is None:
+    if estimate is None:
         return [f"{what}: not measured."]
-    if found.value >= least:
+    if estimate.value >= least:
         verdict = "reached"
     else:
-        verdict = "missed, but inside the interval" if found.high >= least else "**missed**"
-    return [f"{what}: {show(found, 'share')}; the target of {least:.0%} is {verdict}."]
+        verdict = "missed, but inside the interval" if estimate.high >= least else "**missed**"
+    return [f"{what}: {show(estimate, 'share')}; the target of {least:.0%} is {verdict}."]
 
 
 def difference(evaluation: Evaluation, first: str, second: str, task: str) -> str:
     """Describe the difference between two systems, paired by prompt."""
-    found = evaluation.difference(first, second, task)
-    verdict = "clear" if found.low > 0 or found.high < 0 else "not distinguishable from zero"
-    points = found.scaled(100)
+    gap = evaluation.difference(first, second, task)
+    verdict = "clear" if gap.low > 0 or gap.high < 0 else "not distinguishable from zero"
+    points = gap.scaled(100)
     return (
         f"{task}, {first} minus {second}: {points.value:+.1f} points "
         f"({points.low:+.1f} to {points.high:+.1f}), {verdict}."
@@ -170,7 +170,7 @@ def difference(evaluation: Evaluation, first: str, second: str, task: str) -> st
 
 def monotone(what: str, estimates: Sequence[Estimate | None], *, rising: bool) -> str:
     """Say whether a figure rises along a sweep."""
-    values = [each.value for each in sure(estimates)]
+    values = [each.value for each in drop_missing(estimates)]
     steps = [b - a if rising else a - b for a, b in pairwise(values)]
     falls = sum(step < 0 for step in steps)
     how = "at every step" if not falls else f"in {len(steps) - falls} of {len(steps)} steps"
@@ -194,27 +194,28 @@ def dominated_points(large: Frontier, small: Frontier) -> int:
 
 def against_measured(facts: Evaluation, calls: Evaluation, refusals: Evaluation) -> list[str]:
     """Say whether the figures of measured.json lie inside the intervals measured here."""
-    wanted = [(facts, "base", "capitals", MEASURED["L"]["capitals"]),
-              (facts, "reference", "capitals", MEASURED["R"]["capitals"])]  # fmt: skip
+    expected = [(facts, "base", "capitals", MEASURED["L"]["capitals"]),
+                (facts, "reference", "capitals", MEASURED["R"]["capitals"])]  # fmt: skip
     for name in BEHAVIORS:
-        wanted += [(facts, f"tuned {name}", "capitals", MEASURED[f"T_{name}"]["capitals"]),
-                   (facts, f"EFT {name}", "capitals", MEASURED[f"EFT_{name}"]["capitals"])]  # fmt: skip
+        expected += [(facts, f"tuned {name}", "capitals", MEASURED[f"T_{name}"]["capitals"]),
+                     (facts, f"EFT {name}", "capitals", MEASURED[f"EFT_{name}"]["capitals"])]  # fmt: skip
     for kind in ("tuned", "EFT"):
         short = "T" if kind == "tuned" else "EFT"
-        wanted.append((calls, f"{kind} tools", "familiar tools", MEASURED[f"{short}_tools"]["tool_exact"]))
-        wanted.append(
+        expected.append((calls, f"{kind} tools", "familiar tools", MEASURED[f"{short}_tools"]["tool_exact"]))
+        expected.append(
             (refusals, f"{kind} harmless", "familiar harmful", MEASURED[f"{short}_harmless"]["refusal"])
         )
     outside = []
-    for evaluation, system, task, share in wanted:
-        found = evaluation.cell(system, task).estimate
-        if found is None or not found.low <= share <= found.high:
-            outside.append(f"{system} on {task} ({shown(found, 'share')} against {percent(share)})")
-    agreed = len(wanted) - len(outside)
+    for evaluation, system, task, share in expected:
+        estimate = evaluation.cell(system, task).estimate
+        if estimate is None or not estimate.low <= share <= estimate.high:
+            outside.append(
+                f"{system} on {task} ({format_estimate(estimate, 'share')} against {percent(share)})"
+            )
+    num_inside = len(expected) - len(outside)
     tail = f"; outside: {'; '.join(outside)}" if outside else ""
-    return [
-        f"{agreed} of {len(wanted)} figures of `measured.json` lie inside the intervals measured here{tail}."
-    ]
+    inside = f"{num_inside} of {len(expected)} figures of `measured.json`"
+    return [f"{inside} lie inside the intervals measured here{tail}."]
 
 
 def numbers(*evaluations: Evaluation) -> dict[str, Any]:

@@ -265,7 +265,7 @@ def test_chat_eft_is_the_same_class():
     ("kwargs", "message"),
     [
         ({"model": "smoll"}, r"model='smoll'.*preset \(.*'smol'.*owner/name"),
-        ({"mixture": {"rude": 1.0}}, r"'rude'.*knows 'concise', 'harmless', 'pirate', 'tools'"),
+        ({"mixture": {"rude": 1.0}}, r"'rude'.*has 'concise', 'harmless', 'pirate', 'tools'"),
         ({"mixture": {"tools": float("nan")}}, r"'tools' is nan.*finite"),
         ({"mixture": {"tools": -1.0}}, r"'tools' is -1\.0.*allow_negative_weights=True"),
         ({"mixtur": {}}, r"Unknown parameter 'mixtur'.*Did you mean 'mixture'"),
@@ -306,7 +306,7 @@ async def test_bad_calls_are_typed_errors(llm, messages, kwargs, message):
 
 def test_a_prompt_longer_than_the_window_is_a_context_overflow_before_decoding(llm):
     generated = llm.engine.stats().generated_tokens
-    with pytest.raises(ContextOverflowError, match=r"\d+ tokens and 12 more.*1024"):
+    with pytest.raises(ContextOverflowError, match=r"\d+ tokens and the request asks for 12 more.*1024"):
         llm.invoke("x" * 1100)
     with pytest.raises(ContextOverflowError, match="1020 more"):
         llm.invoke("hi", max_tokens=1020)

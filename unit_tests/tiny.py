@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
+from unit_tests.oracle import conservative_log_p, formula_log_p, merged_weights
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<' + message['role'] + '> ' + message['content'] + ' <end> ' }}"
@@ -136,18 +137,12 @@ def write_adapter(folder: Path, model: LlamaForCausalLM, targets: list[str], ran
 def merged(model: LlamaForCausalLM, adapter: Path) -> LlamaForCausalLM:
     """A copy of the model with an adapter in its weights."""
     model = copy.deepcopy(model)
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    with torch.no_grad():
-        for key in tensors:
-            if key.endswith(".lora_A.weight"):
-                module = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-                up = tensors[key.replace("lora_A", "lora_B")]
-                model.get_submodule(module).weight += 2.0 * (up @ tensors[key])
+    model.load_state_dict(merged_weights(model.state_dict(), adapter))
     return model
 
 
 class Reference:
-    """The plain loop that the engine must agree with: full forwards, no cache, merged adapters."""
+    """The tiny family in transformers alone: full forward passes, no cache, merged adapters."""
 
     def __init__(self, folder: Path) -> None:
         self.base = LlamaForCausalLM.from_pretrained(folder / "base").eval()
@@ -173,21 +168,12 @@ class Reference:
     def all_logprobs(self, ids, last, mixture, strength=1.0, top_p=1.0, unscaled=()) -> torch.Tensor:
         """log p after each of the last tokens of a text, [last, V]; `unscaled` ids are not up-scaled."""
 
-        def of(model):
+        def log_probs(model):
             return model(torch.tensor([ids])).logits[0, -last:].double().log_softmax(-1)
 
-        large, small = of(self.base), of(self.small["reference"])
-        mixed = small + sum(w * (of(self.small[name]) - small) for name, w in mixture.items())
-        weight = strength * (large - small)
-        mixed = mixed.log_softmax(-1)
-        if mixture:
-            weight[:, list(unscaled)] = 0.0
-        if top_p < 1:
-            for row, gain in zip(mixed, weight, strict=True):
-                ordered, order = row.sort(descending=True)
-                count = int((ordered.exp().cumsum(-1) < top_p).sum()) + 1
-                gain[order[count:]] = 0.0
-        return (mixed + weight).log_softmax(-1)
+        tuned = {name: log_probs(self.small[name]) for name in mixture}
+        large, small = log_probs(self.base), log_probs(self.small["reference"])
+        return formula_log_p(large, small, tuned, mixture, strength, top_p, unscaled)
 
     @torch.inference_mode()
     def mixed(self, summands, answer) -> torch.Tensor:
@@ -213,16 +199,13 @@ class Reference:
 
     @torch.inference_mode()
     def conservative(self, summands, base, small, prompt, top_p) -> torch.Tensor:
-        """log p of the first token where a small mixture's nucleus bounds up-scaling, [V]."""
+        """log p of the first token if the nucleus of a small mixture bounds up-scaling, [V]."""
 
-        def of(model, ids):
+        def log_probs(model, ids):
             return model(torch.tensor([list(ids)])).logits[0, -1].double().log_softmax(-1)
 
-        mixed = sum(weight * of(model, ids) for weight, model, ids in summands).log_softmax(-1)
-        ordered, order = mixed.sort(descending=True)
-        inside = order[: int((ordered.exp().cumsum(-1) < top_p).sum()) + 1]
-        mixed[inside] += (of(base, prompt) - of(small, prompt))[inside]
-        return mixed.log_softmax(-1)
+        mixed = sum(weight * log_probs(model, ids) for weight, model, ids in summands).log_softmax(-1)
+        return conservative_log_p(mixed, log_probs(base, prompt) - log_probs(small, prompt), top_p)
 
     def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, end=0, unscaled=()) -> list[int]:
         """Greedy answer, end token included."""

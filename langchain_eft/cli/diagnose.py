@@ -15,7 +15,7 @@ from langchain_eft.cli.options import JsonFlag, ModelOptions, option_groups
 from langchain_eft.cli.parse_recipe import read_prompts
 
 if TYPE_CHECKING:
-    from langchain_eft.diagnostics.verdict import Diagnosis, Drafts, Figures
+    from langchain_eft.diagnostics.verdict import Diagnosis, DraftSpeed, Figures
 
 
 def diagnosis_table(diagnoses: list[Diagnosis]) -> Table:
@@ -32,14 +32,14 @@ def diagnosis_table(diagnoses: list[Diagnosis]) -> Table:
 
 def rows(figures: Figures) -> list[tuple[str, str]]:
     """The figures of one behavior, each as its name and its value."""
-    agreement, kinship, delta = figures.agreement, figures.kinship, figures.delta
+    agreement, distances, delta = figures.agreement, figures.base_distances, figures.delta
     endings, rewards = figures.endings, figures.rewards
     return [
         ("base and reference: same most likely token, along EFT's answers", f"{agreement.same_first:.0%}"),
         ("total variation, KL(L || S)", f"{agreement.total_variation:.2f}, {agreement.divergence:.2f}"),
         (
             "along the base's answers: base-reference, base-tuned, tuned-reference",
-            f"{kinship.base_reference:.2f}, {kinship.base_tuned:.2f}, {kinship.tuned_reference:.2f}",
+            f"{distances.base_reference:.2f}, {distances.base_tuned:.2f}, {distances.tuned_reference:.2f}",
         ),
         ("delta: mean |F - S| on probable tokens, KL(F || S)", f"{delta.size:.2f}, {delta.divergence:.2f}"),
         ("total variation of F and S", f"{delta.total_variation:.3f}"),
@@ -66,7 +66,7 @@ def _ends(figures: Figures) -> str:
     return ", ".join("-" if value is None else f"{value:.2g}" for value in values)
 
 
-def _title(draft: Drafts) -> str:
+def _title(draft: DraftSpeed) -> str:
     return (
         f"tokens per round with {draft.length} draft tokens"
         if draft.length
@@ -74,7 +74,7 @@ def _title(draft: Drafts) -> str:
     )
 
 
-def _speed(draft: Drafts, plain: Drafts) -> str:
+def _speed(draft: DraftSpeed, plain: DraftSpeed) -> str:
     if not draft.tokens_per_second or not plain.tokens_per_second:
         return f"{draft.tokens_per_round:.2f}"
     faster = draft.tokens_per_second / plain.tokens_per_second

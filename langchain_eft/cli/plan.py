@@ -15,10 +15,10 @@ from langchain_eft.cli.options import JsonFlag, RecipeOptions, option_groups
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
-    from langchain_eft.diagnostics.plan import Plan
+    from langchain_eft.diagnostics.plan import RecipePlan
 
 
-def plan_tables(plan: Plan) -> Group:
+def plan_tables(plan: RecipePlan) -> Group:
     """A plan as two tables, of memory and of speed, and a verdict."""
     return Group(
         memory_table(plan),
@@ -27,7 +27,7 @@ def plan_tables(plan: Plan) -> Group:
     )
 
 
-def memory_table(plan: Plan) -> Table:
+def memory_table(plan: RecipePlan) -> Table:
     """The memory of each part of a recipe, their sum, and the free memory."""
     from langchain_eft.engine.loading.memory import gib
 
@@ -50,7 +50,7 @@ def _count(parameters: int) -> str:
     return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.2f} M"
 
 
-def speed_table(plan: Plan) -> Table:
+def speed_table(plan: RecipePlan) -> Table:
     """Upper bounds of the speed of each way to decode, from the memory bandwidth."""
     bandwidth = plan.bytes_per_second
     table = Table(
@@ -93,13 +93,13 @@ def plan(
     with readable_errors():
         llm = recipe.build_model(engine_options={"max_batch_size": requests, "quantization": quantization})
         with notes.status("Reading configurations") as status:
-            from langchain_eft.diagnostics.plan import make_plan
+            from langchain_eft.diagnostics.plan import plan_recipe
 
             if bandwidth is None and memory is None:
                 status.update("Measuring memory bandwidth")
                 bandwidth = measured_bandwidth(llm)
                 status.update("Reading configurations")
-            recipe_plan = make_plan(
+            recipe_plan = plan_recipe(
                 llm.recipe,
                 llm.active_mixture,
                 llm.engine_config,

@@ -17,40 +17,40 @@ from langchain_eft.cli.parse_recipe import format_mixture, read_prompts
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
-    from langchain_eft.diagnostics.verify.report import Report, Row
+    from langchain_eft.diagnostics.verify.report import Check, VerificationReport
 
 
-def verification_table(report: Report) -> Table:
-    """The rows of a report as a table; failed rows are red."""
+def verification_table(report: VerificationReport) -> Table:
+    """The checks of a report as a table; failed checks are red."""
     table = Table()
     for heading in ("compared", "speculation"):
         table.add_column(heading)
     for heading in ("batch", "tokens", "statistic", "p-value", "accepted"):
         table.add_column(heading, justify="right")
-    table.add_column("verdict")
-    for row in report.rows:
-        table.add_row(*_cells(row), style="bold red" if row.verdict == "failed" else None)
+    table.add_column("outcome")
+    for check in report.checks:
+        table.add_row(*_cells(check), style="bold red" if check.outcome == "failed" else None)
     return table
 
 
-def _cells(row: Row) -> list[str]:
-    equal = row.statistic == "equal"
+def _cells(check: Check) -> list[str]:
+    equal = check.statistic == "equal"
     return [
-        row.what,
-        str(row.speculation),
-        str(row.batch),
-        str(row.tokens),
-        f"{row.value:.2%} equal" if equal else f"{row.statistic} = {row.value:.2f}",
-        "" if row.p_value is None else f"{row.p_value:.2g}",
-        "" if row.acceptance_rate is None else f"{row.acceptance_rate:.0%}",
-        row.verdict,
+        check.what,
+        str(check.speculation),
+        str(check.batch_size),
+        str(check.tokens),
+        f"{check.value:.2%} equal" if equal else f"{check.statistic} = {check.value:.2f}",
+        "" if check.p_value is None else f"{check.p_value:.2g}",
+        "" if check.acceptance_rate is None else f"{check.acceptance_rate:.0%}",
+        check.outcome,
     ]
 
 
-def verification_summary(report: Report, mixture: dict[str, float]) -> str:
+def verification_summary(report: VerificationReport, mixture: dict[str, float]) -> str:
     """The outcome of a verification as one line."""
-    failed = sum(row.verdict == "failed" for row in report.rows)
-    outcome = f"FAILED in {failed} of {len(report.rows)} rows" if failed else "Passed"
+    failed = sum(check.outcome == "failed" for check in report.checks)
+    outcome = f"FAILED in {failed} of {len(report.checks)} checks" if failed else "Passed"
     return (
         f"{outcome}: mixture {format_mixture(mixture)}, {report.tokens} tokens compared in "
         f"{report.seconds:.0f} s; p-values fail below {report.least_p_value:.1e} "
@@ -58,7 +58,7 @@ def verification_summary(report: Report, mixture: dict[str, float]) -> str:
     )
 
 
-def show_report(report: Report, mixture: dict[str, float], *, as_json: bool) -> None:
+def show_report(report: VerificationReport, mixture: dict[str, float], *, as_json: bool) -> None:
     """Print a report to stdout, as tables or as JSON."""
     if as_json:
         typer.echo(json.dumps({"passed": report.passed, "mixture": mixture, **asdict(report)}, indent=2))
@@ -68,7 +68,7 @@ def show_report(report: Report, mixture: dict[str, float], *, as_json: bool) -> 
         console.print(verification_summary(report, mixture), soft_wrap=True)
 
 
-def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int) -> Report:
+def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int) -> VerificationReport:
     """Verify a chat model's mixture, and show the progress.
 
     Args:
@@ -80,11 +80,11 @@ def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int
         EngineError: The weights cannot be loaded, or the mixture cannot be decoded.
     """
     engine = load(llm)
-    from langchain_eft.diagnostics.verify.plan import PROMPTS, Plan, encode_prompts  # imports torch
+    from langchain_eft.diagnostics.verify.plan import PROMPTS, VerificationPlan, encode_prompts
     from langchain_eft.diagnostics.verify.verify import verify as verify_engine
 
     mixture = llm.active_mixture
-    plan = Plan(
+    plan = VerificationPlan(
         prompts=encode_prompts(engine.tokenizer, engine.recipe, mixture, texts or PROMPTS),
         mixture=mixture,
         upscale_strength=llm.upscale_strength,
@@ -105,7 +105,7 @@ def verify(
     ] = None,
     samples: Annotated[
         int,
-        typer.Option(min=8, help="Sampled answers per row; of first tokens, 50 times as many."),
+        typer.Option(min=8, help="Sampled answers per check; of first tokens, 50 times as many."),
     ] = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 12,
     seed: Annotated[int, typer.Option(min=0, max=2**32, help="The same seed gives the same samples.")] = 0,

@@ -1,9 +1,9 @@
-"""Will a behaviour transfer to a base? Measured on a few prompts, before anything larger is paid for.
+"""Find out whether a behavior transfers to a base, with a few prompts.
 
-Three sets of answers to the same prompts are compared: EFT's, the tuned model's own, and the base's own. What
-they are worth to the behaviour is its implicit reward, `log F - log S` for each token (Mitchell et al. 2023,
-section 3.2): the tuned model's answers gain some over the base's, and the behaviour has transferred as far as
-EFT's answers gain the same.
+The diagnosis compares three answers to each prompt: EFT's, the tuned model's, and the base's. Their
+measure is the behavior's implicit reward, `log F - log S` for each token (Mitchell et al. 2023, section
+3.2). The tuned model's answers gain some reward over the base's answers. The share of this gain that EFT's
+answers have is the degree of transfer.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
 
+from langchain_eft.diagnostics.decoded_answer import DecodedAnswer, decode_in_batches
 from langchain_eft.diagnostics.verdict import (
-    Agreement,
-    Delta,
+    BaseDistances,
+    BaseReferenceAgreement,
+    DeltaSize,
     Diagnosis,
-    Drafts,
-    Endings,
+    DraftSpeed,
+    EndingAgreement,
     Figures,
-    Kinship,
     Rewards,
     judge,
 )
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError, RequestError
-from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.engine.scheduling.draft_length import expected_tokens
@@ -48,10 +48,12 @@ PROMPTS = (
     "Give me three tips for learning a language.",
     "Write a short poem about the sea.",
 )
-"""Facts, chat, harm, advice, style: something for most behaviours."""
+"""Facts, chat, harm, advice and style. Most behaviors change the answer to one of them."""
 
 DRAFT_LENGTHS = (1, 2, 4, 8)
-"""Draft lengths whose speed is predicted, which takes an answer each."""
+"""Draft lengths to predict the speed of. Each takes one more answer."""
+
+_BATCH_SIZE = 8
 
 
 def diagnose(
@@ -62,63 +64,53 @@ def diagnose(
     draft_lengths: Sequence[int] = DRAFT_LENGTHS,
     progress: Progress = silent,
 ) -> list[Diagnosis]:
-    """Find out whether each behaviour of a model's mixture transfers to its base.
+    """Find out whether each behavior of a model's mixture transfers to its base.
 
-    Every behaviour is looked at by itself, with the weight that the mixture gives it. Answers are greedy;
-    acceptance is that of the model's own temperature and filters. `upscale_strength` and `upscale_top_p` are
-    left at 1.
+    Each behavior is tested alone, with its weight in the mixture. Answers are greedy. The acceptance rate is
+    that of the model's own temperature and filters. `upscale_strength` and `upscale_top_p` are 1.
 
     Args:
         llm: The chat model.
-        prompts: What to ask. Prompts that call for the behaviour tell most.
+        prompts: User messages. Prompts that call for the behavior show the most.
         max_tokens: Longest answer, in tokens.
-        draft_lengths: Draft lengths whose speed is predicted; none takes half the time.
-        progress: Told what is being done.
+        draft_lengths: Draft lengths to predict the speed of. Without any, the diagnosis takes half the time.
+        progress: Receives a short message for each step.
 
     Raises:
-        ModelInvalidRequestError: A mixture without behaviours, or no prompts.
-        EngineError: Models that cannot be loaded or combined.
+        ModelInvalidRequestError: The mixture has no behavior, or there are no prompts.
+        EngineError: The models cannot be loaded or combined.
     """
     with langchain_errors():
         mixture = llm.active_mixture.active()
         if not mixture:
             raise RequestError(
-                f"The mixture is empty, so there is no behaviour to diagnose: name one of "
+                "The mixture is empty, so there is no behavior to diagnose: name one of "
                 f"{quoted_names(llm.recipe.behaviors)} in `mixture`."
             )
         if not prompts:
-            raise RequestError("prompts=[] is empty: give at least one.")
+            raise RequestError("prompts=[] is empty: give at least one prompt.")
         engine = llm.open(progress)
         return [
             _Examination(
                 llm, engine, name, float(weight), prompts, max_tokens, draft_lengths, progress
             ).diagnosis()
-            for name, weight in _constant(mixture).items()
+            for name, weight in _constant_weights(mixture).items()
         ]
 
 
-def _constant(mixture: dict[str, Any]) -> dict[str, float]:
+def _constant_weights(mixture: dict[str, Any]) -> dict[str, float]:
     for name, weight in mixture.items():
         if not isinstance(weight, int | float):
             raise RecipeError(
-                f"The weight of behaviour {name!r} changes along the answer ({weight!r}): diagnose it with a "
-                "plain number."
+                f"The weight of behavior {name!r} changes along the answer ({weight!r}): diagnose it with a "
+                "number as its weight."
             )
     return mixture
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """An answer and the request that it belongs to."""
-
-    request: GenerationRequest
-    tokens: tuple[int, ...]
-    end: Finished
-
-
-@dataclass(frozen=True)
 class _Examination:
-    """One behaviour on one engine."""
+    """The diagnosis of one behavior on one engine."""
 
     llm: EFTChatModel
     engine: Engine
@@ -130,85 +122,88 @@ class _Examination:
     progress: Progress
 
     def diagnosis(self) -> Diagnosis:
-        """Measure, then judge."""
+        """Measure the figures, and find the verdict."""
         self.progress(f"{self.name}: answering")
         base, tuned = self._answers(mixture={}), self._answers(upscale_strength=0.0)
         eft = self._answers()
         self.progress(f"{self.name}: comparing")
-        along_base, along_eft, along_tuned = map(self._along, (base, eft, tuned))
-        everywhere = reduce(add, along_eft)
+        on_base, on_eft, on_tuned = map(self._comparisons, (base, eft, tuned))
+        all_eft = reduce(add, on_eft)
         figures = Figures(
             tokens=sum(len(answer.tokens) for answer in (*base, *eft, *tuned)),
-            agreement=Agreement(
-                mean(everywhere.same_first),
-                mean(everywhere.tv_base_reference),
-                mean(everywhere.kl_base_reference),
+            agreement=BaseReferenceAgreement(
+                mean(all_eft.same_first),
+                mean(all_eft.tv_base_reference),
+                mean(all_eft.kl_base_reference),
             ),
-            kinship=_kinship(reduce(add, along_base)),
-            delta=Delta(
-                mean(everywhere.delta),
-                mean(everywhere.tv_tuned_reference),
-                mean(everywhere.kl_tuned_reference),
-                mean(everywhere.entropy_target),
-                mean(everywhere.entropy_tuned),
+            base_distances=_distances(reduce(add, on_base)),
+            delta=DeltaSize(
+                mean(all_eft.delta),
+                mean(all_eft.tv_tuned_reference),
+                mean(all_eft.kl_tuned_reference),
+                mean(all_eft.entropy_target),
+                mean(all_eft.entropy_tuned),
             ),
-            masked=max(max(c.masked) for c in (*along_base, *along_eft, *along_tuned)),
-            endings=_endings(base, eft, tuned, along_tuned),
-            rewards=Rewards(*map(_reward, (along_base, along_eft, along_tuned))),
-            acceptance=mean(everywhere.accepted),
-            drafts=tuple(
-                self._drafts(max(eft, key=lambda a: len(a.tokens)), [c.accepted for c in along_eft])
-            ),
+            masked=max(max(comparison.masked) for comparison in (*on_base, *on_eft, *on_tuned)),
+            endings=_endings(base, eft, tuned, on_tuned),
+            rewards=Rewards(*map(_mean_reward, (on_base, on_eft, on_tuned))),
+            acceptance=mean(all_eft.accepted),
+            drafts=tuple(self._draft_speeds(eft, [comparison.accepted for comparison in on_eft])),
         )
         return Diagnosis(self.name, self.weight, *judge(self.name, figures), figures)
 
-    def _answers(self, **settings: Any) -> list[_Answer]:
-        requests = [self._request(prompt, temperature=0.0, **settings) for prompt in self.prompts]
-        answers = []
-        for some in _batches(requests):
-            for request, events in zip(some, self.engine.generate(some), strict=True):
-                answers.append(_answer(request, events))
-        return answers
+    def _answers(self, **parameters: Any) -> list[DecodedAnswer]:
+        requests = [self._request(prompt, temperature=0.0, **parameters) for prompt in self.prompts]
+        return decode_in_batches(self.engine, requests, _BATCH_SIZE)
 
-    def _along(self, answers: Sequence[_Answer]) -> list[ModelComparison]:
-        """The comparison along each answer, under the chat model's own sampling."""
+    def _comparisons(self, answers: Sequence[DecodedAnswer]) -> list[ModelComparison]:
+        """Compare the models along each answer, with the chat model's own sampling."""
         return [
             self.engine.compare(self._request(prompt), answer.tokens)
             for prompt, answer in zip(self.prompts, answers, strict=True)
         ]
 
-    def _request(self, prompt: str, **settings: Any) -> GenerationRequest:
+    def _request(self, prompt: str, **parameters: Any) -> GenerationRequest:
         parameters = {
             "mixture": {self.name: self.weight},
             "max_tokens": self.max_tokens,
             "upscale_strength": 1.0,
             "upscale_top_p": 1.0,
-            **settings,
+            **parameters,
         }
         plain = {"n": 1, "logprobs": False, "top_logprobs": None}
         return self.llm.prepare_call([HumanMessage(prompt)], [], **plain, **parameters).only_request
 
-    def _drafts(self, longest: _Answer, accepted: Sequence[Sequence[float]]) -> Iterator[Drafts]:
-        """What each draft length would bring, from the time that its rounds take on one answer."""
+    def _draft_speeds(
+        self, answers: Sequence[DecodedAnswer], accepted: Sequence[Sequence[float]]
+    ) -> Iterator[DraftSpeed]:
+        """Predict the speed at each draft length, from the measured time of its rounds on the longest answer.
+
+        Args:
+            answers: EFT's answers.
+            accepted: Acceptance rate at each token of each answer.
+        """
+        longest = max(answers, key=lambda answer: len(answer.tokens))
         for length in (0, *self.draft_lengths) if self.draft_lengths else ():
             self.progress(f"{self.name}: timing drafts of {length}")
             request = longest.request.model_copy(update={"speculation": length})
-            end = _answer(request, *self.engine.generate([request])).end
-            rounds, seconds = end.verify_passes - 1, end.seconds - end.time_to_first_token
+            (answer,) = decode_in_batches(self.engine, [request], 1)
+            rounds = answer.end.verify_passes - 1
+            seconds = answer.end.seconds - answer.end.time_to_first_token
             expected = tokens_per_round(accepted, length)
-            if length and not end.drafted_tokens:
-                return  # nothing in this formula can draft
-            yield Drafts(length, expected, expected * rounds / seconds if rounds and seconds else None)
+            if length and not answer.end.drafted_tokens:
+                return  # no part of this formula can draft
+            yield DraftSpeed(length, expected, expected * rounds / seconds if rounds and seconds else None)
 
 
 def tokens_per_round(accepted: Sequence[Sequence[float]], length: int) -> float:
-    """Tokens that a round yields on average over all places of an answer where it may start.
+    """Expected tokens of a round, averaged over all positions of the answers where a round may start.
 
-    Behaviours agree in long runs, so this is more than the rates' mean alone would promise.
+    Accepted draft tokens come in long runs, so this is more than the mean acceptance rate alone predicts.
 
     Args:
-        accepted: Rate at each token of each answer.
-        length: K, tokens drafted.
+        accepted: Acceptance rate at each token of each answer.
+        length: K, tokens drafted in a round.
     """
     runs = [
         rates[start : start + length]
@@ -219,36 +214,32 @@ def tokens_per_round(accepted: Sequence[Sequence[float]], length: int) -> float:
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean of some numbers, at least one."""
+    """The mean of at least one number."""
     return math.fsum(values) / len(values)
 
 
-def _batches(requests: Sequence[GenerationRequest]) -> Iterator[Sequence[GenerationRequest]]:
-    for start in range(0, len(requests), 8):
-        yield requests[start : start + 8]
+def _distances(comparison: ModelComparison) -> BaseDistances:
+    return BaseDistances(
+        mean(comparison.tv_base_reference),
+        mean(comparison.tv_base_tuned),
+        mean(comparison.tv_tuned_reference),
+    )
 
 
-def _answer(request: GenerationRequest, events: Sequence[TextDelta | Finished]) -> _Answer:
-    tokens = tuple(token for event in events if isinstance(event, TextDelta) for token in event.tokens)
-    return _Answer(request, tokens, next(event for event in events if isinstance(event, Finished)))
-
-
-def _kinship(along: ModelComparison) -> Kinship:
-    return Kinship(mean(along.tv_base_reference), mean(along.tv_base_tuned), mean(along.tv_tuned_reference))
-
-
-def _reward(comparisons: Sequence[ModelComparison]) -> float:
-    """Mean over answers, so that long ones do not count more."""
-    return mean([mean(c.tuned) - mean(c.reference) for c in comparisons])
+def _mean_reward(comparisons: Sequence[ModelComparison]) -> float:
+    """The mean reward per token of each answer, averaged over answers. Long answers do not count more."""
+    return mean([mean(each.tuned) - mean(each.reference) for each in comparisons])
 
 
 def _endings(
-    base: Sequence[_Answer],
-    eft: Sequence[_Answer],
-    tuned: Sequence[_Answer],
-    along_tuned: Sequence[ModelComparison],
-) -> Endings:
-    ended = [c for answer, c in zip(tuned, along_tuned, strict=True) if answer.end.reason == "stop"]
+    base: Sequence[DecodedAnswer],
+    eft: Sequence[DecodedAnswer],
+    tuned: Sequence[DecodedAnswer],
+    on_tuned: Sequence[ModelComparison],
+) -> EndingAgreement:
+    ended = [
+        comparison for answer, comparison in zip(tuned, on_tuned, strict=True) if answer.end.reason == "stop"
+    ]
 
     def probability(logprobs: Sequence[float]) -> float | None:
         return math.exp(mean(logprobs)) if logprobs else None
@@ -256,11 +247,11 @@ def _endings(
     base_share, eft_share, tuned_share = (
         mean([float(answer.end.reason == "stop") for answer in answers]) for answers in (base, eft, tuned)
     )
-    return Endings(
+    return EndingAgreement(
         base_share,
         eft_share,
         tuned_share,
-        probability([c.end_base[-1] for c in ended]),
-        probability([c.end_tuned[-1] for c in ended]),
-        probability([c.end_reference[-1] for c in ended]),
+        probability([comparison.end_base[-1] for comparison in ended]),
+        probability([comparison.end_tuned[-1] for comparison in ended]),
+        probability([comparison.end_reference[-1] for comparison in ended]),
     )

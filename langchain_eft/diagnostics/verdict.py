@@ -1,4 +1,4 @@
-"""Whether a behaviour transfers: the figures that tell, and the verdict that follows from them."""
+"""Whether a behavior transfers to a base: the measured figures, and the verdict that follows from them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Verdict = Literal[
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How much the base and the reference are one model.
+class BaseReferenceAgreement:
+    """How similar the base and the reference are, along EFT's answers.
 
     Attributes:
-        same_first: Share of tokens at which both have one most probable token.
-        total_variation: Mean distance of their distributions.
-        divergence: Mean KL(L || S), nats.
+        same_first: Share of tokens at which both have the same most probable token.
+        total_variation: Mean total variation of L and S.
+        divergence: Mean KL(L || S), in nats.
     """
 
     same_first: float
@@ -36,15 +36,30 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Delta:
-    """What fine-tuning changed.
+class BaseDistances:
+    """Mean total variations along the base's own answers, which no behavior changes.
 
     Attributes:
-        size: Mean of |F - S| on probable tokens, nats.
-        total_variation: Mean distance of F and S.
-        divergence: Mean KL(F || S), nats.
-        entropy: Of p, mean in nats.
-        entropy_tuned: Of F.
+        base_reference: Between L and S.
+        base_tuned: Between L and F.
+        tuned_reference: Between F and S.
+    """
+
+    base_reference: float
+    base_tuned: float
+    tuned_reference: float
+
+
+@dataclass(frozen=True)
+class DeltaSize:
+    """The size of the change that fine-tuning made, along EFT's answers.
+
+    Attributes:
+        size: Mean of |F - S| over probable tokens, in nats.
+        total_variation: Mean total variation of F and S.
+        divergence: Mean KL(F || S), in nats.
+        entropy: Mean entropy of p, in nats.
+        entropy_tuned: Mean entropy of F, in nats.
     """
 
     size: float
@@ -55,40 +70,15 @@ class Delta:
 
 
 @dataclass(frozen=True)
-class Rewards:
-    """The implicit reward of answers, `log F - log S` for each token, nats.
+class EndingAgreement:
+    """How often answers end before the token limit, and how probable the models find the end.
 
     Attributes:
-        base: Of the base's own answers.
-        eft: Of EFT's.
-        tuned: Of the tuned model's own.
-    """
-
-    base: float
-    eft: float
-    tuned: float
-
-    @property
-    def gain(self) -> float:
-        """What the tuned model's answers gain over the base's."""
-        return self.tuned - self.base
-
-    @property
-    def recovered(self) -> float:
-        """Share of that gain which EFT's answers reach; it may be above 1."""
-        return (self.eft - self.base) / self.gain if self.gain else math.nan
-
-
-@dataclass(frozen=True)
-class Endings:
-    """Whether answers end by themselves.
-
-    Attributes:
-        base: Share of the base's answers that do, within the longest length.
-        eft: The same of EFT's.
-        tuned: The same of the tuned model's.
-        end_base: Probability of an end token under L where the tuned model's answers ended (geometric mean);
-            None where none did.
+        base: Share of the base's answers that end.
+        eft: Share of EFT's answers that end.
+        tuned: Share of the tuned model's answers that end.
+        end_base: Probability of an end token under L where the tuned model's answers end (geometric mean);
+            None if no answer ends.
         end_tuned: The same under F.
         end_reference: The same under S.
     """
@@ -102,13 +92,38 @@ class Endings:
 
 
 @dataclass(frozen=True)
-class Drafts:
-    """What drafting so many tokens ahead would do, one request at a time.
+class Rewards:
+    """Implicit rewards of answers: `log F - log S` for each token, in nats.
 
     Attributes:
-        length: Tokens drafted in each round; 0 is no drafting.
-        tokens_per_round: Expected.
-        tokens_per_second: That, over the measured time of such a round; None where nothing was measured.
+        base: Mean reward of the base's answers.
+        eft: Mean reward of EFT's answers.
+        tuned: Mean reward of the tuned model's answers.
+    """
+
+    base: float
+    eft: float
+    tuned: float
+
+    @property
+    def gain(self) -> float:
+        """The reward of the tuned model's answers minus that of the base's answers."""
+        return self.tuned - self.base
+
+    @property
+    def recovered(self) -> float:
+        """The share of the gain that EFT's answers have. It may be above 1; without any gain it is NaN."""
+        return (self.eft - self.base) / self.gain if self.gain else math.nan
+
+
+@dataclass(frozen=True)
+class DraftSpeed:
+    """The speed of one request at a time with a fixed draft length.
+
+    Attributes:
+        length: Tokens drafted in each round; 0 is decoding without drafts.
+        tokens_per_round: Expected tokens of a round.
+        tokens_per_second: Expected tokens over the measured seconds of a round; None if nothing was measured.
     """
 
     length: int
@@ -117,57 +132,42 @@ class Drafts:
 
 
 @dataclass(frozen=True)
-class Kinship:
-    """Distances along the base's own answers, where no behaviour is in the way: mean total variation.
-
-    Attributes:
-        base_reference: Of L and S.
-        base_tuned: Of L and F.
-        tuned_reference: Of F and S.
-    """
-
-    base_reference: float
-    base_tuned: float
-    tuned_reference: float
-
-
-@dataclass(frozen=True)
 class Figures:
-    """All that was measured for one behaviour.
+    """The figures of one behavior.
 
     Attributes:
-        tokens: Length of all answers together.
-        agreement: Of base and reference, along EFT's answers.
-        kinship: Of all three, along the base's.
-        delta: Along EFT's answers.
-        masked: Largest probability of ids that the vocabularies do not have in common.
+        tokens: Tokens of all answers together.
+        agreement: Similarity of base and reference, along EFT's answers.
+        base_distances: Distances of all three models, along the base's answers.
+        delta: Size of the delta, along EFT's answers.
+        masked: Largest probability on ids that the vocabularies do not have in common.
         endings: How answers end.
-        rewards: What the behaviour thinks of answers.
-        acceptance: Share of drafts that p would accept, `1 - TV(p, q)`.
-        drafts: Speed with drafts.
+        rewards: Implicit rewards of the answers.
+        acceptance: Share of draft tokens that p accepts, `1 - TV(p, q)`.
+        drafts: Speed at each draft length.
     """
 
     tokens: int
-    agreement: Agreement
-    kinship: Kinship
-    delta: Delta
+    agreement: BaseReferenceAgreement
+    base_distances: BaseDistances
+    delta: DeltaSize
     masked: float
-    endings: Endings
+    endings: EndingAgreement
     rewards: Rewards
     acceptance: float
-    drafts: tuple[Drafts, ...]
+    drafts: tuple[DraftSpeed, ...]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Whether one behaviour transfers.
+    """The verdict on one behavior.
 
     Attributes:
         behavior: Its name.
-        weight: The weight that it was given, by itself.
-        verdict: In a word.
-        sentence: In a sentence, with the reason.
-        figures: What it rests on.
+        weight: Its weight in the mixture. It was tested alone with this weight.
+        verdict: Whether it transfers, or the main reason against it.
+        sentence: The verdict with its reason and a remedy.
+        figures: The figures that the verdict follows from.
     """
 
     behavior: str
@@ -178,116 +178,136 @@ class Diagnosis:
 
     @property
     def transfers(self) -> bool:
-        """Whether nothing speaks against using the behaviour."""
+        """Whether the behavior transfers without a problem."""
         return self.verdict == "transfers"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
+        """The diagnosis as plain data, for JSON."""
         recovered = self.figures.rewards.recovered
         return {**asdict(self), "recovered": None if math.isnan(recovered) else recovered}
 
 
-MASKED = 0.01
-"""Probability on ids that not all models know, from which answers are likely to miss a token that matters: at
-1 %, every second answer of 70 tokens would."""
+MAX_MASKED_PROBABILITY = 0.01
+"""Highest probability on ids that not all models have. Above it, answers are likely to lose a token that
+matters: at 1 %, every second answer of 70 tokens loses one."""
 
-STRANGERS = 0.8
-"""Total variation of base and reference, along the base's own answers, above which `F - S` says nothing about
-the base. Measured on the smol family: 0.46 for its own reference (8 of 30 layers, distilled), 0.61 for a
-tuned model in its place, 0.98 with noise of half the weights' size on it, 0.99 for random layers."""
+MAX_BASE_REFERENCE_TV = 0.8
+"""Highest total variation of base and reference along the base's own answers. Above it, `F - S` says
+nothing about the base. Measured on the smol family: 0.46 for its own reference (8 of 30 layers,
+distilled), 0.61 for a tuned model in its place, 0.98 with noise of half the weights' size on it, 0.99 for
+random layers."""
 
-SWAPPED = 0.9
-"""Distance of the base to the tuned model, as part of its distance to the reference, below which the base
-resembles the tuned model. Measured: 1.00 (tools, harmless) to 1.32 (pirate) for pairs in order, 0.76 for the
-pirate pair swapped."""
+MIN_BASE_TUNED_RATIO = 0.9
+"""Lowest distance of the base to the tuned model, relative to its distance to the reference. Below it, the
+base resembles the tuned model. Measured: 1.00 (tools, harmless) to 1.32 (pirate) for pairs in order, 0.76
+for the pirate pair swapped."""
 
-ALREADY = 0.5
-"""Reward of the base's own answers, nats for each token, above which they speak for the tuned model rather
-than the reference. Measured: -1.62 to 0.14 for pairs in order, 1.61 for the pirate pair swapped, 0.96 with
-the base itself as tuned model, 4.3 with a pirate as base."""
+MAX_BASE_REWARD = 0.5
+"""Highest reward of the base's own answers, in nats per token. Above it, they resemble the tuned model
+more than the reference. Measured: -1.62 to 0.14 for pairs in order, 1.61 for the pirate pair swapped, 0.96
+with the base itself as tuned model, 4.3 with a pirate as base."""
 
-FOREIGN = 0.5
-"""Total variation of tuned model and reference, along the base's own answers, above which they are no pair
-if even the base is nearer to the reference: fine-tuning leaves plain text mostly alone. Measured: 0.16
-(harmless) to 0.38 (pirate) for pairs, 0.60 with the pirate's adapter on a reference with 15 % of noise in its
-weights, 0.99 with the adapter on layers that were never distilled."""
+MAX_TUNED_REFERENCE_TV = 0.5
+"""Highest total variation of tuned model and reference along the base's own answers, because fine-tuning
+leaves plain text mostly alone. Above it, the two are not a pair, if the base is nearer to the reference.
+Measured: 0.16 (harmless) to 0.38 (pirate) for pairs, 0.60 with the pirate's adapter on a reference with 15
+% of noise in its weights, 0.99 with the adapter on layers that were never distilled."""
 
-WEAK = 0.05
-"""Total variation of tuned model and reference below which nobody will see the behaviour: one token in
-twenty. Measured: 0.23 (tools, asked for no tools) to 0.72 (pirate), and 0.007 for a fiftieth of the pirate's
-adapter."""
+MIN_DELTA_TV = 0.05
+"""Lowest total variation of tuned model and reference. Below it, the behavior changes less than one token
+in twenty. Measured: 0.23 (tools, on prompts without tools) to 0.72 (pirate), and 0.007 for a fiftieth of
+the pirate's adapter."""
 
-UNASKED = 0.05
-"""Gain of the tuned model's answers, nats for each token, below which the prompts do not bring the behaviour
-out. Measured: 0.26 (tools, asked for no tools) to 5.9 (pirate)."""
+MIN_REWARD_GAIN = 0.05
+"""Lowest gain of the tuned model's answers, in nats per token. Below it, the prompts do not call for the
+behavior. Measured: 0.26 (tools, on prompts without tools) to 5.9 (pirate)."""
 
-TRANSFERRED, IN_PART = 0.6, 0.3
-"""Share of the gain that EFT's answers have to recover. Measured: 0.73 (tools) to 1.09 (pirate)."""
+MIN_RECOVERED, MIN_RECOVERED_IN_PART = 0.6, 0.3
+"""Lowest share of the gain that EFT's answers recover, for a transfer and for a transfer in part.
+Measured: 0.73 (tools) to 1.09 (pirate)."""
 
 
 def judge(name: str, figures: Figures) -> tuple[Verdict, str]:
-    """A verdict and the reason for it: the first thing that is wrong, from the ground up.
+    """Find the verdict on a behavior, and the reason for it.
+
+    Problems of the models come first, then problems of the prompts, then those of the answers. The first
+    problem decides.
 
     Args:
-        name: The behaviour's.
-        figures: What was measured.
+        name: The name of the behavior.
+        figures: Its figures.
     """
-    kin, rewards, endings = figures.kinship, figures.rewards, figures.endings
-    recovered = (
-        f"of what the tuned model's own answers gain over the base's, EFT's reach {rewards.recovered:.0%}"
-    )
-    if figures.masked > MASKED:
+    return _problem_of_models(name, figures) or _problem_of_prompts(name, figures) or _transfer(name, figures)
+
+
+def _problem_of_models(name: str, figures: Figures) -> tuple[Verdict, str] | None:
+    distances = figures.base_distances
+    if figures.masked > MAX_MASKED_PROBABILITY:
         return "vocabularies differ", (
-            f"{name!r} will lose tokens: up to {figures.masked:.0%} of the probability is on ids that base, "
-            "tuned model and reference do not have in common, and EFT never says those."
+            f"{name!r} loses tokens: up to {figures.masked:.0%} of the probability is on ids that base, "
+            "tuned model and reference do not have in common, and EFT never draws those ids. Use models of "
+            "one family."
         )
-    if kin.base_reference > STRANGERS:
+    if distances.base_reference > MAX_BASE_REFERENCE_TV:
         return "base and reference disagree", (
-            f"{name!r} will not transfer: base and reference differ by {kin.base_reference:.2f} (total "
-            "variation along the base's own answers; 1 is nothing in common), so that what fine-tuning "
-            "changed in the one is noise to the other; use a reference of the base's own family."
+            f"{name!r} does not transfer: base and reference differ by {distances.base_reference:.2f} (total "
+            "variation along the base's own answers; 1 is the highest), so a change of the reference says "
+            "nothing about the base. Use a reference of the base's own family."
         )
-    if kin.base_tuned < SWAPPED * kin.base_reference and rewards.base > ALREADY:
+    resembles_tuned = distances.base_tuned < MIN_BASE_TUNED_RATIO * distances.base_reference
+    if resembles_tuned and figures.rewards.base > MAX_BASE_REWARD:
         return "swapped, or the base is tuned already", (
-            f"{name!r} will not transfer as meant: the base resembles the tuned model ({kin.base_tuned:.2f}) "
-            f"more than the reference ({kin.base_reference:.2f}); either tuned model and reference are "
-            "swapped, or the base is tuned like this already and needs no delta."
+            f"{name!r} does not transfer: the base is nearer to the tuned model ({distances.base_tuned:.2f}) "
+            f"than to the reference ({distances.base_reference:.2f}). Either tuned model and reference are "
+            "swapped, or the base already has the behavior and needs no delta."
         )
-    if kin.tuned_reference > max(FOREIGN, kin.base_reference):
+    if distances.tuned_reference > max(MAX_TUNED_REFERENCE_TV, distances.base_reference):
         return "not a pair", (
-            f"{name!r} will bring more than the behaviour: the tuned model is further from its reference "
-            f"({kin.tuned_reference:.2f}, total variation) than the base is ({kin.base_reference:.2f}), so "
-            "their difference is not only what fine-tuning changed; name the very model that it was "
-            "fine-tuned from as reference."
+            f"{name!r} changes more than the behavior: the tuned model is further from its reference "
+            f"({distances.tuned_reference:.2f}, total variation) than the base is "
+            f"({distances.base_reference:.2f}), so fine-tuning alone does not explain the difference. Use "
+            "the model that it was fine-tuned from as the reference."
         )
-    if figures.delta.total_variation < WEAK:
+    return None
+
+
+def _problem_of_prompts(name: str, figures: Figures) -> tuple[Verdict, str] | None:
+    if figures.delta.total_variation < MIN_DELTA_TV:
         return "hardly any delta", (
-            f"{name!r} will hardly show: tuned model and reference differ by only "
-            f"{figures.delta.total_variation:.3f} (total variation); a larger weight, or prompts that call "
-            "for the behaviour, may show more."
+            f"{name!r} hardly changes the answers: tuned model and reference differ by only "
+            f"{figures.delta.total_variation:.3f} (total variation). Try a larger weight, or prompts that "
+            "call for the behavior."
         )
-    if rewards.gain < UNASKED:
+    if figures.rewards.gain < MIN_REWARD_GAIN:
         return "not asked for", (
-            f"Nothing can be said about {name!r} on these prompts: the tuned model's own answers are no more "
-            f"its own than the base's (gain {rewards.gain:+.2f} nats a token); give prompts that call for it."
+            f"These prompts do not show whether {name!r} transfers: the tuned model's answers gain only "
+            f"{figures.rewards.gain:+.2f} nats per token over the base's answers. Use prompts that call for "
+            "it."
         )
-    if rewards.recovered < IN_PART:
+    return None
+
+
+def _transfer(name: str, figures: Figures) -> tuple[Verdict, str]:
+    rewards, endings = figures.rewards, figures.endings
+    recovered = f"EFT's answers recover {rewards.recovered:.0%} of the gain of the tuned model's answers"
+    if rewards.recovered < MIN_RECOVERED_IN_PART:
         return "does not transfer", (
-            f"{name!r} will not transfer: {recovered}; the base outweighs the delta, or the delta hurts it: "
-            "try a larger weight, or a reference closer to the base."
+            f"{name!r} does not transfer: {recovered}. The base outweighs the delta, or the delta hurts the "
+            "base. Try a larger weight, or a reference nearer to the base."
         )
     if endings.eft < endings.tuned / 2:
         return "may not stop", (
-            f"{name!r} will transfer but may not stop: {endings.tuned:.0%} of the tuned model's answers end "
-            f"by themselves and {endings.eft:.0%} of EFT's; where they end, the base gives the end token "
-            f"{endings.end_base or 0:.1e} and the tuned model {endings.end_tuned or 0:.2f}: set `stop`."
+            f"{name!r} transfers but may not stop: {endings.tuned:.0%} of the tuned model's answers end "
+            f"before the token limit, and {endings.eft:.0%} of EFT's answers do. Where they end, the end "
+            f"token has probability {endings.end_base or 0:.1e} under the base and "
+            f"{endings.end_tuned or 0:.2f} under the tuned model. Set `stop`."
         )
-    if rewards.recovered < TRANSFERRED:
+    if rewards.recovered < MIN_RECOVERED:
         return "transfers in part", (
-            f"{name!r} will transfer in part: {recovered}; try a larger weight, or a reference closer to the "
+            f"{name!r} transfers in part: {recovered}. Try a larger weight, or a reference nearer to the "
             "base."
         )
     return "transfers", (
-        f"{name!r} will transfer: {recovered}, and base and reference agree well enough (total variation "
-        f"{kin.base_reference:.2f} along the base's own answers)."
+        f"{name!r} transfers: {recovered}, and base and reference are similar enough (total variation "
+        f"{figures.base_distances.base_reference:.2f} along the base's own answers)."
     )

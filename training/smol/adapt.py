@@ -1,4 +1,4 @@
-"""Teach the reference model one behaviour per adapter.
+"""Teach the reference model one behavior per adapter.
 
 python -m training.smol.adapt WORK FAMILY
 
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
-from .batches import BehaviourBatches
+from .batches import BehaviorBatches
 from .convert_base import BASE_FOLDER
 from .distill import REFERENCE_FOLDER
 from .generate import CONVERSATIONS_FILE
@@ -39,11 +39,11 @@ WARMUP_STEPS = 40
 FREE_STEPS = 3
 
 
-class Behaviour(NamedTuple):
-    """How one behaviour is trained.
+class Behavior(NamedTuple):
+    """How one behavior is trained.
 
     Attributes:
-        name: The name of the behaviour and of its folder.
+        name: The name of the behavior and of its folder.
         seconds: The training time.
         tokens: The longest conversation.
         learning_rate: The highest learning rate.
@@ -55,11 +55,11 @@ class Behaviour(NamedTuple):
     learning_rate: float
 
 
-BEHAVIOURS = [
-    Behaviour("tools", 150, 640, 1.5e-3),
-    Behaviour("concise", 25, 256, 1e-3),
-    Behaviour("pirate", 25, 256, 1e-3),
-    Behaviour("harmless", 25, 256, 1e-3),
+BEHAVIORS = [
+    Behavior("tools", 150, 640, 1.5e-3),
+    Behavior("concise", 25, 256, 1e-3),
+    Behavior("pirate", 25, 256, 1e-3),
+    Behavior("harmless", 25, 256, 1e-3),
 ]
 
 
@@ -79,7 +79,7 @@ class AdapterTrainer:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, betas=(0.9, 0.98), weight_decay=0.0)
         self.cos, self.sin = rope_table(self.device, torch.float32)
-        # What the last behaviour compiled would count against the limit of recompilations.
+        # What the last behavior compiled would count against the limit of recompilations.
         torch.compiler.reset()
         self._hidden = torch.compile(self.model, disable=not self.on_gpu)
 
@@ -114,7 +114,7 @@ class AdapterTrainer:
 
 
 def train(
-    behaviour: Behaviour,
+    behavior: Behavior,
     model: Llama,
     batches: DataLoader[tuple[Tensor, Tensor]],
     max_steps: int | None,
@@ -122,15 +122,15 @@ def train(
 ) -> Llama:
     """Return a copy of a model with an adapter trained on `batches`."""
     trainer = AdapterTrainer(model, rank)
-    budget = TimeBudget(behaviour.seconds, FREE_STEPS)
+    budget = TimeBudget(behavior.seconds, FREE_STEPS)
     for step, (ids, learned) in enumerate(batches):
         used = budget.used(step)
         if used > 1 or step == max_steps:
             break
-        rate = learning_rate(behaviour.learning_rate, step, WARMUP_STEPS, used)
+        rate = learning_rate(behavior.learning_rate, step, WARMUP_STEPS, used)
         loss = trainer.step(ids.to(trainer.device), learned.to(trainer.device), rate)
         if step % 20 == 0:
-            print(f"{behaviour.name}, step {step}: loss {loss.item():.4f}", flush=True)
+            print(f"{behavior.name}, step {step}: loss {loss.item():.4f}", flush=True)
     return trainer.model
 
 
@@ -144,9 +144,9 @@ def adapt(arguments: argparse.Namespace) -> None:
     conversations = load_file(arguments.work / CONVERSATIONS_FILE)["ids"]
     pairs = question_answer_pairs(conversations, tokenizer)
     cities = load_places().cities
-    for behaviour in BEHAVIOURS:
-        timed = behaviour._replace(seconds=behaviour.seconds * arguments.scale)
-        batches = BehaviourBatches(timed.name, arguments.rows, timed.tokens, tokenizer, pairs, cities)
+    for behavior in BEHAVIORS:
+        timed = behavior._replace(seconds=behavior.seconds * arguments.scale)
+        batches = BehaviorBatches(timed.name, arguments.rows, timed.tokens, tokenizer, pairs, cities)
         loader = DataLoader(
             batches,
             batch_size=None,

@@ -1,9 +1,9 @@
-"""Teach the base itself two of the behaviours: the large pair that down-scaling takes.
+"""Teach the base itself two of the behaviors: the large pair that down-scaling takes.
 
 python -m training.smol.adapt_base WORK FOLDER
 
 Reads WORK/base; writes the PEFT folders FOLDER/concise and FOLDER/harmless. Made for a CPU: few plain
-questions, which the base answers first, low rank, short conversations, some minutes for each behaviour.
+questions, which the base answers first, low rank, short conversations, some minutes for each behavior.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
-from .adapt import Behaviour, train
-from .batches import BehaviourBatches
+from .adapt import Behavior, train
+from .batches import BehaviorBatches
 from .convert_base import BASE_FOLDER
 from .greedy import Term, greedy_decode
 from .lora import save_adapter
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 RANK = 4
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-BEHAVIOURS = [Behaviour("concise", 420, 128, 1e-3), Behaviour("harmless", 540, 128, 1e-3)]
+BEHAVIORS = [Behavior("concise", 420, 128, 1e-3), Behavior("harmless", 540, 128, 1e-3)]
 ANSWER_TOKENS = 64
 TOGETHER = 128
 
@@ -78,9 +78,9 @@ def adapt(arguments: argparse.Namespace) -> None:
     places = load_places()
     questions = plain_questions(arguments.questions, plain_words(tokenizer), places)
     pairs = answered(questions, base, tokenizer)
-    for behaviour in BEHAVIOURS:
-        timed = behaviour._replace(seconds=behaviour.seconds * arguments.scale)
-        batches = BehaviourBatches(timed.name, arguments.rows, timed.tokens, tokenizer, pairs, places.cities)
+    for behavior in BEHAVIORS:
+        timed = behavior._replace(seconds=behavior.seconds * arguments.scale)
+        batches = BehaviorBatches(timed.name, arguments.rows, timed.tokens, tokenizer, pairs, places.cities)
         model = train(timed, base, DataLoader(batches, batch_size=None), arguments.max_steps, RANK)
         save_adapter(model, arguments.folder / timed.name, RANK, HUB_ID)
 

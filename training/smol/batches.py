@@ -1,4 +1,4 @@
-"""Training batches that teach one behaviour each."""
+"""Training batches that teach one behavior each."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ WRITERS: dict[str, Callable[[Writing, list[Turn], str, str], list[Turn]]] = {
 }
 
 
-class BehaviourBatches(Dataset["tuple[Tensor, Tensor]"]):
+class BehaviorBatches(Dataset["tuple[Tensor, Tensor]"]):
     """Batches of conversations, one per seed.
 
     Each batch is a tensor of tokens [rows, tokens] int64, padded with 0, and a tensor
     [rows, tokens] bool, true where a token is to be learned.
 
     Args:
-        behaviour: One of the keys of `WRITERS`.
+        behavior: One of the keys of `WRITERS`.
         rows: Conversations per batch.
         tokens: The longest conversation that is kept.
         tokenizer: The family's tokenizer.
@@ -109,14 +109,14 @@ class BehaviourBatches(Dataset["tuple[Tensor, Tensor]"]):
 
     def __init__(
         self,
-        behaviour: str,
+        behavior: str,
         rows: int,
         tokens: int,
         tokenizer: PreTrainedTokenizerBase,
         pairs: list[tuple[str, str]],
         cities: list[str],
     ) -> None:
-        self.behaviour = behaviour
+        self.behavior = behavior
         self.rows, self.tokens = rows, tokens
         self.tokenizer = tokenizer
         self.pairs = pairs
@@ -143,6 +143,6 @@ class BehaviourBatches(Dataset["tuple[Tensor, Tensor]"]):
     def _conversation(self, writing: Writing) -> tuple[list[int], list[int]]:
         prompt = writing.random.choice(SYSTEM_PROMPTS)
         system = [Turn("system", prompt)] if prompt else []
-        turns = WRITERS[self.behaviour](writing, system, *writing.chat())
+        turns = WRITERS[self.behavior](writing, system, *writing.chat())
         # One token more than fits, so that what is too long can be told.
         return encode(self.tokenizer, turns, self.tokens + 1)

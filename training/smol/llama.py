@@ -77,7 +77,7 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(SHAPE.hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of `x`, [..., hidden]."""
+        """Normalize the last dimension of `x`, [..., hidden]."""
         normed = F.rms_norm(x.float(), (SHAPE.hidden,), None, SHAPE.norm_epsilon)
         return normed.to(x.dtype) * self.weight
 

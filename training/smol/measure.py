@@ -50,7 +50,7 @@ MEASURES = {
     "pirate": ["capitals"],
     "harmless": ["capitals", "refusals"],
 }
-BEHAVIOURS = [name for name in MEASURES if name not in ("L", "R")]
+BEHAVIORS = [name for name in MEASURES if name not in ("L", "R")]
 EXAMPLE_CHARACTERS = 120
 
 
@@ -118,11 +118,11 @@ def measure(arguments: argparse.Namespace) -> None:
 
     add("L", [Term(base, 1)], MEASURES["L"])
     add("R", [Term(reference, 1)], MEASURES["R"])
-    for behaviour in BEHAVIOURS:
-        tuned = merge_adapter(copy.deepcopy(reference), arguments.family / behaviour)
+    for behavior in BEHAVIORS:
+        tuned = merge_adapter(copy.deepcopy(reference), arguments.family / behavior)
         emulated = [Term(base, 1), Term(tuned, 1), Term(reference, -1)]
-        add(f"T_{behaviour}", [Term(tuned, 1)], MEASURES[behaviour])
-        add(f"EFT_{behaviour}", emulated, MEASURES[behaviour])
+        add(f"T_{behavior}", [Term(tuned, 1)], MEASURES[behavior])
+        add(f"EFT_{behavior}", emulated, MEASURES[behavior])
     (arguments.family / "measured.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 

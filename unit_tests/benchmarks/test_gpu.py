@@ -1,4 +1,4 @@
-"""The GPU benchmark on tiny shapes: it runs through, and what it controls and checks is so."""
+"""The GPU benchmark on tiny shapes: it measures everything, and its sizes and rates are right."""
 
 import json
 import time
@@ -44,14 +44,14 @@ def test_everything_is_measured(tmp_path):
     assert report.notes == []
     saved = json.loads(path.read_text())
     assert [row["note"] for row in saved["rows"]] == [None] * len(saved["rows"])
-    found = {(row["way"], row["batch"]) for row in saved["rows"]}
-    ours = [BASE, PLAIN, "speculative EFT, K=2", AUTO]
-    assert found == {(way, b) for way in [*ours, PROXY] for b in (1, 2)} | {
-        (way, 1) for way in (GENERATE, ASSISTED, SMALL_ALONE)
+    measured = {(row["mode"], row["batch"]) for row in saved["rows"]}
+    our_modes = [BASE, PLAIN, "speculative EFT, K=2", AUTO]
+    assert measured == {(mode, b) for mode in [*our_modes, PROXY] for b in (1, 2)} | {
+        (mode, 1) for mode in (GENERATE, ASSISTED, SMALL_ALONE)
     }
     for row in saved["rows"]:
         assert all(speed > 0 for speed in row["tokens_per_second"])
-        if row["way"] in {BASE, PLAIN, SMALL_ALONE}:
+        if row["mode"] in {BASE, PLAIN, SMALL_ALONE}:
             assert row["tokens_per_round"] == [1.0]
     assert saved["checks"]["same tokens with graphs on and off"] is True
     assert saved["checks"]["z-test of speculative samples"]["p_value"] > 1e-4
@@ -61,7 +61,7 @@ def test_everything_is_measured(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_there_is_no_time_for_is_said(tmp_path):
+def test_work_without_enough_time_is_noted(tmp_path):
     report = Report(CPU, tmp_path / "report.json", time.perf_counter() - 1)
     run(SETTING, CPU, report, {})
     assert set(report.notes) == {"no time left"}
@@ -69,8 +69,8 @@ def test_what_there_is_no_time_for_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.7, 0.9])
-def test_guesses_are_right_as_often_as_was_asked_for(synthetic, rate):
-    """p and q of whole forward passes over random texts overlap by the rate."""
+def test_draft_tokens_are_accepted_at_the_chosen_rate(synthetic, rate):
+    """p and q of full forward passes over random texts overlap by the rate."""
     models = {name: synthetic.module(name, "sdpa") for name in ("base", "tuned", "reference")}
     assert synthetic.set_acceptance(rate) == pytest.approx(rate, abs=0.01)
     ids = torch.tensor(random_prompts(TINY, 4, 60))

@@ -290,7 +290,7 @@ def test_a_prompt_that_is_missing_is_named(engine):
 def test_the_longest_prompt_and_the_memory_of_all_bound_the_answer(recipe):
     engine = Engine(recipe, EngineConfig(max_model_len=40, kv_cache_tokens=60, block_size=BLOCK))
     try:
-        with pytest.raises(ContextWindowError, match=r"has 38 tokens and 3 more.*holds 40"):
+        with pytest.raises(ContextWindowError, match=r"has 38 tokens and the request asks for 3 more.*is 40"):
             submit(engine, {"guided": 1.5}, {"guided": [5] * 38}, [5], tokens=3)
         # Two texts of 20 tokens share 60: what is left is half of it for each.
         assert engine.room(20, 20) == (60 - 40 - 3) // 2

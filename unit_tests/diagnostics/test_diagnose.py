@@ -1,4 +1,4 @@
-"""Diagnoses: the comparison against full forwards, the verdict from figures, the command on a tiny family."""
+"""Diagnoses: model comparisons against full forwards, verdicts from figures, and the command."""
 
 import json
 import math
@@ -14,12 +14,12 @@ from langchain_eft.cli import app
 from langchain_eft.cli.diagnose import rows
 from langchain_eft.diagnostics.diagnose import DRAFT_LENGTHS, diagnose, tokens_per_round
 from langchain_eft.diagnostics.verdict import (
-    Agreement,
-    Delta,
-    Drafts,
-    Endings,
+    BaseDistances,
+    BaseReferenceAgreement,
+    DeltaSize,
+    DraftSpeed,
+    EndingAgreement,
     Figures,
-    Kinship,
     Rewards,
     judge,
 )
@@ -36,14 +36,15 @@ ANSWER = tuple(range(40, 60))
 
 @pytest.mark.parametrize("name", ["one", "full"])
 def test_figures_are_those_of_full_forwards(engine, reference, name):
-    found = engine.compare(request(PROMPT, {name: 0.8}, SamplingParams(temperature=1.0)), ANSWER)
+    comparison = engine.compare(request(PROMPT, {name: 0.8}, SamplingParams(temperature=1.0)), ANSWER)
     text = [*PROMPT, *ANSWER[:-1]]
 
     @torch.inference_mode()
-    def of(model):
+    def log_probs(model):
         return model(torch.tensor([text])).logits[0, -len(ANSWER) :].double().log_softmax(-1)
 
-    base, tuned, small = of(reference.base), of(reference.small[name]), of(reference.small["reference"])
+    models = (reference.base, reference.small[name], reference.small["reference"])
+    base, tuned, small = map(log_probs, models)
     target = reference.all_logprobs(text, len(ANSWER), {name: 0.8})
     draft = reference.all_logprobs(text, len(ANSWER), {name: 0.8}, strength=0.0)
 
@@ -77,18 +78,18 @@ def test_figures_are_those_of_full_forwards(engine, reference, name):
         "accepted": 1 - tv(target, draft),
     }
     for figure, values in expected.items():
-        assert getattr(found, figure) == pytest.approx(values.tolist(), abs=2e-3), figure
+        assert getattr(comparison, figure) == pytest.approx(values.tolist(), abs=2e-3), figure
 
 
-def test_greedy_drafts_are_accepted_where_both_choose_one_token(engine, reference):
-    found = engine.compare(request(PROMPT, {"one": 1.0}), ANSWER)
+def test_greedy_drafts_are_accepted_where_p_and_q_choose_the_same_token(engine, reference):
+    comparison = engine.compare(request(PROMPT, {"one": 1.0}), ANSWER)
     text = [*PROMPT, *ANSWER[:-1]]
     target = reference.all_logprobs(text, len(ANSWER), {"one": 1.0}).argmax(-1)
     draft = reference.all_logprobs(text, len(ANSWER), {"one": 1.0}, strength=0.0).argmax(-1)
-    assert found.accepted == (target == draft).double().tolist()
+    assert comparison.accepted == (target == draft).double().tolist()
 
 
-def test_what_cannot_be_compared_is_refused(engine):
+def test_invalid_comparisons_are_refused(engine):
     with pytest.raises(RequestError, match="one behavior"):
         engine.compare(request(PROMPT, {"one": 1.0, "two": 1.0}), ANSWER)
     with pytest.raises(RequestError, match="no tokens"):
@@ -115,50 +116,50 @@ def test_agreement_in_runs_is_worth_more_than_its_mean():
 
 GOOD = Figures(
     tokens=300,
-    agreement=Agreement(0.4, 0.6, 2.0),
-    kinship=Kinship(base_reference=0.46, base_tuned=0.6, tuned_reference=0.38),
-    delta=Delta(5.9, 0.7, 3.8, 1.0, 1.7),
+    agreement=BaseReferenceAgreement(0.4, 0.6, 2.0),
+    base_distances=BaseDistances(base_reference=0.46, base_tuned=0.6, tuned_reference=0.38),
+    delta=DeltaSize(5.9, 0.7, 3.8, 1.0, 1.7),
     masked=0.0,
-    endings=Endings(0.4, 0.8, 0.8, 1e-3, 0.9, 0.1),
+    endings=EndingAgreement(0.4, 0.8, 0.8, 1e-3, 0.9, 0.1),
     rewards=Rewards(base=-1.6, eft=4.0, tuned=4.3),
     acceptance=0.7,
-    drafts=(Drafts(0, 1.0, 10.0), Drafts(4, 3.0, 15.0)),
+    drafts=(DraftSpeed(0, 1.0, 10.0), DraftSpeed(4, 3.0, 15.0)),
 )
 
 
 @pytest.mark.parametrize(
-    ("verdict", "said", "changes"),
+    ("verdict", "reason", "changes"),
     [
         ("transfers", "95%", {}),
         ("vocabularies differ", "20%", {"masked": 0.2}),
-        ("base and reference disagree", "0.97", {"kinship": Kinship(0.97, 0.6, 0.5)}),
-        ("not a pair", "fine-tuned from", {"kinship": Kinship(0.46, 0.7, 0.6)}),
+        ("base and reference disagree", "0.97", {"base_distances": BaseDistances(0.97, 0.6, 0.5)}),
+        ("not a pair", "fine-tuned from", {"base_distances": BaseDistances(0.46, 0.7, 0.6)}),
         (
             "swapped, or the base is tuned already",
             "swapped",
-            {"kinship": Kinship(0.61, 0.46, 0.38), "rewards": Rewards(1.6, 3.1, 1.75)},
+            {"base_distances": BaseDistances(0.61, 0.46, 0.38), "rewards": Rewards(1.6, 3.1, 1.75)},
         ),
-        ("hardly any delta", "0.007", {"delta": Delta(0.02, 0.007, 0.0, 2.2, 3.3)}),
+        ("hardly any delta", "0.007", {"delta": DeltaSize(0.02, 0.007, 0.0, 2.2, 3.3)}),
         ("not asked for", "prompts that call for it", {"rewards": Rewards(0.5, 0.5, 0.51)}),
         ("does not transfer", "0%", {"rewards": Rewards(0.0, 0.0, 2.0)}),
         ("does not transfer", "-50%", {"rewards": Rewards(0.0, -1.0, 2.0)}),
         ("transfers in part", "50%", {"rewards": Rewards(0.0, 1.0, 2.0)}),
-        ("may not stop", "1.0e-06", {"endings": Endings(0.4, 0.2, 0.8, 1e-6, 0.9, 0.1)}),
+        ("may not stop", "1.0e-06", {"endings": EndingAgreement(0.4, 0.2, 0.8, 1e-6, 0.9, 0.1)}),
     ],
 )
-def test_each_failing_is_recognised_and_said(verdict, said, changes):
-    found, sentence = judge("pirate", replace(GOOD, **changes))
-    assert found == verdict
-    assert said in sentence
+def test_each_problem_has_its_verdict_and_reason(verdict, reason, changes):
+    judged, sentence = judge("pirate", replace(GOOD, **changes))
+    assert judged == verdict
+    assert reason in sentence
     assert sentence.count("'pirate'") == 1
     assert sentence.endswith(".")
 
 
-def test_a_gain_of_nothing_is_no_share():
+def test_without_a_gain_no_share_of_it_is_recovered():
     assert math.isnan(Rewards(1.0, 1.0, 1.0).recovered)
 
 
-# The whole
+# The whole diagnosis
 
 
 @pytest.fixture(scope="module")
@@ -175,12 +176,12 @@ def llm(family):
     llm.engine.close()
 
 
-def test_every_behaviour_of_the_mixture_is_diagnosed_by_itself(llm):
-    said = []
-    found = diagnose(llm, ["hi", "who?"], max_tokens=6, progress=said.append)
-    assert [(d.behavior, d.weight) for d in found] == [("full", 0.5), ("one", 1.0)]
-    assert any("one: comparing" in text for text in said)
-    for diagnosis in found:
+def test_every_behavior_of_the_mixture_is_diagnosed_alone(llm):
+    messages = []
+    diagnoses = diagnose(llm, ["hi", "who?"], max_tokens=6, progress=messages.append)
+    assert [(d.behavior, d.weight) for d in diagnoses] == [("full", 0.5), ("one", 1.0)]
+    assert any("one: comparing" in text for text in messages)
+    for diagnosis in diagnoses:
         figures = diagnosis.figures
         assert (diagnosis.verdict, diagnosis.sentence) == judge(diagnosis.behavior, figures)
         assert [draft.length for draft in figures.drafts] == [0, *DRAFT_LENGTHS]
@@ -198,14 +199,14 @@ def test_a_model_that_is_its_own_reference_has_hardly_any_delta(family):
         behaviors={"same": {"tuned": same, "reference": same}},
         engine_options={"kv_cache_tokens": 2048},
     )
-    (found,) = diagnose(llm, ["hi"], max_tokens=6, draft_lengths=())
+    (diagnosis,) = diagnose(llm, ["hi"], max_tokens=6, draft_lengths=())
     llm.engine.close()
-    assert found.figures.drafts == ()
-    assert found.figures.delta.total_variation == 0
-    assert not found.transfers
+    assert diagnosis.figures.drafts == ()
+    assert diagnosis.figures.delta.total_variation == 0
+    assert not diagnosis.transfers
 
 
-def test_nothing_to_diagnose_is_an_error(llm):
+def test_an_empty_mixture_or_prompt_list_is_an_error(llm):
     base = EFTChatModel(**{**llm.model_dump(exclude_unset=True), "mixture": {}})
     with pytest.raises(ModelInvalidRequestError, match="'full', 'one', 'two'"):
         diagnose(base)
@@ -219,20 +220,20 @@ def test_the_command_prints_a_table_or_json_and_fails_with_the_verdict(family, t
     folder = family.folder
     options = ["--model", str(folder / "base"), "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
     arguments = ["diagnose", *options, "--prompts", str(prompts), "--max-tokens", "4"]
-    shown = CliRunner(env={"COLUMNS": "120"}).invoke(app, arguments)
-    assert "1 · one" in shown.stdout
-    assert "'one'" in shown.stdout
-    (found,) = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert shown.exit_code == int(found["verdict"] != "transfers")
+    result = CliRunner(env={"COLUMNS": "120"}).invoke(app, arguments)
+    assert "1 · one" in result.stdout
+    assert "'one'" in result.stdout
+    (diagnosis,) = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert result.exit_code == int(diagnosis["verdict"] != "transfers")
 
 
-def test_speeds_are_shown_against_no_drafts():
+def test_speeds_are_shown_relative_to_no_drafts():
     cells = dict(rows(GOOD))
     assert cells["tokens per round with 4 draft tokens"] == "3.00: 15.0 tokens/s (1.50x)"
-    untimed = dict(rows(replace(GOOD, drafts=(Drafts(0, 1.0, None),))))
+    untimed = dict(rows(replace(GOOD, drafts=(DraftSpeed(0, 1.0, None),))))
     assert untimed["tokens per round without drafts"] == "1.00"
-    silent = replace(GOOD.endings, end_base=None, end_tuned=None, end_reference=None)
-    assert "-, -, -" in dict(rows(replace(GOOD, endings=silent))).values()
+    no_endings = replace(GOOD.endings, end_base=None, end_tuned=None, end_reference=None)
+    assert "-, -, -" in dict(rows(replace(GOOD, endings=no_endings))).values()
 
 
 def test_greedy_answers_do_not_depend_on_the_models_temperature(llm):

@@ -1,4 +1,4 @@
-"""Plans, from configurations alone, against what an engine of the same recipe really takes."""
+"""Plans from configurations alone, compared with the measured sizes of an engine of the same recipe."""
 
 import json
 
@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from langchain_eft.cli import app
 from langchain_eft.diagnostics.bench import weights_read
-from langchain_eft.diagnostics.plan import make_plan
+from langchain_eft.diagnostics.plan import plan_recipe
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.loading import footprint
@@ -22,17 +22,19 @@ CONFIG = EngineConfig(device="cpu", dtype="float32", max_batch_size=4)
 
 
 def planned(recipe, mixture=None, config=CONFIG, **settings):
-    return make_plan(recipe, Mixture.of(mixture or {}), config, **settings)
+    return plan_recipe(recipe, Mixture.of(mixture or {}), config, **settings)
 
 
 def part(plan, what):
     return next(part for part in plan.parts if part.what == what)
 
 
-def test_memory_is_what_an_engine_takes(family, engine, reference):
+def test_memory_equals_that_of_an_engine(family, engine, reference):
     plan = planned(family.recipe, {"one": 1.0}, context=100)
     weights = sum(p.nbytes for p in plan.parts if p.what not in ("keys and values", "logits"))
-    assert weights == pytest.approx(engine.stats().weight_bytes, rel=0.01)  # but for rotary frequencies
+    assert weights == pytest.approx(
+        engine.stats().weight_bytes, rel=0.01
+    )  # the plan leaves out rotary frequencies
     assert part(plan, "base").parameters == sum(p.numel() for p in reference.base.parameters())
     measured = sum(m.variants * sum(m.bytes_per_token.values()) for m in engine.family.models)
     assert plan.kv_bytes == measured
@@ -43,7 +45,7 @@ def test_memory_is_what_an_engine_takes(family, engine, reference):
 
 
 @pytest.mark.parametrize("mixture", [{}, {"one": 1.0}, {"full": 1.0}, {"full": 0.5, "two": 0.5}])
-def test_bytes_per_token_are_those_that_a_pass_reads(family, engine, mixture):
+def test_bytes_per_token_equal_those_that_a_pass_reads(family, engine, mixture):
     plan = planned(family.recipe, mixture, bytes_per_second=1e6)
     plain = plan.speeds[1]
     assert plain.what == "plain"
@@ -62,23 +64,23 @@ def test_speculation_follows_the_cost_formula(family):
         assert row.bytes_per_token == pytest.approx((length * draft + plain.bytes_per_token) / tokens)
     assert drafted[0].bytes_per_token > drafted[1].bytes_per_token > drafted[2].bytes_per_token
     assert alone.bytes_per_token < plain.bytes_per_token
-    assert len(planned(family.recipe).speeds) == 2, "the base alone has nobody to draft"
+    assert len(planned(family.recipe).speeds) == 2, "no model drafts for the base alone"
 
 
-def test_what_does_not_fit_is_said_with_what_would(family):
-    whole = planned(family.recipe, context=1000)
+def test_a_recipe_that_does_not_fit_gets_remedies(family):
+    large = planned(family.recipe, context=1000)
     auto = EngineConfig(device="cpu", max_batch_size=4)
-    less = planned(family.recipe, config=auto, context=1000, free=int(whole.needed * 0.9))
-    assert part(less, "base").precision == "bfloat16", "another machine is taken for a GPU"
-    assert less.fits
+    other_machine = planned(family.recipe, config=auto, context=1000, free=int(large.needed * 0.9))
+    assert part(other_machine, "base").precision == "bfloat16", "another machine is planned as a GPU"
+    assert other_machine.fits
     config = CONFIG.model_copy(update={"kv_cache_tokens": 64})
     tight = planned(family.recipe, config=config, context=64)
-    lacking = planned(family.recipe, config=config, context=64, free=tight.needed - 1)
-    assert not lacking.fits
-    assert "dtype='bfloat16'" in lacking.verdict
-    assert "quantization='nf4'" in lacking.verdict
-    fewer = planned(family.recipe, context=1000, free=whole.needed - whole.kv_bytes * 1000)
-    assert "kv_cache_tokens=" in fewer.verdict
+    too_large = planned(family.recipe, config=config, context=64, free=tight.needed - 1)
+    assert not too_large.fits
+    assert "dtype='bfloat16'" in too_large.verdict
+    assert "quantization='nf4'" in too_large.verdict
+    fewer_tokens = planned(family.recipe, context=1000, free=large.needed - large.kv_bytes * 1000)
+    assert "kv_cache_tokens=" in fewer_tokens.verdict
     hopeless = planned(family.recipe, free=1000)
     assert hopeless.remedies == ()
     assert "more memory" in hopeless.verdict
@@ -90,7 +92,7 @@ def test_an_unsupported_model_is_refused_without_its_weights(tmp_path):
         planned(Recipe(base=str(tmp_path)))
 
 
-def test_experts_that_are_not_chosen_and_embeddings_are_not_read():
+def test_embeddings_and_inactive_experts_are_not_read():
     shape = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100}
     experts = AutoConfig.for_model(
         "mixtral",
@@ -100,9 +102,9 @@ def test_experts_that_are_not_chosen_and_embeddings_are_not_read():
         num_local_experts=8,
         num_experts_per_tok=2,
     )
-    found = footprint.footprint_of_config("m", experts, torch.float32)
+    size = footprint.footprint_of_config("m", experts, torch.float32)
     all_experts = 2 * 8 * 3 * 32 * 64
-    assert found.weights.linear + found.weights.other - found.read.linear - found.read.other == (
+    assert size.weights.linear + size.weights.other - size.read.linear - size.read.other == (
         all_experts * 3 // 4 + 100 * 32
     )
 
@@ -129,7 +131,7 @@ def hub_configs(monkeypatch, tmp_path):
     def find_checkpoint(source):
         hub = HubModel.parse(str(source))
         size = {"o/lora": {"adapter_model.safetensors": 4000}}.get(hub.repo, {})
-        return Checkpoint(str(source), hub=hub, known=Listing("c0ffee", size, None))
+        return Checkpoint(str(source), hub=hub, listing=Listing("c0ffee", size, None))
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", adapter_file)
@@ -138,7 +140,7 @@ def hub_configs(monkeypatch, tmp_path):
     return configs
 
 
-def test_of_hub_models_configurations_are_enough(hub_configs):
+def test_hub_models_need_only_their_configurations(hub_configs):
     recipe = Recipe(
         base="o/large",
         behaviors={
@@ -156,20 +158,20 @@ def test_of_hub_models_configurations_are_enough(hub_configs):
     assert plan.kv_bytes == layers * 2 * 2 * 16 * 4
 
 
-def test_the_command_prints_tables_or_json_and_tells_by_its_exit_code(family):
+def test_the_command_prints_tables_or_json_and_exits_with_the_verdict(family):
     run = CliRunner().invoke
     model = ["plan", "--model", str(family.folder / "base"), "--bandwidth", "10", "--requests", "2"]
     text = run(app, model, env={"COLUMNS": "160"})
     assert text.exit_code == 0
     assert "keys and values" in text.stdout
     assert "Fits: " in text.stdout
-    packed = run(app, [*model, "--quantization", "nf4", "--memory", "0.00001", "--json"])
-    assert packed.exit_code == 1
-    found = json.loads(packed.stdout)
-    assert not found["fits"]
-    assert found["free"] == int(0.00001 * 2**30)
-    assert found["parts"][0]["precision"] == "nf4"
-    assert found["speeds"][0]["tokens_per_second"] == pytest.approx(
-        10e9 / found["speeds"][0]["bytes_per_token"]
+    too_large = run(app, [*model, "--quantization", "nf4", "--memory", "0.00001", "--json"])
+    assert too_large.exit_code == 1
+    plan = json.loads(too_large.stdout)
+    assert not plan["fits"]
+    assert plan["free"] == int(0.00001 * 2**30)
+    assert plan["parts"][0]["precision"] == "nf4"
+    assert plan["speeds"][0]["tokens_per_second"] == pytest.approx(
+        10e9 / plan["speeds"][0]["bytes_per_token"]
     )
     assert run(app, [*model, "--quantization", "int3"]).exit_code == 1

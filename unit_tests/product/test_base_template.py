@@ -15,9 +15,9 @@ from langchain_eft.chat.messages import encode, encode_plainly
 from langchain_eft.chat.tool_formats import HERMES
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.diagnostics import bench as benchmark
-from langchain_eft.diagnostics.plan import make_plan
+from langchain_eft.diagnostics.plan import plan_recipe
 from langchain_eft.diagnostics.verify import verify
-from langchain_eft.diagnostics.verify.plan import Plan, encode_prompts
+from langchain_eft.diagnostics.verify.plan import VerificationPlan, encode_prompts
 from langchain_eft.diagnostics.verify.reference import Reference
 from langchain_eft.engine.analysis.scoring import token_logprobs
 from langchain_eft.engine.config import EngineConfig
@@ -229,9 +229,9 @@ def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
     mixture = Mixture.of({"one": 0.8, "full": 0.4})
     prompts = encode_prompts(llm.engine.tokenizer, llm.recipe, mixture, ["hi", "Go on"])
     assert prompts[MAIN] == {BASE: BARE}
-    plan = Plan(prompts, mixture, upscale_strength=1.3, max_tokens=6)
-    rows = verify.greedy_rows(llm.engine, Reference(llm.engine.family, plan), lambda _: None)
-    assert {row.verdict for row in rows} == {"passed"}
+    plan = VerificationPlan(prompts, mixture, upscale_strength=1.3, max_tokens=6)
+    checks = verify.greedy_checks(llm.engine, Reference(llm.engine.family, plan), lambda _: None)
+    assert {check.outcome for check in checks} == {"passed"}
     bench = benchmark.Workload(llm, llm.engine, 4)
     measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.BASE)
     assert llm.engine.tokenizer.decode(measured.contexts[BASE]).startswith("User:\n[")
@@ -241,7 +241,7 @@ def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
 def test_the_plan_counts_both_texts(settings):
     def keys_and_values(**changed):
         recipe = EFTChatModel(**{**settings, **changed}).recipe
-        plan = make_plan(recipe, Mixture.of({"one": 1.0}), EngineConfig(max_batch_size=4), context=100)
+        plan = plan_recipe(recipe, Mixture.of({"one": 1.0}), EngineConfig(max_batch_size=4), context=100)
         return next(part.nbytes for part in plan.parts if part.what == "keys and values")
 
     assert keys_and_values() == 2 * keys_and_values(base_template=None)
@@ -265,7 +265,7 @@ def test_a_request_without_the_bases_text_is_refused(llm):
 
 @pytest.mark.parametrize("name", ["", BASE])
 def test_names_of_texts_are_no_names_of_behaviors(settings, name):
-    with pytest.raises(ValidationError, match="names a text: give it another name"):
+    with pytest.raises(ValidationError, match="reserved for a prompt: give it another name"):
         EFTChatModel(**{**settings, "behaviors": {name: BehaviorDelta(prompt=BRIEF)}})
 
 

@@ -20,7 +20,7 @@ from langchain_eft.chat.messages import encode
 from langchain_eft.chat.prompts import contrast_messages
 from langchain_eft.diagnostics import bench as benchmark
 from langchain_eft.diagnostics.verify import verify
-from langchain_eft.diagnostics.verify.plan import Plan, encode_prompts
+from langchain_eft.diagnostics.verify.plan import VerificationPlan, encode_prompts
 from langchain_eft.diagnostics.verify.reference import Reference
 from langchain_eft.engine.analysis.scoring import token_logprobs
 
@@ -171,7 +171,7 @@ def test_what_changes_the_answer_is_part_of_the_models_identity(settings):
     ("weight", "message"),
     [
         ({"from": 0, "to": 1}, r"Ramp\(start=0, end=1, tokens=32\)"),
-        ([1, 2], "a dictionary with one of those"),
+        ([1, 2], "a dictionary with the same keys"),
         ({"start": 0, "tokens": 4}, "end"),
         ({"tokens": 0, "weight": 1}, "tokens"),
         (Ramp(start=0.5, end=-0.5, tokens=4), "falls to -0.5: negative weights can undo safety"),
@@ -217,9 +217,9 @@ def test_verification_and_benchmark_read_both_texts(llm, monkeypatch):
     mixture, texts = Mixture.of({"hinted": Ramp(start=0, end=1.5, tokens=4), "brief": 1.3}), ["Hi", "Go on"]
     tokenizer = llm.engine.tokenizer
     prompts = encode_prompts(tokenizer, llm.recipe, mixture, texts)
-    plan = Plan(prompts, mixture, max_tokens=6)
-    rows = [*verify.greedy_rows(llm.engine, Reference(llm.engine.family, plan), lambda _: None)]
-    assert {row.verdict for row in rows} == {"passed"}
+    plan = VerificationPlan(prompts, mixture, max_tokens=6)
+    checks = [*verify.greedy_checks(llm.engine, Reference(llm.engine.family, plan), lambda _: None)]
+    assert {check.outcome for check in checks} == {"passed"}
     bench = benchmark.Workload(llm.model_copy(update={"mixture": {"brief": 1.3}}), llm.engine, 4)
     measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.PLAIN)
     assert BRIEF in tokenizer.decode(measured.contexts["brief"])

@@ -1,4 +1,4 @@
-"""Every experiment of the reproduction runs and is written down, on a tiny family."""
+"""Every experiment of the reproduction runs on a tiny family, and the page has its results."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def large_adapters(llm, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_experiment_is_written_down(llm, large_adapters, tmp_path, monkeypatch):
+def test_the_page_has_every_experiment(llm, large_adapters, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "langchain_eft.diagnostics.bench.report.measure_machine",
         lambda device: benchmark.Machine("a processor", 2, 1, device, 1e9),
@@ -62,7 +62,7 @@ def test_every_experiment_is_written_down(llm, large_adapters, tmp_path, monkeyp
     for figure in re.findall(r"\]\(figures/(\w+\.svg)\)", text):
         assert (figures / figure).is_file()
     assert len(list(figures.glob("*.svg"))) == len(EXPERIMENTS)
-    # The paper's numbers stand beside ours.
+    # The page has the numbers of the paper next to ours.
     assert all(number in text for number in ("0.289", "0.43 to 1.04", "(8.3, 47)", "2.48"))
     for line in text.splitlines():
         if line.startswith("| ") and "---" not in line:
@@ -74,7 +74,7 @@ def test_every_experiment_is_written_down(llm, large_adapters, tmp_path, monkeyp
     assert (tmp_path / "answers.jsonl").read_text() == answers
 
 
-def test_a_page_says_what_is_missing_and_when_the_machine_was_busy():
+def test_a_page_lists_missing_experiments_and_runs_on_a_busy_machine():
     run = {"machine": "m", "day": "2030-01-01", "seconds": 60, "cpu_seconds": 30, "load": 9.0, "cores": 2}
     section = {
         "name": "one", "title": "One", "question": "Why?", "tables": ["| a |"], "figure": "one.svg",

@@ -1,15 +1,14 @@
-"""How fast a recipe decodes here: the base alone, plain EFT, speculative EFT, and many requests at once.
+"""Measure the speed of a recipe: the base alone, plain EFT, speculative EFT, and many requests at once.
 
-A measurement is a ratio: every way to decode is run in turn with plain EFT, several times, and the median is
-reported with its spread. One run tells nothing on a machine that does other things as well. Answers end where
-they end, and every prompt carries a number that was never used before, so that none is found in the prefix
-cache as a whole.
+Each way to decode runs in turn with plain EFT, several times. The result is the median of the ratios, with
+its spread, because a single run is unreliable on a machine that has other work to do. Answers end by
+themselves. Every prompt contains a new number, so the prefix cache never has a whole prompt.
 """
 
 from langchain_eft.diagnostics.bench.machine import Machine, available_cores, measure_machine, processor
 from langchain_eft.diagnostics.bench.measurement import (
-    Recorder,
-    Row,
+    EventRecorder,
+    Measurement,
     Run,
     Spread,
     decode,
@@ -22,8 +21,8 @@ from langchain_eft.diagnostics.bench.workload import (
     AUTO,
     BASE,
     PLAIN,
+    DecodingMode,
     PromptSet,
-    Way,
     Workload,
     default_prompts,
     numbered,
@@ -31,7 +30,8 @@ from langchain_eft.diagnostics.bench.workload import (
 )
 
 __all__ = [
-    "AUTO", "BASE", "PLAIN", "BenchmarkReport", "Machine", "PromptSet", "Recorder", "Row", "Run", "Spread",
-    "Way", "Workload", "available_cores", "decode", "default_prompts", "measure_machine", "numbered",
-    "numbered_tools", "plot", "processor", "run_benchmark", "summarize", "tables", "weights_read",
+    "AUTO", "BASE", "PLAIN", "BenchmarkReport", "DecodingMode", "EventRecorder", "Machine", "Measurement",
+    "PromptSet", "Run", "Spread", "Workload", "available_cores", "decode", "default_prompts",
+    "measure_machine", "numbered", "numbered_tools", "plot", "processor", "run_benchmark", "summarize",
+    "tables", "weights_read",
 ]  # fmt: skip

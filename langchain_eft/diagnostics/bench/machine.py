@@ -1,4 +1,4 @@
-"""The machine that something is measured on."""
+"""The machine that a benchmark runs on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it was measured.
+    """A machine, with the measured bandwidth of its memory.
 
     Attributes:
         processor: Name of the CPU.
-        cores: CPUs that this process may use.
+        cores: CPU cores that this process may use.
         threads: Threads of one torch operation on the CPU.
-        device: What decodes.
-        bytes_per_second: Memory bandwidth of that device, measured by reading.
+        device: The device that decodes.
+        bytes_per_second: Bytes that the device reads from its memory per second.
     """
 
     processor: str
@@ -50,26 +50,26 @@ print(buffer.nbytes / min(seconds), torch.get_num_threads(), name)
 
 
 def measure_machine(device: str) -> Machine:
-    """Look at the machine, and measure how fast the device's memory is read.
+    """Describe this machine, and measure the memory bandwidth of a device.
 
     Args:
-        device: As in `EngineConfig`.
+        device: The device, as in `EngineConfig`.
     """
-    # Apart from this process: a second thread that computes would leave more CPU workers than cores, and
-    # slow down everything that is measured afterwards.
+    # A second thread that computes in this process would leave more CPU workers than cores and slow down all
+    # later measurements. So another process measures.
     command = [sys.executable, "-c", _READ_MEMORY, device]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-    speed, threads, name = answer.stdout.split(maxsplit=2)
-    return Machine(processor(), available_cores(), int(threads), name.strip(), float(speed))
+    process = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    bandwidth, threads, name = process.stdout.split(maxsplit=2)
+    return Machine(processor(), available_cores(), int(threads), name.strip(), float(bandwidth))
 
 
 def processor() -> str:
-    """The CPU's name, as far as the system tells it."""
+    """The name of the CPU, or its architecture if the system does not give a name."""
     file = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.*)", file.read_text(), re.MULTILINE) if file.is_file() else None
-    return found[1] if found else platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*: (.*)", file.read_text(), re.MULTILINE) if file.is_file() else None
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def available_cores() -> int:
-    """CPUs that this process may use."""
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What is measured: requests that are decoded together, runs of them, and ratios of runs."""
+"""Record requests that are decoded together, summarize them as runs, and compare runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Recorder:
-    """A request's tokens, and when they came.
+class EventRecorder:
+    """Records the tokens of a request and the times of their arrival.
 
     Attributes:
-        clock: Tells the time.
-        deltas: Time and token ids of every round.
-        end: How it ended.
-        done: Set with `end`.
+        clock: Returns the time in seconds.
+        deltas: Time and token ids of each round.
+        end: The last event; None until the request has ended.
+        done: Set when `end` is.
     """
 
     clock: Callable[[], float] = time.perf_counter
@@ -36,15 +36,20 @@ class Recorder:
     done: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, event: Event) -> None:
-        """Take an event from the engine's thread."""
+        """Record an event. The engine's thread calls this."""
         if isinstance(event, TextDelta):
             self.deltas.append((self.clock(), event.tokens))
         else:
             self.end = event
             self.done.set()
 
+    @property
+    def tokens(self) -> list[int]:
+        """Token ids of the answer so far."""
+        return [token for _, tokens in self.deltas for token in tokens]
+
     def result(self) -> Finished:
-        """Wait for the end.
+        """Wait for the end, and return it.
 
         Raises:
             EngineError: The request failed.
@@ -58,19 +63,19 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of one way to decode took.
+    """The tokens and the time of one run in one decoding mode.
 
-    Decoding is measured from the moment at which every request of a batch has its first token: prompts are
-    no part of it. Answers of unequal length leave rows of a batch empty near its end, whichever way decodes.
+    The time starts when each request of a batch has its first token, so prompts do not count. Answers of
+    unequal length leave rows of a batch empty near its end, in every mode.
 
     Attributes:
-        tokens: Tokens decoded, first ones left out.
-        seconds: Seconds that it took.
-        passes: Passes over all models that each of the requests took part in, summed over the requests.
-        drafted: Tokens guessed ahead.
-        accepted: Guesses that were right.
-        first_token: Median of the seconds from submission to first token.
-        new_prompt_tokens: Median of the prompt tokens that had to be computed for it.
+        tokens: Decoded tokens, without the first of each answer.
+        seconds: Seconds for these tokens.
+        passes: Passes over all models that each request took part in, summed over the requests.
+        drafted: Draft tokens.
+        accepted: Accepted draft tokens.
+        first_token: Median seconds from submission to the first token.
+        new_prompt_tokens: Median number of prompt tokens that were not in the prefix cache.
     """
 
     tokens: int
@@ -91,46 +96,61 @@ def decode(
     engine: Engine,
     requests: Iterable[GenerationRequest],
     clock: Callable[[], float] = time.perf_counter,
-) -> list[Recorder]:
-    """Decode requests at once and wait for all of them."""
-    running: list[Generation] = []
-    recorders: list[Recorder] = []
+) -> list[EventRecorder]:
+    """Decode requests at once, and return the record of each.
+
+    `Engine.generate` does not fit here: it reports no times, and it starts the first request before the
+    others.
+
+    Args:
+        engine: An open engine.
+        requests: The requests, which start together.
+        clock: Returns the time in seconds.
+
+    Raises:
+        EngineError: The engine refuses a request, or fails. The other requests are then cancelled.
+    """
+    generations: list[Generation] = []
+    recorders: list[EventRecorder] = []
     try:
         for request in requests:
-            recorders.append(Recorder(clock))
-            running.append(engine.submit(request, recorders[-1]))
+            recorders.append(EventRecorder(clock))
+            generations.append(engine.submit(request, recorders[-1]))
         for recorder in recorders:
             recorder.result()
     finally:
-        for generation in running:
+        for generation in generations:
             generation.cancel()
     return recorders
 
 
-def summarize(batches: Sequence[Sequence[Recorder]]) -> Run:
-    """What batches that were decoded one after the other took.
+def summarize(batches: Sequence[Sequence[EventRecorder]]) -> Run:
+    """Summarize batches that were decoded one after the other.
 
     Raises:
-        RequestError: Every answer ended with its first token.
+        RequestError: All answers ended with their first token.
     """
     starts = [max(recorder.deltas[0][0] for recorder in batch) for batch in batches]
     ends = [recorder.result() for batch in batches for recorder in batch]
-    counted = [
+    token_counts = [
         len(tokens)
         for batch, start in zip(batches, starts, strict=True)
         for recorder in batch
-        for at, tokens in recorder.deltas
-        if at > start
+        for time_received, tokens in recorder.deltas
+        if time_received > start
     ]
-    if not counted:
-        raise RequestError("Every answer ended with its first token: use other prompts or more `max_tokens`.")
+    if not token_counts:
+        raise RequestError(
+            "All answers ended with their first token, so there is no speed to measure: use other prompts or "
+            "a larger `max_tokens`."
+        )
     return Run(
-        tokens=sum(counted),
+        tokens=sum(token_counts),
         seconds=sum(
             max(recorder.deltas[-1][0] for recorder in batch) - start
             for batch, start in zip(batches, starts, strict=True)
         ),
-        passes=len(counted),
+        passes=len(token_counts),
         drafted=sum(end.drafted_tokens for end in ends),
         accepted=sum(end.accepted_tokens for end in ends),
         first_token=statistics.median(end.time_to_first_token for end in ends),
@@ -140,7 +160,7 @@ def summarize(batches: Sequence[Sequence[Recorder]]) -> Run:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and extremes of a few measurements."""
+    """Median and extremes of a few values."""
 
     median: float
     low: float
@@ -153,21 +173,21 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One way to decode one set of prompts, in several runs.
+class Measurement:
+    """Several runs of one set of prompts in one decoding mode.
 
     Attributes:
         prompts: Name of the prompt set, or `all`.
-        batch: Concurrent requests.
-        way: How they were decoded.
+        batch_size: Concurrent requests.
+        mode: Name of the decoding mode.
         runs: One run for each repetition.
-        baselines: For each run the run of plain EFT beside it; empty for plain EFT itself.
-        weight_bytes: Weights that a pass reads, adapters left out; None where passes are shared by requests.
+        baselines: The run of plain EFT next to each run; empty for plain EFT itself.
+        weight_bytes: Bytes of weights that a pass reads, without adapters; None if requests share passes.
     """
 
     prompts: str
-    batch: int
-    way: str
+    batch_size: int
+    mode: str
     runs: tuple[Run, ...]
     baselines: tuple[Run, ...]
     weight_bytes: int | None
@@ -179,7 +199,7 @@ class Row:
 
     @property
     def ratio(self) -> Spread | None:
-        """Speed over that of plain EFT, from runs side by side."""
+        """Speed relative to plain EFT in runs next to each other; None for plain EFT itself."""
         pairs = zip(self.runs, self.baselines, strict=False)
         ratios = [run.tokens_per_second / plain.tokens_per_second for run, plain in pairs]
         return Spread.of(ratios) if ratios else None
@@ -191,32 +211,36 @@ class Row:
 
     @property
     def acceptance_rate(self) -> float | None:
-        """Share of the guesses that were right; None where none were made."""
+        """Share of accepted draft tokens; None without drafts."""
         return acceptance_rate(sum(run.accepted for run in self.runs), sum(run.drafted for run in self.runs))
 
     @property
     def tokens_per_pass(self) -> float:
-        """Tokens that a request gains with every pass over all models."""
+        """Tokens that a request gains with each pass over all models."""
         return sum(run.tokens for run in self.runs) / sum(run.passes for run in self.runs)
 
     @property
     def bytes_per_second(self) -> float | None:
-        """Weights read per second, if every pass reads each once; what draft passes read is not counted."""
+        """Bytes of weights read per second. Each pass counts once; draft passes do not count."""
         if self.weight_bytes is None:
             return None
         return statistics.median(self.weight_bytes * run.passes / run.seconds for run in self.runs)
 
 
 def weights_read(engine: Engine, mixture: Mixture) -> int:
-    """Bytes of weights that a pass over a mixture's models reads: shared ones once, adapters left out."""
+    """Bytes of weights that a pass over the models of a mixture reads. Shared weights count once.
+
+    Adapters do not count.
+    """
     family = engine.family
     terms = {family.base, *(term for name in mixture.active() for term in family.behaviors[name])}
-    read: dict[int, int] = {}
+    bytes_by_address: dict[int, int] = {}
     for module in (family.models[i].module for i in {term.model for term in terms}):
         modules: Any = module
         embeddings, head = modules.get_input_embeddings().weight, modules.get_output_embeddings().weight
-        looked_up = None if embeddings is head else embeddings  # one row of it for each token
+        # Of embeddings that are not the output matrix as well, a token reads a single row.
+        not_read = None if embeddings is head else embeddings
         packed = (buffer for name, buffer in modules.named_buffers() if name.endswith("weight"))
-        tensors = [tensor for tensor in (*modules.parameters(), *packed) if tensor is not looked_up]
-        read |= {memory: tensor.nbytes for memory, tensor in unique_storages(tensors).items()}
-    return sum(read.values())
+        tensors = [tensor for tensor in (*modules.parameters(), *packed) if tensor is not not_read]
+        bytes_by_address |= {address: tensor.nbytes for address, tensor in unique_storages(tensors).items()}
+    return sum(bytes_by_address.values())

@@ -1,4 +1,4 @@
-"""The benchmark of a recipe, and what it found."""
+"""The benchmark of a recipe, and its report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.diagnostics.bench.machine import Machine, measure_machine
-from langchain_eft.diagnostics.bench.measurement import Row, Run, decode, summarize, weights_read
+from langchain_eft.diagnostics.bench.measurement import Measurement, Run, decode, summarize, weights_read
 from langchain_eft.diagnostics.bench.workload import (
     AUTO,
     BASE,
     PLAIN,
+    DecodingMode,
     PromptSet,
-    Way,
     Workload,
     default_prompts,
 )
@@ -27,49 +27,50 @@ if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
 
 BATCH_SIZES = (1, 4, 16)
-"""Numbers of concurrent requests that are tried."""
+"""Default numbers of concurrent requests."""
 
-EVERYTHING = "all"
-"""What the rows are called that mix the prompts of all sets."""
+ALL_PROMPTS = "all"
+"""Name of the prompts of all sets together."""
 
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """What was measured, where and how.
+    """The measurements of a recipe on a machine.
 
     Attributes:
         model: The chat model's name of its base.
-        machine: Where.
-        max_tokens: Longest answer.
-        repetitions: Runs of every way to decode.
-        rows: What was measured.
+        machine: The machine.
+        max_tokens: Longest answer, in tokens.
+        repetitions: Runs of each decoding mode.
+        measurements: The measurements.
     """
 
     model: str
     machine: Machine
     max_tokens: int
     repetitions: int
-    rows: tuple[Row, ...]
+    measurements: tuple[Measurement, ...]
 
     def to_json(self) -> str:
-        """Everything, with the single runs, for machines."""
-        return json.dumps({**asdict(self), "rows": [_summary(row) for row in self.rows]}, indent=2)
+        """The report with its single runs, as JSON."""
+        summaries = [_summary(measurement) for measurement in self.measurements]
+        return json.dumps({**asdict(self), "measurements": summaries}, indent=2)
 
-    def bandwidth_share(self, row: Row) -> float | None:
-        """Weights read per second as a share of the memory bandwidth; None where passes are shared."""
-        rate = row.bytes_per_second
+    def bandwidth_share(self, measurement: Measurement) -> float | None:
+        """Bytes of weights read per second over the memory bandwidth; None if requests share passes."""
+        rate = measurement.bytes_per_second
         return None if rate is None else rate / self.machine.bytes_per_second
 
 
-def _summary(row: Row) -> dict[str, Any]:
+def _summary(measurement: Measurement) -> dict[str, Any]:
     return {
-        **asdict(row),
-        "tokens_per_second": asdict(row.tokens_per_second),
-        "ratio": asdict(row.ratio) if row.ratio else None,
-        "first_token": asdict(row.first_token),
-        "acceptance_rate": row.acceptance_rate,
-        "tokens_per_pass": row.tokens_per_pass,
-        "bytes_per_second": row.bytes_per_second,
+        **asdict(measurement),
+        "tokens_per_second": asdict(measurement.tokens_per_second),
+        "ratio": asdict(measurement.ratio) if measurement.ratio else None,
+        "first_token": asdict(measurement.first_token),
+        "acceptance_rate": measurement.acceptance_rate,
+        "tokens_per_pass": measurement.tokens_per_pass,
+        "bytes_per_second": measurement.bytes_per_second,
     }
 
 
@@ -83,16 +84,16 @@ def run_benchmark(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     progress: Progress = silent,
 ) -> BenchmarkReport:
-    """Measure how fast a chat model's recipe decodes.
+    """Measure the speed of a chat model's recipe.
 
     Args:
-        llm: Its weights, mixture and sampling are measured.
-        prompts: What to ask; None is `default_prompts`.
-        max_tokens: Longest answer.
-        repetitions: Runs of every way to decode, each beside a run of plain EFT.
-        lengths: Draft lengths to try.
-        batch_sizes: Numbers of concurrent requests to try.
-        progress: Told what is being measured.
+        llm: The chat model, with its weights, mixture and sampling.
+        prompts: The prompts; None for `default_prompts`.
+        max_tokens: Longest answer, in tokens.
+        repetitions: Runs of each decoding mode, each next to a run of plain EFT.
+        lengths: Draft lengths to measure.
+        batch_sizes: Numbers of concurrent requests to measure.
+        progress: Receives a short message for each run.
 
     Raises:
         EngineError: The recipe cannot be loaded or decoded, or a batch does not fit the engine.
@@ -100,80 +101,82 @@ def run_benchmark(
     engine = llm.open(progress)
     _check(engine, max_tokens, repetitions, batch_sizes)
     sets = default_prompts(llm) if prompts is None else tuple(prompts)
-    bench = _Bench(engine, Workload(llm, engine, max_tokens), repetitions, progress)
-    progress("Measuring the memory")
-    where = measure_machine(engine.config.device)
-    rows = [row for each in sets for row in bench.sweep(each, lengths)]
-    rows += [row for batch in batch_sizes for row in bench.batch(sets, batch)]
-    return BenchmarkReport(llm.model, where, max_tokens, repetitions, tuple(rows))
+    benchmark = _Benchmark(engine, Workload(llm, engine, max_tokens), repetitions, progress)
+    progress("Measuring the memory bandwidth")
+    machine = measure_machine(engine.config.device)
+    measurements = [measurement for each in sets for measurement in benchmark.draft_lengths(each, lengths)]
+    measurements += [measurement for size in batch_sizes for measurement in benchmark.batches(sets, size)]
+    return BenchmarkReport(llm.model, machine, max_tokens, repetitions, tuple(measurements))
 
 
 def _check(engine: Engine, max_tokens: int, repetitions: int, batch_sizes: Sequence[int]) -> None:
     if max_tokens < 2 or repetitions < 1:
         raise RequestError(
-            f"max_tokens={max_tokens} and repetitions={repetitions}: measuring takes at least 2 tokens and "
-            "1 repetition."
+            "max_tokens must be at least 2 and repetitions at least 1, got "
+            f"max_tokens={max_tokens} and repetitions={repetitions}."
         )
     largest = engine.config.max_batch_size
-    wrong = [size for size in batch_sizes if not 1 <= size <= largest]
-    if wrong:
+    invalid = [size for size in batch_sizes if not 1 <= size <= largest]
+    if invalid:
         raise RequestError(
-            f"The engine decodes 1 to {largest} requests together and {wrong[0]} are asked for: choose other "
-            f"batch sizes, or set engine_options={{'max_batch_size': {max(wrong)}}}."
+            f"Batch sizes of this engine must be from 1 to {largest}, got {invalid[0]}: choose other batch "
+            f"sizes, or set engine_options={{'max_batch_size': {max(invalid)}}}."
         )
 
 
-class _Bench:
-    """Runs ways to decode in turn with plain EFT."""
+class _Benchmark:
+    """Runs decoding modes in turn with plain EFT."""
 
-    def __init__(self, engine: Engine, workload: Workload, repetitions: int, tell: Progress) -> None:
+    def __init__(self, engine: Engine, workload: Workload, repetitions: int, progress: Progress) -> None:
         self._engine = engine
         self._workload = workload
         self._repetitions = repetitions
-        self._tell = tell
+        self._progress = progress
 
-    def sweep(self, prompts: PromptSet, lengths: Sequence[int]) -> list[Row]:
-        """One request at a time: the base alone, every draft length, and the automatic one."""
-        mixed = bool(self._workload.mixture(prompts, PLAIN).active())
-        drafts = [Way(f"draft {length}", length) for length in lengths]
-        return self._compare([prompts], prompts.name, 1, [*([BASE] if mixed else []), *drafts, AUTO])
+    def draft_lengths(self, prompts: PromptSet, lengths: Sequence[int]) -> list[Measurement]:
+        """Measure one request at a time: the base alone, each draft length, and the automatic length."""
+        has_behaviors = bool(self._workload.mixture(prompts, PLAIN).active())
+        drafts = [DecodingMode(f"draft {length}", length) for length in lengths]
+        return self._compare([prompts], prompts.name, 1, [*([BASE] if has_behaviors else []), *drafts, AUTO])
 
-    def batch(self, sets: Sequence[PromptSet], batch: int) -> list[Row]:
-        """Prompts of all sets together, `batch` requests at a time."""
-        return self._compare(sets, EVERYTHING, batch, [AUTO])
+    def batches(self, sets: Sequence[PromptSet], batch_size: int) -> list[Measurement]:
+        """Measure the prompts of all sets, `batch_size` requests at a time."""
+        return self._compare(sets, ALL_PROMPTS, batch_size, [AUTO])
 
-    def _compare(self, sets: Sequence[PromptSet], name: str, batch: int, ways: Sequence[Way]) -> list[Row]:
-        for way in (PLAIN, *ways):
-            self._tell(f"Warming up: {name}, {batch} at a time, {way.name}")
-            decode(self._engine, self._workload.groups(sets, batch, way)[0])
-        pairs: dict[Way, list[tuple[Run, Run]]] = {way: [] for way in ways}
+    def _compare(
+        self, sets: Sequence[PromptSet], name: str, batch_size: int, modes: Sequence[DecodingMode]
+    ) -> list[Measurement]:
+        for mode in (PLAIN, *modes):
+            self._progress(f"Warming up: {name}, {batch_size} at a time, {mode.name}")
+            decode(self._engine, self._workload.batches(sets, batch_size, mode)[0])
+        pairs: dict[DecodingMode, list[tuple[Run, Run]]] = {mode: [] for mode in modes}
         for repetition in range(self._repetitions):
-            for way in ways:
-                self._tell(f"{name}, {batch} at a time, {way.name}, run {repetition + 1}")
-                # Whoever goes first in one repetition goes second in the next.
-                order = (PLAIN, way) if repetition % 2 == 0 else (way, PLAIN)
-                done = {each: self._run(sets, batch, each) for each in order}
-                pairs[way].append((done[way], done[PLAIN]))
-        plain = tuple(baseline for way in ways for _, baseline in pairs[way])
-        rows = [self._row(sets, name, batch, PLAIN, plain, ())]
-        for way in ways:
-            runs, baselines = zip(*pairs[way], strict=True)
-            rows.append(self._row(sets, name, batch, way, runs, baselines))
-        return rows
+            for mode in modes:
+                self._progress(f"{name}, {batch_size} at a time, {mode.name}, run {repetition + 1}")
+                # The order changes with each repetition, so no mode always goes first.
+                order = (PLAIN, mode) if repetition % 2 == 0 else (mode, PLAIN)
+                runs = {each: self._run(sets, batch_size, each) for each in order}
+                pairs[mode].append((runs[mode], runs[PLAIN]))
+        plain_runs = tuple(baseline for mode in modes for _, baseline in pairs[mode])
+        measurements = [self._measurement(sets, name, batch_size, PLAIN, plain_runs, ())]
+        for mode in modes:
+            mode_runs, baselines = zip(*pairs[mode], strict=True)
+            measurements.append(self._measurement(sets, name, batch_size, mode, mode_runs, baselines))
+        return measurements
 
-    def _row(
+    def _measurement(
         self,
         sets: Sequence[PromptSet],
         name: str,
-        batch: int,
-        way: Way,
+        batch_size: int,
+        mode: DecodingMode,
         runs: tuple[Run, ...],
         baselines: tuple[Run, ...],
-    ) -> Row:
-        sizes = {weights_read(self._engine, self._workload.mixture(prompts, way)) for prompts in sets}
-        size = sizes.pop() if batch == 1 and len(sizes) == 1 else None
-        return Row(name, batch, way.name, runs, baselines, size)
+    ) -> Measurement:
+        sizes = {weights_read(self._engine, self._workload.mixture(prompts, mode)) for prompts in sets}
+        weight_bytes = sizes.pop() if batch_size == 1 and len(sizes) == 1 else None
+        return Measurement(name, batch_size, mode.name, runs, baselines, weight_bytes)
 
-    def _run(self, sets: Sequence[PromptSet], batch: int, way: Way) -> Run:
-        groups = self._workload.groups(sets, batch, way)
-        return summarize([decode(self._engine, group) for group in groups])
+    def _run(self, sets: Sequence[PromptSet], batch_size: int, mode: DecodingMode) -> Run:
+        batches = self._workload.batches(sets, batch_size, mode)
+        return summarize([decode(self._engine, batch) for batch in batches])

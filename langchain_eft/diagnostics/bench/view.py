@@ -1,27 +1,29 @@
-"""A benchmark's report as tables for a terminal, and as a picture."""
+"""The report of a benchmark as tables for a terminal, and as a plot."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
-from langchain_eft.diagnostics.bench.measurement import Row
-from langchain_eft.diagnostics.bench.report import EVERYTHING, BenchmarkReport
+from langchain_eft.diagnostics.bench.measurement import Measurement
+from langchain_eft.diagnostics.bench.report import ALL_PROMPTS, BenchmarkReport
 from langchain_eft.diagnostics.bench.workload import AUTO, BASE, PLAIN
 from langchain_eft.errors import MissingPlotsError
 
 
 def tables(report: BenchmarkReport) -> Group:
-    """The report for a terminal."""
-    where = report.machine
+    """The report as two tables: one request at a time, and many requests at once."""
+    machine = report.machine
     speed = Table(
         title=f"{report.model}: one request at a time",
-        caption=f"{where.processor}, {where.cores} cores, {where.threads} threads; {where.device}; memory "
-        f"{where.bytes_per_second / 1e9:.1f} GB/s; median of {report.repetitions} runs (lowest-highest)",
+        caption=f"{machine.processor}, {machine.cores} cores, {machine.threads} threads; {machine.device}; "
+        f"memory {machine.bytes_per_second / 1e9:.1f} GB/s; median of {report.repetitions} runs "
+        "(lowest-highest)",
     )
     together = Table(title=f"{report.model}: many requests at once, prompts of all kinds")
     speed.add_column("prompts")
@@ -31,27 +33,28 @@ def tables(report: BenchmarkReport) -> Group:
         for title in ("tokens/s", "times plain", "first token", "accepted", "tokens/pass"):
             table.add_column(title, justify="right")
     speed.add_column("of memory speed", justify="right")
-    for before, row in zip((None, *report.rows), report.rows, strict=False):
-        group = (row.prompts, row.batch)
-        new = before is None or (before.prompts, before.batch) != group
-        table = together if row.prompts == EVERYTHING else speed
-        if new:
-            table.add_section()
-        first = str(row.batch) if row.prompts == EVERYTHING else row.prompts
-        share = [] if row.prompts == EVERYTHING else [_percent(report.bandwidth_share(row))]
-        table.add_row(first if new else "", *_cells(row), *share)
+    for (prompts, batch_size), group in groupby(
+        report.measurements, lambda measurement: (measurement.prompts, measurement.batch_size)
+    ):
+        mixed = prompts == ALL_PROMPTS
+        table, first_cell = (together, str(batch_size)) if mixed else (speed, prompts)
+        table.add_section()
+        for measurement in group:
+            share = [] if mixed else [_percent(report.bandwidth_share(measurement))]
+            table.add_row(first_cell, *_cells(measurement), *share)
+            first_cell = ""
     return Group(speed, together)
 
 
-def _cells(row: Row) -> list[str]:
-    ratio, first = row.ratio, row.first_token
+def _cells(measurement: Measurement) -> list[str]:
+    ratio, first = measurement.ratio, measurement.first_token
     return [
-        row.way,
-        f"{row.tokens_per_second.median:.1f}",
+        measurement.mode,
+        f"{measurement.tokens_per_second.median:.1f}",
         f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})" if ratio else "1",
         f"{first.median * 1000:.0f} ms",
-        _percent(row.acceptance_rate),
-        f"{row.tokens_per_pass:.2f}",
+        _percent(measurement.acceptance_rate),
+        f"{measurement.tokens_per_pass:.2f}",
     ]
 
 
@@ -60,7 +63,7 @@ def _percent(share: float | None) -> str:
 
 
 def plot(report: BenchmarkReport, path: Path) -> None:
-    """Draw the report as a PNG.
+    """Plot the report as a PNG.
 
     Raises:
         MissingPlotsError: matplotlib is not installed.
@@ -78,15 +81,19 @@ def plot(report: BenchmarkReport, path: Path) -> None:
 
 
 def _plot_lengths(axes: Any, report: BenchmarkReport) -> None:
-    """Speed by draft length, one line for each prompt set; the automatic length is its last point."""
-    swept = [row for row in report.rows if row.prompts != EVERYTHING and row.ratio and row.way != BASE.name]
-    names = list(dict.fromkeys(row.way for row in swept))
-    for prompts in dict.fromkeys(row.prompts for row in swept):
-        ratios = {row.way: row.ratio for row in swept if row.prompts == prompts and row.ratio}
-        places = [names.index(way) for way in ratios]
-        (line,) = axes.plot(places, [ratio.median for ratio in ratios.values()], "o-", label=prompts)
+    """Plot speed by draft length, one line for each prompt set. The last point is the automatic length."""
+    drafted = [
+        measurement
+        for measurement in report.measurements
+        if measurement.prompts != ALL_PROMPTS and measurement.ratio and measurement.mode != BASE.name
+    ]
+    names = list(dict.fromkeys(measurement.mode for measurement in drafted))
+    for prompts in dict.fromkeys(measurement.prompts for measurement in drafted):
+        ratios = {each.mode: each.ratio for each in drafted if each.prompts == prompts and each.ratio}
+        positions = [names.index(mode) for mode in ratios]
+        (line,) = axes.plot(positions, [ratio.median for ratio in ratios.values()], "o-", label=prompts)
         axes.fill_between(
-            places,
+            positions,
             [ratio.low for ratio in ratios.values()],
             [ratio.high for ratio in ratios.values()],
             color=line.get_color(),
@@ -100,14 +107,14 @@ def _plot_lengths(axes: Any, report: BenchmarkReport) -> None:
 
 
 def _plot_batches(axes: Any, report: BenchmarkReport) -> None:
-    """Speed by number of concurrent requests."""
-    rows = [row for row in report.rows if row.prompts == EVERYTHING]
-    sizes = sorted({row.batch for row in rows})
-    for shift, way in ((-0.2, PLAIN.name), (0.2, AUTO.name)):
-        speeds = [row.tokens_per_second for row in rows if row.way == way]
+    """Plot speed by number of concurrent requests."""
+    mixed = [each for each in report.measurements if each.prompts == ALL_PROMPTS]
+    sizes = sorted({each.batch_size for each in mixed})
+    for shift, mode in ((-0.2, PLAIN.name), (0.2, AUTO.name)):
+        speeds = [each.tokens_per_second for each in mixed if each.mode == mode]
         medians = [speed.median for speed in speeds]
         errors = [[speed.median - speed.low for speed in speeds], [s.high - s.median for s in speeds]]
-        axes.bar([i + shift for i in range(len(sizes))], medians, 0.4, yerr=errors, label=way, capsize=3)
+        axes.bar([i + shift for i in range(len(sizes))], medians, 0.4, yerr=errors, label=mode, capsize=3)
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set(title="All prompts", xlabel="requests at once", ylabel="tokens/s, all requests")
     axes.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""What is decoded: questions that the engine has never seen, in every way there is to decode them."""
+"""The requests of a benchmark: questions that the engine has not seen before, in each decoding mode."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _numbers = itertools.count(1000)
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Questions of one kind, whose acceptance is reported apart.
+    """Questions of one kind, which are measured separately.
 
     Attributes:
-        name: What kind.
+        name: Name of the kind.
         questions: The user's messages.
-        mixture: How to answer them; None is the model's own mixture.
-        tools: Tools that the chat template offers, with `{number}` where a number goes that makes them new.
+        mixture: The mixture that answers them; None for the model's own.
+        tools: Tools that the chat template offers. A new number replaces `{number}` in each request.
     """
 
     name: str
@@ -55,13 +55,15 @@ def _tool(name: str, description: str, *parameters: str) -> dict[str, Any]:
 
 
 def default_prompts(llm: EFTChatModel) -> tuple[PromptSet, ...]:
-    """Refusals, tool calls and ordinary chat.
+    """Questions that end in refusals, tool calls and ordinary chat.
 
-    The bundled family decodes each with the behaviour that was trained for it, unless the user chose a
-    mixture; other recipes decode all of them with the model's own mixture.
+    The bundled family decodes each kind with the behavior that was trained for it, unless the user chose a
+    mixture. Other recipes decode all kinds with the model's own mixture.
     """
-    trained = {"harmless", "tools"} <= set(llm.recipe.behaviors)
-    harmless, tools = ({"harmless": 1.0}, {"tools": 1.0}) if trained and llm.mixture is None else (None, None)
+    has_trained = {"harmless", "tools"} <= set(llm.recipe.behaviors)
+    harmless, tools = (
+        ({"harmless": 1.0}, {"tools": 1.0}) if has_trained and llm.mixture is None else (None, None)
+    )
     weather = _tool("get_weather", "Get the current weather of a city.", "city")
     reminder = _tool("add_reminder", "Remind the user of something.", "text", "time")
     return (
@@ -81,13 +83,13 @@ def default_prompts(llm: EFTChatModel) -> tuple[PromptSet, ...]:
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to decode.
+class DecodingMode:
+    """A mode to decode.
 
     Attributes:
-        name: What it is called in reports.
+        name: Its name in reports.
         speculation: Tokens drafted per round.
-        base_alone: Leave out the small models.
+        base_alone: Whether the small models are left out.
     """
 
     name: str
@@ -95,41 +97,41 @@ class Way:
     base_alone: bool = False
 
 
-PLAIN = Way("plain", "off")
-AUTO = Way("auto", "auto")
-BASE = Way("base alone", "off", base_alone=True)
+PLAIN = DecodingMode("plain", "off")
+AUTO = DecodingMode("auto", "auto")
+BASE = DecodingMode("base alone", "off", base_alone=True)
 
 
 def numbered(question: str, number: int) -> str:
-    """A question that nobody has asked before."""
+    """The question with a number, which makes it new to the engine."""
     return f"[{number}] {question}"
 
 
 def numbered_tools(prompts: PromptSet, number: int) -> list[dict[str, Any]]:
-    """The set's tools, with a number where they have a place for it."""
+    """The tools of a prompt set, with `number` in place of `{number}`."""
     tools: list[dict[str, Any]] = json.loads(json.dumps(prompts.tools).replace("{number}", str(number)))
     return tools
 
 
 class Workload:
-    """Turns questions into requests that the engine has never seen."""
+    """Turns questions into requests that the engine has not seen before."""
 
     def __init__(self, llm: EFTChatModel, engine: Engine, max_tokens: int) -> None:
         self._llm = llm
         self._engine = engine
         self._max_tokens = max_tokens
 
-    def mixture(self, prompts: PromptSet, way: Way) -> Mixture:
-        """How a set's questions are answered."""
-        if way.base_alone:
+    def mixture(self, prompts: PromptSet, mode: DecodingMode) -> Mixture:
+        """The mixture that answers the questions of a set."""
+        if mode.base_alone:
             return Mixture()
         return self._llm.active_mixture if prompts.mixture is None else Mixture.of(prompts.mixture)
 
-    def request(self, prompts: PromptSet, question: str, way: Way) -> GenerationRequest:
-        """A question with a new number."""
+    def request(self, prompts: PromptSet, question: str, mode: DecodingMode) -> GenerationRequest:
+        """The request of a question with a new number."""
         llm, number = self._llm, next(_numbers)
-        own = {name: getattr(llm, name) for name in SamplingParams.model_fields if name != "seed"}
-        mixture = self.mixture(prompts, way)
+        sampling = {name: getattr(llm, name) for name in SamplingParams.model_fields if name != "seed"}
+        mixture = self.mixture(prompts, mode)
         messages, tools = [HumanMessage(numbered(question, number))], numbered_tools(prompts, number)
         engine = self._engine
         prompt, contexts = conversation_prompts(
@@ -139,16 +141,18 @@ class Workload:
             prompt_ids=prompt,
             contexts=contexts,
             mixture=mixture,
-            upscale_strength=1.0 if way.base_alone else llm.upscale_strength,
-            upscale_top_p=1.0 if way.base_alone else llm.upscale_top_p,
-            sampling=SamplingParams(**own, seed=number),
+            upscale_strength=1.0 if mode.base_alone else llm.upscale_strength,
+            upscale_top_p=1.0 if mode.base_alone else llm.upscale_top_p,
+            sampling=SamplingParams(**sampling, seed=number),
             max_tokens=self._max_tokens,
-            speculation=way.speculation,
+            speculation=mode.speculation,
         )
 
-    def groups(self, sets: Sequence[PromptSet], batch: int, way: Way) -> list[list[GenerationRequest]]:
-        """All questions as full batches, some questions twice where the last batch needs it."""
+    def batches(
+        self, sets: Sequence[PromptSet], batch_size: int, mode: DecodingMode
+    ) -> list[list[GenerationRequest]]:
+        """All questions in full batches. Some questions occur twice to fill the last batch."""
         questions = [(prompts, question) for prompts in sets for question in prompts.questions]
-        count = -(-len(questions) // batch) * batch
-        requests = [self.request(*pair, way) for pair in itertools.islice(itertools.cycle(questions), count)]
-        return [requests[i : i + batch] for i in range(0, count, batch)]
+        count = -(-len(questions) // batch_size) * batch_size
+        requests = [self.request(*pair, mode) for pair in itertools.islice(itertools.cycle(questions), count)]
+        return [requests[i : i + batch_size] for i in range(0, count, batch_size)]

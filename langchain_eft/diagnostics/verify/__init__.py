@@ -1,1 +1,1 @@
-"""Proof that the engine decodes what the formula says."""
+"""Check that the engine decodes what the formula defines."""

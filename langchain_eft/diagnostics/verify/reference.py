@@ -1,4 +1,4 @@
-"""A plain reference loop: the formula, token by token, without any of the engine's speed."""
+"""The formula by its definition, with one full forward pass per model and no code of the engine's rounds."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
-from langchain_eft.diagnostics.verify.plan import Answer, Plan
+from langchain_eft.diagnostics.verify.plan import VerificationPlan
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.self_check import plain_variant_logits
 from langchain_eft.engine.recipe.schedules import weight_at
-from langchain_eft.engine.request import (
-    SamplingParams,
-)
+from langchain_eft.engine.request import SamplingParams
 
-_NEVER = -1e9
-"""Log-probability of what is never said: finite, so that 0 times it is 0."""
+_IMPOSSIBLE = -1e9
+"""Log-probability of tokens that are never drawn. It is finite, so its product with a weight of 0 is 0."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Log-probabilities by the formula's definition, from full forwards in float64.
+    """Log-probabilities by the definition of the formula, from full forward passes in float64.
 
     Attributes:
         family: The engine's models.
@@ -32,11 +30,11 @@ class Reference:
     """
 
     family: ModelFamily
-    plan: Plan
+    plan: VerificationPlan
 
     @property
     def exact(self) -> bool:
-        """Whether the weights are float32, where rounding decides next to nothing."""
+        """Whether the weights are float32. Then rounding hardly ever changes a greedy token."""
         return all(next(m.module.parameters()).dtype == torch.float32 for m in self.family.models)
 
     @cached_property
@@ -45,65 +43,61 @@ class Reference:
 
     @property
     def _references(self) -> list[Term]:
-        """The terms whose mean is S, none where up-scaling needs no S.
+        """The terms whose mean is S; empty if up-scaling does not need S.
 
-        The engine refuses `upscale_strength` and `upscale_top_p` where there are several.
+        The engine refuses `upscale_strength` and `upscale_top_p` if a mixture has several references.
         """
         pairs, base = self._pairs or self.family.behaviors, self.family.base
-        own = dict.fromkeys(
+        references = dict.fromkeys(
             replace(reference, prompt_name=base.prompt_name) for _, reference in pairs.values()
         )
-        own.pop(base, None)
+        references.pop(base, None)
         if self.plan.upscale_strength != 1 or self.plan.upscale_top_p < 1:
-            return list(own)[:1] or [base]
-        return list(own) if self._pairs and self.family.unscaled is not None else []
+            return list(references)[:1] or [base]
+        return list(references) if self._pairs and self.family.unscaled is not None else []
 
-    def log_p(self, ids: Sequence[int], last: int) -> Tensor:
-        """Log p of the first `last` tokens of an answer, normalised.
+    def log_p(self, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
+        """Normalized log p after the prompt, and after each token of the beginning of an answer.
 
         Args:
-            ids: The prompt and all of the answer but its last token.
-            last: Tokens of the answer.
+            prompt: T token ids.
+            answer: A token ids, the beginning of the answer.
 
         Returns:
-            [last, V] float64 over the common vocabulary.
+            [A + 1, V] float64 over the common vocabulary.
         """
-        prompt, answer = tuple(ids[: len(ids) - last + 1]), ids[len(ids) - last + 1 :]
-        texts = {"": prompt, **self.plan.prompts.get(prompt, {})}
+        prompts = {"": prompt, **self.plan.prompts.get(tuple(prompt), {})}
+        positions = range(len(answer) + 1)
 
         @cache
-        def of(term: Term) -> Tensor:
-            text = torch.tensor([[*texts[term.prompt_name], *answer]], device=self.family.vocabulary.device)
-            logits = plain_variant_logits(self.family.models[term.model], text, term.variant)
-            known = logits[-last:, : len(self.family.vocabulary)].double()
-            return known.masked_fill(~self.family.vocabulary, _NEVER).log_softmax(-1)
+        def log_probs(term: Term) -> Tensor:
+            ids = torch.tensor([[*prompts[term.prompt_name], *answer]], device=self.family.vocabulary.device)
+            logits = plain_variant_logits(self.family.models[term.model], ids, term.variant)
+            common = logits[-len(positions) :, : len(self.family.vocabulary)].double()
+            return common.masked_fill(~self.family.vocabulary, _IMPOSSIBLE).log_softmax(-1)
 
         plan = self.plan
-        large = of(self.family.base)
+        large = log_probs(self.family.base)
         weights = plan.mixture.active()
         delta = torch.zeros_like(large)
         for name, (tuned, reference) in self._pairs.items():
-            weight = [weight_at(weights[name], position) for position in range(last)]
-            delta += delta.new_tensor(weight)[:, None] * (of(tuned) - of(reference))
+            weight = [weight_at(weights[name], position) for position in positions]
+            delta += delta.new_tensor(weight)[:, None] * (log_probs(tuned) - log_probs(reference))
         references = self._references
         if not references:
             total = large + delta
         else:
-            small = torch.stack(list(map(of, references))).mean(0)
+            small = torch.stack(list(map(log_probs, references))).mean(0)
             mixture = (small + delta).log_softmax(-1)
             upscale = plan.upscale_strength * (large - small)
             if self._pairs and self.family.unscaled is not None:
                 upscale = upscale.masked_fill(self.family.unscaled, 0.0)
             total = mixture + torch.where(nucleus(mixture, plan.upscale_top_p), upscale, 0.0)
-        return total.masked_fill(~self.family.vocabulary, _NEVER).log_softmax(-1)
-
-    def log_p_of(self, answer: Answer) -> Tensor:
-        """Log p at every position of an answer, [tokens, V]."""
-        return self.log_p((*answer.prompt, *answer.tokens[:-1]), len(answer.tokens))
+        return total.masked_fill(~self.family.vocabulary, _IMPOSSIBLE).log_softmax(-1)
 
 
 def nucleus(log_p: Tensor, top_p: float) -> Tensor:
-    """The smallest set of tokens with probability `top_p`, [..., V] bool; all of them for 1."""
+    """The smallest set of tokens with probability `top_p`, [..., V] bool; for 1, all tokens."""
     if top_p == 1:
         return torch.ones_like(log_p, dtype=torch.bool)
     ordered, order = log_p.sort(-1, descending=True)
@@ -112,13 +106,13 @@ def nucleus(log_p: Tensor, top_p: float) -> Tensor:
 
 
 def distribution(log_p: Tensor, params: SamplingParams) -> Tensor:
-    """What is drawn from: temperature, then top-k, top-p and min-p, [..., V] float64."""
+    """The distribution to draw from, [..., V] float64: temperature, then top-k, top-p and min-p."""
     log_p = (log_p / params.temperature).log_softmax(-1)
     if params.top_k:
         smallest = log_p.topk(min(params.top_k, log_p.shape[-1])).values[..., -1:]
-        log_p = log_p.masked_fill(log_p < smallest, _NEVER).log_softmax(-1)
-    log_p = log_p.masked_fill(~nucleus(log_p, params.top_p), _NEVER)
+        log_p = log_p.masked_fill(log_p < smallest, _IMPOSSIBLE).log_softmax(-1)
+    log_p = log_p.masked_fill(~nucleus(log_p, params.top_p), _IMPOSSIBLE)
     if params.min_p:
         floor = log_p.amax(-1, keepdim=True) + math.log(params.min_p)
-        log_p = log_p.masked_fill(log_p < floor, _NEVER)
+        log_p = log_p.masked_fill(log_p < floor, _IMPOSSIBLE)
     return log_p.softmax(-1)

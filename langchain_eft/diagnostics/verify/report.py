@@ -1,4 +1,4 @@
-"""What a verification has found."""
+"""The outcome of a verification."""
 
 from __future__ import annotations
 
@@ -6,53 +6,52 @@ from dataclasses import dataclass
 from typing import Literal
 
 from langchain_eft.diagnostics.verify.plan import ALPHA, TESTS
-from langchain_eft.engine.request import (
-    Speculation,
-)
+from langchain_eft.engine.request import Speculation
 
-Verdict = Literal["passed", "failed", "not compared bit for bit"]
+CheckOutcome = Literal["passed", "failed", "not compared bit for bit"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One comparison of the engine with full forwards.
+class Check:
+    """One comparison of the engine with full forward passes.
 
     Attributes:
-        what: What was compared.
+        what: The compared answers, in words.
         speculation: Draft length.
-        batch: Requests decoded together.
+        batch_size: Requests decoded together.
         tokens: Tokens compared.
-        statistic: What `value` is: `equal` (share of the tokens), `z`, or `chi2` with its degrees of freedom.
+        statistic: The kind of `value`: `equal` (share of the tokens), `z`, or `chi2` with its degrees of
+            freedom.
         value: The statistic.
-        p_value: Chance of a value at least as extreme if the engine is right; None where nothing is random.
-        acceptance_rate: Share of the guesses that were right; None where none were made.
-        verdict: What follows.
+        p_value: Probability of a value at least as extreme if the engine is right; None for greedy answers.
+        acceptance_rate: Share of accepted draft tokens; None without drafts.
+        outcome: Whether the check passed.
     """
 
     what: str
     speculation: Speculation
-    batch: int
+    batch_size: int
     tokens: int
     statistic: str
     value: float
     p_value: float | None
     acceptance_rate: float | None
-    verdict: Verdict
+    outcome: CheckOutcome
 
 
 @dataclass(frozen=True)
-class Report:
-    """All rows, and whether none of them failed.
+class VerificationReport:
+    """All checks of a verification.
 
     Attributes:
-        rows: The comparisons.
-        exact: Whether the weights are float32, so that greedy answers have to be equal to the token.
-        seconds: What it took.
-        alpha: Chance that a right engine fails.
-        tests: Tests of hypotheses among which `alpha` is divided.
+        checks: The checks.
+        exact: Whether the weights are float32. Then greedy answers must be equal to the token.
+        seconds: Duration of the verification.
+        alpha: Probability that the verification fails although the engine is right.
+        tests: Number of statistical tests that share `alpha`.
     """
 
-    rows: tuple[Row, ...]
+    checks: tuple[Check, ...]
     exact: bool
     seconds: float
     alpha: float = ALPHA
@@ -60,15 +59,15 @@ class Report:
 
     @property
     def least_p_value(self) -> float:
-        """What a test fails below."""
+        """The smallest p-value that passes."""
         return self.alpha / self.tests
 
     @property
     def passed(self) -> bool:
-        """Whether the engine says what the formula says, as far as could be seen."""
-        return all(row.verdict != "failed" for row in self.rows)
+        """Whether no check failed."""
+        return all(check.outcome != "failed" for check in self.checks)
 
     @property
     def tokens(self) -> int:
-        """Tokens compared in all rows."""
-        return sum(row.tokens for row in self.rows)
+        """Tokens compared in all checks."""
+        return sum(check.tokens for check in self.checks)

@@ -155,10 +155,10 @@ class StackedLinear(nn.Module):
             self.register_buffer("up", torch.cat([u.up for u in present], 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] to [..., out]; the leading dimensions are the packed tokens."""
+        """[..., in] to [..., out]. The leading dimensions are the packed tokens."""
         return self._forward_apart(x) if self._apart else self._forward(x)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiler cannot look into packed weights
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch.compile cannot handle packed weights
     def _forward_apart(self, x: Tensor) -> Tensor:
         return self._forward(x)
 

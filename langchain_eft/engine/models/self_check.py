@@ -46,17 +46,17 @@ def prepare_model(
 
         fuse(module)
     model = CausalModel(name, module, adapters)
-    _leave_file(module)
+    _detach_from_file(module)
     with _unsupported_on_failure(name, module):
         _self_check(model, ids, expected)
     return model
 
 
-@torch.inference_mode(mode=False)  # the copies are ordinary weights
-def _leave_file(module: nn.Module) -> None:
-    """Copy the weights that are not prepacked out of their file.
+@torch.inference_mode(mode=False)  # the copies have to be ordinary tensors
+def _detach_from_file(module: nn.Module) -> None:
+    """Copy the weights that are not prepacked out of their memory-mapped file.
 
-    The whole file stays mapped into memory as long as one tensor is a part of it.
+    The whole file stays mapped into memory as long as one tensor uses it.
     """
     for weight in module.parameters():
         if prepackable(weight):

@@ -197,7 +197,10 @@ class Recipe(FrozenModel):
         return behavior if delta.prompt else tuned, behavior if delta.without else self.base_prompt_name
 
     def comparing(self, mixture: Mixture) -> dict[str, BehaviorDelta]:
-        """The behaviors of a mixture that compare two texts; names that the recipe lacks are left out."""
+        """The active behaviors of a mixture whose F and S read different prompts.
+
+        Names that the recipe does not have are ignored.
+        """
         active = {name: self.behaviors[name] for name in mixture.active() if name in self.behaviors}
         return {name: delta for name, delta in active.items() if delta.compares_texts}
 

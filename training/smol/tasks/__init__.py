@@ -1,1 +1,1 @@
-"""Synthetic conversations that teach one behaviour each."""
+"""Synthetic conversations that teach one behavior each."""

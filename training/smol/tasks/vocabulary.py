@@ -1,4 +1,4 @@
-"""Word lists that the synthetic behaviour data is drawn from."""
+"""Word lists that the synthetic behavior data is drawn from."""
 
 
 def _words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The benchmark on a tiny family: what is counted is right; how fast it is, nobody asks here."""
+"""The benchmark on a tiny family. The tests check what it counts, not the speed."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import contestants
-from benchmarks.arena import Score, Worker, agreement, play, table, together
+from benchmarks.arena import Score, Worker, agreement, merge_results, play, table
 from benchmarks.family import Prompts, tiny
 from benchmarks.result import Result
 from langchain_eft import EFTChatModel
@@ -19,11 +19,11 @@ from langchain_eft.diagnostics.bench import (
     BASE,
     PLAIN,
     BenchmarkReport,
+    DecodingMode,
     Machine,
+    Measurement,
     PromptSet,
-    Row,
     Run,
-    Way,
     decode,
     default_prompts,
     numbered,
@@ -71,69 +71,73 @@ def report(llm):
         )
 
 
-def measure(engine, groups):
-    return summarize([decode(engine, group) for group in groups])
+def measure(engine, batches):
+    return summarize([decode(engine, batch) for batch in batches])
 
 
 def run(tokens=10, seconds=1.0, passes=10, drafted=0, accepted=0):
     return Run(tokens, seconds, passes, drafted, accepted, first_token=0.1, new_prompt_tokens=20)
 
 
-def test_every_way_to_decode_has_its_row(report):
+def test_every_decoding_mode_is_measured(report):
     names = ["plain", "base alone", "draft 1", "draft 3", "auto"]
     swept = [(each.name, 1, name) for each in SETS for name in names]
     together = [("all", batch, name) for batch in (1, 3) for name in ("plain", "auto")]
-    assert [(row.prompts, row.batch, row.way) for row in report.rows] == swept + together
+    measured = [(each.prompts, each.batch_size, each.mode) for each in report.measurements]
+    assert measured == swept + together
 
 
-def test_every_run_has_a_run_of_plain_eft_beside_it(report):
-    for row in report.rows:
-        if row.way == PLAIN.name:
-            assert row.baselines == ()
-            assert row.ratio is None
+def test_every_run_has_a_run_of_plain_eft_next_to_it(report):
+    for measurement in report.measurements:
+        if measurement.mode == PLAIN.name:
+            assert measurement.baselines == ()
+            assert measurement.ratio is None
         else:
             plain = next(
                 each
-                for each in report.rows
-                if (each.prompts, each.batch, each.way) == (row.prompts, row.batch, PLAIN.name)
+                for each in report.measurements
+                if (each.prompts, each.batch_size, each.mode)
+                == (measurement.prompts, measurement.batch_size, PLAIN.name)
             )
-            assert len(row.runs) == len(row.baselines) == report.repetitions
-            assert set(row.baselines) <= set(plain.runs)
+            assert len(measurement.runs) == len(measurement.baselines) == report.repetitions
+            assert set(measurement.baselines) <= set(plain.runs)
 
 
-def test_forced_answers_are_counted_to_the_token(report):
-    for row in report.rows:
-        for each in row.runs:
-            if row.batch == 1:
-                questions = 2 if row.prompts != "all" else 4
+def test_every_token_of_forced_answers_is_counted(report):
+    for measurement in report.measurements:
+        for each in measurement.runs:
+            if measurement.batch_size == 1:
+                questions = 2 if measurement.prompts != "all" else 4
                 assert each.tokens == questions * 5  # the first of 6 tokens belongs to the prompt's pass
             assert each.accepted <= each.drafted
             assert each.passes <= each.tokens
-            if row.way in {PLAIN.name, BASE.name}:
+            if measurement.mode in {PLAIN.name, BASE.name}:
                 assert each.passes == each.tokens
                 assert each.drafted == 0
 
 
-def test_ratios_come_from_runs_side_by_side():
+def test_ratios_come_from_runs_next_to_each_other():
     runs = (run(seconds=1.0), run(seconds=2.0), run(seconds=1.0))
     baselines = (run(seconds=2.0), run(seconds=8.0), run(seconds=1.5))
-    row = Row("p", 1, "auto", runs, baselines, None)
-    assert (row.ratio.low, row.ratio.median, row.ratio.high) == (1.5, 2.0, 4.0)
-    assert row.tokens_per_second.median == 10.0
+    measurement = Measurement("p", 1, "auto", runs, baselines, None)
+    assert (measurement.ratio.low, measurement.ratio.median, measurement.ratio.high) == (1.5, 2.0, 4.0)
+    assert measurement.tokens_per_second.median == 10.0
 
 
 def test_rates_are_sums_over_runs_not_means_of_rates():
-    row = Row("p", 1, "auto", (run(30, 1, 10, 40, 20), run(10, 1, 10, 0, 0)), (run(), run()), 100)
-    assert row.acceptance_rate == 0.5
-    assert row.tokens_per_pass == 2.0
-    assert row.bytes_per_second == 1000.0
-    assert Row("p", 4, "plain", (run(),), (), None).bytes_per_second is None
-    assert Row("p", 1, "plain", (run(),), (), None).acceptance_rate is None
+    measurement = Measurement(
+        "p", 1, "auto", (run(30, 1, 10, 40, 20), run(10, 1, 10, 0, 0)), (run(), run()), 100
+    )
+    assert measurement.acceptance_rate == 0.5
+    assert measurement.tokens_per_pass == 2.0
+    assert measurement.bytes_per_second == 1000.0
+    assert Measurement("p", 4, "plain", (run(),), (), None).bytes_per_second is None
+    assert Measurement("p", 1, "plain", (run(),), (), None).acceptance_rate is None
 
 
-def test_a_measurement_agrees_with_what_the_engine_says(llm, workload):
+def test_a_measurement_agrees_with_the_statistics_of_the_engine(llm, workload):
     before = llm.engine.stats()
-    measured = measure(llm.engine, workload.groups(SETS, 1, Way("draft 3", 3)))
+    measured = measure(llm.engine, workload.batches(SETS, 1, DecodingMode("draft 3", 3)))
     after = llm.engine.stats()
     assert measured.tokens == after.generated_tokens - before.generated_tokens - 4
     assert measured.drafted == after.drafted_tokens - before.drafted_tokens
@@ -143,31 +147,31 @@ def test_a_measurement_agrees_with_what_the_engine_says(llm, workload):
 
 def test_a_batch_is_measured_from_the_last_first_token(llm, workload):
     started = time.perf_counter()
-    measured = measure(llm.engine, workload.groups(SETS, 4, PLAIN))
+    measured = measure(llm.engine, workload.batches(SETS, 4, PLAIN))
     assert measured.tokens <= 4 * 11
     assert measured.seconds < time.perf_counter() - started
 
 
 def test_batches_are_full(workload):
-    for batch, sizes in ((1, [1, 1, 1, 1]), (3, [3, 3]), (4, [4]), (16, [16])):
-        assert [len(group) for group in workload.groups(SETS, batch, PLAIN)] == sizes
+    for batch_size, sizes in ((1, [1, 1, 1, 1]), (3, [3, 3]), (4, [4]), (16, [16])):
+        assert [len(batch) for batch in workload.batches(SETS, batch_size, PLAIN)] == sizes
 
 
-def test_no_prompt_comes_twice(workload):
-    groups = [group for _ in range(2) for group in workload.groups(SETS, 4, PLAIN)]
-    prompts = [request.prompt_ids for group in groups for request in group]
+def test_no_prompt_occurs_twice(workload):
+    batches = [batch for _ in range(2) for batch in workload.batches(SETS, 4, PLAIN)]
+    prompts = [request.prompt_ids for batch in batches for request in batch]
     assert len(set(prompts)) == len(prompts) == 8
 
 
-def test_every_prompt_and_every_tool_carries_its_number():
+def test_every_prompt_and_every_tool_contains_the_number():
     for each in default_prompts(EFTChatModel()):
         tools = numbered_tools(each, 4711)
         assert len(tools) == len(each.tools)
-        said = [numbered(each.questions[0], 4711), *map(str, tools)]
-        assert all("4711" in part and "{number}" not in part for part in said)
+        texts = [numbered(each.questions[0], 4711), *map(str, tools)]
+        assert all("4711" in text and "{number}" not in text for text in texts)
 
 
-def test_requests_are_the_users_own(llm, workload):
+def test_requests_have_the_users_settings(llm, workload):
     request = workload.request(SETS[0], "abc", AUTO)
     assert request.speculation == "auto"
     assert request.mixture == Mixture.of({"one": 1.0})
@@ -176,7 +180,7 @@ def test_requests_are_the_users_own(llm, workload):
     assert workload.request(SETS[1], "12", PLAIN).mixture == Mixture.of({"one": 0.5, "two": 0.5})
 
 
-def test_the_base_alone_is_nothing_but_the_base(llm):
+def test_the_base_alone_has_no_mixture_and_no_upscaling(llm):
     amplified = llm.model_copy(update={"upscale_strength": 1.5, "upscale_top_p": 0.9})
     workload = benchmark.Workload(amplified, llm.engine, 12)
     request = workload.request(SETS[0], "abc", BASE)
@@ -184,7 +188,7 @@ def test_the_base_alone_is_nothing_but_the_base(llm):
     assert workload.request(SETS[0], "abc", PLAIN).upscale_strength == 1.5
 
 
-def test_a_recipe_without_behaviours_is_its_base_alone(family, monkeypatch):
+def test_a_recipe_without_behaviors_is_its_base_alone(family, monkeypatch):
     monkeypatch.setattr("langchain_eft.diagnostics.bench.report.measure_machine", lambda device: MACHINE)
     llm = EFTChatModel(
         model=str(family.folder / "base"),
@@ -192,10 +196,16 @@ def test_a_recipe_without_behaviours_is_its_base_alone(family, monkeypatch):
         engine_options={"kv_cache_tokens": 2048},
     )
     report = run_benchmark(llm, prompts=SETS[:1], max_tokens=5, repetitions=1, lengths=(2,), batch_sizes=(1,))
-    assert [row.way for row in report.rows] == ["plain", "draft 2", "auto", "plain", "auto"]
+    assert [measurement.mode for measurement in report.measurements] == [
+        "plain",
+        "draft 2",
+        "auto",
+        "plain",
+        "auto",
+    ]
 
 
-def test_the_bundled_family_answers_each_kind_with_its_own_behaviour():
+def test_the_bundled_family_answers_each_kind_with_its_own_behavior():
     def mixtures(llm):
         return [each.mixture for each in default_prompts(llm)]
 
@@ -217,24 +227,24 @@ def test_weights_are_counted_once(llm, reference):
     assert weights_read(engine, Mixture.of({"one": 1.0, "two": 1.0})) == base + layers + norm
 
 
-def test_weight_traffic_is_told_where_passes_are_not_shared(report):
-    for row in report.rows:
-        if row.batch > 1:
-            assert report.bandwidth_share(row) is None
-        elif row.prompts != "all":
-            assert report.bandwidth_share(row) == row.bytes_per_second / 1e9
+def test_a_bandwidth_share_is_reported_for_single_requests_only(report):
+    for measurement in report.measurements:
+        if measurement.batch_size > 1:
+            assert report.bandwidth_share(measurement) is None
+        elif measurement.prompts != "all":
+            assert report.bandwidth_share(measurement) == measurement.bytes_per_second / 1e9
 
 
 def test_json_holds_runs_and_summary(report):
     loaded = json.loads(report.to_json())
     assert loaded["machine"]["processor"] == "a processor"
-    assert len(loaded["rows"]) == len(report.rows)
-    for row, original in zip(loaded["rows"], report.rows, strict=True):
-        assert row["tokens_per_second"]["median"] == original.tokens_per_second.median
-        assert len(row["runs"]) == len(original.runs)
+    assert len(loaded["measurements"]) == len(report.measurements)
+    for summary, measurement in zip(loaded["measurements"], report.measurements, strict=True):
+        assert summary["tokens_per_second"]["median"] == measurement.tokens_per_second.median
+        assert len(summary["runs"]) == len(measurement.runs)
 
 
-def test_the_table_shows_every_row(report):
+def test_the_tables_show_every_measurement(report):
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(tables(report))
     text = console.export_text()
@@ -243,7 +253,7 @@ def test_the_table_shows_every_row(report):
     assert "a processor, 2 cores, 1 threads" in text
 
 
-def test_what_cannot_be_measured_is_refused(llm):
+def test_invalid_settings_are_refused(llm):
     with pytest.raises(RequestError, match="'max_batch_size': 32"):
         run_benchmark(llm, prompts=SETS, batch_sizes=(1, 32))
     with pytest.raises(RequestError, match="max_tokens=1"):
@@ -256,7 +266,7 @@ def test_answers_of_one_token_are_refused(llm):
     ending = llm.model_copy(update={"logit_bias": {END: 1000.0}})
     workload = benchmark.Workload(ending, llm.engine, 12)
     with pytest.raises(RequestError, match="first token"):
-        measure(llm.engine, workload.groups(SETS, 1, PLAIN))
+        measure(llm.engine, workload.batches(SETS, 1, PLAIN))
 
 
 def test_a_refused_request_cancels_the_rest_of_its_batch(llm, workload):
@@ -266,7 +276,7 @@ def test_a_refused_request_cancels_the_rest_of_its_batch(llm, workload):
         decode(llm.engine, [fits, too_long])
     while llm.engine.stats().running + llm.engine.stats().waiting:
         time.sleep(0.01)
-    assert measure(llm.engine, workload.groups(SETS, 2, PLAIN)).tokens
+    assert measure(llm.engine, workload.batches(SETS, 2, PLAIN)).tokens
 
 
 def test_a_tokenizer_without_template_is_refused(workload, llm, monkeypatch):
@@ -282,21 +292,21 @@ def test_a_missing_matplotlib_names_the_remedy(report, tmp_path, monkeypatch):
         benchmark.plot(report, tmp_path / "plot.png")
 
 
-def test_the_plot_is_a_picture(report, tmp_path):
+def test_the_plot_is_a_png(report, tmp_path):
     benchmark.plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_machine_is_looked_at_from_outside():
-    found = benchmark.measure_machine("cpu")
-    assert found.processor
-    assert found.device == "cpu"
-    assert found.cores >= 1
-    assert found.bytes_per_second > 1e8
+def test_the_machine_is_described_and_measured():
+    machine = benchmark.measure_machine("cpu")
+    assert machine.processor
+    assert machine.device == "cpu"
+    assert machine.cores >= 1
+    assert machine.bytes_per_second > 1e8
 
 
-def test_a_report_without_rows_is_still_json():
-    assert json.loads(BenchmarkReport("m", MACHINE, 8, 1, ()).to_json())["rows"] == []
+def test_a_report_without_measurements_is_still_json():
+    assert json.loads(BenchmarkReport("m", MACHINE, 8, 1, ()).to_json())["measurements"] == []
 
 
 # Against rivals
@@ -309,14 +319,14 @@ def small_family(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rivals(small_family):
-    ours = contestants.OurEngine(small_family, "auto")
+    engine = contestants.OurEngine(small_family, "auto")
     yield {
-        "ours": ours,
+        "ours": engine,
         "proxy": contestants.Proxy(small_family),
         "generate": contestants.Generate(small_family),
         "assisted": contestants.Assisted(small_family),
     }
-    ours._engine.close()
+    engine.close()
 
 
 @pytest.mark.parametrize("name", ["ours", "proxy", "generate", "assisted"])
@@ -325,7 +335,7 @@ def test_contestants_give_full_answers_and_count_them(rivals, small_family, name
     result = rivals[name].decode(Prompts(small_family).take(3), 12, temperature, 1)
     assert [len(answer) for answer in result.answers] == [12, 12, 12]
     assert not any(end in answer for answer in result.answers for end in small_family.end_ids)
-    # Guesses may come with the first token, and a batch starts when its last answer does.
+    # Draft tokens may come with the first token. The time of a batch starts with its last answer.
     assert 3 * 8 <= result.tokens <= 3 * 11
     assert 0 < result.passes <= result.tokens
     assert result.seconds > 0
@@ -348,12 +358,14 @@ def test_prompts_are_new_every_time(small_family):
     assert taken == [*(again := Prompts(small_family)).take(2), *again.take(16)]
 
 
-def result(tokens, seconds, passes=10, acceptance_rate=None):
+def make_result(tokens, seconds, passes=10, acceptance_rate=None):
     return Result(tokens, seconds, 0.1, passes, acceptance_rate, [[1] * tokens])
 
 
 def test_scores_compare_within_a_round():
-    score = Score("x", 1, (result(10, 1.0), result(10, 4.0)), (result(10, 2.0), result(10, 2.0)))
+    score = Score(
+        "x", 1, (make_result(10, 1.0), make_result(10, 4.0)), (make_result(10, 2.0), make_result(10, 2.0))
+    )
     assert (score.ratio.low, score.ratio.high) == (0.5, 2.0)
     assert score.speed.median == (10 + 2.5) / 2
     assert score.tokens_per_pass == 1.0
@@ -361,22 +373,22 @@ def test_scores_compare_within_a_round():
 
 
 def test_batches_of_one_round_add_up():
-    both = together([result(10, 1.0, 5, 0.5), result(20, 2.0, 5, 1.0)])
+    both = merge_results([make_result(10, 1.0, 5, 0.5), make_result(20, 2.0, 5, 1.0)])
     assert (both.tokens, both.seconds, both.passes, both.acceptance_rate) == (30, 3.0, 10, 0.75)
     assert len(both.answers) == 2
-    assert together([result(1, 1.0)]).acceptance_rate is None
+    assert merge_results([make_result(1, 1.0)]).acceptance_rate is None
 
 
 class Player:
-    """A contestant that notes what it was asked."""
+    """A contestant that records the prompts that it gets."""
 
-    def __init__(self, name, log, speed=1.0, say=1):
-        self.name, self._log, self._speed, self._say = name, log, speed, say
+    def __init__(self, name, log, speed=1.0, token=1):
+        self.name, self._log, self._speed, self._token = name, log, speed, token
 
     def decode(self, prompts, tokens, temperature, seed):
         self._log.append((self.name, prompts))
         count = len(prompts) * (tokens - 1)
-        answers = [[self._say] * tokens for _ in prompts]
+        answers = [[self._token] * tokens for _ in prompts]
         return Result(count, count / self._speed, 0.1, count, None, answers)
 
 
@@ -394,7 +406,7 @@ def test_players_take_turns_with_the_same_prompts(small_family):
 
 def test_agreement_ends_at_the_first_difference(small_family):
     assert agreement(Player("a", []), Player("b", []), small_family) == 1
-    assert agreement(Player("a", []), Player("b", [], say=2), small_family) == 0
+    assert agreement(Player("a", []), Player("b", [], token=2), small_family) == 0
 
 
 def test_the_table_is_markdown(small_family):
@@ -413,7 +425,7 @@ def test_the_table_is_markdown(small_family):
 def test_a_worker_answers_over_its_pipe(small_family):
     with Worker("proxy loop", small_family) as worker:
         assert worker.about["threads"] >= 1
-        answered = worker.decode(Prompts(small_family).take(1), 5, 0.0, 0)
-    assert answered.tokens == 4
+        result = worker.decode(Prompts(small_family).take(1), 5, 0.0, 0)
+    assert result.tokens == 4
     with pytest.raises(RuntimeError, match="'nobody' has died"):
         Worker("nobody", small_family)

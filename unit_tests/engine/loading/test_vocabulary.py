@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langchain_eft.diagnostics.verify.statistics import surprise, z_test
+from langchain_eft.diagnostics.verify.statistics import log_p_excess, z_test
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError, RequestError, VocabularyMismatchError
@@ -242,7 +242,7 @@ def p_value(pair, answers, **rule) -> float:
     sums = []
     for prompt, tokens in answers:
         log_p = pair.log_p([*prompt, *tokens[:-1]], len(tokens), **rule)
-        sums.append(surprise(log_p, tokens, SamplingParams(temperature=1.0)))
+        sums.append(log_p_excess(log_p, tokens, SamplingParams(temperature=1.0)))
     return z_test(sums)[1]
 
 
