@@ -19,8 +19,7 @@ class PagedRows:
     Attributes:
         block_table: [R, max_blocks] int32 block ids, already shifted to the row's variant.
         starts: [R] int32, offset of the row's first query on the packed axis. If None, every row takes
-            `max_queries` entries of the packed axis; entries beyond its `queries` are padding, with results
-            0.
+            `max_queries` entries of the packed axis. Entries beyond its `queries` are padding, with result 0.
         queries: [R] int32, number of the row's new tokens.
         lengths: [R] int32, context length, the new tokens included.
         block_size: Token positions per block.

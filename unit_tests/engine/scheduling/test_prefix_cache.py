@@ -1,4 +1,4 @@
-"""Blocks that outlive their requests: reused by the same beginning, forgotten when memory is wanted."""
+"""The prefix cache: later requests reuse the blocks of a common prefix until their memory is needed."""
 
 import random
 
@@ -16,10 +16,10 @@ PROMPT = [7, 30, 9, 61, 61, 12, 99, 100, 101, 102, 103, 104, 105, 106]
 
 
 def keys(tokens, salt=b""):
-    found = []
+    keys_so_far = []
     for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
-        found.append(block_key(found[-1] if found else salt, tokens[start : start + BLOCK]))
-    return found
+        keys_so_far.append(block_key(keys_so_far[-1] if keys_so_far else salt, tokens[start : start + BLOCK]))
+    return keys_so_far
 
 
 def test_a_key_names_everything_before_its_block():
@@ -29,7 +29,7 @@ def test_a_key_names_everything_before_its_block():
     assert keys([1, 2, 3, 4, 5, 6, 7, 8, 9]) == one
 
 
-def test_released_blocks_are_found_again_until_their_memory_is_wanted():
+def test_freed_blocks_are_reused_until_their_memory_is_needed():
     blocks, table = BlockManager(4, BLOCK), []
     names = keys(range(12))
     assert blocks.allocate(table, 12)
@@ -44,7 +44,7 @@ def test_released_blocks_are_found_again_until_their_memory_is_wanted():
     shared = blocks.get_cached_blocks(names[:2])
     blocks.free(again)
     assert blocks.num_free_blocks == 2
-    # The end of the text goes first; what somebody holds stays.
+    # The end of a text is evicted first. Blocks in use stay.
     fresh = []
     assert blocks.allocate(fresh, 8)
     assert blocks.get_cached_blocks(names) == shared
@@ -70,7 +70,7 @@ def decode(engine, prompt, mixture=None, tokens=8, **kwargs):
     return recorder.tokens, recorder.events[-1]
 
 
-def test_the_next_turn_computes_only_what_is_new(small):
+def test_the_next_turn_computes_only_new_tokens(small):
     first, end = decode(small, PROMPT, tokens=15)
     assert end.cached_tokens == 0
     before = small.stats()
@@ -95,7 +95,7 @@ def test_reused_blocks_give_the_text_of_fresh_ones(family, reference, small, dra
         fresh.close()
 
 
-def test_a_prompt_known_to_the_last_token_computes_at_least_that(small):
+def test_a_completely_cached_prompt_computes_its_last_block(small):
     prompt = PROMPT[:12]
     first, _ = decode(small, prompt)
     again, end = decode(small, prompt)
@@ -120,7 +120,7 @@ def test_samples_of_one_prompt_share_its_prefill(small):
     assert small.stats().prefilled_tokens - before == len(PROMPT) + 3 * (len(PROMPT) - 12)
 
 
-def test_a_cancelled_prefill_leaves_no_one_waiting(small):
+def test_a_cancelled_prefill_does_not_block_requests_that_wait_for_it(small):
     recorders = [Recorder() for _ in range(3)]
     first, *_ = [
         small.submit(request(PROMPT * 3, {"one": 1.0}, endless(), 4), recorder) for recorder in recorders
@@ -130,15 +130,15 @@ def test_a_cancelled_prefill_leaves_no_one_waiting(small):
     assert recorders[1].tokens == recorders[2].tokens
 
 
-def test_old_texts_make_room_for_new_ones(small):
+def test_old_prompts_are_evicted_for_new_ones(small):
     for i in range(12):
         decode(small, [i + 10, *PROMPT * 2], tokens=10)
-    # The last is still there, the first is not.
+    # The last prompt is still cached, the first is not.
     assert decode(small, [21, *PROMPT * 2], tokens=4)[1].cached_tokens == 28
     assert decode(small, [10, *PROMPT * 2], tokens=4)[1].cached_tokens == 0
 
 
-def test_a_short_prompt_is_not_held_up_by_a_long_one(family):
+def test_a_short_prompt_does_not_wait_for_a_long_one(family):
     engine = Engine(
         family.recipe, EngineConfig(kv_cache_tokens=1024, block_size=BLOCK, max_num_batched_tokens=8)
     )
@@ -169,7 +169,7 @@ def submit_until_full(engine, recorders):
         engine.submit(request(PROMPT, {"one": 1.0}, endless(), 60), recorders[-1])
 
 
-def test_a_full_queue_refuses_at_once_and_says_what_to_do(family):
+def test_a_full_queue_refuses_at_once_and_names_the_remedy(family):
     config = EngineConfig(kv_cache_tokens=400, block_size=BLOCK, max_batch_size=1, max_queued_requests=2)
     engine, recorders = Engine(family.recipe, config), []
     try:

@@ -1,4 +1,4 @@
-"""Speculation changes the speed and nothing else: identity, distributions, and a rule wrong on purpose."""
+"""Speculation changes the speed and never the answer; a wrong acceptance rule would be detected."""
 
 import random
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def run(engine, prompt=PROMPT, mixture=None, sampling=GREEDY, tokens=24, **kwarg
 
 @pytest.mark.parametrize("mixture", MIXTURES)
 @pytest.mark.parametrize("draft", [0, 4, "auto", *slow(1, 2, 3, 5, 6, 7, 8, "off")])
-def test_greedy_text_is_the_reference_loops_for_every_draft_length(engine, reference, mixture, draft):
+def test_greedy_answers_are_the_reference_loops_for_every_draft_length(engine, reference, mixture, draft):
     expected = reference.greedy(PROMPT, mixture, 24)
     tokens, end = run(engine, mixture=mixture, speculation=draft)
     assert tokens == expected
@@ -62,8 +62,8 @@ def test_strength_and_conservative_decoding_are_exact_with_drafts(engine, refere
     strength, top_p = setting
     mixture = {"one": 0.6, "two": 0.7}
     expected = reference.greedy(PROMPT, mixture, 24, strength, top_p)
-    found, _ = run(engine, mixture=mixture, speculation=4, upscale_strength=strength, upscale_top_p=top_p)
-    assert found == expected
+    actual, _ = run(engine, mixture=mixture, speculation=4, upscale_strength=strength, upscale_top_p=top_p)
+    assert actual == expected
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
@@ -97,7 +97,7 @@ def test_drafts_of_a_similar_model_are_accepted(engine):
     assert end.verify_passes < 20
 
 
-def test_prompt_lookup_drafts_where_no_small_model_can(engine, reference):
+def test_prompt_lookup_drafts_without_small_models(engine, reference):
     pattern = [50, 60, 70, 80, 90, 100]
     tokens, end = run(engine, pattern * 5, {}, endless(), 30, speculation=5)
     plain, _ = run(engine, pattern * 5, {}, endless(), 30, speculation="off")
@@ -234,7 +234,7 @@ def test_samples_follow_p_in_every_setting(engine, reference):
 
 
 @pytest.mark.slow
-def test_a_rule_that_keeps_every_draft_token_is_found_out(family, reference):
+def test_a_rule_that_keeps_every_draft_token_is_detected(family, reference):
     setting = ({"one": 1.0}, {"temperature": 1.0}, {})
     with engine_with(family, accept_or_resample=keep_every_draft_token) as engine:
         assert surprise(reference, sampled(engine, 3, *setting), *setting) < 1e-6
@@ -242,7 +242,7 @@ def test_a_rule_that_keeps_every_draft_token_is_found_out(family, reference):
 
 @pytest.mark.slow
 def test_pairs_of_tokens_follow_their_joint_distribution(engine, reference):
-    """Chi-squared over the pairs that are common, with every second token a verified guess."""
+    """Chi-squared over the pairs that are common, where the second token is a verified draft token."""
     mixture, n = {"one": 1.0}, 1200
     setting = {"temperature": 0.5, "top_k": 4}
     answers = sampled(engine, 1, mixture, setting, {}, n=n, tokens=2)
