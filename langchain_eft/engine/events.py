@@ -1,4 +1,4 @@
-"""What the engine tells a caller: pieces of an answer, its end, or why it failed."""
+"""The events that the engine delivers to a caller: pieces of an answer, its end, or its failure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """log p at one position of an answer: the formula's, before temperature, filters and grammar.
+    """The formula's log p at one position of an answer, before penalties, temperature, filters and grammar.
 
     Attributes:
-        logprob: Of the token that was drawn.
-        top: Token ids and log-probabilities of the most probable tokens.
+        logprob: log p of the token that was drawn.
+        top: Ids and log p of the most probable tokens.
     """
 
     logprob: float
@@ -25,16 +25,16 @@ class TokenLogprobs:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """What one round adds to an answer.
+    """The part of an answer that one round adds.
 
     Attributes:
-        text: Characters that can be shown now; may be empty. No stop string is in it.
+        text: Text that can be shown now; may be empty. It contains no stop string.
         tokens: Token ids drawn in this round, the end token included.
         pieces: Text of each token, stop strings included. A character that spreads over several tokens
             belongs to the last of them. End tokens have no text.
         logprobs: One for each token, if the request asks for them.
         traces: One for each token, if the request asks for them.
-        cut: Characters at the end of all pieces so far that a stop string has removed from the text.
+        cut: Number of characters at the end of all pieces so far that a stop string removes from the text.
     """
 
     text: str
@@ -58,13 +58,13 @@ class Finished:
         reason: `stop` (end token or stop string) or `length`.
         prompt_tokens: Length of the main prompt.
         completion_tokens: Tokens generated, the end token included.
-        cached_tokens: Tokens of the main prompt whose keys and values were still in memory.
-        drafted_tokens: Tokens that were guessed ahead.
-        accepted_tokens: Guesses that turned out right.
-        verify_passes: Rounds that answered, each of which yields a token and the guesses accepted.
-        time_to_first_token: Seconds from submission.
+        cached_tokens: Tokens of the main prompt whose keys and values were in the prefix cache.
+        drafted_tokens: Number of draft tokens.
+        accepted_tokens: Number of accepted draft tokens.
+        verify_passes: Rounds that drew tokens. Each yields its accepted draft tokens and one more token.
+        time_to_first_token: Seconds from submission to the first token.
         seconds: Seconds from submission to the end.
-        context_tokens: Lengths of the other prompts that were read, by name.
+        context_tokens: Lengths of the other prompts that the terms read, by name.
     """
 
     reason: FinishReason
@@ -85,14 +85,14 @@ class Finished:
 
     @property
     def tokens_per_second(self) -> float:
-        """Decoding speed after the first token."""
+        """Tokens per second after the first token; 0 if there is only one."""
         decoding = self.seconds - self.time_to_first_token
         return (self.completion_tokens - 1) / decoding if decoding > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The end of a completion that could not be decoded."""
+    """The end of a completion that failed."""
 
     error: Exception
 

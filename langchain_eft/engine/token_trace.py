@@ -1,4 +1,4 @@
-"""What a request may learn about each of its tokens. The tensors behind it are in `attribution`."""
+"""The trace of a token: what every model contributes to it. `analysis.attribution` computes traces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Shift:
     """How p differs from another distribution.
 
     Attributes:
-        total_variation: Half the sum of all differences: 0 where they are the same, 1 where disjoint.
+        total_variation: Half the sum of absolute differences: 0 for equal distributions, 1 for disjoint ones.
         up: The token whose probability is raised most, and by how much.
         down: The token whose probability is lowered most, and by how much (negative).
     """
@@ -22,13 +22,13 @@ class Shift:
 
 @dataclass(frozen=True)
 class BehaviorTrace:
-    """One behaviour's part in a token.
+    """The part of one behavior in a token.
 
     Attributes:
         weight: w_i at this position.
         tuned: log F_i of the token.
         reference: log S_i of the token.
-        shift: p against p without this behaviour.
+        shift: How p differs from p without this behavior.
     """
 
     weight: float
@@ -39,15 +39,15 @@ class BehaviorTrace:
 
 @dataclass(frozen=True)
 class TokenTrace:
-    """How p came about at one position of an answer.
+    """How the formula makes up p at one position of an answer.
 
     Attributes:
         logprob: log p of the token that was drawn.
-        base: log L of it.
-        small: The same under the small mixture; None where no small model takes part.
-        from_base: p against L: what the behaviours changed.
-        from_small: p against the small mixture: what the large model changed. None as for `small`.
-        behaviors: Each behaviour's part.
+        base: log L of the token.
+        small: Its log-probability under the small mixture; None where no small model takes part.
+        from_base: How p differs from L: what the behaviors change.
+        from_small: How p differs from the small mixture: what the large model changes. None where `small` is.
+        behaviors: The part of each behavior, by name.
     """
 
     logprob: float

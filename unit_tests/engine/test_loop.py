@@ -60,7 +60,7 @@ def test_closing_fails_what_runs_and_refuses_what_comes(family):
         engine.submit(request([5]), recorder)
 
 
-def test_a_short_prompt_is_not_held_up_by_a_long_one(family):
+def test_a_short_prompt_does_not_wait_for_a_long_one(family):
     engine = Engine(
         family.recipe, EngineConfig(kv_cache_tokens=1024, block_size=BLOCK, max_num_batched_tokens=8)
     )
@@ -81,7 +81,7 @@ def submit_until_full(engine, recorders):
         engine.submit(request(PROMPT, {"one": 1.0}, endless(), 60), recorders[-1])
 
 
-def test_a_full_queue_refuses_at_once_and_says_what_to_do(family):
+def test_a_full_queue_refuses_at_once_and_names_the_remedy(family):
     config = EngineConfig(kv_cache_tokens=400, block_size=BLOCK, max_batch_size=1, max_queued_requests=2)
     engine, recorders = Engine(family.recipe, config), []
     try:

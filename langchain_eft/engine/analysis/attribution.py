@@ -1,8 +1,8 @@
-"""What made a token: how far p is from its parts, and what each behaviour adds to it.
+"""Attribution of a token: how far p is from its parts, and what each behavior adds to it.
 
-Everything compares p, the formula's distribution before temperature, penalties, filters and grammar, with
-what it would be without one of its parts. Total variation has a plain meaning there: samples of two
-distributions can be made to agree `1 - TV` of the time and no more (Leviathan et al. 2023, theorem 3.5).
+p is the formula's distribution before temperature, penalties, filters and grammar. It is compared with the
+same distribution without one of its parts, by total variation (TV). Samples of two distributions can be made
+to agree `1 - TV` of the time at most (Leviathan et al. 2023, theorem 3.5).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from langchain_eft.engine.token_trace import BehaviorTrace, Shift, TokenTrace
 
 @dataclass(frozen=True)
 class WeightedDelta:
-    """A behaviour at one position: `weight * (tuned - reference)`, each [V] log-probabilities."""
+    """A behavior's delta at one position, `weight * (tuned - reference)`, of [V] log-probabilities."""
 
     weight: float
     tuned: Tensor
@@ -27,31 +27,31 @@ class WeightedDelta:
 
     @property
     def added(self) -> Tensor:
-        """[V] what it adds to log p."""
+        """[V] what the behavior adds to log p."""
         return self.weight * (self.tuned - self.reference)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The formula at one position: its sum, and everything that it adds up.
+    """The formula at one position: log p, and the summands of log p.
 
     Attributes:
         p: [V] log p.
         base: [V] log L.
-        deltas: The behaviours.
-        reference: [V] log S, the mean of them where there are several; None without any.
-        strength: beta.
-        top_p: Nucleus of the small mixture inside which up-scaling acts.
-        vocabulary: [V] bool, ids that all models know. Others may hold anything finite.
-        unscaled: [V] bool, ids that follow the small mixture alone, or None.
+        deltas: The delta of each behavior.
+        reference: [V] log S, or the mean of several; None where no small model takes part.
+        upscale_strength: beta.
+        upscale_top_p: Nucleus of the small mixture inside which tokens are up-scaled.
+        vocabulary: [V] bool, ids of tokens that all models have. Other ids may have any finite value.
+        unscaled: [V] bool, tokens that always follow the small mixture alone, or None.
     """
 
     p: Tensor
     base: Tensor
     deltas: Mapping[str, WeightedDelta]
     reference: Tensor | None
-    strength: float
-    top_p: float
+    upscale_strength: float
+    upscale_top_p: float
     vocabulary: Tensor
     unscaled: Tensor | None = None
 
@@ -62,19 +62,19 @@ class Parts:
         return self.normalized(sum((delta.added for delta in self.deltas.values()), self.reference))
 
     def without(self, name: str) -> Tensor:
-        """[V] log p as it would be without one of the behaviours."""
+        """[V] log p without one of the behaviors."""
         small = self.small()
-        everywhere = self.top_p == 1 and self.unscaled is None
-        if everywhere or small is None or self.reference is None:
+        scales_all = self.upscale_top_p == 1 and self.unscaled is None
+        if scales_all or small is None or self.reference is None:
             return self.normalized(self.p - self.deltas[name].added)
-        smaller = self.normalized(small - self.deltas[name].added)
-        upscale = self.strength * (self.base - self.reference)
-        top_p = smaller.new_tensor([self.top_p])
+        small_without = self.normalized(small - self.deltas[name].added)
+        upscale = self.upscale_strength * (self.base - self.reference)
+        top_p = small_without.new_tensor([self.upscale_top_p])
         unscaled = None if self.unscaled is None else self.unscaled[None]
-        return self.normalized(conservative(smaller[None], upscale[None], top_p, unscaled)[0])
+        return self.normalized(conservative(small_without[None], upscale[None], top_p, unscaled)[0])
 
     def normalized(self, logits: Tensor) -> Tensor:
-        """[V] log-probabilities over the common vocabulary."""
+        """[V] log-probabilities over the common vocabulary; -inf for other ids."""
         return logits.masked_fill(~self.vocabulary, -torch.inf).log_softmax(-1)
 
 
@@ -84,21 +84,21 @@ def mean(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def normalize(logits: Tensor, vocabulary: Tensor) -> Tensor:
-    """Log-probabilities over the common vocabulary; other ids keep a finite value that means nothing.
+    """Log-probabilities over the common vocabulary; other ids keep a finite value without meaning.
 
     Args:
         logits: [..., V].
-        vocabulary: [V] bool, ids that take part.
+        vocabulary: [V] bool, ids of tokens that all models have.
 
     Returns:
-        [..., V] float64, so that differences of near equals are exact.
+        [..., V] float64, so that differences of almost equal values are exact.
     """
     logits = logits.double()
     return logits - logits.masked_fill(~vocabulary, -torch.inf).logsumexp(-1, keepdim=True)
 
 
 def shift(before: Tensor, after: Tensor) -> Shift:
-    """From one distribution to another, each [V] log-probabilities."""
+    """How one distribution differs from another, each given as [V] log-probabilities."""
     change = after.exp() - before.exp()
     up, down = int(change.argmax()), int(change.argmin())
     return Shift(float(change.abs().sum()) / 2, (up, float(change[up])), (down, float(change[down])))
@@ -108,8 +108,8 @@ def attribute(token: int, parts: Parts) -> TokenTrace:
     """Trace one token.
 
     Args:
-        token: The one that was drawn.
-        parts: What the formula adds up at its position.
+        token: The token that was drawn.
+        parts: The formula at its position.
     """
     p, base, small = parts.normalized(parts.p), parts.normalized(parts.base), parts.small()
     return TokenTrace(

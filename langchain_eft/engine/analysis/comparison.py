@@ -1,4 +1,4 @@
-"""How a behaviour's models and the base agree along a given answer: what a diagnosis is made of."""
+"""Comparison of a behavior's models with the base along a given answer, for diagnoses."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.request import SamplingParams
 
 _ROWS = 16
+"""Tokens that are compared at once; it bounds the memory of their distributions."""
+
 _PROBABLE = 0.01
-"""Probability from which a token counts as probable."""
+"""Tokens with at least this probability count as probable."""
 
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Figures of one answer, one for each of its tokens. L is the base, F tuned, S the reference.
+    """Figures of one answer, one for each of its tokens.
 
-    `p = L + w (F - S)` and the draft `q = S + w (F - S)`, normalised. Distances are between next-token
-    distributions, in nats unless they are a total variation (tv).
+    L is the base, F the tuned model, S its reference. The target is `p = L + w (F - S)` and the draft
+    distribution `q = S + w (F - S)`, both normalized. Distances are between next-token distributions, in nats
+    unless they are total variations (tv).
 
     Attributes:
         base: log L of the token.
-        tuned: log F.
-        reference: log S.
-        same_first: Whether L and S have one most probable token.
-        tv_base_reference: Between L and S.
+        tuned: log F of the token.
+        reference: log S of the token.
+        same_first: 1 where L and S have the same most probable token, else 0.
+        tv_base_reference: TV of L and S.
         kl_base_reference: KL(L || S).
-        tv_base_tuned: Between L and F.
-        tv_tuned_reference: Between F and S.
+        tv_base_tuned: TV of L and F.
+        tv_tuned_reference: TV of F and S.
         kl_tuned_reference: KL(F || S), the size of the delta.
-        delta: Mean of |F - S| over tokens that F or S finds probable (1 % or more).
-        tv_target_base: Between p and L.
-        entropy_target: Of p.
-        entropy_tuned: Of F.
-        masked: Probability that the three give to ids that they do not have in common, at most.
-        end_base: log of the probability that L gives to all end tokens together.
-        end_tuned: The same of F.
-        end_reference: The same of S.
-        accepted: Share of drafts of q that p accepts, `1 - TV(p, q)`, both under the sampling parameters.
+        delta: Mean of |log F - log S| over tokens that are probable (1 % or more) under F or S.
+        tv_target_base: TV of p and L.
+        entropy_target: Entropy of p.
+        entropy_tuned: Entropy of F.
+        masked: Largest probability that one of the three gives to ids that they do not have in common.
+        end_base: log of the probability of all end tokens together under L.
+        end_tuned: The same under F.
+        end_reference: The same under S.
+        accepted: Expected share of accepted draft tokens, `1 - TV(p, q)`, with the sampling parameters
+            applied.
     """
 
     base: list[float]
@@ -85,14 +89,15 @@ def compare_on_answer(
 
     Args:
         family: The loaded models.
-        terms: The terms of L, F and S, each with the prompt that it reads, of at least one token.
+        terms: The terms of L, F and S, each with the token ids of its prompt, at least one.
         weights: w at each token of the answer.
         answer: Token ids, at least one.
-        sampling: Temperature and filters for `accepted`; penalties and biases take no part.
+        sampling: Temperature and filters for `accepted`; penalties and biases are ignored.
     """
     device, models = family.vocabulary.device, [family.models[term.model] for term, _ in terms]
-    along = (answer_outputs(family, term, prompt, [answer])[0] for term, prompt in terms)
-    outputs = [torch.split(output, _ROWS) for output in along]
+    outputs = [
+        torch.split(answer_outputs(family, term, prompt, [answer])[0], _ROWS) for term, prompt in terms
+    ]
     starts = range(0, len(answer), _ROWS)
     parts = [
         compare(
@@ -116,10 +121,10 @@ def compare(
     end_ids: Collection[int],
     sampling: SamplingParams,
 ) -> ModelComparison:
-    """Compare the models of a behaviour along some tokens of an answer.
+    """Compare the models of a behavior along some tokens of an answer.
 
     Args:
-        logits: Of L, F and S, each [T, V'] of its own width.
+        logits: Logits of L, F and S, each [T, V'] with its own V'.
         weights: w at each of T tokens.
         answer: T token ids.
         vocabulary: [V] bool, ids that all models have in common.
@@ -127,10 +132,10 @@ def compare(
         sampling: Temperature and filters for `accepted`.
     """
     size = len(vocabulary)
-    known = (normalize(each[:, :size], vocabulary) for each in logits)
-    base, tuned, reference = (each.masked_fill(~vocabulary, -1e4) for each in known)
-    added = torch.tensor(weights, device=base.device)[:, None] * (tuned - reference)
-    small, target = ((start + added).log_softmax(-1) for start in (reference, base))
+    logprobs = (normalize(each[:, :size], vocabulary) for each in logits)
+    base, tuned, reference = (each.masked_fill(~vocabulary, -1e4) for each in logprobs)
+    delta = torch.tensor(weights, device=base.device)[:, None] * (tuned - reference)
+    small, target = ((start + delta).log_softmax(-1) for start in (reference, base))
     token = torch.tensor(answer, device=vocabulary.device)[:, None]
     ends = torch.tensor(sorted(end_ids), device=vocabulary.device)
     probable = (tuned.maximum(reference) >= torch.tensor(_PROBABLE).log()).double()
@@ -155,7 +160,7 @@ def compare(
 
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:
-    """[T] half the sum of differences of two [T, V] tensors of probabilities."""
+    """[T] total variation, half the sum of absolute differences, of two [T, V] tensors of probabilities."""
     return (p - q).abs().sum(-1) / 2
 
 
@@ -170,6 +175,6 @@ def entropy(p: Tensor) -> Tensor:
 
 
 def _outside(logits: Tensor, vocabulary: Tensor) -> Tensor:
-    """[T] probability of the ids that are not common."""
+    """[T] probability of the ids that the models do not have in common."""
     inside = logits[:, : len(vocabulary)].masked_fill(~vocabulary, -torch.inf).logsumexp(-1)
     return 1 - (inside - logits.logsumexp(-1)).exp()

@@ -1,4 +1,4 @@
-"""Log-probabilities of given answers, and the implicit reward that follows from them."""
+"""Log-probabilities of given answers, and their implicit rewards."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.linear import product
 
 _ROWS = 64
+"""Tokens whose logits are computed at once; it bounds the memory of logits."""
+
 _TOKENS_PER_FORWARD = 2048
+"""Most tokens of several answers in one forward pass."""
+
 _BLOCK = 16
-"""Positions per block of the memory that answers share."""
+"""Token positions per block of KV memory."""
 
 Answers = Sequence[Sequence[int]]
 
@@ -26,7 +30,7 @@ Answers = Sequence[Sequence[int]]
 def answer_outputs(
     family: ModelFamily, term: Term, prompt: Sequence[int], answers: Answers
 ) -> tuple[Tensor, ...]:
-    """Outputs of one term before every token of some answers; `logits_of` turns them into logits.
+    """Outputs of one term that predict the tokens of some answers; `logits_of` turns them into logits.
 
     The answers are rows of one forward pass. The full blocks of their common prompt are computed once.
 
@@ -37,39 +41,39 @@ def answer_outputs(
         answers: Token ids of each answer, at least one each.
 
     Returns:
-        For each answer, [len(answer), hidden] where the model has a plain head, else [len(answer), V'], on
-        the model's device.
+        For each answer, [len(answer), hidden] if the model's head is a plain matrix, else [len(answer), V'],
+        on the model's device.
     """
     model = family.models[term.model]
-    shared = (len(prompt) - 1) // _BLOCK
-    own = [[*prompt[shared * _BLOCK :], *answer[:-1]] for answer in answers]
-    ends = list(itertools.accumulate((-(-len(ids) // _BLOCK) for ids in own), initial=shared))
-    pool, common = KVPool(ends[-1] * _BLOCK), list(range(shared))
+    num_shared = (len(prompt) - 1) // _BLOCK
+    rows = [[*prompt[num_shared * _BLOCK :], *answer[:-1]] for answer in answers]
+    ends = list(itertools.accumulate((-(-len(ids) // _BLOCK) for ids in rows), initial=num_shared))
+    pool, shared = KVPool(ends[-1] * _BLOCK), list(range(num_shared))
 
     def forward(chunks: list[Chunk], keep: list[int]) -> Tensor:
         batch = pack(chunks, pool, _BLOCK, model.device)
         return model(batch, [term.variant], torch.tensor(keep).to(model.device))
 
     if shared:
-        forward([Chunk(prompt[: shared * _BLOCK], 0, term.variant, common)], [0])
-    tables = [[*common, *range(start, end)] for start, end in itertools.pairwise(ends)]
+        forward([Chunk(prompt[: num_shared * _BLOCK], 0, term.variant, shared)], [0])
+    tables = [[*shared, *range(start, end)] for start, end in itertools.pairwise(ends)]
     chunks = [
-        Chunk(ids, shared * _BLOCK, term.variant, table) for ids, table in zip(own, tables, strict=True)
+        Chunk(ids, num_shared * _BLOCK, term.variant, table) for ids, table in zip(rows, tables, strict=True)
     ]
-    stops = itertools.accumulate(map(len, own))
+    stops = itertools.accumulate(map(len, rows))
     keep = [i for stop, answer in zip(stops, answers, strict=True) for i in range(stop - len(answer), stop)]
     return torch.split(forward(chunks, keep), [len(answer) for answer in answers])
 
 
 @torch.inference_mode()
 def logits_of(model: CausalModel, outputs: Tensor) -> Tensor:
-    """[n, V'] float32 logits, of the model's own width, from n of its outputs."""
+    """[n, V'] float32 logits of a model from n of its outputs."""
     return (outputs if model.head is None else product(outputs, model.head)).float()
 
 
 @torch.inference_mode()
 def token_logprobs(family: ModelFamily, term: Term, prompt: Sequence[int], answers: Answers) -> list[Tensor]:
-    """log-probability of every token of some answers, by one term of the formula.
+    """Log-probability of every token of some answers under one term of the formula.
 
     Args:
         family: The loaded models.
@@ -85,7 +89,7 @@ def token_logprobs(family: ModelFamily, term: Term, prompt: Sequence[int], answe
     vocabulary = family.vocabulary.to(output.device)
     logprobs = []
     for rows, target in zip(torch.split(output, _ROWS), torch.split(targets, _ROWS), strict=True):
-        # Tokens that some model lacks take no part, as in decoding.
+        # Tokens that some model lacks have probability 0, as in decoding.
         allowed = logits_of(model, rows)[:, : len(vocabulary)].masked_fill(~vocabulary, -torch.inf)
         logprobs.append(allowed.log_softmax(-1).gather(1, target)[:, 0])
     return list(torch.split(torch.cat(logprobs).cpu(), [len(answer) for answer in answers]))
@@ -101,9 +105,9 @@ def rewards(
 
     Args:
         family: The loaded models.
-        tuned: The term of F, and the prompt that it reads.
-        reference: The term of S, and the prompt that it reads.
-        answers: Token ids of each answer, at least one each. They run in one forward pass.
+        tuned: The term of F, and the token ids of its prompt.
+        reference: The term of S, and the token ids of its prompt.
+        answers: Token ids of each answer, at least one each. They run in one forward pass per model.
 
     Returns:
         One reward for each answer, in nats.
@@ -113,7 +117,7 @@ def rewards(
 
 
 def forward_batches(answers: Answers) -> list[list[Sequence[int]]]:
-    """Divide answers into forward passes: few enough tokens each, or a single answer with more."""
+    """Divide answers into forward passes with few enough tokens; a longer answer gets a pass of its own."""
     batches: list[list[Sequence[int]]] = []
     for answer in answers:
         if not batches or sum(map(len, [*batches[-1], answer])) > _TOKENS_PER_FORWARD:

@@ -1,4 +1,4 @@
-"""The packed tokens of one forward pass, and which rows they belong to."""
+"""The packed tokens of one forward pass, and the rows that they belong to."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.attention.sdpa import causal_mask
 from langchain_eft.engine.limits import LONGEST_DRAFT
 
-FEW_QUERIES = LONGEST_DRAFT + 1
-"""Most new tokens of a decoding row: the longest draft and the token before it."""
+MAX_DECODING_QUERIES = LONGEST_DRAFT + 1
+"""Most new tokens of a row that decodes: the longest draft and the token before it."""
 
 
 @dataclass(frozen=True)
 class QuerySpan:
-    """A run of new tokens of one sequence and variant inside a packed batch.
+    """The new tokens of one row, that is, of one sequence and variant, in a packed batch.
 
     Attributes:
         start: Offset of the first new token on the packed axis.
         queries: Number of new tokens.
-        length: Number of tokens that the last new one may look at, itself included.
-        blocks: Where those are stored, in order: block ids, shifted to the variant.
+        length: Length of the last new token's context, the token itself included.
+        blocks: Block ids of that context, in order, shifted to the variant.
     """
 
     start: int
@@ -41,14 +41,14 @@ class ForwardBatch:
     """One forward pass of one model over packed rows.
 
     Attributes:
-        ids: [1, N] int64 token ids of all rows, one after the other.
+        ids: [1, N] int64 token ids of all rows, one row after the other.
         positions: [1, N] int64 position of each token in its own sequence.
-        variants: [N] int64, which variant (0 is the plain model, i the i-th adapter) each token runs through.
+        variants: [N] int64 variant that each token runs through: 0 is the model itself, i its i-th adapter.
         pool: The model's KV memory.
-        block_size: Positions per block.
-        rows: The rows, in packed order; not needed where `paged` has them.
-        paged: The rows as tensors, or none, where `rows` has them.
-        gathers: Whether the contexts of `paged` are gathered, rather than read by the Triton kernel.
+        block_size: Token positions per block.
+        spans: The rows, in packed order; may be empty if `paged` has them.
+        paged: The rows as groups of tensors; empty if only `spans` has them.
+        gathers: Whether `gathered_attention` runs the rows of `paged`, rather than the Triton kernel.
     """
 
     ids: Tensor
@@ -56,70 +56,74 @@ class ForwardBatch:
     variants: Tensor
     pool: KVPool
     block_size: int
-    rows: Sequence[QuerySpan] = ()
+    spans: Sequence[QuerySpan] = ()
     paged: Sequence[PagedRows] = ()
     gathers: bool = False
     _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
     _copies: dict[torch.device, ForwardBatch] = field(default_factory=dict)
 
     def mask(self, queries: int, length: int, window: int | None) -> Tensor | None:
-        """[queries, length] bool, True where a query may look; None where it may look everywhere."""
+        """[queries, length] bool, True where a query attends; None if it attends everywhere."""
         key = (queries, length, window)
         if key not in self._masks:
             self._masks[key] = causal_mask(queries, length, window, self.ids.device)
         return self._masks[key]
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> ForwardBatch:
-        """The same on another device; accelerate asks for it where it spreads layers over several."""
-        place = torch.empty(0, device=device).device
-        if place == self.ids.device:
+        """The same batch on another device; accelerate calls this where it spreads layers over devices."""
+        target = torch.empty(0, device=device).device
+        if target == self.ids.device:
             return self
-        if place not in self._copies:
+        if target not in self._copies:
             ids, positions, variants = (
-                x.to(place, non_blocking=non_blocking) for x in (self.ids, self.positions, self.variants)
+                x.to(target, non_blocking=non_blocking) for x in (self.ids, self.positions, self.variants)
             )
-            self._copies[place] = replace(
+            self._copies[target] = replace(
                 self,
                 ids=ids,
                 positions=positions,
                 variants=variants,
-                paged=[rows.to(place) for rows in self.paged],
+                paged=[rows.to(target) for rows in self.paged],
                 _masks={},
                 _copies={},
             )
-        return self._copies[place]
+        return self._copies[target]
 
     @cached_property
-    def contexts(self) -> list[Tensor]:
-        """[length] slots of each row's context."""
+    def context_slots(self) -> list[Tensor]:
+        """[length] int64 for each row, the slots of its context."""
         return [
-            token_slots(row.blocks, 0, row.length, self.block_size).to(self.ids.device) for row in self.rows
+            token_slots(span.blocks, 0, span.length, self.block_size).to(self.ids.device)
+            for span in self.spans
         ]
 
     @cached_property
-    def slots(self) -> Tensor:
-        """[N] int64, where each token's keys and values are stored."""
-        pairs = zip(self.rows, self.contexts, strict=True)
-        return torch.cat([context[row.length - row.queries :] for row, context in pairs])
+    def new_slots(self) -> Tensor:
+        """[N] int64, the slot of each new token's keys and values."""
+        pairs = zip(self.spans, self.context_slots, strict=True)
+        return torch.cat([slots[span.length - span.queries :] for span, slots in pairs])
 
 
-def page(rows: Sequence[QuerySpan], block_size: int, device: torch.device) -> list[PagedRows]:
-    """Rows for the Triton kernel; those of few queries apart from long chunks, which need another launch.
+def paged_rows(spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> list[PagedRows]:
+    """Rows as tensors for the Triton kernel, in one or two groups.
+
+    Rows that decode and the longer chunks of prompts are in different groups: they need different launches.
 
     Args:
-        rows: In any order, at least one.
-        block_size: Positions per block.
-        device: Where they go.
+        spans: The rows in any order, at least one.
+        block_size: Token positions per block.
+        device: Device of the tensors.
     """
-    few = [row for row in rows if row.queries <= FEW_QUERIES]
-    many = [row for row in rows if row.queries > FEW_QUERIES]
-    return [_page(group, block_size, device) for group in (few, many) if group]
+    decoding = [span for span in spans if span.queries <= MAX_DECODING_QUERIES]
+    chunks = [span for span in spans if span.queries > MAX_DECODING_QUERIES]
+    return [_paged_group(group, block_size, device) for group in (decoding, chunks) if group]
 
 
-def _page(rows: Sequence[QuerySpan], block_size: int, device: torch.device) -> PagedRows:
-    width = max(len(row.blocks) for row in rows)
+def _paged_group(spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> PagedRows:
+    width = max(len(span.blocks) for span in spans)
     numbers = [
-        [row.start, row.queries, row.length, *row.blocks, *[0] * (width - len(row.blocks))] for row in rows
+        [span.start, span.queries, span.length, *span.blocks, *[0] * (width - len(span.blocks))]
+        for span in spans
     ]
     packed = torch.tensor(numbers, dtype=torch.int32).t().contiguous().to(device)
     starts, queries, lengths = packed[:3]
@@ -129,14 +133,14 @@ def _page(rows: Sequence[QuerySpan], block_size: int, device: torch.device) -> P
         queries=queries,
         lengths=lengths,
         block_size=block_size,
-        max_queries=max(row.queries for row in rows),
-        max_length=max(row.length for row in rows),
+        max_queries=max(span.queries for span in spans),
+        max_length=max(span.length for span in spans),
     )
 
 
 @cache
 def has_kernel(device: torch.device) -> bool:
-    """Whether the Triton kernel runs there: on GPUs since Ampere, where Triton is installed."""
+    """Whether the Triton kernels run on a device: on GPUs since Ampere, if Triton is installed."""
     return (
         device.type == "cuda"
         and find_spec("triton") is not None

@@ -1,7 +1,7 @@
-"""Attention of rows that are tensors, where there is no Triton kernel: every context is gathered whole.
+"""Attention of rows that are tensors, for devices without the Triton kernel: it gathers every whole context.
 
-The same contract as `triton_attention.paged_attention_kernel`: shapes follow the rows' bounds, never their
-content, so that nothing is read back to the host. A CPU runs the captured decode path this way in tests.
+The contract is that of `triton.paged_attention_kernel`. Shapes follow the rows' bounds and not their values,
+so nothing is read back to the host. With it, a CPU runs static rounds in tests.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def gathered_attention(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> None:
-    """Store the new keys and values of some rows of a packed batch, and attend.
+    """Store the new keys and values of some rows of a packed batch, then attend.
 
     Args:
-        query: [N, heads, dim], the tokens of all rows one after the other.
-        keys: [N, kv_heads, dim], theirs.
-        values: [N, kv_heads, value_dim], theirs.
-        key_pool: [slots, kv_heads, dim]; its last slot is nobody's.
+        query: [N, heads, dim], the new tokens of all rows, one row after the other.
+        keys: [N, kv_heads, dim], keys of the new tokens.
+        values: [N, kv_heads, value_dim], values of the new tokens.
+        key_pool: [slots, kv_heads, dim]; its last slot takes the keys of padding.
         value_pool: [slots, kv_heads, value_dim].
         rows: The rows.
-        out: [N, heads, value_dim], contiguous; takes the results. Tokens of no row are left alone.
+        out: [N, heads, value_dim], contiguous; takes the results. Tokens outside all rows are left unchanged.
         scaling: Factor on the scores.
-        sliding_window: Positions that a query sees, itself included, or None.
+        sliding_window: Positions that a query attends to, its own included, or None.
         softcap: Bound on the scores, or None.
         sinks: [heads] extra logits in the denominator, or None.
     """
@@ -52,8 +52,8 @@ def gathered_attention(
         token = (rows.starts.long()[:, None] + offset).clamp(max=tokens - 1)
     position = lengths - queries + offset
 
-    place = position.clamp(0, rows.max_length - 1)
-    slots = _slots(rows, place).masked_fill(~live, key_pool.shape[0] - 1).flatten()
+    slots = _slots(rows, position.clamp(0, rows.max_length - 1))
+    slots = slots.masked_fill(~live, key_pool.shape[0] - 1).flatten()
     key_pool.index_copy_(0, slots, keys[token.flatten()])
     value_pool.index_copy_(0, slots, values[token.flatten()])
 
@@ -61,26 +61,26 @@ def gathered_attention(
     visible = at <= position[..., None]
     if sliding_window is not None:
         visible = visible & (at > position[..., None] - sliding_window)
-    context = _slots(rows, at.expand(len(lengths), -1))
-    found = attend(
+    context_slots = _slots(rows, at.expand(len(lengths), -1))
+    result = attend(
         query[token].transpose(1, 2),
-        key_pool[context].transpose(1, 2),
-        value_pool[context].transpose(1, 2),
-        visible | ~live[..., None],  # padding sees anything, for who sees nothing is not a number
+        key_pool[context_slots].transpose(1, 2),
+        value_pool[context_slots].transpose(1, 2),
+        visible | ~live[..., None],  # padding attends everywhere: a softmax over no position is NaN
         scaling,
         softcap,
         sinks,
     ).transpose(1, 2)
     if rows.starts is None:
-        out.copy_((found * live[..., None, None]).view_as(out))
+        out.copy_((result * live[..., None, None]).view_as(out))
     else:
-        # Padding may point at other rows' tokens: it goes to a place of its own behind the last.
-        taken = torch.cat([out, out.new_zeros(1, *out.shape[1:])])
-        taken.index_copy_(0, token.masked_fill(~live, tokens).flatten(), found.flatten(0, 1))
-        out.copy_(taken[:-1])
+        # Padding may point at other rows' tokens, so its results go to an extra row behind the last token.
+        extended = torch.cat([out, out.new_zeros(1, *out.shape[1:])])
+        extended.index_copy_(0, token.masked_fill(~live, tokens).flatten(), result.flatten(0, 1))
+        out.copy_(extended[:-1])
 
 
 def _slots(rows: PagedRows, positions: Tensor) -> Tensor:
-    """[R, n] slots of [R, n] positions."""
+    """[R, n] int64 slots of the rows' positions, [R, n]."""
     blocks = rows.block_table.long().gather(1, positions // rows.block_size)
     return blocks * rows.block_size + positions % rows.block_size

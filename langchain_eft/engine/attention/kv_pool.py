@@ -1,7 +1,8 @@
-"""Paged KV memory: one block allocator for all lockstep models, one pool of pages per model.
+"""Paged KV memory of one model.
 
-The models of a recipe see the same tokens at the same positions, so a request has one block table; each
-model only has its own physical pool. Blocks never move, and a row is rolled back by lowering its length.
+Models that read the same prompt compute the same positions, so they share one block table per prompt
+(`scheduling.prompt_state`). Each model has a physical pool of its own. Blocks never move. Lowering a row's
+length is enough to discard its last positions.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from torch import Tensor
 
 
 class KVPool:
-    """The keys and values of one model's layers, for every variant (reference and adapters) of it.
+    """The keys and values of one model's layers, for all variants (the model itself and its adapters).
 
-    A slot is one token position of one variant. Layers are allocated when the first forward shows their
-    shape, so that any attention geometry fits without reading a config. Pools start as zeros: a masked NaN
-    would still poison attention.
+    A slot holds one token position of one variant. A layer is allocated when its first forward pass shows the
+    shape of its keys and values, so no config has to describe the attention geometry. Pools start as zeros,
+    because a NaN would spoil attention even at a masked position.
+
+    Args:
+        slots: Number of slots.
     """
 
     def __init__(self, slots: int) -> None:
@@ -32,13 +36,8 @@ class KVPool:
         self._layers.clear()
 
     @property
-    def layers(self) -> int:
-        """How many layers have asked for memory."""
-        return len(self._layers)
-
-    @property
     def bytes_per_slot(self) -> dict[torch.device, int]:
-        """Bytes of keys and values that one slot takes on each device, over all layers seen so far."""
+        """Bytes of one slot's keys and values on each device, over all layers allocated so far."""
         total: Counter[torch.device] = Counter()
         for layer in self._layers.values():
             for pool in layer:
@@ -46,15 +45,15 @@ class KVPool:
         return dict(total)
 
     def layer(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's whole memory.
+        """The memory of one layer.
 
         Args:
-            index: Of the layer.
-            keys: [N, kv_heads, head_dim] new keys, which show what they are like.
-            values: [N, kv_heads, value_dim] new values.
+            index: Number of the layer.
+            keys: [N, kv_heads, head_dim] new keys, for their shape, type and device.
+            values: [N, kv_heads, value_dim] new values, for the same.
 
         Returns:
-            Key and value pools, each [slots + 1, kv_heads, dim]: the last slot is where padding goes.
+            Key and value pools, each [slots + 1, kv_heads, dim]. The last slot takes padding.
         """
         pools = self._layers.get(index)
         if pools is None:
@@ -66,7 +65,7 @@ def _zeros(slots: int, like: Tensor) -> Tensor:
     shape = (slots, *like.shape[1:])
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    # torch writes its zeros at once; numpy's are pages that cost nothing until they are used.
+    # torch writes its zeros at once. The pages of numpy's zeros take no memory until they are used.
     return (
         torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8))
         .view(like.dtype)
@@ -75,13 +74,13 @@ def _zeros(slots: int, like: Tensor) -> Tensor:
 
 
 def token_slots(blocks: Iterable[int], start: int, stop: int, block_size: int) -> Tensor:
-    """Slots of the token positions `start` to `stop` of a row.
+    """Slots of a row's token positions from `start` to `stop`.
 
     Args:
         blocks: The row's block table.
         start: First position.
         stop: One past the last position.
-        block_size: Positions per block.
+        block_size: Token positions per block.
 
     Returns:
         [stop - start] int64.

@@ -1,9 +1,9 @@
-"""Attention over paged KV, under unmodified transformers models.
+"""Attention over paged KV in unmodified transformers models.
 
-transformers calls the registered function from every attention layer with rotary embedding already applied;
-a `ForwardBatch`, handed through the model as the keyword `eft`, says which rows the packed tokens belong to.
-No mask is ever built by the model, because the name is unknown to its mask builders: causality comes from
-the rows' positions.
+transformers calls the registered function from every attention layer, after it has applied rotary embeddings.
+The model passes on the keyword argument `eft`, a `ForwardBatch`, which says which rows the packed tokens
+belong to. The model builds no mask, because its mask builders do not know the registered name. Causality
+follows from the rows' positions.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.sdpa import attend
 
 ATTENTION = "eft"
+"""The registered name: transformers' `attn_implementation`."""
 
 
 def paged_attention(
@@ -34,20 +35,20 @@ def paged_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Transformers' attention-function contract over paged KV.
+    """Attention over paged KV, with the signature of transformers' attention functions.
 
-    The new keys and values are stored first: by the Triton kernel, which then attends in the same launch,
-    or by copying, and then the context of each row is gathered.
+    The Triton kernel stores the new keys and values and attends in one launch. Without it, the new keys and
+    values are copied to the pool first, and then the context of each row is gathered.
 
     Args:
-        module: The attention layer; its `layer_idx` names the pool's layer.
+        module: The attention layer; `layer_idx` is its number in the pool.
         query: [1, heads, N, dim].
         key: [1, kv_heads, N, dim].
         value: [1, kv_heads, N, value_dim].
-        attention_mask: Always None; causality is the batch's.
+        attention_mask: Always None; causality follows from the batch.
         scaling: Factor on the scores.
         eft: The packed batch.
-        sliding_window: Positions that a query sees, itself included, or None.
+        sliding_window: Positions that a query attends to, its own included, or None.
         softcap: Bound on the scores, or None.
         s_aux: [heads] sink logits, or None.
 
@@ -57,11 +58,11 @@ def paged_attention(
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     tokens, new_keys, new_values = (x[0].transpose(0, 1) for x in (query, key, value))
     keys, values = eft.pool.layer(layer, new_keys, new_values)
-    # Between rows of several groups there may be padding, which must not stay undefined.
-    fresh = query.new_empty if len(eft.paged) < 2 else query.new_zeros
-    out = fresh(*tokens.shape[:2], value.shape[-1])
+    # With several groups there may be padding between rows, and its results must be defined.
+    new_output = query.new_empty if len(eft.paged) < 2 else query.new_zeros
+    out = new_output(*tokens.shape[:2], value.shape[-1])
     if eft.paged:
-        store_and_attend = _gathering() if eft.gathers else _kernel()
+        store_and_attend = _gathered() if eft.gathers else _kernel()
         for rows in eft.paged:
             store_and_attend(
                 tokens,
@@ -77,15 +78,15 @@ def paged_attention(
                 sinks=s_aux,
             )
         return out[None], None
-    keys.index_copy_(0, eft.slots, new_keys)
-    values.index_copy_(0, eft.slots, new_values)
-    for row, context in zip(eft.rows, eft.contexts, strict=True):
-        span = slice(row.start, row.start + row.queries)
-        out[span] = attend(
-            query[0, :, span],
-            keys.index_select(0, context).transpose(0, 1),
-            values.index_select(0, context).transpose(0, 1),
-            eft.mask(row.queries, row.length, sliding_window),
+    keys.index_copy_(0, eft.new_slots, new_keys)
+    values.index_copy_(0, eft.new_slots, new_values)
+    for span, context_slots in zip(eft.spans, eft.context_slots, strict=True):
+        packed = slice(span.start, span.start + span.queries)
+        out[packed] = attend(
+            query[0, :, packed],
+            keys.index_select(0, context_slots).transpose(0, 1),
+            values.index_select(0, context_slots).transpose(0, 1),
+            eft.mask(span.queries, span.length, sliding_window),
             scaling,
             softcap,
             s_aux,
@@ -99,7 +100,7 @@ def _kernel() -> Callable[..., None]:
     return paged_attention_kernel
 
 
-def _gathering() -> Callable[..., None]:
+def _gathered() -> Callable[..., None]:
     from langchain_eft.engine.attention.gathered import gathered_attention
 
     return gathered_attention

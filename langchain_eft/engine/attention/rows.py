@@ -1,4 +1,4 @@
-"""Rows of a packed batch as tensors: all that attention over paged KV has to know of them."""
+"""Rows of a packed batch as tensors, for attention over paged KV."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 class PagedRows:
     """Which tokens of a packed batch belong to which row, and where each row's context is stored.
 
-    Query `j` of a row sits at position `length - queries + j` and sees positions up to its own. Rows without
-    queries or length are padding. The host constants decide the launch, so they must not change between the
-    capture of a CUDA graph and its replay.
+    Query `j` of a row has position `length - queries + j` and attends to positions up to its own. Rows
+    without queries or length are padding. The attributes that are not tensors decide how kernels are
+    launched, so they must not change between the capture of a CUDA graph and its replay.
 
     Attributes:
         block_table: [R, max_blocks] int32 block ids, already shifted to the row's variant.
-        starts: [R] int32, offset of the row's first query on the packed axis. None: every row has
-            `max_queries` places, and those beyond its `queries` are padding, for which zeros come out.
-        queries: [R] int32, number of new tokens of the row.
-        lengths: [R] int32, context length including the new tokens.
-        block_size: Positions per block.
+        starts: [R] int32, offset of the row's first query on the packed axis. If None, every row takes
+            `max_queries` entries of the packed axis. Entries beyond its `queries` are padding, with result 0.
+        queries: [R] int32, number of the row's new tokens.
+        lengths: [R] int32, context length, the new tokens included.
+        block_size: Token positions per block.
         max_queries: Upper bound of `queries`.
-        max_length: Upper bound of `lengths`; it bounds the splits, whose size follows the lengths.
+        max_length: Upper bound of `lengths`. It bounds the number of splits; their size follows the lengths.
     """
 
     block_table: Tensor
@@ -36,7 +36,7 @@ class PagedRows:
     max_length: int
 
     def to(self, device: torch.device) -> PagedRows:
-        """The same on another device."""
+        """The same rows on another device."""
         return replace(
             self,
             block_table=self.block_table.to(device),

@@ -1,13 +1,15 @@
-"""Attention of packed rows over paged KV: one split-KV Triton kernel, which also stores new keys and values.
+"""Attention of packed rows over paged KV: one split-KV Triton kernel that also stores new keys and values.
 
-Decoding and verification read a long context for few queries, so the work is divided over positions (flash
-decoding), and the query heads that share a KV head are packed into one tile, so that each key is loaded once.
-A prompt's chunk brings enough tiles to keep the device busy: it runs through the same kernel undivided, tile
-by tile up to the diagonal, where gathering the context and FlexAttention would both copy or recompile.
+Decoding and verification read a long context for few queries. So the work is divided over positions (flash
+decoding). The query heads that share a KV head are packed into one tile, so that each key is loaded once.
 
-New keys and values are attended to where the model left them and stored on the way, so nobody waits for the
-store. Nothing is read back to the host, and a launch depends only on shapes and on the constants of its
-`PagedRows`, so that calls can be captured in CUDA graphs.
+The chunk of a prompt has enough tiles to keep the device busy. It runs through the same kernel without
+splits, tile by tile up to the diagonal. The alternatives cost more: gathering copies the context, and
+FlexAttention recompiles.
+
+The kernel reads new keys and values from the model's output and stores them at the same time, so attention
+does not wait for the store. Nothing is read back to the host. A launch depends only on shapes and on the
+constants of its `PagedRows`, so calls can be captured in CUDA graphs.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from torch import Tensor
 from langchain_eft.engine.attention.rows import PagedRows
 
 MAX_SPLITS = 32
-"""Bound on the splits of a row: the reduction holds one partial result of each in registers."""
+"""Most splits of a row: `_merge` holds one partial result of each split in registers."""
 
 
 def paged_attention_kernel(
@@ -42,21 +44,22 @@ def paged_attention_kernel(
 ) -> None:
     """Store the new keys and values of some rows of a packed batch, and attend.
 
-    The last axis of every tensor must be contiguous.
+    Must equal `gathered.gathered_attention` up to the rounding of sums. The last axis of every tensor must be
+    contiguous.
 
     Args:
-        query: [N, heads, dim], the tokens of all rows one after the other.
-        keys: [N, kv_heads, dim], theirs.
-        values: [N, kv_heads, value_dim], theirs.
+        query: [N, heads, dim], the new tokens of all rows, one row after the other.
+        keys: [N, kv_heads, dim], keys of the new tokens.
+        values: [N, kv_heads, value_dim], values of the new tokens.
         key_pool: [slots, kv_heads, dim]; a slot is block id * block size + offset.
         value_pool: [slots, kv_heads, value_dim].
         rows: The rows.
-        out: [N, heads, value_dim], contiguous; takes the results. Tokens of no row are left alone.
+        out: [N, heads, value_dim], contiguous; takes the results. Tokens outside all rows are left unchanged.
         scaling: Factor on the scores.
-        sliding_window: Positions that a query sees, itself included, or None.
+        sliding_window: Positions that a query attends to, its own included, or None.
         softcap: Bound on the scores, or None.
         sinks: [heads] extra logits in the denominator, or None.
-        processors: Multiprocessors to keep busy; by default those of the device.
+        processors: Multiprocessors to keep busy; None for those of the device.
     """
     tokens, heads, dim = query.shape
     kv_heads, value_dim = value_pool.shape[1:]
@@ -133,47 +136,47 @@ def paged_attention_kernel(
 
 
 def padded(size: int) -> int:
-    """The power of two, at least 16 for the tensor cores, that holds `size`."""
+    """The smallest power of two that is at least `size`, and at least 16 for the tensor cores."""
     return max(16, 1 << (size - 1).bit_length())
 
 
 def tile_sizes(pairs: int, width: int, element_size: int) -> tuple[int, int]:
-    """How many (query, head) pairs and how many positions one step multiplies.
+    """How many (query, head) pairs, and how many positions, one step of the kernel multiplies.
 
     Args:
-        pairs: Pairs that share a KV head.
+        pairs: Number of (query, head) pairs that share a KV head.
         width: Padded size of a head.
         element_size: Bytes of one number.
 
     Returns:
         The two sizes, powers of two, small enough for registers and shared memory.
     """
-    # float32 is not for tensor cores, and larger tiles of it spill.
-    most = 16 if element_size == 4 else max(16, min(128, 2**14 // width))
-    return min(padded(pairs), most), max(16, min(64, 2**14 // (width * element_size)))
+    # float32 does not use tensor cores, and larger tiles of it spill registers.
+    max_pairs = 16 if element_size == 4 else max(16, min(128, 2**14 // width))
+    return min(padded(pairs), max_pairs), max(16, min(64, 2**14 // (width * element_size)))
 
 
 def split_count(programs: int, max_length: int, step: int, processors: int) -> int:
-    """How often to divide the positions so that two programs run on every multiprocessor.
+    """Into how many splits to divide the positions, so that two programs run on every multiprocessor.
 
     Args:
-        programs: Programs without splitting.
-        max_length: Positions to divide.
+        programs: Number of programs without splits.
+        max_length: Number of positions to divide.
         step: Positions of one tile, which is never divided.
-        processors: Multiprocessors.
+        processors: Number of multiprocessors.
     """
     return min(MAX_SPLITS, -(-2 * processors // programs), -(-max_length // step))
 
 
 @cache
 def _processors(device: torch.device) -> int:
-    # Off the GPU, in the interpreter, two are enough to split small batches.
+    # In the interpreter, two are enough to split small batches.
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _split_span(length: tl.tensor, splits: tl.tensor, block_n: tl.constexpr) -> tl.tensor:
-    """Positions of one split, a multiple of a tile; splits follow the row's own length."""
+    """Number of positions of one split: a multiple of a tile, from the row's own length."""
     return tl.cdiv(tl.cdiv(length, splits), block_n) * block_n
 
 
@@ -193,7 +196,7 @@ def _absorb(
     softcap: tl.constexpr,
     operand: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """One tile of keys [dim, n] and values [n, dim] at positions `at`, added to a running softmax."""
+    """Add one tile of keys [dim, n] and values [n, dim], at positions `at`, to a running softmax."""
     scores = tl.dot(packed, keys, input_precision="ieee") * scaling
     if softcap is not None:
         scores = (2 * tl.sigmoid(2 * scores / softcap) - 1) * softcap
@@ -203,14 +206,16 @@ def _absorb(
     scores = tl.where(visible, scores, float("-inf"))
     new_top = tl.maximum(top, tl.max(scores, 1))
     weights = tl.exp(scores - new_top[:, None])
-    fade = tl.exp(top - new_top)
-    total = total * fade + tl.sum(weights, 1)
-    result = tl.dot(weights.to(operand), values, result * fade[:, None], input_precision="ieee")
+    decay = tl.exp(top - new_top)
+    total = total * decay + tl.sum(weights, 1)
+    result = tl.dot(weights.to(operand), values, result * decay[:, None], input_precision="ieee")
     return new_top, total, result
 
 
-# Numbers that follow the batch are not specialized: each new value would compile the kernel again.
-@triton.jit(do_not_specialize=["places", "splits", "table_stride"])  # type: ignore[untyped-decorator, unused-ignore]
+# Numbers that depend on the batch are not specialized: each new value would compile the kernel again.
+@triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
+    do_not_specialize=["max_queries", "splits", "table_stride"]
+)
 def _attend(
     query: tl.tensor,
     keys: tl.tensor,
@@ -226,7 +231,7 @@ def _attend(
     logs: tl.tensor,
     out: tl.tensor,
     scaling: tl.tensor,
-    places: tl.tensor,
+    max_queries: tl.tensor,
     splits: tl.tensor,
     table_stride: tl.tensor,
     query_stride: tl.tensor,
@@ -253,15 +258,16 @@ def _attend(
     block_dim: tl.constexpr,
     block_value: tl.constexpr,
 ) -> None:
-    """One row, KV head, tile of (query, head) pairs, and split.
+    """The attention of one row, KV head, tile of (query, head) pairs, and split.
 
-    Writes the result where the row is whole, else a normalized result and its log-sum-exp.
+    Without splits it writes the result. With splits it writes a normalized partial result and its
+    log-sum-exp.
     """
     row, split = tl.program_id(0), tl.program_id(2)
     kv_head, tile = tl.program_id(1) // tiles, tl.program_id(1) % tiles
     count = tl.load(queries + row)
     length = tl.load(lengths + row)
-    start = (row * places if starts is None else tl.load(starts + row)).to(tl.int64)
+    start = (row * max_queries if starts is None else tl.load(starts + row)).to(tl.int64)
     stored = length - count
     first = tile * block_m // group
     beyond = tl.minimum(count, ((tile + 1) * block_m - 1) // group + 1)
@@ -272,8 +278,8 @@ def _attend(
         begin = tl.maximum(begin, tl.maximum(stored + first - window + 1, 0) // block_n * block_n)
     if first >= count:
         end = begin
-    # Places without a token are filled with zeros here, unless the merge does it. (What is known when the
-    # kernel is compiled, and what is not, cannot meet in one condition.)
+    # Padding gets its zeros here, unless `_merge` writes them. One condition cannot hold both compile-time
+    # and run-time values.
     if partial is not None or starts is not None:  # noqa: SIM102
         if begin >= end:
             return
@@ -292,7 +298,7 @@ def _attend(
         other=0.0,
     ).to(operand)
 
-    # A finite start keeps pairs that see nothing of this split free of NaN.
+    # A finite start avoids NaN for pairs that attend to no position of this split.
     top = tl.full([block_m], -1e30, tl.float32)
     total = tl.full([block_m], 0.0, tl.float32)
     result = tl.full([block_m, block_value], 0.0, tl.float32)
@@ -346,17 +352,17 @@ def _attend(
             mask=value_mask,
             other=0.0,
         )
-        # Of the tiles that see a token, its own stores it.
-        own = at >= stored + first
+        # Several tiles read a token; the tile with its query stores it.
+        stores = at >= stored + first
         tl.store(
             key_pool + kv_head * key_head_stride + (slot * key_stride)[None, :] + dims[:, None],
             new_keys,
-            mask=key_mask & own[None, :],
+            mask=key_mask & stores[None, :],
         )
         tl.store(
             value_pool + kv_head * value_head_stride + (slot * value_stride)[:, None] + value_dims[None, :],
             new_values,
-            mask=value_mask & own[:, None],
+            mask=value_mask & stores[:, None],
         )
         top, total, result = _absorb(
             packed,
@@ -378,14 +384,14 @@ def _attend(
         if sinks is not None:
             sink = tl.load(sinks + head).to(tl.float32)
             new_top = tl.maximum(top, sink)
-            fade = tl.exp(top - new_top)
-            total = total * fade + tl.exp(sink - new_top)
-            result *= fade[:, None]
-        placed = live if starts is not None else pair // group < places
+            decay = tl.exp(top - new_top)
+            total = total * decay + tl.exp(sink - new_top)
+            result *= decay[:, None]
+        written = live if starts is not None else pair // group < max_queries
         tl.store(
             out + ((token * heads + head) * value_dim)[:, None] + value_dims[None, :],
             tl.where(live[:, None], result / tl.where(total > 0, total, 1.0)[:, None], 0.0),
-            mask=placed[:, None] & (value_dims < value_dim)[None, :],
+            mask=written[:, None] & (value_dims < value_dim)[None, :],
         )
     else:
         total = tl.where(total > 0, total, 1.0)
@@ -415,7 +421,7 @@ def _merge(
     block_splits: tl.constexpr,
     block_value: tl.constexpr,
 ) -> None:
-    """One query and head: the average of the splits that it sees, weighted by their share of the softmax."""
+    """The result of one query and head: the mean of its splits, weighted by their share of the softmax."""
     row, offset, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count = tl.load(queries + row)
     length = tl.load(lengths + row)
@@ -427,13 +433,13 @@ def _merge(
     span = _split_span(length, splits, block_n)
     split = tl.arange(0, block_splits)
     # Not `live & ...`: the interpreter broadcasts a scalar bool as int32, which Triton 3.9 refuses as a mask.
-    seen = split * span <= tl.where(live, position, -1)
+    visible = split * span <= tl.where(live, position, -1)
     if window is not None:
-        seen = seen & ((split + 1) * span > position - window + 1)
+        visible = visible & ((split + 1) * span > position - window + 1)
     start = row * tl.num_programs(1) if starts is None else tl.load(starts + row)
     pair = (start.to(tl.int64) + offset) * heads + head
     index = pair * splits + split
-    log = tl.load(logs + index, mask=seen & (split < splits), other=float("-inf"))
+    log = tl.load(logs + index, mask=visible & (split < splits), other=float("-inf"))
     top = tl.maximum(tl.max(log, 0), -1e30)
     if sinks is not None:
         sink = tl.load(sinks + head).to(tl.float32)
@@ -445,7 +451,7 @@ def _merge(
     value_dims = tl.arange(0, block_value)
     parts = tl.load(
         partial + index[:, None] * value_dim + value_dims[None, :],
-        mask=(seen & (split < splits))[:, None] & (value_dims < value_dim)[None, :],
+        mask=(visible & (split < splits))[:, None] & (value_dims < value_dim)[None, :],
         other=0.0,
     )
     tl.store(

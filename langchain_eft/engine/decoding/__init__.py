@@ -1,1 +1,1 @@
-"""From logits to the next token: formula, filters, random numbers, acceptance, text."""
+"""From logits to the text of the next token: formula, filters, random numbers, acceptance, detokenizing."""

@@ -1,13 +1,13 @@
-"""The acceptance rule of speculative sampling, and the algorithm around it in its plainest form.
+"""The acceptance rule of speculative sampling, and a plain loop that defines what the engine does.
 
-Every token is drawn from p by one rule, with random numbers that depend on the seed and the position only:
+One rule draws every token from p. Its random numbers depend on the seed and the position only:
 
     x ~ q;  keep x if u q(x) < p(x), else draw from max(p - q, 0)      (Leviathan et al. 2023, theorem 1)
 
-This is an exact sample of p for any q, and it equals x as often as any rule can make it: a maximal coupling
-of p and q. Whether x was drafted makes no difference to the rule. So neither the draft length nor the rest of
-the batch changes a text: a draft token, whatever its source, is accepted if it is the token that the rule
-draws.
+The result is an exact sample of p for any q. It equals x as often as any rule can make it: the rule is a
+maximal coupling of p and q. The rule is the same whether x was drafted or not. So the answer depends neither
+on the draft length nor on the rest of the batch. A draft token of any source is accepted if it is the token
+that the rule draws.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor
 from langchain_eft.engine.decoding.random import invert_cdf, uniform
 
 SAMPLE, TEST, RESIDUAL = 0, 1, 2
-"""Purposes of the random numbers of one position."""
+"""Purposes of the random numbers at one position: to draw x, to test it, and to draw in its place."""
 
 
 def accept_or_resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
-    """Turn samples of q into samples of p, keeping as many as possible.
+    """Turn samples of q into samples of p, and keep as many as possible.
 
     Args:
         p: [R, V] float64 target probabilities.
@@ -38,7 +38,7 @@ def accept_or_resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, pos
     """
     p_sample, q_sample = (x.gather(1, samples[:, None])[:, 0] for x in (p, q))
     residual = (p - q).clamp(min=0)
-    # Rounding may leave nothing to draw from where p and q are all but equal.
+    # Where p and q are almost equal, rounding may refuse a sample and leave no residual to draw from.
     kept = (uniform(seeds, positions, TEST) * q_sample < p_sample) | (residual.sum(-1) == 0)
     return torch.where(kept, samples, invert_cdf(residual, uniform(seeds, positions, RESIDUAL)))
 
@@ -70,9 +70,9 @@ def speculative_decode(
         p: The target distribution after some tokens, [V] float64.
         q: The draft distribution after some tokens, [V] float64.
         prompt: Token ids, at least one.
-        max_tokens: Tokens of the answer.
-        draft_length: K, tokens drafted in a round.
-        seed: Of the random numbers.
+        max_tokens: Number of tokens of the answer.
+        draft_length: K, the number of tokens drafted in a round.
+        seed: Seed of the random numbers.
 
     Returns:
         The answer's token ids, which do not depend on `draft_length`.
@@ -83,7 +83,7 @@ def speculative_decode(
         return invert_cdf(q(tokens)[None], uniform(seeds, torch.tensor([len(tokens)]), SAMPLE))
 
     def draw(tokens: Sequence[int]) -> int:
-        """A token drawn from p, which is q's own sample wherever the rule keeps it."""
+        """A token drawn from p: the sample of q wherever the rule keeps it."""
         rows, position = (p(tokens)[None], q(tokens)[None]), torch.tensor([len(tokens)])
         return int(accept_or_resample(*rows, sample(tokens), seeds, position))
 

@@ -1,4 +1,4 @@
-"""Grammar-enforced output: which tokens may come next, for every row and drafted position (llguidance)."""
+"""Grammar-enforced output by llguidance: the tokens that may follow an answer and its draft tokens."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Grammars:
 
 
 class Grammar:
-    """One answer's way through its grammar.
+    """The state of one answer in its grammar.
 
     Args:
-        matcher: At the start of the grammar.
+        matcher: A matcher at the start of the grammar.
         ends: [V] bool, tokens that end an answer.
     """
 
@@ -53,38 +53,39 @@ class Grammar:
         self._matcher = matcher
         self._ends = ends
         self._bits = allocate_token_bitmask(1, len(ends))
-        self._known: dict[tuple[int, ...], Tensor] = {}
+        self._masks: dict[tuple[int, ...], Tensor] = {}
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether no token can follow but one that ends the answer."""
         stopped: bool = self._matcher.is_stopped()
         return stopped
 
-    def mask(self, guesses: Sequence[int] = ()) -> Tensor:
-        """Tokens that may follow the text so far and `guesses`, [V] bool.
+    def mask(self, draft_tokens: Sequence[int] = ()) -> Tensor:
+        """The tokens that may follow the answer so far and `draft_tokens`, [V] bool.
 
-        Behind a guess that the grammar does not allow anything may: nothing there is ever accepted.
+        After a draft token that the grammar does not allow, all tokens may follow: none of them can be
+        accepted.
         """
-        key = tuple(guesses)
-        if key not in self._known:
-            taken = self._matcher.try_consume_tokens(list(key))
-            if taken < len(key):
-                self._known[key] = torch.ones_like(self._ends)
+        key = tuple(draft_tokens)
+        if key not in self._masks:
+            num_consumed = self._matcher.try_consume_tokens(list(key))
+            if num_consumed < len(key):
+                self._masks[key] = torch.ones_like(self._ends)
             else:
-                self._known[key] = self._ends if self.complete else self._fill()
-            self._matcher.rollback(taken)
-        return self._known[key]
+                self._masks[key] = self._ends if self.complete else self._fill()
+            self._matcher.rollback(num_consumed)
+        return self._masks[key]
 
     def forced(self) -> list[int]:
-        """Tokens that must come next, whatever the models say: drafts for nothing."""
+        """The tokens that must come next. They are draft tokens that are always accepted."""
         forced: list[int] = self._matcher.compute_ff_tokens()
         return forced
 
     def consume(self, token: int) -> None:
-        """Move on by one token of the answer."""
+        """Advance by one token of the answer."""
         self._matcher.consume_token(token)
-        self._known.clear()
+        self._masks.clear()
 
     def _fill(self) -> Tensor:
         fill_next_token_bitmask(self._matcher, self._bits, 0)

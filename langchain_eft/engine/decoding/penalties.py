@@ -13,12 +13,12 @@ class Penalties:
     """Penalties and biases of R rows.
 
     Attributes:
-        counts: [R, V] float32, how often the answer holds each token.
-        seen: [R, V] bool, whether prompt or answer hold it.
+        counts: [R, V] float32, how often each token occurs in the answer.
+        seen: [R, V] bool, whether a token occurs in prompt or answer.
         repetition: [R] float32, 1 for none.
-        frequency: [R] float32.
-        presence: [R] float32.
-        bias: [R, V] float32.
+        frequency: [R] float32, subtracted once per occurrence in the answer.
+        presence: [R] float32, subtracted once from tokens that occur in the answer.
+        bias: [R, V] float32, added.
     """
 
     counts: Tensor
@@ -42,5 +42,6 @@ def penalize(logits: Tensor, penalties: Penalties) -> Tensor:
     logprobs = logits.log_softmax(-1)
     # Log-probabilities are never positive, so the penalty always multiplies.
     logprobs = torch.where(penalties.seen, logprobs * penalties.repetition[:, None], logprobs)
-    counted = penalties.frequency[:, None] * penalties.counts
-    return logprobs - (counted + penalties.presence[:, None] * (penalties.counts > 0)) + penalties.bias
+    frequency = penalties.frequency[:, None] * penalties.counts
+    presence = penalties.presence[:, None] * (penalties.counts > 0)
+    return logprobs - (frequency + presence) + penalties.bias

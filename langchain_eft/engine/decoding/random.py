@@ -1,4 +1,4 @@
-"""Counter-based random numbers, and draws by the inverse of a distribution function."""
+"""Counter-based random numbers, and draws by the inverse of a cumulative distribution function."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _MASK32 = 0xFFFFFFFF
 
 
 def invert_cdf(probs: Tensor, u: Tensor) -> Tensor:
-    """The token at which the cumulative probability passes `u`; never one of probability 0.
+    """The token at which the cumulative probability passes `u`; it never has probability 0.
 
-    One uniform number per token keeps a seed's text stable against rounding: it changes only if `u` lies
-    within rounding of a boundary.
+    One uniform number per token keeps the answer of a seed stable against rounding. The answer changes only
+    if `u` is so close to a boundary between tokens that rounding moves the boundary past it.
 
     Args:
         probs: [B, V] float64.
@@ -32,7 +32,7 @@ def uniform(seeds: Tensor, positions: Tensor, purpose: int = 0) -> Tensor:
     Args:
         seeds: [B] int64, not negative.
         positions: [B] int64 position in the sequence.
-        purpose: Tells apart several draws at one position.
+        purpose: Distinguishes several draws at one position.
 
     Returns:
         [B] float64 in [0, 1), with 53 random bits.

@@ -1,4 +1,4 @@
-"""Drawing a token from p: filters, and random numbers keyed by seed and position."""
+"""Drawing a token from p: temperature and filters, and random numbers keyed by seed and position."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from langchain_eft.engine.request import SamplingParams
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters that some row of a batch needs. The host knows them, so a draw asks the device nothing.
+    """The filters that some row of a batch needs. The host knows them, so draws read nothing back to it.
 
     Attributes:
-        greedy: Some row takes its most probable token.
-        sampled: Some row draws at random.
-        top_k: Bound on the largest k of the rows that have one; 0 where none has.
-        top_p: Some row has a nucleus.
-        min_p: Some row has a floor.
+        greedy: Whether some row takes its most probable token.
+        sampled: Whether some row draws at random.
+        top_k: Upper bound of the rows' k; 0 if no row has top-k.
+        top_p: Whether some row has top-p.
+        min_p: Whether some row has min-p.
     """
 
     greedy: bool
@@ -51,13 +51,13 @@ class Sampling:
 
     Attributes:
         seeds: [R] int64.
-        positions: [R] int64, how many tokens are before the one that is drawn.
-        greedy: [R] bool.
-        temperature: [R] float32, 1 where greedy.
-        top_k: [R] int64, 0 where all are kept.
-        top_p: [R] float32.
-        min_p: [R] float32.
-        filters: Which of them matter.
+        positions: [R] int64, number of tokens before the one that is drawn.
+        greedy: [R] bool, whether a row takes its most probable token.
+        temperature: [R] float32, 1 for greedy rows.
+        top_k: [R] int64, 0 to keep all tokens.
+        top_p: [R] float32, 1 to keep all tokens.
+        min_p: [R] float32, 0 to keep all tokens.
+        filters: The filters that some row needs.
     """
 
     seeds: Tensor
@@ -74,9 +74,9 @@ class Sampling:
         """The parameters of R rows.
 
         Args:
-            params: Of each row.
-            positions: How many tokens are before the one that is drawn in each row.
-            device: Where the tensors go.
+            params: The parameters of each row.
+            positions: For each row, the number of tokens before the one that is drawn.
+            device: Device of the tensors.
         """
         integers = torch.tensor([[p.seed for p in params], list(positions), [p.top_k for p in params]])
         reals = torch.tensor(
@@ -102,7 +102,7 @@ class Sampling:
 
 
 class Draw(NamedTuple):
-    """A token for each of R rows, and what it was drawn from.
+    """A token for each of R rows, and the distributions that they were drawn from.
 
     Attributes:
         tokens: [R] int64.
@@ -128,14 +128,14 @@ def draw(logits: Tensor, sampling: Sampling) -> Draw:
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Temperature, then top-k, top-p and min-p.
+    """Apply temperature, then top-k, top-p and min-p.
 
     Args:
         logits: [R, V] float32 log p up to a constant per row, penalties applied.
         sampling: R rows.
 
     Returns:
-        [R, V] float64 probabilities; filtered tokens have exactly 0. A greedy row has all on its best token.
+        [R, V] float64 probabilities. Filtered tokens have exactly 0. In a greedy row, the best token has 1.
     """
     filters = sampling.filters
     logits = truncate(logits / sampling.temperature[:, None], sampling)
@@ -150,26 +150,25 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Top-k, then top-p: the filters that sort.
+    """Apply top-k, then top-p: the filters that need sorting.
 
     Args:
         logits: [R, V] float32, temperature applied.
         sampling: R rows.
 
     Returns:
-        [R, V], -inf where a token is dropped.
+        [R, V], -inf for dropped tokens.
     """
     if sampling.filters.top_k:
-        logits = logits.masked_fill(logits < _kth(logits, sampling)[:, None], float("-inf"))
+        logits = logits.masked_fill(logits < _smallest_of_top_k(logits, sampling)[:, None], float("-inf"))
     if sampling.filters.top_p:
         keep = nucleus(logits.log_softmax(-1), sampling.top_p)
         logits = logits.masked_fill(~keep, float("-inf"))
     return logits
 
 
-def _kth(logits: Tensor, sampling: Sampling) -> Tensor:
-    """[R] the smallest logit that top-k keeps."""
+def _smallest_of_top_k(logits: Tensor, sampling: Sampling) -> Tensor:
+    """[R] the smallest logit that top-k keeps; -inf for rows without top-k."""
     top = logits.topk(min(sampling.filters.top_k, logits.shape[-1]), -1).values
     last = (sampling.top_k.clamp(1, top.shape[-1]) - 1)[:, None]
-    # A row without top-k is compared with what drops nothing.
     return torch.where(sampling.top_k > 0, top.gather(-1, last)[:, 0], float("-inf"))

@@ -1,11 +1,11 @@
-"""From logits to tokens in a few Triton kernels: the formula, the filters, the draw and the acceptance test.
+"""From logits to tokens in a few Triton kernels: the formula, the filters, the draw and the acceptance rule.
 
-Each function has the contract of the torch function that it is named after, which defines what is right, and
-agrees with it up to the rounding of sums. A row's vocabulary is divided into blocks, so that few rows keep a
-whole GPU busy; what a row's programs have to know of each other goes through one number per block.
+Each public function must equal the torch function that its docstring names, up to the rounding of sums. A
+row's vocabulary is divided into blocks, so that a few rows keep a whole GPU busy. The programs of a row
+exchange one number per block.
 
-Nothing is read back to the host, and a launch depends only on shapes and on which filters matter. No row of
-garbage, not even of NaN, gives a token that is none: padding rows have such.
+Nothing is read back to the host. A launch depends only on shapes and on the filters that some row needs.
+Padding rows may hold any values, also NaN: their tokens are still valid token ids.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _BLOCK = 2048
 
 
 def combine_kernel(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: Tensor) -> Tensor:
-    """`formula.combine` in one launch. Rows with weight 0 are not read.
+    """Must equal `formula.combine`, in one launch. Logits with weight 0 are not read.
 
     Args:
         logits: [N, V], the last axis contiguous.
-        index: [R, T] int64.
+        index: [R, T] int64, the rows of `logits` that each sum takes.
         weights: [R, T].
         vocabulary: [V] bool; the sums of other tokens are -inf.
 
@@ -70,7 +70,7 @@ def _combine(
     size: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """One row and block."""
+    """The sums of one row and block."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < size
@@ -80,12 +80,12 @@ def _combine(
         source = tl.load(index + row * index_stride + term * index_term_stride)
         read = at < tl.where(weight != 0, size, 0)
         total += weight * tl.load(logits + source * logits_stride + at, mask=read, other=0.0).to(tl.float32)
-    known = tl.load(vocabulary + at, mask=inside, other=0) != 0
-    tl.store(out + row * size + at, tl.where(known, total, float("-inf")), mask=inside)
+    allowed = tl.load(vocabulary + at, mask=inside, other=0) != 0
+    tl.store(out + row * size + at, tl.where(allowed, total, float("-inf")), mask=inside)
 
 
 def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
-    """`sampling.draw` in four launches, five with min-p; top-k and top-p keep torch's sort before them.
+    """Must equal `sampling.draw`, in four launches, five with min-p. Torch still sorts for top-k and top-p.
 
     Args:
         logits: [R, V], contiguous.
@@ -97,38 +97,39 @@ def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
     temperature: Tensor | None = sampling.temperature
     if filters.top_k or filters.top_p:
         logits, temperature = truncate(logits / sampling.temperature[:, None], sampling), None
-    probs, masses = _softmax(
+    probs, totals = _softmax(
         logits,
         temperature,
         sampling.min_p.log() if filters.min_p else None,
         sampling.greedy if filters.greedy else None,
     )
     (u,) = uniform_kernel(sampling.seeds, sampling.positions, range(1))
-    return Draw(_pick(probs, None, masses, u), probs)
+    return Draw(_pick(probs, None, totals, u), probs)
 
 
 def _softmax(
     logits: Tensor, temperature: Tensor | None, floor: Tensor | None, greedy: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities of rows of logits.
+    """Must equal `sampling.probabilities` without top-k and top-p.
 
     Args:
         logits: [R, V], contiguous.
         temperature: [R] float32, or None for 1.
-        floor: [R] float32, how far below the largest a logit may be, not positive; None for any distance.
-        greedy: [R] bool, rows that have all on their best token; None for none.
+        floor: [R] float32 logarithm of min-p: the lowest logit that is kept, relative to the row's largest.
+            None keeps all.
+        greedy: [R] bool, rows whose best token has probability 1, or None.
 
     Returns:
-        [R, V] float64, and [R, blocks] float64, the total of each block.
+        [R, V] float64 probabilities, and [R, blocks] float64, the total of each block.
     """
     rows, size = logits.shape
     blocks = triton.cdiv(size, _BLOCK)
 
-    def summary(known: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def summary(all_peaks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         peaks = torch.empty(rows, blocks, dtype=torch.float32, device=logits.device)
         best, sums = torch.empty_like(peaks, dtype=torch.int32), torch.empty_like(peaks, dtype=torch.float64)
         _summarize[rows, blocks](
-            logits, temperature, floor, known, peaks, best, sums, blocks, size, _BLOCK, _width(blocks)
+            logits, temperature, floor, all_peaks, peaks, best, sums, blocks, size, _BLOCK, _width(blocks)
         )
         return peaks, best, sums
 
@@ -136,7 +137,7 @@ def _softmax(
     if floor is not None:
         peaks, best, sums = summary(peaks)
     probs = torch.empty(rows, size, dtype=torch.float64, device=logits.device)
-    masses = torch.empty_like(sums)
+    totals = torch.empty_like(sums)
     _normalize[rows, blocks](
         logits,
         temperature,
@@ -146,16 +147,17 @@ def _softmax(
         best,
         sums,
         probs,
-        masses,
+        totals,
         blocks,
         size,
         _BLOCK,
         _width(blocks),
     )
-    return probs, masses
+    return probs, totals
 
 
 def _width(blocks: int) -> int:
+    """The power of two that holds a number of blocks: Triton needs one for the size of a range."""
     return int(triton.next_power_of_2(blocks))
 
 
@@ -163,7 +165,7 @@ def _width(blocks: int) -> int:
 def _scaled(
     logits: tl.tensor, temperature: tl.tensor, row: tl.tensor, at: tl.tensor, size: tl.constexpr
 ) -> tl.tensor:
-    """Logits at temperature, in float32 and rounded as torch does, so that the filters keep the same."""
+    """Logits at temperature, in float32 and rounded as torch does, so that filters keep the same tokens."""
     x = tl.load(logits + row * size + at, mask=at < size, other=float("-inf")).to(tl.float32)
     if temperature is not None:
         x = tl.div_rn(x, tl.load(temperature + row))
@@ -175,7 +177,7 @@ def _summarize(
     logits: tl.tensor,
     temperature: tl.tensor,
     floor: tl.tensor,
-    known: tl.tensor,
+    all_peaks: tl.tensor,
     peaks: tl.tensor,
     best: tl.tensor,
     sums: tl.tensor,
@@ -184,24 +186,24 @@ def _summarize(
     block: tl.constexpr,
     width: tl.constexpr,
 ) -> None:
-    """Largest logit of one row and block, where it is, and the sum of exponentials relative to it.
+    """Largest logit of one row and block, its token, and the sum of exponentials relative to it.
 
-    The floor counts once the largest logits of all blocks are known.
+    `all_peaks` holds the largest logit of every block; with it, logits below the floor are left out.
     """
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
     x = _scaled(logits, temperature, row, at, size)
-    if known is not None:
+    if all_peaks is not None:
         others = tl.arange(0, width)
-        tops = tl.load(known + row * blocks + others, mask=others < blocks, other=float("-inf"))
+        tops = tl.load(all_peaks + row * blocks + others, mask=others < blocks, other=float("-inf"))
         x = tl.where(x < tl.max(tops, 0) + tl.load(floor + row), float("-inf"), x)
     peak = tl.max(x, 0)
-    # Nothing may be left of a block; -inf less -inf would be NaN.
+    # All logits of a block may be -inf, and -inf - -inf is NaN.
     base = tl.where(peak == float("-inf"), 0.0, peak)
-    place = row * blocks + part
-    tl.store(peaks + place, peak)
-    tl.store(best + place, tl.min(tl.where((x == peak) & (at < size), at, size), 0))
-    tl.store(sums + place, tl.sum(tl.exp(x.to(tl.float64) - base.to(tl.float64)), 0))
+    entry = row * blocks + part
+    tl.store(peaks + entry, peak)
+    tl.store(best + entry, tl.min(tl.where((x == peak) & (at < size), at, size), 0))
+    tl.store(sums + entry, tl.sum(tl.exp(x.to(tl.float64) - base.to(tl.float64)), 0))
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -214,7 +216,7 @@ def _normalize(
     best: tl.tensor,
     sums: tl.tensor,
     probs: tl.tensor,
-    masses: tl.tensor,
+    totals: tl.tensor,
     blocks: tl.constexpr,
     size: tl.constexpr,
     block: tl.constexpr,
@@ -224,33 +226,33 @@ def _normalize(
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
     others = tl.arange(0, width)
-    known = others < blocks
-    tops = tl.load(peaks + row * blocks + others, mask=known, other=float("-inf"))
+    real = others < blocks
+    tops = tl.load(peaks + row * blocks + others, mask=real, other=float("-inf"))
     peak = tl.max(tops, 0)
     top = peak.to(tl.float64)
-    shares = tl.load(sums + row * blocks + others, mask=known, other=0.0)
+    shares = tl.load(sums + row * blocks + others, mask=real, other=0.0)
     total = tl.sum(shares * tl.exp(tops.to(tl.float64) - top), 0)
     x = _scaled(logits, temperature, row, at, size)
     if floor is not None:
         x = tl.where(x < peak + tl.load(floor + row), float("-inf"), x)
     p = tl.exp(x.to(tl.float64) - top) / total
     if greedy is not None:
-        where = tl.load(best + row * blocks + others, mask=known, other=size)
-        first = tl.min(tl.where(tops == peak, where, size), 0)
+        tokens = tl.load(best + row * blocks + others, mask=real, other=size)
+        first = tl.min(tl.where(tops == peak, tokens, size), 0)
         p = tl.where(tl.load(greedy + row) != 0, (at == first).to(tl.float64), p)
     tl.store(probs + row * size + at, p, mask=at < size)
-    tl.store(masses + row * blocks + part, tl.sum(p, 0))
+    tl.store(totals + row * blocks + part, tl.sum(p, 0))
 
 
 def accept_or_resample_kernel(
-    p: Tensor, q: Tensor, drawn: Tensor, seeds: Tensor, positions: Tensor
+    p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, positions: Tensor
 ) -> Tensor:
-    """`speculation.accept_or_resample` in three launches.
+    """Must equal `acceptance.accept_or_resample`, in three launches.
 
     Args:
         p: [R, V] float64, contiguous.
         q: [R, V] float64, contiguous.
-        drawn: [R] int64 samples of q.
+        samples: [R] int64 samples of q.
         seeds: [R] int64.
         positions: [R] int64.
 
@@ -258,16 +260,16 @@ def accept_or_resample_kernel(
         [R] int64 samples of p.
     """
     test, u = uniform_kernel(seeds, positions, range(TEST, RESIDUAL + 1))
-    return _pick(p, q, _totals(p, q), u, drawn, test)
+    return _pick(p, q, _totals(p, q), u, samples, test)
 
 
 def uniform_kernel(seeds: Tensor, positions: Tensor, purposes: range) -> Tensor:
-    """`sampling.uniform` for several purposes in one launch, the same to the bit.
+    """Must equal `random.uniform` bit for bit, for several purposes in one launch.
 
     Args:
         seeds: [R] int64, not negative.
         positions: [R] int64.
-        purposes: P purposes, one after the other.
+        purposes: P consecutive purposes.
 
     Returns:
         [P, R] float64 in [0, 1).
@@ -293,7 +295,7 @@ def _uniform(
     first: tl.constexpr,
     count: tl.constexpr,
 ) -> None:
-    """One row: Triton's Philox4x32-10, keyed by the seed, over position and purpose."""
+    """The numbers of one row: Triton's Philox4x32-10, keyed by the seed, over position and purpose."""
     row = tl.program_id(0).to(tl.int64)
     seed = tl.load(seeds + row * seed_stride)
     position = tl.load(positions + row * position_stride)
@@ -305,7 +307,7 @@ def _uniform(
 
 
 def _totals(p: Tensor, q: Tensor) -> Tensor:
-    """[R, blocks] float64 totals of what p has more than q."""
+    """[R, blocks] float64 total of `max(p - q, 0)` in each block."""
     rows, size = p.shape
     blocks = triton.cdiv(size, _BLOCK)
     out = torch.empty(rows, blocks, dtype=torch.float64, device=p.device)
@@ -316,21 +318,33 @@ def _totals(p: Tensor, q: Tensor) -> Tensor:
 def _pick(
     p: Tensor,
     q: Tensor | None,
-    masses: Tensor,
+    totals: Tensor,
     u: Tensor,
-    drawn: Tensor | None = None,
+    samples: Tensor | None = None,
     test: Tensor | None = None,
 ) -> Tensor:
-    """[R] int64 tokens at which p, or what it has more than q, passes `u`; samples of q that pass stay."""
-    (rows, size), blocks = p.shape, masses.shape[1]
+    """Must equal `random.invert_cdf` of p, or with q, `acceptance.accept_or_resample`.
+
+    Args:
+        p: [R, V] float64, contiguous.
+        q: [R, V] float64, contiguous, or None.
+        totals: [R, blocks] float64 total of p, or of `max(p - q, 0)`, in each block.
+        u: [R] float64 in [0, 1), the uniform numbers to draw with.
+        samples: [R] int64 samples of q, or None.
+        test: [R] float64 in [0, 1), the uniform numbers to accept the samples with, or None.
+
+    Returns:
+        [R] int64 tokens.
+    """
+    (rows, size), blocks = p.shape, totals.shape[1]
     out = torch.empty(rows, dtype=torch.int64, device=p.device)
-    _cross[rows,](p, q, masses, u, drawn, test, out, blocks, size, _BLOCK, _width(blocks))
+    _cross[rows,](p, q, totals, u, samples, test, out, blocks, size, _BLOCK, _width(blocks))
     return out
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _excess(p: tl.tensor, q: tl.tensor, row: tl.tensor, at: tl.tensor, size: tl.constexpr) -> tl.tensor:
-    """p, or what it has more than q."""
+    """p, or with q, `max(p - q, 0)`."""
     inside = at < size
     weights = tl.load(p + row * size + at, mask=inside, other=0.0)
     if q is not None:
@@ -347,7 +361,7 @@ def _total(
     size: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """One row and block."""
+    """The total of one row and block."""
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
     tl.store(out + row * blocks + part, tl.sum(_excess(p, q, row, at, size), 0))
@@ -355,7 +369,7 @@ def _total(
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _crossing(weights: tl.tensor, threshold: tl.tensor, width: tl.constexpr) -> tl.tensor:
-    """Where the sum of weights passes a threshold: never at a weight of 0, whatever the rounding of sums."""
+    """Where the cumulative sum of weights passes a threshold; never at a weight of 0, despite rounding."""
     at = tl.arange(0, width)
     possible = weights > 0
     passed = possible & (tl.cumsum(weights, 0) > threshold)
@@ -367,9 +381,9 @@ def _crossing(weights: tl.tensor, threshold: tl.tensor, width: tl.constexpr) -> 
 def _cross(
     p: tl.tensor,
     q: tl.tensor,
-    masses: tl.tensor,
+    totals: tl.tensor,
     u: tl.tensor,
-    drawn: tl.tensor,
+    samples: tl.tensor,
     test: tl.tensor,
     out: tl.tensor,
     blocks: tl.constexpr,
@@ -377,20 +391,20 @@ def _cross(
     block: tl.constexpr,
     width: tl.constexpr,
 ) -> None:
-    """One row: first the block, then the token in it."""
+    """The token of one row: first find its block, then the token in the block."""
     row = tl.program_id(0).to(tl.int64)
     parts = tl.arange(0, width)
-    mass = tl.load(masses + row * blocks + parts, mask=parts < blocks, other=0.0)
-    total = tl.sum(mass, 0)
+    of_blocks = tl.load(totals + row * blocks + parts, mask=parts < blocks, other=0.0)
+    total = tl.sum(of_blocks, 0)
     threshold = tl.load(u + row) * total
-    part = _crossing(mass, threshold, width)
-    before = tl.sum(tl.where(parts < part, mass, 0.0), 0)
+    part = _crossing(of_blocks, threshold, width)
+    before = tl.sum(tl.where(parts < part, of_blocks, 0.0), 0)
     weights = _excess(p, q, row, part * block + tl.arange(0, block), size)
     token = (part * block + _crossing(weights, threshold - before, block)).to(tl.int64)
-    if drawn is not None:
-        sample = tl.load(drawn + row)
-        pd, qd = tl.load(p + row * size + sample), tl.load(q + row * size + sample)
-        # Rounding may leave nothing to draw from where p and q are all but equal.
-        kept = (tl.load(test + row) * qd < pd) | (total == 0)
+    if samples is not None:
+        sample = tl.load(samples + row)
+        p_sample, q_sample = tl.load(p + row * size + sample), tl.load(q + row * size + sample)
+        # Where p and q are almost equal, rounding may refuse a sample and leave no residual to draw from.
+        kept = (tl.load(test + row) * q_sample < p_sample) | (total == 0)
         token = tl.where(kept, sample, token)
     tl.store(out + row, token)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, page
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, paged_rows
 from langchain_eft.engine.attention.kv_pool import KVPool
 
 
@@ -37,13 +37,13 @@ def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.d
         block_size: Token positions per block.
         device: Device of the batch.
     """
-    rows: list[QuerySpan] = []
+    spans: list[QuerySpan] = []
     ids: list[int] = []
     positions: list[int] = []
     variants: list[int] = []
     for chunk in chunks:
         end = chunk.position + len(chunk.tokens)
-        rows.append(QuerySpan(len(ids), len(chunk.tokens), end, chunk.blocks[: -(-end // block_size)]))
+        spans.append(QuerySpan(len(ids), len(chunk.tokens), end, chunk.blocks[: -(-end // block_size)]))
         ids.extend(chunk.tokens)
         positions.extend(range(chunk.position, end))
         variants.extend([chunk.variant] * len(chunk.tokens))
@@ -54,6 +54,6 @@ def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.d
         variants=packed[2],
         pool=pool,
         block_size=block_size,
-        rows=rows,
-        paged=page(rows, block_size, device) if has_kernel(device) else (),
+        spans=spans,
+        paged=paged_rows(spans, block_size, device) if has_kernel(device) else (),
     )

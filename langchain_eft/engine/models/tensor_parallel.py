@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import AutoConfig
 
-from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, page
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, paged_rows
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.placement import Placement
@@ -42,14 +42,14 @@ class _Rows:
     """The parts of a batch that are not tensors.
 
     Attributes:
-        rows: The batch's rows.
+        spans: The batch's rows.
         block_size: Token positions per block.
         pool: Number of the KV pool.
         slots: Size of the KV pool.
         live_pools: Numbers of the pools that still exist in the leader.
     """
 
-    rows: tuple[QuerySpan, ...]
+    spans: tuple[QuerySpan, ...]
     block_size: int
     pool: int
     slots: int
@@ -148,8 +148,10 @@ class Leader:
             self._last_pool_number += 1
             self._pools[batch.pool] = self._last_pool_number
         live_pools = frozenset(self._pools.values())
-        rows = tuple(QuerySpan(row.start, row.queries, row.length, tuple(row.blocks)) for row in batch.rows)
-        return _Rows(rows, batch.block_size, self._pools[batch.pool], batch.pool.slots, live_pools)
+        spans = tuple(
+            QuerySpan(span.start, span.queries, span.length, tuple(span.blocks)) for span in batch.spans
+        )
+        return _Rows(spans, batch.block_size, self._pools[batch.pool], batch.pool.slots, live_pools)
 
 
 @torch.inference_mode()
@@ -184,8 +186,8 @@ def _batch(rows: _Rows, pool: KVPool, tensors: dict[str, Tensor], device: torch.
         variants=tensors["variants"],
         pool=pool,
         block_size=rows.block_size,
-        rows=rows.rows,
-        paged=page(rows.rows, rows.block_size, device) if has_kernel(device) else (),
+        spans=rows.spans,
+        paged=paged_rows(rows.spans, rows.block_size, device) if has_kernel(device) else (),
     )
 
 

@@ -1,6 +1,7 @@
-"""CUDA graphs: a round's kernels recorded once and launched again as one; and work side by side in it.
+"""CUDA graphs and streams for rounds.
 
-Off the GPU, and with `cuda_graphs=False`, the same functions are simply called.
+A CUDA graph records the kernels of a function once, and launches all of them again at once. Without a GPU,
+and with `cuda_graphs=False`, the same functions are called.
 """
 
 from __future__ import annotations
@@ -16,20 +17,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-
 Replay = Callable[[], None]
-"""Does again what a recorded function has done."""
-
+"""Runs the recorded kernels of a function again."""
 
 Recorder = Callable[[Callable[[], None]], Replay]
-"""Runs a function for a trial and records it."""
+"""Runs a function for warm-up, then records it."""
 
 
 class CudaRecorder:
     """Records functions as CUDA graphs, all in one memory pool.
 
-    Rounds follow each other on one stream, so recordings may reuse each other's temporaries; recorded first,
-    the largest leaves room for all others.
+    Rounds follow each other on one stream, so recordings may share memory for temporary tensors. If the
+    largest is recorded first, the others fit into its memory.
     """
 
     def __init__(self) -> None:
@@ -37,12 +36,12 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, function: Callable[[], None]) -> Replay:
-        """Record a function over tensors in fixed places, after two trial runs.
+        """Record a function that always uses the same tensors, after two warm-up runs.
 
         Raises:
-            RuntimeError: The function asks the host something.
+            RuntimeError: The function reads a value back to the host.
         """
-        # Trial runs load kernels, choose algorithms and allocate what lasts: all that must not be recorded.
+        # Warm-up loads kernels, chooses algorithms and allocates lasting memory. None of it may be recorded.
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -51,24 +50,24 @@ class CudaRecorder:
         current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads of the process may use the device meanwhile: only this one's calls are checked.
+            # Other threads may use the device at the same time, so only calls of this thread are checked.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
                 function()
-        finally:  # a recording that fails leaves its own stream behind as the current one
+        finally:  # a recording that fails leaves its stream as the current one
             torch.cuda.set_stream(current)
         return graph.replay
 
 
 class Graphs:
-    """Functions by key, each recorded when it first runs.
+    """Recordings of functions by key; each function is recorded when it first runs.
 
-    Whatever a kernel is launched with is baked into a recording, so it has to be part of the key.
+    A recording fixes everything that its kernels are launched with, so the key must determine all of it.
 
     Args:
-        recorder: Records; None, where functions are just called.
-        keep: Tensors that the trial runs before a recording must leave as they are.
+        recorder: Records a function. None calls functions without recording.
+        keep: Tensors whose values warm-up must not change.
     """
 
     def __init__(self, recorder: Recorder | None, keep: Sequence[Tensor]) -> None:
@@ -77,19 +76,19 @@ class Graphs:
         self._replays: dict[Hashable, Replay] = {}
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether running the function of this key records nothing any more."""
+        """Whether the function of this key runs without being recorded first."""
         return self._recorder is None or key in self._replays
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Run a function, by its recording if there is one."""
+        """Run a function, from its recording if there is one."""
         self.prepare(key, function)
         self._replays.get(key, function)()
 
     def prepare(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Record a function unless that was done, or tried, before."""
+        """Record a function, unless that was done or has failed before."""
         if self._recorder is None or key in self._replays:
             return
-        kept = [tensor.clone() for tensor in self._keep]
+        values = [tensor.clone() for tensor in self._keep]
         try:
             self._replays[key] = self._recorder(function)
         except RuntimeError as error:
@@ -99,20 +98,20 @@ class Graphs:
                 "times slower (%s). `cuda_graphs=False` records nothing and silences this.",
                 error,
             )
-        for tensor, value in zip(self._keep, kept, strict=True):
+        for tensor, value in zip(self._keep, values, strict=True):
             tensor.copy_(value)
 
     def forget(self, key: Hashable) -> None:
-        """Give the memory of a recording back."""
+        """Delete a recording and free its memory."""
         self._replays.pop(key, None)
 
 
 class Streams:
-    """Runs independent pieces of work side by side on a CUDA device, one after the other elsewhere.
+    """Runs independent pieces of work in parallel on a CUDA device, and one after the other elsewhere.
 
     Args:
         device: Where the work runs.
-        count: Most pieces at once.
+        count: Most pieces that run in parallel.
     """
 
     def __init__(self, device: torch.device, count: int) -> None:
@@ -120,10 +119,10 @@ class Streams:
         self._side = [torch.cuda.Stream(device) for _ in range(count - 1)] if parallel else []  # type: ignore[no-untyped-call]
 
     def run(self, pieces: Sequence[Callable[[], T]]) -> list[T]:
-        """Results of all pieces, ready for the current stream.
+        """Run all pieces; returns their results, ready for the current stream.
 
-        The first piece stays on the current stream; in a recording the others become branches that fork from
-        it here and join it again before this returns.
+        The first piece runs on the current stream. The others run on side streams, which fork from it here
+        and join it before this returns. In a recording they become branches.
         """
         if not self._side or len(pieces) < 2:
             return [piece() for piece in pieces]

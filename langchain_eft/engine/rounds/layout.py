@@ -1,4 +1,4 @@
-"""Where the tokens of a round sit: each row's last token and guesses, once for every term that runs them."""
+"""The layout of a round's tokens: each row's last token and draft tokens, once for every term."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class TokenLayout(NamedTuple):
-    """The tokens of S slots and B rows, n places each, one after the other: N = S * B * n.
+    """The tokens of S slots and B rows, n entries for each, one after the other: N = S * B * n.
 
     Attributes:
         ids: [N] int64 token ids.
-        positions: [N] int64; 0 for padding.
-        variants: [N] int64, which variant of the model each token runs through.
-        queries: [S * B] int32, how many of a row's places are real; they come first.
-        lengths: [S * B] int32, context length including them; 0 without any.
+        positions: [N] int64 position of each token in its sequence; 0 for padding.
+        variants: [N] int64 variant of the model that each token runs through.
+        queries: [S * B] int32, how many of the n entries are tokens. They come first; the rest is padding.
+        lengths: [S * B] int32, context length, these tokens included; 0 where there are none.
     """
 
     ids: Tensor
@@ -27,22 +27,22 @@ class TokenLayout(NamedTuple):
 
 
 def lay_out(
-    tokens: Tensor, first: Tensor, offset: Tensor, count: Tensor, used: Tensor, variant: Tensor
+    tokens: Tensor, last: Tensor, offset: Tensor, count: Tensor, used: Tensor, variant: Tensor
 ) -> TokenLayout:
-    """Seat tokens.
+    """Lay out the tokens of every row for every slot.
 
     Args:
         tokens: [B, n] int64, the same for every slot.
-        first: [S, B] int64, position of each row's last known token.
-        offset: [B] int64, how far behind it the tokens begin.
-        count: [B] int64 or bool, how many of a row's tokens are real.
-        used: [S, B] bool, which rows have a term in a slot.
-        variant: [S, B] int64.
+        last: [S, B] int64, position of each row's last known token.
+        offset: [B] int64, position of each row's first token here, counted from `last`.
+        count: [B] int64 or bool, how many of the n entries are tokens.
+        used: [S, B] bool, whether a row has a term in a slot.
+        variant: [S, B] int64, variant of the model that runs that term.
     """
     slots, n = len(used), tokens.shape[1]
     step = torch.arange(n, device=tokens.device)
     queries = torch.where(used, count, 0)
-    begin = first + offset
+    begin = last + offset
     positions = torch.where(step < queries[..., None], begin[..., None] + step, 0)
     return TokenLayout(
         ids=tokens.expand(slots, -1, -1).flatten(),

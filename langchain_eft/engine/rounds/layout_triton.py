@@ -1,4 +1,4 @@
-"""`seats.lay_out` as one Triton kernel: a dozen launches less for every pass of every model."""
+"""`layout.lay_out` as one Triton kernel: it saves a dozen launches in every pass of every model."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from langchain_eft.engine.rounds.layout import TokenLayout
 
 
 def lay_out_kernel(
-    tokens: Tensor, first: Tensor, offset: Tensor, count: Tensor, used: Tensor, variant: Tensor
+    tokens: Tensor, last: Tensor, offset: Tensor, count: Tensor, used: Tensor, variant: Tensor
 ) -> TokenLayout:
-    """`seats.lay_out` in one launch; [S, B] arguments are contiguous, others have any strides."""
+    """Must equal `layout.lay_out`, in one launch. [S, B] arguments are contiguous, others need not be."""
     (slots, rows), n = used.shape, tokens.shape[1]
-    wide = torch.empty(3, slots * rows * n, dtype=torch.int64, device=tokens.device)
-    narrow = torch.empty(2, slots * rows, dtype=torch.int32, device=tokens.device)
+    of_tokens = torch.empty(3, slots * rows * n, dtype=torch.int64, device=tokens.device)
+    of_rows = torch.empty(2, slots * rows, dtype=torch.int32, device=tokens.device)
     _lay_out[slots * rows,](
         tokens,
-        first,
+        last,
         offset,
         count,
         used,
         variant,
-        wide,
-        narrow,
+        of_tokens,
+        of_rows,
         *tokens.stride(),
         offset.stride(0),
         count.stride(0),
@@ -34,23 +34,23 @@ def lay_out_kernel(
         n=n,
         width=int(triton.next_power_of_2(n)),
     )
-    return TokenLayout(*wide, *narrow)
+    return TokenLayout(*of_tokens, *of_rows)
 
 
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
-    do_not_specialize=["token_stride", "place_stride", "offset_stride", "count_stride", "slots"]
+    do_not_specialize=["token_stride", "entry_stride", "offset_stride", "count_stride", "slots"]
 )
 def _lay_out(
     tokens: tl.tensor,
-    first: tl.tensor,
+    last: tl.tensor,
     offset: tl.tensor,
     count: tl.tensor,
     used: tl.tensor,
     variant: tl.tensor,
-    wide: tl.tensor,
-    narrow: tl.tensor,
+    of_tokens: tl.tensor,
+    of_rows: tl.tensor,
     token_stride: tl.tensor,
-    place_stride: tl.tensor,
+    entry_stride: tl.tensor,
     offset_stride: tl.tensor,
     count_stride: tl.tensor,
     slots: tl.tensor,
@@ -58,17 +58,17 @@ def _lay_out(
     n: tl.constexpr,
     width: tl.constexpr,
 ) -> None:
-    """One row of one slot."""
-    place = tl.program_id(0).to(tl.int64)
-    row, total = place % rows, slots.to(tl.int64) * rows
+    """The tokens of one row and slot."""
+    index = tl.program_id(0).to(tl.int64)
+    row, total = index % rows, slots.to(tl.int64) * rows
     step = tl.arange(0, width)
     inside = step < n
-    queries = tl.where(tl.load(used + place) != 0, tl.load(count + row * count_stride).to(tl.int64), 0)
-    begin = tl.load(first + place) + tl.load(offset + row * offset_stride)
-    ids = tl.load(tokens + row * token_stride + step * place_stride, mask=inside, other=0)
-    out = wide + place * n + step
+    queries = tl.where(tl.load(used + index) != 0, tl.load(count + row * count_stride).to(tl.int64), 0)
+    begin = tl.load(last + index) + tl.load(offset + row * offset_stride)
+    ids = tl.load(tokens + row * token_stride + step * entry_stride, mask=inside, other=0)
+    out = of_tokens + index * n + step
     tl.store(out, ids, mask=inside)
     tl.store(out + total * n, tl.where(step < queries, begin + step, 0), mask=inside)
-    tl.store(out + 2 * total * n, tl.load(variant + place) + step * 0, mask=inside)
-    tl.store(narrow + place, queries.to(tl.int32))
-    tl.store(narrow + total + place, tl.where(queries > 0, begin + queries, 0).to(tl.int32))
+    tl.store(out + 2 * total * n, tl.load(variant + index) + step * 0, mask=inside)
+    tl.store(of_rows + index, queries.to(tl.int32))
+    tl.store(of_rows + total + index, tl.where(queries > 0, begin + queries, 0).to(tl.int32))

@@ -1,6 +1,6 @@
-"""What a round does besides running models, as the device does it best: by Triton kernels, or by torch.
+"""The operations of a round besides running models: Triton kernels, or the torch functions that define them.
 
-The torch functions define what is right; the kernels do the same in fewer launches.
+The kernels must equal the torch functions; they take fewer launches.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
 
 
 class RoundOps(NamedTuple):
-    """The operations.
+    """The operations of a round.
 
     Attributes:
-        lay_out: See `seats.lay_out`.
+        lay_out: See `layout.lay_out`.
         combine: See `formula.combine`.
         draw: See `sampling.draw`.
-        accept_or_resample: See `speculation.accept_or_resample`.
+        accept_or_resample: See `acceptance.accept_or_resample`.
     """
 
     lay_out: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], TokenLayout]
@@ -33,7 +33,7 @@ class RoundOps(NamedTuple):
 
 
 def round_ops(*, kernels: bool) -> RoundOps:
-    """The operations, by kernels or by torch."""
+    """The operations as kernels, or as torch functions."""
     if not kernels:
         return RoundOps(lay_out, combine, draw, accept_or_resample)
     from langchain_eft.engine.decoding.triton import accept_or_resample_kernel, combine_kernel, draw_kernel

@@ -139,9 +139,9 @@ class PackedRunner:
                 name: WeightedDelta(weight_at(weight, position), logprobs(tuned), logprobs(reference))
                 for name, (tuned, reference, weight) in zip(names, formula.behaviors, strict=True)
             },
-            reference=mean(list(map(logprobs, formula.origins))) if formula.origins else None,
-            strength=formula.strength,
-            top_p=formula.top_p,
+            reference=mean(list(map(logprobs, formula.mixture_start))) if formula.mixture_start else None,
+            upscale_strength=formula.upscale_strength,
+            upscale_top_p=formula.upscale_top_p,
             vocabulary=family.vocabulary,
             unscaled=family.unscaled if formula.unscaled else None,
         )

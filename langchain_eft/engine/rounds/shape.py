@@ -96,7 +96,7 @@ def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[
         filters=filters,
         draft_samples=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
         conservative=any(state.formula.conservative for state in states),
-        nucleus=any(state.formula.conservative and state.formula.top_p < 1 for state in states),
+        nucleus=any(state.formula.conservative and state.formula.upscale_top_p < 1 for state in states),
         grammar=any(state.grammar is not None for state in states),
         penalties=any(p.has_penalties for p in params),
         biases=padded(max(len(p.logit_bias) for p in params)),

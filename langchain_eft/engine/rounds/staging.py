@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 Fields = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-"""RoundShape and type of each tensor."""
+"""Shape and type of each tensor, by name."""
 
 _ALIGNMENT = 16
 
@@ -19,23 +19,23 @@ class PackedTensors:
     """Tensors that lie one after the other in one block of memory.
 
     Attributes:
-        memory: [bytes] uint8, all of it.
+        memory: [bytes] uint8, the whole block.
 
     Args:
-        fields: What the block holds.
-        device: Where it lies.
-        pinned: Whether host memory is page-locked, as copies that nobody waits for need it.
+        fields: The tensors of the block.
+        device: Device of the block.
+        pinned: Whether host memory is page-locked, which asynchronous copies need.
     """
 
     def __init__(self, fields: Fields, device: torch.device, *, pinned: bool = False) -> None:
-        places, end = {}, 0
+        slices, end = {}, 0
         for name, (shape, dtype) in fields.items():
             size = torch.Size(shape).numel() * dtype.itemsize
-            places[name] = slice(end, end + size)
+            slices[name] = slice(end, end + size)
             end += -(-size // _ALIGNMENT) * _ALIGNMENT
         self.memory = torch.zeros(end, dtype=torch.uint8, device=device, pin_memory=pinned)
         self._tensors = {
-            name: self.memory[places[name]].view(dtype).view(shape) for name, (shape, dtype) in fields.items()
+            name: self.memory[slices[name]].view(dtype).view(shape) for name, (shape, dtype) in fields.items()
         }
 
     def __getitem__(self, name: str) -> Tensor:
@@ -43,12 +43,12 @@ class PackedTensors:
 
 
 class HostToDevice:
-    """What the host tells the device each round.
+    """The inputs of each round, from the host to the device.
 
-    The host writes one of two blocks while the other may still be on its way.
+    The host has two blocks: it writes one while the other may still be copied.
 
     Attributes:
-        device: What the device reads, always in the same place.
+        device: The block that the device reads, always at the same address.
     """
 
     def __init__(self, fields: Fields, device: torch.device) -> None:
@@ -62,7 +62,7 @@ class HostToDevice:
         self._turn = 0
 
     def open(self) -> PackedTensors:
-        """The host's block, empty, for the next round."""
+        """A host block for the next round, filled with zeros."""
         self._turn = (self._turn + 1) % len(self._hosts)
         copied = self._copied[self._turn]
         if copied is not None:
@@ -72,7 +72,7 @@ class HostToDevice:
         return host
 
     def send(self) -> None:
-        """Copy the block last opened to the device, behind what the device is doing."""
+        """Copy the block that was opened last to the device, after the work that the device already has."""
         if self._cuda:
             self.device.memory.copy_(self._hosts[self._turn].memory, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -82,27 +82,27 @@ class HostToDevice:
 
 @dataclass(frozen=True)
 class PendingCopy:
-    """A round's results on their way to the host.
+    """A round's results while they are copied to the host.
 
     Attributes:
-        content: Where they arrive.
+        content: The host block that takes them.
     """
 
     content: PackedTensors
     _arrived: torch.cuda.Event | None
 
     def read(self) -> PackedTensors:
-        """Wait for the results."""
+        """Wait for the results and return them."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return self.content
 
 
 class DeviceToHost:
-    """What the device tells the host each round; the results of two rounds may be unread.
+    """The results of each round, from the device to the host. The results of two rounds may be unread.
 
     Attributes:
-        device: What the device writes, always in the same place.
+        device: The block that the device writes, always at the same address.
     """
 
     def __init__(self, fields: Fields, device: torch.device) -> None:
@@ -113,7 +113,7 @@ class DeviceToHost:
         self._turn = 0
 
     def send(self) -> PendingCopy:
-        """Copy the results to the host, behind what the device is doing."""
+        """Copy the results to the host, after the work that the device already has."""
         self._turn = (self._turn + 1) % len(self._hosts)
         host = self._hosts[self._turn]
         host.memory.copy_(self.device.memory, non_blocking=self._cuda)
@@ -125,11 +125,11 @@ class DeviceToHost:
 
 
 Moment = float | torch.cuda.Event
-"""A point in the device's work."""
+"""A point in the device's work: a time, or an event of a CUDA device."""
 
 
 def now(device: torch.device) -> Moment:
-    """The point that the device reaches when it has done all that it was told so far."""
+    """The point at which the device has done all work that it has been given so far."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -138,7 +138,7 @@ def now(device: torch.device) -> Moment:
 
 
 def seconds_between(start: Moment, end: Moment) -> float:
-    """Time from one point to a later one that the device has passed."""
+    """Seconds from one point to a later one, both of which the device has passed."""
     if isinstance(start, float) or isinstance(end, float):
         return float(end) - float(start)  # type: ignore[arg-type]
     return float(start.elapsed_time(end)) / 1000

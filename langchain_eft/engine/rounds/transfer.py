@@ -251,7 +251,7 @@ def _write_coefficients(
                 host[name].numpy()[slot_of[term], row, where] = weight
     if shape.conservative:
         host["conservative"].numpy()[row] = formula.conservative
-        host["upscale_top_p"].numpy()[row] = formula.top_p
+        host["upscale_top_p"].numpy()[row] = formula.upscale_top_p
         host["unscaled"].numpy()[row] = formula.unscaled
 
 

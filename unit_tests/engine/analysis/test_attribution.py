@@ -16,16 +16,16 @@ SAMPLED = SamplingParams(temperature=0.9, top_p=0.9, seed=3)
 
 def traced(engine, mixture, sampling=SAMPLED, tokens=10, **kwargs):
     """Tokens and traces of one answer."""
-    wanted = request(PROMPT, mixture, sampling, tokens, trace=True, **kwargs)
-    deltas = [event for event in engine.stream(wanted) if isinstance(event, TextDelta)]
+    one = request(PROMPT, mixture, sampling, tokens, trace=True, **kwargs)
+    deltas = [event for event in engine.stream(one) if isinstance(event, TextDelta)]
     assert all(len(delta.traces) == len(delta.tokens) for delta in deltas)
     return [i for d in deltas for i in d.tokens], [t for d in deltas for t in d.traces]
 
 
-def check_shift(found, before, after):
+def check_shift(shift, before, after):
     change = after.exp() - before.exp()
-    assert found.total_variation == pytest.approx(float(change.abs().sum()) / 2, abs=1e-4)
-    for (token, amount), extreme in ((found.up, change.max()), (found.down, change.min())):
+    assert shift.total_variation == pytest.approx(float(change.abs().sum()) / 2, abs=1e-4)
+    for (token, amount), extreme in ((shift.up, change.max()), (shift.down, change.min())):
         assert amount == pytest.approx(float(extreme), abs=1e-4)
         assert float(change[token]) == pytest.approx(float(extreme), abs=1e-4)
 
@@ -86,7 +86,7 @@ def test_every_form_of_the_formula_is_traced(engine, reference, mixture, strengt
     check(reference, tokens, traces, mixture, strength, top_p)
 
 
-def test_behaviours_with_references_of_their_own_differ_from_their_mean():
+def test_behaviors_with_references_of_their_own_are_traced_with_the_mean_reference():
     def logp():
         return torch.randn(9, generator=generator).double().log_softmax(-1)
 
@@ -94,22 +94,22 @@ def test_behaviours_with_references_of_their_own_differ_from_their_mean():
     base, tuned, plain = logp(), [logp(), logp()], [logp(), logp()]
     p = base + 0.5 * (tuned[0] - plain[0]) + 0.8 * (tuned[1] - plain[1])
     deltas = {"a": WeightedDelta(0.5, tuned[0], plain[0]), "b": WeightedDelta(0.8, tuned[1], plain[1])}
-    known = torch.ones(9, dtype=torch.bool)
-    known[4] = False
+    vocabulary = torch.ones(9, dtype=torch.bool)
+    vocabulary[4] = False
     mean = (plain[0] + plain[1]) / 2
-    parts = Parts(p, normalize(base, known), deltas, mean, 1.0, 1.0, known)
+    parts = Parts(p, normalize(base, vocabulary), deltas, mean, 1.0, 1.0, vocabulary)
 
-    def over_known(logits):
-        return logits.masked_fill(~known, -torch.inf).log_softmax(-1)
+    def over_vocabulary(logits):
+        return logits.masked_fill(~vocabulary, -torch.inf).log_softmax(-1)
 
-    torch.testing.assert_close(parts.small(), over_known(p - base + mean))
-    torch.testing.assert_close(parts.without("a"), over_known(base + 0.8 * (tuned[1] - plain[1])))
+    torch.testing.assert_close(parts.small(), over_vocabulary(p - base + mean))
+    torch.testing.assert_close(parts.without("a"), over_vocabulary(base + 0.8 * (tuned[1] - plain[1])))
     trace = attribute(2, parts)
-    assert trace.logprob == pytest.approx(float(over_known(p)[2]))
-    check_shift(trace.from_base, over_known(base), over_known(p))
+    assert trace.logprob == pytest.approx(float(over_vocabulary(p)[2]))
+    check_shift(trace.from_base, over_vocabulary(base), over_vocabulary(p))
 
 
-def test_the_base_alone_has_nothing_to_differ_from(engine):
+def test_the_base_alone_differs_from_nothing(engine):
     _, traces = traced(engine, {})
     for trace in traces:
         assert trace.small is None
@@ -119,7 +119,7 @@ def test_the_base_alone_has_nothing_to_differ_from(engine):
         assert trace.logprob == pytest.approx(trace.base)
 
 
-def test_traces_are_the_same_in_a_batch_and_absent_where_nobody_asks(engine):
+def test_traces_are_the_same_in_a_batch_and_absent_without_a_request(engine):
     mixture = {"one": 1.0}
     alone = traced(engine, mixture)
     recorders = [Recorder() for _ in range(6)]
@@ -153,15 +153,15 @@ def test_under_a_grammar_traces_are_those_of_the_free_formula(engine, reference)
 
 
 @pytest.mark.parametrize("draft", ["off", 4])
-def test_the_last_delta_says_what_a_stop_string_has_removed(engine, draft):
+def test_the_last_delta_counts_the_characters_that_a_stop_string_removes(engine, draft):
     letters = {"trace": True, "grammar": "start: /[a-z]{12}/", "speculation": draft}
     whole, _ = answer(engine, request(PROMPT, {"one": 1.0}, SAMPLED, 12, **letters))
-    wanted = request(PROMPT, {"one": 1.0}, SAMPLED, 12, stop=(whole[5:8],), **letters)
-    events = list(engine.stream(wanted))
+    one = request(PROMPT, {"one": 1.0}, SAMPLED, 12, stop=(whole[5:8],), **letters)
+    events = list(engine.stream(one))
     traces = [trace for event in events[:-1] for trace in event.traces]
-    shown = "".join(event.text for event in events[:-1])
+    text = "".join(event.text for event in events[:-1])
     assert isinstance(events[-1], Finished)
     assert len(traces) == events[-1].completion_tokens
-    assert shown == whole[:5]
+    assert text == whole[:5]
     assert "".join(piece for event in events[:-1] for piece in event.pieces) == whole[:8]
     assert [event.cut for event in events[:-1]] == [0] * (len(events) - 2) + [3]

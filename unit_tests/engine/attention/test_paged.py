@@ -1,4 +1,4 @@
-"""Attention over paged KV: against dense attention, for every feature that models ask for."""
+"""Attention over paged KV against dense attention, for every feature that models use."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
     ]
     tables = [[], [], []]
     done, outputs = [0, 0, 0], [[], [], []]
-    # Rows advance by different amounts and interleave their blocks; some rounds leave a row out.
+    # Rows advance by different amounts, and their blocks interleave. Some rounds leave a row out.
     for counts in ([5, 1, 0], [1, 3, 4], [0, 1, 1], [4, 2, 5], [3, 0, 0]):
         rows, pieces, start = [], [], 0
         for r, count in enumerate(counts):
@@ -63,7 +63,7 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
         batch = ForwardBatch(
             ids=torch.zeros(1, start, dtype=torch.int64),
             positions=torch.zeros(1, start, dtype=torch.int64),
-            rows=[row for _, row in rows],
+            spans=[span for _, span in rows],
             pool=pool,
             block_size=BLOCK,
             variants=torch.zeros(start, dtype=torch.int64),
@@ -87,7 +87,7 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
         torch.testing.assert_close(torch.cat(parts, 1), dense(query, keys, values, window, softcap, sinks))
 
 
-def test_masks_are_built_only_where_something_is_hidden():
+def test_masks_are_built_only_where_they_hide_something():
     cpu = torch.device("cpu")
     assert causal_mask(1, 9, None, cpu) is None
     assert causal_mask(1, 9, 9, cpu) is None
@@ -102,8 +102,8 @@ def test_slots_follow_the_block_table():
 @pytest.mark.parametrize(
     ("window", "softcap", "sinks"), [(None, None, None), (3, None, None), (None, 2.0, None), (4, 1.5, True)]
 )
-def test_rows_as_tensors_gather_what_rows_as_lists_do(window, softcap, sinks):
-    """Two groups of padded rows with bounds of their own, one row and one place of which are nobody's."""
+def test_rows_as_tensors_give_the_results_of_rows_as_spans(window, softcap, sinks):
+    """Two groups of padded rows with different bounds. One row is empty, and another one has padding."""
     torch.manual_seed(1)
     sinks = torch.randn(HEADS) if sinks else None
     pools = [KVPool(12 * BLOCK) for _ in range(2)]
@@ -113,18 +113,18 @@ def test_rows_as_tensors_gather_what_rows_as_lists_do(window, softcap, sinks):
         keys.copy_(past[0])
         values.copy_(past[1])
     # (start on the packed axis, queries, length, blocks); the second row of the first group is empty.
-    found = [(0, 1, 7, [3, 5]), (2, 3, 9, [1, 7, 0]), (5, 2, 2, [4])]
+    spans = [(0, 1, 7, [3, 5]), (2, 3, 9, [1, 7, 0]), (5, 2, 2, [4])]
     query, key, value = (torch.randn(1, n, 8, DIM) for n in (HEADS, KV_HEADS, KV_HEADS))
-    tokens = [i for start, queries, *_ in found for i in range(start, start + queries)]
+    tokens = [i for start, queries, *_ in spans for i in range(start, start + queries)]
     lists = ForwardBatch(
         ids=torch.zeros(1, len(tokens), dtype=torch.int64),
         positions=torch.zeros(1, len(tokens), dtype=torch.int64),
         variants=torch.zeros(len(tokens), dtype=torch.int64),
         pool=pools[0],
         block_size=BLOCK,
-        rows=[
-            QuerySpan(sum(q for _, q, *_ in found[:i]), queries, length, blocks)
-            for i, (_, queries, length, blocks) in enumerate(found)
+        spans=[
+            QuerySpan(sum(q for _, q, *_ in spans[:i]), queries, length, blocks)
+            for i, (_, queries, length, blocks) in enumerate(spans)
         ],
     )
 
@@ -137,7 +137,7 @@ def test_rows_as_tensors_gather_what_rows_as_lists_do(window, softcap, sinks):
         group([[3, 5], [11]], [0, 1], [1, 0], [7, 0], 1),
         group([[1, 7, 0], [4]], [2, 5], [3, 2], [9, 2], 3),
     ]
-    tensors = replace(lists, pool=pools[1], rows=(), paged=paged, gathers=True)
+    tensors = replace(lists, pool=pools[1], spans=(), paged=paged, gathers=True)
     kwargs = {"scaling": 0.3, "sliding_window": window, "softcap": softcap, "s_aux": sinks}
     expected, _ = paged_attention(
         Layer(), query[:, :, tokens], key[:, :, tokens], value[:, :, tokens], None, eft=lists, **kwargs
@@ -145,5 +145,6 @@ def test_rows_as_tensors_gather_what_rows_as_lists_do(window, softcap, sinks):
     out, _ = paged_attention(Layer(), query, key, value, None, eft=tensors, **kwargs)
     torch.testing.assert_close(out[:, tokens], expected)
     assert not out[:, [i for i in range(8) if i not in tokens]].any()
-    for mine, theirs in zip(*(pool.layer(Layer.layer_idx, key, value) for pool in pools), strict=True):
-        torch.testing.assert_close(mine[:-1], theirs[:-1])
+    stored = [pool.layer(Layer.layer_idx, key, value) for pool in pools]
+    for expected, actual in zip(*stored, strict=True):
+        torch.testing.assert_close(actual[:-1], expected[:-1])

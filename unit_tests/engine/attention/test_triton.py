@@ -1,4 +1,4 @@
-"""The paged-attention kernel against SDPA: on the GPU, or in Triton's interpreter where there is none."""
+"""The paged-attention kernel against SDPA: on a GPU, or in Triton's interpreter on a CPU."""
 
 from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 
@@ -17,10 +17,10 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import static as decode_round
+from langchain_eft.engine.rounds import decoding_round
 from unit_tests.helpers import Recorder, request, wait_until
 
-BUSY = 64  # as many processors make small batches split
+MANY_PROCESSORS = 64  # so many that small batches are split
 FEATURES = {
     "plain": {},
     "window": {"sliding_window": 37},
@@ -31,8 +31,11 @@ FEATURES = {
 
 
 class Case:
-    """A ragged batch over shuffled blocks. Slots of no row, and those of the new tokens, which the kernel is
-    to store, are NaN, so that no read of one goes unnoticed."""
+    """A ragged batch over shuffled blocks.
+
+    Slots outside all rows are NaN, and so are the slots of new tokens, which the kernel has to store: a
+    result that reads one of them is NaN.
+    """
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class Case:
         block_size=16,
         dtype=torch.float32,
         max_length=None,
-        places=None,
+        entries=None,
         sinks=False,
         seed=0,
         **features,
@@ -57,8 +60,8 @@ class Case:
         ids = torch.randperm(sum(blocks) + 3)[: sum(blocks)].split(blocks)
         slots = (sum(blocks) + 3) * block_size
         self.counts, self.lengths = counts, lengths
-        self.starts = [places * row if places else sum(counts[:row]) for row in range(len(counts))]
-        tokens = len(counts) * places if places else sum(counts)
+        self.starts = [entries * row if entries else sum(counts[:row]) for row in range(len(counts))]
+        tokens = len(counts) * entries if entries else sum(counts)
         self.query, self.new_keys, self.new_values = (
             torch.full((tokens, *shape), torch.nan, dtype=dtype)
             for shape in ((heads, dim), (kv_heads, dim), (kv_heads, value_dim))
@@ -81,11 +84,11 @@ class Case:
             row[: len(blocks_of_row)] = blocks_of_row
         self.rows = PagedRows(
             block_table=table.to(DEVICE),
-            starts=None if places else int32(self.starts),
+            starts=None if entries else int32(self.starts),
             queries=int32(counts),
             lengths=int32(lengths),
             block_size=block_size,
-            max_queries=places or max(counts),
+            max_queries=entries or max(counts),
             max_length=max_length or max(lengths),
         )
         self.sinks = torch.randn(heads).to(dtype) if sinks else None
@@ -104,7 +107,7 @@ class Case:
                 pool[context[len(context) - count :]] = torch.nan
         return [pool.to(DEVICE) for pool in pools]
 
-    def kernel(self, query=None, processors=BUSY):
+    def kernel(self, query=None, processors=MANY_PROCESSORS):
         query = self.query if query is None else query
         out = query.new_zeros(*query.shape[:2], self.values.shape[-1]).to(DEVICE)
         keys, values = self.pools()
@@ -207,7 +210,7 @@ def test_default_processors():
 
 
 def test_verification_equals_decoding():
-    """The queries of one row answer as if each had come alone."""
+    """The queries of one row have the results that each has alone."""
     together = Case([4], [140])
     out = together.kernel()
     for j in range(4):
@@ -220,18 +223,18 @@ def test_verification_equals_decoding():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("features", "processors"), [("plain", 1), ("window", 1), ("all", BUSY)])
+@pytest.mark.parametrize(("features", "processors"), [("plain", 1), ("window", 1), ("all", MANY_PROCESSORS)])
 def test_long_chunks(features, processors):
-    """Chunks of a prompt: more queries than a tile holds, over a context that was stored before, or none."""
+    """Chunks of a prompt: more queries than a tile holds, with or without tokens that were stored before."""
     case = Case([20, 40], [20, 110], group=3, block_size=4, **FEATURES[features])
     assert_exact(case.kernel(processors=processors), case.oracle())
 
 
 @pytest.mark.parametrize("features", ["plain", "all"])
-@pytest.mark.parametrize("processors", [1, BUSY])
-def test_places_beyond_a_rows_queries_are_zero(features, processors):
-    """The layout of captured rounds: as many places for every row, however many tokens it has."""
-    case = Case([3, 0, 1, 4], [70, 0, 200, 4], group=3, places=4, max_length=512, **FEATURES[features])
+@pytest.mark.parametrize("processors", [1, MANY_PROCESSORS])
+def test_results_beyond_a_rows_queries_are_zero(features, processors):
+    """The layout of static rounds: every row has the same number of entries, some of them padding."""
+    case = Case([3, 0, 1, 4], [70, 0, 200, 4], group=3, entries=4, max_length=512, **FEATURES[features])
     assert_exact(case.kernel(processors=processors), case.oracle())
 
 
@@ -249,7 +252,7 @@ def test_half_precision(dtype, tolerance, features):
 
 
 def test_padding_rows_are_harmless():
-    """Rows without queries, without length, or without both; tokens of theirs and of no row stay zero."""
+    """Rows without queries, length or both. Results of their tokens, and of tokens of no row, are zero."""
     case = Case([3, 0, 2, 0, 1], [70, 40, 0, 0, 9], max_length=512, sinks=True, sliding_window=20)
     padded = torch.cat([case.query, torch.full((4, *case.query.shape[1:]), torch.nan)])
     out = case.kernel(padded)
@@ -319,9 +322,9 @@ def test_kernels_compile_for_gpus(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("static", [False, True])
 def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypatch, static):
-    """A long prompt's chunk, decoding and verification by the kernels, under fused layers with adapters.
+    """A long prompt's chunk, decoding and verification with the kernels, and with adapters in fused layers.
 
-    Recorded rounds also combine, draw and accept by kernels: sampled rows get the tokens that torch draws.
+    Static rounds also combine, draw and accept with kernels: sampled rows get the tokens that torch draws.
     """
     sampled = [
         request([5, 6, 7], {"one": 1.0}, sampling, max_tokens=4, speculation=2)
@@ -331,7 +334,7 @@ def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypa
     for each, recorder in zip(sampled, expected, strict=True):
         engine.submit(each, recorder)
     wait_until(lambda: all(recorder.ended for recorder in expected))
-    for module in (decode_round, packing):
+    for module in (decoding_round, packing):
         monkeypatch.setattr(module, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
     options = {"kv_cache_tokens": 512, "block_size": 8, "static_rounds": static}
@@ -343,11 +346,11 @@ def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypa
     try:
         for prompt, mixture, draft, recorder in work:
             kernels.submit(request(prompt, mixture, max_tokens=4, speculation=draft), recorder)
-        found = [Recorder() for _ in sampled]
-        for each, recorder in zip(sampled, found, strict=True):
+        actual = [Recorder() for _ in sampled]
+        for each, recorder in zip(sampled, actual, strict=True):
             kernels.submit(each, recorder)
-        wait_until(lambda: all(r.ended for r in [*found, *(recorder for *_, recorder in work)]), seconds=120)
-        assert [recorder.tokens for recorder in found] == [recorder.tokens for recorder in expected]
+        wait_until(lambda: all(r.ended for r in [*actual, *(recorder for *_, recorder in work)]), seconds=120)
+        assert [recorder.tokens for recorder in actual] == [recorder.tokens for recorder in expected]
         for prompt, mixture, _, recorder in work:
             assert recorder.tokens == reference.greedy(prompt, mixture, 4)
     finally:

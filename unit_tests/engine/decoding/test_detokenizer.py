@@ -1,4 +1,4 @@
-"""Text deltas: whole characters, and stop strings wherever they are cut."""
+"""Text deltas hold whole characters, and stop strings are found across deltas."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ def ids(text: str) -> list[int]:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=40))
-def test_deltas_join_to_the_text_and_never_hold_half_a_character(text):
+def test_deltas_join_to_the_text_and_never_hold_part_of_a_character(text):
     detokenizer = Detokenizer(TOKENIZER)
     deltas = [detokenizer.feed([token]) for token in ids(text)]
     assert "".join(deltas) + detokenizer.flush() == text
@@ -30,14 +30,14 @@ def test_several_tokens_at_once(chunk):
     assert "".join(deltas) + detokenizer.flush() == text
 
 
-def test_an_unfinished_character_is_dropped_at_the_end():
+def test_an_incomplete_character_is_dropped_at_the_end():
     tokens = ids("ab界")[:-1]
     detokenizer = Detokenizer(TOKENIZER)
-    shown = "".join(detokenizer.feed([token]) for token in tokens)
-    assert shown + detokenizer.flush() == "ab"
+    output = "".join(detokenizer.feed([token]) for token in tokens)
+    assert output + detokenizer.flush() == "ab"
 
 
-def test_special_tokens_are_silent():
+def test_special_tokens_have_no_text():
     detokenizer = Detokenizer(TOKENIZER)
     text = "".join(detokenizer.feed([token]) for token in [*ids("a"), 1, 0, *ids("b")])
     assert text == "ab"
@@ -48,23 +48,23 @@ stops = st.lists(st.text("abc", min_size=1, max_size=4), max_size=3)
 
 
 @given(text, stops, st.randoms())
-def test_the_answer_ends_before_the_first_stop_string_however_it_is_cut(text, stops, random):
-    matcher, shown, rest = StopMatcher(stops), "", text
+def test_the_answer_ends_before_the_first_stop_string_in_any_division_into_deltas(text, stops, random):
+    matcher, output, rest = StopMatcher(stops), "", text
     while rest and not matcher.stopped:
         size = random.randint(1, 4)
-        shown += matcher.feed(rest[:size])
+        output += matcher.feed(rest[:size])
         rest = rest[size:]
-    shown += "" if matcher.stopped else matcher.flush()
-    found = [text.find(stop) for stop in stops if stop in text]
-    # A stop that completes later but began earlier cannot win against one already complete.
+    output += "" if matcher.stopped else matcher.flush()
+    starts = [text.find(stop) for stop in stops if stop in text]
+    # The stop string that is complete first ends the answer, even if another one starts earlier.
     complete = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
-    assert matcher.stopped == bool(found)
-    assert shown == text[: len(shown)]
+    assert matcher.stopped == bool(starts)
+    assert output == text[: len(output)]
     if complete:
-        assert min(found) <= len(shown) <= max(start for _, start in complete)
-        assert not any(stop in shown for stop in stops)
+        assert min(starts) <= len(output) <= max(start for _, start in complete)
+        assert not any(stop in output for stop in stops)
     else:
-        assert shown == text
+        assert output == text
 
 
 def test_text_that_cannot_become_a_stop_is_shown_at_once():

@@ -29,19 +29,19 @@ def test_the_base_alone_needs_no_small_model():
 
 
 def test_strength_zero_at_weight_one_is_the_tuned_model_alone():
-    assert build_formula("L", BEHAVIORS, {"a": 1.0}, strength=0).terms == ("A",)
+    assert build_formula("L", BEHAVIORS, {"a": 1.0}, upscale_strength=0).terms == ("A",)
 
 
 def test_base_equal_to_reference_is_decoding_time_realignment():
     assert dict(build_formula("S", {"a": ("A", "S")}, {"a": 0.25}).at(0).target) == {"S": 0.75, "A": 0.25}
 
 
-def test_behaviours_with_different_references_mix():
+def test_behaviors_with_different_references_mix():
     target = dict(build_formula("L", BEHAVIORS, {"a": 1.0, "c": 0.5}).at(0).target)
     assert target == {"L": 1, "A": 1, "S": -1, "C": 0.5, "T": -0.5}
 
 
-@pytest.mark.parametrize("setting", [{"strength": 1.5}, {"top_p": 0.9}])
+@pytest.mark.parametrize("setting", [{"upscale_strength": 1.5}, {"upscale_top_p": 0.9}])
 def test_strength_and_top_p_need_one_common_reference(setting):
     with pytest.raises(RecipeError, match="common reference"):
         build_formula("L", BEHAVIORS, {"a": 1.0, "c": 1.0}, **setting)
@@ -53,11 +53,11 @@ def test_combining_logits_equals_combining_log_probabilities():
     torch.manual_seed(0)
     logits, weights = torch.randn(5, 11) * 4, torch.tensor([[1.0, 1.5, -1.5], [1.0, 0.0, 0.0]])
     index = torch.tensor([[4, 0, 2], [3, 0, 0]])
-    found = combine(logits, index, weights).softmax(-1)
+    actual = combine(logits, index, weights).softmax(-1)
     expected = torch.stack(
         [weights[0] @ logits[[4, 0, 2]].log_softmax(-1), logits[3].log_softmax(-1)]
     ).softmax(-1)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("spread", [0.1, 3.0, 9.0])
@@ -81,12 +81,12 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p():
 def test_conservative_decoding_leaves_the_tail_to_the_small_mixture():
     small = torch.tensor([[0.6, 0.3, 0.1]]).log()
     base, reference = torch.tensor([[0.1, 0.1, 0.8]]).log(), torch.tensor([[0.5, 0.4, 0.1]]).log()
-    found = conservative(small, base - reference, torch.tensor([0.8]), None).exp()
+    actual = conservative(small, base - reference, torch.tensor([0.8]), None).exp()
     expected = torch.tensor([[0.6 * 0.1 / 0.5, 0.3 * 0.1 / 0.4, 0.1]])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
-def test_unscaled_tokens_follow_the_small_mixture_inside_the_nucleus_and_outside():
+def test_unscaled_tokens_follow_the_small_mixture_inside_and_outside_the_nucleus():
     small = torch.tensor([[0.6, 0.3, 0.1]]).log()
     upscale = torch.tensor([[2.0, 3.0, 4.0]]).log()
     unscaled = torch.tensor([[False, True, False]])
@@ -110,24 +110,24 @@ def test_small_mixture_and_up_scaling_add_up_to_the_formula(wa, wc, beta):
         assert "L" not in dict(coefficients.small)
 
 
-def test_what_unscaled_tokens_need_is_run_even_where_it_cancels_from_the_target():
+def test_terms_that_unscaled_tokens_need_run_even_if_they_cancel_in_the_target():
     weights = {"a": 0.5}
     assert set(build_formula("L", BEHAVIORS, weights, 0.5).terms) == {"L", "A"}
     assert set(build_formula("L", BEHAVIORS, weights, 0.5, unscaled=True).terms) == {"L", "A", "S"}
 
 
-def test_unscaled_tokens_matter_only_where_there_is_a_small_mixture_and_something_to_scale():
+def test_unscaled_tokens_matter_only_with_a_small_mixture_and_up_scaling():
     assert build_formula("L", BEHAVIORS, {}, unscaled=True).terms == ("L",)
-    assert build_formula("L", BEHAVIORS, {"a": 1.0}, strength=0, unscaled=True).at(0).small is None
+    assert build_formula("L", BEHAVIORS, {"a": 1.0}, upscale_strength=0, unscaled=True).at(0).small is None
     for pair in (("Lp", "L"), ("L", "L without")):
-        same = build_formula("L", {"p": pair}, {"p": 1.0}, main=lambda _: "L", unscaled=True)
+        same = build_formula("L", {"p": pair}, {"p": 1.0}, on_base_prompt=lambda _: "L", unscaled=True)
         assert same.at(0).small is None
     assert build_formula("S", {"a": ("A", "S")}, {"a": 1.0}, unscaled=True).at(0).small is None
 
 
 def test_the_small_mixture_starts_from_small_models_where_there_are_any():
     prompted = {**BEHAVIORS, "p": ("L'", "L")}
-    for weights, strength, origins in [
+    for weights, strength, start in [
         ({"a": 1.0, "b": 0.5}, 1.0, {"S"}),
         ({"a": 1.0, "c": 0.5}, 1.0, {"S", "T"}),
         ({"a": 1.0, "p": 1.4}, 1.0, {"S"}),
@@ -136,5 +136,5 @@ def test_the_small_mixture_starts_from_small_models_where_there_are_any():
         ({}, 1.0, set()),
     ]:
         formula = build_formula("L", prompted, weights, strength)
-        assert set(formula.origins) == origins
-        assert origins <= set(replace(formula, traced=True).terms)
+        assert set(formula.mixture_start) == start
+        assert start <= set(replace(formula, traced=True).terms)

@@ -1,4 +1,4 @@
-"""Grammars bind the answer, not the distribution within them; log-probabilities are p's own."""
+"""Grammars restrict the answer and nothing else: samples follow p, and log-probabilities are those of p."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_answers_follow_the_grammar_and_are_the_same_for_every_draft_length(engi
     assert 0 <= value["age"] <= 99
 
 
-def test_forced_tokens_are_drafts_that_are_always_right(engine):
+def test_forced_tokens_are_draft_tokens_that_are_always_accepted(engine):
     fixed = 'start: "exactly this text" /[ab]/'
     text, end = answer(engine, request(PROMPT, {"one": 1.0}, GREEDY, 60, grammar=fixed, speculation=8))
     assert text[:-1] == "exactly this text"
@@ -45,7 +45,7 @@ def test_forced_tokens_are_drafts_that_are_always_right(engine):
 
 @pytest.mark.slow
 def test_samples_within_a_grammar_follow_p_restricted_to_it(engine, reference):
-    """Chi-squared of two letters, of which the second is a verified guess."""
+    """Chi-squared of two letters, of which the second is a verified draft token."""
     n, letters = 1200, "abcd"
     ids = [engine.tokenizer.convert_tokens_to_ids(letter) for letter in letters]
     recorders = [Recorder() for _ in range(n)]
@@ -103,17 +103,17 @@ def test_logprobs_are_those_of_the_formula(engine, reference, draft):
     one = request(PROMPT, mixture, params, 8, speculation=draft, top_logprobs=3)
     deltas = [event for event in engine.stream(one) if isinstance(event, TextDelta)]
     tokens = [token for delta in deltas for token in delta.tokens]
-    found = [entry for delta in deltas for entry in delta.logprobs]
+    entries = [entry for delta in deltas for entry in delta.logprobs]
     expected = reference.all_logprobs([*PROMPT, *tokens[:-1]], len(tokens), mixture)
-    assert len(found) == len(tokens)
-    for token, entry, row in zip(tokens, found, expected, strict=True):
+    assert len(entries) == len(tokens)
+    for token, entry, row in zip(tokens, entries, expected, strict=True):
         assert entry.logprob == pytest.approx(float(row[token]), abs=1e-3)
         assert [i for i, _ in entry.top] == row.topk(3).indices.tolist()
 
 
-def test_special_tokens_are_shown_where_they_are_wanted(engine):
+def test_special_tokens_are_part_of_the_text_if_the_request_says_so(engine):
     user = engine.tokenizer.convert_tokens_to_ids("<user>")
     params = GREEDY.model_copy(update={"logit_bias": {user: 100.0}})
     assert answer(engine, request(PROMPT, {}, params, 3))[0] == ""
-    shown, _ = answer(engine, request(PROMPT, {}, params, 3, visible_tokens=frozenset({user})))
-    assert shown == "<user><user><user>"
+    text, _ = answer(engine, request(PROMPT, {}, params, 3, visible_tokens=frozenset({user})))
+    assert text == "<user><user><user>"

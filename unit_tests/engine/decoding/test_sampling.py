@@ -68,7 +68,7 @@ def test_random_numbers_of_one_seed_position_and_purpose_never_change():
     assert not torch.equal(uniform(*pair), uniform(*pair, purpose=1))
 
 
-def test_inverted_cdf_draws_in_proportion_and_never_the_impossible():
+def test_inverted_cdf_draws_in_proportion_and_never_impossible_tokens():
     probs = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0], dtype=torch.float64)
     u = (torch.arange(10_000) + 0.5) / 10_000
     drawn = invert_cdf(probs.expand(10_000, -1), u.double())
@@ -101,7 +101,7 @@ def test_min_p_is_relative_to_the_most_probable():
     assert (one(min_p=0.1) > 0).tolist() == (full >= 0.1 * full.max()).tolist()
 
 
-def test_rows_with_different_filters_do_not_touch_each_other():
+def test_rows_with_different_filters_do_not_affect_each_other():
     several = [
         SamplingParams(top_k=2),
         SamplingParams(top_p=0.5),
@@ -116,19 +116,19 @@ def test_rows_with_different_filters_do_not_touch_each_other():
 
 def test_repetition_penalty_acts_on_prompt_and_answer():
     params = SamplingParams(repetition_penalty=2.0)
-    found = penalized(params, [0], [3])
+    actual = penalized(params, [0], [3])
     expected = LOGITS[0].log_softmax(-1)
     expected[[0, 3]] *= 2.0
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_frequency_and_presence_penalties_act_on_the_answer_alone():
     params = SamplingParams(frequency_penalty=0.5, presence_penalty=0.25)
-    found = penalized(params, [0, 0], [1, 1, 2])
+    actual = penalized(params, [0, 0], [1, 1, 2])
     expected = LOGITS[0].log_softmax(-1)
     expected[1] -= 2 * 0.5 + 0.25
     expected[2] -= 0.5 + 0.25
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_logit_bias_forces_and_forbids_tokens():

@@ -1,4 +1,4 @@
-"""The kernels from logits to tokens against torch: on the GPU, or in the interpreter where there is none."""
+"""The kernels from logits to tokens against torch: on a GPU, or in Triton's interpreter on a CPU."""
 
 from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 
@@ -20,7 +20,7 @@ from langchain_eft.engine.decoding.triton import (
 from langchain_eft.engine.request import SamplingParams
 
 SIZES = [61, _BLOCK, 2 * _BLOCK + 37]
-NEVER = float("-inf")
+MINUS_INFINITY = float("-inf")
 KINDS = {
     "plain": [{}, {"temperature": 0.7}, {"temperature": 1.9}],
     "greedy": [{}, {"temperature": 0}, {"temperature": 0.6}, {"temperature": 0}],
@@ -30,11 +30,11 @@ KINDS = {
 
 
 def random_logits(rows, size, scale=3.0):
-    """Some tokens are impossible; a whole block of the first row is."""
+    """Some tokens are impossible. In the first row, a whole block is."""
     logits = scale * torch.randn(rows, size)
-    logits[torch.rand(rows, size) < 0.2] = NEVER
+    logits[torch.rand(rows, size) < 0.2] = MINUS_INFINITY
     if size > _BLOCK:
-        logits[0, :_BLOCK] = NEVER
+        logits[0, :_BLOCK] = MINUS_INFINITY
     return logits.to(DEVICE)
 
 
@@ -52,20 +52,20 @@ def sampling(params):
 def test_combination(size, terms, dtype):
     torch.manual_seed(terms)
     padded = torch.randn(7, size + 3, device=DEVICE).to(dtype)
-    padded[2, 5] = NEVER
+    padded[2, 5] = MINUS_INFINITY
     logits = padded[:, :size]
     index = torch.randint(0, 7, (terms, 4), device=DEVICE).t()
     weights = torch.rand(terms, 4, device=DEVICE).add(0.1).t()
     vocabulary = torch.rand(size, device=DEVICE) < 0.9
-    found = combine_kernel(logits, index, weights, vocabulary)
-    torch.testing.assert_close(found, combine(logits, index, weights, vocabulary), atol=1e-5, rtol=1e-5)
+    actual = combine_kernel(logits, index, weights, vocabulary)
+    torch.testing.assert_close(actual, combine(logits, index, weights, vocabulary), atol=1e-5, rtol=1e-5)
 
 
-def test_terms_that_a_row_lacks_are_not_read():
+def test_logits_with_weight_zero_are_not_read():
     logits = torch.stack([torch.randn(61), torch.full((61,), torch.nan)]).to(DEVICE)
     index, weights = (torch.tensor([[0, 1]], device=DEVICE), torch.tensor([[1.0, 0.0]], device=DEVICE))
-    found = combine_kernel(logits, index, weights, torch.ones(61, dtype=torch.bool, device=DEVICE))
-    torch.testing.assert_close(found, logits[:1], rtol=0, atol=0)
+    actual = combine_kernel(logits, index, weights, torch.ones(61, dtype=torch.bool, device=DEVICE))
+    torch.testing.assert_close(actual, logits[:1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -74,25 +74,25 @@ def test_draws(params, size):
     torch.manual_seed(size)
     rows = sampling(params)
     logits = random_logits(len(params), size)
-    found, expected = draw_kernel(logits, rows), draw(logits, rows)
-    assert found.tokens.tolist() == expected.tokens.tolist()
-    assert torch.equal(found.probs == 0, expected.probs == 0)
-    torch.testing.assert_close(found.probs, expected.probs, rtol=1e-12, atol=0)
+    actual, expected = draw_kernel(logits, rows), draw(logits, rows)
+    assert actual.tokens.tolist() == expected.tokens.tolist()
+    assert torch.equal(actual.probs == 0, expected.probs == 0)
+    torch.testing.assert_close(actual.probs, expected.probs, rtol=1e-12, atol=0)
 
 
-def test_greedy_rows_take_the_first_of_equals_and_nothing_else():
-    """Also where all rows are greedy, and where one token has all of a row."""
+def test_greedy_rows_take_the_first_of_equally_probable_tokens():
+    """Also if all rows are greedy, and if one token has probability 1."""
     for params in ([{"temperature": 0}] * 3, [{"temperature": 0}, {"temperature": 0}, {}]):
         logits = torch.full((3, 2 * _BLOCK + 37), -1.0, device=DEVICE)
         logits[0, [70, _BLOCK + 3]] = 2.0
         logits[1, [_BLOCK + 9, 2 * _BLOCK + 36]] = 2.0
-        logits[2] = NEVER
+        logits[2] = MINUS_INFINITY
         logits[2, 2 * _BLOCK + 36] = 0.0
-        found = draw_kernel(logits, sampling(params))
-        assert found.tokens.tolist() == [70, _BLOCK + 9, 2 * _BLOCK + 36]
-        if found.probs is not None:
-            assert found.probs.max(-1).values.tolist() == [1.0] * 3
-            assert found.probs.sum(-1).tolist() == [1.0] * 3
+        actual = draw_kernel(logits, sampling(params))
+        assert actual.tokens.tolist() == [70, _BLOCK + 9, 2 * _BLOCK + 36]
+        if actual.probs is not None:
+            assert actual.probs.max(-1).values.tolist() == [1.0] * 3
+            assert actual.probs.sum(-1).tolist() == [1.0] * 3
 
 
 def test_random_numbers_are_the_same_to_the_bit():
@@ -101,8 +101,8 @@ def test_random_numbers_are_the_same_to_the_bit():
     seeds[:4], positions[1:5] = torch.tensor([0, 1, 2**32 - 1, 2**63 - 1]), torch.arange(4)
     seeds, positions = seeds.to(DEVICE)[::2], positions.to(DEVICE)[::2]
     for purposes in (range(1), range(TEST, RESIDUAL + 1)):
-        found = uniform_kernel(seeds, positions, purposes)
-        assert torch.equal(found, torch.stack([uniform(seeds, positions, each) for each in purposes]))
+        actual = uniform_kernel(seeds, positions, purposes)
+        assert torch.equal(actual, torch.stack([uniform(seeds, positions, each) for each in purposes]))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -124,45 +124,45 @@ def test_inverted_cdf(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_coupling(size):
+def test_acceptance_and_resampling(size):
     torch.manual_seed(size)
     p = random_probs(9, size)
     q = (p.log() + 2 * torch.randn_like(p)).softmax(-1)
-    drawn = torch.multinomial(q, 1)[:, 0]
-    p[5:7], q[5:7], drawn[5], drawn[6] = 0, 0, 3, size - 1  # greedy rows, wrong and right
+    samples = torch.multinomial(q, 1)[:, 0]
+    p[5:7], q[5:7], samples[5], samples[6] = 0, 0, 3, size - 1  # greedy rows, wrong and right
     p[[5, 6], size - 1], q[5, 3], q[6, size - 1] = 1, 1, 1
     q[7] = p[7]  # nothing is left to draw from
-    drawn[7] = int(p[7].argmax())
-    q[8], drawn[8] = 0, 2  # p never draws what q always does
+    samples[7] = int(p[7].argmax())
+    q[8], samples[8] = 0, 2  # p never draws what q always does
     q[8, 2] = 1
     p[8, 2] = 0
     seeds, kept = torch.arange(9, device=DEVICE) + 40, set()
     for position in range(3):
         positions = torch.full_like(seeds, position)
-        found = accept_or_resample_kernel(p, q, drawn, seeds, positions)
-        assert found.tolist() == accept_or_resample(p, q, drawn, seeds, positions).tolist()
-        assert bool((p.gather(1, found[:, None]) > 0).all())
-        assert found[5:8].tolist() == [size - 1, size - 1, int(drawn[7])]
-        kept |= set((found == drawn)[:5].tolist())
+        actual = accept_or_resample_kernel(p, q, samples, seeds, positions)
+        assert actual.tolist() == accept_or_resample(p, q, samples, seeds, positions).tolist()
+        assert bool((p.gather(1, actual[:, None]) > 0).all())
+        assert actual[5:8].tolist() == [size - 1, size - 1, int(samples[7])]
+        kept |= set((actual == samples)[:5].tolist())
     assert kept == {True, False}
 
 
-def test_where_nothing_is_left_the_sample_stays():
-    """Rounding can refuse a sample where p nowhere exceeds q."""
+def test_a_sample_is_kept_where_p_nowhere_exceeds_q():
+    """Rounding can refuse such a sample, and there is no residual to draw from."""
     q = torch.full((20, 61), 1 / 61, dtype=torch.float64, device=DEVICE)
     p = q * 0.5
-    drawn, seeds = torch.arange(20, device=DEVICE), torch.arange(20, device=DEVICE)
-    assert accept_or_resample_kernel(p, q, drawn, seeds, seeds).tolist() == drawn.tolist()
+    samples, seeds = torch.arange(20, device=DEVICE), torch.arange(20, device=DEVICE)
+    assert accept_or_resample_kernel(p, q, samples, seeds, seeds).tolist() == samples.tolist()
 
 
 @pytest.mark.parametrize("params", [KINDS["greedy"], KINDS["min-p"][:4]], ids=["greedy", "min-p"])
-def test_padding_rows_get_tokens_whatever_they_hold(params):
+def test_padding_rows_get_valid_tokens_from_any_values(params):
     logits = random_logits(4, 61)
-    logits[0], logits[1], logits[2, ::2], logits[3] = torch.nan, torch.nan, torch.nan, NEVER
+    logits[0], logits[1], logits[2, ::2], logits[3] = torch.nan, torch.nan, torch.nan, MINUS_INFINITY
     rows = sampling(params)
-    found = draw_kernel(logits, rows)
-    tokens = accept_or_resample_kernel(found.probs, found.probs, found.tokens, rows.seeds, rows.positions)
-    for drawn in (found.tokens, tokens):
+    actual = draw_kernel(logits, rows)
+    tokens = accept_or_resample_kernel(actual.probs, actual.probs, actual.tokens, rows.seeds, rows.positions)
+    for drawn in (actual.tokens, tokens):
         assert bool(((drawn >= 0) & (drawn < 61)).all())
 
 

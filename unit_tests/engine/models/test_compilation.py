@@ -14,7 +14,7 @@ SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 
 
 @pytest.mark.slow
 def test_compiled_passes_change_nothing(family, reference, monkeypatch):
-    """Traced whole, as a GPU's compiler would have them; what it makes of them is torch's own affair."""
+    """The passes compile as whole graphs. What the GPU's compiler makes of the graphs is not tested here."""
     monkeypatch.setattr(linear, "prepackable", lambda weight: False)  # as on a GPU
     plain = torch.compile
     monkeypatch.setattr(
@@ -28,6 +28,6 @@ def test_compiled_passes_change_nothing(family, reference, monkeypatch):
     assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 2)
 
 
-def test_what_would_compile_nothing_is_refused(family):
+def test_compilation_without_static_rounds_is_refused(family):
     with pytest.raises(RecipeError, match=r"compile=True compiles static rounds.*static_rounds=True"):
         Engine(family.recipe, EngineConfig(compile=True))

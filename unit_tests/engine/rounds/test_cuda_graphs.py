@@ -5,7 +5,7 @@ import torch
 from langchain_eft.engine.rounds.cuda_graphs import Graphs
 
 
-def test_each_key_is_recorded_once_and_trial_runs_leave_no_trace():
+def test_each_key_is_recorded_once_and_warm_up_changes_no_value():
     state, runs, recorded = torch.zeros(1), [], []
 
     def step():
@@ -31,7 +31,7 @@ def test_each_key_is_recorded_once_and_trial_runs_leave_no_trace():
     assert len(recorded) == 3
 
 
-def test_what_cannot_be_recorded_is_called_and_said_once(caplog):
+def test_a_function_that_cannot_be_recorded_is_called_with_one_warning(caplog):
     done, graphs = [], None
 
     def recorder(function):

@@ -1,4 +1,4 @@
-"""The kernel that seats a round's tokens against torch: on the GPU, or in the interpreter."""
+"""The kernel that lays out a round's tokens against torch: on a GPU, or in Triton's interpreter on a CPU."""
 
 from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 
@@ -9,45 +9,46 @@ from langchain_eft.engine.rounds.layout import lay_out
 from langchain_eft.engine.rounds.layout_triton import lay_out_kernel
 
 
-def random_rows(slots, rows, places, *, flags):
+def random_rows(slots, rows, entries, *, flags):
     """Arguments as rounds give them: rows without tokens or terms, strided and expanded tensors."""
-    tokens = torch.randint(0, 50000, (places, rows)).t()
-    first, variant = torch.randint(0, 900, (slots, rows)), torch.randint(0, 3, (slots, rows))
+    tokens = torch.randint(0, 50000, (entries, rows)).t()
+    last, variant = torch.randint(0, 900, (slots, rows)), torch.randint(0, 3, (slots, rows))
     offset = torch.randint(0, 5, (1,)).expand(rows)
-    count = torch.randint(0, places + 1, (2 * rows,))[::2]
+    count = torch.randint(0, entries + 1, (2 * rows,))[::2]
     used = torch.rand(slots, rows) < 0.7
     count = count > 0 if flags else count
-    return [x.to(DEVICE) for x in (tokens, first, offset, count, used, variant)]
+    return [x.to(DEVICE) for x in (tokens, last, offset, count, used, variant)]
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-@pytest.mark.parametrize(("places", "flags"), [(1, True), (1, False), (5, False), (17, False)])
-def test_seats(slots, places, flags):
-    torch.manual_seed(slots + places)
-    arguments = random_rows(slots, 6, places, flags=flags)
-    for found, expected in zip(lay_out_kernel(*arguments), lay_out(*arguments), strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+@pytest.mark.parametrize(("entries", "flags"), [(1, True), (1, False), (5, False), (17, False)])
+def test_the_kernel_gives_the_layout_of_torch(slots, entries, flags):
+    torch.manual_seed(slots + entries)
+    arguments = random_rows(slots, 6, entries, flags=flags)
+    for actual, expected in zip(lay_out_kernel(*arguments), lay_out(*arguments), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
-def test_padding_sits_at_zero_and_has_no_length():
-    one = torch.tensor([[7], [8]], device=DEVICE)
-    first, nothing = torch.tensor([[30, 40]], device=DEVICE), torch.zeros(2, dtype=torch.int64, device=DEVICE)
+def test_padding_has_position_zero_and_no_length():
+    tokens = torch.tensor([[7], [8]], device=DEVICE)
+    last = torch.tensor([[30, 40]], device=DEVICE)
+    no_offset = torch.zeros(2, dtype=torch.int64, device=DEVICE)
     count = torch.tensor([1, 0], device=DEVICE)
-    seats = lay_out(one, first, nothing, count, torch.tensor([[True, True]], device=DEVICE), first * 0)
-    assert seats.ids.tolist() == [7, 8]
-    assert seats.positions.tolist() == [30, 0]
-    assert (seats.queries.tolist(), seats.lengths.tolist()) == ([1, 0], [31, 0])
+    layout = lay_out(tokens, last, no_offset, count, torch.tensor([[True, True]], device=DEVICE), last * 0)
+    assert layout.ids.tolist() == [7, 8]
+    assert layout.positions.tolist() == [30, 0]
+    assert (layout.queries.tolist(), layout.lengths.tolist()) == ([1, 0], [31, 0])
 
 
 COMPILE = """
 from langchain_eft.engine.rounds import layout_triton as module
 
 compile_only(module._lay_out)
-for Driver.capability, places in ((80, 1), (90, 5)):
+for Driver.capability, entries in ((80, 1), (90, 5)):
     whole, flags = meta(2, 8, dtype=torch.int64), meta(2, 8, dtype=torch.bool)
     rows = meta(8, dtype=torch.int64)
-    module.lay_out_kernel(meta(8, places, dtype=torch.int64), whole, rows, rows, flags, whole)
-    module.lay_out_kernel(meta(8, places, dtype=torch.int64), whole, rows, rows > 0, flags, whole)
+    module.lay_out_kernel(meta(8, entries, dtype=torch.int64), whole, rows, rows, flags, whole)
+    module.lay_out_kernel(meta(8, entries, dtype=torch.int64), whole, rows, rows > 0, flags, whole)
 """
 
 

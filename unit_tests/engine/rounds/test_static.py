@@ -1,4 +1,4 @@
-"""Static rounds: the same tokens as packed rounds give, by work that their shape alone decides."""
+"""Static rounds draw the tokens of packed rounds, and their shape alone decides their operations."""
 
 import random
 from itertools import pairwise
@@ -26,13 +26,13 @@ WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
 
 @pytest.fixture(scope="module", autouse=True)
 def short_contexts():
-    """A CPU gathers contexts up to their bound; low ones are quick, and come in more sizes."""
+    """A CPU gathers contexts up to their bound. Low bounds are quick, and more shapes occur."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes_module, "MIN_CONTEXT", 32)
         yield
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["read at once", "one round ahead"])
+@pytest.fixture(scope="module", params=[False, True], ids=["read at once", "overlapped"])
 def static(request, family):
     engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=request.param))
     yield engine
@@ -104,20 +104,19 @@ def expected(engine):
 
 
 @pytest.mark.parametrize("draft", [3, *slow("off", "auto")])
-def test_every_kind_of_request_gets_the_runners_tokens_alone_and_in_company(static, expected, draft):
+def test_every_kind_of_request_gets_the_tokens_of_packed_rounds_alone_and_in_a_batch(static, expected, draft):
     for kinds, together in ((work(), True), (work()[:6], False)):
-        found = decoded(static, kinds, draft, together=together)
-        known = expected[: len(kinds)]
-        assert [tokens for tokens, _ in found] == [tokens for tokens, _ in known]
-        for (_, mine), (_, theirs) in zip(found, known, strict=True):
-            assert len(mine) == len(theirs)
-            for a, b in zip(mine, theirs, strict=True):
+        actual, packed = decoded(static, kinds, draft, together=together), expected[: len(kinds)]
+        assert [tokens for tokens, _ in actual] == [tokens for tokens, _ in packed]
+        for (_, logprobs), (_, packed_logprobs) in zip(actual, packed, strict=True):
+            assert len(logprobs) == len(packed_logprobs)
+            for a, b in zip(logprobs, packed_logprobs, strict=True):
                 assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
                 assert [value for _, value in a.top] == pytest.approx([value for _, value in b.top], abs=1e-4)
                 assert all(x >= y for (_, x), (_, y) in pairwise(a.top))
 
 
-def test_text_that_repeats_is_looked_up_even_one_round_ahead(static):
+def test_prompt_lookup_drafts_in_overlapped_rounds_too(static):
     prompt = [50, 60, 70] * 5
     plain, _ = run(static, prompt, {}, GREEDY, 100, speculation="off")
     tokens, end = run(static, prompt, {}, GREEDY, 100, speculation=5)
@@ -131,14 +130,14 @@ def test_text_that_repeats_is_looked_up_even_one_round_ahead(static):
     seed=st.integers(0, 2**32),
     blocks=st.integers(24, 90),
     chunk=st.sampled_from([3, 64]),
-    ahead=st.sampled_from([1, 1, 0]),
+    overlap=st.sampled_from([1, 1, 0]),
 )
 def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
-    family, reference, seed, blocks, chunk, ahead
+    family, reference, seed, blocks, chunk, overlap
 ):
     config = EngineConfig(
         kv_cache_tokens=4 * blocks, block_size=4, max_num_batched_tokens=chunk, max_batch_size=12,
-        static_rounds=True, overlap_rounds=ahead,
+        static_rounds=True, overlap_rounds=overlap,
     )  # fmt: skip
     engine = Engine(family.recipe, config)
     try:
@@ -148,7 +147,7 @@ def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
         engine.close()
 
 
-def test_a_cancelled_row_is_free_within_a_round_of_the_hosts_learning_of_it(static):
+def test_a_cancelled_row_is_freed_within_a_round(static):
     recorder = Recorder()
     one = static.submit(
         request(PROMPT, {"one": 1.0}, GREEDY.model_copy(update={"logit_bias": {0: -9.0}}), 500), recorder
@@ -190,8 +189,8 @@ def test_terms_with_prompts_of_their_own_and_weights_that_change(family):
     ]
     try:
         for draft in ("off", 3):
-            expected, found = (decoded(engine, kinds, draft, together=True) for engine in engines)
-            assert found == expected
+            expected, actual = (decoded(engine, kinds, draft, together=True) for engine in engines)
+            assert actual == expected
         assert engines[1].stats().free_blocks == 4096 // 4
     finally:
         for engine in engines:
@@ -220,8 +219,8 @@ class Trace(TorchDispatchMode):
 
 
 @pytest.mark.slow
-def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(family, monkeypatch):
-    """Whatever a kernel sees but content is in the shape: else a recording would be replayed for another."""
+def test_a_rounds_operations_depend_on_its_shape_alone_and_read_nothing_back(family, monkeypatch):
+    """The shape determines everything but the values of tensors, so it can be the key of a recording."""
     traces = {}
 
     def traced(half):
@@ -243,13 +242,13 @@ def test_a_rounds_work_depends_on_its_shape_alone_and_never_asks_the_device(fami
         decoded(engine, work()[:12], 2, together=True)
     finally:
         engine.close()
-    repeated = {key: found for key, found in traces.items() if len(found) > 1}
+    repeated = {key: runs for key, runs in traces.items() if len(runs) > 1}
     assert len(repeated) > 10
     for first, *others in repeated.values():
         assert all(other == first for other in others)
-    names = {name for found in traces.values() for name, *_ in found[0]}
-    asking = ("_local_scalar_dense", "nonzero", "masked_select", "repeat_interleave.Tensor", "unique")
-    assert not [name for name in names if any(word in name for word in asking)]
+    names = {name for runs in traces.values() for name, *_ in runs[0]}
+    reading = ("_local_scalar_dense", "nonzero", "masked_select", "repeat_interleave.Tensor", "unique")
+    assert not [name for name in names if any(word in name for word in reading)]
 
 
 def test_rows_are_padded_and_terms_share_slots(family):
@@ -310,11 +309,11 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_recorded_rounds_are_bit_for_bit_the_called_ones(family, dtype):
+def test_recorded_rounds_are_bit_for_bit_those_of_called_rounds(family, dtype):
     answers = []
-    for graphs, ahead in ((False, 0), (True, 0), (True, 1)):
+    for graphs, overlap in ((False, 0), (True, 0), (True, 1)):
         config = EngineConfig(
-            **SETTINGS, device="cuda", dtype=dtype, cuda_graphs=graphs, overlap_rounds=ahead
+            **SETTINGS, device="cuda", dtype=dtype, cuda_graphs=graphs, overlap_rounds=overlap
         )
         engine = Engine(family.recipe, config)
         try:

@@ -6,10 +6,10 @@ BLOCK = 4
 
 
 def keys(tokens, salt=b""):
-    found = []
+    keys_so_far = []
     for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
-        found.append(block_key(found[-1] if found else salt, tokens[start : start + BLOCK]))
-    return found
+        keys_so_far.append(block_key(keys_so_far[-1] if keys_so_far else salt, tokens[start : start + BLOCK]))
+    return keys_so_far
 
 
 def test_a_key_names_everything_before_its_block():
@@ -19,7 +19,7 @@ def test_a_key_names_everything_before_its_block():
     assert keys([1, 2, 3, 4, 5, 6, 7, 8, 9]) == one
 
 
-def test_released_blocks_are_found_again_until_their_memory_is_wanted():
+def test_freed_blocks_are_reused_until_their_memory_is_needed():
     blocks, table = BlockManager(4, BLOCK), []
     names = keys(range(12))
     assert blocks.allocate(table, 12)
@@ -34,14 +34,14 @@ def test_released_blocks_are_found_again_until_their_memory_is_wanted():
     shared = blocks.get_cached_blocks(names[:2])
     blocks.free(again)
     assert blocks.num_free_blocks == 2
-    # The end of the text goes first; what somebody holds stays.
+    # The end of a text is evicted first. Blocks in use stay.
     fresh = []
     assert blocks.allocate(fresh, 8)
     assert blocks.get_cached_blocks(names) == shared
     assert not blocks.contains(names[2])
 
 
-def test_blocks_are_shared_out_and_given_back():
+def test_blocks_are_allocated_and_freed():
     blocks, one, two = BlockManager(4, BLOCK), [], []
     assert blocks.allocate(one, 9)
     assert len(one) == 3

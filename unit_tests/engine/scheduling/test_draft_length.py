@@ -1,4 +1,4 @@
-"""How much to draft: the choice follows acceptance and costs."""
+"""The choice of draft lengths follows acceptance rates and costs."""
 
 import pytest
 from hypothesis import given
@@ -21,50 +21,50 @@ def costs(draft=0.3, verify=1.0, slope=0.1):
     return drafting, verifying
 
 
-def outlook(model=0.9, lookup=0.0, found=0, room=100, fixed=None):
-    return RowForecast(model, lookup, found, room, fixed)
+def forecast(model=0.9, lookup=0.0, lookup_tokens=0, limit=100, fixed=None):
+    return RowForecast(model, lookup, lookup_tokens, limit, fixed)
 
 
-def total(rows, draft, verify):
+def choices(rows, draft, verify):
     return choose_drafts(rows, draft, verify, 0.3)
 
 
-def test_what_is_always_accepted_is_drafted_far_ahead():
-    assert total([outlook(1.0)], *costs()) == [("model", 8)]
+def test_drafts_that_are_always_accepted_are_long():
+    assert choices([forecast(1.0)], *costs()) == [("model", 8)]
 
 
-def test_what_is_rarely_accepted_is_not_drafted():
-    assert total([outlook(0.2)], *costs()) == [("model", 0)]
+def test_drafts_that_are_rarely_accepted_are_not_made():
+    assert choices([forecast(0.2)], *costs()) == [("model", 0)]
 
 
 def test_drafts_grow_with_acceptance():
-    lengths = [total([outlook(rate / 20)], *costs())[0][1] for rate in range(21)]
+    lengths = [choices([forecast(rate / 20)], *costs())[0][1] for rate in range(21)]
     assert lengths == sorted(lengths)
     assert lengths[-1] > lengths[10]
 
 
-def test_dear_drafts_and_dear_verification_are_avoided():
-    assert total([outlook(0.8)], *costs(draft=1.0)) == [("model", 0)]
-    assert total([outlook(0.8)], *costs(slope=1.0)) == [("model", 0)]
+def test_expensive_drafts_and_expensive_verification_are_avoided():
+    assert choices([forecast(0.8)], *costs(draft=1.0)) == [("model", 0)]
+    assert choices([forecast(0.8)], *costs(slope=1.0)) == [("model", 0)]
 
 
-def test_free_drafts_are_taken_from_the_text():
-    assert total([outlook(None, lookup=0.9, found=6)], *costs()) == [("lookup", 6)]
-    assert total([outlook(0.5, lookup=0.9, found=3)], *costs()) == [("lookup", 3)]
+def test_prompt_lookup_is_preferred_where_it_gains_more():
+    assert choices([forecast(None, lookup=0.9, lookup_tokens=6)], *costs()) == [("lookup", 6)]
+    assert choices([forecast(0.5, lookup=0.9, lookup_tokens=3)], *costs()) == [("lookup", 3)]
 
 
-def test_a_fixed_length_is_obeyed_within_the_room():
+def test_a_fixed_length_is_kept_up_to_the_limit():
     rows = [
-        outlook(0.0, fixed=5),
-        outlook(1.0, fixed=0),
-        outlook(1.0, fixed=5, room=2),
-        outlook(None, fixed=4),
+        forecast(0.0, fixed=5),
+        forecast(1.0, fixed=0),
+        forecast(1.0, fixed=5, limit=2),
+        forecast(None, fixed=4),
     ]
-    assert [count for _, count in total(rows, *costs())] == [5, 0, 2, 0]
+    assert [count for _, count in choices(rows, *costs())] == [5, 0, 2, 0]
 
 
 def test_nothing_is_drafted_before_a_pass_has_been_measured():
-    assert total([outlook(1.0)], PassCosts(), PassCosts()) == [("model", 0)]
+    assert choices([forecast(1.0)], PassCosts(), PassCosts()) == [("model", 0)]
 
 
 @given(
@@ -82,7 +82,7 @@ def test_nothing_is_drafted_before_a_pass_has_been_measured():
     )
 )
 def test_choices_are_always_possible(rows):
-    for row, (source, count) in zip(rows, total(rows, *costs()), strict=True):
+    for row, (source, count) in zip(rows, choices(rows, *costs()), strict=True):
         assert 0 <= count <= row.limit
         if source == "lookup":
             assert count <= row.lookup_tokens
@@ -90,26 +90,26 @@ def test_choices_are_always_possible(rows):
             assert count == 0
 
 
-def test_rates_follow_what_happens_and_successors_learn_faster():
+def test_rates_follow_acceptance_and_those_of_new_requests_change_faster():
     rate = AcceptanceRate(memory=64)
     for _ in range(200):
         rate.observe(9, 10)
     assert rate.value == pytest.approx(0.9, abs=0.02)
-    heir = rate.prior_for_new_request()
-    assert heir.value == pytest.approx(rate.value)
-    heir.observe(0, 10)
+    prior = rate.prior_for_new_request()
+    assert prior.value == pytest.approx(rate.value)
+    prior.observe(0, 10)
     rate.observe(0, 10)
-    assert heir.value < 0.4 < rate.value
+    assert prior.value < 0.4 < rate.value
 
 
 def test_costs_are_interpolated_and_outliers_forgotten():
-    seen = PassCosts()
-    assert seen.estimate(3) is None
-    seen.observe(1, 1.0)
-    seen.observe(5, 2.0)
-    seen.observe(5, 9.0)
-    assert seen.estimate(3) == pytest.approx(1.5)
-    assert seen.estimate(50) > 2.0
+    costs = PassCosts()
+    assert costs.estimate(3) is None
+    costs.observe(1, 1.0)
+    costs.observe(5, 2.0)
+    costs.observe(5, 9.0)
+    assert costs.estimate(3) == pytest.approx(1.5)
+    assert costs.estimate(50) > 2.0
 
 
 def test_a_round_yields_a_token_and_the_run_of_accepted_ones():

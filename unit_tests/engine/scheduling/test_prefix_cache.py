@@ -1,4 +1,4 @@
-"""Blocks that outlive their requests: reused by the same beginning, forgotten when memory is wanted."""
+"""The prefix cache: later requests reuse the blocks of a common prefix until their memory is needed."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def decode(engine, prompt, mixture=None, tokens=8, **kwargs):
     return recorder.tokens, recorder.events[-1]
 
 
-def test_the_next_turn_computes_only_what_is_new(small):
+def test_the_next_turn_computes_only_new_tokens(small):
     first, end = decode(small, PROMPT, tokens=15)
     assert end.cached_tokens == 0
     before = small.stats()
@@ -54,7 +54,7 @@ def test_reused_blocks_give_the_text_of_fresh_ones(family, reference, small, dra
         fresh.close()
 
 
-def test_a_prompt_known_to_the_last_token_computes_at_least_that(small):
+def test_a_completely_cached_prompt_computes_its_last_block(small):
     prompt = PROMPT[:12]
     first, _ = decode(small, prompt)
     again, end = decode(small, prompt)
@@ -79,7 +79,7 @@ def test_samples_of_one_prompt_share_its_prefill(small):
     assert small.stats().prefilled_tokens - before == len(PROMPT) + 3 * (len(PROMPT) - 12)
 
 
-def test_a_cancelled_prefill_leaves_no_one_waiting(small):
+def test_a_cancelled_prefill_does_not_block_requests_that_wait_for_it(small):
     recorders = [Recorder() for _ in range(3)]
     first, *_ = [
         small.submit(request(PROMPT * 3, {"one": 1.0}, endless(), 4), recorder) for recorder in recorders
@@ -89,9 +89,9 @@ def test_a_cancelled_prefill_leaves_no_one_waiting(small):
     assert recorders[1].tokens == recorders[2].tokens
 
 
-def test_old_texts_make_room_for_new_ones(small):
+def test_old_prompts_are_evicted_for_new_ones(small):
     for i in range(12):
         decode(small, [i + 10, *PROMPT * 2], tokens=10)
-    # The last is still there, the first is not.
+    # The last prompt is still cached, the first is not.
     assert decode(small, [21, *PROMPT * 2], tokens=4)[1].cached_tokens == 28
     assert decode(small, [10, *PROMPT * 2], tokens=4)[1].cached_tokens == 0

@@ -3,7 +3,7 @@
 from langchain_eft.engine.scheduling.prompt_lookup import PromptLookup
 
 
-def test_lookup_proposes_what_followed_the_last_time():
+def test_lookup_proposes_the_tokens_after_the_latest_occurrence():
     lookup = PromptLookup()
     assert lookup.propose([1, 2], 4) == []
     text = [1, 2, 3, 4, 5, 1, 2, 3]
