@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from langchain_eft import BehaviorDelta, EFTChatModel, EFTTrace
 from langchain_eft.diagnostics.diagnose import diagnose
+from langchain_eft.engine.registry import close_all
 from langchain_eft.presets import load_preset
 
 
@@ -28,6 +29,7 @@ def test_the_pirates_words_are_the_pirates_and_the_fact_is_the_bases(llm):
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory) -> EFTChatModel:
     """The pirate as a full model: in order, with tuned and reference swapped, and beside random layers."""
+    close_all()  # two engines at once take more memory than a laptop has
     folder = tmp_path_factory.mktemp("pairs")
     recipe = load_preset("smol").recipe
     delta = recipe.behaviors["pirate"]

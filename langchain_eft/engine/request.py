@@ -75,9 +75,8 @@ class GenerationRequest(BaseModel):
     contexts: Annotated[dict[str, tuple[int, ...]], AfterValidator(FrozenDict)] = Field(
         default_factory=lambda: FrozenDict[str, tuple[int, ...]]()
     )
-    """The other prompts, by name. A behavior that compares two prompts has its second one here, under the
-    behavior's name. If the recipe has a template for the base, the prompt of base and references is here as
-    `<base>`."""
+    """The other prompts, by name. A behavior that compares two prompts has its second one here, under its own
+    name. If the recipe has a template for the base, the prompt of base and references is here as `<base>`."""
 
     mixture: Mixture = Field(default_factory=Mixture)
 

@@ -278,9 +278,9 @@ class DecodingRound(ABC):
         self._out["tokens"].copy_(tokens)
         self._out["accepted"].copy_(accepted)
         last = tokens.gather(1, accepted[:, None])[:, 0]
-        state, rows, written = self._state, slice(self.shape.rows), progress.num_output_tokens
+        state, rows, length = self._state, slice(self.shape.rows), progress.num_output_tokens
         state.last[rows] = torch.where(progress.alive, last, progress.last)
-        state.num_output_tokens[rows] = torch.where(progress.alive, written + accepted + 1, written)
+        state.num_output_tokens[rows] = torch.where(progress.alive, length + accepted + 1, length)
 
     def _report_samples(self, samples: Tensor, progress: RowProgress) -> None:
         """Report [B, K + 1] samples of q: the draft token itself where a model drafted one."""

@@ -78,7 +78,7 @@ class StaticRound(DecodingRound):
 
     def _run_verify(self, progress: RowProgress) -> tuple[Tensor, Tensor]:
         shape, rows, positions = self.shape, self.shape.rows, self.shape.positions
-        text = torch.cat([progress.last[:, None], self.draft_tokens], 1)
+        tokens = torch.cat([progress.last[:, None], self.draft_tokens], 1)
         queries = torch.where(progress.alive, progress.count + 1, 0)
         no_offset = torch.zeros_like(progress.count)
         work: list[list[_Part]] = []
@@ -88,17 +88,17 @@ class StaticRound(DecodingRound):
         drafted = 0
         for slots in _runs(shape.slots):
             model, count = shape.slots[slots.start].model, slots.stop - slots.start
-            term = torch.arange(count, device=text.device)[:, None, None]
+            term = torch.arange(count, device=tokens.device)[:, None, None]
             if shape.drafting and self._role(slots) == "drafts":
                 # Drafting has not run the last draft token, or, without one, the last known token.
-                missing = text.gather(1, progress.count[:, None])
+                missing = tokens.gather(1, progress.count[:, None])
                 part = _Part(slots, missing, progress.count, progress.alive)
                 earlier = ((self._steps * num_draft_slots + drafted + term) * rows) + self._rows[:, None]
                 last = start + term * rows + self._rows[:, None]
                 indexes.append(torch.where(self._steps < progress.count[:, None], earlier, last))
                 start, drafted = start + count * rows, drafted + count
             else:
-                part = _Part(slots, text, no_offset, queries)
+                part = _Part(slots, tokens, no_offset, queries)
                 indexes.append(start + (term * rows + self._rows[:, None]) * positions + self._steps)
                 start += count * rows * positions
             if work and shape.slots[work[-1][0].slots.start].model == model:
@@ -120,11 +120,11 @@ class StaticRound(DecodingRound):
     def _run(self, work: Sequence[Sequence[_Part]], progress: RowProgress) -> Tensor:
         """[N, V] logits of all parts, those of one model together, in order."""
         # Position of each row's last token in what each term reads, [S, B].
-        first = self._in["start"] + (progress.num_output_tokens - 1)
-        pieces = [self._forward(parts, first) for parts in work]
+        last = self._in["start"] + (progress.num_output_tokens - 1)
+        pieces = [self._forward(parts, last) for parts in work]
         return project(self._state.streams.run(pieces), self.vocabulary_size, self._state.device)
 
-    def _forward(self, parts: Sequence[_Part], first: Tensor) -> Callable[[], tuple[Tensor | None, Tensor]]:
+    def _forward(self, parts: Sequence[_Part], last: Tensor) -> Callable[[], tuple[Tensor | None, Tensor]]:
         """One model's pass over the tokens of some of its slots."""
         state = self._state
         index = self.shape.slots[parts[0].slots.start].model
@@ -132,7 +132,7 @@ class StaticRound(DecodingRound):
         sizes = [(part.slots.stop - part.slots.start) * part.tokens.numel() for part in parts]
 
         def run() -> tuple[Tensor | None, Tensor]:
-            layouts = [self._lay_out(part, first) for part in parts]
+            layouts = [self._lay_out(part, last) for part in parts]
             starts = accumulate(sizes[:-1], initial=0)
             paged = [
                 PagedRows(
@@ -159,10 +159,10 @@ class StaticRound(DecodingRound):
 
         return run
 
-    def _lay_out(self, part: _Part, first: Tensor) -> TokenLayout:
+    def _lay_out(self, part: _Part, last: Tensor) -> TokenLayout:
         return self._ops.lay_out(
             part.tokens,
-            first[part.slots],
+            last[part.slots],
             part.offset,
             part.queries,
             self._in["used"][part.slots],

@@ -9,7 +9,7 @@ from langchain_eft.engine.scheduling.block_manager import block_key
 
 
 class PromptState:
-    """One of a request's texts, with its own positions and its own blocks of KV memory.
+    """One prompt of a request and the answer behind it, with positions and blocks of KV memory of its own.
 
     A request has several prompts where its terms read different texts. The same answer follows each of them.
     Prefill, decoding and recomputation after preemption are one process: `num_computed_tokens` catches up
@@ -24,7 +24,7 @@ class PromptState:
 
     Args:
         prompt: Token ids before the answer, at least one.
-        terms: The terms that read this text.
+        terms: The terms that read this prompt.
     """
 
     def __init__(self, prompt: Sequence[int], terms: Iterable[Term]) -> None:

@@ -124,9 +124,9 @@ class RequestState:
         before, text = len(self.tokens), ""
         pieces: list[str] = []
         for token in outcome.tokens:
-            piece, shown = self._append(token)
+            piece, released = self._append(token)
             pieces.append(piece)
-            text += shown
+            text += released
             if self.finished:
                 break
         for prompt in self.prompts.values():
@@ -161,7 +161,7 @@ class RequestState:
             self.grammar.consume(token)
         at_end = self.ends_with(token)
         piece = "" if at_end else self._detokenizer.feed([token])
-        shown = self._stops.feed(piece)
+        released = self._stops.feed(piece)
         if at_end or self._stops.stopped or (self.grammar and self.grammar.complete):
             self.finished = "stop"
         elif not self.remaining_tokens:
@@ -169,10 +169,10 @@ class RequestState:
         if self.finished and not self._stops.stopped:
             rest = self._detokenizer.flush()
             piece += rest
-            shown += self._stops.feed(rest)
+            released += self._stops.feed(rest)
             self.finished = "stop" if self._stops.stopped else self.finished
-            shown += self._stops.flush()
-        return piece, shown
+            released += self._stops.flush()
+        return piece, released
 
     def _summary(self, reason: FinishReason) -> Finished:
         now, submitted = time.perf_counter(), self.generation.submitted

@@ -70,7 +70,8 @@ class Speculator:
         """Choose the drafts of a round whose predecessor has not been read; None if it has to be read first.
 
         Prompt lookup cannot tell what follows unknown tokens. Where lookup promises most, the predecessor is
-        read first. The same holds where unknown tokens decide how later ones are drawn.
+        read first. So it is where a grammar, penalties or changing weights decide how a token is drawn, for
+        they depend on the tokens before.
 
         Args:
             unread: Rows and drafts of the predecessor.

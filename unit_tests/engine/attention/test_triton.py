@@ -17,7 +17,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import decoding_round
+from langchain_eft.engine.rounds import round_state
 from unit_tests.helpers import Recorder, request, wait_until
 
 MANY_PROCESSORS = 64  # so many that small batches are split
@@ -334,7 +334,7 @@ def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypa
     for each, recorder in zip(sampled, expected, strict=True):
         engine.submit(each, recorder)
     wait_until(lambda: all(recorder.ended for recorder in expected))
-    for module in (decoding_round, packing):
+    for module in (round_state, packing):
         monkeypatch.setattr(module, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
     options = {"kv_cache_tokens": 512, "block_size": 8, "static_rounds": static}
