@@ -1,3 +1,4 @@
+import random
 import time
 from contextlib import contextmanager
 
@@ -55,6 +56,22 @@ def answer(engine, request) -> tuple[str, Finished]:
     """Decode one request: its text and its end."""
     events = list(engine.stream(request))
     return "".join(e.text for e in events[:-1]), events[-1]
+
+
+def greedy_answers(engine, prompts, mixture, steps=8) -> list[list[int]]:
+    """Tokens of greedy answers of several prompts, decoded together, with drafts."""
+    streams = [engine.stream(request(p, mixture, max_tokens=steps, speculation=3)) for p in prompts]
+    return [[token for event in stream for token in getattr(event, "tokens", ())] for stream in streams]
+
+
+def random_prompts(count, seed=0) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(4, 100) for _ in range(rng.randrange(1, 50))] for _ in range(count)]
+
+
+def text_of(engine, tokens) -> str:
+    """The text of an answer's tokens."""
+    return engine.tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd")
 
 
 def endless() -> SamplingParams:

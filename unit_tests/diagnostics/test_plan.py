@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 from transformers import AutoConfig, LlamaConfig
 from typer.testing import CliRunner
 
@@ -12,7 +11,6 @@ from langchain_eft.diagnostics.bench import weights_read
 from langchain_eft.diagnostics.plan import plan_recipe
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import UnsupportedModelError
-from langchain_eft.engine.loading import footprint
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.hub import HubModel, Listing
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
@@ -90,23 +88,6 @@ def test_an_unsupported_model_is_refused_without_its_weights(tmp_path):
     AutoConfig.for_model("mamba").save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match="recurrent"):
         planned(Recipe(base=str(tmp_path)))
-
-
-def test_embeddings_and_inactive_experts_are_not_read():
-    shape = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100}
-    experts = AutoConfig.for_model(
-        "mixtral",
-        **shape,
-        intermediate_size=64,
-        num_key_value_heads=2,
-        num_local_experts=8,
-        num_experts_per_tok=2,
-    )
-    size = footprint.footprint_of_config("m", experts, torch.float32)
-    all_experts = 2 * 8 * 3 * 32 * 64
-    assert size.weights.linear + size.weights.other - size.read.linear - size.read.other == (
-        all_experts * 3 // 4 + 100 * 32
-    )
 
 
 @pytest.fixture

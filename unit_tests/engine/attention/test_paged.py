@@ -95,19 +95,6 @@ def test_masks_are_built_only_where_they_hide_something():
     assert causal_mask(2, 3, None, cpu).tolist() == [[True, True, False], [True, True, True]]
 
 
-def test_blocks_are_allocated_and_freed():
-    blocks, one, two = BlockManager(4, BLOCK), [], []
-    assert blocks.allocate(one, 9)
-    assert len(one) == 3
-    assert not blocks.allocate(two, 5)
-    assert two == []
-    assert blocks.num_free_blocks == 1
-    assert blocks.allocate(one, 12)
-    assert len(one) == 3
-    blocks.free(one)
-    assert (blocks.num_free_blocks, one) == (4, [])
-
-
 def test_slots_follow_the_block_table():
     assert token_slots([5, 2], 3, 7, BLOCK).tolist() == [23, 8, 9, 10]
 

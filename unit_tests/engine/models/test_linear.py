@@ -1,17 +1,13 @@
 """Linear layers that all variants share, prepacked weights, and reading LoRA adapters."""
 
-import gc
 import json
-import weakref
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError
 from langchain_eft.engine.models.linear import StackedLinear, VariantRouter, product
-from langchain_eft.engine.models.lora import LoraUpdate, load_adapter
-from langchain_eft.engine.models.prepacked import prepack, prepackable
+from langchain_eft.engine.models.lora import LoraUpdate
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 64, 200])
@@ -20,34 +16,6 @@ def test_product_is_a_linear_layer(rows, bias):
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(24, 40, bias=bias), torch.randn(rows, 24)
     torch.testing.assert_close(product(x, layer.weight, layer.bias), layer(x))
-
-
-needs_onednn = pytest.mark.skipif(
-    not prepackable(torch.zeros(1, 1)), reason="this build of torch has no oneDNN for the processor"
-)
-
-
-@needs_onednn
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(24, 40), (576, 192), (1536, 576)])
-def test_a_prepacked_product_is_the_same_for_a_row_in_any_batch(shape, bias):
-    torch.manual_seed(0)
-    layer, x = torch.nn.Linear(*shape, bias=bias), torch.randn(48, shape[0])
-    weight = prepack(layer.weight)
-    together = product(x, weight, layer.bias)
-    torch.testing.assert_close(together, layer(x))
-    for rows in (1, 2, 3, 4, 5, 7, 16, 33):
-        assert torch.equal(product(x[:rows], weight, layer.bias), together[:rows])
-
-
-@needs_onednn
-def test_a_weight_is_packed_once_and_its_copy_is_freed_with_it():
-    layer = torch.nn.Linear(8, 8)
-    assert prepack(layer.weight) is prepack(layer.weight)
-    packed = weakref.ref(prepack(layer.weight))
-    del layer
-    gc.collect()
-    assert packed() is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # float32 may be prepacked, float64 is not
@@ -71,15 +39,6 @@ def test_each_row_sees_only_its_own_adapter(dtype):
         torch.testing.assert_close(stacked(x)[0], expected)
 
 
-def test_scale_is_alpha_over_rank_or_over_its_root(family):
-    folder = family.folder / "one"
-    plain = load_adapter(folder, torch.float32, torch.device("cpu"))
-    raw = load_file(folder / "adapter_model.safetensors")
-    name = "model.layers.0.self_attn.q_proj"
-    up = raw[f"base_model.model.{name}.lora_B.weight"]
-    torch.testing.assert_close(plain.updates[name].up, 2 * up)
-
-
 @pytest.fixture
 def adapter(family, tmp_path):
     """A function that writes a copy of an adapter with another configuration."""
@@ -93,23 +52,3 @@ def adapter(family, tmp_path):
         return tmp_path
 
     return change
-
-
-def test_rank_stabilized_scale(adapter, family):
-    stable = load_adapter(adapter(use_rslora=True), torch.float32, torch.device("cpu"))
-    plain = load_adapter(family.folder / "one", torch.float32, torch.device("cpu"))
-    name = "model.layers.0.self_attn.q_proj"
-    torch.testing.assert_close(stable.updates[name].up, plain.updates[name].up * 4**0.5)
-
-
-@pytest.mark.parametrize(
-    "config", [{"peft_type": "IA3"}, {"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}]
-)
-def test_adapters_that_are_not_plain_lora_are_refused_by_name(adapter, config):
-    with pytest.raises(RecipeError, match=f"{next(iter(config))}=.*use `tuned=`"):
-        load_adapter(adapter(**config), torch.float32, torch.device("cpu"))
-
-
-def test_a_folder_without_an_adapter_is_named(tmp_path):
-    with pytest.raises(CheckpointNotFoundError, match=r"adapter_config\.json.*save_pretrained"):
-        load_adapter(tmp_path, torch.float32, torch.device("cpu"))

@@ -11,15 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.errors import RecipeError
-from langchain_eft.engine.models import linear
-from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import shape as shapes_module
 from langchain_eft.engine.rounds import static_runner
-from langchain_eft.engine.rounds.cuda_graphs import Graphs
 from langchain_eft.engine.rounds.static import StaticRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
 from unit_tests.helpers import GREEDY, Recorder, answer, request, slow, wait_until
@@ -280,32 +276,6 @@ def test_rows_are_padded_and_terms_share_slots(family):
 # Recordings
 
 
-def test_each_key_is_recorded_once_and_warm_up_changes_no_value():
-    state, runs, recorded = torch.zeros(1), [], []
-
-    def step():
-        state.add_(1)
-        runs.append(1)
-
-    def recorder(function):
-        function()
-        function()
-        recorded.append(function)
-        return function
-
-    graphs = Graphs(recorder, keep=[state])
-    assert "a" not in graphs
-    for _ in range(3):
-        graphs.run("a", step)
-    graphs.run("b", step)
-    assert len(recorded) == 2
-    assert float(state) == 4
-    assert len(runs) == 8
-    graphs.forget("a")
-    graphs.run("a", step)
-    assert len(recorded) == 3
-
-
 def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family, reference, monkeypatch):
     recorded = []
 
@@ -332,48 +302,6 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
         assert len(recorded) == len(set(recorded))
     finally:
         engine.close()
-
-
-@pytest.mark.slow
-def test_compiled_passes_change_nothing(family, reference, monkeypatch):
-    """The passes compile as whole graphs. What the GPU's compiler makes of the graphs is not tested here."""
-    monkeypatch.setattr(linear, "prepackable", lambda weight: False)  # as on a GPU
-    plain = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda module, **kwargs: plain(module, backend="eager", fullgraph=True, **kwargs)
-    )
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, compile=True))
-    try:
-        tokens, _ = run(engine, mixture={"one": 1.0}, tokens=2, speculation=0)
-    finally:
-        engine.close()
-    assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 2)
-
-
-def test_compilation_without_static_rounds_is_refused(family):
-    with pytest.raises(RecipeError, match=r"compile=True compiles static rounds.*static_rounds=True"):
-        Engine(family.recipe, EngineConfig(compile=True))
-
-
-def test_models_on_several_devices_have_no_static_rounds(family):
-    with pytest.raises(RecipeError, match="static_rounds=True needs all models whole on one device"):
-        static_runner.decodes_statically(
-            EngineConfig(static_rounds=True),
-            Placement(torch.device("cpu"), torch.device("meta"), torch.float32),
-        )
-
-
-def test_a_function_that_cannot_be_recorded_is_called_with_one_warning(caplog):
-    done, graphs = [], None
-
-    def recorder(function):
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    graphs = Graphs(recorder, keep=[])
-    for _ in range(3):
-        graphs.run("a", lambda: done.append(1))
-    assert len(done) == 3
-    assert sum("not permitted" in record.message for record in caplog.records) == 1
 
 
 # On a GPU

@@ -11,7 +11,6 @@ from langchain_eft.engine.scheduling.draft_length import (
     choose_drafts,
     expected_tokens,
 )
-from langchain_eft.engine.scheduling.prompt_lookup import PromptLookup
 
 
 def costs(draft=0.3, verify=1.0, slope=0.1):
@@ -111,17 +110,6 @@ def test_costs_are_interpolated_and_outliers_forgotten():
     costs.observe(5, 9.0)
     assert costs.estimate(3) == pytest.approx(1.5)
     assert costs.estimate(50) > 2.0
-
-
-def test_lookup_proposes_the_tokens_after_the_latest_occurrence():
-    lookup = PromptLookup()
-    assert lookup.propose([1, 2], 4) == []
-    text = [1, 2, 3, 4, 5, 1, 2, 3]
-    assert lookup.propose(text, 4) == [4, 5, 1, 2]
-    assert lookup.propose(text, 0) == []
-    text += [9, 1, 2, 3]
-    assert lookup.propose(text, 2) == [9, 1]
-    assert lookup.propose([*text, 77], 2) == []
 
 
 def test_a_round_yields_a_token_and_the_run_of_accepted_ones():

@@ -1,0 +1,23 @@
+"""What a pass reads, from a configuration alone."""
+
+import torch
+from transformers import AutoConfig
+
+from langchain_eft.engine.loading import footprint
+
+
+def test_embeddings_and_inactive_experts_are_not_read():
+    shape = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100}
+    experts = AutoConfig.for_model(
+        "mixtral",
+        **shape,
+        intermediate_size=64,
+        num_key_value_heads=2,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+    )
+    size = footprint.footprint_of_config("m", experts, torch.float32)
+    all_experts = 2 * 8 * 3 * 32 * 64
+    assert size.weights.linear + size.weights.other - size.read.linear - size.read.other == (
+        all_experts * 3 // 4 + 100 * 32
+    )

@@ -1,0 +1,73 @@
+"""A base of several ranks decodes like a base of one, and all ranks end together."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+import torch
+from pydantic import ValidationError
+
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.recipe.behaviors import Recipe
+from unit_tests.helpers import greedy_answers
+
+PROMPTS = ([*range(30, 55)], [9, 9, 8], [*range(100, 110)])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="takes accelerators where there are any")
+def test_a_base_of_two_ranks_decodes_like_a_base_of_one(family, reference, tmp_path):
+    """With speculation, several rows and several rounds."""
+    reference.small["reference"].save_pretrained(tmp_path)
+    complete = {"reference": str(tmp_path)}
+    recipe = Recipe(
+        base=family.recipe.base,
+        behaviors={
+            name: delta.model_copy(update=complete) for name, delta in family.recipe.behaviors.items()
+        },
+    )
+    engine = Engine(recipe, EngineConfig(kv_cache_tokens=1024, block_size=4, tensor_parallel=2))
+    try:
+        for mixture in ({"one": 1.0}, {"full": 0.5, "two": 0.5}):
+            assert greedy_answers(engine, PROMPTS, mixture) == [
+                reference.greedy(p, mixture, 8) for p in PROMPTS
+            ]
+    finally:
+        engine.close()
+    assert all(worker.poll() == 0 for worker in engine.family.leader._workers)
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="takes accelerators where there are any")
+def test_the_other_ranks_stop_when_the_leader_dies(family):
+    script = f"""
+import os, signal, psutil
+from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+config = EngineConfig(kv_cache_tokens=64, tensor_parallel=2)
+engine = Engine(Recipe(base={str(family.folder / "base")!r}), config)
+[worker] = [p for p in psutil.Process().children() if "tensor_parallel_worker" in " ".join(p.cmdline())]
+print(worker.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    leader = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
+    )
+    # The follower inherits the output, so the output ends only when the follower has ended too.
+    assert leader.returncode == -9
+    follower = int(leader.stdout)
+    assert not psutil.pid_exists(follower) or psutil.Process(follower).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_base_that_cannot_be_divided_is_refused(family):
+    with pytest.raises(RecipeError, match="tensor_parallel=3 cannot divide the base's 2 KV heads"):
+        Engine(family.recipe, EngineConfig(device="cpu", tensor_parallel=3))
+    with pytest.raises(ValidationError, match="tensor_parallel=2 and quantization='int8' exclude"):
+        EngineConfig(tensor_parallel=2, quantization="int8")
+    with pytest.raises(ValidationError, match="tensor_parallel=2 and device_map='auto' exclude"):
+        EngineConfig(tensor_parallel=2, device_map="auto")

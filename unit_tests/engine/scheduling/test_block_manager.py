@@ -1,0 +1,54 @@
+"""Blocks of KV memory: shared out, given back, and found again by their content."""
+
+from langchain_eft.engine.scheduling.block_manager import BlockManager, block_key
+
+BLOCK = 4
+
+
+def keys(tokens, salt=b""):
+    keys_so_far = []
+    for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
+        keys_so_far.append(block_key(keys_so_far[-1] if keys_so_far else salt, tokens[start : start + BLOCK]))
+    return keys_so_far
+
+
+def test_a_key_names_everything_before_its_block():
+    one, two = keys([1, 2, 3, 4, 5, 6, 7, 8]), keys([9, 2, 3, 4, 5, 6, 7, 8])
+    assert one[1] != two[1]
+    assert keys([1, 2, 3, 4], b"other models") != one[:1]
+    assert keys([1, 2, 3, 4, 5, 6, 7, 8, 9]) == one
+
+
+def test_freed_blocks_are_reused_until_their_memory_is_needed():
+    blocks, table = BlockManager(4, BLOCK), []
+    names = keys(range(12))
+    assert blocks.allocate(table, 12)
+    for block, key in zip(table, names, strict=True):
+        blocks.cache_block(block, key)
+    held = list(table)
+    blocks.free(table)
+    assert blocks.num_free_blocks == 4
+    again = blocks.get_cached_blocks(names)
+    assert again == held
+    assert blocks.num_free_blocks == 1
+    shared = blocks.get_cached_blocks(names[:2])
+    blocks.free(again)
+    assert blocks.num_free_blocks == 2
+    # The end of a text is evicted first. Blocks in use stay.
+    fresh = []
+    assert blocks.allocate(fresh, 8)
+    assert blocks.get_cached_blocks(names) == shared
+    assert not blocks.contains(names[2])
+
+
+def test_blocks_are_allocated_and_freed():
+    blocks, one, two = BlockManager(4, BLOCK), [], []
+    assert blocks.allocate(one, 9)
+    assert len(one) == 3
+    assert not blocks.allocate(two, 5)
+    assert two == []
+    assert blocks.num_free_blocks == 1
+    assert blocks.allocate(one, 12)
+    assert len(one) == 3
+    blocks.free(one)
+    assert (blocks.num_free_blocks, one) == (4, [])
