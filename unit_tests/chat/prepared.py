@@ -30,6 +30,7 @@ DEFAULTS = {
 
 def prepared(tokenizer, messages=("hi",), **parameters) -> PreparedCall:
     """A call of a recipe without behaviors; strings are messages of the user."""
-    engine = SimpleNamespace(tokenizer=tokenizer, recipe=Recipe(base="org/base"), max_output_tokens=lambda *_: 1024)
+    recipe = Recipe(base="org/base")
+    engine = SimpleNamespace(tokenizer=tokenizer, recipe=recipe, max_output_tokens=lambda *_: 1024)
     conversation = [HumanMessage(m) if isinstance(m, str) else m for m in messages]
     return prepare_call(engine, conversation, DECODING, {**DEFAULTS, **parameters})

@@ -114,6 +114,7 @@ def test_the_explicit_loop_over_both_prompts_says_the_same(engine, reference, fo
     assert [recorder.tokens for recorder in batch] == [expected] * len(DRAFTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_static_rounds_read_both_prompts_and_follow_schedules(recipe, reference, ahead):
     config = EngineConfig(

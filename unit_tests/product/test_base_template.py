@@ -142,7 +142,7 @@ def forms(reference):
     ]
 
 
-@pytest.mark.parametrize("form", range(8))
+@pytest.mark.parametrize("form", [0, 4, 7, *slow(1, 2, 3, 5, 6)])
 @pytest.mark.parametrize("speculation", [3, *slow("off")])
 def test_the_explicit_loop_over_both_texts_says_the_same(llm, reference, form, speculation):
     mixture, changed, summands = forms(reference)[form]

@@ -79,6 +79,7 @@ def run(tokens=10, seconds=1.0, passes=10, drafted=0, accepted=0):
     return Run(tokens, seconds, passes, drafted, accepted, first_token=0.1, new_prompt_tokens=20)
 
 
+@pytest.mark.slow
 def test_every_decoding_mode_is_measured(report):
     names = ["plain", "base alone", "draft 1", "draft 3", "auto"]
     swept = [(each.name, 1, name) for each in SETS for name in names]
@@ -87,6 +88,7 @@ def test_every_decoding_mode_is_measured(report):
     assert measured == swept + together
 
 
+@pytest.mark.slow
 def test_every_run_has_a_run_of_plain_eft_next_to_it(report):
     for measurement in report.measurements:
         if measurement.mode == PLAIN.name:
@@ -103,6 +105,7 @@ def test_every_run_has_a_run_of_plain_eft_next_to_it(report):
             assert set(measurement.baselines) <= set(plain.runs)
 
 
+@pytest.mark.slow
 def test_every_token_of_forced_answers_is_counted(report):
     for measurement in report.measurements:
         for each in measurement.runs:
@@ -227,6 +230,7 @@ def test_weights_are_counted_once(llm, reference):
     assert weights_read(engine, Mixture.of({"one": 1.0, "two": 1.0})) == base + layers + norm
 
 
+@pytest.mark.slow
 def test_a_bandwidth_share_is_reported_for_single_requests_only(report):
     for measurement in report.measurements:
         if measurement.batch_size > 1:
@@ -235,6 +239,7 @@ def test_a_bandwidth_share_is_reported_for_single_requests_only(report):
             assert report.bandwidth_share(measurement) == measurement.bytes_per_second / 1e9
 
 
+@pytest.mark.slow
 def test_json_holds_runs_and_summary(report):
     loaded = json.loads(report.to_json())
     assert loaded["machine"]["processor"] == "a processor"
@@ -244,6 +249,7 @@ def test_json_holds_runs_and_summary(report):
         assert len(summary["runs"]) == len(measurement.runs)
 
 
+@pytest.mark.slow
 def test_the_tables_show_every_measurement(report):
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(tables(report))
@@ -285,6 +291,7 @@ def test_a_tokenizer_without_template_is_refused(workload, llm, monkeypatch):
         workload.request(SETS[0], "abc", PLAIN)
 
 
+@pytest.mark.slow
 def test_a_missing_matplotlib_names_the_remedy(report, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -292,11 +299,13 @@ def test_a_missing_matplotlib_names_the_remedy(report, tmp_path, monkeypatch):
         benchmark.plot(report, tmp_path / "plot.png")
 
 
+@pytest.mark.slow
 def test_the_plot_is_a_png(report, tmp_path):
     benchmark.plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_machine_is_described_and_measured():
     machine = benchmark.measure_machine("cpu")
     assert machine.processor
@@ -422,6 +431,7 @@ def test_the_table_is_markdown(small_family):
     assert lines[-1] == "| 16 | a | 1.0 | 1.00 (1.00-1.00) | 100 ms | 1.00 | - |"
 
 
+@pytest.mark.slow
 def test_a_worker_answers_over_its_pipe(small_family):
     with Worker("proxy loop", small_family) as worker:
         assert worker.about["threads"] >= 1

@@ -179,6 +179,7 @@ def test_chi_squared_of_a_single_bin_always_passes(expected):
 # The checks
 
 
+@pytest.mark.slow
 def test_a_right_engine_passes(engine):
     report = verify(engine, planned(engine, {"one": 0.5, "two": 1.5}), silent)
     assert report.passed
@@ -195,6 +196,7 @@ def test_a_right_engine_passes(engine):
     assert drafted == {"off": False, "auto": drafted["auto"], 1: True, 2: True, 4: True, 8: True}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize(("mixture", "strength", "top_p"), SETTINGS[::2])
 def test_every_kind_of_mixture_passes(engine, mixture, strength, top_p):
@@ -219,6 +221,7 @@ def test_accepting_every_draft_token_fails_the_sampling_checks(family):
         assert outcomes(first_token_checks(engine, reference, silent)) == {"failed"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_a_wrong_weight_fails_every_check(family):
     right = ops.combine
@@ -307,6 +310,7 @@ def command(family, tmp_path, brief):
     close_all()
 
 
+@pytest.mark.slow
 def test_verify_prints_a_table_and_exits_with_0(command, family):
     result = command("--behavior", f"one={family.folder / 'one'}")
     assert result.exit_code == 0, result.stderr
@@ -316,6 +320,7 @@ def test_verify_prints_a_table_and_exits_with_0(command, family):
     assert "Greedy answers, speculation 2, batch 8" in result.stderr
 
 
+@pytest.mark.slow
 def test_verify_prints_json_and_exits_with_1_if_a_check_failed(command, family, monkeypatch):
     monkeypatch.setattr(ops, "accept_or_resample", keep_every_draft_token)
     sources = [f"full={family.folder / 'tuned'}", f"two={family.folder / 'two'}"]

@@ -78,7 +78,7 @@ def bigram(seed, size=5, spread=1.5):
 P, Q = bigram(0), bigram(1)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1, *slow(2, 3, 4)])
 def test_the_answer_does_not_depend_on_the_draft_length(seed):
     plain = speculative_decode(P, Q, [2], 40, 0, seed)
     assert len(plain) == 40

@@ -74,5 +74,6 @@ for Driver.capability in (80, 90):
 """
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_gpus(tmp_path):
     assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 12

@@ -103,6 +103,7 @@ def expected(engine):
     return decoded(engine, work(), "off", together=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draft", [3, *slow("off", "auto")])
 def test_every_kind_of_request_gets_the_tokens_of_packed_rounds_alone_and_in_a_batch(static, expected, draft):
     for kinds, together in ((work(), True), (work()[:6], False)):
