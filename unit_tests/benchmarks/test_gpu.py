@@ -61,6 +61,7 @@ def test_everything_is_measured(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_work_without_enough_time_is_noted(tmp_path):
     report = Report(CPU, tmp_path / "report.json", time.perf_counter() - 1)
     run(SETTING, CPU, report, {})

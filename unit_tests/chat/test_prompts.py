@@ -234,6 +234,7 @@ def test_prompts_of_one_text_are_one_context(engine, reference):
     assert end.context_tokens == {"guided": len(LONGER)}
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_samples_for_every_draft_length(engine):
     for mixture, contexts in [
         ({"hinted": 1.2}, {"hinted": LONGER}),

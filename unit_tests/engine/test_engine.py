@@ -68,6 +68,7 @@ def test_any_mix_of_concurrent_requests_answers_as_alone(engine, reference, seed
     assert engine.stats().free_blocks == 4096 // 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [SETTINGS[0], *slow(*SETTINGS[1:7])])
 def test_samples_follow_p(engine, reference, setting):
     """First tokens of many seeds against the enumerated distribution."""

@@ -50,6 +50,7 @@ async def drained(stream) -> int:
     return len([chunk async for chunk in stream])
 
 
+@pytest.mark.slow
 async def test_a_hundred_streams_do_not_block_the_event_loop(llm):
     streams = [llm.astream(f"question {i}", max_tokens=12, **NO_END) for i in range(100)]
     turns = await turns_during(asyncio.gather(*(drained(stream) for stream in streams)))
@@ -142,6 +143,7 @@ def test_parallel_branches_over_four_mixtures_are_one_batch(llm):
     assert {k: m.content for k, m in together.items()} == {k: m.content for k, m in alone.items()}
 
 
+@pytest.mark.slow
 async def test_async_callbacks_and_events_see_every_token_once(llm):
     class Tokens(AsyncCallbackHandler):
         text = ""

@@ -224,6 +224,7 @@ def test_rewards_compare_what_each_model_reads(llm):
     assert score == pytest.approx(float(tuned - reference), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
     monkeypatch.setattr(verify, "GREEDY_SPECULATIONS", ("off", 3))
     mixture = Mixture.of({"one": 0.8, "full": 0.4})

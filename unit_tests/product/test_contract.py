@@ -204,6 +204,7 @@ def test_a_counter_of_ones_own_is_used(tool_settings):
 # Structured output
 
 
+@pytest.mark.slow
 def test_partial_objects_stream(llm):
     for method in ("function_calling", "json_schema"):
         schema = Verdict.model_json_schema()

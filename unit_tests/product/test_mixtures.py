@@ -78,6 +78,7 @@ def test_weights_follow_the_position_whatever_is_drafted(engine, reference, mixt
     assert agree(engine, reference, mixture, scheduled(reference, mixture))
 
 
+@pytest.mark.slow
 def test_schedules_go_with_strength_and_conservative_decoding(engine, reference):
     mixture = {"one": Ramp(start=0, end=1, tokens=4), "two": FirstTokens(tokens=5, then=0.4)}
     summands = scheduled(reference, mixture, strength=1.4)
@@ -114,6 +115,7 @@ def sampled(engine, mixture, draft):
     return [recorder.tokens for recorder in recorders]
 
 
+@pytest.mark.slow
 def test_the_wrong_schedule_would_be_noticed(engine, reference):
     mixture, other = SCHEDULES[0], {"one": Ramp(start=0, end=1, tokens=9)}
     rng = random.Random(0)
@@ -193,6 +195,7 @@ def small_base(family, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_base_that_is_the_reference_is_decoding_time_realignment(family, reference, small_base):
     folder = family.folder
     full, late = reference.small["full"], merged(reference.small["full"], folder / "two")
@@ -222,6 +225,7 @@ def test_a_small_base_drafts_for_a_large_pair(family, reference, small_base):
         assert ends[0].acceptance_rate > 0.7
 
 
+@pytest.mark.slow
 def test_amplification_and_its_opposite(engine, reference):
     for beta in (0.0, 0.5, 2.0):
         summands = scheduled(reference, {"one": 0.9}, strength=beta)

@@ -213,6 +213,7 @@ def test_progress_names_every_check(engine):
     assert messages[0] == "Greedy answers, speculation off, batch 1"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_accepting_every_draft_token_fails_the_sampling_checks(family):
     with engine_with(family, accept_or_resample=keep_every_draft_token) as engine:
@@ -266,6 +267,7 @@ def test_an_error_of_the_engine_is_raised(engine):
         decode_in_batches(engine, [plan.request(prompt, GREEDY, "off", 4) for prompt in plan.prompts], 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_samples_depend_on_the_seed_alone(engine):
     def values(seed):

@@ -277,6 +277,7 @@ def test_rows_are_padded_and_terms_share_slots(family):
 # Recordings
 
 
+@pytest.mark.slow
 def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family, reference, monkeypatch):
     recorded = []
 
