@@ -14,7 +14,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError, InsufficientMemoryError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from unit_tests.helpers import answer, request
+from unit_tests.helpers import answer, request, slow
 from unit_tests.tiny import TARGETS, config, tokenizer, write_adapter
 
 
@@ -43,7 +43,7 @@ def weights():
     gc.enable()
 
 
-@pytest.mark.parametrize("static", [False, True], ids=["eager", "static"])
+@pytest.mark.parametrize("static", [False, *slow(True)], ids=["packed", "static"])
 def test_closing_frees_the_weights_of_engines_that_are_kept(family, weights, static):
     kept = []
     for _ in range(3):

@@ -171,7 +171,15 @@ def test_ragged_rows_equal_sdpa(kv_heads, group, counts, lengths, features):
 
 @pytest.mark.parametrize(
     ("block_size", "dim", "value_dim"),
-    [(4, 16, 64), (4, 80, 80), (16, 64, 64), (16, 80, 48), (256, 64, 64), (256, 80, 80)],
+    [
+        (4, 16, 64),
+        (16, 80, 48),
+        (256, 64, 64),
+        *(
+            pytest.param(*sizes, marks=pytest.mark.slow)
+            for sizes in [(4, 80, 80), (16, 64, 64), (256, 80, 80)]
+        ),
+    ],
 )
 def test_block_sizes_and_head_sizes(block_size, dim, value_dim):
     case = Case([2, 1, 4], [77, 300, 4], dim=dim, value_dim=value_dim, block_size=block_size, seed=dim)
