@@ -6,7 +6,7 @@ import re
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langchain_eft.engine.loading import kv_capacity
+from langchain_eft.engine.registry import close_all
 from langchain_eft.evaluation import (
     Case,
     Mentions,
@@ -76,11 +76,11 @@ def test_the_reproduction_is_resumed_and_its_page_written_from_the_results(llm, 
     assert write_page([section], list(EXPERIMENTS), "figures") == text
 
 
-def test_a_small_base_under_a_large_pair_refuses_like_the_large_model(llm, tmp_path, monkeypatch):
-    # The experiment states its KV memory, of which this short run touches little.
-    monkeypatch.setattr(kv_capacity, "free_memory", lambda device: 8 * 2**30)
+def test_a_small_base_under_a_large_pair_refuses_like_the_large_model(llm, tmp_path):
+    close_all()  # the experiment opens engines of its own
+    short = llm.model_copy(update={"engine_options": {"kv_cache_tokens": 4096}})
     sizes = Sizes(2, 1, 1, 3, 2, 1, 1, 4, 1)
-    reproduce(llm, tmp_path, tmp_path / "page.md", tmp_path, sizes, ["down_scaling"], again=False)
+    reproduce(short, tmp_path, tmp_path / "page.md", tmp_path, sizes, ["down_scaling"], again=False)
     cells = json.loads((tmp_path / "down_scaling.json").read_text())["data"]["cells"]
     refused = {
         cell["system"]: cell["estimate"]["value"] for cell in cells if cell["task"] == "familiar harmful"
