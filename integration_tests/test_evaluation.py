@@ -49,7 +49,7 @@ def test_the_reference_alone_is_another_system_than_the_base(llm, runner):
     assert first.details["mixture"] == second.details["mixture"] == {}
 
 
-def test_a_behaviour_tells_its_own_reward(llm, runner):
+def test_a_behavior_gives_its_own_reward(llm, runner):
     brief = [case for case in preferences().cases if case.name in ("concise-4", "concise-8")]
     task = Task("brief", tuple(brief), preferences().scorers, ask=preferences().ask)
     cell = runner.evaluate([mixed(llm, {"concise": 1.0})], [task]).cell("concise=1", "brief")

@@ -18,7 +18,7 @@ class TestEFTChatModel(Gates, ChatModelIntegrationTests):
 
     @property
     def model_override_value(self):
-        """Another recipe: the large model's folder, without any behaviour."""
+        """Another recipe: the large model's folder, without any behavior."""
         return fetch_checkpoint(load_preset("smol").recipe.base, lambda _: None)
 
     @property

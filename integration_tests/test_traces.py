@@ -1,4 +1,4 @@
-"""Seeing what a behaviour does, with the real weights: whose word is whose, and which pairs are none."""
+"""Traces and diagnoses on the real weights: whose word is whose, and which pairs do not transfer."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Emulated fine-tuning for LangChain: a large model's knowledge with small models' behaviours.
+"""Emulated fine-tuning for LangChain: a large model's knowledge with small models' behaviors.
 
 Names are imported when they are first used, so that importing the package costs nothing.
 """
