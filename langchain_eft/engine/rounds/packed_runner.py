@@ -60,7 +60,13 @@ class PackedRunner:
         if not emitting:
             forward([piece for row in rows for piece in verify_work(row, None, ())], self._state)
         else:
-            started = self._decode(rows, emitting, result)
+            shape, slots_of_rows = exact_shape(emitting)
+            packed = self._round(shape)
+            packed.begin(rows, slots_of_rows, emitting)
+            try:
+                started = self._decode(packed, emitting, slots_of_rows, result)
+            finally:  # a round that fails must not leave samples to the next one of its shape
+                packed.clear()
         for row in rows:
             for name, count in row.counts.items():
                 row.state.prompts[name].num_computed_tokens += count
@@ -72,13 +78,14 @@ class PackedRunner:
         return result
 
     def _decode(
-        self, rows: Sequence[ScheduledRow], drafts: Mapping[RequestState, Draft], result: RoundResult
+        self,
+        packed: PackedRound,
+        drafts: Mapping[RequestState, Draft],
+        slots_of_rows: Sequence[Sequence[int]],
+        result: RoundResult,
     ) -> float:
         """Run a round in which some row emits; returns when its verify pass began."""
-        shape, slots_of_rows = exact_shape(drafts)
-        packed = self._round(shape)
-        packed.begin(rows, slots_of_rows, drafts)
-        host = packed.inputs.open()
+        shape, host = packed.shape, packed.inputs.open()
         write_rows(host, shape, drafts, slots_of_rows, {})
         packed.inputs.send()
         if shape.drafting:
@@ -91,7 +98,6 @@ class PackedRunner:
         for state, outcome in read_outcomes(packed.outputs.send().read(), shape, drafts).items():
             traces = self._traces(state, outcome, packed) if state.request.trace else []
             result.outcomes[state] = replace(outcome, traces=traces)
-        packed.clear()
         return started
 
     def _allow(self, host: PackedTensors, packed: PackedRound, drafts: Mapping[RequestState, Draft]) -> None:
