@@ -20,7 +20,7 @@ from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
 from langchain_eft.engine.input_processor import InputProcessor
 from langchain_eft.engine.loading.family import load_family
 from langchain_eft.engine.loading.memory import return_freed_memory
-from langchain_eft.engine.loop import DecodingLoop, use_device
+from langchain_eft.engine.loop import DecodingLoop
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.progress import Progress, silent
@@ -302,12 +302,14 @@ def _load_and_run(
     # than cores, and OpenMP then lets them sleep between products (1.5x slower decoding).
     try:
         placement = Placement.of(config)
-        use_device(placement.device)
+        placement.make_current()
         family = load_family(recipe, placement, progress)
         return_freed_memory()  # copies that loading made
         longest = min(config.max_model_len or family.window, family.window)
         try:
             loop = DecodingLoop(family, placement, config, longest)
+            num_blocks, initial_rates = loop.blocks.num_blocks, loop.speculator.initial_rates
+            inputs = InputProcessor(recipe, family, longest, num_blocks, config.block_size, initial_rates)
         except BaseException:
             family.close()
             raise
@@ -315,9 +317,6 @@ def _load_and_run(
         return_freed_memory()
         ready.set_exception(error)
         return
-    inputs = InputProcessor(
-        recipe, family, longest, loop.blocks.num_blocks, config.block_size, loop.speculator.initial_rates
-    )
     ready.set_result((loop, inputs))
     del ready, inputs, family
     loop.run()

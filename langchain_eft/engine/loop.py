@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-import torch
-
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import DecodingError, EngineClosedError, EngineError, QueueFullError
 from langchain_eft.engine.events import Failed
@@ -264,9 +262,3 @@ class DecodingLoop:
                     state.generation.deliver(Failed(error))
                 state.generation.cancel()
             self._scheduler.remove_ended()
-
-
-def use_device(device: torch.device) -> None:
-    """Make a device the current one of this thread: its streams and events belong there."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)

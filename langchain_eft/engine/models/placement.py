@@ -54,6 +54,11 @@ class Placement:
         """The placement of the models other than the base."""
         return Placement(self.small_device, self.small_device, self.dtype)
 
+    def make_current(self) -> None:
+        """Make the base's device the current one of this thread: its streams and events belong there."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
     @property
     def on_single_device(self) -> bool:
         """Whether all models are on one device of this process. Only then can one CUDA graph hold a round."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,16 +16,15 @@ from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.recipe.schedules import weight_at
 from langchain_eft.engine.rounds.packed import PackedRound, forward, verify_work
 from langchain_eft.engine.rounds.result import RoundResult
+from langchain_eft.engine.rounds.round_cache import RoundCache
 from langchain_eft.engine.rounds.round_state import RoundState
-from langchain_eft.engine.rounds.shape import RoundShape, exact_shape
+from langchain_eft.engine.rounds.shape import exact_shape
 from langchain_eft.engine.rounds.staging import PackedTensors
 from langchain_eft.engine.rounds.transfer import read_outcomes, write_allowed, write_rows
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import ScheduledRow
 from langchain_eft.engine.token_trace import TokenTrace
-
-_MAX_SHAPES = 256
 
 
 class PackedRunner:
@@ -44,7 +43,7 @@ class PackedRunner:
     def __init__(self, family: ModelFamily, num_blocks: int, block_size: int, max_batch_size: int) -> None:
         self.pools = [KVPool(model.variants * num_blocks * block_size) for model in family.models]
         self._state = RoundState(family, self.pools, num_blocks, block_size, max_batch_size)
-        self._rounds: OrderedDict[RoundShape, PackedRound] = OrderedDict()
+        self._rounds = RoundCache(partial(PackedRound, state=self._state))
 
     @torch.inference_mode()
     def run(self, rows: Sequence[ScheduledRow], drafts: Mapping[RequestState, Draft]) -> RoundResult:
@@ -61,7 +60,7 @@ class PackedRunner:
             forward([piece for row in rows for piece in verify_work(row, None, ())], self._state)
         else:
             shape, slots_of_rows = exact_shape(emitting)
-            packed = self._round(shape)
+            packed = self._rounds[shape]
             packed.begin(rows, slots_of_rows, emitting)
             try:
                 started = self._decode(packed, emitting, slots_of_rows, result)
@@ -111,14 +110,6 @@ class PackedRunner:
             ]
         write_allowed(host, list(drafts), draft_tokens, packed.vocabulary_size)
         packed.inputs.send()
-
-    def _round(self, shape: RoundShape) -> PackedRound:
-        if shape not in self._rounds:
-            self._rounds[shape] = PackedRound(shape, self._state)
-        self._rounds.move_to_end(shape)
-        if len(self._rounds) > _MAX_SHAPES:
-            self._rounds.popitem(last=False)
-        return self._rounds[shape]
 
     def _traces(self, state: RequestState, outcome: RowOutcome, packed: PackedRound) -> list[TokenTrace]:
         """Traces of a row's tokens, from the logits that drew them."""

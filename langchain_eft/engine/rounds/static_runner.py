@@ -7,9 +7,9 @@ halves of a round.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -21,6 +21,7 @@ from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.rounds.cuda_graphs import CudaRecorder, Graphs, Recorder
 from langchain_eft.engine.rounds.result import RoundResult
+from langchain_eft.engine.rounds.round_cache import RoundCache
 from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded, padded_shape
 from langchain_eft.engine.rounds.staging import Moment, PendingCopy, now, seconds_between
@@ -29,8 +30,6 @@ from langchain_eft.engine.rounds.transfer import read_outcomes, write_allowed, w
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import ScheduledRow
-
-_MAX_SHAPES = 256
 
 
 def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
@@ -98,10 +97,13 @@ class StaticRunner:
         self, family: ModelFamily, pools: Sequence[KVPool], num_blocks: int, config: EngineConfig
     ) -> None:
         self._state = RoundState(family, pools, num_blocks, config.block_size, config.max_batch_size)
-        self._draft_logits = DraftLogits(self._state.device)
         recorder = recorder_for(config, self._state.device)
         self._graphs = Graphs(recorder, keep=(self._state.last, self._state.num_output_tokens))
-        self._rounds: OrderedDict[RoundShape, StaticRound] = OrderedDict()
+        # Neither function refers to this runner: a circle would keep its memory after it is closed.
+        self._rounds = RoundCache(
+            partial(StaticRound, state=self._state, memory=DraftLogits(self._state.device)),
+            partial(_forget_recordings, self._graphs),
+        )
         self._config = config
         if config.compile:
             for model in family.models:
@@ -115,7 +117,7 @@ class StaticRunner:
         sizes = {min(padded(rows), config.max_batch_size) for rows in config.cuda_graph_batch_sizes}
         for rows in sorted(sizes, reverse=True):
             for shape in common_shapes(family, rows):
-                static = self._round(shape)
+                static = self._rounds[shape]
                 if shape.drafting:
                     self._graphs.prepare((shape, "draft"), static.draft)
                 self._graphs.prepare((shape, "verify"), static.verify)
@@ -135,7 +137,7 @@ class StaticRunner:
         """
         earlier = unread.drafts if unread else {}
         shape, slots_of_rows = padded_shape(drafts, earlier, self._config.max_batch_size)
-        static, device, states = self._round(shape), self._state.device, list(drafts)
+        static, device, states = self._rounds[shape], self._state.device, list(drafts)
         halves = ("draft", "verify") if shape.drafting else ("verify",)
         recorded = all((shape, half) in self._graphs for half in halves)
         host = static.inputs.open()
@@ -174,12 +176,7 @@ class StaticRunner:
             result.verify_pass = num_tokens, seconds_between(drafted, verified)
         return result
 
-    def _round(self, shape: RoundShape) -> StaticRound:
-        if shape not in self._rounds:
-            self._rounds[shape] = StaticRound(shape, self._state, self._draft_logits)
-        self._rounds.move_to_end(shape)
-        if len(self._rounds) > _MAX_SHAPES:
-            oldest, _ = self._rounds.popitem(last=False)
-            for half in ("draft", "verify"):
-                self._graphs.forget((oldest, half))
-        return self._rounds[shape]
+
+def _forget_recordings(graphs: Graphs, shape: RoundShape) -> None:
+    for half in ("draft", "verify"):
+        graphs.forget((shape, half))

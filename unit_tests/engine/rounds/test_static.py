@@ -257,9 +257,9 @@ def test_rows_are_padded_and_terms_share_slots(family):
     shapes = set()
 
     class Spy(StaticRound):
-        def __init__(self, shape, *args):
+        def __init__(self, shape, **kwargs):
             shapes.add(shape)
-            super().__init__(shape, *args)
+            super().__init__(shape, **kwargs)
 
     original, static_runner.StaticRound = static_runner.StaticRound, Spy
     engine = Engine(family.recipe, EngineConfig(**SETTINGS))
