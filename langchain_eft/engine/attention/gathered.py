@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.attention.rows import PagedRows
-from langchain_eft.engine.attention.sdpa import attend
+from langchain_eft.engine.attention.sdpa import attend, padded_length
 
 
 def gathered_attention(
@@ -57,16 +57,17 @@ def gathered_attention(
     key_pool.index_copy_(0, slots, keys[token.flatten()])
     value_pool.index_copy_(0, slots, values[token.flatten()])
 
-    at = torch.arange(rows.max_length, device=device)
+    at = torch.arange(padded_length(rows.max_length), device=device)
     visible = at <= position[..., None]
     if sliding_window is not None:
         visible = visible & (at > position[..., None] - sliding_window)
-    context_slots = _slots(rows, at.expand(len(lengths), -1))
+    visible |= ~live[..., None]  # padding attends everywhere: a softmax over no position is NaN
+    context_slots = _slots(rows, at.clamp(max=rows.max_length - 1).expand(len(lengths), -1))
     result = attend(
         query[token].transpose(1, 2),
         key_pool[context_slots].transpose(1, 2),
         value_pool[context_slots].transpose(1, 2),
-        visible | ~live[..., None],  # padding attends everywhere: a softmax over no position is NaN
+        torch.zeros(visible.shape, device=device).masked_fill_(~visible, float("-inf")),
         scaling,
         softcap,
         sinks,

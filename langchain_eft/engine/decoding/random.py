@@ -1,48 +1,39 @@
-"""Counter-based random numbers, and draws by the inverse of a cumulative distribution function."""
+"""Counter-based random numbers: the same for the same seed and position, independent otherwise."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+SAMPLE, TEST, RESIDUAL = 0, 1, 2
+"""Purposes of the random numbers at one position: to draw x from q, to test x, and to draw in its place."""
+
 _MASK32 = 0xFFFFFFFF
 
 
-def invert_cdf(probs: Tensor, u: Tensor) -> Tensor:
-    """The token at which the cumulative probability passes `u`; it never has probability 0.
-
-    One uniform number per token keeps the answer of a seed stable against rounding. The answer changes only
-    if `u` is so close to a boundary between tokens that rounding moves the boundary past it.
+def uniforms(seeds: Tensor, positions: Tensor, purpose: int, count: int) -> tuple[Tensor, Tensor]:
+    """Two sequences of random numbers for each row.
 
     Args:
-        probs: [B, V] float64.
-        u: [B] float64 in [0, 1).
-
-    Returns:
-        [B] int64.
-    """
-    cdf = probs.cumsum(-1)
-    index = torch.searchsorted(cdf, (u * cdf[:, -1])[:, None], right=True)[:, 0]
-    return index.clamp(max=probs.shape[-1] - 1)
-
-
-def uniform(seeds: Tensor, positions: Tensor, purpose: int = 0) -> Tensor:
-    """Counter-based random numbers: the same for the same arguments, independent otherwise.
-
-    Args:
-        seeds: [B] int64, not negative.
-        positions: [B] int64 position in the sequence.
+        seeds: [R] int64, not negative.
+        positions: [R] int64 position in the sequence.
         purpose: Distinguishes several draws at one position.
+        count: n, length of the sequences. A longer sequence begins with the shorter one.
 
     Returns:
-        [B] float64 in [0, 1), with 53 random bits.
+        Two [R, n] float64 in [0, 1), with 53 random bits.
     """
-    purposes = torch.full_like(positions, purpose)
-    words = philox4x32(
-        (positions & _MASK32, positions >> 32, purposes, torch.zeros_like(positions)),
-        (seeds & _MASK32, seeds >> 32),
+    index = torch.arange(count, device=seeds.device)[None]
+    a, b, c, d = philox4x32(
+        ((positions & _MASK32)[:, None], (positions >> 32)[:, None], torch.full_like(index, purpose), index),
+        ((seeds & _MASK32)[:, None], (seeds >> 32)[:, None]),
     )
-    return ((words[0] >> 5) * 2**26 + (words[1] >> 6)).double() * 2.0**-53
+    return _fraction(a, b), _fraction(c, d)
+
+
+def _fraction(high: Tensor, low: Tensor) -> Tensor:
+    """float64 in [0, 1) from the bits of two 32-bit words."""
+    return ((high >> 5) * 2**26 + (low >> 6)).double() * 2.0**-53
 
 
 def philox4x32(
