@@ -73,7 +73,7 @@ def gathered_attention(
         sinks,
     ).transpose(1, 2)
     if rows.starts is None:
-        out.copy_((result * live[..., None, None]).view_as(out))
+        out.copy_((result * live[..., None, None]).reshape(out.shape))
     else:
         # Padding may point at other rows' tokens, so its results go to an extra row behind the last token.
         extended = torch.cat([out, out.new_zeros(1, *out.shape[1:])])

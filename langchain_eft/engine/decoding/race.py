@@ -1,10 +1,10 @@
 """Draws by an exponential race, which rounding hardly ever changes.
 
-Every token arrives after a random time, exponential with its weight as the rate. The first to arrive is a draw
-in proportion to the weights (the Gumbel-max trick is the logarithm of this). The times depend on the seed and
-the position only. So when weights change by rounding, the draw changes only if two tokens arrive almost at
-once, with a probability of the size of the change. A draw by the cumulative sum would add up the changes of
-all tokens before the drawn one.
+Every token arrives after a random time, exponential with its weight as the rate. The first to arrive is a
+draw in proportion to the weights; the Gumbel-max trick is the logarithm of this. The random numbers depend on
+the seed and the position only. So where weights change by rounding, the draw changes only if two tokens
+arrive almost at once, with a probability of the size of the change. A draw by the cumulative sum would add up
+the changes of all tokens before the drawn one.
 
 A race of a whole vocabulary would need a random number for each token. So blocks of tokens race first, with
 their total weights, and then the tokens of the block that wins. By the chain rule that is the same draw.

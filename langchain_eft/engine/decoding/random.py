@@ -9,6 +9,8 @@ SAMPLE, TEST, RESIDUAL = 0, 1, 2
 """Purposes of the random numbers at one position: to draw x from q, to test x, and to draw in its place."""
 
 _MASK32 = 0xFFFFFFFF
+_MULTIPLIERS = torch.tensor([0xD2511F53, 0xCD9E8D57])
+_KEY_STEPS = torch.tensor([0x9E3779B9, 0xBB67AE85])
 
 
 def uniforms(seeds: Tensor, positions: Tensor, purpose: int, count: int) -> tuple[Tensor, Tensor]:
@@ -23,12 +25,16 @@ def uniforms(seeds: Tensor, positions: Tensor, purpose: int, count: int) -> tupl
     Returns:
         Two [R, n] float64 in [0, 1), with 53 random bits.
     """
-    index = torch.arange(count, device=seeds.device)[None]
-    a, b, c, d = philox4x32(
-        ((positions & _MASK32)[:, None], (positions >> 32)[:, None], torch.full_like(index, purpose), index),
-        ((seeds & _MASK32)[:, None], (seeds >> 32)[:, None]),
-    )
-    return _fraction(a, b), _fraction(c, d)
+    index = torch.arange(count, device=seeds.device).expand(len(seeds), -1)
+    low, high = ((x[:, None].expand_as(index)) for x in _words(positions))
+    counter = torch.stack([low, high, torch.full_like(index, purpose), index])
+    first, second, third, fourth = philox4x32(counter, torch.stack(_words(seeds))[..., None])
+    return _fraction(first, second), _fraction(third, fourth)
+
+
+def _words(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """The low and high 32-bit words of 64-bit numbers."""
+    return numbers & _MASK32, numbers >> 32
 
 
 def _fraction(high: Tensor, low: Tensor) -> Tensor:
@@ -36,28 +42,23 @@ def _fraction(high: Tensor, low: Tensor) -> Tensor:
     return ((high >> 5) * 2**26 + (low >> 6)).double() * 2.0**-53
 
 
-def philox4x32(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     """Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
     Args:
-        counter: Four int64 tensors that hold 32-bit words.
-        key: Two int64 tensors that hold 32-bit words.
+        counter: [4, ...] int64 that hold 32-bit words.
+        key: [2, ...] int64 that hold 32-bit words, and broadcast.
 
     Returns:
-        Four int64 tensors that hold 32-bit words.
+        [4, ...] int64 that hold 32-bit words.
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
+    shape = (2, *[1] * (counter.dim() - 1))
+    multipliers, steps = (x.to(counter.device).view(shape) for x in (_MULTIPLIERS, _KEY_STEPS))
+    even, odd = counter[0::2], counter[1::2]
     for _ in range(10):
         # int64 products wrap around, which leaves their low and (masked) high words right.
-        product0, product1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0, c1, c2, c3 = (
-            ((product1 >> 32) & _MASK32) ^ c1 ^ k0,
-            product1 & _MASK32,
-            ((product0 >> 32) & _MASK32) ^ c3 ^ k1,
-            product0 & _MASK32,
-        )
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK32, (k1 + 0xBB67AE85) & _MASK32
-    return c0, c1, c2, c3
+        products = even * multipliers
+        even = ((products >> 32) & _MASK32).flip(0) ^ odd ^ key
+        odd = (products & _MASK32).flip(0)
+        key = (key + steps) & _MASK32
+    return torch.stack([even, odd], 1).flatten(0, 1)

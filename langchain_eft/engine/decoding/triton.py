@@ -92,19 +92,29 @@ def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
         logits: [R, V], contiguous.
         sampling: R rows.
     """
-    filters = sampling.filters
-    if not filters.sampled:
+    if not sampling.filters.sampled:
         return Draw(logits.argmax(-1), None)
+    probs, totals = _filtered(logits, sampling)
+    return Draw(_winners(probs, None, totals, sampling.seeds, sampling.positions), probs)
+
+
+def probabilities_kernel(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Must equal `sampling.probabilities`, in two launches, three with min-p."""
+    return _filtered(logits, sampling)[0]
+
+
+def _filtered(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """[R, V] float64 `sampling.probabilities`, and the total of each block that races, [R, n] float64."""
+    filters = sampling.filters
     temperature: Tensor | None = sampling.temperature
     if filters.top_k or filters.top_p:
         logits, temperature = truncate(logits / sampling.temperature[:, None], sampling), None
-    probs, totals = _softmax(
+    return _softmax(
         logits,
         temperature,
         sampling.min_p.log() if filters.min_p else None,
         sampling.greedy if filters.greedy else None,
     )
-    return Draw(_winners(probs, None, totals, sampling.seeds, sampling.positions), probs)
 
 
 def _softmax(

@@ -66,5 +66,6 @@ def test_so_it_is_with_several_threads_and_on_older_processors(machine):
     test = f"{__file__}::test_a_query_gets_the_same_alone_and_in_any_chunk"
     options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", "features0"]
     command = [sys.executable, "-m", "pytest", *options, test]
-    done = subprocess.run(command, env={**os.environ, **machine}, capture_output=True, text=True)  # noqa: S603, PLW1510
+    environment = {**os.environ, **machine}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
     assert done.returncode == 0, done.stdout
