@@ -35,21 +35,11 @@ def accept_or_resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, pos
         [R] int64 samples of p.
     """
     p_sample, q_sample = (x.gather(1, samples[:, None])[:, 0] for x in (p, q))
-    kept = uniforms(seeds, positions, TEST, 1)[0][:, 0] * q_sample < p_sample
-    if kept.device.type == "cpu":  # any other device would wait for the host
-        lost = (~kept).nonzero()[:, 0]
-        drawn = _resampled(*(x[lost] for x in (p, q, samples, seeds, positions)))
-        return samples.index_copy(0, lost, drawn)
-    return torch.where(kept, samples, _resampled(p, q, samples, seeds, positions))
-
-
-def _resampled(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
-    """[R] int64 draws from `max(p - q, 0)`; see `accept_or_resample`."""
-    if not len(samples):
-        return samples
     residual = (p - q).clamp(min=0)
+    test = uniforms(seeds, positions, TEST, 1)[0][:, 0]
     # Where p and q are almost equal, rounding may refuse a sample and leave no residual to draw from.
-    return torch.where(residual.sum(-1) > 0, race(residual, seeds, positions, RESIDUAL), samples)
+    kept = (test * q_sample < p_sample) | (residual.sum(-1) == 0)
+    return torch.where(kept, samples, race(residual, seeds, positions, RESIDUAL))
 
 
 def num_accepted(draft_tokens: Sequence[int], tokens: Sequence[int]) -> int:
