@@ -43,14 +43,17 @@ reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 o
 	$(BIN)/python -m reproduction $(if $(QUICK),--quick)
 
 # A worker for each core, with one thread each: more threads than cores would wait for one another.
+# What takes longest comes first, so that the workers end together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
+
 test: $(DEV) ## Run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
+	$(PYTEST) integration_tests unit_tests
 
 # Unit tests without those that take long.
 QUICK_ARGS := unit_tests -m "not slow"
 
 quick: $(DEV) ## Run the quick unit tests, in under 90 s on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope $(QUICK_ARGS)
+	$(PYTEST) $(QUICK_ARGS)
 
 # Both make an environment of their own. The first keeps only the pin of torch, and resolves anew every time.
 test-newest: ## Run the quick unit tests with the newest dependencies

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+from langchain_core.runnables import RunnableLambda
 
 from langchain_eft import EFTChatModel
 from langchain_eft.cli.demo import CUSTOMER, STEPS, build_requests
@@ -54,6 +56,22 @@ async def test_mixtures_side_by_side_answer_as_alone(llm):
     alone = [llm.invoke(GUITAR, mixture=m, max_tokens=24) for m in mixtures]
     assert [m.content for m in together] == [m.content for m in alone]
     assert len({m.content for m in together}) >= 3
+
+
+def test_a_seed_gives_the_same_text_with_any_draft_and_in_any_company(llm):
+    """At a temperature at which thousands of tokens are probable; the second run finds its prompts cached."""
+    hot = llm.model_copy(update={"temperature": 1.3, "top_p": 1.0, "mixture": {"concise": 1.0}})
+    cases = [("Tell me about whales.", 2), ("Write an emoji poem 🐳🎉.", 7), ("Hello", 1), ("Hello", 3)]
+
+    def answer(case, speculation):
+        return hot.invoke(case[0], seed=case[1], speculation=speculation).content
+
+    alone = [answer(case, "off") for case in cases]
+    assert len(set(alone)) == len(cases)
+    for speculation in (1, 16, "auto"):
+        together = RunnableLambda(partial(answer, speculation=speculation)).batch(cases)
+        assert together == alone
+    assert [answer(case, 4) for case in cases] == alone
 
 
 def test_eft_follows_the_request_and_keeps_its_characters(llm):

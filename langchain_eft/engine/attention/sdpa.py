@@ -93,11 +93,12 @@ def attend(
         sink = sinks.float().view(kv_heads, groups, 1).expand(*lead, -1, -1, padded).reshape(-1, rows, 1)
         peak = torch.maximum(peak, sink)
     weights = scores.sub_(peak).exp_()
-    total = weights.unflatten(-1, (-1, KEY_BLOCK)).sum(-1).cumsum(-1)[..., -1:]  # one block after another
+    total = weights.view(count, rows, -1, KEY_BLOCK).sum(-1).cumsum(-1)[..., -1:]  # one block after another
     if sinks is not None:
         total = total + (sink - peak).exp()
-    out = _weighted_sum(weights.to(values.dtype).expand(len(values), -1, -1), values)[:count] / total
-    return out.to(query.dtype).view(*lead, heads, padded, -1)[..., :num_queries, :]
+    weighted = _weighted_sum(weights.to(values.dtype).expand(len(values), -1, -1), values)[:count]
+    out = (weighted / total).to(query.dtype).view(*lead, heads, padded, -1)
+    return out[..., :num_queries, :]
 
 
 def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
