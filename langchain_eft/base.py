@@ -17,6 +17,7 @@ from langchain_eft.chat.parameters import (
     DecodingParameters,
     checked_timeout,
     refuse_unknown,
+    stop_strings,
 )
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.engine.config import Dtype, EngineConfig
@@ -249,7 +250,7 @@ class BaseEFT(BaseModel):
             parameters: Parameters of the call.
 
         Raises:
-            RequestError: A mixture or timeout that cannot be read.
+            RequestError: A mixture, timeout or stop string that cannot be read.
             RecipeError: There is no mixture, and no default for it.
         """
 
@@ -270,7 +271,7 @@ class BaseEFT(BaseModel):
                 sampling=sampling,
                 max_tokens=self.max_tokens if max_tokens is None else max_tokens,
                 shrink=max_tokens is None and "max_tokens" not in self.model_fields_set,
-                stop=tuple([stop] if isinstance(stop, str) else stop or ()),
+                stop=stop_strings(stop),
                 timeout=checked_timeout(value("timeout")),
                 fields={name: value(name) for name in _REQUEST_FIELDS},
             )

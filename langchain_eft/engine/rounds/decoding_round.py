@@ -88,7 +88,10 @@ class DecodingRound(ABC):
         self._positions = Positions(shape, self._live_positions(progress))
         logp = self._target(logits, index)
         sampling = self._sampling(progress)
-        draw = self._ops.draw(self._penalized(self._allowed(logp), progress), sampling)
+        reshaped = self._penalized(self._allowed(logp), progress)
+        # The largest value is NaN if any is. It is infinite if no token has a probability, or one overflows.
+        finite = reshaped.amax(-1).isfinite()
+        draw = self._ops.draw(reshaped, sampling)
         tokens = draw.tokens
         if shape.draft_samples:
             drafts = self._positions.repeat(self._in["used"][self._draft_slots].any(0))
@@ -97,7 +100,7 @@ class DecodingRound(ABC):
             self._report_samples(
                 self._positions.by_row(torch.where(drafts, samples.tokens, -1), -1), progress
             )
-        self._accept(self._positions.by_row(tokens, 0), progress)
+        self._accept(self._positions.by_row(tokens, 0), self._positions.by_row(finite, 0), progress)
         if shape.logprobs:
             self._report_logprobs(logp.log_softmax(-1), tokens)
 
@@ -269,9 +272,14 @@ class DecodingRound(ABC):
         """Use the draft tokens that the host knows."""
         self.draft_tokens.copy_((self._in["given"] - 1).clamp(min=0))
 
-    def _accept(self, tokens: Tensor, progress: RowProgress) -> None:
-        """Accept draft tokens as far as they equal the [B, K + 1] tokens that were drawn, and move on."""
+    def _accept(self, tokens: Tensor, finite: Tensor, progress: RowProgress) -> None:
+        """Accept draft tokens as far as they equal the [B, K + 1] tokens that were drawn, and move on.
+
+        `finite` [B, K + 1] says where a token could be drawn. A draft token that none can follow is refused.
+        """
         equal = (self.draft_tokens == tokens[:, :-1]) & (self._steps[:-1] < progress.count[:, None])
+        equal &= finite[:, 1:]
+        self._out["undrawn"].copy_(~finite[:, 0])
         accepted = equal.long().cumprod(1).sum(1)
         self._out["draft_tokens"].copy_(self.draft_tokens)
         self._out["count"].copy_(progress.count)
