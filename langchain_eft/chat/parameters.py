@@ -135,6 +135,21 @@ def stop_strings(stop: Any) -> tuple[str, ...]:
     return tuple(stop or ())
 
 
+def options(name: str, value: Any) -> Mapping[str, Any]:
+    """A parameter that holds options by name; None holds none.
+
+    Args:
+        name: The parameter's name, for the message.
+        value: What was given for it.
+
+    Raises:
+        RequestError: It is not a dictionary.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise RequestError(f"{name} must be a dictionary of options, or None, got {shown(value)}.")
+    return value or {}
+
+
 def answer_count(n: Any) -> int:
     """The number of answers of a call.
 
@@ -154,7 +169,7 @@ def reported_logprobs(logprobs: bool, top_logprobs: int | None) -> int | None:  
     """
     if top_logprobs is not None and not logprobs:
         raise RequestError(
-            f"top_logprobs={top_logprobs} has no effect without logprobs=True: set logprobs=True, or leave "
+            f"top_logprobs={shown(top_logprobs)} has no effect without logprobs=True: set logprobs=True, or leave "
             "top_logprobs out."
         )
     return (top_logprobs or 0) if logprobs else None

@@ -67,7 +67,7 @@ class Neighbor:
     """A request that decodes all the time."""
 
     REQUEST = request(
-        [5, 6, 7], {"one": 1.0}, SamplingParams(seed=5, logit_bias={0: -100.0}), 900, speculation=2
+        [5, 6, 7], {"one": 1.0}, SamplingParams(seed=5, logit_bias={0: -100.0}), 150, speculation=2
     )
 
     def __init__(self, engine):
@@ -108,10 +108,14 @@ def named(message, parameters):
     for name, value in parameters.items():
         spellings = [shown(leaf) for leaf in [value, *leaves(value)]]
         spellings += [repr(float(leaf)) for leaf in leaves(value) if isinstance(leaf, int) and leaf < 10**300]
-        subject = "behavior" if name == "mixture" else name
-        if (name in message or subject in message) and any(spelling in message for spelling in spellings):
+        subjects = ("mixture", "weight", "behavior") if name == "mixture" else (name,)
+        if any(s in message for s in subjects) and any(s in message for s in spellings):
             return True
     return False
+
+
+def streamed(llm):
+    return lambda content, **parameters: list(llm.stream(content, **parameters))
 
 
 def refused_by(kind, work):
@@ -135,9 +139,9 @@ def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_se
     neighbor = Neighbor(llm.engine)
 
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(content=TEXTS, parameters=parameters())
-    def call(content, parameters):
-        refusal = refused_by(ModelError, lambda: llm.invoke(content, **parameters))
+    @given(content=TEXTS, parameters=parameters(), run=st.sampled_from([llm.invoke, streamed(llm)]))
+    def call(content, parameters, run):
+        refusal = refused_by(ModelError, lambda: run(content, **parameters))
         neighbor.check()
         if refusal is None:
             return
