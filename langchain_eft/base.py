@@ -20,6 +20,7 @@ from langchain_eft.chat.parameters import (
     stop_strings,
 )
 from langchain_eft.chat.prompts import Prompts
+from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
@@ -325,5 +326,7 @@ class BaseEFT(BaseModel):
 
     def text_ids(self, text: str) -> list[int]:
         """The text as the model's own tokens, without a chat template."""
+        with langchain_errors():
+            refuse_surrogates(text)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids

@@ -19,6 +19,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.chat.tool_formats import HERMES, ToolFormat, detect_tool_format, tool_instructions
 from langchain_eft.engine.error_text import shown
 from langchain_eft.engine.errors import RequestError
@@ -214,31 +215,6 @@ def _text_of(block: Mapping[str, Any]) -> str:
     if not isinstance(words, str):
         raise RequestError(f"A text block has text={shown(words)}: give a string.")
     return words
-
-
-def refuse_surrogates(value: object) -> None:
-    """Refuse lone surrogates, half characters that no tokenizer can encode.
-
-    Args:
-        value: A string, or strings in lists and dictionaries.
-
-    Raises:
-        RequestError: With the first lone surrogate.
-    """
-    if isinstance(value, Mapping):
-        refuse_surrogates([*value.keys(), *value.values()])
-    elif isinstance(value, list | tuple):
-        for item in value:
-            refuse_surrogates(item)
-    elif isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            near = value[max(error.start - 20, 0) : error.end + 20]
-            raise RequestError(
-                f"The text {near!r} has the lone surrogate {value[error.start]!r}, half a character: remove "
-                "it, or replace it by text.encode(errors='replace').decode()."
-            ) from None
 
 
 def instruct(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:

@@ -169,7 +169,7 @@ def reported_logprobs(logprobs: bool, top_logprobs: int | None) -> int | None:  
     """
     if top_logprobs is not None and not logprobs:
         raise RequestError(
-            f"top_logprobs={shown(top_logprobs)} has no effect without logprobs=True: set logprobs=True, or leave "
-            "top_logprobs out."
+            f"top_logprobs={shown(top_logprobs)} has no effect without logprobs=True: set logprobs=True, or "
+            "leave top_logprobs out."
         )
     return (top_logprobs or 0) if logprobs else None

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from langchain_eft.chat.messages import encode, encode_plainly, instruct, refuse_surrogates
+from langchain_eft.chat.messages import encode, encode_plainly, instruct
+from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, BehaviorDelta, Recipe, read_template
 from langchain_eft.engine.recipe.mixture import Mixture

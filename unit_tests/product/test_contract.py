@@ -16,7 +16,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.tools import tool
 from pydantic import BaseModel, ValidationError
 
-from langchain_eft import EFTLLM, EFTChatModel
+from langchain_eft import EFTLLM, EFTChatModel, EFTRewardScorer
 from langchain_eft.engine import errors
 from langchain_eft.engine.decoding.detokenizer import token_bytes
 from langchain_eft.engine.registry import find_engine
@@ -199,6 +199,19 @@ def test_a_counter_of_ones_own_is_used(tool_settings):
     llm = EFTChatModel(**tool_settings, custom_get_token_ids=lambda text: [0] * len(text.split()))
     assert llm.get_num_tokens("one two three") == 3
     assert llm.get_num_tokens_from_messages([HumanMessage("one two")]) == 3  # "Human: one two"
+
+
+def test_half_characters_are_refused_wherever_text_becomes_tokens(llm, tool_settings):
+    half = "hello \ud800"
+    calls = [
+        lambda: llm.invoke(half),
+        lambda: llm.get_num_tokens(half),
+        lambda: EFTRewardScorer(llm).invoke({"prompt": "hi", "answers": [half]}),
+        lambda: EFTLLM(**tool_settings).invoke(half),
+    ]
+    for call in calls:
+        with pytest.raises(ModelInvalidRequestError, match=r"'hello \\ud800' has the lone surrogate"):
+            call()
 
 
 # Structured output
