@@ -9,9 +9,9 @@ from langchain_eft.engine.registry import close_all
 
 @pytest.fixture(scope="package", autouse=True)
 def small_machine():
-    """Engines see 1.25 GiB of free memory and take half of it for keys and values: workers fit a laptop."""
+    """Engines see 1 GiB of free memory and take half of it for keys and values: workers fit a laptop."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * 2**28))
+        patch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
         yield
 
 

@@ -8,11 +8,12 @@ from functools import cache, cached_property
 from importlib.util import find_spec
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from langchain_eft.engine.attention.kv_pool import KVPool, token_slots
 from langchain_eft.engine.attention.rows import PagedRows
-from langchain_eft.engine.attention.sdpa import causal_mask
+from langchain_eft.engine.attention.sdpa import causal_bias, padded_length
 from langchain_eft.engine.limits import LONGEST_DRAFT
 
 MAX_DECODING_QUERIES = LONGEST_DRAFT + 1
@@ -59,15 +60,15 @@ class ForwardBatch:
     spans: Sequence[QuerySpan] = ()
     paged: Sequence[PagedRows] = ()
     gathers: bool = False
-    _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
+    _biases: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
     _copies: dict[torch.device, ForwardBatch] = field(default_factory=dict)
 
-    def mask(self, queries: int, length: int, window: int | None) -> Tensor | None:
-        """[queries, length] bool, True where a query attends; None if it attends everywhere."""
+    def bias(self, queries: int, length: int, window: int | None) -> Tensor:
+        """See `sdpa.causal_bias`; all layers share it."""
         key = (queries, length, window)
-        if key not in self._masks:
-            self._masks[key] = causal_mask(queries, length, window, self.ids.device)
-        return self._masks[key]
+        if key not in self._biases:
+            self._biases[key] = causal_bias(*key, self.ids.device)
+        return self._biases[key]
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> ForwardBatch:
         """The same batch on another device; accelerate calls this where it spreads layers over devices."""
@@ -84,24 +85,29 @@ class ForwardBatch:
                 positions=positions,
                 variants=variants,
                 paged=[rows.to(target) for rows in self.paged],
-                _masks={},
+                _biases={},
                 _copies={},
             )
         return self._copies[target]
 
     @cached_property
     def context_slots(self) -> list[Tensor]:
-        """[length] int64 for each row, the slots of its context."""
+        """[padded length] int64 for each row, the slots of its context; its first one fills it up."""
         return [
-            token_slots(span.blocks, 0, span.length, self.block_size).to(self.ids.device)
-            for span in self.spans
+            F.pad(slots, (0, padded_length(len(slots)) - len(slots)), value=int(slots[0])).to(self.ids.device)
+            for slots in self._slots
         ]
 
     @cached_property
     def new_slots(self) -> Tensor:
         """[N] int64, the slot of each new token's keys and values."""
-        pairs = zip(self.spans, self.context_slots, strict=True)
-        return torch.cat([slots[span.length - span.queries :] for span, slots in pairs])
+        pairs = zip(self.spans, self._slots, strict=True)
+        return torch.cat([slots[span.length - span.queries :] for span, slots in pairs]).to(self.ids.device)
+
+    @cached_property
+    def _slots(self) -> list[Tensor]:
+        """[length] int64 for each row on the host, the slots of its context."""
+        return [token_slots(span.blocks, 0, span.length, self.block_size) for span in self.spans]
 
 
 def paged_rows(spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> list[PagedRows]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.attention.rows import PagedRows
-from langchain_eft.engine.attention.sdpa import attend
+from langchain_eft.engine.attention.sdpa import attend, padded_length
 
 
 def gathered_attention(
@@ -57,24 +57,25 @@ def gathered_attention(
     key_pool.index_copy_(0, slots, keys[token.flatten()])
     value_pool.index_copy_(0, slots, values[token.flatten()])
 
-    at = torch.arange(rows.max_length, device=device)
+    at = torch.arange(padded_length(rows.max_length), device=device)
     visible = at <= position[..., None]
     if sliding_window is not None:
         visible = visible & (at > position[..., None] - sliding_window)
-    context_slots = _slots(rows, at.expand(len(lengths), -1))
+    visible |= ~live[..., None]  # padding attends everywhere: a softmax over no position is NaN
+    context_slots = _slots(rows, at.clamp(max=rows.max_length - 1).expand(len(lengths), -1))
     # A weight of 0 does not silence a NaN that another request has left in memory.
     beyond = (at >= lengths)[..., None, None]
     result = attend(
         query[token].transpose(1, 2),
         key_pool[context_slots].masked_fill(beyond, 0).transpose(1, 2),
         value_pool[context_slots].masked_fill(beyond, 0).transpose(1, 2),
-        visible | ~live[..., None],  # padding attends everywhere: a softmax over no position is NaN
+        torch.zeros(visible.shape, device=device).masked_fill_(~visible, float("-inf")),
         scaling,
         softcap,
         sinks,
     ).transpose(1, 2)
     if rows.starts is None:
-        out.copy_((result * live[..., None, None]).view_as(out))
+        out.copy_((result * live[..., None, None]).reshape(out.shape))
     else:
         # Padding may point at other rows' tokens, so its results go to an extra row behind the last token.
         extended = torch.cat([out, out.new_zeros(1, *out.shape[1:])])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from langchain_eft.engine.attention.batch import ForwardBatch
-from langchain_eft.engine.attention.sdpa import attend
+from langchain_eft.engine.attention.sdpa import QUERY_TILE, attend, padded_length
 
 ATTENTION = "eft"
 """The registered name: transformers' `attn_implementation`."""
@@ -81,16 +81,20 @@ def paged_attention(
     keys.index_copy_(0, eft.new_slots, new_keys)
     values.index_copy_(0, eft.new_slots, new_values)
     for span, context_slots in zip(eft.spans, eft.context_slots, strict=True):
-        packed = slice(span.start, span.start + span.queries)
-        out[packed] = attend(
-            query[0, :, packed],
-            keys.index_select(0, context_slots).transpose(0, 1),
-            values.index_select(0, context_slots).transpose(0, 1),
-            eft.mask(span.queries, span.length, sliding_window),
-            scaling,
-            softcap,
-            s_aux,
-        ).transpose(0, 1)
+        row_keys, row_values = (x.index_select(0, context_slots).transpose(0, 1) for x in (keys, values))
+        for first in range(0, span.queries, QUERY_TILE):
+            stop = min(first + QUERY_TILE, span.queries)
+            length = span.length - span.queries + stop  # keys that the tile's last query attends to
+            packed, context = slice(span.start + first, span.start + stop), slice(padded_length(length))
+            out[packed] = attend(
+                query[0, :, packed],
+                row_keys[:, context],
+                row_values[:, context],
+                eft.bias(stop - first, length, sliding_window),
+                scaling,
+                softcap,
+                s_aux,
+            ).transpose(0, 1)
     return out[None], None
 
 

@@ -1,4 +1,10 @@
-"""Attention of one row, or of several rows with equal shapes, in torch."""
+"""Attention of one row, or of several rows with equal shapes, in torch.
+
+On a CPU in float32, the result of a query is the same bit for bit, whatever is computed beside it. So a seed
+gives the same text for every draft length, chunk of a prompt and state of the prefix cache. Two things make
+it so. Sums over keys run block by block, and the blocks begin at fixed positions: keys that follow a query
+add exact zeros. And no product has fewer rows than those for which BLAS has kernels of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +12,49 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+KEY_BLOCK = 128
+"""Keys that are summed at once."""
 
-def causal_mask(queries: int, length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """Which keys the last queries of a row attend to.
+QUERY_TILE = 64
+"""Most queries of a prompt that attend at once. It bounds the memory of their scores."""
+
+_MIN_ROWS = 4
+"""Products of fewer rows round in other ways."""
+
+_MIN_ROWS_ALONE = 64
+"""A single product of fewer rows may be divided among threads, each of which gets too few rows."""
+
+
+def padded_length(length: int) -> int:
+    """The number of keys that a context of some length is padded to."""
+    return -(-length // KEY_BLOCK) * KEY_BLOCK
+
+
+def causal_bias(queries: int, length: int, window: int | None, device: torch.device) -> Tensor:
+    """What is added to scores so that the last queries of a row see what they may.
 
     Args:
         queries: Q, number of queries; they have the last positions.
-        length: T, number of keys.
+        length: Number of keys, padding not counted.
         window: Positions that a query attends to, its own included, or None.
-        device: Device of the mask.
+        device: Device of the result.
 
     Returns:
-        [Q, T] bool, or None if every query attends to all keys.
+        [Q, padded length] float32, 0 where a query attends and -inf elsewhere.
     """
-    if queries == 1 and (window is None or window >= length):
-        return None
     query = torch.arange(length - queries, length, device=device)[:, None]
-    key = torch.arange(length, device=device)[None]
-    mask = key <= query
-    return mask if window is None else mask & (key > query - window)
+    key = torch.arange(padded_length(length), device=device)[None]
+    visible = key <= query
+    if window is not None:
+        visible &= key > query - window
+    return torch.zeros(visible.shape, device=device).masked_fill(~visible, float("-inf"))
 
 
 def attend(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    mask: Tensor | None,
+    bias: Tensor,
     scaling: float,
     softcap: float | None = None,
     sinks: Tensor | None = None,
@@ -40,9 +63,9 @@ def attend(
 
     Args:
         query: [..., heads, Q, dim].
-        keys: [..., kv_heads, T, dim].
+        keys: [..., kv_heads, T, dim]. T is a multiple of `KEY_BLOCK`.
         values: [..., kv_heads, T, value_dim].
-        mask: [..., Q, T] bool, True where a query attends, or None.
+        bias: [..., Q, T] float32, added to the scores: -inf where a query does not attend.
         scaling: Factor on the scores.
         softcap: Bound on the scores (Gemma 2), or None.
         sinks: [heads] learned sink logits (gpt-oss), or None.
@@ -50,20 +73,37 @@ def attend(
     Returns:
         [..., heads, Q, value_dim].
     """
-    mask = None if mask is None else mask.unsqueeze(-3)
-    if softcap is None and sinks is None:
-        single = query.dim() == 3
-        q, k, v = (x[None] if single else x for x in (query, keys, values))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=True)
-        return out[0] if single else out
-    groups = query.shape[-3] // keys.shape[-3]
-    scores = query @ keys.repeat_interleave(groups, -3).transpose(-1, -2) * scaling
+    *lead, heads, num_queries, dim = query.shape
+    kv_heads, num_keys = keys.shape[-3:-1]
+    groups = heads // kv_heads
+    padded = max(num_queries, -(-_MIN_ROWS // groups))  # the results of further queries are dropped
+    rows = groups * padded
+    query = F.pad(query, (0, 0, 0, padded - num_queries)).reshape(-1, rows, dim)
+    keys, values = (x.reshape(-1, num_keys, x.shape[-1]) for x in (keys, values))
+    count = len(keys)
+    if count == 1 and rows < _MIN_ROWS_ALONE:
+        query, keys, values = (x.expand(2, -1, -1) for x in (query, keys, values))
+    scores = torch.bmm(query, keys.transpose(1, 2))[:count].float().mul_(scaling)
     if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scores.div_(softcap).tanh_().mul_(softcap)
+    of_queries = scores.view(*lead, kv_heads, groups, padded, num_keys)[..., :num_queries, :]
+    of_queries.add_(bias[..., None, None, :, :])
+    peak = scores.amax(-1, keepdim=True)
     if sinks is not None:
-        column = sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
-        scores = torch.cat([scores, column], -1)
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)[..., : keys.shape[-2]]
-    return weights @ values.repeat_interleave(groups, -3)
+        sink = sinks.float().view(kv_heads, groups, 1).expand(*lead, -1, -1, padded).reshape(-1, rows, 1)
+        peak = torch.maximum(peak, sink)
+    weights = scores.sub_(peak).exp_()
+    total = weights.unflatten(-1, (-1, KEY_BLOCK)).sum(-1).cumsum(-1)[..., -1:]  # one block after another
+    if sinks is not None:
+        total = total + (sink - peak).exp()
+    out = _weighted_sum(weights.to(values.dtype).expand(len(values), -1, -1), values)[:count] / total
+    return out.to(query.dtype).view(*lead, heads, padded, -1)[..., :num_queries, :]
+
+
+def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """[B, rows, dim] float32 products of [B, rows, T] and [B, T, dim], added up one block after another."""
+    total = torch.bmm(weights[..., :KEY_BLOCK], values[:, :KEY_BLOCK]).float()
+    for start in range(KEY_BLOCK, values.shape[1], KEY_BLOCK):
+        block = slice(start, start + KEY_BLOCK)
+        total += torch.bmm(weights[..., block], values[:, block])
+    return total

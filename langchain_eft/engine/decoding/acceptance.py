@@ -17,10 +17,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.decoding.random import invert_cdf, uniform
-
-SAMPLE, TEST, RESIDUAL = 0, 1, 2
-"""Purposes of the random numbers at one position: to draw x, to test it, and to draw in its place."""
+from langchain_eft.engine.decoding.race import race
+from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST, uniforms
 
 
 def accept_or_resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
@@ -38,9 +36,10 @@ def accept_or_resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, pos
     """
     p_sample, q_sample = (x.gather(1, samples[:, None])[:, 0] for x in (p, q))
     residual = (p - q).clamp(min=0)
+    test = uniforms(seeds, positions, TEST, 1)[0][:, 0]
     # Where p and q are almost equal, rounding may refuse a sample and leave no residual to draw from.
-    kept = (uniform(seeds, positions, TEST) * q_sample < p_sample) | (residual.sum(-1) == 0)
-    return torch.where(kept, samples, invert_cdf(residual, uniform(seeds, positions, RESIDUAL)))
+    kept = (test * q_sample < p_sample) | (residual.sum(-1) == 0)
+    return torch.where(kept, samples, race(residual, seeds, positions, RESIDUAL))
 
 
 def num_accepted(draft_tokens: Sequence[int], tokens: Sequence[int]) -> int:
@@ -80,7 +79,7 @@ def speculative_decode(
 
     def sample(tokens: Sequence[int]) -> Tensor:
         """A token drawn from q, [1]."""
-        return invert_cdf(q(tokens)[None], uniform(seeds, torch.tensor([len(tokens)]), SAMPLE))
+        return race(q(tokens)[None], seeds, torch.tensor([len(tokens)]), SAMPLE)
 
     def draw(tokens: Sequence[int]) -> int:
         """A token drawn from p: the sample of q wherever the rule keeps it."""

@@ -1,72 +1,64 @@
-"""Counter-based random numbers, and draws by the inverse of a cumulative distribution function."""
+"""Counter-based random numbers: the same for the same seed and position, independent otherwise."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+SAMPLE, TEST, RESIDUAL = 0, 1, 2
+"""Purposes of the random numbers at one position: to draw x from q, to test x, and to draw in its place."""
+
 _MASK32 = 0xFFFFFFFF
+_MULTIPLIERS = torch.tensor([0xD2511F53, 0xCD9E8D57])
+_KEY_STEPS = torch.tensor([0x9E3779B9, 0xBB67AE85])
 
 
-def invert_cdf(probs: Tensor, u: Tensor) -> Tensor:
-    """The token at which the cumulative probability passes `u`; it never has probability 0.
-
-    One uniform number per token keeps the answer of a seed stable against rounding. The answer changes only
-    if `u` is so close to a boundary between tokens that rounding moves the boundary past it.
-
-    Args:
-        probs: [B, V] float64.
-        u: [B] float64 in [0, 1).
-
-    Returns:
-        [B] int64.
-    """
-    cdf = probs.cumsum(-1)
-    index = torch.searchsorted(cdf, (u * cdf[:, -1])[:, None], right=True)[:, 0]
-    return index.clamp(max=probs.shape[-1] - 1)
-
-
-def uniform(seeds: Tensor, positions: Tensor, purpose: int = 0) -> Tensor:
-    """Counter-based random numbers: the same for the same arguments, independent otherwise.
+def uniforms(seeds: Tensor, positions: Tensor, purpose: int, count: int) -> tuple[Tensor, Tensor]:
+    """Two sequences of random numbers for each row.
 
     Args:
-        seeds: [B] int64, not negative.
-        positions: [B] int64 position in the sequence.
+        seeds: [R] int64, not negative.
+        positions: [R] int64 position in the sequence.
         purpose: Distinguishes several draws at one position.
+        count: n, length of the sequences. A longer sequence begins with the shorter one.
 
     Returns:
-        [B] float64 in [0, 1), with 53 random bits.
+        Two [R, n] float64 in [0, 1), with 53 random bits.
     """
-    purposes = torch.full_like(positions, purpose)
-    words = philox4x32(
-        (positions & _MASK32, positions >> 32, purposes, torch.zeros_like(positions)),
-        (seeds & _MASK32, seeds >> 32),
-    )
-    return ((words[0] >> 5) * 2**26 + (words[1] >> 6)).double() * 2.0**-53
+    index = torch.arange(count, device=seeds.device).expand(len(seeds), -1)
+    low, high = ((x[:, None].expand_as(index)) for x in _words(positions))
+    counter = torch.stack([low, high, torch.full_like(index, purpose), index])
+    first, second, third, fourth = philox4x32(counter, torch.stack(_words(seeds))[..., None])
+    return _fraction(first, second), _fraction(third, fourth)
 
 
-def philox4x32(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _words(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """The low and high 32-bit words of 64-bit numbers."""
+    return numbers & _MASK32, numbers >> 32
+
+
+def _fraction(high: Tensor, low: Tensor) -> Tensor:
+    """float64 in [0, 1) from the bits of two 32-bit words."""
+    return ((high >> 5) * 2**26 + (low >> 6)).double() * 2.0**-53
+
+
+def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     """Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
     Args:
-        counter: Four int64 tensors that hold 32-bit words.
-        key: Two int64 tensors that hold 32-bit words.
+        counter: [4, ...] int64 that hold 32-bit words.
+        key: [2, ...] int64 that hold 32-bit words, and broadcast.
 
     Returns:
-        Four int64 tensors that hold 32-bit words.
+        [4, ...] int64 that hold 32-bit words.
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
+    shape = (2, *[1] * (counter.dim() - 1))
+    multipliers, steps = (x.to(counter.device).view(shape) for x in (_MULTIPLIERS, _KEY_STEPS))
+    even, odd = counter[0::2], counter[1::2]
     for _ in range(10):
         # int64 products wrap around, which leaves their low and (masked) high words right.
-        product0, product1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0, c1, c2, c3 = (
-            ((product1 >> 32) & _MASK32) ^ c1 ^ k0,
-            product1 & _MASK32,
-            ((product0 >> 32) & _MASK32) ^ c3 ^ k1,
-            product0 & _MASK32,
-        )
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK32, (k1 + 0xBB67AE85) & _MASK32
-    return c0, c1, c2, c3
+        products = even * multipliers
+        even = ((products >> 32) & _MASK32).flip(0) ^ odd ^ key
+        odd = (products & _MASK32).flip(0)
+        key = (key + steps) & _MASK32
+    return torch.stack([even, odd], 1).flatten(0, 1)

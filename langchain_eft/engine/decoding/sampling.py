@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.decoding.formula import nucleus
-from langchain_eft.engine.decoding.random import invert_cdf, uniform
+from langchain_eft.engine.decoding.race import race
+from langchain_eft.engine.decoding.random import SAMPLE
 from langchain_eft.engine.request import SamplingParams
 
 
@@ -114,7 +115,7 @@ class Draw(NamedTuple):
 
 
 def draw(logits: Tensor, sampling: Sampling) -> Draw:
-    """Draw a token for every row, with the random number of its seed and position.
+    """Draw a token for every row, with the random numbers of its seed and position.
 
     Args:
         logits: [R, V] log-probabilities up to a constant per row, penalties applied.
@@ -124,7 +125,7 @@ def draw(logits: Tensor, sampling: Sampling) -> Draw:
     if not sampling.filters.sampled:
         return Draw(logits.argmax(-1), None)
     probs = probabilities(logits, sampling)
-    return Draw(invert_cdf(probs, uniform(sampling.seeds, sampling.positions)), probs)
+    return Draw(race(probs, sampling.seeds, sampling.positions, SAMPLE), probs)
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:

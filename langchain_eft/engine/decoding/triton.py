@@ -15,10 +15,11 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
-from langchain_eft.engine.decoding.acceptance import RESIDUAL, TEST
+from langchain_eft.engine.decoding.race import BLOCK
+from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST
 from langchain_eft.engine.decoding.sampling import Draw, Sampling, truncate
 
-_BLOCK = 2048
+_BLOCK = 8 * BLOCK
 """Tokens of the vocabulary that one program reads."""
 
 
@@ -85,26 +86,35 @@ def _combine(
 
 
 def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
-    """Must equal `sampling.draw`, in four launches, five with min-p. Torch still sorts for top-k and top-p.
+    """Must equal `sampling.draw`, in three launches, four with min-p. Torch still sorts for top-k and top-p.
 
     Args:
         logits: [R, V], contiguous.
         sampling: R rows.
     """
-    filters = sampling.filters
-    if not filters.sampled:
+    if not sampling.filters.sampled:
         return Draw(logits.argmax(-1), None)
+    probs, totals = _filtered(logits, sampling)
+    return Draw(_winners(probs, None, totals, sampling.seeds, sampling.positions), probs)
+
+
+def probabilities_kernel(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Must equal `sampling.probabilities`, in two launches, three with min-p."""
+    return _filtered(logits, sampling)[0]
+
+
+def _filtered(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """[R, V] float64 `sampling.probabilities`, and the total of each block that races, [R, n] float64."""
+    filters = sampling.filters
     temperature: Tensor | None = sampling.temperature
     if filters.top_k or filters.top_p:
         logits, temperature = truncate(logits / sampling.temperature[:, None], sampling), None
-    probs, totals = _softmax(
+    return _softmax(
         logits,
         temperature,
         sampling.min_p.log() if filters.min_p else None,
         sampling.greedy if filters.greedy else None,
     )
-    (u,) = uniform_kernel(sampling.seeds, sampling.positions, range(1))
-    return Draw(_pick(probs, None, totals, u), probs)
 
 
 def _softmax(
@@ -120,7 +130,7 @@ def _softmax(
         greedy: [R] bool, rows whose best token has probability 1, or None.
 
     Returns:
-        [R, V] float64 probabilities, and [R, blocks] float64, the total of each block.
+        [R, V] float64 probabilities, and the total of each block that races, [R, n] float64.
     """
     rows, size = logits.shape
     blocks = triton.cdiv(size, _BLOCK)
@@ -137,7 +147,7 @@ def _softmax(
     if floor is not None:
         peaks, best, sums = summary(peaks)
     probs = torch.empty(rows, size, dtype=torch.float64, device=logits.device)
-    totals = torch.empty_like(sums)
+    totals = _empty_totals(probs)
     _normalize[rows, blocks](
         logits,
         temperature,
@@ -148,12 +158,19 @@ def _softmax(
         sums,
         probs,
         totals,
+        totals.shape[1],
         blocks,
         size,
         _BLOCK,
+        BLOCK,
         _width(blocks),
     )
     return probs, totals
+
+
+def _empty_totals(probs: Tensor) -> Tensor:
+    """Memory for the total of each block that races: [R, n] float64 for [R, V] probabilities."""
+    return probs.new_empty(probs.shape[0], triton.cdiv(probs.shape[1], BLOCK))
 
 
 def _width(blocks: int) -> int:
@@ -217,12 +234,14 @@ def _normalize(
     sums: tl.tensor,
     probs: tl.tensor,
     totals: tl.tensor,
+    num_totals: tl.constexpr,
     blocks: tl.constexpr,
     size: tl.constexpr,
     block: tl.constexpr,
+    racing: tl.constexpr,
     width: tl.constexpr,
 ) -> None:
-    """Probabilities of one row and block, and their total."""
+    """Probabilities of one row and block, and the totals of its blocks that race."""
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
     others = tl.arange(0, width)
@@ -241,13 +260,30 @@ def _normalize(
         first = tl.min(tl.where(tops == peak, tokens, size), 0)
         p = tl.where(tl.load(greedy + row) != 0, (at == first).to(tl.float64), p)
     tl.store(probs + row * size + at, p, mask=at < size)
-    tl.store(totals + row * blocks + part, tl.sum(p, 0))
+    _store_totals(totals, p, row, part, num_totals, block, racing)
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _store_totals(
+    totals: tl.tensor,
+    weights: tl.tensor,
+    row: tl.tensor,
+    part: tl.tensor,
+    num_totals: tl.constexpr,
+    block: tl.constexpr,
+    racing: tl.constexpr,
+) -> None:
+    """Store the totals of the blocks of `racing` tokens in one program's `block` tokens."""
+    count: tl.constexpr = block // racing
+    at = part * count + tl.arange(0, count)
+    sums = tl.sum(tl.reshape(weights, [count, racing]), 1)
+    tl.store(totals + row * num_totals + at, sums, mask=at < num_totals)
 
 
 def accept_or_resample_kernel(
     p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, positions: Tensor
 ) -> Tensor:
-    """Must equal `acceptance.accept_or_resample`, in three launches.
+    """Must equal `acceptance.accept_or_resample`, in two launches.
 
     Args:
         p: [R, V] float64, contiguous.
@@ -259,86 +295,51 @@ def accept_or_resample_kernel(
     Returns:
         [R] int64 samples of p.
     """
-    test, u = uniform_kernel(seeds, positions, range(TEST, RESIDUAL + 1))
-    return _pick(p, q, _totals(p, q), u, samples, test)
+    (rows, size), totals = p.shape, _empty_totals(p)
+    _total[rows, triton.cdiv(size, _BLOCK)](p, q, totals, totals.shape[1], size, _BLOCK, BLOCK)
+    return _winners(p, q, totals, seeds, positions, samples)
 
 
-def uniform_kernel(seeds: Tensor, positions: Tensor, purposes: range) -> Tensor:
-    """Must equal `random.uniform` bit for bit, for several purposes in one launch.
-
-    Args:
-        seeds: [R] int64, not negative.
-        positions: [R] int64.
-        purposes: P consecutive purposes.
-
-    Returns:
-        [P, R] float64 in [0, 1).
-    """
-    rows = len(seeds)
-    out = torch.empty(len(purposes), rows, dtype=torch.float64, device=seeds.device)
-    _uniform[rows,](
-        seeds, positions, out, seeds.stride(0), positions.stride(0), rows, purposes.start, len(purposes)
-    )
-    return out
-
-
-@triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
-    do_not_specialize=["seed_stride", "position_stride", "rows"]
-)
-def _uniform(
-    seeds: tl.tensor,
-    positions: tl.tensor,
-    out: tl.tensor,
-    seed_stride: tl.tensor,
-    position_stride: tl.tensor,
-    rows: tl.tensor,
-    first: tl.constexpr,
-    count: tl.constexpr,
-) -> None:
-    """The numbers of one row: Triton's Philox4x32-10, keyed by the seed, over position and purpose."""
-    row = tl.program_id(0).to(tl.int64)
-    seed = tl.load(seeds + row * seed_stride)
-    position = tl.load(positions + row * position_stride)
-    low, high = (position & 0xFFFFFFFF).to(tl.uint32), (position >> 32).to(tl.uint32)
-    for i in tl.static_range(count):
-        a, b, _, _ = tl.philox(seed, low, high, first + i, 0)
-        bits = (a >> 5).to(tl.int64) * 67108864 + (b >> 6).to(tl.int64)
-        tl.store(out + i * rows + row, bits.to(tl.float64) * 1.1102230246251565e-16)
-
-
-def _totals(p: Tensor, q: Tensor) -> Tensor:
-    """[R, blocks] float64 total of `max(p - q, 0)` in each block."""
-    rows, size = p.shape
-    blocks = triton.cdiv(size, _BLOCK)
-    out = torch.empty(rows, blocks, dtype=torch.float64, device=p.device)
-    _total[rows, blocks](p, q, out, blocks, size, _BLOCK)
-    return out
-
-
-def _pick(
+def _winners(
     p: Tensor,
     q: Tensor | None,
     totals: Tensor,
-    u: Tensor,
+    seeds: Tensor,
+    positions: Tensor,
     samples: Tensor | None = None,
-    test: Tensor | None = None,
 ) -> Tensor:
-    """Must equal `random.invert_cdf` of p, or with q, `acceptance.accept_or_resample`.
+    """Must equal `race.race` of p, or with q, `acceptance.accept_or_resample`.
 
     Args:
         p: [R, V] float64, contiguous.
         q: [R, V] float64, contiguous, or None.
-        totals: [R, blocks] float64 total of p, or of `max(p - q, 0)`, in each block.
-        u: [R] float64 in [0, 1), the uniform numbers to draw with.
+        totals: Total of p, or of `max(p - q, 0)`, of each block that races, [R, n] float64.
+        seeds: [R] int64.
+        positions: [R] int64.
         samples: [R] int64 samples of q, or None.
-        test: [R] float64 in [0, 1), the uniform numbers to accept the samples with, or None.
 
     Returns:
         [R] int64 tokens.
     """
-    (rows, size), blocks = p.shape, totals.shape[1]
+    (rows, size), num_totals = p.shape, totals.shape[1]
     out = torch.empty(rows, dtype=torch.int64, device=p.device)
-    _cross[rows,](p, q, totals, u, samples, test, out, blocks, size, _BLOCK, _width(blocks))
+    _race[rows,](
+        p,
+        q,
+        totals,
+        seeds,
+        positions,
+        samples,
+        out,
+        seeds.stride(0),
+        positions.stride(0),
+        num_totals,
+        size,
+        BLOCK,
+        _width(num_totals),
+        SAMPLE if q is None else RESIDUAL,
+        TEST,
+    )
     return out
 
 
@@ -356,55 +357,78 @@ def _excess(p: tl.tensor, q: tl.tensor, row: tl.tensor, at: tl.tensor, size: tl.
 def _total(
     p: tl.tensor,
     q: tl.tensor,
-    out: tl.tensor,
-    blocks: tl.constexpr,
+    totals: tl.tensor,
+    num_totals: tl.constexpr,
     size: tl.constexpr,
     block: tl.constexpr,
+    racing: tl.constexpr,
 ) -> None:
-    """The total of one row and block."""
+    """The totals of one row and program."""
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    at = part * block + tl.arange(0, block)
-    tl.store(out + row * blocks + part, tl.sum(_excess(p, q, row, at, size), 0))
+    weights = _excess(p, q, row, part * block + tl.arange(0, block), size)
+    _store_totals(totals, weights, row, part, num_totals, block, racing)
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _crossing(weights: tl.tensor, threshold: tl.tensor, width: tl.constexpr) -> tl.tensor:
-    """Where the cumulative sum of weights passes a threshold; never at a weight of 0, despite rounding."""
+def _fraction(high: tl.tensor, low: tl.tensor) -> tl.tensor:
+    """float64 in [0, 1) from the bits of two 32-bit words."""
+    bits = (high >> 5).to(tl.int64) * 67108864 + (low >> 6)
+    return bits.to(tl.float64) * 1.1102230246251565e-16
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _uniforms(
+    seed: tl.tensor, position: tl.tensor, purpose: tl.constexpr, width: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """`random.uniforms` of one row, bit for bit, by Triton's Philox4x32-10."""
+    index = tl.arange(0, width).to(tl.uint32)
+    low = (position & 0xFFFFFFFF).to(tl.uint32) + index * 0
+    high = (position >> 32).to(tl.uint32) + index * 0
+    a, b, c, d = tl.philox(seed, low, high, index * 0 + purpose, index)
+    return _fraction(a, b), _fraction(c, d)
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _first(rates: tl.tensor, u: tl.tensor, width: tl.constexpr) -> tl.tensor:
+    """Which of `width` arrives first; it is a valid index even if no rate is positive."""
+    times = tl.where(rates > 0, -tl.log(1.0 - u) / rates, float("inf"))
     at = tl.arange(0, width)
-    possible = weights > 0
-    passed = possible & (tl.cumsum(weights, 0) > threshold)
-    last = tl.max(tl.where(possible, at, 0), 0)
-    return tl.minimum(tl.min(tl.where(passed, at, width), 0), last)
+    return tl.min(tl.where(times == tl.min(times, 0), at, width - 1), 0)
 
 
-@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _cross(
+@triton.jit(do_not_specialize=["seed_stride", "position_stride"])  # type: ignore[untyped-decorator, unused-ignore]
+def _race(
     p: tl.tensor,
     q: tl.tensor,
     totals: tl.tensor,
-    u: tl.tensor,
+    seeds: tl.tensor,
+    positions: tl.tensor,
     samples: tl.tensor,
-    test: tl.tensor,
     out: tl.tensor,
-    blocks: tl.constexpr,
+    seed_stride: tl.tensor,
+    position_stride: tl.tensor,
+    num_totals: tl.constexpr,
     size: tl.constexpr,
-    block: tl.constexpr,
+    racing: tl.constexpr,
     width: tl.constexpr,
+    purpose: tl.constexpr,
+    test: tl.constexpr,
 ) -> None:
-    """The token of one row: first find its block, then the token in the block."""
+    """The token of one row: first the race of the blocks, then that of the tokens in the winner."""
     row = tl.program_id(0).to(tl.int64)
+    seed, position = tl.load(seeds + row * seed_stride), tl.load(positions + row * position_stride)
     parts = tl.arange(0, width)
-    of_blocks = tl.load(totals + row * blocks + parts, mask=parts < blocks, other=0.0)
-    total = tl.sum(of_blocks, 0)
-    threshold = tl.load(u + row) * total
-    part = _crossing(of_blocks, threshold, width)
-    before = tl.sum(tl.where(parts < part, of_blocks, 0.0), 0)
-    weights = _excess(p, q, row, part * block + tl.arange(0, block), size)
-    token = (part * block + _crossing(weights, threshold - before, block)).to(tl.int64)
+    of_parts = tl.load(totals + row * num_totals + parts, mask=parts < num_totals, other=0.0)
+    u, _ = _uniforms(seed, position, purpose, width)
+    part = _first(of_parts, u, width)
+    _, u = _uniforms(seed, position, purpose, racing)
+    weights = _excess(p, q, row, part * racing + tl.arange(0, racing), size)
+    token = (part * racing + _first(weights, u, racing)).to(tl.int64)
     if samples is not None:
         sample = tl.load(samples + row)
         p_sample, q_sample = tl.load(p + row * size + sample), tl.load(q + row * size + sample)
+        tests, _ = _uniforms(seed, position, test, 1)
         # Where p and q are almost equal, rounding may refuse a sample and leave no residual to draw from.
-        kept = (tl.load(test + row) * q_sample < p_sample) | (total == 0)
+        kept = (tl.max(tests, 0) * q_sample < p_sample) | (tl.sum(of_parts, 0) == 0)
         token = tl.where(kept, sample, token)
     tl.store(out + row, token)

@@ -18,7 +18,6 @@ from langchain_eft.engine.decoding.formula import conservative
 from langchain_eft.engine.decoding.penalties import Penalties, penalize
 from langchain_eft.engine.decoding.sampling import Draw, Sampling
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
-from langchain_eft.engine.rounds.ops import RoundOps
 from langchain_eft.engine.rounds.round_state import Positions, RoundState, RowProgress
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.rounds.staging import DeviceToHost, Fields, HostToDevice
@@ -88,18 +87,18 @@ class DecodingRound(ABC):
         self._positions = Positions(shape, self._live_positions(progress))
         logp = self._target(logits, index)
         sampling = self._sampling(progress)
-        reshaped = self._penalized(self._allowed(logp), progress)
+        allowed = self._penalized(self._allowed(logp), progress)
         # The largest value is NaN if any is. It is infinite if no token has a probability, or one overflows.
-        finite = reshaped.amax(-1).isfinite()
-        draw = self._ops.draw(reshaped, sampling)
-        tokens = draw.tokens
+        finite = allowed.amax(-1).isfinite()
         if shape.draft_samples:
             drafts = self._positions.repeat(self._in["used"][self._draft_slots].any(0))
-            samples = self._draw_samples(logits, index, sampling, progress)
-            tokens = _accepted_or_resampled(draw, samples, drafts, sampling, self._ops)
+            samples = self._draw_samples(logits, index, allowed, drafts, sampling, progress)
+            tokens = self._accept_or_resample(allowed, samples, sampling)
             self._report_samples(
                 self._positions.by_row(torch.where(drafts, samples.tokens, -1), -1), progress
             )
+        else:
+            tokens = self._ops.draw(allowed, sampling).tokens
         self._accept(self._positions.by_row(tokens, 0), self._positions.by_row(finite, 0), progress)
         if shape.logprobs:
             self._report_logprobs(logp.log_softmax(-1), tokens)
@@ -142,12 +141,32 @@ class DecodingRound(ABC):
         self,
         logits: Tensor,
         index: Tensor,
+        target: Tensor,
+        drafts: Tensor,
         sampling: Sampling,
         progress: RowProgress,
     ) -> Draw:
-        """Samples of q at all R positions."""
-        q = self._draft_target(logits, index)
-        return self._ops.draw(self._penalized(self._allowed(q), progress), sampling)
+        """Samples of q at all R positions, and of p where a row has no q.
+
+        Args:
+            logits: [N, V] logits of the round.
+            index: [S, B, K + 1] int64, which of them belong to a slot, row and step.
+            target: [R, V] log p up to a constant.
+            drafts: [R] bool, whether the row has a q.
+            sampling: R rows.
+            progress: Of the rows.
+        """
+        q = self._penalized(self._allowed(self._draft_target(logits, index)), progress)
+        return self._ops.draw(torch.where(drafts[:, None], q, target), sampling)
+
+    def _accept_or_resample(self, target: Tensor, samples: Draw, sampling: Sampling) -> Tensor:
+        """[R] samples of p, [R, V] up to a constant, that equal `samples` wherever the rule keeps them."""
+        if samples.probs is None:  # every row is greedy
+            return self._ops.draw(target, sampling).tokens
+        p = self._ops.probabilities(target, sampling)
+        return self._ops.accept_or_resample(
+            p, samples.probs, samples.tokens, sampling.seeds, sampling.positions
+        )
 
     # From logits to p and q
 
@@ -310,23 +329,3 @@ def _counted(penalties: Penalties, tokens: Tensor) -> Penalties:
     """Penalties after one more token of the answer, [B]."""
     counts = penalties.counts.scatter_add(1, tokens[:, None], torch.ones_like(penalties.counts[:, :1]))
     return replace(penalties, counts=counts, seen=penalties.seen | (counts > 0))
-
-
-def _accepted_or_resampled(
-    target: Draw, samples: Draw, drafts: Tensor, sampling: Sampling, ops: RoundOps
-) -> Tensor:
-    """[R] samples of p that equal those of q wherever the rule keeps them.
-
-    Args:
-        target: Draws from p.
-        samples: Draws from q.
-        drafts: [R] bool, whether the row has a q.
-        sampling: R rows.
-        ops: The operations.
-    """
-    if target.probs is None or samples.probs is None:  # every row is greedy
-        return target.tokens
-    tokens = ops.accept_or_resample(
-        target.probs, samples.probs, samples.tokens, sampling.seeds, sampling.positions
-    )
-    return torch.where(drafts, tokens, target.tokens)

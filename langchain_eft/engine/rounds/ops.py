@@ -12,7 +12,7 @@ from torch import Tensor
 
 from langchain_eft.engine.decoding.acceptance import accept_or_resample
 from langchain_eft.engine.decoding.formula import combine
-from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw
+from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw, probabilities
 from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
 
 
@@ -23,20 +23,29 @@ class RoundOps(NamedTuple):
         lay_out: See `layout.lay_out`.
         combine: See `formula.combine`.
         draw: See `sampling.draw`.
+        probabilities: See `sampling.probabilities`.
         accept_or_resample: See `acceptance.accept_or_resample`.
     """
 
     lay_out: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], TokenLayout]
     combine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     draw: Callable[[Tensor, Sampling], Draw]
+    probabilities: Callable[[Tensor, Sampling], Tensor]
     accept_or_resample: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def round_ops(*, kernels: bool) -> RoundOps:
     """The operations as kernels, or as torch functions."""
     if not kernels:
-        return RoundOps(lay_out, combine, draw, accept_or_resample)
-    from langchain_eft.engine.decoding.triton import accept_or_resample_kernel, combine_kernel, draw_kernel
+        return RoundOps(lay_out, combine, draw, probabilities, accept_or_resample)
+    from langchain_eft.engine.decoding.triton import (
+        accept_or_resample_kernel,
+        combine_kernel,
+        draw_kernel,
+        probabilities_kernel,
+    )
     from langchain_eft.engine.rounds.layout_triton import lay_out_kernel
 
-    return RoundOps(lay_out_kernel, combine_kernel, draw_kernel, accept_or_resample_kernel)
+    return RoundOps(
+        lay_out_kernel, combine_kernel, draw_kernel, probabilities_kernel, accept_or_resample_kernel
+    )

@@ -182,10 +182,18 @@ class PackedRound(DecodingRound):
         self.logp = super()._target(logits, index)
         return self.logp
 
-    def _draw_samples(self, logits: Tensor, index: Tensor, sampling: Sampling, progress: RowProgress) -> Draw:
-        """Samples of q; those that drafting has drawn are not drawn again."""
+    def _draw_samples(
+        self,
+        logits: Tensor,
+        index: Tensor,
+        target: Tensor,
+        drafts: Tensor,
+        sampling: Sampling,
+        progress: RowProgress,
+    ) -> Draw:
+        """Those that drafting has drawn are not drawn again."""
         if not self._drawn or self.shape.grammar or self.shape.penalties:
-            return super()._draw_samples(logits, index, sampling, progress)
+            return super()._draw_samples(logits, index, target, drafts, sampling, progress)
         positions = self.shape.positions
         live = self._positions.live
         if live is None:
@@ -198,7 +206,8 @@ class PackedRound(DecodingRound):
             self._positions.by_position(x.index_select(0, self._draft_slots))[rest]
             for x in (index, self._in["draft"])
         )
-        draw = self._ops.draw(self._combine(logits, entries, weights), sampling.of_rows(rest))
+        q = torch.where(drafts[rest, None], self._combine(logits, entries, weights), target[rest])
+        draw = self._ops.draw(q, sampling.of_rows(rest))
         tokens, probs = torch.empty_like(sampling.positions), None
         tokens[rest] = draw.tokens
         if draw.probs is not None:

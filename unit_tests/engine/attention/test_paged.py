@@ -9,7 +9,7 @@ from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan
 from langchain_eft.engine.attention.kv_pool import KVPool, token_slots
 from langchain_eft.engine.attention.paged import paged_attention
 from langchain_eft.engine.attention.rows import PagedRows
-from langchain_eft.engine.attention.sdpa import causal_mask
+from langchain_eft.engine.attention.sdpa import KEY_BLOCK, causal_bias
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 
 HEADS, KV_HEADS, DIM, BLOCK = 4, 2, 8, 4
@@ -87,12 +87,16 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
         torch.testing.assert_close(torch.cat(parts, 1), dense(query, keys, values, window, softcap, sinks))
 
 
-def test_masks_are_built_only_where_they_hide_something():
-    cpu = torch.device("cpu")
-    assert causal_mask(1, 9, None, cpu) is None
-    assert causal_mask(1, 9, 9, cpu) is None
-    assert causal_mask(1, 4, 2, cpu).tolist() == [[False, False, True, True]]
-    assert causal_mask(2, 3, None, cpu).tolist() == [[True, True, False], [True, True, True]]
+@pytest.mark.parametrize(
+    ("queries", "length", "window"), [(1, 9, None), (1, 4, 2), (2, 3, None), (3, 200, 150)]
+)
+def test_queries_see_earlier_keys_inside_the_window_and_no_padding(queries, length, window):
+    bias = causal_bias(queries, length, window, torch.device("cpu"))
+    assert bias.shape[1] % KEY_BLOCK == 0
+    for row, position in zip(bias, range(length - queries, length), strict=True):
+        first = 0 if window is None else max(0, position - window + 1)
+        assert row.eq(0).nonzero().flatten().tolist() == list(range(first, position + 1))
+        assert bool(row[row != 0].eq(float("-inf")).all())
 
 
 def test_slots_follow_the_block_table():

@@ -5,7 +5,7 @@ from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 import pytest
 import torch
 
-from langchain_eft.engine.attention.sdpa import attend, causal_mask
+from langchain_eft.engine.attention.sdpa import attend, causal_bias, padded_length
 from langchain_eft.engine.attention.triton import (
     MAX_SPLITS,
     PagedRows,
@@ -133,11 +133,12 @@ class Case:
         out = torch.zeros(*self.query.shape[:2], self.values.shape[-1])
         for start, count, context in self.rows_of_tokens():
             window = self.features.get("sliding_window")
+            padded = torch.cat([context, context[:1].repeat(padded_length(len(context)) - len(context))])
             out[start : start + count] = attend(
                 self.query[start : start + count].float().transpose(0, 1),
-                self.keys[context].float().transpose(0, 1),
-                self.values[context].float().transpose(0, 1),
-                causal_mask(count, len(context), window, torch.device("cpu")),
+                self.keys[padded].float().transpose(0, 1),
+                self.values[padded].float().transpose(0, 1),
+                causal_bias(count, len(context), window, torch.device("cpu")),
                 self.features["scaling"],
                 self.features.get("softcap"),
                 None if self.sinks is None else self.sinks.float(),

@@ -216,8 +216,8 @@ def test_the_comparison_detects_a_wrong_window_or_position(kind, tmp_path, monke
     engine = open_engine(family)
     try:
         if "sliding_window" in SUPPORTED[kind]:  # one position too many
-            correct = batches.causal_mask
-            monkeypatch.setattr(batches, "causal_mask", lambda q, n, w, d: correct(q, n, w and w + 1, d))
+            correct = batches.causal_bias
+            monkeypatch.setattr(batches, "causal_bias", lambda q, n, w, d: correct(q, n, w and w + 1, d))
         else:  # distances twice as long
             monkeypatch.setattr("langchain_eft.engine.rounds.packed.pack", _stretched)
         recorders = decode(engine, 0)
