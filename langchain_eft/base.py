@@ -17,8 +17,10 @@ from langchain_eft.chat.parameters import (
     DecodingParameters,
     checked_timeout,
     refuse_unknown,
+    stop_strings,
 )
 from langchain_eft.chat.prompts import Prompts
+from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
@@ -249,7 +251,7 @@ class BaseEFT(BaseModel):
             parameters: Parameters of the call.
 
         Raises:
-            RequestError: A mixture or timeout that cannot be read.
+            RequestError: A mixture, timeout or stop string that cannot be read.
             RecipeError: There is no mixture, and no default for it.
         """
 
@@ -270,7 +272,7 @@ class BaseEFT(BaseModel):
                 sampling=sampling,
                 max_tokens=self.max_tokens if max_tokens is None else max_tokens,
                 shrink=max_tokens is None and "max_tokens" not in self.model_fields_set,
-                stop=tuple([stop] if isinstance(stop, str) else stop or ()),
+                stop=stop_strings(stop),
                 timeout=checked_timeout(value("timeout")),
                 fields={name: value(name) for name in _REQUEST_FIELDS},
             )
@@ -324,5 +326,7 @@ class BaseEFT(BaseModel):
 
     def text_ids(self, text: str) -> list[int]:
         """The text as the model's own tokens, without a chat template."""
+        with langchain_errors():
+            refuse_surrogates(text)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids

@@ -38,7 +38,7 @@ from langchain_eft.base import BaseEFT
 from langchain_eft.chat.answer_form import normalize_form
 from langchain_eft.chat.chunks import chat_result
 from langchain_eft.chat.messages import encode
-from langchain_eft.chat.parameters import CHAT_PARAMETERS, refuse_unknown, reported_logprobs
+from langchain_eft.chat.parameters import CHAT_PARAMETERS, options, refuse_unknown, reported_logprobs
 from langchain_eft.chat.prepare import PreparedCall, prepare_call
 from langchain_eft.chat.profile import model_profile
 from langchain_eft.chat.structured_output import Method, structured_runnable
@@ -232,7 +232,8 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             "top_logprobs": self.top_logprobs,
             "stream_usage": self.stream_usage,
         }
-        template_kwargs = {**self.chat_template_kwargs, **(parameters.get("chat_template_kwargs") or {})}
+        given = options("chat_template_kwargs", parameters.get("chat_template_kwargs"))
+        template_kwargs = {**self.chat_template_kwargs, **given}
         return prepare_call(
             engine,
             messages,

@@ -17,6 +17,7 @@ from langchain_core.exceptions import (
 )
 from pydantic import ValidationError
 
+from langchain_eft.engine.error_text import shown
 from langchain_eft.engine.errors import (
     CheckpointCacheError,
     CheckpointNotFoundError,
@@ -85,6 +86,6 @@ def describe(error: ValidationError) -> str:
     """A pydantic error in words: name, value and allowed values of each parameter."""
     sentences = []
     for part in error.errors(include_url=False):
-        where = f"{'.'.join(map(str, part['loc']))}={part['input']!r}: " if part["loc"] else ""
+        where = f"{'.'.join(map(str, part['loc']))}={shown(part['input'])}: " if part["loc"] else ""
         sentences.append(where + part["msg"].removeprefix("Value error, "))
     return "; ".join(sentences)

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from langchain_eft.chat.messages import text
 from langchain_eft.chat.prompts import conversation_prompts
+from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -119,6 +120,7 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
 
     def _ids(self, answer: str | BaseMessage) -> tuple[int, ...]:
         content = text(answer) if isinstance(answer, BaseMessage) else answer
+        refuse_surrogates(content)
         tokenizer = self.model.engine.tokenizer
         return (*tokenizer(content, add_special_tokens=False).input_ids, tokenizer.eos_token_id)
 

@@ -9,7 +9,7 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
-from langchain_eft.engine.rounds import ops
+from langchain_eft.engine.rounds import ops, packed_runner, static_runner, transfer
 from langchain_eft.engine.rounds.packed_runner import PackedRunner
 
 GREEDY = SamplingParams(temperature=0)
@@ -108,6 +108,45 @@ def failing_rounds(message):
 
     with watched_rounds(fail):
         yield
+
+
+@contextmanager
+def failing_rows(fails, error):
+    """Rounds of every kind raise `error` if `fails(states)`, for the requests that draw in them."""
+    original = transfer.write_rows
+
+    def write_rows(host, shape, drafts, *rest):
+        if fails(list(drafts)):
+            raise error
+        original(host, shape, drafts, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for runner in (packed_runner, static_runner):
+            patch.setattr(runner, "write_rows", write_rows)
+        yield
+
+
+@contextmanager
+def poisoned(engine, term, token, position):
+    """The model of a term turns a token at a position into NaN, and with it all that is read after it."""
+    body = engine.family.models[term.model].module.base_model
+    seen = []
+
+    def look(module, args, kwargs):
+        seen[:] = [(kwargs["input_ids"] == token) & (kwargs["position_ids"] == position)]
+
+    def spoil(module, args):
+        return (args[0].masked_fill(seen[0][..., None], float("nan")), *args[1:])
+
+    hooks = (
+        body.register_forward_pre_hook(look, with_kwargs=True),
+        body.layers[0].register_forward_pre_hook(spoil),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -19,7 +19,9 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.chat.tool_formats import HERMES, ToolFormat, detect_tool_format, tool_instructions
+from langchain_eft.engine.error_text import shown
 from langchain_eft.engine.errors import RequestError
 
 _SILENT_BLOCKS = {
@@ -104,6 +106,7 @@ def _rendered(
     tokenizer: Any, kind: str, turns: Sequence[Turn], settings: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Any:
     """The rendered turns, or the first of their simplifications that the template accepts."""
+    refuse_surrogates([turns, settings.get("tools"), options])
     simplified, refusal = merge(turns), None
     for simplify in (None, *_SIMPLIFICATIONS):
         simplified = simplify(simplified) if simplify else simplified
@@ -189,7 +192,7 @@ def text(message: BaseMessage) -> str:
     """The message's text blocks, joined.
 
     Raises:
-        RequestError: The content holds media.
+        RequestError: The content holds media, or a text block without text.
     """
     if isinstance(message.content, str):
         return message.content
@@ -198,13 +201,20 @@ def text(message: BaseMessage) -> str:
         if isinstance(block, str):
             parts.append(block)
         elif block.get("type") == "text":
-            parts.append(str(block.get("text", "")))
+            parts.append(_text_of(block))
         elif block.get("type") not in _SILENT_BLOCKS:
             raise RequestError(
                 f"Content of type {block.get('type')!r} cannot be read by a text model: send text "
                 "blocks only."
             )
     return "".join(parts)
+
+
+def _text_of(block: Mapping[str, Any]) -> str:
+    words = block.get("text", "")
+    if not isinstance(words, str):
+        raise RequestError(f"A text block has text={shown(words)}: give a string.")
+    return words
 
 
 def instruct(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:

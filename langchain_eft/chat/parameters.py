@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from langchain_eft.chat.prompts import Prompts
-from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.error_text import quoted_names, shown
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
@@ -30,6 +31,9 @@ CHAT_PARAMETERS = CALL_PARAMETERS | {
     "stream_options", "stream_usage", "strict", "tool_choice", "tools", "top_logprobs",
 }  # fmt: skip
 """Names of what a call of the chat model may set."""
+
+_MOST_ANSWERS = 1024
+"""Largest number of answers of one call."""
 
 
 @dataclass(frozen=True)
@@ -103,25 +107,57 @@ def refuse_unknown(names: Iterable[str], allowed: Collection[str], receiver: str
         )
 
 
-def checked_timeout(timeout: float | None) -> float | None:
+def checked_timeout(timeout: Any) -> float | None:
     """The timeout of a call, in seconds.
 
     Raises:
-        RequestError: It is not positive.
+        RequestError: It is not a positive number that a lock can wait for.
     """
-    if timeout is not None and not timeout > 0:
-        raise RequestError(f"timeout must be a positive number of seconds or None, got {timeout!r}.")
-    return timeout
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and 0 < timeout <= threading.TIMEOUT_MAX):
+        raise RequestError(
+            f"timeout must be a positive number of seconds, at most {threading.TIMEOUT_MAX:.0f}, or None for "
+            f"no limit, got {shown(timeout)}."
+        )
+    return timeout  # type: ignore[no-any-return]
+
+
+def stop_strings(stop: Any) -> tuple[str, ...]:
+    """The stop strings of a call.
+
+    Raises:
+        RequestError: It is neither a string nor a list of them.
+    """
+    if isinstance(stop, str):
+        return (stop,)
+    if not isinstance(stop, list | tuple | set | frozenset | None):
+        raise RequestError(f"stop must be a string, a list of strings, or None, got {shown(stop)}.")
+    return tuple(stop or ())
+
+
+def options(name: str, value: Any) -> Mapping[str, Any]:
+    """A parameter that holds options by name; None holds none.
+
+    Args:
+        name: The parameter's name, for the message.
+        value: What was given for it.
+
+    Raises:
+        RequestError: It is not a dictionary.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise RequestError(f"{name} must be a dictionary of options, or None, got {shown(value)}.")
+    return value or {}
 
 
 def answer_count(n: Any) -> int:
     """The number of answers of a call.
 
     Raises:
-        RequestError: It is not a positive integer.
+        RequestError: It is not a positive integer, or too large.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise RequestError(f"n must be a positive integer, got {n!r}.")
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MOST_ANSWERS:
+        raise RequestError(f"n must be a positive integer, at most {_MOST_ANSWERS}, got {shown(n)}.")
     return n
 
 
@@ -133,7 +169,7 @@ def reported_logprobs(logprobs: bool, top_logprobs: int | None) -> int | None:  
     """
     if top_logprobs is not None and not logprobs:
         raise RequestError(
-            f"top_logprobs={top_logprobs} has no effect without logprobs=True: set logprobs=True, or leave "
-            "top_logprobs out."
+            f"top_logprobs={shown(top_logprobs)} has no effect without logprobs=True: set logprobs=True, or "
+            "leave top_logprobs out."
         )
     return (top_logprobs or 0) if logprobs else None

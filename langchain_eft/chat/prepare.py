@@ -14,7 +14,7 @@ from langchain_eft.chat.chunks import ChunkBuilder
 from langchain_eft.chat.grammars import after_reasoning
 from langchain_eft.chat.messages import instruct
 from langchain_eft.chat.output_parser import OutputParser, Parser
-from langchain_eft.chat.parameters import DecodingParameters, answer_count, reported_logprobs
+from langchain_eft.chat.parameters import DecodingParameters, answer_count, options, reported_logprobs
 from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.chat.response_template import ResponseTemplateParser, template_tokens
 from langchain_eft.chat.structured_output import schema_instruction
@@ -136,7 +136,7 @@ def prepare_call(
         visible_tokens=reading.visible_tokens,
         top_logprobs=reported_logprobs(parameters["logprobs"], parameters["top_logprobs"]),
     )
-    stream_options = parameters.get("stream_options") or {}
+    stream_options = options("stream_options", parameters.get("stream_options"))
     return PreparedCall(
         requests=tuple(_reseeded(request, i) for i in range(answer_count(parameters["n"]))),
         fork=reading.fork,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from langchain_eft.chat.messages import encode, encode_plainly, instruct
+from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, BehaviorDelta, Recipe, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -81,8 +82,9 @@ def text_prompts(tokenizer: Any, recipe: Recipe, mixture: Mixture, text: str) ->
 
     Raises:
         RecipeError: A mixture that the recipe cannot decode.
-        RequestError: A behavior that removes a tag which the text does not have.
+        RequestError: Lone surrogates, or a behavior that removes a tag which the text does not have.
     """
+    refuse_surrogates(text)
     texts = {BASE: text} if recipe.base_template else {}
     texts |= {name: contrast_text(text, name, delta) for name, delta in recipe.comparing(mixture).items()}
     main, *others = (tuple(tokenizer(each).input_ids) for each in (text, *texts.values()))

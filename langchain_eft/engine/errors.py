@@ -89,4 +89,12 @@ class EngineClosedError(EngineError):
 
 
 class DecodingError(EngineError):
-    """The device failed while a request ran; the original exception is the cause."""
+    """Decoding failed while a request ran; the original exception, if there is one, is the cause.
+
+    Attributes:
+        is_retryable: Whether the same request may succeed later.
+    """
+
+    def __init__(self, message: str, *, is_retryable: bool = True) -> None:
+        super().__init__(message)
+        self.is_retryable = is_retryable

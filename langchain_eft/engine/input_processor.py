@@ -9,7 +9,7 @@ from itertools import chain
 
 from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.decoding.grammar import Grammars
-from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.error_text import quoted_names, shown
 from langchain_eft.engine.errors import ContextWindowError, RequestError
 from langchain_eft.engine.events import Event
 from langchain_eft.engine.models.family import ModelFamily, Term
@@ -70,8 +70,10 @@ class InputProcessor:
         limit = self.max_output_tokens(*lengths)
         if request.max_tokens > limit:
             raise ContextWindowError(max(lengths), request.max_tokens, max(lengths) + limit)
-        for ids in (*prompts, tuple(request.sampling.logit_bias)):
-            self.check_token_ids(ids)
+        biased = tuple(request.sampling.logit_bias)
+        fields = {"prompt_ids": request.prompt_ids, **request.contexts, "logit_bias": biased}
+        for field, ids in fields.items():
+            self.check_token_ids(ids, field)
         return RequestState(
             Generation(request, deliver),
             formula,
@@ -133,8 +135,12 @@ class InputProcessor:
                 "two, and the base's prompt where it has a template of its own."
             )
 
-    def check_token_ids(self, ids: Iterable[int]) -> None:
+    def check_token_ids(self, ids: Iterable[int], field: str) -> None:
         """Refuse ids that no token has.
+
+        Args:
+            ids: Token ids.
+            field: Where they come from, for the message.
 
         Raises:
             RequestError: With the first such id.
@@ -143,7 +149,8 @@ class InputProcessor:
         outside = [i for i in ids if not 0 <= i < size]
         if outside:
             raise RequestError(
-                f"Token id {outside[0]} is outside the vocabulary of {size} tokens: use ids of `tokenizer`."
+                f"Token id {shown(outside[0])} in `{field}` is outside the vocabulary of {size} tokens: use "
+                "ids of `tokenizer`."
             )
 
     def check_scorable(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
@@ -157,7 +164,8 @@ class InputProcessor:
             raise RequestError("An answer, or its prompt, has no tokens: give some text to score.")
         if len(prompt) + len(answer) > self.max_model_len:
             raise ContextWindowError(len(prompt), len(answer), self.max_model_len)
-        self.check_token_ids((*prompt, *answer))
+        self.check_token_ids(prompt, "prompt")
+        self.check_token_ids(answer, "answer")
         not_shared = [token for token in answer if not self.family.vocabulary[token]]
         if not_shared:
             raise RequestError(

@@ -5,3 +5,13 @@ LONGEST_DRAFT = 16
 
 MOST_TOP_LOGPROBS = 20
 """Largest number of alternatives whose log-probabilities a request may ask for."""
+
+LARGEST_COEFFICIENT = 1e4
+"""Largest size of weights, penalties and biases. float32 rounds a logit by about 1e-6; a larger factor would
+let that rounding choose tokens, and far larger ones overflow."""
+
+TEMPERATURES = (1e-6, 1e6)
+"""Lowest and highest temperature of random draws: beyond them, scaled logits overflow or become equal."""
+
+SMALLEST_SHARE = 1e-30
+"""Smallest `top_p`: the device computes in float32, in which much smaller numbers are 0."""

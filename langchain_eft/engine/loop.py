@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import partial
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 from langchain_eft.engine.config import EngineConfig
@@ -142,10 +145,8 @@ class DecodingLoop:
                 self._run_jobs()
                 try:
                     self._round()
-                except Exception as error:  # noqa: BLE001  (whatever the device raises ends requests, not the engine)
-                    failure = DecodingError(f"Decoding failed: {error}")
-                    failure.__cause__ = error
-                    self._fail_all(failure)
+                except Exception as error:  # noqa: BLE001  (what no request has caused ends all of them)
+                    self._fail_all(_failure(error))
         finally:
             self._fail_all(EngineClosedError("The engine was closed while the request ran."))
             self._release()
@@ -188,22 +189,55 @@ class DecodingLoop:
                 result.set_exception(DecodingError(f"Scoring failed: {error}"))
 
     def _round(self) -> None:
-        """One round: schedule, draft, run, accept, deliver."""
+        """One round: schedule, draft, run, accept, deliver. A request that makes it fail fails alone."""
         pending, self._pending = self._pending, None
         if pending is None:
             rows = self._scheduler.schedule()
-            if not rows:
-                return
-            drafts = self._draft(rows)
-            if self._static is None or not all(map(self._static.takes, rows)):
-                result = self._packed.run(rows, drafts)
-                self._accept([row.state for row in rows], result)
-                self._deliver(result)
-                return
-            pending = self._static.launch(drafts)
-        result = self._collect(pending)
-        self._accept(list(result.outcomes), result)
-        self._deliver(result)
+            failures = self._attempt(rows, partial(self._run, rows)) if rows else {}
+        else:
+            rows = [decoding_row(state) for state in pending.drafts if not state.ended]
+            failures = self._attempt(rows, partial(self._collect, pending)) if rows else {}
+        isolated = len(failures) < len(rows)
+        self._fail({state: _failure(error, isolated=isolated) for state, error in failures.items()})
+
+    def _attempt(
+        self, rows: Sequence[ScheduledRow], run: Callable[[], RoundResult]
+    ) -> dict[RequestState, Exception]:
+        """Run rows and take what they draw. If that fails, each half of them runs for itself.
+
+        Nothing is lost by it: a round changes the state of its requests at its end, and random numbers depend
+        on seed and position only.
+
+        Returns:
+            The requests that fail without the others too, and why.
+        """
+        failures: dict[RequestState, Exception] = {}
+        try:
+            result = run()
+        except Exception as error:  # noqa: BLE001  (whatever the device raises ends requests, not the engine)
+            clear_frames(error.__traceback__)  # they hold the round's tensors
+            failures[rows[0].state] = error
+        else:
+            self._accept(rows, result, failures)
+            self._deliver(result, failures)
+            for row in rows:
+                if row.state in result.undrawn:
+                    self._pending = None  # it continues a row that has drawn nothing
+                    failures |= self._attempt([row], partial(self._redraw, row))
+            return failures
+        self._pending = None  # it continues rows that have to run again
+        if len(rows) == 1:
+            return failures
+        halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+        first, second = (self._attempt(half, partial(self._run, half)) for half in halves)
+        return first | second
+
+    def _run(self, rows: Sequence[ScheduledRow]) -> RoundResult:
+        """Draft and run rows, in a static round if all of them can be in one."""
+        drafts = self._draft(rows)
+        if self._static is None or not all(map(self._static.takes, rows)):
+            return self._packed.run(rows, drafts)
+        return self._collect(self._static.launch(drafts))
 
     def _draft(self, rows: Sequence[ScheduledRow]) -> dict[RequestState, Draft]:
         """Choose how the decoding rows draft, as far as memory allows."""
@@ -229,25 +263,73 @@ class DecodingLoop:
             self._pending = self._static.launch(following, pending)
         return self._static.collect(pending)
 
-    def _accept(self, states: Sequence[RequestState], result: RoundResult) -> None:
+    def _accept(
+        self,
+        rows: Sequence[ScheduledRow],
+        result: RoundResult,
+        failures: dict[RequestState, Exception],
+    ) -> None:
         """Learn from a round, append its tokens to the answers, and free what has ended."""
+        states = [row.state for row in rows]
         self.speculator.observe(result.outcomes)
         if result.verify_pass and not result.prefilled_tokens:
             self.speculator.observe_costs(states, result.draft_passes, result.verify_pass)
         totals = Counter(prefilled_tokens=result.prefilled_tokens)
         for state, outcome in result.outcomes.items():
-            totals["generated_tokens"] += state.accept(outcome)
+            with _failing(state, failures):
+                totals["generated_tokens"] += state.accept(outcome)
             totals["drafted_tokens"] += len(outcome.draft_tokens)
             totals["accepted_tokens"] += outcome.num_accepted
         with self._wake:
             self._totals += totals
-            self._scheduler.cache_full_blocks(states)
+            self._scheduler.cache_full_blocks(state for state in states if state not in failures)
             self._scheduler.remove_ended()
 
-    def _deliver(self, result: RoundResult) -> None:
+    def _redraw(self, row: ScheduledRow) -> RoundResult:
+        """Run a row that has drawn nothing, without a draft: a NaN in a draft spoils what is before it too.
+
+        Raises:
+            DecodingError: Its log p is not finite without a draft either.
+        """
+        state, result = row.state, self._packed.run([row], {})
+        if state not in result.undrawn:
+            return result
+        for prompt in state.prompts.values():
+            self.blocks.forget(prompt.block_table)
+        broken = " and of ".join(dict.fromkeys(map(self._family.role, result.undrawn[state])))
+        reason, remedy = (
+            (
+                f"The logits of {broken} are NaN or infinite",
+                "check these weights, or use dtype='float32' if their activations overflow",
+            )
+            if broken
+            else (
+                "No token has a finite log-probability, though every model's logits are finite,",
+                "use smaller weights in `mixture`, or another grammar if there is one",
+            )
+        )
+        raise DecodingError(
+            f"{reason} after {len(state.tokens)} tokens, so there is no next token. A retry fails in the "
+            f"same way: {remedy}.",
+            is_retryable=False,
+        )
+
+    def _deliver(self, result: RoundResult, failures: dict[RequestState, Exception]) -> None:
         """Hand events to the callers; last, so that the memory of a finished answer is free by then."""
         for state in result.outcomes:
-            state.deliver()
+            with _failing(state, failures):
+                state.deliver()
+
+    def _fail(self, failures: Mapping[RequestState, EngineError]) -> None:
+        """Free what requests hold, then tell their callers why they failed."""
+        with self._wake:
+            waited_for = [state for state in failures if not state.generation.cancelled]
+            for state in waited_for:
+                state.generation.cancel()
+            self._scheduler.remove_ended()
+        for state in waited_for:
+            with suppress(Exception):  # a caller that cannot be told must not stop the loop
+                state.generation.deliver(Failed(failures[state]))
 
     def _fail_all(self, error: EngineError) -> None:
         with self._wake:
@@ -257,8 +339,38 @@ class DecodingLoop:
             for _, result in self._jobs:
                 result.set_exception(error)
             self._jobs.clear()
-            for state in states:
-                if not state.ended:
-                    state.generation.deliver(Failed(error))
-                state.generation.cancel()
-            self._scheduler.remove_ended()
+        self._fail(dict.fromkeys((state for state in states if not state.ended), error))
+
+
+def decoding_row(state: RequestState) -> ScheduledRow:
+    """A request's part of a round that computes only its last token."""
+    return ScheduledRow(state, {name: p.num_uncomputed_tokens for name, p in state.prompts.items()})
+
+
+@contextmanager
+def _failing(state: RequestState, failures: dict[RequestState, Exception]) -> Iterator[None]:
+    """Keep an exception that concerns one request only."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (it ends this request, and no other)
+        failures[state] = error
+
+
+def _failure(error: Exception, *, isolated: bool = False) -> EngineError:
+    """What the caller of a request gets for an exception.
+
+    Args:
+        error: The exception.
+        isolated: Whether other requests of the round went on.
+    """
+    if isinstance(error, EngineError):
+        return error
+    reason = str(error).rstrip(".") or type(error).__name__
+    advice = (
+        "The requests beside it go on, so a retry will likely fail in the same way: change the request."
+        if isolated
+        else "A retry may help."
+    )
+    failure = DecodingError(f"Decoding failed: {reason}. {advice}", is_retryable=not isolated)
+    failure.__cause__ = error
+    return failure

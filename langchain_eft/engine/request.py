@@ -11,12 +11,28 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from langchain_eft.engine.events import Event
-from langchain_eft.engine.limits import LONGEST_DRAFT, MOST_TOP_LOGPROBS
+from langchain_eft.engine.limits import (
+    LARGEST_COEFFICIENT,
+    LONGEST_DRAFT,
+    MOST_TOP_LOGPROBS,
+    SMALLEST_SHARE,
+    TEMPERATURES,
+)
 from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
 
 Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=0, le=LONGEST_DRAFT)]
 """Tokens drafted per round: the most worthwhile number, none, or a fixed number."""
+
+
+def _drawable(temperature: float) -> float:
+    lowest, highest = TEMPERATURES
+    if temperature and not lowest <= temperature <= highest:
+        raise ValueError(f"Use 0 for greedy decoding, or a temperature from {lowest:g} to {highest:g}.")
+    return temperature
+
+
+_Summand = Annotated[float, Field(ge=-LARGEST_COEFFICIENT, le=LARGEST_COEFFICIENT, allow_inf_nan=False)]
 
 
 class SamplingParams(BaseModel):
@@ -27,31 +43,31 @@ class SamplingParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Divides log p; 0 is greedy decoding."""
+    temperature: Annotated[float, AfterValidator(_drawable)] = 1.0
+    """Divides log p; 0 is greedy decoding. Between 1e-6 and 1e6 otherwise."""
 
-    top_k: int = Field(default=0, ge=0)
+    top_k: int = Field(default=0, ge=0, lt=2**63)
     """Keep the k most probable tokens; 0 keeps all."""
 
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, ge=SMALLEST_SHARE, le=1)
     """Keep the smallest set of tokens with this much probability (nucleus sampling, Holtzman et al. 2020)."""
 
     min_p: float = Field(default=0.0, ge=0, le=1)
     """Drop tokens whose probability is less than this share of the largest one."""
 
-    repetition_penalty: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    repetition_penalty: float = Field(default=1.0, ge=1 / LARGEST_COEFFICIENT, le=LARGEST_COEFFICIENT)
     """Multiplies the log-probability of every token that occurs in prompt or answer (Keskar et al. 2019)."""
 
-    frequency_penalty: float = Field(default=0.0, allow_inf_nan=False)
+    frequency_penalty: _Summand = 0.0
     """Subtracted from the log-probability of a token once per occurrence in the answer."""
 
-    presence_penalty: float = Field(default=0.0, allow_inf_nan=False)
+    presence_penalty: _Summand = 0.0
     """Subtracted once from the log-probability of every token that occurs in the answer."""
 
-    logit_bias: Annotated[dict[int, float], AfterValidator(FrozenDict)] = Field(
+    logit_bias: Annotated[dict[int, _Summand], AfterValidator(FrozenDict)] = Field(
         default_factory=lambda: FrozenDict[int, float]()
     )
-    """Added to the log-probability of tokens, by token id."""
+    """Added to the log-probability of tokens, by token id. -10000, the lowest bias, rules a token out."""
 
     seed: int = Field(default_factory=lambda: secrets.randbits(63), ge=0, lt=2**63)
     """The same seed gives the same answer, in any batch."""
@@ -80,14 +96,14 @@ class GenerationRequest(BaseModel):
 
     mixture: Mixture = Field(default_factory=Mixture)
 
-    upscale_strength: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    upscale_strength: float = Field(default=1.0, ge=0, le=LARGEST_COEFFICIENT)
     """beta, the weight of the large base's knowledge; 0 decodes with the small models alone."""
 
-    upscale_top_p: float = Field(default=1.0, gt=0, le=1)
+    upscale_top_p: float = Field(default=1.0, ge=SMALLEST_SHARE, le=1)
     """Below 1, tokens outside this nucleus of the small mixture are not up-scaled."""
 
     sampling: SamplingParams = Field(default_factory=SamplingParams)
-    max_tokens: int = Field(default=512, ge=1)
+    max_tokens: int = Field(default=512, ge=1, lt=2**63)
 
     speculation: Speculation = "auto"
     """How much to draft. It changes the speed and never the answer."""

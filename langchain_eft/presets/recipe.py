@@ -66,4 +66,4 @@ def _lacks_reference(delta: BehaviorDelta) -> bool:
 
 def _names_a_model(name: str) -> bool:
     path = Path(name).expanduser()
-    return path.is_dir() or path.is_file() or HubModel.parse(name) is not None
+    return bool(name) and (path.is_dir() or path.is_file() or HubModel.parse(name) is not None)

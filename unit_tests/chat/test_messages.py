@@ -232,3 +232,22 @@ def test_counting_leaves_the_answer_closed():
         shown(SMOL, HumanMessage("a"), answer=True)
         == shown(SMOL, HumanMessage("a")) + "<|im_start|>assistant\n"
     )
+
+
+def test_a_text_block_without_text_is_refused():
+    assert to_turn(HumanMessage([{"type": "text", "text": "a"}, {"type": "text"}]))["content"] == "a"
+    with pytest.raises(RequestError, match="text=None: give a string"):
+        to_turn(HumanMessage([{"type": "text", "text": None}]))
+
+
+@pytest.mark.parametrize(
+    ("messages", "settings"),
+    [
+        ([HumanMessage("hello \ud800")], {}),
+        ([AIMessage("", tool_calls=[{"name": "add", "args": {"a": ["hello \ud800"]}, "id": "7"}])], {}),
+        ([HumanMessage("hi")], {"options": {"date": "hello \ud800"}}),
+    ],
+)
+def test_half_characters_are_refused_wherever_they_are(messages, settings):
+    with pytest.raises(RequestError, match=r"hello \\ud800.* has the lone surrogate '\\ud800'.*remove it"):
+        encode(tiny.tokenizer(), messages, **settings)

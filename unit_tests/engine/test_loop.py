@@ -1,21 +1,27 @@
 """The decoding loop: requests get their turn, none is lost, and failures end requests, not the engine."""
 
 import random
+from typing import NamedTuple
 
 import pytest
+import torch
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError, EngineClosedError, QueueFullError
 from langchain_eft.engine.events import Failed, Finished
+from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import (
     GREEDY,
     Recorder,
     answer,
     endless,
     failing_rounds,
+    failing_rows,
+    poisoned,
     random_prompts,
     request,
+    slow,
     text_of,
     wait_until,
 )
@@ -45,6 +51,194 @@ def test_a_failing_device_ends_the_requests_and_not_the_engine(engine):
     assert isinstance(error.value.__cause__, RuntimeError)
     assert answer(engine, request([5], max_tokens=3))[1].completion_tokens <= 3
     assert engine.stats().free_blocks == 4096 // 4
+
+
+# One request's failure is its own
+
+BAD = 240
+"""Second token of requests that fail, and of no others."""
+
+WORD = 'start: "ABC" /[a-d]{3,12}/'
+
+
+SAMPLED = SamplingParams(seed=4)
+
+# Their rounds overlap where they can: nothing that was drawn before decides how the next token is drawn.
+PLAIN = [
+    request([5, 6, 7], {"one": 1.0}, GREEDY, 16, speculation=3),
+    request(PROMPT, {"full": 1.0}, SamplingParams(seed=1), 16, speculation="off"),
+    request(PROMPT * 3, {"two": 0.5}, SamplingParams(temperature=1.2, top_p=0.9, seed=2), 16),
+]
+SPECIAL = [
+    request([9, 8], {}, SamplingParams(top_k=9, repetition_penalty=1.2, seed=3), 16, speculation=4),
+    request([30, 31], {"one": 1.0}, endless(), 16, grammar=WORD),
+    request([40] * 40, {"two": 1.0}, endless(), 16, upscale_strength=1.5, top_logprobs=2),
+]
+
+
+KINDS = {
+    "packed": {},
+    "static": {"static_rounds": True, "overlap_rounds": False},
+    "overlapped": {"static_rounds": True, "overlap_rounds": True},
+}
+
+
+class Company(NamedTuple):
+    """An engine, requests that decode on it beside others, and their texts when they are alone."""
+
+    engine: Engine
+    neighbors: list
+    texts: list
+
+    def beside(self, *requests):
+        """What is delivered for requests that run amid their neighbors, whose texts must not change."""
+        everyone = [*self.neighbors[:2], *requests, *self.neighbors[2:]]
+        recorders = [Recorder() for _ in everyone]
+        for each, recorder in zip(everyone, recorders, strict=True):
+            self.engine.submit(each, recorder)
+        wait_until(lambda: all(recorder.ended for recorder in recorders))
+        texts = [r.text for each, r in zip(everyone, recorders, strict=True) if each in self.neighbors]
+        assert texts == self.texts
+        assert self.engine.stats().free_blocks == 4096 // BLOCK
+        return recorders[2 : 2 + len(requests)]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("packed", "special"),
+        ("overlapped", "plain"),
+        *slow(("packed", "plain"), ("static", "plain"), ("static", "special"), ("overlapped", "special")),
+    ],
+    ids="-".join,
+)
+def company(request, family, engine):
+    kind, neighbors = request.param[0], [*PLAIN, *SPECIAL] if request.param[1] == "special" else PLAIN
+    config = EngineConfig(kv_cache_tokens=4096, block_size=BLOCK, max_num_batched_tokens=32, **KINDS[kind])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("langchain_eft.engine.rounds.shape.MIN_CONTEXT", 32)
+        own = Engine(family.recipe, config)
+        yield Company(own, neighbors, [answer(engine, each)[0] for each in neighbors])
+        own.close()
+
+
+def bad_request(first, sampling=GREEDY, **kwargs):
+    return request([first, BAD, 62, 63, 64], {"full": 1.0}, sampling, 16, **kwargs)
+
+
+def is_bad(state):
+    return state.request.prompt_ids[1] == BAD
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error"),
+    [(0, torch.OutOfMemoryError("device lost")), (6, RuntimeError("device lost"))],
+    ids=["first", "later"],
+)
+def test_a_request_that_makes_rounds_fail_fails_alone(company, tokens, error):
+    def fails(states):
+        return any(is_bad(state) and state.num_output_tokens >= tokens for state in states)
+
+    with failing_rows(fails, error):
+        (bad,) = company.beside(bad_request(60, speculation=2))
+    assert len(bad.tokens) >= tokens
+    failure = bad.events[-1].error
+    assert isinstance(failure, DecodingError)
+    assert failure.__cause__ is error
+    assert "device lost. The requests beside it go on, so a retry will likely fail" in str(failure)
+    assert not failure.is_retryable
+
+
+def test_rounds_that_are_too_large_run_in_parts(company):
+    with failing_rows(lambda states: len(states) > 2, torch.OutOfMemoryError("out of memory")):
+        company.beside()
+
+
+def test_a_failure_of_every_row_is_everybodys_and_a_retry_may_help(company):
+    recorders = [Recorder() for _ in range(5)]
+    with failing_rows(lambda states: True, RuntimeError("device lost")):
+        for i, recorder in enumerate(recorders):
+            company.engine.submit(request([5, 6, i], {"one": 1.0}), recorder)
+        wait_until(lambda: all(recorder.ended for recorder in recorders))
+    for recorder in recorders:
+        assert "device lost. A retry may help" in str(recorder.events[-1].error)
+        assert recorder.events[-1].error.is_retryable
+    assert company.engine.stats().free_blocks == 4096 // BLOCK
+
+
+class Broken(Recorder):
+    """A caller that cannot take its third event, nor any later one."""
+
+    def __call__(self, event):
+        super().__call__(event)
+        if len(self.events) > 2:
+            raise ValueError("broken caller")
+
+
+def test_a_caller_that_takes_no_events_loses_its_own_request_only(company):
+    broken = Broken()
+    company.engine.submit(request([50, 51], {"one": 1.0}, endless(), 16, speculation="off"), broken)
+    company.beside()
+    assert isinstance(broken.events[-1], Failed)
+    assert len(broken.events) == 4
+
+
+@pytest.mark.parametrize("model", ["base", "tuned"])
+def test_logits_that_are_not_finite_are_an_error_that_names_the_model(company, family, model):
+    base, (tuned, _) = company.engine.family.base, company.engine.family.behaviors["full"]
+    kinds = [{"speculation": "off"}, {"speculation": 3}, {"top_logprobs": 2}]
+    if len(company.neighbors) > 3:
+        kinds += [{"upscale_top_p": 0.7}, {"trace": True}, {"grammar": WORD}, {"sampling": endless()}]
+    requests = [
+        bad_request(61, **{**kind, **sampled}) for kind in kinds for sampled in ({}, {"sampling": SAMPLED})
+    ]
+    with poisoned(company.engine, base if model == "base" else tuned, BAD, position=1):
+        recorders = company.beside(*requests)
+    named = {
+        "base": f"the base '{family.folder / 'base'}'",
+        "tuned": f"the tuned model of 'full' ('{family.folder / 'tuned'}')",
+    }
+    for recorder in recorders:
+        assert recorder.tokens == []
+        failure = recorder.events[-1].error
+        assert isinstance(failure, DecodingError)
+        assert f"The logits of {named[model]} are NaN or infinite after 5 tokens" in str(failure)
+        assert not failure.is_retryable
+
+
+@pytest.mark.parametrize("speculation", ["off", 4])
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(seed=7)], ids=["greedy", "sampled"])
+def test_an_answer_ends_where_logits_cease_to_be_finite(company, sampling, speculation):
+    """The text before is delivered, and no text after."""
+    plain = request([5, 6, 7], {"one": 1.0}, sampling, 16, speculation=speculation)
+    recorder, spoiled = Recorder(), Recorder()
+    company.engine.submit(plain, recorder)
+    wait_until(lambda: recorder.ended)
+    tokens = recorder.tokens
+    with poisoned(company.engine, company.engine.family.base, tokens[8], position=3 + 8):
+        company.engine.submit(plain, spoiled)
+        wait_until(lambda: spoiled.ended)
+    assert "the base" in str(spoiled.events[-1].error)
+    assert spoiled.tokens == tokens[:9]
+
+
+def test_later_requests_do_not_read_what_was_not_finite(company):
+    prompt = [70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81]
+    with (
+        poisoned(company.engine, company.engine.family.base, 75, position=5),
+        pytest.raises(DecodingError, match="the base"),
+    ):
+        answer(company.engine, request(prompt, {"one": 1.0}))
+    before = company.engine.stats().cached_tokens
+    assert answer(company.engine, request(prompt, {"one": 1.0}, endless(), 8))[1].completion_tokens == 8
+    assert company.engine.stats().cached_tokens == before
+
+
+def test_a_grammar_that_leaves_no_token_is_an_error(company, monkeypatch):
+    none = torch.zeros(len(company.engine.tokenizer), dtype=torch.bool)
+    monkeypatch.setattr("langchain_eft.engine.decoding.grammar.Grammar.mask", lambda self, tokens=(): none)
+    with pytest.raises(DecodingError, match=r"No token .* after 2 tokens.*grammar"):
+        answer(company.engine, request([5, 6], {"one": 1.0}, grammar=WORD))
 
 
 def test_closing_fails_what_runs_and_refuses_what_comes(family):

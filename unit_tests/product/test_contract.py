@@ -16,7 +16,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.tools import tool
 from pydantic import BaseModel, ValidationError
 
-from langchain_eft import EFTLLM, EFTChatModel
+from langchain_eft import EFTLLM, EFTChatModel, EFTRewardScorer
 from langchain_eft.engine import errors
 from langchain_eft.engine.decoding.detokenizer import token_bytes
 from langchain_eft.engine.registry import find_engine
@@ -201,6 +201,19 @@ def test_a_counter_of_ones_own_is_used(tool_settings):
     assert llm.get_num_tokens_from_messages([HumanMessage("one two")]) == 3  # "Human: one two"
 
 
+def test_half_characters_are_refused_wherever_text_becomes_tokens(llm, tool_settings):
+    half = "hello \ud800"
+    calls = [
+        lambda: llm.invoke(half),
+        lambda: llm.get_num_tokens(half),
+        lambda: EFTRewardScorer(llm).invoke({"prompt": "hi", "answers": [half]}),
+        lambda: EFTLLM(**tool_settings).invoke(half),
+    ]
+    for call in calls:
+        with pytest.raises(ModelInvalidRequestError, match=r"'hello \\ud800' has the lone surrogate"):
+            call()
+
+
 # Structured output
 
 
@@ -248,12 +261,25 @@ def test_a_failed_parse_is_kept_beside_the_message(tool_settings):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n": 0}, r"n must be a positive integer, got 0"),
+        ({"n": 0}, r"n must be a positive integer.*got 0"),
+        ({"n": 10**9}, r"n must be a positive integer, at most 1024, got 1000000000"),
         ({"n": True}, r"got True"),
         ({"n": "2"}, r"got '2'"),
         ({"top_logprobs": 2}, r"top_logprobs=2 has no effect without logprobs=True"),
         ({"logprobs": True, "top_logprobs": 99}, r"top_logprobs=99"),
         ({"timeout": 0}, r"timeout must be a positive number.*got 0"),
+        ({"timeout": "5"}, r"timeout must be a positive number.*or None.*got '5'"),
+        ({"timeout": float("inf")}, r"timeout must be .*at most \d+, or None for no limit, got inf"),
+        ({"stop": 5}, r"stop must be a string, a list of strings, or None, got 5"),
+        ({"stop": ["a", 5]}, r"stop\.1=5"),
+        ({"mixture": "pirate"}, r"mixture='pirate' is not a mapping.*give one such as \{'tools': 1\.0\}"),
+        ({"mixture": {"one": 1e300}}, r"'one' is 1e\+300: use finite numbers between -10000 and 10000"),
+        ({"upscale_strength": 1e38}, r"upscale_strength=1e\+38: .*less than or equal to 10000"),
+        ({"temperature": 5e-324}, r"temperature=5e-324: Use 0 for greedy decoding, or .*from 1e-06"),
+        ({"top_k": 2**63}, r"top_k=9223372036854775808: .*less than 9223372036854775808"),
+        ({"logit_bias": {5: float("nan")}}, r"logit_bias\.5=nan: .*finite number"),
+        ({"seed": 10**5000}, r"seed=<int>: "),
+        ({"logit_bias": {10**30: 1.0}}, r"Token id 1000000000000000000000000000000 in `logit_bias`"),
         ({"response_format": {"type": "xml"}}, r"schema=\{'type': 'xml'\}"),
         ({"tool_choice": "any"}, r"tool_choice='any'.*bind tools first"),
         (
@@ -271,9 +297,18 @@ async def test_what_does_not_fit_a_call_is_refused_by_name(llm, kwargs, message)
         await llm.ainvoke("hi", **kwargs)
 
 
-def test_what_does_not_fit_a_model_is_refused_when_it_is_built(tool_settings):
-    with pytest.raises(ValidationError, match="top_logprobs=2"):
-        EFTChatModel(**tool_settings, top_logprobs=2)
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"top_logprobs": 2}, "top_logprobs=2"),
+        ({"timeout": float("inf")}, "timeout must be .*got inf"),
+        ({"mixture": {"one": 1e38}}, r"'one' is 1e\+38"),
+        ({"model": ""}, r"model='' is neither a preset \(.*'smol'.*nor a hub id"),
+    ],
+)
+def test_what_does_not_fit_a_model_is_refused_when_it_is_built(tool_settings, kwargs, message):
+    with pytest.raises(ValidationError, match=message):
+        EFTChatModel(**{**tool_settings, **kwargs})
 
 
 # Errors
@@ -302,6 +337,13 @@ def test_errors_of_calls_survive_pickling():
         raise errors.ContextWindowError(prompt_tokens=10, max_tokens=5, window=12)
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
     assert (type(copy), str(copy), copy.window) == (type(caught.value), str(caught.value), 12)
+
+
+def test_an_error_says_whether_a_retry_helps():
+    for is_retryable in (True, False):
+        with pytest.raises(ModelAPIError) as caught, langchain_errors():
+            raise errors.DecodingError("lost", is_retryable=is_retryable)
+        assert caught.value.is_retryable is is_retryable
 
 
 def test_closing_an_engine_is_worth_a_retry(llm):

@@ -63,10 +63,12 @@ def gathered_attention(
         visible = visible & (at > position[..., None] - sliding_window)
     visible |= ~live[..., None]  # padding attends everywhere: a softmax over no position is NaN
     context_slots = _slots(rows, at.clamp(max=rows.max_length - 1).expand(len(lengths), -1))
+    # A weight of 0 does not silence a NaN that another request has left in memory.
+    beyond = (at >= lengths)[..., None, None]
     result = attend(
         query[token].transpose(1, 2),
-        key_pool[context_slots].transpose(1, 2),
-        value_pool[context_slots].transpose(1, 2),
+        key_pool[context_slots].masked_fill(beyond, 0).transpose(1, 2),
+        value_pool[context_slots].masked_fill(beyond, 0).transpose(1, 2),
         torch.zeros(visible.shape, device=device).masked_fill_(~visible, float("-inf")),
         scaling,
         softcap,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.models.causal_model import CausalModel
 
 if TYPE_CHECKING:
@@ -66,6 +67,18 @@ class ModelFamily:
             self.leader.close()
         for model in self.models:
             model.close()
+
+    def role(self, term: Term) -> str:
+        """What a term is in the recipe, in words, with the source of its weights."""
+        source = self.models[term.model].name
+        variant = replace(term, prompt_name="")
+        if variant == replace(self.base, prompt_name=""):
+            return f"the base {source!r}"
+        tuned = [name for name, (f, _) in self.behaviors.items() if variant == replace(f, prompt_name="")]
+        if tuned:
+            weights = f"an adapter of {source!r}" if term.variant else repr(source)
+            return f"the tuned model of {quoted_names(tuned)} ({weights})"
+        return f"the reference {source!r}"
 
     def bytes_read(self, terms: Iterable[Term]) -> int:
         """Size in bytes of the weights that one pass over `terms` reads. Each model is read once."""

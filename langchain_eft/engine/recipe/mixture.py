@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from langchain_eft.engine.error_text import shown
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.limits import LARGEST_COEFFICIENT
 from langchain_eft.engine.recipe.frozen import FrozenDict, FrozenModel
 from langchain_eft.engine.recipe.schedules import Weight, values
 
 
-def _finite(weights: dict[str, Weight]) -> FrozenDict[str, Weight]:
+def _bounded(weights: dict[str, Weight]) -> FrozenDict[str, Weight]:
     for name, weight in weights.items():
-        if isinstance(weight, float) and not math.isfinite(weight):
+        if not all(abs(value) <= LARGEST_COEFFICIENT for value in values(weight)):
             raise ValueError(
-                f"The weight of behavior {name!r} is {weight}: use a finite number, usually between 0 (off) "
-                "and 1 (as trained)."
+                f"The weight of behavior {name!r} is {weight!r}: use finite numbers between "
+                f"{-LARGEST_COEFFICIENT:g} and {LARGEST_COEFFICIENT:g}, usually from 0 (off) to 1 (trained)."
             )
     return FrozenDict(sorted(weights.items()))
 
@@ -28,14 +30,25 @@ class Mixture(FrozenModel):
     The empty mixture is the base model alone.
     """
 
-    weights: Annotated[dict[str, Weight], AfterValidator(_finite)] = Field(
+    weights: Annotated[dict[str, Weight], AfterValidator(_bounded)] = Field(
         default_factory=lambda: FrozenDict[str, Weight]()
     )
 
     @classmethod
     def of(cls, mixture: Mixture | Mapping[str, Any]) -> Mixture:
-        """A mixture from a plain mapping; a `Mixture` is returned unchanged."""
-        return mixture if isinstance(mixture, Mixture) else cls(weights=dict(mixture))
+        """A mixture from a plain mapping; a `Mixture` is returned unchanged.
+
+        Raises:
+            RecipeError: It is neither.
+        """
+        if isinstance(mixture, Mixture):
+            return mixture
+        if not isinstance(mixture, Mapping):
+            raise RecipeError(
+                f"mixture={shown(mixture)} is not a mapping of behaviors to weights: give one such as "
+                "{'tools': 1.0}."
+            )
+        return cls(weights=dict(mixture))
 
     def active(self) -> dict[str, Weight]:
         """The behaviors whose weight is not zero at every position."""

@@ -88,6 +88,8 @@ class DecodingRound(ABC):
         logp = self._target(logits, index)
         sampling = self._sampling(progress)
         allowed = self._penalized(self._allowed(logp), progress)
+        # The largest value is NaN if any is. It is infinite if no token has a probability, or one overflows.
+        finite = allowed.amax(-1).isfinite()
         if shape.draft_samples:
             drafts = self._positions.repeat(self._in["used"][self._draft_slots].any(0))
             samples = self._draw_samples(logits, index, allowed, drafts, sampling, progress)
@@ -97,7 +99,7 @@ class DecodingRound(ABC):
             )
         else:
             tokens = self._ops.draw(allowed, sampling).tokens
-        self._accept(self._positions.by_row(tokens, 0), progress)
+        self._accept(self._positions.by_row(tokens, 0), self._positions.by_row(finite, 0), progress)
         if shape.logprobs:
             self._report_logprobs(logp.log_softmax(-1), tokens)
 
@@ -289,9 +291,14 @@ class DecodingRound(ABC):
         """Use the draft tokens that the host knows."""
         self.draft_tokens.copy_((self._in["given"] - 1).clamp(min=0))
 
-    def _accept(self, tokens: Tensor, progress: RowProgress) -> None:
-        """Accept draft tokens as far as they equal the [B, K + 1] tokens that were drawn, and move on."""
+    def _accept(self, tokens: Tensor, finite: Tensor, progress: RowProgress) -> None:
+        """Accept draft tokens as far as they equal the [B, K + 1] tokens that were drawn, and move on.
+
+        `finite` [B, K + 1] says where a token could be drawn. A draft token that none can follow is refused.
+        """
         equal = (self.draft_tokens == tokens[:, :-1]) & (self._steps[:-1] < progress.count[:, None])
+        equal &= finite[:, 1:]
+        self._out["undrawn"].copy_(~finite[:, 0])
         accepted = equal.long().cumprod(1).sum(1)
         self._out["draft_tokens"].copy_(self.draft_tokens)
         self._out["count"].copy_(progress.count)

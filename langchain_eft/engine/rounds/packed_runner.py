@@ -20,7 +20,7 @@ from langchain_eft.engine.rounds.round_cache import RoundCache
 from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import exact_shape
 from langchain_eft.engine.rounds.staging import PackedTensors
-from langchain_eft.engine.rounds.transfer import read_outcomes, write_allowed, write_rows
+from langchain_eft.engine.rounds.transfer import read_outcomes, read_undrawn, write_allowed, write_rows
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import ScheduledRow
@@ -67,6 +67,8 @@ class PackedRunner:
             finally:  # a round that fails must not leave samples to the next one of its shape
                 packed.clear()
         for row in rows:
+            if row.state in result.undrawn:
+                continue
             for name, count in row.counts.items():
                 row.state.prompts[name].num_computed_tokens += count
         for state, outcome in result.outcomes.items():
@@ -94,7 +96,11 @@ class PackedRunner:
             self._allow(host, packed, drafts)
         packed.verify()
         result.draft_passes = packed.draft_passes
-        for state, outcome in read_outcomes(packed.outputs.send().read(), shape, drafts).items():
+        content = packed.outputs.send().read()
+        result.undrawn = {
+            state: self._non_finite_terms(state, packed) for state in read_undrawn(content, drafts)
+        }
+        for state, outcome in read_outcomes(content, shape, drafts).items():
             traces = self._traces(state, outcome, packed) if state.request.trace else []
             result.outcomes[state] = replace(outcome, traces=traces)
         return started
@@ -110,6 +116,14 @@ class PackedRunner:
             ]
         write_allowed(host, list(drafts), draft_tokens, packed.vocabulary_size)
         packed.inputs.send()
+
+    def _non_finite_terms(self, state: RequestState, packed: PackedRound) -> tuple[Term, ...]:
+        """The terms of a row whose logits at its first position are not finite."""
+        terms, row = state.formula.terms, packed.row_of[state]
+        index = packed.index[[packed.slot_of(state, term) for term in terms], row, 0]
+        logits = packed.logits[index].masked_fill(~self._state.family.vocabulary, -torch.inf)
+        finite = logits.amax(-1).isfinite().tolist()
+        return tuple(term for term, is_finite in zip(terms, finite, strict=True) if not is_finite)
 
     def _traces(self, state: RequestState, outcome: RowOutcome, packed: PackedRound) -> list[TokenTrace]:
         """Traces of a row's tokens, from the logits that drew them."""

@@ -26,7 +26,13 @@ from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded, padded_shape
 from langchain_eft.engine.rounds.staging import Moment, PendingCopy, now, seconds_between
 from langchain_eft.engine.rounds.static import DraftLogits, StaticRound
-from langchain_eft.engine.rounds.transfer import read_outcomes, write_allowed, write_paging, write_rows
+from langchain_eft.engine.rounds.transfer import (
+    read_outcomes,
+    read_undrawn,
+    write_allowed,
+    write_paging,
+    write_rows,
+)
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import ScheduledRow
@@ -163,10 +169,8 @@ class StaticRunner:
     def collect(self, pending: PendingRound) -> RoundResult:
         """Wait for a round's results; rows that have ended since its launch have none."""
         shape, content = pending.shape, pending.copy.read()
-        result = RoundResult(read_outcomes(content, shape, pending.drafts))
-        for state, outcome in result.outcomes.items():
-            for prompt in state.prompts.values():
-                prompt.num_computed_tokens += len(outcome.tokens)
+        outcomes = read_outcomes(content, shape, pending.drafts)
+        result = RoundResult(outcomes, dict.fromkeys(read_undrawn(content, pending.drafts), ()))
         if pending.recorded:
             rows, (started, drafted, verified) = len(pending.drafts), pending.moments
             if shape.drafting:
@@ -174,6 +178,9 @@ class StaticRunner:
                 result.draft_passes = [(rows, seconds)] * shape.num_draft_tokens
             num_tokens = int(content["count"][:rows].sum()) + rows
             result.verify_pass = num_tokens, seconds_between(drafted, verified)
+        for state, outcome in outcomes.items():
+            for prompt in state.prompts.values():
+                prompt.num_computed_tokens += len(outcome.tokens)
         return result
 
 

@@ -93,6 +93,7 @@ def output_fields(shape: RoundShape) -> Fields:
         "count": ((rows,), _INT),  # draft tokens made
         "tokens": ((rows, positions), _INT),
         "accepted": ((rows,), _INT),
+        "undrawn": ((rows,), _BOOL),  # rows whose log p is not finite, so that no token could be drawn
         "draft_samples": ((rows, positions), _INT),  # -1 where none was drawn
     }
     if shape.logprobs:
@@ -205,18 +206,18 @@ def write_allowed(
 def read_outcomes(
     content: PackedTensors, shape: RoundShape, drafts: Mapping[RequestState, Draft]
 ) -> dict[RequestState, RowOutcome]:
-    """What `output_fields` say of each row; rows that have ended since the launch are left out.
+    """What `output_fields` say of each row that has drawn something and not ended since the launch.
 
     Args:
         content: The host's block.
         shape: The round's.
         drafts: The rows, and how they draft.
     """
-    names = ("draft_tokens", "count", "tokens", "accepted", "draft_samples")
+    names = ("draft_tokens", "count", "tokens", "accepted", "undrawn", "draft_samples")
     numbers = {name: content[name].tolist() for name in names}
     outcomes = {}
     for row, (state, draft) in enumerate(drafts.items()):
-        if state.ended:
+        if state.ended or numbers["undrawn"][row]:
             continue
         draft_tokens = _until_end(state, numbers["draft_tokens"][row][: numbers["count"][row]])
         accepted = min(numbers["accepted"][row], len(draft_tokens))
@@ -231,6 +232,12 @@ def read_outcomes(
             logprobs=_logprobs(content, row, accepted + 1, state) if shape.logprobs else [],
         )
     return outcomes
+
+
+def read_undrawn(content: PackedTensors, drafts: Mapping[RequestState, Draft]) -> set[RequestState]:
+    """The rows that have not ended and for which no token could be drawn."""
+    pairs = zip(drafts, content["undrawn"].tolist(), strict=False)
+    return {state for state, undrawn in pairs if undrawn and not state.ended}
 
 
 def _write_coefficients(

@@ -73,6 +73,12 @@ class BlockManager:
             self._block_of_key[key] = block
             self._key_of_block[block] = key
 
+    def forget(self, table: Iterable[int]) -> None:
+        """Offer blocks in use to later prompts no more."""
+        for block in table:
+            if block in self._key_of_block:
+                del self._block_of_key[self._key_of_block.pop(block)]
+
     def free(self, table: list[int]) -> None:
         """Give back every block of `table` and empty it; the end of a cached text is evicted first."""
         while table:

@@ -52,3 +52,15 @@ def test_blocks_are_allocated_and_freed():
     assert len(one) == 3
     blocks.free(one)
     assert (blocks.num_free_blocks, one) == (4, [])
+
+
+def test_forgotten_blocks_are_not_found_again():
+    blocks, table = BlockManager(4, BLOCK), []
+    names = keys(range(12))
+    assert blocks.allocate(table, 12)
+    for block, key in zip(table, names, strict=True):
+        blocks.cache_block(block, key)
+    blocks.forget(table[1:])
+    blocks.free(table)
+    assert blocks.get_cached_blocks(names) == [0]
+    assert blocks.num_free_blocks == 3
