@@ -90,3 +90,7 @@ class EngineClosedError(EngineError):
 
 class DecodingError(EngineError):
     """The device failed while a request ran; the original exception is the cause."""
+
+
+class DeviceLostError(EngineError):
+    """The device failed and does not answer in this process any more."""

@@ -9,7 +9,13 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.errors import DecodingError, EngineClosedError, EngineError, QueueFullError
+from langchain_eft.engine.errors import (
+    DecodingError,
+    DeviceLostError,
+    EngineClosedError,
+    EngineError,
+    QueueFullError,
+)
 from langchain_eft.engine.events import Failed
 from langchain_eft.engine.loading.kv_capacity import count_blocks
 from langchain_eft.engine.loading.memory import return_freed_memory
@@ -59,7 +65,7 @@ class DecodingLoop:
     ) -> None:
         self.blocks = BlockManager(count_blocks(family, config, max_model_len), config.block_size)
         self.speculator = Speculator(family.bytes_read)
-        self._family, self._config = family, config
+        self._family, self._placement, self._config = family, placement, config
         self._scheduler = Scheduler(self.blocks, config.max_batch_size, config.max_num_batched_tokens)
         self._packed = PackedRunner(family, self.blocks.num_blocks, config.block_size, config.max_batch_size)
         self._static: StaticRunner | None = None
@@ -71,13 +77,14 @@ class DecodingLoop:
         self._jobs: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._totals: Counter[str] = Counter()
         self._stopped = False
+        self._lost: str | None = None
         self._wake = threading.Condition()
 
     # What other threads call
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` was called."""
+        """Whether `stop` was called, or the device has failed."""
         return self._stopped
 
     def add(self, state: RequestState) -> None:
@@ -86,6 +93,7 @@ class DecodingLoop:
         Raises:
             QueueFullError: Too many requests wait already.
             EngineClosedError: The loop was stopped.
+            DeviceLostError: The device has failed.
         """
         with self._wake:
             self._require_running()
@@ -101,6 +109,7 @@ class DecodingLoop:
         Raises:
             DecodingError: The function failed.
             EngineClosedError: The loop was stopped.
+            DeviceLostError: The device has failed.
         """
         result: Future[T] = Future()
         with self._wake:
@@ -130,25 +139,33 @@ class DecodingLoop:
             self._wake.notify()
 
     def _require_running(self) -> None:
+        if self._lost is not None:
+            raise DeviceLostError(self._lost)
         if self._stopped:
             raise EngineClosedError("The engine is closed: open it again or build a new model.")
 
     # What the loop's thread runs
 
     def run(self) -> None:
-        """Decode until `stop` is called, then fail everything that has not ended."""
+        """Decode until `stop` is called or the device is lost, then fail everything that has not ended."""
         try:
             while self._wait_for_work():
                 self._run_jobs()
                 try:
                     self._round()
                 except Exception as error:  # noqa: BLE001  (whatever the device raises ends requests, not the engine)
+                    self._placement.require_working(str(error))
                     failure = DecodingError(f"Decoding failed: {error}")
                     failure.__cause__ = error
                     self._fail_all(failure)
+        except DeviceLostError as error:
+            with self._wake:
+                self._stopped, self._lost = True, str(error)
+            self._fail_all(error)
         finally:
             self._fail_all(EngineClosedError("The engine was closed while the request ran."))
-            self._release()
+            if self._lost is None:  # a lost device takes nothing back
+                self._release()
 
     def _release(self) -> None:
         """Free weights and KV memory, even if callers keep the engine."""
@@ -181,11 +198,15 @@ class DecodingLoop:
     def _run_jobs(self) -> None:
         with self._wake:
             jobs, self._jobs = self._jobs, []
+        failures: list[str] = []
         for work, result in jobs:
             try:
                 result.set_result(work())
             except Exception as error:  # noqa: BLE001  (handed to the thread that waits for it)
                 result.set_exception(DecodingError(f"Scoring failed: {error}"))
+                failures.append(str(error))
+        if failures:
+            self._placement.require_working(failures[0])
 
     def _round(self) -> None:
         """One round: schedule, draft, run, accept, deliver."""
