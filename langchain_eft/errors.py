@@ -23,6 +23,7 @@ from langchain_eft.engine.errors import (
     CheckpointNotFoundError,
     ContextWindowError,
     DecodingError,
+    DeviceLostError,
     EngineClosedError,
     EngineError,
     InsufficientDiskError,
@@ -66,6 +67,7 @@ EFTTimeoutError = _twin("EFTTimeoutError", RequestTimeoutError, ModelTimeoutErro
 EFTQueueFullError = _twin("EFTQueueFullError", QueueFullError, ModelRateLimitError)
 EFTEngineClosedError = _twin("EFTEngineClosedError", EngineClosedError, ModelAPIError)
 EFTDecodingError = _twin("EFTDecodingError", DecodingError, ModelAPIError)
+EFTDeviceLostError = _twin("EFTDeviceLostError", DeviceLostError, ModelError)
 
 
 @contextmanager

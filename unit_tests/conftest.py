@@ -39,7 +39,13 @@ def reference(family) -> Reference:
 def engine(family):
     engine = Engine(
         family.recipe,
-        EngineConfig(kv_cache_tokens=4096, block_size=4, max_num_batched_tokens=32, max_queued_requests=2000),
+        EngineConfig(
+            device="cpu",
+            kv_cache_tokens=4096,
+            block_size=4,
+            max_num_batched_tokens=32,
+            max_queued_requests=2000,
+        ),
     )
     yield engine
     engine.close()

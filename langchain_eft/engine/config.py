@@ -73,8 +73,9 @@ class EngineConfig(BaseModel):
     block_size: int = Field(default=16, ge=1)
     """Token positions per block of KV memory."""
 
-    kv_cache_fraction: float = Field(default=0.5, gt=0, le=1)
-    """Fraction of the memory that is free after loading to use for keys and values."""
+    kv_cache_fraction: float = Field(default=0.5, gt=0, lt=1)
+    """Fraction of the memory that is free after loading to use for keys and values. On a GPU, what the
+    largest round needs is set aside first."""
 
     kv_cache_tokens: int | None = Field(default=None, ge=1)
     """Number of tokens that the KV memory holds; overrides `kv_cache_fraction`."""

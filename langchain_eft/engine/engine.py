@@ -303,6 +303,7 @@ def _load_and_run(
     try:
         placement = Placement.of(config)
         placement.make_current()
+        placement.require_working("before models are loaded")
         family = load_family(recipe, placement, progress)
         return_freed_memory()  # copies that loading made
         longest = min(config.max_model_len or family.window, family.window)

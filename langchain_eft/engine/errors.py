@@ -98,3 +98,7 @@ class DecodingError(EngineError):
     def __init__(self, message: str, *, is_retryable: bool = True) -> None:
         super().__init__(message)
         self.is_retryable = is_retryable
+
+
+class DeviceLostError(EngineError):
+    """The device failed and does not answer in this process any more."""

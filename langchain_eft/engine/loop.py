@@ -12,7 +12,13 @@ from traceback import clear_frames
 from typing import Any, TypeVar
 
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.errors import DecodingError, EngineClosedError, EngineError, QueueFullError
+from langchain_eft.engine.errors import (
+    DecodingError,
+    DeviceLostError,
+    EngineClosedError,
+    EngineError,
+    QueueFullError,
+)
 from langchain_eft.engine.events import Failed
 from langchain_eft.engine.loading.kv_capacity import count_blocks
 from langchain_eft.engine.loading.memory import return_freed_memory
@@ -62,7 +68,7 @@ class DecodingLoop:
     ) -> None:
         self.blocks = BlockManager(count_blocks(family, config, max_model_len), config.block_size)
         self.speculator = Speculator(family.bytes_read)
-        self._family, self._config = family, config
+        self._family, self._placement, self._config = family, placement, config
         self._scheduler = Scheduler(self.blocks, config.max_batch_size, config.max_num_batched_tokens)
         self._packed = PackedRunner(family, self.blocks.num_blocks, config.block_size, config.max_batch_size)
         self._static: StaticRunner | None = None
@@ -74,13 +80,14 @@ class DecodingLoop:
         self._jobs: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._totals: Counter[str] = Counter()
         self._stopped = False
+        self._lost: str | None = None
         self._wake = threading.Condition()
 
     # What other threads call
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` was called."""
+        """Whether `stop` was called, or the device has failed."""
         return self._stopped
 
     def add(self, state: RequestState) -> None:
@@ -89,6 +96,7 @@ class DecodingLoop:
         Raises:
             QueueFullError: Too many requests wait already.
             EngineClosedError: The loop was stopped.
+            DeviceLostError: The device has failed.
         """
         with self._wake:
             self._require_running()
@@ -104,6 +112,7 @@ class DecodingLoop:
         Raises:
             DecodingError: The function failed.
             EngineClosedError: The loop was stopped.
+            DeviceLostError: The device has failed.
         """
         result: Future[T] = Future()
         with self._wake:
@@ -133,23 +142,33 @@ class DecodingLoop:
             self._wake.notify()
 
     def _require_running(self) -> None:
+        if self._lost is not None:
+            raise DeviceLostError(self._lost)
         if self._stopped:
             raise EngineClosedError("The engine is closed: open it again or build a new model.")
 
     # What the loop's thread runs
 
     def run(self) -> None:
-        """Decode until `stop` is called, then fail everything that has not ended."""
+        """Decode until `stop` is called or the device is lost, then fail everything that has not ended."""
         try:
             while self._wait_for_work():
                 self._run_jobs()
                 try:
                     self._round()
+                except DeviceLostError:
+                    raise
                 except Exception as error:  # noqa: BLE001  (what no request has caused ends all of them)
+                    self._placement.require_working(str(error))
                     self._fail_all(_failure(error))
+        except DeviceLostError as error:
+            with self._wake:
+                self._stopped, self._lost = True, str(error)
+            self._fail_all(error)
         finally:
             self._fail_all(EngineClosedError("The engine was closed while the request ran."))
-            self._release()
+            if self._lost is None:  # a lost device takes nothing back
+                self._release()
 
     def _release(self) -> None:
         """Free weights and KV memory, even if callers keep the engine."""
@@ -182,11 +201,15 @@ class DecodingLoop:
     def _run_jobs(self) -> None:
         with self._wake:
             jobs, self._jobs = self._jobs, []
+        failures: list[str] = []
         for work, result in jobs:
             try:
                 result.set_result(work())
             except Exception as error:  # noqa: BLE001  (handed to the thread that waits for it)
                 result.set_exception(DecodingError(f"Scoring failed: {error}"))
+                failures.append(str(error))
+        if failures:
+            self._placement.require_working(failures[0])
 
     def _round(self) -> None:
         """One round: schedule, draft, run, accept, deliver. A request that makes it fail fails alone."""
@@ -212,12 +235,8 @@ class DecodingLoop:
             The requests that fail without the others too, and why.
         """
         failures: dict[RequestState, Exception] = {}
-        try:
-            result = run()
-        except Exception as error:  # noqa: BLE001  (whatever the device raises ends requests, not the engine)
-            clear_frames(error.__traceback__)  # they hold the round's tensors
-            failures[rows[0].state] = error
-        else:
+        result = self._result_or_error(run)
+        if isinstance(result, RoundResult):
             self._accept(rows, result, failures)
             self._deliver(result, failures)
             for row in rows:
@@ -227,10 +246,24 @@ class DecodingLoop:
             return failures
         self._pending = None  # it continues rows that have to run again
         if len(rows) == 1:
-            return failures
+            return {rows[0].state: result}
         halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
         first, second = (self._attempt(half, partial(self._run, half)) for half in halves)
         return first | second
+
+    def _result_or_error(self, run: Callable[[], RoundResult]) -> RoundResult | Exception:
+        """What `run` returns, or what it raises on a device that still works.
+
+        Raises:
+            DeviceLostError: The device does not work any more.
+        """
+        try:
+            return run()
+        except Exception as error:  # noqa: BLE001  (whatever the device raises ends requests, not the engine)
+            clear_frames(error.__traceback__)  # they hold the round's tensors
+            failure = error
+        self._placement.require_working(str(failure))
+        return failure
 
     def _run(self, rows: Sequence[ScheduledRow]) -> RoundResult:
         """Draft and run rows, in a static round if all of them can be in one."""

@@ -8,9 +8,10 @@ import torch
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.errors import DecodingError, EngineClosedError, QueueFullError
+from langchain_eft.engine.errors import DecodingError, DeviceLostError, EngineClosedError, QueueFullError
 from langchain_eft.engine.events import Failed, Finished
 from langchain_eft.engine.request import SamplingParams
+from langchain_eft.engine.models.placement import Placement
 from unit_tests.helpers import (
     GREEDY,
     Recorder,
@@ -51,6 +52,42 @@ def test_a_failing_device_ends_the_requests_and_not_the_engine(engine):
     assert isinstance(error.value.__cause__, RuntimeError)
     assert answer(engine, request([5], max_tokens=3))[1].completion_tokens <= 3
     assert engine.stats().free_blocks == 4096 // 4
+
+
+def test_a_lost_device_closes_the_engine_and_says_what_to_do(family, monkeypatch):
+    """After an illegal access no call to the device succeeds, so the next request would only fail too."""
+    engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=1024))
+    monkeypatch.setattr(Placement, "_answers", lambda placement: False)
+    waiting = Recorder()
+    try:
+        with failing_rounds("CUDA error: an illegal memory access was encountered"):
+            engine.submit(request([5, 6, 7], max_tokens=5), waiting)
+            with pytest.raises(DeviceLostError, match=r"illegal memory access.*start a new one"):
+                answer(engine, request([5]))
+        wait_until(lambda: waiting.ended)
+        assert isinstance(waiting.events[-1].error, DeviceLostError)
+        assert engine.closed
+        for call in (lambda: answer(engine, request([5])), lambda: engine.score("one", (5, 6), [(7,)])):
+            with pytest.raises(DeviceLostError, match=r"illegal memory access.*start a new one"):
+                call()
+        with pytest.raises(DeviceLostError, match="start a new one"):
+            Engine(family.recipe, EngineConfig(kv_cache_tokens=1024))
+    finally:
+        engine.close()
+
+
+def test_a_device_that_is_lost_while_scoring_closes_the_engine_too(family, monkeypatch):
+    engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=1024))
+    monkeypatch.setattr(Placement, "_answers", lambda placement: False)
+    monkeypatch.setattr("langchain_eft.engine.engine.rewards", lambda *args: 1 / 0)
+    try:
+        with pytest.raises(DecodingError, match="division by zero"):
+            engine.score("one", (5, 6), [(7,)])
+        wait_until(lambda: engine.closed)
+        with pytest.raises(DeviceLostError, match="division by zero"):
+            answer(engine, request([5]))
+    finally:
+        engine.close()
 
 
 # One request's failure is its own

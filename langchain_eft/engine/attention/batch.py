@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -142,6 +143,11 @@ def _paged_group(spans: Sequence[QuerySpan], block_size: int, device: torch.devi
         max_queries=max(span.queries for span in spans),
         max_length=max(span.length for span in spans),
     )
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Make a device current. Triton launches kernels on the current device, wherever their tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ class KVPool:
     """The keys and values of one model's layers, for all variants (the model itself and its adapters).
 
     A slot holds one token position of one variant. A layer is allocated when its first forward pass shows the
-    shape of its keys and values, so no config has to describe the attention geometry. Pools start as zeros,
-    because a NaN would spoil attention even at a masked position.
+    shape of its keys and values, so no config has to describe the attention geometry. `allocate` takes the
+    shapes from a pool that has seen one. Pools start as zeros, because a NaN would spoil attention even at a
+    masked position.
 
     Args:
         slots: Number of slots.
@@ -34,6 +35,27 @@ class KVPool:
     def free(self) -> None:
         """Free the memory of all layers."""
         self._layers.clear()
+
+    def allocate(self, layers: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        """Allocate layers like those of another pool.
+
+        Args:
+            layers: The other pool's `layers`.
+
+        Raises:
+            OutOfMemoryError: The device has no memory for them.
+            MemoryError: The CPU has none.
+        """
+        for index, (keys, values) in layers.items():
+            self.layer(index, keys, values)
+
+    @property
+    def layers(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Keys and values without a slot, [0, kv_heads, dim], of each layer allocated so far."""
+        return {
+            index: (keys.new_empty(0, *keys.shape[1:]), values.new_empty(0, *values.shape[1:]))
+            for index, (keys, values) in self._layers.items()
+        }
 
     @property
     def bytes_per_slot(self) -> dict[torch.device, int]:

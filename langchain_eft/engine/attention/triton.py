@@ -21,6 +21,7 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
+from langchain_eft.engine.attention.batch import on_device
 from langchain_eft.engine.attention.rows import PagedRows
 
 MAX_SPLITS = 32
@@ -77,62 +78,63 @@ def paged_attention_kernel(
     if splits > 1:
         partial = query.new_empty(tokens, heads, splits, value_dim, dtype=torch.float32)
         logs = query.new_empty(tokens, heads, splits, dtype=torch.float32)
-    _attend[count, kv_heads * tiles, splits](
-        query,
-        keys,
-        values,
-        key_pool,
-        value_pool,
-        rows.block_table,
-        rows.starts,
-        rows.queries,
-        rows.lengths,
-        sinks,
-        partial,
-        logs,
-        out,
-        scaling,
-        rows.max_queries,
-        splits,
-        rows.block_table.stride(0),
-        *query.stride()[:2],
-        *keys.stride()[:2],
-        *values.stride()[:2],
-        *key_pool.stride()[:2],
-        *value_pool.stride()[:2],
-        heads=heads,
-        group=group,
-        tiles=tiles,
-        dim=dim,
-        value_dim=value_dim,
-        block_size=rows.block_size,
-        window=sliding_window,
-        softcap=softcap,
-        operand=operand,
-        block_m=block_m,
-        block_n=block_n,
-        block_dim=block_dim,
-        block_value=block_value,
-        num_warps=8 if block_m == 128 else 4,
-        num_stages=2,
-    )
-    if splits > 1:
-        _merge[count, rows.max_queries, heads](
-            partial,
-            logs,
-            sinks,
+    with on_device(query.device):
+        _attend[count, kv_heads * tiles, splits](
+            query,
+            keys,
+            values,
+            key_pool,
+            value_pool,
+            rows.block_table,
             rows.starts,
             rows.queries,
             rows.lengths,
+            sinks,
+            partial,
+            logs,
             out,
+            scaling,
+            rows.max_queries,
             splits,
+            rows.block_table.stride(0),
+            *query.stride()[:2],
+            *keys.stride()[:2],
+            *values.stride()[:2],
+            *key_pool.stride()[:2],
+            *value_pool.stride()[:2],
             heads=heads,
+            group=group,
+            tiles=tiles,
+            dim=dim,
             value_dim=value_dim,
+            block_size=rows.block_size,
             window=sliding_window,
+            softcap=softcap,
+            operand=operand,
+            block_m=block_m,
             block_n=block_n,
-            block_splits=triton.next_power_of_2(splits),
+            block_dim=block_dim,
             block_value=block_value,
+            num_warps=8 if block_m == 128 else 4,
+            num_stages=2,
         )
+        if splits > 1:
+            _merge[count, rows.max_queries, heads](
+                partial,
+                logs,
+                sinks,
+                rows.starts,
+                rows.queries,
+                rows.lengths,
+                out,
+                splits,
+                heads=heads,
+                value_dim=value_dim,
+                window=sliding_window,
+                block_n=block_n,
+                block_splits=triton.next_power_of_2(splits),
+                block_value=block_value,
+            )
 
 
 def padded(size: int) -> int:

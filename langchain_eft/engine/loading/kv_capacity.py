@@ -1,4 +1,4 @@
-"""The number of KV memory blocks of an engine."""
+"""The KV memory of an engine: how many blocks, and their allocation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections import Counter
 
 import torch
 
+from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import InsufficientMemoryError
+from langchain_eft.engine.limits import LONGEST_DRAFT
 from langchain_eft.engine.loading.memory import free_memory, gib
 from langchain_eft.engine.models.family import ModelFamily
+
+_CUDA_WORKSPACE = 2 * 2**30
+"""Bytes for what cannot be calculated: recordings, activations, and the workspaces of CUDA's libraries."""
 
 
 def count_blocks(family: ModelFamily, config: EngineConfig, max_model_len: int) -> int:
@@ -29,7 +34,8 @@ def count_blocks(family: ModelFamily, config: EngineConfig, max_model_len: int) 
     for model in family.models:
         for device, size in model.bytes_per_token.items():
             per_token[device] += model.variants * size
-    free = {device: free_memory(device) for device in per_token}
+    aside = 0 if num_tokens else workspace(family, config.max_batch_size)
+    free = {device: free_memory(device) - (aside if device.type == "cuda" else 0) for device in per_token}
     if num_tokens is None:
         usable = config.max_batch_size * max_model_len
         fitting = min(
@@ -38,9 +44,49 @@ def count_blocks(family: ModelFamily, config: EngineConfig, max_model_len: int) 
         num_tokens = max(min(fitting, usable), config.block_size)
     for device, size in per_token.items():
         if num_tokens * size > free[device]:
+            kept = f" and keeping {gib(aside)} for rounds" if aside and device.type == "cuda" else ""
             raise InsufficientMemoryError(
                 f"Keys and values of {num_tokens} tokens take {gib(num_tokens * size)}, but only "
-                f"{gib(free[device])} are free on {device} after loading {gib(family.weight_bytes)} of "
-                "weights: lower `kv_cache_tokens`, or use a smaller model or dtype."
+                f"{gib(max(free[device], 0))} are free on {device} after loading "
+                f"{gib(family.weight_bytes)} of weights{kept}: lower `kv_cache_tokens` or `max_batch_size`, "
+                "or use a smaller model or dtype."
             )
     return -(-num_tokens // config.block_size)
+
+
+def workspace(family: ModelFamily, max_batch_size: int) -> int:
+    """Bytes of a GPU that the largest round needs beside weights, keys and values.
+
+    Args:
+        family: The loaded models.
+        max_batch_size: Most rows of a round.
+    """
+    terms = {family.base, *(term for pair in family.behaviors.values() for term in pair)}
+    logits = max_batch_size * (LONGEST_DRAFT + 1) * len(family.vocabulary)
+    # Each term's logits exist twice while they are gathered, in float32. p and q are sums in float32 and
+    # probabilities in float64.
+    return _CUDA_WORKSPACE + logits * (2 * 4 * len(terms) + 2 * (4 + 8))
+
+
+def allocate_pools(family: ModelFamily, num_tokens: int) -> list[KVPool]:
+    """The KV memory of each model. It is taken at once, so that requests cannot run out of it.
+
+    Args:
+        family: The loaded models.
+        num_tokens: Tokens of each variant.
+
+    Raises:
+        InsufficientMemoryError: A device has not so much memory.
+    """
+    pools = [KVPool(model.variants * num_tokens) for model in family.models]
+    try:
+        for pool, model in zip(pools, family.models, strict=True):
+            pool.allocate(model.kv_layers)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        for pool in pools:  # the error may outlive them, and refers to them
+            pool.free()
+        raise InsufficientMemoryError(
+            f"There is no memory for the keys and values of {num_tokens} tokens ({error}): lower "
+            "`kv_cache_tokens` or `kv_cache_fraction`, or use a smaller model or dtype."
+        ) from error
+    return pools

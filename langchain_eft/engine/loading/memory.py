@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from langchain_eft.engine.config import Quantization
 from langchain_eft.engine.errors import InsufficientMemoryError
+from langchain_eft.engine.models.placement import recording_lock
 from langchain_eft.engine.models.quantization import BITS
 
 
@@ -38,7 +39,8 @@ def return_freed_memory() -> None:
 
     PyTorch's allocator keeps freed GPU memory. The C library of Linux keeps freed memory of the CPU.
     """
-    torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+    with recording_lock:
+        torch.cuda.empty_cache()  # does nothing where CUDA is not in use
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # musl has none
         libc.malloc_trim(0)
 

@@ -23,6 +23,8 @@ def main(settings: str) -> None:
     options = json.loads(settings)
     rank, ranks = int(os.environ["RANK"]), int(options["ranks"])
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     join(rank, ranks, int(options["port"]))
     placement = Placement(device, device, getattr(torch, options["dtype"]), ranks=ranks)
     module = load_module(options["path"], placement, None)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from langchain_eft.engine.attention.batch import ForwardBatch
+from langchain_eft.engine.attention.batch import ForwardBatch, on_device
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.linear import VariantRouter, product, stack_adapters
 from langchain_eft.engine.models.lora import LoraAdapter
@@ -28,6 +28,7 @@ class CausalModel:
         device: Device of its inputs and outputs.
         head: [V, hidden] output matrix if the logits are a plain product with it, else None.
         compiled: The compiled `body`, for passes that keep all outputs, or None.
+        kv_layers: Empty keys and values of each layer, for their shapes, types and devices.
         bytes_per_token: Bytes of KV memory of one token of one variant, by device.
     """
 
@@ -37,6 +38,7 @@ class CausalModel:
         self.variants = 1 + len(adapters)
         self.head: Tensor | None = None
         self.compiled: Callable[..., Any] | None = None
+        self.kv_layers: dict[int, tuple[Tensor, Tensor]] = {}
         self.bytes_per_token: dict[torch.device, int] = {}
         self.router = VariantRouter()
         self.device = next(module.parameters()).device
@@ -80,11 +82,12 @@ class CausalModel:
             **extras,
         }
         body = self.body if self.compiled is None or keep is not None else self.compiled
-        if self.head is not None:
-            hidden: Tensor = body(**inputs).last_hidden_state
-            return hidden[0] if keep is None else hidden[0, keep]
-        logits: Tensor = body(**inputs, logits_to_keep=0 if keep is None else keep).logits
-        return logits[0]
+        with on_device(self.device):
+            if self.head is not None:
+                hidden: Tensor = body(**inputs).last_hidden_state
+                return hidden[0] if keep is None else hidden[0, keep]
+            logits: Tensor = body(**inputs, logits_to_keep=0 if keep is None else keep).logits
+            return logits[0]
 
     @property
     def body(self) -> Any:

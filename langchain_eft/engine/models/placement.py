@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,11 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.config import EngineConfig, Quantization
-from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.errors import DeviceLostError, RecipeError
+
+recording_lock = threading.RLock()
+"""Held while a CUDA graph is recorded, and by what would spoil a recording of any thread of the process:
+another recording, waiting for a whole device, and returning memory to it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,36 @@ class Placement:
         """Make the base's device the current one of this thread: its streams and events belong there."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+
+    def require_working(self, reason: str) -> None:
+        """Check that the devices answer. A CUDA device does not answer its process after an illegal access.
+
+        Args:
+            reason: Why they might not, for the error message.
+
+        Raises:
+            DeviceLostError: They do not.
+        """
+        if not self._answers():
+            raise DeviceLostError(
+                f"The device {self.device} does not answer any more ({reason}). This process cannot use it "
+                "again: start a new one."
+            )
+
+    def _answers(self) -> bool:
+        if self.ranks > 1:  # a rank that has ended would be waited for without end
+            return True
+        devices = {self.device, self.small_device}
+        if self.device_map:
+            devices |= {torch.device("cuda", index) for index in range(torch.cuda.device_count())}
+        try:
+            with recording_lock:
+                for device in devices:
+                    if device.type == "cuda":
+                        torch.cuda.synchronize(device)
+        except RuntimeError:
+            return False
+        return True
 
     @property
     def on_single_device(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from langchain_eft.engine.attention.batch import ForwardBatch, has_kernel
+from langchain_eft.engine.attention.batch import ForwardBatch, has_kernel, on_device
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.errors import UnsupportedModelError
@@ -20,7 +21,15 @@ from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.models.lora import LoraAdapter
 from langchain_eft.engine.models.prepacked import prepackable
 
-_TOLERANCE = {torch.float32: 2e-3}
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.0125, torch.bfloat16: 0.1}
+"""Largest `relative_error` of a model's logits, by the type of its activations.
+
+Measured with SmolLM2 135M (30 layers) and four texts: the engine against transformers' eager attention, up to
+3e-6 in float32, 0.003 in float16 and 0.025 in bfloat16. With positions twice as far apart, or without some
+tokens of the context, 0.18 and more."""
+
+logger = logging.getLogger(__name__)
+
 _PROBE_TEXT = "The quick brown fox jumps over the lazy dog and runs."
 
 
@@ -77,18 +86,20 @@ def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     half, pool, device = len(ids) // 2, KVPool(len(ids)), expected.device
     config = text_config(model.module)
     calls: list[LayerCall] = []
-    tolerance = _TOLERANCE.get(expected.dtype, 0.1) * float(expected.float().std() + 1)
-    model.head = _output_matrix(model.module)
-    first = _probe(model, pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device), calls)
-    if not _is_head(model.head, first, expected[half - 1], tolerance):
-        model.head = None  # the logits are capped, scaled, biased or projected: the module computes them
+    head = model.head = _output_matrix(model.module)
+    first = pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device)
+    output = _probe(model, first, calls)
+    model.head = None
+    precision = next(iter(pool.layers.values()))[0].dtype  # some models convert their logits
+    if head is not None and _is_head(head, output, _last_output(model, first)[0], precision):
+        model.head = head  # else the logits are capped, scaled, biased or projected: the module computes them
     last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], pool, len(ids), device))
     reason = unsupported_layers_reason(config, calls)
     if reason:
         raise unsupported_model(model.name, config, reason)
-    if not _agree(_logits(model, last), expected[-1], tolerance):
+    if not _agree(_logits(model, last), expected[-1], precision):
         raise unsupported_model(model.name, config, "its logits differ from those of its own forward pass")
-    model.bytes_per_token = pool.bytes_per_slot
+    model.kv_layers, model.bytes_per_token = pool.layers, pool.bytes_per_slot
 
 
 def unsupported_model(name: str, config: Any, reason: str) -> UnsupportedModelError:
@@ -129,7 +140,8 @@ def plain_logits(module: Any, ids: Tensor) -> Tensor:
     """Logits by transformers' attention, without a cache: [1, T] int64 token ids to [T, V]."""
     module.set_attn_implementation("eager")
     try:
-        logits: Tensor = module(input_ids=ids, use_cache=False).logits[0]
+        with on_device(ids.device):
+            logits: Tensor = module(input_ids=ids, use_cache=False).logits[0]
     finally:
         module.set_attn_implementation(ATTENTION)
     return logits
@@ -142,10 +154,12 @@ def _output_matrix(module: Any) -> Tensor | None:
     return head.weight if is_plain and getattr(head, "bias", None) is None else None
 
 
-def _is_head(head: Tensor | None, output: Tensor, expected: Tensor, tolerance: float) -> bool:
-    if head is None or head.shape[-1] != output.shape[-1]:
+def _is_head(head: Tensor, output: Tensor, logits: Tensor, precision: torch.dtype) -> bool:
+    """Whether [V] logits are the product of an output with a matrix, up to their rounding."""
+    if head.shape[-1] != output.shape[-1]:
         return False
-    return _agree(product(output, head)[0], expected, tolerance)
+    tolerance = max(2 * torch.finfo(precision).eps, 1e-4) * float(logits.abs().max())
+    return torch.allclose(product(output, head)[0].float(), logits.float(), rtol=0, atol=tolerance)
 
 
 def _last_output(model: CausalModel, batch: ForwardBatch, **extras: Any) -> Tensor:
@@ -156,8 +170,20 @@ def _logits(model: CausalModel, output: Tensor) -> Tensor:
     return (output if model.head is None else product(output, model.head))[0]
 
 
-def _agree(logits: Tensor, expected: Tensor, tolerance: float) -> bool:
-    return torch.allclose(logits.float(), expected.float(), rtol=0, atol=tolerance)
+def _agree(logits: Tensor, expected: Tensor, precision: torch.dtype) -> bool:
+    """Whether two [V] logits give the same probabilities, up to the rounding of activations."""
+    error = relative_error(logits.float(), expected.float())
+    logger.debug("the engine's logits differ from the model's own by %.2g standard deviations", error)
+    return error <= _TOLERANCE[precision]
+
+
+def relative_error(logits: Tensor, expected: Tensor) -> float:
+    """Root mean square of the differences of [V] logits, in standard deviations of the expected ones.
+
+    A constant on all logits changes no probability, so it does not count. One rounding error in a hundred
+    thousand does not decide, as it would by the largest difference.
+    """
+    return float((logits - expected).std(correction=0) / (expected.std(correction=0) + 1e-6))
 
 
 def text_config(module: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.analysis.attribution import Parts, WeightedDelta, attribute, mean, normalize
-from langchain_eft.engine.attention.kv_pool import KVPool
+from langchain_eft.engine.loading.kv_capacity import allocate_pools
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.recipe.schedules import weight_at
 from langchain_eft.engine.rounds.packed import PackedRound, forward, verify_work
@@ -38,10 +38,13 @@ class PackedRunner:
         num_blocks: Blocks of one variant.
         block_size: Positions per block.
         max_batch_size: Most rows of a round.
+
+    Raises:
+        InsufficientMemoryError: There is no memory for keys and values.
     """
 
     def __init__(self, family: ModelFamily, num_blocks: int, block_size: int, max_batch_size: int) -> None:
-        self.pools = [KVPool(model.variants * num_blocks * block_size) for model in family.models]
+        self.pools = allocate_pools(family, num_blocks * block_size)
         self._state = RoundState(family, self.pools, num_blocks, block_size, max_batch_size)
         self._rounds = RoundCache(partial(PackedRound, state=self._state))
 

@@ -11,7 +11,8 @@ from langchain_eft.engine.rounds.shape import RoundShape
 
 R = TypeVar("R", bound=DecodingRound)
 
-_MAX_SHAPES = 256
+MAX_SHAPES = 256
+"""Most rounds that a runner keeps."""
 
 
 class RoundCache(Generic[R]):
@@ -32,6 +33,6 @@ class RoundCache(Generic[R]):
         if shape not in self._rounds:
             self._rounds[shape] = self._make(shape)
         self._rounds.move_to_end(shape)
-        if len(self._rounds) > _MAX_SHAPES:
+        if len(self._rounds) > MAX_SHAPES:
             self._on_evict(self._rounds.popitem(last=False)[0])
         return self._rounds[shape]

@@ -15,13 +15,13 @@ import torch
 
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
 from langchain_eft.engine.models.compilation import compiled
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.rounds.cuda_graphs import CudaRecorder, Graphs, Recorder
 from langchain_eft.engine.rounds.result import RoundResult
-from langchain_eft.engine.rounds.round_cache import RoundCache
+from langchain_eft.engine.rounds.round_cache import MAX_SHAPES, RoundCache
 from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded, padded_shape
 from langchain_eft.engine.rounds.staging import Moment, PendingCopy, now, seconds_between
@@ -67,7 +67,7 @@ def overlaps_rounds(config: EngineConfig, placement: Placement) -> bool:
 
 def recorder_for(config: EngineConfig, device: torch.device) -> Recorder | None:
     """What records rounds on a device, or None."""
-    return CudaRecorder() if config.cuda_graphs and device.type == "cuda" else None
+    return CudaRecorder(device) if config.cuda_graphs and device.type == "cuda" else None
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,45 @@ class StaticRunner:
         if config.compile:
             for model in family.models:
                 model.compiled = compiled(model.body)
-        if recorder is not None:
-            self.record_common()
+        if recorder is None:
+            return
+        try:
+            self._record_common()
+        except torch.OutOfMemoryError as error:
+            for pool in pools:  # the error may outlive this runner, and refers to it
+                pool.free()
+            raise InsufficientMemoryError(
+                f"There is no memory to record decoding rounds beside keys and values ({error}): lower "
+                "`kv_cache_fraction`, `kv_cache_tokens` or `max_batch_size`."
+            ) from error
 
-    def record_common(self) -> None:
+    def _record_common(self) -> None:
         """Record the rounds that requests are most likely to start with, the largest first."""
         family, config = self._state.family, self._config
         sizes = {min(padded(rows), config.max_batch_size) for rows in config.cuda_graph_batch_sizes}
-        for rows in sorted(sizes, reverse=True):
-            for shape in common_shapes(family, rows):
-                static = self._rounds[shape]
-                if shape.drafting:
-                    self._graphs.prepare((shape, "draft"), static.draft)
-                self._graphs.prepare((shape, "verify"), static.verify)
+        shapes = [shape for rows in sorted(sizes, reverse=True) for shape in common_shapes(family, rows)]
+        for shape in shapes[:MAX_SHAPES]:
+            self._record(self._rounds[shape])
+
+    def _record(self, static: StaticRound) -> bool:
+        """Record a round that is not recorded yet; returns whether it was.
+
+        Recording runs the round several times. Its inputs hold no row, so no run writes keys and values.
+        """
+        halves = {"draft": static.draft, "verify": static.verify}
+        if not static.shape.drafting:
+            del halves["draft"]
+        keys = [(static.shape, half) for half in halves]
+        missing = [key for key in keys if key not in self._graphs]
+        if missing:
+            host = static.inputs.open()
+            write_rows(host, static.shape, {}, [], {})
+            if static.shape.grammar:
+                write_allowed(host, [], [], static.vocabulary_size)
+            static.inputs.send()
+        for key in missing:
+            self._graphs.record(key, halves[key[1]])
+        return not missing
 
     def takes(self, row: ScheduledRow) -> bool:
         """Whether a row's round can be a static one."""
@@ -144,8 +170,7 @@ class StaticRunner:
         earlier = unread.drafts if unread else {}
         shape, slots_of_rows = padded_shape(drafts, earlier, self._config.max_batch_size)
         static, device, states = self._rounds[shape], self._state.device, list(drafts)
-        halves = ("draft", "verify") if shape.drafting else ("verify",)
-        recorded = all((shape, half) in self._graphs for half in halves)
+        recorded = self._record(static)
         host = static.inputs.open()
         write_rows(host, shape, drafts, slots_of_rows, earlier)
         write_paging(host, states, slots_of_rows, self._state.num_blocks)

@@ -20,6 +20,7 @@ from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import round_state
 from unit_tests.helpers import Recorder, request, wait_until
 
+pytestmark = pytest.mark.cuda
 MANY_PROCESSORS = 64  # so many that small batches are split
 FEATURES = {
     "plain": {},

@@ -18,6 +18,7 @@ from langchain_eft.engine.decoding.triton import (
 )
 from langchain_eft.engine.request import SamplingParams
 
+pytestmark = pytest.mark.cuda
 SIZES = [61, _BLOCK, 2 * _BLOCK + 37]
 MINUS_INFINITY = float("-inf")
 KINDS = {

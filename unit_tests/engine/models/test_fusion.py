@@ -12,6 +12,7 @@ from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
 from langchain_eft.engine.models.self_check import plain_logits
 from unit_tests.helpers import slow
 
+pytestmark = pytest.mark.cuda
 FAMILIES = {
     "llama": {"attention_bias": True, "mlp_bias": True},
     "mistral": {"sliding_window": 5, "head_dim": 16},

@@ -18,6 +18,7 @@ from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.engine.loading.footprint import footprint
 from langchain_eft.engine.models import batch as packing
+from langchain_eft.engine.models import self_check
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.helpers import Recorder, request, slow, wait_until
 from unit_tests.tiny import tokenizer
@@ -244,6 +245,35 @@ def test_an_unsupported_family_is_refused_with_the_reason(kind, tmp_path):
         Engine(Recipe(base=str(tmp_path)))
     assert str(tmp_path) in str(error.value)
     assert f"({kind})" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_would_be_run_wrongly_is_refused_in_every_precision(family, monkeypatch, dtype):
+    config = EngineConfig(dtype=dtype, kv_cache_tokens=64)
+    Engine(family.recipe, config).close()
+    monkeypatch.setattr(self_check, "pack", _stretched)
+    with pytest.raises(UnsupportedModelError, match="logits differ"):
+        Engine(family.recipe, config)
+
+
+@pytest.mark.parametrize(("error", "agrees"), [(0.05, True), (0.18, False)])
+def test_rounding_refuses_no_model_with_many_tokens(error, agrees):
+    """Of 128,256 small errors some are large. Errors of 0.18 deviations are those of wrong positions."""
+    torch.manual_seed(0)
+    expected = 3 * torch.randn(128_256)
+    logits = (expected + 3 * error * torch.randn(128_256) + 1).bfloat16()
+    assert self_check._agree(logits, expected.bfloat16(), torch.bfloat16) is agrees
+
+
+def test_a_soft_cap_on_the_logits_is_seen_in_every_precision():
+    """Gemma 2's cap changes small logits less than bfloat16 does, and large ones by much."""
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.bfloat16):
+        output, head = torch.randn(1, 64, dtype=dtype), torch.randn(4096, 64, dtype=dtype) / 2
+        logits = (output @ head.t())[0]
+        capped = 30 * torch.tanh(logits.float() / 30).to(dtype)
+        assert self_check._is_head(head, output, logits, dtype)
+        assert not self_check._is_head(head, output, capped, dtype)
 
 
 def test_the_docs_list_exactly_these_families():

@@ -13,6 +13,7 @@ from langchain_eft.engine.models.triton import (
     silu_mul_kernel,
 )
 
+pytestmark = pytest.mark.cuda
 TOLERANCE = {"atol": 2e-5, "rtol": 2e-5}
 
 

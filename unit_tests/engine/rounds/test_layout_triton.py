@@ -8,6 +8,8 @@ import torch
 from langchain_eft.engine.rounds.layout import lay_out
 from langchain_eft.engine.rounds.layout_triton import lay_out_kernel
 
+pytestmark = pytest.mark.cuda
+
 
 def random_rows(slots, rows, entries, *, flags):
     """Arguments as rounds give them: rows without tokens or terms, strided and expanded tensors."""

@@ -74,6 +74,7 @@ def test_time_is_measured_in_seconds():
     assert 0.02 <= seconds_between(start, now(CPU)) < 5
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="copies that nobody waits for need a CUDA device")
 def test_copies_between_host_and_gpu_arrive():
     device = torch.device("cuda")

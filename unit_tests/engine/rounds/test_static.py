@@ -1,6 +1,7 @@
 """Static rounds draw the tokens of packed rounds, and their shape alone decides their operations."""
 
 import random
+import threading
 from itertools import pairwise
 
 import pytest
@@ -11,11 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import shape as shapes_module
 from langchain_eft.engine.rounds import static_runner
+from langchain_eft.engine.rounds.cuda_graphs import Graphs
 from langchain_eft.engine.rounds.static import StaticRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
 from unit_tests.helpers import GREEDY, Recorder, answer, request, slow, wait_until
@@ -306,9 +309,62 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
         engine.close()
 
 
+def keys_and_values(pools):
+    """All keys and values, without the slots that take those of padding."""
+    return [each[:-1].clone() for pool in pools for pair in pool._layers.values() for each in pair]
+
+
+@pytest.mark.parametrize("draft", [0, 2, 4])
+def test_recording_in_the_midst_of_answers_writes_no_keys_and_values(family, reference, monkeypatch, draft):
+    """Every round of four answers is recorded anew, one round ahead too, and answers do not change."""
+    unchanged, mixture = [], {"one": 1.0}
+
+    def recorder(function):
+        pools = function.__self__._state.pools
+        before = keys_and_values(pools)
+        for _ in range(2):
+            function()
+        unchanged.append(all(map(torch.equal, before, keys_and_values(pools))))
+        return function
+
+    monkeypatch.setattr(static_runner, "recorder_for", lambda config, device: recorder)
+    monkeypatch.setattr(Graphs, "__contains__", lambda graphs, key: False)
+    options = {**SETTINGS, "kv_cache_tokens": 128, "overlap_rounds": True, "cuda_graph_batch_sizes": ()}
+    engine = Engine(family.recipe, EngineConfig(**options))
+    try:
+        prompts = [PROMPT[:n] for n in (5, 8, 11, 14)]
+        answers = [run(engine, prompt, mixture, tokens=10, speculation=draft)[0] for prompt in prompts]
+    finally:
+        engine.close()
+    assert answers == [reference.greedy(prompt, mixture, 10) for prompt in prompts]
+    assert len(unchanged) > 10
+    assert all(unchanged)
+
+
+def test_no_memory_to_record_fails_the_request_and_not_the_engine(family, monkeypatch):
+    full = threading.Event()
+
+    def recorder(function):
+        if full.is_set():
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        return function
+
+    monkeypatch.setattr(static_runner, "recorder_for", lambda config, device: recorder)
+    engine = Engine(family.recipe, EngineConfig(**SETTINGS, cuda_graph_batch_sizes=()))
+    try:
+        full.set()
+        with pytest.raises(DecodingError, match="tried to allocate 2 GiB"):
+            answer(engine, request([5, 6], max_tokens=5))
+        full.clear()
+        assert answer(engine, request([5, 6], max_tokens=3))[1].completion_tokens <= 3
+    finally:
+        engine.close()
+
+
 # On a GPU
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_recorded_rounds_are_bit_for_bit_those_of_called_rounds(family, dtype):
