@@ -96,7 +96,7 @@ class Leader:
         settings = json.dumps({"path": path, "ranks": ranks, "port": port, "dtype": dtype})
         self._workers = [
             subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", _WORKER, settings],
+                [sys.executable, "-P", "-m", _WORKER, settings],  # -P: no module of the current folder
                 env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)},
             )
             for rank in range(1, ranks)

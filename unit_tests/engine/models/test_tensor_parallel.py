@@ -19,8 +19,10 @@ PROMPTS = ([*range(30, 55)], [9, 9, 8], [*range(100, 110)])
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes accelerators where there are any")
-def test_a_base_of_two_ranks_decodes_like_a_base_of_one(family, reference, tmp_path):
-    """With speculation, several rows and several rounds."""
+def test_a_base_of_two_ranks_decodes_like_a_base_of_one(family, reference, tmp_path, monkeypatch):
+    """With speculation, several rows and several rounds. Modules of the current folder are not imported."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "torch.py").write_text("raise SystemExit(3)")
     reference.small["reference"].save_pretrained(tmp_path)
     complete = {"reference": str(tmp_path)}
     recipe = Recipe(
