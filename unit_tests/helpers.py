@@ -1,6 +1,7 @@
 import random
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,14 @@ def greedy_answers(engine, prompts, mixture, steps=8) -> list[list[int]]:
 def random_prompts(count, seed=0) -> list[list[int]]:
     rng = random.Random(seed)
     return [[rng.randrange(4, 100) for _ in range(rng.randrange(1, 50))] for _ in range(count)]
+
+
+def flip_bytes(file: Path, seed: int) -> None:
+    """Change one to three bytes of a file, every other time near its beginning."""
+    rng, content = random.Random(seed), bytearray(file.read_bytes())
+    for _ in range(rng.randint(1, 3)):
+        content[rng.randrange(min(len(content), 4096) if seed % 2 else len(content))] = rng.randrange(256)
+    file.write_bytes(content)
 
 
 def text_of(engine, tokens) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from gguf import GGUFWriter
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -27,6 +28,12 @@ TARGETS = {
     "one": ["self_attn.q_proj", "mlp.down_proj"],
     "two": ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj"],
 }
+GGUF_NAMES = {
+    "model.layers": "blk", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "post_attention_layernorm": "ffn_norm",
+    "input_layernorm": "attn_norm", "model.norm": "output_norm", "model.embed_tokens": "token_embd",
+}  # fmt: skip
 RANKS = {"one": 4, "two": 2}
 
 
@@ -132,6 +139,36 @@ def write_adapter(folder: Path, model: LlamaForCausalLM, targets: list[str], ran
             }
         )
     )
+
+
+def write_gguf(path: Path) -> None:
+    """A Llama model and its tokenizer as a GGUF file."""
+    model, words = LlamaForCausalLM(config(32, 2, len(tokenizer()) + 1)), tokenizer()
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(model.config.max_position_embeddings)
+    writer.add_embedding_length(model.config.hidden_size)
+    writer.add_feed_forward_length(model.config.intermediate_size)
+    writer.add_block_count(model.config.num_hidden_layers)
+    writer.add_head_count(model.config.num_attention_heads)
+    writer.add_head_count_kv(model.config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
+    writer.add_vocab_size(model.config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*words.convert_ids_to_tokens(range(len(words))), "ab"])
+    writer.add_token_types([1] * (len(words) + 1))
+    writer.add_token_merges(["a b"])
+    writer.add_chat_template(TEMPLATE)
+    for add in (writer.add_bos_token_id, writer.add_eos_token_id, writer.add_pad_token_id):
+        add(0)
+    for name, weight in model.state_dict().items():
+        if name != "lm_head.weight":  # tied
+            for part, short in GGUF_NAMES.items():
+                name = name.replace(part, short)
+            writer.add_tensor(name, weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def merged(model: LlamaForCausalLM, adapter: Path) -> LlamaForCausalLM:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import ctypes
+import os
 import queue
 import threading
 import time
@@ -56,15 +59,20 @@ class Engine:
         self.recipe = recipe
         self.config = config or EngineConfig()
         self._on_close = on_close
-        ready: Future[tuple[DecodingLoop, InputProcessor]] = Future()
+        self._ready: Future[tuple[DecodingLoop, InputProcessor]] = Future()
         self._thread = threading.Thread(
             target=_load_and_run,
-            args=(self.recipe, self.config, progress, ready),
+            args=(self.recipe, self.config, progress, self._ready),
             name="eft-engine",
             daemon=True,
         )
+        atexit.register(self._close_at_exit)
         self._thread.start()
-        self._loop, self._inputs = ready.result()
+        try:
+            self._loop, self._inputs = self._ready.result()
+        except BaseException:  # loading failed, or Ctrl-C: then it must not go on
+            self.close()
+            raise
 
     @property
     def family(self) -> ModelFamily:
@@ -284,11 +292,34 @@ class Engine:
 
     def close(self) -> None:
         """Stop the thread, fail what is running, and free the weights. Idempotent."""
-        self._loop.stop()
+        if not self._ready.done():
+            _raise_in(self._thread, SystemExit)
+        self._ready.add_done_callback(_stop_loop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        atexit.unregister(self._close_at_exit)
         if self._on_close:
             self._on_close(self)
+
+    def _close_at_exit(self) -> None:
+        """Close before the interpreter exits: it aborts the process if a thread is still inside torch."""
+        if not self._thread.is_alive():  # as in the child of a fork, which has no such thread
+            return
+        try:
+            self.close()
+        except KeyboardInterrupt:
+            os._exit(130)
+
+
+def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
+    """Raise an exception in another thread, before its next instruction of Python."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))
+
+
+def _stop_loop(ready: Future[tuple[DecodingLoop, InputProcessor]]) -> None:
+    """Stop the loop of an engine that has opened; one that failed to open has none."""
+    if not ready.exception():
+        ready.result()[0].stop()
 
 
 def _load_and_run(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class EngineError(Exception):
     """Base class of all errors of the engine."""
@@ -16,7 +20,7 @@ class RequestError(EngineError, ValueError):
 
 
 class CheckpointNotFoundError(EngineError):
-    """A checkpoint is neither on this machine nor reachable on the hub."""
+    """A checkpoint is neither on this machine nor reachable on the hub, or its files are damaged."""
 
 
 class CheckpointCacheError(EngineError):
@@ -102,3 +106,24 @@ class DecodingError(EngineError):
 
 class DeviceLostError(EngineError):
     """The device failed and does not answer in this process any more."""
+
+
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Report whatever a library raises while it reads a damaged file as one error that names the file.
+
+    Args:
+        path: The file or folder.
+        remedy: What the user can do.
+
+    Raises:
+        CheckpointNotFoundError: Reading failed.
+    """
+    try:
+        yield
+    except EngineError:
+        raise
+    except Exception as error:
+        raise CheckpointNotFoundError(
+            f"{str(path)!r} cannot be read ({type(error).__name__}: {error}): {remedy}."
+        ) from error

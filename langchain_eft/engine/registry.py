@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
+from contextlib import suppress
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
 
-_open: dict[tuple[Recipe, EngineConfig], Engine] = {}
+_open: list[Engine] = []
 _opening = threading.RLock()
 
 
 def find_engine(recipe: Recipe, config: EngineConfig) -> Engine | None:
     """The open engine of a recipe, or None. This does not wait for an engine that is being opened."""
-    return _open.get((recipe, config))
+    of_recipe = (each for each in tuple(_open) if (each.recipe, each.config) == (recipe, config))
+    return next((engine for engine in of_recipe if not engine.closed), None)
 
 
 def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Progress = silent) -> Engine:
@@ -35,20 +36,21 @@ def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Pr
     with _opening:
         engine = find_engine(recipe, config)
         if engine is None:
-            engine = _open[recipe, config] = Engine(recipe, config, progress, on_close=_forget)
+            for closing in [each for each in tuple(_open) if each.closed]:
+                closing.close()  # waits until its memory is free
+            engine = Engine(recipe, config, progress, on_close=_forget)
+            _open.append(engine)
         return engine
 
 
 def _forget(engine: Engine) -> None:
-    with _opening:
-        for key in [key for key, value in _open.items() if value is engine]:
-            del _open[key]
+    with suppress(ValueError):  # an engine may be closed twice
+        _open.remove(engine)
 
 
-@atexit.register
 def close_all() -> None:
-    """Close every open engine; runs when the process exits."""
-    for engine in list(_open.values()):
+    """Close every open engine. Engines that are open when the process exits close by themselves."""
+    for engine in tuple(_open):
         engine.close()
 
 

@@ -1,7 +1,11 @@
 """The command line without weights: what can be typed, what is remembered, where the output goes."""
 
+import itertools
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Annotated
@@ -27,10 +31,13 @@ from langchain_eft.cli.parse_recipe import (
     parse_speculation,
     read_prompts,
 )
+from langchain_eft.engine.cache_folder import CACHE_VARIABLE
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.errors import EFTDecodingError
+from unit_tests.helpers import slow
+from unit_tests.tiny import write_gguf
 
 
 class Parrot(EFTChatModel):
@@ -511,6 +518,71 @@ def test_a_chat_goes_on_after_errors_interrupts_and_bad_commands(cli):
 def test_the_end_of_input_leaves(cli):
     result = cli("chat", typed="One\n")
     assert (result.exit_code, result.stdout) == (0, "1 One\n")
+
+
+# Signals
+
+ANNOUNCED = """
+import sys
+from pkgutil import resolve_name
+from langchain_eft.cli import app
+
+owner, name = resolve_name(sys.argv.pop(1)), sys.argv.pop(1)
+original = getattr(owner, name)
+
+def announced(*args, **kwargs):
+    print("now", flush=True)
+    return original(*args, **kwargs)
+
+setattr(owner, name, announced)
+app()
+"""
+MOMENTS = {
+    "importing": ("langchain_eft.cli.chat", "load"),
+    "converting": ("langchain_eft.engine.loading.conversion", "convert_gguf"),
+    "loading": ("langchain_eft.engine.loading.family", "load_module"),
+    "checking": ("langchain_eft.engine.loading.family", "prepare_model"),
+    "answering": ("langchain_eft.engine.rounds.packed_runner:PackedRunner", "run"),
+}
+
+
+def signalled(moment, signals, *, delay, folder):
+    """Send signals to `langchain-eft chat` a while after a moment of it. Returns its status and stderr."""
+    write_gguf(folder / "model.gguf")
+    arguments = ["chat", "Hello", "--model", folder / "model.gguf", "--max-tokens", "900"]
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", ANNOUNCED, *MOMENTS[moment], *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, CACHE_VARIABLE: str(folder / "cache")},
+    ) as process:
+        assert process.stdout.readline() == "now\n"
+        time.sleep(delay)
+        for each in signals:
+            process.send_signal(each)
+            time.sleep(0.02)
+        _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr
+
+
+CASES = [*itertools.product(MOMENTS, [0, 0.2], [1]), ("loading", 0.05, 3), ("answering", 0.05, 3)]
+
+
+@pytest.mark.parametrize("case", [("answering", 0.05, 1), *slow(*CASES)])
+def test_ctrl_c_ends_the_program_at_any_moment(case, tmp_path):
+    moment, delay, times = case
+    status, stderr = signalled(moment, [signal.SIGINT] * times, delay=delay, folder=tmp_path)
+    assert status in {130, -signal.SIGINT}, stderr
+    assert "terminate called" not in stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_termination_signal_ends_the_program_at_any_moment(moment, tmp_path):
+    status, stderr = signalled(moment, [signal.SIGTERM], delay=0.05, folder=tmp_path)
+    assert status == -signal.SIGTERM
+    assert "terminate called" not in stderr
 
 
 def test_importing_the_command_line_imports_no_torch():

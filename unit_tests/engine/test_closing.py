@@ -2,6 +2,8 @@
 
 import gc
 import multiprocessing
+import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
 
 import psutil
@@ -76,6 +78,18 @@ def test_an_error_of_opening_keeps_no_weights(family, weights):
         Engine(family.recipe, EngineConfig(kv_cache_tokens=10**12))
     assert weights.alive() == []
     assert "kv_cache_tokens" in str(error.value)
+
+
+def test_ctrl_c_stops_loading(family, weights):
+    def interrupt(message):
+        if message == "Loading reference":
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threads = threading.enumerate()
+    with pytest.raises(KeyboardInterrupt):
+        Engine(family.recipe, EngineConfig(kv_cache_tokens=256), interrupt)
+    assert threading.enumerate() == threads
+    assert weights.alive() == []
 
 
 def resident_after_closing(recipe: Recipe) -> tuple[list[int], int]:

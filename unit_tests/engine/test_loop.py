@@ -10,8 +10,8 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError, DeviceLostError, EngineClosedError, QueueFullError
 from langchain_eft.engine.events import Failed, Finished
-from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.models.placement import Placement
+from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import (
     GREEDY,
     Recorder,

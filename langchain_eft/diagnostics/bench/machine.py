@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from langchain_eft.engine.errors import RecipeError
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -54,11 +56,20 @@ def measure_machine(device: str) -> Machine:
 
     Args:
         device: The device, as in `EngineConfig`.
+
+    Raises:
+        RecipeError: The device cannot be measured.
     """
     # A second thread that computes in this process would leave more CPU workers than cores and slow down all
     # later measurements. So another process measures.
-    command = [sys.executable, "-c", _READ_MEMORY, device]
-    process = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    command = [sys.executable, "-P", "-c", _READ_MEMORY, device]  # -P: no module of the current folder
+    process = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+        raise RecipeError(
+            f"The memory of device={device!r} cannot be measured ({reason}): use another device, free a "
+            "gigabyte of its memory, or give `plan` its `--bandwidth`."
+        )
     bandwidth, threads, name = process.stdout.split(maxsplit=2)
     return Machine(processor(), available_cores(), int(threads), name.strip(), float(bandwidth))
 

@@ -41,7 +41,8 @@ class Checkpoint:
         """Fetch the checkpoint and return its folder. A GGUF file is converted to safetensors on first use.
 
         Raises:
-            CheckpointNotFoundError: The hub is not reachable and its cache does not hold the model.
+            CheckpointNotFoundError: The hub is not reachable and its cache does not hold the model, or the
+                file is damaged.
             CheckpointCacheError: The cache folder cannot be written.
             InsufficientDiskError: The missing files do not fit on the disk.
         """

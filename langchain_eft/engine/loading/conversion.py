@@ -10,9 +10,11 @@ import tempfile
 from pathlib import Path
 
 import xxhash
+from filelock import FileLock
 
 from langchain_eft.engine.cache_folder import CACHE_VARIABLE, cache_folder
-from langchain_eft.engine.errors import CheckpointCacheError
+from langchain_eft.engine.errors import CheckpointCacheError, EngineError, reading
+from langchain_eft.engine.loading.gguf import check_gguf
 from langchain_eft.engine.progress import Progress, quiet_transformers
 
 logger = logging.getLogger(__name__)
@@ -24,24 +26,33 @@ def converted(gguf: Path, progress: Progress) -> Path:
     """The folder of safetensors for a GGUF file; the file is converted if the cache has no intact folder.
 
     A folder is named after the content of its source and holds a hash of every file. It appears by one atomic
-    rename, so neither a crash nor a second process can leave an incomplete model behind.
+    rename, so a crash cannot leave an incomplete model behind. Only one process converts at a time; others
+    wait for its lock, which the system releases if the process is killed.
 
     Raises:
+        CheckpointNotFoundError: The file is damaged.
         CheckpointCacheError: The cache folder cannot be written.
     """
-    digest = checksum(gguf)
+    with reading(gguf, "make it readable"):
+        digest = checksum(gguf)
     folder = cache_folder() / f"{gguf.stem}-{digest[:16]}"
     if is_intact(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
-            fresh = Path(scratch) / "model"
-            progress(f"Converting {gguf.name} (once, about half a minute)")
-            convert_gguf(gguf, fresh)
-            seal(fresh)
-            install(fresh, folder)
-    except OSError as error:
+        progress(f"Converting {gguf.name} (once, about half a minute)")
+        with FileLock(folder.parent / ".converting.lock"):
+            if not is_intact(folder):  # else another process was faster
+                for leftover in folder.parent.glob(".new-*"):  # of a process that was killed
+                    shutil.rmtree(leftover, ignore_errors=True)
+                with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
+                    fresh = Path(scratch) / "model"
+                    convert_gguf(gguf, fresh)
+                    seal(fresh)
+                    install(fresh, folder)
+    except EngineError:
+        raise
+    except Exception as error:  # safetensors and tokenizers report a full disk by exceptions of their own
         raise CheckpointCacheError(
             f"Converted weights cannot be written to {str(folder.parent)!r} ({error}): make it writable, "
             f"free some space, or set {CACHE_VARIABLE} to a writable folder."
@@ -54,19 +65,36 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
     Values are rounded to bfloat16 and stored as float32. A CPU can then map the files into memory; converting
     to float32 at every start would take longer than the rest of loading.
+
+    Raises:
+        CheckpointNotFoundError: The file is damaged.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(
+    num_stored = check_gguf(gguf)
+    with quiet_transformers(), reading(gguf, "fetch the file again, or use another one"):
+        config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        with torch.device("meta"):
+            num_described = AutoModelForCausalLM.from_config(config).num_parameters()
+        if num_described > 2 * num_stored:  # missing weights would be allocated
+            raise ValueError(f"it describes a model of {num_described} weights and holds {num_stored}")
+        model, report = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),
+            config=config,
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
+            ignore_mismatched_sizes=True,  # refused below, with their names
+            output_loading_info=True,
         )
+        unusable = report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]}
+        if unusable:
+            raise ValueError(f"weights are missing or have other shapes: {sorted(unusable)[:5]}")
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    with quiet_transformers():
         model.float().save_pretrained(folder)
-    AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def seal(folder: Path) -> None:
@@ -79,25 +107,17 @@ def is_intact(folder: Path) -> bool:
     """Whether a converted folder is complete and no file has changed."""
     try:
         hashes: dict[str, str] = json.loads((folder / _MANIFEST).read_text())
-        damaged = [name for name, digest in hashes.items() if checksum(folder / name) != digest]
-    except FileNotFoundError:
+        return all(checksum(folder / name) == digest for name, digest in hashes.items())
+    except (OSError, ValueError):
         return False
-    except (OSError, ValueError) as error:
-        damaged = [str(error)]
-    if damaged:
-        logger.warning("Converted weights in %s are damaged (%s): converting again.", folder, damaged)
-    return not damaged
 
 
 def install(fresh: Path, folder: Path) -> None:
-    """Move a sealed folder into place. If another process was faster, keep its intact folder."""
-    if folder.exists() and not is_intact(folder):
+    """Move a sealed folder into place, instead of a damaged one."""
+    if folder.exists():
+        logger.warning("The converted weights in %s were damaged, and are replaced.", folder)
         shutil.rmtree(folder)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        if not is_intact(folder):
-            raise
+    fresh.rename(folder)
 
 
 def checksum(path: Path) -> str:

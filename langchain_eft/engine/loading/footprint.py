@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.config import Quantization
-from langchain_eft.engine.errors import CheckpointNotFoundError, UnsupportedModelError
+from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError, UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint
+from langchain_eft.engine.loading.gguf import check_gguf
 from langchain_eft.engine.loading.memory import WeightCount, count_weights
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
@@ -83,9 +84,12 @@ def read_config(checkpoint: Checkpoint) -> Any:
             assert hub is not None  # noqa: S101  (a checkpoint has a path or a hub model)
             return AutoConfig.from_pretrained(hub.repo, revision=hub.revision, subfolder=hub.path)
         if checkpoint.path.suffix == ".gguf" and checkpoint.path.is_file():
+            check_gguf(checkpoint.path)
             return AutoConfig.from_pretrained(checkpoint.path.parent, gguf_file=checkpoint.path.name)
         return AutoConfig.from_pretrained(checkpoint.path)
-    except (OSError, ValueError) as error:
+    except EngineError:
+        raise
+    except Exception as error:  # damaged files raise many kinds
         raise CheckpointNotFoundError(
             f"The configuration of {checkpoint.name!r} cannot be read ({type(error).__name__}): "
             f"{checkpoint.remedy}."

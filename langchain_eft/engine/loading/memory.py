@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from langchain_eft.engine.config import Quantization
-from langchain_eft.engine.errors import InsufficientMemoryError
+from langchain_eft.engine.errors import InsufficientMemoryError, reading
 from langchain_eft.engine.models.placement import recording_lock
 from langchain_eft.engine.models.quantization import BITS
 
@@ -73,16 +73,22 @@ class WeightCount:
         return int(self.linear * bytes_per_linear_weight) + self.other * dtype.itemsize
 
 
+_FETCH_AGAIN = "fetch the model again, or use another checkpoint"
+
 _UNQUANTIZED = ("embed", "lm_head", "wte", "wpe", "output.weight")
 """Parts of the names of matrices that quantization leaves alone."""
 
 
 def count_weights(folder: Path) -> WeightCount:
-    """Count the weights of a folder from the headers of its safetensors files."""
+    """Count the weights of a folder from the headers of its safetensors files.
+
+    Raises:
+        CheckpointNotFoundError: A file is damaged.
+    """
     linear = other = 0
     files = list(folder.glob("*.safetensors"))
     for file in files:
-        with safe_open(file, "pt") as tensors:
+        with reading(file, _FETCH_AGAIN), safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 shape = tensors.get_slice(name).get_shape()
                 if len(shape) >= 2 and not any(part in name for part in _UNQUANTIZED):
@@ -90,7 +96,8 @@ def count_weights(folder: Path) -> WeightCount:
                 else:
                     other += math.prod(shape)
     config = folder / "config.json"
-    quantized = config.is_file() and json.loads(config.read_text()).get("quantization_config")
+    with reading(config, _FETCH_AGAIN):
+        quantized = config.is_file() and json.loads(config.read_text()).get("quantization_config")
     return WeightCount(linear, other, sum(file.stat().st_size for file in files) if quantized else None)
 
 

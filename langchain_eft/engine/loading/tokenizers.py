@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from langchain_eft.engine.errors import CheckpointNotFoundError
+from langchain_eft.engine.errors import CheckpointNotFoundError, reading
 from langchain_eft.engine.loading import vocabulary
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
@@ -76,8 +76,10 @@ def _read_tokenizer(checkpoint: Checkpoint) -> Any:
     path, hub = checkpoint.path, checkpoint.hub
     if path is not None and path.is_dir():
         names = ("tokenizer_config.json", "tokenizer.json")
-        exists = any((path / name).is_file() for name in names)
-        return AutoTokenizer.from_pretrained(path) if exists else None
+        if not any((path / name).is_file() for name in names):
+            return None
+        with reading(path, "its tokenizer's files are damaged: fetch them again"):
+            return AutoTokenizer.from_pretrained(path)
     if hub is None or hub.is_gguf:
         return AutoTokenizer.from_pretrained(checkpoint.fetch(silent))
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from langchain_eft.engine.errors import RecipeError, VocabularyMismatchError
@@ -99,7 +99,7 @@ def require_same_text(report: VocabularyReport, base: str, small: str) -> None:
         )
 
 
-@cache
+@lru_cache(maxsize=64)
 def _warn(message: str) -> None:
     logger.warning(message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from langchain_eft.engine.attention.batch import has_kernel
 from langchain_eft.engine.attention.paged import ATTENTION
-from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, UnsupportedModelError
+from langchain_eft.engine.errors import (
+    CheckpointNotFoundError,
+    RecipeError,
+    UnsupportedModelError,
+    reading,
+)
 from langchain_eft.engine.models.compatibility import unsupported_reason
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.quantization import bitsandbytes_config, quantize
@@ -38,30 +44,39 @@ def load_module(path: str, placement: Placement, embeddings_from: nn.Module | No
         embeddings_from: Model whose embeddings and output head are used if the checkpoint has none.
 
     Raises:
-        CheckpointNotFoundError: transformers finds no model in the folder.
+        CheckpointNotFoundError: transformers finds no model in the folder, or its files are damaged.
         RecipeError: The checkpoint lacks weights that cannot be shared.
         UnsupportedModelError: The model's attention cannot be replaced.
     """
-    try:
+    with reading(Path(path), "give the folder of a causal language model, as `save_pretrained` writes it"):
         config = AutoConfig.from_pretrained(path)
-        reason = unsupported_reason(config.get_text_config())
-        if reason:
-            raise unsupported_model(path, config, reason)
-        packed = getattr(config, "quantization_config", None) is not None
+    reason = unsupported_reason(config.get_text_config())
+    if reason:
+        raise unsupported_model(path, config, reason)
+    packed = getattr(config, "quantization_config", None) is not None
+    try:
         with quiet_transformers(), _NoRandomInit():
             module, report = AutoModelForCausalLM.from_pretrained(
                 path,
                 attn_implementation=ATTENTION,
+                ignore_mismatched_sizes=True,  # refused below, with their names
                 output_loading_info=True,
                 **_loading_options(placement, packed=packed),
             )
-    except KeyError as error:
-        if error.args != (ATTENTION,):
-            raise
-        raise unsupported_model(path, config, "its attention cannot be replaced") from error
-    except (OSError, ValueError, ImportError) as error:
-        kind = UnsupportedModelError if "attn" in str(error) else CheckpointNotFoundError
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # damaged files raise many kinds
+        if isinstance(error, KeyError) and error.args == (ATTENTION,):
+            raise unsupported_model(path, config, "its attention cannot be replaced") from error
+        about_attention = isinstance(error, (OSError, ValueError, ImportError)) and "attn" in str(error)
+        kind = UnsupportedModelError if about_attention else CheckpointNotFoundError
         raise kind(f"{path!r} cannot be loaded as a causal language model: {error}") from error
+    mismatched = sorted(key for key, *_ in report["mismatched_keys"])
+    if mismatched:
+        raise CheckpointNotFoundError(
+            f"{path!r} holds weights whose shapes contradict its config.json: {mismatched[:5]}. Fetch the "
+            "model again, or use another checkpoint."
+        )
     missing = set(report["missing_keys"])
     if missing:
         _share_embeddings(path, module, missing, embeddings_from, placement.device)

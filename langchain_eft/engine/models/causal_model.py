@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from langchain_eft.engine.attention.batch import ForwardBatch, on_device
 from langchain_eft.engine.errors import RecipeError
-from langchain_eft.engine.models.linear import VariantRouter, product, stack_adapters
+from langchain_eft.engine.models.linear import VariantRouter, linear_shapes, product, stack_adapters
 from langchain_eft.engine.models.lora import LoraAdapter
 
 logger = logging.getLogger(__name__)
@@ -50,13 +50,17 @@ class CausalModel:
         self.head = self.compiled = None
 
     def _add(self, adapters: Sequence[LoraAdapter]) -> None:
-        try:
-            stack_adapters(self.module, adapters, self.router)
-        except KeyError as error:
-            raise RecipeError(
-                f"An adapter updates the layer {error.args[0]!r}, which is not a linear layer of "
-                f"{self.name!r}: use the adapter with the model that it was trained on."
-            ) from error
+        shapes = linear_shapes(self.module)
+        for adapter in adapters:
+            for name, update in adapter.updates.items():
+                shape = update.up.shape[0], update.down.shape[1]
+                if shapes.get(name) != shape:
+                    raise RecipeError(
+                        f"The adapter {adapter.source!r} updates a linear layer {name!r} with {shape[1]} "
+                        f"inputs and {shape[0]} outputs, but {self.name!r} has no such layer: use the "
+                        "adapter with the model that it was trained on."
+                    )
+        stack_adapters(self.module, adapters, self.router)
 
     @torch.inference_mode()
     def __call__(

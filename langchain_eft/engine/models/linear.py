@@ -177,24 +177,27 @@ class StackedLinear(nn.Module):
         return self.down[span.first : span.last], self.up[:, span.first : span.last]
 
 
+def linear_shapes(module: nn.Module) -> dict[str, tuple[int, int]]:
+    """Numbers of outputs and inputs of every plain linear layer, by its name before fusion."""
+    return {
+        part: (size, layer.in_features)
+        for name, layer in _linear_layers(module).items()
+        for part, size in _parts(name, layer).items()
+    }
+
+
+def _linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    return {name: layer for name, layer in module.named_modules() if type(layer) in {nn.Linear, FusedLinear}}
+
+
 def stack_adapters(module: nn.Module, adapters: Sequence[LoraAdapter], router: VariantRouter) -> None:
     """Replace linear layers of `module` by stacked ones, in place.
 
-    Adapters use the names of the layers before fusion. A layer without an update is replaced only if that
-    makes it faster (float32 on a CPU).
-
-    Raises:
-        KeyError: An adapter names a layer that the module does not have, or that is not a plain linear layer.
+    Adapters use the names of the layers before fusion, and must fit their shapes. A layer without an update
+    is replaced only if that makes it faster (float32 on a CPU).
     """
-    layers = {name: m for name, m in module.named_modules() if type(m) in {nn.Linear, FusedLinear}}
-    parts = {name: _parts(name, layer) for name, layer in layers.items()}
-    layer_names = {part for names in parts.values() for part in names}
-    for adapter in adapters:
-        for name in adapter.updates:
-            if name not in layer_names:
-                raise KeyError(name)
-    for name, layer in layers.items():
-        updates = [_joined(adapter, parts[name]) for adapter in adapters]
+    for name, layer in _linear_layers(module).items():
+        updates = [_joined(adapter, _parts(name, layer)) for adapter in adapters]
         if any(updates) or prepackable(layer.weight):
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, StackedLinear(layer, updates, router))

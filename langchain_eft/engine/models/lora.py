@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError
+from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, reading
+from langchain_eft.engine.models.finite import all_finite
 
 _PREFIX = "base_model.model."
 
@@ -23,6 +25,23 @@ _PLAIN_LORA: dict[str, tuple[Any, ...]] = {
     "trainable_token_indices": ([], {}), "alora_invocation_tokens": ([],),
 }  # fmt: skip
 """Values that the settings of a plain low-rank update of linear layers may have, beside None."""
+
+
+_SAVE_AGAIN = "fetch the adapter again, or save it again with `save_pretrained`"
+
+
+class _LoraSettings(BaseModel):
+    """Types and PEFT's defaults of the settings that are read here."""
+
+    model_config = ConfigDict(strict=True)
+
+    r: PositiveInt = 8
+    lora_alpha: FiniteFloat = 8
+    rank_pattern: dict[str, PositiveInt] | None = None
+    alpha_pattern: dict[str, FiniteFloat] | None = None
+    target_modules: str | list[str] | None = None
+    use_rslora: bool | None = None
+    base_model_name_or_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,11 +71,11 @@ class LoraAdapter:
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """The folder's `adapter_config.json`.
+    """The folder's `adapter_config.json`, with PEFT's defaults.
 
     Raises:
-        CheckpointNotFoundError: The folder holds no PEFT adapter.
-        RecipeError: The adapter is not a plain low-rank update.
+        CheckpointNotFoundError: The folder holds no PEFT adapter, or its file is damaged.
+        RecipeError: The adapter is not a plain low-rank update, or a setting has a wrong type.
     """
     path = folder / "adapter_config.json"
     if not path.is_file():
@@ -64,7 +83,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} holds no adapter_config.json: give the folder that "
             "`PeftModel.save_pretrained` wrote."
         )
-    config: dict[str, Any] = json.loads(path.read_text())
+    with reading(path, _SAVE_AGAIN):
+        config: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
     for name, allowed in _PLAIN_LORA.items():
         if config.get(name) not in (*allowed, None):
             raise RecipeError(
@@ -78,15 +98,24 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             "model's weights: convert it with `path_initial_model_for_weight_conversion`, or merge it into "
             "its model and use `tuned=`."
         )
-    return config
+    try:
+        settings = _LoraSettings.model_validate(config)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        setting = str(fault["loc"][0])
+        raise RecipeError(
+            f"The adapter {str(folder)!r} has {setting}={config.get(setting)!r} ({fault['msg']}): "
+            f"{_SAVE_AGAIN}."
+        ) from error
+    return {**settings.model_dump(), **config}
 
 
 def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> LoraAdapter:
     """Read a PEFT LoRA folder.
 
     Raises:
-        CheckpointNotFoundError: The folder holds no adapter.
-        RecipeError: The adapter is not a plain LoRA of linear layers.
+        CheckpointNotFoundError: The folder holds no adapter, or its files are damaged.
+        RecipeError: The adapter is not a plain LoRA of linear layers, or its settings contradict its tensors.
     """
     config = read_adapter_config(folder)
     weights_file = folder / "adapter_model.safetensors"
@@ -95,7 +124,8 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
             f"{str(folder)!r} holds no adapter_model.safetensors: save the adapter with "
             "safe_serialization=True."
         )
-    tensors = load_file(weights_file)
+    with reading(weights_file, _SAVE_AGAIN):
+        tensors = load_file(weights_file)
     downs = {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
     unexpected = set(tensors) - {f"{d}.lora_{m}.weight" for d in downs for m in "AB"}
     if any(".lora_embedding_" in name for name in unexpected):
@@ -110,20 +140,52 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
         )
     updates = {}
     for key in sorted(downs):
-        down = tensors[f"{key}.lora_A.weight"]
         name = key.removeprefix(_PREFIX)
-        up = tensors[f"{key}.lora_B.weight"].float() * _scale(config, name, down.shape[0])
-        updates[name] = LoraUpdate(down.to(device, dtype), up.to(device, dtype))
+        down, up = (tensors[f"{key}.lora_{m}.weight"] for m in "AB")
+        with reading(folder / "adapter_config.json", _SAVE_AGAIN):  # its patterns are regular expressions
+            rank, scale = _rank(config, name), _scale(config, name)
+            targeted = _targets(config.get("target_modules"), name)
+        if not targeted:
+            raise RecipeError(
+                f"The adapter {str(folder)!r} updates the layer {name!r}, which is not among its "
+                f"target_modules={config['target_modules']!r}: {_SAVE_AGAIN}."
+            )
+        if down.dim() != 2 or up.dim() != 2 or {down.shape[0], up.shape[1]} != {rank}:
+            raise RecipeError(
+                f"The adapter {str(folder)!r} has tensors of shape {[*down.shape]} and {[*up.shape]} for the "
+                f"layer {name!r}, but rank {rank} by its settings: {_SAVE_AGAIN}."
+            )
+        updates[name] = LoraUpdate(down.to(device, dtype), (up.float() * scale).to(device, dtype))
+        if not all(map(all_finite, (updates[name].down, updates[name].up))):
+            raise CheckpointNotFoundError(
+                f"{str(weights_file)!r} holds NaN or infinite values in {dtype} for the layer {name!r}: "
+                f"{_SAVE_AGAIN}."
+            )
     return LoraAdapter(str(folder), updates)
 
 
-def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    """Alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski 2023).
+def _rank(config: dict[str, Any], module: str) -> int:
+    rank: int = _by_pattern(config.get("rank_pattern"), module, config["r"])
+    return rank
 
-    The rank is that of the tensor, so `rank_pattern` is not needed. A pattern matches as in PEFT: it matches
-    a whole module name, or the end of one after a dot.
-    """
-    patterns: dict[str, float] = config.get("alpha_pattern") or {}
-    matches = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module))
-    alpha = next(matches, config["lora_alpha"])
+
+def _scale(config: dict[str, Any], module: str) -> float:
+    """Alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski 2023)."""
+    rank = _rank(config, module)
+    alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
+    """The value of the first pattern that matches, as in PEFT: a whole name, or its end after a dot."""
+    values = (value for key, value in (patterns or {}).items() if re.fullmatch(rf"(.*\.)?({key})", module))
+    return next(values, default)
+
+
+def _targets(targets: str | list[str] | None, module: str) -> bool:
+    """Whether `target_modules` names a module, as in PEFT: by a regular expression, or by ends of names."""
+    if targets is None or targets == "all-linear":
+        return True
+    if isinstance(targets, str):
+        return re.fullmatch(targets, module) is not None
+    return any(f".{module}".endswith(f".{target}") for target in targets)

@@ -17,6 +17,7 @@ from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import PROBE, LayerCall, unsupported_layers_reason
+from langchain_eft.engine.models.finite import require_finite
 from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.models.lora import LoraAdapter
 from langchain_eft.engine.models.prepacked import prepackable
@@ -44,9 +45,11 @@ def prepare_model(
     much KV memory a token takes.
 
     Raises:
+        CheckpointNotFoundError: A weight is NaN or infinite.
         RecipeError: The adapters do not fit the model.
         UnsupportedModelError: The logits differ, for example because of recurrent state, ALiBi or shared KV.
     """
+    require_finite(name, module)
     ids: list[int] = tokenizer(_PROBE_TEXT, add_special_tokens=False).input_ids[:12]
     with _unsupported_on_failure(name, module):
         expected = plain_logits(module, torch.tensor([ids], device=next(module.parameters()).device))

@@ -5,7 +5,7 @@ Everything here is immutable, hashable and free of torch. To create a recipe loa
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,7 +57,7 @@ BaseTemplate = Literal["transcript"] | Path
 """How a conversation is rendered for base models: as a plain transcript, or by a Jinja template."""
 
 
-@cache
+@lru_cache(maxsize=64)
 def read_template(template: BaseTemplate) -> str:
     """The Jinja source of a template."""
     built_in = Path(__file__).with_name("transcript.jinja")

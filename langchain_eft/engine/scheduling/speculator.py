@@ -6,8 +6,9 @@ changes the speed, and never the text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import takewhile
 
 from langchain_eft.engine.limits import LONGEST_DRAFT
@@ -36,8 +37,8 @@ class Speculator:
 
     def __init__(self, bytes_read: Callable[[Iterable[Term]], int]) -> None:
         self._bytes_read = bytes_read
-        self._rates: dict[object, AcceptanceRates] = {}
-        self._costs: dict[object, tuple[PassCosts, PassCosts]] = {}
+        self._rates = lru_cache(maxsize=256)(_slow_rates)
+        self._costs = lru_cache(maxsize=256)(_no_costs)
 
     def initial_rates(self, request: GenerationRequest) -> AcceptanceRates:
         """Acceptance rates that a new request starts with: those of earlier requests of its kind."""
@@ -139,9 +140,7 @@ class Speculator:
         ]
 
     def _rates_of_kind(self, request: GenerationRequest) -> AcceptanceRates:
-        kind = (request.mixture, request.upscale_strength, request.sampling.temperature == 0)
-        slow = AcceptanceRates(AcceptanceRate(memory=512), AcceptanceRate(memory=512))
-        return self._rates.setdefault(kind, slow)
+        return self._rates((request.mixture, request.upscale_strength, request.sampling.temperature == 0))
 
     def _draft_share(self, states: Sequence[RequestState]) -> float:
         """Cost of a draft pass as a share of a pass over all terms, estimated by bytes of weights."""
@@ -150,8 +149,17 @@ class Speculator:
         return draft / everything if everything else 0.0
 
     def _pass_costs(self, states: Sequence[RequestState]) -> tuple[PassCosts, PassCosts]:
-        terms = frozenset(term for state in states for term in state.formula.terms)
-        return self._costs.setdefault(terms, (PassCosts(), PassCosts()))
+        return self._costs(frozenset(term for state in states for term in state.formula.terms))
+
+
+def _slow_rates(_: Hashable) -> AcceptanceRates:
+    """Rates of a kind of request: they change slowly."""
+    return AcceptanceRates(AcceptanceRate(memory=512), AcceptanceRate(memory=512))
+
+
+def _no_costs(_: Hashable) -> tuple[PassCosts, PassCosts]:
+    """Costs of draft and verify passes over some terms, before any is measured."""
+    return PassCosts(), PassCosts()
 
 
 def _lookup_trials(outcome: RowOutcome) -> tuple[int, int]:

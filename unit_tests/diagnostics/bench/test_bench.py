@@ -26,6 +26,8 @@ from langchain_eft.diagnostics.bench import (
     Run,
     decode,
     default_prompts,
+    machine,
+    measure_machine,
     numbered,
     numbered_tools,
     run_benchmark,
@@ -33,7 +35,7 @@ from langchain_eft.diagnostics.bench import (
     tables,
     weights_read,
 )
-from langchain_eft.engine.errors import ContextWindowError, RequestError
+from langchain_eft.engine.errors import ContextWindowError, RecipeError, RequestError
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.errors import MissingPlotsError
 
@@ -60,6 +62,20 @@ def llm(family):
 @pytest.fixture
 def workload(llm):
     return benchmark.Workload(llm, llm.engine, 12)
+
+
+def test_the_machine_is_measured_without_modules_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "colorsys.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "_READ_MEMORY", "import colorsys; print(2.5, 1, 'a device')")
+    measured = measure_machine("cpu")
+    assert (measured.bytes_per_second, measured.threads, measured.device) == (2.5, 1, "a device")
+
+
+def test_a_device_that_cannot_be_measured_is_named_with_the_reason():
+    with pytest.raises(RecipeError, match=r"device='toaster'.*toaster.*--bandwidth") as error:
+        measure_machine("toaster")
+    assert "time.perf_counter" not in str(error.value)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 """Grammars restrict the answer and nothing else: samples follow p, and log-probabilities are those of p."""
 
+import gc
 import json
 
 import pytest
 import torch
 from scipy import stats
 
+from langchain_eft.engine.decoding.grammar import Grammar
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.request import SamplingParams
@@ -117,3 +119,11 @@ def test_special_tokens_are_part_of_the_text_if_the_request_says_so(engine):
     assert answer(engine, request(PROMPT, {}, params, 3))[0] == ""
     text, _ = answer(engine, request(PROMPT, {}, params, 3, visible_tokens=frozenset({user})))
     assert text == "<user><user><user>"
+
+
+def test_grammars_of_answers_that_ended_are_freed(engine):
+    for number in range(40):
+        text, _ = answer(engine, request(PROMPT, {}, GREEDY, 20, grammar=f'start: "number {number}"'))
+        assert text == f"number {number}"
+    gc.collect()
+    assert sum(type(each) is Grammar for each in gc.get_objects()) <= 1

@@ -1,11 +1,15 @@
 """Loading a recipe: each model once, in the configured type, with its adapters."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.errors import CheckpointNotFoundError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.helpers import answer, request
 from unit_tests.tiny import TinyFamily, config, tokenizer, write_adapter
@@ -36,6 +40,31 @@ def test_float32_weights_are_converted_to_the_configured_type(family, tmp_path):
     types = {p.dtype for p in engine.family.models[0].module.parameters()}
     engine.close()
     assert types == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"{"), ("config.json", b"[]"), ("config.json", b'{"model_type": 5}'),
+        ("model.safetensors", b""), ("model.safetensors", None),
+        ("tokenizer.json", b"{"), ("tokenizer_config.json", b"{"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_named(family, tmp_path, file, content):
+    """Content None is the first half of the file."""
+    shutil.copytree(family.folder / "base", tmp_path, dirs_exist_ok=True)
+    whole = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(CheckpointNotFoundError, match=rf"'{tmp_path}"):
+        Engine(Recipe(base=str(tmp_path)), EngineConfig(kv_cache_tokens=64))
+
+
+def test_weights_of_other_shapes_are_refused(family, tmp_path):
+    shutil.copytree(family.folder / "base", tmp_path, dirs_exist_ok=True)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "intermediate_size": 48}))
+    with pytest.raises(CheckpointNotFoundError, match=rf"'{tmp_path}'.*shapes.*mlp\.down_proj"):
+        Engine(Recipe(base=str(tmp_path)), EngineConfig(kv_cache_tokens=64))
 
 
 def test_an_adapter_of_the_base_itself_is_a_behavior(family: TinyFamily, tmp_path):

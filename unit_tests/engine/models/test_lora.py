@@ -1,13 +1,17 @@
 """LoRA adapters are read as PEFT reads them, or refused with the setting."""
 
+import copy
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
-from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError
+from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError, RecipeError
+from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.lora import load_adapter
+from unit_tests.helpers import flip_bytes, slow
 from unit_tests.tiny import RANKS
 
 CPU = torch.device("cpu")
@@ -58,7 +62,7 @@ def test_settings_that_matter_only_in_training_are_accepted(adapter):
     training = {
         "lora_dropout": 0.1,
         "init_lora_weights": "gaussian",
-        "target_modules": r".*\.q_proj",
+        "target_modules": r".*\.(q|v|up)_proj",
         "use_dora": None,
     }
     load_adapter(adapter(**training), torch.float32, CPU)
@@ -100,3 +104,86 @@ def test_adapters_that_are_not_plain_lora_are_refused_by_name(adapter, config):
 def test_a_folder_without_an_adapter_is_named(tmp_path):
     with pytest.raises(CheckpointNotFoundError, match=r"adapter_config\.json.*save_pretrained"):
         load_adapter(tmp_path, torch.float32, CPU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"r": 3}, r"up_proj.*rank 3"), ({"r": 0}, "r=0"), ({"r": None}, "r=None"), ({"r": "2"}, "r='2'"),
+        ({"rank_pattern": {"up_proj": 8}}, r"up_proj.*rank 8"),
+        ({"lora_alpha": "x"}, "lora_alpha='x'"), ({"lora_alpha": float("nan")}, "lora_alpha=nan"),
+        ({"alpha_pattern": [1]}, r"alpha_pattern=\[1\]"), ({"target_modules": 5}, "target_modules=5"),
+        ({"target_modules": ["nope"]}, r"layer.*target_modules=\['nope'\]"),
+        ({"target_modules": r".*\.q_proj"}, r"(up|v)_proj.*target_modules="),
+    ],
+)  # fmt: skip
+def test_settings_that_are_wrong_or_contradict_the_tensors_are_refused(adapter, settings, named):
+    folder = adapter(**settings)
+    with pytest.raises(RecipeError, match=rf"{folder}.*{named}.*save it again"):
+        load_adapter(folder, torch.float32, CPU)
+
+
+def test_ranks_by_pattern_are_those_of_peft(adapter):
+    adapter_ = adapter(r=8, rank_pattern={r"(q|v|up)_proj": RANKS["two"]}, lora_alpha=8)
+    scaled = load_adapter(adapter_, torch.float32, CPU).updates
+    plain = load_adapter(adapter(), torch.float32, CPU).updates  # lora_alpha is 4
+    for name, update in plain.items():
+        torch.testing.assert_close(scaled[name].up, 2 * update.up)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"5", b'"x"', b"\xff"])
+def test_damaged_settings_are_named(adapter, content):
+    folder = adapter()
+    (folder / "adapter_config.json").write_bytes(content)
+    with pytest.raises(CheckpointNotFoundError, match=rf"{folder}/adapter_config\.json.*save it again"):
+        load_adapter(folder, torch.float32, CPU)
+
+
+def test_a_pattern_that_is_no_regular_expression_is_named(adapter):
+    folder = adapter(target_modules="(")
+    with pytest.raises(CheckpointNotFoundError, match=rf"{folder}/adapter_config\.json.*save it again"):
+        load_adapter(folder, torch.float32, CPU)
+
+
+@pytest.mark.parametrize("size", [0, 5, 200, -1])
+def test_truncated_weights_are_named(adapter, size):
+    folder = adapter()
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+    with pytest.raises(CheckpointNotFoundError, match=rf"{weights}.*save it again"):
+        load_adapter(folder, torch.float32, CPU)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(float("nan"), torch.float32), (float("-inf"), torch.float32), (1e30, torch.float16)],
+)
+@pytest.mark.parametrize("factor", ["lora_A", "lora_B"])
+def test_values_that_are_no_numbers_are_refused_with_the_layer(adapter, value, dtype, factor):
+    folder = adapter()
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors[f"base_model.model.model.layers.1.mlp.up_proj.{factor}.weight"][1, 1] = value
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"adapter_model.*NaN or infinite.*layers\.1\.mlp\.up_proj"
+    ):
+        load_adapter(folder, dtype, CPU)
+
+
+@pytest.mark.parametrize("seeds", [range(40), *slow(range(40, 640))])
+def test_an_adapter_with_flipped_bytes_is_refused_by_name_or_fits(family, adapter, seeds):
+    folder = adapter()
+    intact = {file: file.read_bytes() for file in folder.iterdir()}
+    model = LlamaForCausalLM.from_pretrained(family.folder / "tuned")
+    messages = []
+    for seed in seeds:
+        for file, content in intact.items():
+            file.write_bytes(content)
+        flip_bytes(sorted(intact)[seed % 4 == 0], seed)
+        try:
+            loaded = load_adapter(folder, torch.float32, CPU)
+            CausalModel("tuned", copy.deepcopy(model), [loaded])
+        except EngineError as error:
+            messages.append(str(error))
+    assert 0 < len(messages) < len(seeds)
+    assert [message for message in messages if str(folder) not in message] == []

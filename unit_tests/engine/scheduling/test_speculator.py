@@ -1,5 +1,6 @@
 """Speculation changes the speed and never the answer; a wrong acceptance rule would be detected."""
 
+import gc
 import random
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from scipy import stats
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.request import SamplingParams
+from langchain_eft.engine.scheduling.draft_length import AcceptanceRates
+from langchain_eft.engine.scheduling.speculator import Speculator
 from unit_tests.helpers import (
     GREEDY,
     Recorder,
@@ -41,6 +44,14 @@ def run(engine, prompt=PROMPT, mixture=None, sampling=GREEDY, tokens=24, **kwarg
     engine.submit(request(prompt, mixture or {}, sampling, tokens, **kwargs), recorder)
     wait_until(lambda: recorder.ended)
     return recorder.tokens, recorder.events[-1]
+
+
+def test_only_the_latest_kinds_of_requests_are_remembered():
+    """Each user may have weights of their own."""
+    speculator = Speculator(lambda terms: 0)
+    for number in range(1000):
+        speculator.initial_rates(request(PROMPT, {"one": number / 1000}))
+    assert sum(type(each) is AcceptanceRates for each in gc.get_objects()) < 500
 
 
 # Identity
