@@ -109,7 +109,8 @@ def prepare_call(
         messages: The conversation, oldest first.
         decoding: How the call is decoded.
         parameters: The call's other parameters, complete: `n`, `logprobs`, `top_logprobs`, `stream_usage`,
-            `chat_template_kwargs`, and those of the answer's form where the call has any.
+            `chat_template_kwargs`, `sanitize_control_tokens`, and those of the answer's form where the call has
+            any.
 
     Raises:
         RequestError: Messages, tools, a schema or values that cannot be served.
@@ -127,6 +128,7 @@ def prepare_call(
         tools=form.tools,
         tool_format=tool_format,
         options=parameters["chat_template_kwargs"],
+        sanitize_control_tokens=parameters["sanitize_control_tokens"],
     )
     reading = _reading(tokenizer, prompts.main, form, tool_format)
     request = decoding.request(

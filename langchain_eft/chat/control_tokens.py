@@ -1,0 +1,107 @@
+"""Control tokens: written by a chat template, never by the text of a message."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from langchain_eft.chat.tool_formats import chat_template
+
+_BEGIN, _END = (f"{side}{secrets.token_hex(8)}" for side in ("begin", "end"))
+"""The marks. Nobody can write them, and of letters and digits alone they pass every filter of a template."""
+
+_TAG = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
+
+
+class ControlTokens:
+    """The control tokens of a tokenizer, told apart by who wrote them: a chat template, or a text.
+
+    These are its special tokens, and those of its other added tokens that are tags in the chat template, such
+    as `<tool_call>`. `mark` is for every text before a template joins it with tokens of its own. `encode` reads
+    what the template has made: marked tokens become the ordinary tokens of their characters. Without a marked
+    token the ids are those of the tokenizer.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        sanitize: Whether text is kept from becoming control tokens; otherwise `mark` marks nothing.
+    """
+
+    def __init__(self, tokenizer: Any, *, sanitize: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._pattern, self._marks = _patterns(_contents(tokenizer) if sanitize else ())
+        self._normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+
+    def mark(self, value: Any) -> Any:
+        """A string, or the strings in lists and dictionaries, with marks around their control tokens."""
+        if isinstance(value, str):
+            return self._pattern.sub(rf"{_BEGIN}\g<0>{_END}", self._as_matched(value))
+        if isinstance(value, Mapping):
+            return {self.mark(key): self.mark(item) for key, item in value.items()}
+        return [self.mark(item) for item in value] if isinstance(value, list | tuple) else value
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> tuple[int, ...]:
+        """The ids of a rendered text.
+
+        Args:
+            text: What a template has made of marked strings. A mark that it has cut off is left out.
+            add_special_tokens: Whether the tokenizer adds its tokens for the beginning and end of a text.
+        """
+        first, *pieces = self._marks.split(text)
+        if not pieces:
+            return tuple(self._tokenizer(text, add_special_tokens=add_special_tokens).input_ids)
+        before, after = self._frame() if add_special_tokens else ([], [])
+        readers = (self._spelled, self._continued)
+        read = (readers[i % 2](piece) for i, piece in enumerate(pieces) if piece)
+        return (*before, *self._ids(first), *chain.from_iterable(read), *after)
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """The ids of a text that no template changes."""
+        return self.encode(self.mark(text))
+
+    def _as_matched(self, text: str) -> str:
+        """The text in the form in which the tokenizer looks for tokens, if it has more of them in that form."""
+        form = self._normalizer.normalize_str(text) if self._normalizer else text
+        return form if len(self._pattern.findall(form)) > len(self._pattern.findall(text)) else text
+
+    def _spelled(self, token: str) -> list[int]:
+        """The ids of a control token's text. Cut after its first character it is not found as one token."""
+        rest = token[1:]
+        read = self._spelled if self._pattern.search(rest) else self._continued
+        return self._continued(token[0]) + (read(rest) if rest else [])
+
+    def _continued(self, text: str) -> list[int]:
+        """The ids of a text after another one. At the beginning some tokenizers add a space."""
+        newline, ids = self._ids("\n"), self._ids(f"\n{text}")
+        return ids[len(newline) :] if ids[: len(newline)] == newline else self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer adds before and after a text."""
+        bare, framed = self._ids("a"), self._tokenizer("a").input_ids
+        start = next(i for i in range(len(framed)) if framed[i : i + len(bare)] == bare)
+        return framed[:start], framed[start + len(bare) :]
+
+
+def _contents(tokenizer: Any) -> tuple[str, ...]:
+    template = chat_template(tokenizer)
+    return tuple(
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if len(token.content) > 1
+        and (token.special or (_TAG.fullmatch(token.content) and token.content in template))
+    )
+
+
+@lru_cache(maxsize=32)
+def _patterns(tokens: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What finds one of the tokens, and what splits a text at marks and marked tokens."""
+    longest_first = sorted(tokens, key=len, reverse=True)
+    token = "|".join(map(re.escape, longest_first)) or "(?!)"
+    return re.compile(token), re.compile(f"{_BEGIN}({token}){_END}|{_BEGIN}|{_END}")
