@@ -113,8 +113,8 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
     sanitize_control_tokens: bool = True
     """Read special tokens such as `<|im_end|>` in the text of messages, tools and documents as ordinary text.
-    Otherwise they are control tokens: then a user's text, or a web page that a tool returns, can end its turn and
-    open another."""
+    With False they are control tokens, by which a user's text, or a web page that a tool returns, can end its
+    turn and open another."""
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:

@@ -6,13 +6,12 @@ import re
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 from langchain_eft.chat.tool_formats import chat_template
 
-_BEGIN, _END = (f"{side}{secrets.token_hex(8)}" for side in ("begin", "end"))
-"""The marks. Nobody can write them, and of letters and digits alone they pass every filter of a template."""
+_BEGIN, _END = ("".join(chr(0x10600 + secrets.randbelow(256)) for _ in range(8)) for _ in range(2))
+"""The marks: random letters of Linear A. Nobody can guess them, and filters of templates leave them alone."""
 
 _TAG = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
 
@@ -21,9 +20,9 @@ class ControlTokens:
     """The control tokens of a tokenizer, told apart by who wrote them: a chat template, or a text.
 
     These are its special tokens, and those of its other added tokens that are tags in the chat template, such
-    as `<tool_call>`. `mark` is for every text before a template joins it with tokens of its own. `encode` reads
-    what the template has made: marked tokens become the ordinary tokens of their characters. Without a marked
-    token the ids are those of the tokenizer.
+    as `<tool_call>`. `mark` is for every text before a template joins it with tokens of its own. `encode`
+    reads what the template has made: marked tokens become the ordinary tokens of their characters. Without a
+    marked token the ids are those of the tokenizer.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -47,23 +46,24 @@ class ControlTokens:
         """The ids of a rendered text.
 
         Args:
-            text: What a template has made of marked strings. A mark that it has cut off is left out.
+            text: What a template has made of marked strings.
             add_special_tokens: Whether the tokenizer adds its tokens for the beginning and end of a text.
         """
         first, *pieces = self._marks.split(text)
         if not pieces:
             return tuple(self._tokenizer(text, add_special_tokens=add_special_tokens).input_ids)
-        before, after = self._frame() if add_special_tokens else ([], [])
-        readers = (self._spelled, self._continued)
-        read = (readers[i % 2](piece) for i, piece in enumerate(pieces) if piece)
-        return (*before, *self._ids(first), *chain.from_iterable(read), *after)
+        ids, after = self._frame() if add_special_tokens else ([], [])
+        ids = [*ids, *self._ids(first)]
+        for token, rest in zip(pieces[1::3], pieces[2::3], strict=True):
+            ids += [*(self._spelled(token) if token else []), *(self._continued(rest) if rest else [])]
+        return (*ids, *after)
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """The ids of a text that no template changes."""
         return self.encode(self.mark(text))
 
     def _as_matched(self, text: str) -> str:
-        """The text in the form in which the tokenizer looks for tokens, if it has more of them in that form."""
+        """The text as the tokenizer normalizes it, if it has more control tokens in that form."""
         form = self._normalizer.normalize_str(text) if self._normalizer else text
         return form if len(self._pattern.findall(form)) > len(self._pattern.findall(text)) else text
 
@@ -104,4 +104,6 @@ def _patterns(tokens: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]
     """What finds one of the tokens, and what splits a text at marks and marked tokens."""
     longest_first = sorted(tokens, key=len, reverse=True)
     token = "|".join(map(re.escape, longest_first)) or "(?!)"
-    return re.compile(token), re.compile(f"{_BEGIN}({token}){_END}|{_BEGIN}|{_END}")
+    # A template may have cut off one of the two marks.
+    marked = f"({_BEGIN})?({token})(?(1)(?:{_END})?|{_END})"
+    return re.compile(token), re.compile(f"{marked}|{_BEGIN}|{_END}")

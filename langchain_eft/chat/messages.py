@@ -114,7 +114,7 @@ def encode_plainly(
 def _marked_variables(
     tokenizer: Any, variables: Mapping[str, Any], control: ControlTokens
 ) -> Mapping[str, Any]:
-    """Variables of a template with marked text; a template, and the tokens that it writes, stay as they are."""
+    """Variables of a template with marked text. A template and the tokens that it writes stay as they are."""
     own = {"chat_template", *tokenizer.special_tokens_map}
     return {name: value if name in own else control.mark(value) for name, value in variables.items()}
 

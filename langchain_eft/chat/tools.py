@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.tools import BaseTool, create_schema_from_function
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
+from langchain_eft.chat.subschemas import Schema, is_recursive
 from langchain_eft.engine.errors import RequestError
-
-Schema = dict[str, Any]
 
 
 def tool_dicts(tools: Sequence[Any]) -> list[dict[str, Any]]:
@@ -50,8 +49,8 @@ def _tool_dict(tool: Any) -> dict[str, Any]:
     kinds = tool_parameters(converted).get("type", "object")
     if "object" not in ([kinds] if isinstance(kinds, str) else kinds):
         raise RequestError(
-            f"The arguments of the tool {name!r} are of type {kinds!r}, but those of a call are an object: put the "
-            "value into a field of an object, or use with_structured_output(..., method='json_schema')."
+            f"The arguments of the tool {name!r} are of type {kinds!r}, but those of a call are an object: "
+            "put the value into a field of an object, or use with_structured_output(method='json_schema')."
         )
     return converted
 
@@ -73,7 +72,7 @@ def _lost_parameters(tool: Any) -> Schema | None:
             tool.__name__, tool, filter_args=(), parse_docstring=True, include_injected=False
         )
     schema = described if isinstance(described, Mapping) else model_schema(described)
-    return _untitled(schema) if schema and _is_recursive(schema) else None
+    return _untitled(schema) if schema and is_recursive(schema) else None
 
 
 def model_schema(model: Any) -> Schema | None:
@@ -89,39 +88,6 @@ def model_schema(model: Any) -> Schema | None:
 def _untitled(schema: Mapping[str, Any]) -> Schema:
     """The schema without what a tool dictionary says elsewhere."""
     return {key: value for key, value in schema.items() if key not in ("title", "description")}
-
-
-def _is_recursive(schema: Mapping[str, Any]) -> bool:
-    """Whether some definition of a schema refers to itself, perhaps through others."""
-
-    def returns(part: Any, open_references: frozenset[str]) -> bool:
-        return any(
-            reference in open_references
-            or returns(resolved(reference, schema), open_references | {reference})
-            for reference in _references(part)
-        )
-
-    return returns(schema, frozenset({"#"}))
-
-
-def _references(part: Any) -> Iterator[str]:
-    """The references in a part of a schema."""
-    if isinstance(part, Mapping):
-        if isinstance(part.get("$ref"), str):
-            yield part["$ref"]
-        for key, value in part.items():
-            if key not in ("$defs", "definitions"):  # followed from where they are referred to
-                yield from _references(value)
-    elif isinstance(part, list):
-        yield from (reference for value in part for reference in _references(value))
-
-
-def resolved(reference: str, schema: Mapping[str, Any]) -> Any:
-    """What a reference inside a schema points to; None where it points elsewhere."""
-    part: Any = schema if reference.startswith("#") else None
-    for step in reference.split("/")[1:]:
-        part = part.get(step) if isinstance(part, Mapping) else None
-    return part
 
 
 def refuse_repeated_names(tools: Sequence[Mapping[str, Any]]) -> None:
