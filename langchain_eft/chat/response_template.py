@@ -41,7 +41,7 @@ class ResponseTemplateParser:
         self._space = ""  # white space at the end of the last part, kept until more text follows
         self._began = False
         self._calls = 0
-        self._calling = False  # inside the text of a call
+        self._cut = False
         self._broken = False
 
     def feed(self, text: str) -> list[ParsedPart]:
@@ -54,7 +54,7 @@ class ResponseTemplateParser:
         Args:
             cut: Whether the answer ends because it has reached `max_tokens`.
         """
-        self._broken = self._broken or (cut and self._calling)
+        self._cut = cut
         return list(self._read(""))
 
     def _read(self, char: str) -> Iterator[ParsedPart]:
@@ -75,14 +75,14 @@ class ResponseTemplateParser:
 
     def _parts(self, event: Mapping[str, Any]) -> Iterator[ParsedPart]:
         is_text = event["field"] == "content" or event["field"] in _REASONING
-        self._calling = self._tools and not is_text and event["type"] != "region_close"
         if event["type"] == "region_open":
             self._space, self._began = "", False
         elif event["type"] == "region_chunk" and (is_text or not self._tools):
             yield from self._text(Reasoning if event["field"] in _REASONING else Content, event["text"])
         elif event["type"] == "region_close":
             if not is_text and self._tools:
-                for call in event["value"] if isinstance(event["value"], list) else [event["value"]]:
+                value = None if self._cut else event["value"]  # only the end of the answer has closed it
+                for call in value if isinstance(value, list) else [value]:
                     yield from self._parsed_call(call)
             self._pending = ""
 
