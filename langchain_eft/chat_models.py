@@ -302,7 +302,8 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             schema: A pydantic class (v1 or v2), a TypedDict, or a JSON schema or OpenAI function as a
                 dictionary. `json_mode` needs none.
             method: `function_calling` shows the schema to the model as a tool, `json_schema` as an
-                instruction. `json_mode` enforces any object; the prompt has to describe it.
+                instruction. `json_mode` only enforces it, or any object without one; the prompt has to
+                describe it.
             include_raw: Return a dictionary with `raw`, `parsed` and `parsing_error`.
             strict: Has no effect, because schemas are always enforced; hosted models take it.
             kwargs: Further parameters of every call.
