@@ -31,16 +31,24 @@ class ControlTokens:
 
     def __init__(self, tokenizer: Any, *, sanitize: bool = True) -> None:
         self._tokenizer = tokenizer
-        self._pattern, self._marks = _patterns(_contents(tokenizer) if sanitize else ())
+        special, tags = _contents(tokenizer) if sanitize else ((), ())
+        self._special, _ = _patterns(special)
+        self._pattern, self._marks = _patterns((*special, *tags))
         self._normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
 
-    def mark(self, value: Any) -> Any:
-        """A string, or the strings in lists and dictionaries, with marks around their control tokens."""
+    def mark(self, value: Any, *, tags: bool = True) -> Any:
+        """A string, or the strings in lists and dictionaries, with marks around their control tokens.
+
+        Args:
+            value: What a template reads.
+            tags: Whether tags are marked too. In messages of the model they are its own words.
+        """
         if isinstance(value, str):
-            return self._pattern.sub(rf"{_BEGIN}\g<0>{_END}", self._as_matched(value))
+            pattern = self._pattern if tags else self._special
+            return pattern.sub(rf"{_BEGIN}\g<0>{_END}", self._as_matched(value))
         if isinstance(value, Mapping):
-            return {self.mark(key): self.mark(item) for key, item in value.items()}
-        return [self.mark(item) for item in value] if isinstance(value, list | tuple) else value
+            return {self.mark(key, tags=tags): self.mark(item, tags=tags) for key, item in value.items()}
+        return [self.mark(item, tags=tags) for item in value] if isinstance(value, list | tuple) else value
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> tuple[int, ...]:
         """The ids of a rendered text.
@@ -89,14 +97,13 @@ class ControlTokens:
         return framed[:start], framed[start + len(bare) :]
 
 
-def _contents(tokenizer: Any) -> tuple[str, ...]:
+def _contents(tokenizer: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The special tokens, and the other tags of the template."""
     template = chat_template(tokenizer)
-    return tuple(
-        token.content
-        for token in tokenizer.added_tokens_decoder.values()
-        if len(token.content) > 1
-        and (token.special or (_TAG.fullmatch(token.content) and token.content in template))
-    )
+    added = [token for token in tokenizer.added_tokens_decoder.values() if len(token.content) > 1]
+    special = tuple(token.content for token in added if token.special)
+    others = (token.content for token in added if not token.special)
+    return special, tuple(other for other in others if _TAG.fullmatch(other) and other in template)
 
 
 @lru_cache(maxsize=32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from itertools import takewhile
 from typing import Any
@@ -66,7 +67,7 @@ def encode(
         )
     tool_format = tool_format or detect_tool_format(tokenizer)
     control = ControlTokens(tokenizer, sanitize=sanitize_control_tokens)
-    turns = [to_turn(message, tool_format, control.mark) for message in messages]
+    turns = _marked_turns(messages, tool_format, control)
     tools = control.mark(tools or ())
     if tool_format.name == "prompted":
         turns, tools = written_out(turns, tools, tool_format), ()
@@ -103,12 +104,22 @@ def encode_plainly(
     """
     tool_format = tool_format or detect_tool_format(tokenizer)
     control = ControlTokens(tokenizer, sanitize=sanitize_control_tokens)
-    turns = [to_turn(message, tool_format, control.mark) for message in messages]
+    turns = _marked_turns(messages, tool_format, control)
     turns = written_out(turns, control.mark(tools or ()), tool_format)
     settings = {"chat_template": template, "add_generation_prompt": True}
     variables = _marked_variables(tokenizer, options or {}, control)
     text = _rendered(tokenizer, "base_template", turns, settings, variables)
     return control.encode(text, add_special_tokens=True)
+
+
+def _marked_turns(
+    messages: Sequence[BaseMessage], tool_format: ToolFormat, control: ControlTokens
+) -> list[Turn]:
+    mark_own = partial(control.mark, tags=False)
+    return [
+        to_turn(message, tool_format, mark_own if isinstance(message, AIMessage) else control.mark)
+        for message in messages
+    ]
 
 
 def _marked_variables(

@@ -233,6 +233,8 @@ def test_tags_of_the_template_are_control_tokens_without_the_flag_too():
     ids = encode(words, [HumanMessage("a<tag>b<word>c")])
     assert [i for i in ids if i in (tag, word)] == [word, tag]
     assert ids[-1] == tag
+    answered = encode(words, [HumanMessage("a"), AIMessage("<tag></s>")])  # the tag is a word of the model
+    assert [i for i in answered if i in (2, tag)] == [2, tag, tag, 2, tag]
 
 
 def test_a_text_that_only_becomes_a_token_when_it_is_normalized_is_found():
