@@ -72,7 +72,8 @@ class ControlTokens:
 
     def _as_matched(self, text: str) -> str:
         """The text as the tokenizer normalizes it, if it has more control tokens in that form."""
-        form = self._normalizer.normalize_str(text) if self._normalizer else text
+        encodable = text.encode(errors="replace").decode()  # without lone surrogates, which are refused later
+        form = self._normalizer.normalize_str(encodable) if self._normalizer else text
         return form if len(self._pattern.findall(form)) > len(self._pattern.findall(text)) else text
 
     def _spelled(self, token: str) -> list[int]:

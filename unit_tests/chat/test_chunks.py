@@ -23,13 +23,12 @@ def builder(form=HERMES, **options):
     return ChunkBuilder(GenerationRequest(prompt_ids=(1,)), parser, tiny.tokenizer(), "org/base")
 
 
-def events(pieces, reason="stop"):
-    deltas = [TextDelta(piece, (i,), (piece,)) for i, piece in enumerate(pieces)]
-    return [*deltas, replace(END, reason=reason)]
+def events(pieces, end=END):
+    return [*(TextDelta(piece, (i,), (piece,)) for i, piece in enumerate(pieces)), end]
 
 
-def message(pieces, **options):
-    return chat_result([builder(**options)], [events(pieces)]).generations[0].message
+def message(pieces, end=END, **options):
+    return chat_result([builder(**options)], [events(pieces, end)]).generations[0].message
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_a_call_in_which_the_answer_ends_is_never_complete(form, reason):
     text = form.render([("look", args)])
     complete = text.index("[é") + len('[é"}')
     for end in range(1, len(text)):
-        pieces = events(text[:end], reason)
+        pieces = events(text[:end], replace(END, reason=reason))
         whole = chat_result([builder(form)], [pieces]).generations[0].message
         maker = builder(form)
         streamed = add_ai_message_chunks(*(chunk.message for event in pieces for chunk in maker.feed(event)))

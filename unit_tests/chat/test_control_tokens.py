@@ -245,6 +245,7 @@ def test_a_text_that_only_becomes_a_token_when_it_is_normalized_is_found():
     stop = words.convert_tokens_to_ids("<stop>")
     assert stop in words("<STOP>").input_ids
     assert stop not in encode(words, [HumanMessage("a <STOP> b")])
+    assert ControlTokens(words).mark("\ud800") == "\ud800"  # half a character, which no tokenizer can read
 
 
 def test_white_space_beside_a_token_stays():
