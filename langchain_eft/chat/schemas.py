@@ -156,7 +156,7 @@ def _enforceable(text: str, name: str) -> Schema:
     stated = {key: value for key, value in json.loads(text).items() if key not in ("$schema", "$id")}
     schema = exclusive_as_any(each(styled(stated), _as_compiled))
     if _problem(schema):
-        shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+        shared: Schema = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
         place, part, reason = next(
             (place, part, reason)
             for place, part in places(schema)
