@@ -37,6 +37,7 @@ from typing_extensions import override
 from langchain_eft.base import BaseEFT
 from langchain_eft.chat.answer_form import normalize_form
 from langchain_eft.chat.chunks import chat_result
+from langchain_eft.chat.control_tokens import ControlTokens
 from langchain_eft.chat.messages import encode
 from langchain_eft.chat.parameters import CHAT_PARAMETERS, options, refuse_unknown, reported_logprobs
 from langchain_eft.chat.prepare import PreparedCall, prepare_call
@@ -109,6 +110,11 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
     stream_usage: bool = True
     """Count tokens in streams too, on the last chunk."""
+
+    sanitize_control_tokens: bool = True
+    """Read special tokens such as `<|im_end|>` in the text of messages, tools and documents as ordinary text.
+    With False they are control tokens, by which a user's text, or a web page that a tool returns, can end its
+    turn and open another."""
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:
@@ -231,6 +237,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             "logprobs": self.logprobs,
             "top_logprobs": self.top_logprobs,
             "stream_usage": self.stream_usage,
+            "sanitize_control_tokens": self.sanitize_control_tokens,
         }
         given = options("chat_template_kwargs", parameters.get("chat_template_kwargs"))
         template_kwargs = {**self.chat_template_kwargs, **given}
@@ -296,7 +303,8 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             schema: A pydantic class (v1 or v2), a TypedDict, or a JSON schema or OpenAI function as a
                 dictionary. `json_mode` needs none.
             method: `function_calling` shows the schema to the model as a tool, `json_schema` as an
-                instruction. `json_mode` enforces any object; the prompt has to describe it.
+                instruction. `json_mode` only enforces it, or any object without one; the prompt has to
+                describe it.
             include_raw: Return a dictionary with `raw`, `parsed` and `parsing_error`.
             strict: Has no effect, because schemas are always enforced; hosted models take it.
             kwargs: Further parameters of every call.
@@ -323,6 +331,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             "logprobs": self.logprobs,
             "top_logprobs": self.top_logprobs,
             "chat_template_kwargs": self.chat_template_kwargs,
+            "sanitize_control_tokens": self.sanitize_control_tokens,
         }
 
     @override
@@ -345,7 +354,9 @@ class EFTChatModel(BaseEFT, BaseChatModel):
     def get_token_ids(self, text: str) -> list[int]:
         """The text as the model's own tokens, without a chat template."""
         custom = self.custom_get_token_ids
-        return self.text_ids(text) if custom is None else custom(text)
+        if custom is not None:
+            return custom(text)
+        return list(ControlTokens(self.tokenizer, sanitize=self.sanitize_control_tokens).text_ids(text))
 
     @override
     def get_num_tokens_from_messages(
@@ -358,9 +369,13 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         if self.custom_get_token_ids is not None:
             return super().get_num_tokens_from_messages(messages, tools)
         with langchain_errors():
-            template = self.chat_template_kwargs
             ids = encode(
-                self.tokenizer, messages, answer=False, tools=tool_dicts(tools or ()), options=template
+                self.tokenizer,
+                messages,
+                answer=False,
+                tools=tool_dicts(tools or ()),
+                options=self.chat_template_kwargs,
+                sanitize_control_tokens=self.sanitize_control_tokens,
             )
             return len(ids)
 

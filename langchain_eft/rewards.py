@@ -13,6 +13,7 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from typing_extensions import override
 
+from langchain_eft.chat.control_tokens import ControlTokens
 from langchain_eft.chat.messages import text
 from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.chat.surrogates import refuse_surrogates
@@ -112,7 +113,13 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
                 raise RequestError("answers=[] is empty: give at least one answer to score.")
             messages = _messages(candidates["prompt"])
             mixture = Mixture.of({self.behavior: 1.0})
-            prompts = conversation_prompts(engine.tokenizer, engine.recipe, mixture, messages)
+            prompts = conversation_prompts(
+                engine.tokenizer,
+                engine.recipe,
+                mixture,
+                messages,
+                sanitize_control_tokens=self.model.sanitize_control_tokens,
+            )
             answers = [self._ids(answer) for answer in candidates["answers"]]
             scores = engine.score(self.behavior, prompts.main, answers, prompts.named)
         lengths = [len(answer) if self.per_token else 1 for answer in answers]
@@ -122,7 +129,8 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
         content = text(answer) if isinstance(answer, BaseMessage) else answer
         refuse_surrogates(content)
         tokenizer = self.model.engine.tokenizer
-        return (*tokenizer(content, add_special_tokens=False).input_ids, tokenizer.eos_token_id)
+        control = ControlTokens(tokenizer, sanitize=self.model.sanitize_control_tokens)
+        return (*control.text_ids(content), tokenizer.eos_token_id)
 
 
 def _highest(candidates: Candidates, scores: Sequence[float]) -> str | BaseMessage:

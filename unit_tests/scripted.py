@@ -95,7 +95,7 @@ class ScriptedEngine:
             while len(said) < min(before + BURST, request.max_tokens) and not ended:
                 token = scripted[len(said)]
                 if grammar:
-                    token = token if grammar.mask()[token] else self._shortest(grammar.mask())
+                    token = token if grammar.mask()[token] else self._shortest(grammar.mask(), said)
                     grammar.consume(token)
                 said.append(token)
                 pieces.append("" if token == self._end else words.feed([token]))
@@ -145,9 +145,10 @@ class ScriptedEngine:
             state.consume(token)
         return ids
 
-    def _shortest(self, allowed) -> int:
+    def _shortest(self, allowed, said: list[int]) -> int:
         """A token that leads to the end: closing ones first."""
-        closing = [self._end, *self.tokenizer.convert_tokens_to_ids([*'}]"'])]
+        quoted = self.tokenizer.decode(said).count('"') % 2
+        closing = [self._end, *self.tokenizer.convert_tokens_to_ids([*('"' if quoted else '}]"')])]
         return next((i for i in closing if allowed[i]), int(allowed.nonzero()[0]))
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from langchain_eft.chat import grammars
-from langchain_eft.chat.schemas import Schema
 from langchain_eft.chat.structured_output import response_format
+from langchain_eft.chat.subschemas import Schema
 from langchain_eft.chat.tool_formats import ToolFormat
 from langchain_eft.chat.tools import refuse_repeated_names, tool_dicts
 
@@ -73,6 +73,7 @@ class AnswerForm:
         parallel: Whether one answer may hold several calls; None leaves it to the default.
         strict: Enforce the schema of calls that the model makes by its own choice.
         schema: The schema of an answer that is not a call.
+        shown: Whether the model is told this schema.
     """
 
     tools: list[dict[str, Any]]
@@ -80,6 +81,7 @@ class AnswerForm:
     parallel: bool | None
     strict: bool
     schema: Schema | None
+    shown: bool
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> AnswerForm:
@@ -92,13 +94,15 @@ class AnswerForm:
         refuse_repeated_names(normalized["tools"])
         choice = normalized["tool_choice"]
         answer_format = normalized.get("response_format")
-        schema = answer_format and answer_format.get("json_schema", {"schema": ANY_OBJECT})["schema"]
+        schema = answer_format and answer_format.get("json_schema", answer_format).get("schema", ANY_OBJECT)
+        schema = schema if choice in ("auto", "none") else None
         return cls(
             tools=[] if choice == "none" else normalized["tools"],
             choice=choice,
             parallel=parameters.get("parallel_tool_calls"),
             strict=bool(parameters.get("strict")),
-            schema=schema if choice in ("auto", "none") else None,
+            schema=schema,
+            shown="json_schema" in (answer_format or {}) and schema not in (None, ANY_OBJECT),
         )
 
     @property

@@ -64,7 +64,7 @@ class ChunkBuilder:
             self._pieces += event.pieces
             yield from self._chunk(self._parser.feed(event.text), event)
         else:
-            yield from self._chunk(self._parser.flush(), None)
+            yield from self._chunk(self._parser.flush(cut=event.reason == "length"), None)
             yield self._last_chunk(event)
 
     def _chunk(self, parts: Sequence[ParsedPart], event: TextDelta | None) -> Iterator[ChatGenerationChunk]:

@@ -37,7 +37,9 @@ def translate(message: AIMessage) -> list[types.ContentBlock]:
 
 def translate_chunk(chunk: AIMessageChunk) -> list[types.ContentBlock]:
     """The blocks of a part of a message. Parts of one call have the same index."""
-    if chunk.chunk_position == "last" and chunk.tool_calls:  # the sum of all parts
+    if chunk.chunk_position == "last" and (
+        chunk.tool_calls or chunk.invalid_tool_calls
+    ):  # the sum of all parts
         return translate(chunk)
     blocks: list[Any] = _text_blocks(chunk)
     blocks += [

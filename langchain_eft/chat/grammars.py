@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_eft.chat.schemas import Schema, arguments_schema, closed, enforceable, relocated, styled
+from langchain_eft.chat.schemas import arguments_schema, closed, enforceable, relocated, styled
+from langchain_eft.chat.subschemas import Schema
 from langchain_eft.chat.tool_formats import END_THINK, THINK, ToolFormat
 from langchain_eft.chat.tools import shortened, tool_name, tool_parameters
 from langchain_eft.engine.errors import RequestError

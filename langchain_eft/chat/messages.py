@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from itertools import takewhile
 from typing import Any
@@ -19,6 +20,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from langchain_eft.chat.control_tokens import ControlTokens
 from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.chat.tool_formats import HERMES, ToolFormat, detect_tool_format, tool_instructions
 from langchain_eft.engine.error_text import shown
@@ -42,6 +44,7 @@ def encode(
     tools: Sequence[Mapping[str, Any]] | None = None,
     tool_format: ToolFormat | None = None,
     options: Mapping[str, Any] | None = None,
+    sanitize_control_tokens: bool = True,
 ) -> tuple[int, ...]:
     """Render messages with the chat template and tokenize them.
 
@@ -52,6 +55,7 @@ def encode(
         tools: OpenAI tool dictionaries that the model may call.
         tool_format: The format of tool calls. By default the chat template decides.
         options: Variables of the chat template.
+        sanitize_control_tokens: Keep the text of messages, tools and variables from becoming control tokens.
 
     Raises:
         RequestError: No messages, no chat template, or content that is not text.
@@ -64,13 +68,16 @@ def encode(
             "`chat_template='<file>.jinja'`."
         )
     tool_format = tool_format or detect_tool_format(tokenizer)
-    turns = [to_turn(message, tool_format) for message in messages]
+    control = ControlTokens(tokenizer, sanitize=sanitize_control_tokens)
+    turns = _marked_turns(messages, tool_format, control)
+    tools = control.mark(tools or ())
     if tool_format.name == "prompted":
-        turns, tools = written_out(turns, tools or (), tool_format), None
+        turns, tools = written_out(turns, tools, tool_format), ()
     if tool_format.name == "mistral":
         turns = _short_ids(turns)
-    settings = {"tools": tools or None, "add_generation_prompt": answer, "return_dict": False}
-    return tuple(_rendered(tokenizer, "chat_template", turns, settings, options or {}))
+    settings = {"tools": tools or None, "add_generation_prompt": answer}
+    variables = _marked_variables(tokenizer, options or {}, control)
+    return control.encode(_rendered(tokenizer, "chat_template", turns, settings, variables))
 
 
 def encode_plainly(
@@ -81,6 +88,7 @@ def encode_plainly(
     tools: Sequence[Mapping[str, Any]] | None = None,
     tool_format: ToolFormat | None = None,
     options: Mapping[str, Any] | None = None,
+    sanitize_control_tokens: bool = True,
 ) -> tuple[int, ...]:
     """Render messages as plain text that ends with an answer's opening, and tokenize it.
 
@@ -91,27 +99,49 @@ def encode_plainly(
         tools: OpenAI tool dictionaries that the model may call.
         tool_format: The format of tool calls. By default the chat template decides.
         options: Variables of the template.
+        sanitize_control_tokens: Keep the text of messages, tools and variables from becoming control tokens.
 
     Raises:
         RequestError: Content that is not text, or a template that cannot be rendered.
     """
     tool_format = tool_format or detect_tool_format(tokenizer)
-    turns = written_out([to_turn(message, tool_format) for message in messages], tools or (), tool_format)
-    settings = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
-    text = _rendered(tokenizer, "base_template", turns, settings, options or {})
-    return tuple(tokenizer(text).input_ids)
+    control = ControlTokens(tokenizer, sanitize=sanitize_control_tokens)
+    turns = _marked_turns(messages, tool_format, control)
+    turns = written_out(turns, control.mark(tools or ()), tool_format)
+    settings = {"chat_template": template, "add_generation_prompt": True}
+    variables = _marked_variables(tokenizer, options or {}, control)
+    text = _rendered(tokenizer, "base_template", turns, settings, variables)
+    return control.encode(text, add_special_tokens=True)
+
+
+def _marked_turns(
+    messages: Sequence[BaseMessage], tool_format: ToolFormat, control: ControlTokens
+) -> list[Turn]:
+    mark_own = partial(control.mark, tags=False)
+    return [
+        to_turn(message, tool_format, mark_own if isinstance(message, AIMessage) else control.mark)
+        for message in messages
+    ]
+
+
+def _marked_variables(
+    tokenizer: Any, variables: Mapping[str, Any], control: ControlTokens
+) -> Mapping[str, Any]:
+    """Variables of a template with marked text. A template and the tokens that it writes stay as they are."""
+    own = {"chat_template", *tokenizer.special_tokens_map}
+    return {name: value if name in own else control.mark(value) for name, value in variables.items()}
 
 
 def _rendered(
     tokenizer: Any, kind: str, turns: Sequence[Turn], settings: Mapping[str, Any], options: Mapping[str, Any]
-) -> Any:
+) -> str:
     """The rendered turns, or the first of their simplifications that the template accepts."""
     refuse_surrogates([turns, settings.get("tools"), options])
     simplified, refusal = merge(turns), None
     for simplify in (None, *_SIMPLIFICATIONS):
         simplified = simplify(simplified) if simplify else simplified
         try:
-            return tokenizer.apply_chat_template(simplified, **settings, **options)
+            return str(tokenizer.apply_chat_template(simplified, tokenize=False, **settings, **options))
         except Exception as error:  # noqa: BLE001 - templates may raise anything
             refusal = refusal or error
     raise RequestError(
@@ -120,33 +150,38 @@ def _rendered(
     ) from refusal
 
 
-def to_turn(message: BaseMessage, tool_format: ToolFormat = HERMES) -> Turn:
+def to_turn(
+    message: BaseMessage,
+    tool_format: ToolFormat = HERMES,
+    mark: Callable[[Any], Any] = lambda text: text,
+) -> Turn:
     """A message in the form that chat templates read.
 
     Args:
         message: A message of text.
         tool_format: The format in which invalid calls are written back.
+        mark: Marks the control tokens in text of the message.
 
     Raises:
         RequestError: A message type or content block that has no text form.
     """
-    turn: Turn = {"role": role(message), "content": text(message)}
+    turn: Turn = {"role": mark(role(message)), "content": mark(text(message))}
     if isinstance(message, AIMessage):
-        invalid = [_invalid_call(call, tool_format) for call in message.invalid_tool_calls]
+        invalid = [_invalid_call(call, tool_format) for call in mark(message.invalid_tool_calls)]
         turn["content"] = "\n".join(part for part in (turn["content"], *invalid) if part)
         if thoughts := _reasoning(message):
-            turn["reasoning_content"] = thoughts
+            turn["reasoning_content"] = mark(thoughts)
         if message.tool_calls:
             turn["tool_calls"] = [
                 {"type": "function", "id": c["id"], "function": {"name": c["name"], "arguments": c["args"]}}
-                for c in message.tool_calls
+                for c in mark(message.tool_calls)
             ]
     if isinstance(message, ToolMessage):
-        turn["tool_call_id"] = message.tool_call_id
+        turn["tool_call_id"] = mark(message.tool_call_id)
         if message.status == "error" and not turn["content"].startswith("Error"):
             turn["content"] = f"Error: {turn['content']}"
     if message.name:
-        turn["name"] = message.name
+        turn["name"] = mark(message.name)
     return turn
 
 

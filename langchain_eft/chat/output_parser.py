@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Protocol, TypeVar
 
+from langchain_core.utils.json import parse_partial_json
+
 from langchain_eft.chat.tool_formats import END_THINK, THINK, ToolFormat
 
 _SPACE = " \t\r\n"
@@ -65,8 +67,12 @@ class Parser(Protocol):
         """Add text. Returns the parts that it completes."""
         ...
 
-    def flush(self) -> list[ParsedPart]:
-        """End the answer. Returns the parts that are left."""
+    def flush(self, *, cut: bool = False) -> list[ParsedPart]:
+        """End the answer. Returns the parts that are left.
+
+        Args:
+            cut: Whether the answer ends because it has reached `max_tokens`.
+        """
         ...
 
 
@@ -86,6 +92,7 @@ class _Reading:
         complete: Whether the arguments are complete.
         index: Its number, once its first part has been emitted.
         emitted: Length of the call's text when its last part was emitted.
+        arguments: The arguments that have been emitted.
     """
 
     name: str | None = None
@@ -95,6 +102,7 @@ class _Reading:
     complete: bool = False
     index: int | None = None
     emitted: int = 0
+    arguments: str = ""
 
 
 # Readers are generators. A reader yields to get the next character, so text may arrive in any pieces.
@@ -105,8 +113,9 @@ _Reader = Generator[None, None, _T]
 class OutputParser:
     """Splits one answer into parts. It never raises and never loses text.
 
-    A call that cannot be read keeps its text in the arguments, and LangChain lists it as an invalid call. If
-    it has no readable name, the name is empty and the arguments hold the whole text with its tags.
+    A call that cannot be read keeps its text in the arguments, and LangChain lists it as an invalid call. So
+    does a call in which the answer ends. If it has no readable name, the name is empty and the arguments hold
+    the whole text with its tags.
 
     White space around calls and reasoning is dropped. So are members of a call's JSON besides its name and
     arguments. An answer without calls and reasoning stays unchanged.
@@ -137,6 +146,7 @@ class OutputParser:
         self._char = ""  # the next unread character; empty at the end of the answer
         self._raw = ""  # text of the current call so far, from its tag on
         self._calls = 0
+        self._cut = False
         self._call = _Reading()
         self._emitted: list[tuple[_Key, str]] = []
         self._reader = self._read()
@@ -149,9 +159,13 @@ class OutputParser:
             next(self._reader, None)
         return self._take()
 
-    def flush(self) -> list[ParsedPart]:
-        """End the answer. Returns the parts that are left."""
-        self._char = ""
+    def flush(self, *, cut: bool = False) -> list[ParsedPart]:
+        """End the answer. Returns the parts that are left.
+
+        Args:
+            cut: Whether the answer ends because it has reached `max_tokens`.
+        """
+        self._char, self._cut = "", cut
         next(self._reader, None)
         return self._take()
 
@@ -406,6 +420,9 @@ class OutputParser:
         else:
             rest = self._raw[call.emitted :].removesuffix(closes)
             self._emit_arguments(rest.strip(_BETWEEN_CALLS if call.complete else _SPACE))
+        closed = closes and self._raw.endswith(closes) and not self._cut
+        if not (call.complete or closed):
+            self._emit_arguments(bar_completion(call.arguments))
 
     def _begin(self, name: str) -> None:
         """Emit the first part of a call, and arguments that came before its name."""
@@ -419,7 +436,27 @@ class OutputParser:
         call = self._call
         call.emitted = len(self._raw)
         if text and call.index is not None:
+            call.arguments += text
             self._emitted.append((call.index, text))
+
+
+def bar_completion(arguments: str) -> str:
+    """What to write after unfinished arguments: LangChain would close their brackets and take them for whole.
+
+    Returns:
+        A bracket that closes none of the open ones, after the end of an open string; empty where LangChain
+        lists the call as invalid anyway.
+    """
+    barriers = ("", "]", "}", '"]', '"}', '""]', '""}')
+    return next(barrier for barrier in barriers if not _completed(arguments + barrier))
+
+
+def _completed(arguments: str) -> bool:
+    """Whether LangChain makes an object of arguments, which it does of no arguments too."""
+    try:
+        return not arguments or isinstance(parse_partial_json(arguments), dict)
+    except ValueError:
+        return False
 
 
 def call_id() -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
-from langchain_eft.chat.answer_form import ANY_OBJECT, AnswerForm, Fork
+from langchain_eft.chat.answer_form import AnswerForm, Fork
 from langchain_eft.chat.chunks import ChunkBuilder
 from langchain_eft.chat.grammars import after_reasoning
 from langchain_eft.chat.messages import instruct
@@ -109,7 +109,8 @@ def prepare_call(
         messages: The conversation, oldest first.
         decoding: How the call is decoded.
         parameters: The call's other parameters, complete: `n`, `logprobs`, `top_logprobs`, `stream_usage`,
-            `chat_template_kwargs`, and those of the answer's form where the call has any.
+            `chat_template_kwargs`, `sanitize_control_tokens`, and those of the answer's form where the call
+            has any.
 
     Raises:
         RequestError: Messages, tools, a schema or values that cannot be served.
@@ -117,7 +118,7 @@ def prepare_call(
     tokenizer = engine.tokenizer
     form = AnswerForm.of(parameters)
     tool_format = detect_tool_format(tokenizer, enforced=form.enforced)
-    if form.schema not in (None, ANY_OBJECT):
+    if form.shown and form.schema is not None:
         messages = instruct(messages, schema_instruction(form.schema))
     prompts = conversation_prompts(
         tokenizer,
@@ -127,6 +128,7 @@ def prepare_call(
         tools=form.tools,
         tool_format=tool_format,
         options=parameters["chat_template_kwargs"],
+        sanitize_control_tokens=parameters["sanitize_control_tokens"],
     )
     reading = _reading(tokenizer, prompts.main, form, tool_format)
     request = decoding.request(

@@ -51,7 +51,7 @@ def conversation_prompts(
         recipe: The models.
         mixture: The behaviors that take part.
         messages: The conversation, oldest first.
-        details: `tools`, `tool_format` and `options`, as `messages.encode` takes them.
+        details: `tools`, `tool_format`, `options` and `sanitize_control_tokens`, as for `messages.encode`.
 
     Raises:
         RecipeError: A mixture that the recipe cannot decode.

@@ -7,7 +7,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from langchain_eft.chat.output_parser import Content, ParsedPart, Reasoning, ToolCallPart, call_id
+from langchain_eft.chat.output_parser import (
+    Content,
+    ParsedPart,
+    Reasoning,
+    ToolCallPart,
+    bar_completion,
+    call_id,
+)
 from langchain_eft.chat.tool_formats import response_template
 
 _REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -18,7 +25,8 @@ class ResponseTemplateParser:
     """Splits one answer into the parts that transformers reads in it, as `OutputParser` does.
 
     A call comes as a whole when it ends: its text is not JSON, so no piece of it is either. Text that the
-    template cannot read becomes an invalid call. White space around content is dropped.
+    template cannot read becomes an invalid call, and so does a call that `max_tokens` has cut. White space
+    around content is dropped.
 
     Args:
         tokenizer: A transformers tokenizer with a response template.
@@ -33,14 +41,20 @@ class ResponseTemplateParser:
         self._space = ""  # white space at the end of the last part, kept until more text follows
         self._began = False
         self._calls = 0
+        self._cut = False
         self._broken = False
 
     def feed(self, text: str) -> list[ParsedPart]:
         """Add text. Returns the parts that it completes; text that may still become a tag is held back."""
         return [part for char in text for part in self._read(char)]
 
-    def flush(self) -> list[ParsedPart]:
-        """End the answer. Returns the parts that are left."""
+    def flush(self, *, cut: bool = False) -> list[ParsedPart]:
+        """End the answer. Returns the parts that are left.
+
+        Args:
+            cut: Whether the answer ends because it has reached `max_tokens`.
+        """
+        self._cut = cut
         return list(self._read(""))
 
     def _read(self, char: str) -> Iterator[ParsedPart]:
@@ -57,7 +71,7 @@ class ResponseTemplateParser:
     def _rest(self, char: str) -> Iterator[ParsedPart]:
         """After text that cannot be read, everything becomes one invalid call at the end of the answer."""
         if not char and self._pending:
-            yield from self._call("", self._pending.strip())
+            yield from self._invalid_call()
 
     def _parts(self, event: Mapping[str, Any]) -> Iterator[ParsedPart]:
         is_text = event["field"] == "content" or event["field"] in _REASONING
@@ -67,7 +81,8 @@ class ResponseTemplateParser:
             yield from self._text(Reasoning if event["field"] in _REASONING else Content, event["text"])
         elif event["type"] == "region_close":
             if not is_text and self._tools:
-                for call in event["value"] if isinstance(event["value"], list) else [event["value"]]:
+                value = None if self._cut else event["value"]  # only the end of the answer has closed it
+                for call in value if isinstance(value, list) else [value]:
                     yield from self._parsed_call(call)
             self._pending = ""
 
@@ -83,11 +98,15 @@ class ResponseTemplateParser:
     def _parsed_call(self, call: Any) -> Iterator[ParsedPart]:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            yield from self._call("", self._pending.strip())
+            yield from self._invalid_call()
             return
         arguments = function.get("arguments") or {}
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         yield from self._call(function["name"], text)
+
+    def _invalid_call(self) -> Iterator[ParsedPart]:
+        text = self._pending.strip()
+        return self._call("", text + bar_completion(text))
 
     def _call(self, name: str, arguments: str) -> Iterator[ParsedPart]:
         index, self._calls = self._calls, self._calls + 1

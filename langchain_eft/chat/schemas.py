@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from langchain_core.utils.function_calling import convert_to_json_schema
 from llguidance import LLMatcher
-from pydantic import BaseModel
 
-from langchain_eft.chat.tools import shortened
+from langchain_eft.chat.one_of import exclusive_as_any
+from langchain_eft.chat.subschemas import Schema, each, field_name, places
+from langchain_eft.chat.tools import model_schema, shortened, tool_dicts
 from langchain_eft.engine.errors import RequestError
-
-logger = logging.getLogger(__name__)
 
 _STYLE = {
     "whitespace_flexible": False,
@@ -25,23 +22,15 @@ _STYLE = {
     "key_separator": ": ",
     # No \uXXXX: text comes out as characters, never as escapes.
     "json_allowed_escapes": 'nrbtf\\"',
-    "lenient": True,
 }
-"""JSON as `json.dumps` and the templates' `tojson` write it. `lenient` ignores keywords without support."""
+"""JSON as `json.dumps` and the templates' `tojson` write it."""
 
-_LIMITS = (
-    "pattern", "format", "patternProperties", "minProperties", "maxProperties", "minLength", "maxLength",
-    "minItems", "maxItems", "multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
-)  # fmt: skip
-"""Keywords that can be dropped: the schema still describes the object."""
+_OTHER_THAN = re.compile(r"\^\(\?!\^\[([^]]+)]\*\$\)")
+"""The lookahead of pydantic's pattern of decimals: the text has some character that is not in a set."""
 
-_ONE_SCHEMA = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
-_MANY_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
-_NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 
 _TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
-
-Schema = dict[str, Any]
 
 
 def schema_dict(schema: Any) -> Schema:
@@ -53,12 +42,11 @@ def schema_dict(schema: Any) -> Schema:
     if isinstance(schema, Mapping):
         return _unwrapped(schema)
     try:
-        if isinstance(schema, type) and issubclass(schema, BaseModel):
-            return schema.model_json_schema()
-        if isinstance(schema, type) and hasattr(schema, "schema") and hasattr(schema, "__fields__"):
-            converted: Schema = schema.schema()  # pydantic.v1
-            return converted
-        return convert_to_json_schema(schema)
+        if (described := model_schema(schema)) is not None:
+            return described
+        function = tool_dicts([schema])[0]["function"]
+        named = {"title": function["name"], "description": function.get("description", "")}
+        return {**named, **function.get("parameters", {})}
     except Exception as error:  # pydantic and LangChain each raise their own
         raise RequestError(
             f"schema={shortened(schema)} cannot be read ({error}): give a pydantic class, a TypedDict or a "
@@ -87,7 +75,7 @@ def _unwrapped(schema: Mapping[str, Any]) -> Schema:
         for key in ("schema", "parameters", "input_schema"):
             if isinstance(schema.get(key), Mapping):
                 return dict(schema[key])
-    described = {"properties", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"}
+    described = {"properties", "patternProperties", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"}
     types = schema.get("type", [])
     if not set([types] if isinstance(types, str) else types) & _TYPES and not described & set(schema):
         raise RequestError(
@@ -110,16 +98,18 @@ def arguments_schema(parameters: Mapping[str, Any], name: str) -> Schema:
 
 
 def closed(schema: Mapping[str, Any]) -> Schema:
-    """A copy that forbids further properties of every object whose properties are described."""
+    """A copy in which a part with described properties is an object, and has no others."""
 
     def close(part: Schema) -> Schema:
+        if part.get("properties") or part.get("patternProperties"):
+            part.setdefault("type", "object")
         open_ended = {"patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "$ref"}
         if part.get("properties") and not open_ended & set(part):
             part.setdefault("additionalProperties", False)
         return part
 
     # The branches of allOf describe one object together: none of them may be closed.
-    return _each(schema, close, leave=("allOf",))
+    return each(schema, close, leave=("allOf",))
 
 
 def relocated(schema: Mapping[str, Any], pointer: str) -> Schema:
@@ -130,7 +120,7 @@ def relocated(schema: Mapping[str, Any], pointer: str) -> Schema:
             part["$ref"] = f"#{pointer}{part['$ref'][1:]}"
         return part
 
-    moved = _each(schema, move)
+    moved = each(schema, move)
     moved.pop("x-guidance", None)
     return moved
 
@@ -141,14 +131,16 @@ def styled(schema: Mapping[str, Any]) -> Schema:
 
 
 def enforceable(schema: Mapping[str, Any], name: str) -> Schema:
-    """The schema without the keywords that the grammar compiler refuses. Dropped keywords are logged.
+    """The schema in the form in which the grammar compiler enforces all of it.
+
+    An unknown `format` is left out: to JSON Schema it is an annotation.
 
     Args:
         schema: A JSON schema.
         name: Name of the tool or schema, for messages.
 
     Raises:
-        RequestError: A schema that the compiler refuses even without them.
+        RequestError: With the field that the compiler cannot enforce.
     """
     try:
         text = json.dumps(schema)
@@ -161,84 +153,75 @@ def enforceable(schema: Mapping[str, Any], name: str) -> Schema:
 
 @lru_cache(maxsize=256)
 def _enforceable(text: str, name: str) -> Schema:
-    schema = styled({k: v for k, v in json.loads(text).items() if k not in ("$schema", "$id")})
-    while error := _problems(schema)[0]:
-        smaller = next((step for step in _without_limits(schema) if _problems(step[1])[0] != error), None)
-        if smaller is None:
-            raise RequestError(
-                f"The schema of {name!r} cannot be enforced ({error}): simplify it, or leave enforcement out."
-            )
-        dropped, schema = smaller
-        logger.warning("The schema of %r is enforced without %s: %s", name, dropped, error)
-    for warning in _problems(schema)[1]:
-        logger.warning("The schema of %r is not enforced in full: %s", name, warning)
+    stated = {key: value for key, value in json.loads(text).items() if key not in ("$schema", "$id")}
+    schema = exclusive_as_any(each(styled(stated), _as_compiled))
+    if _problem(schema):
+        shared: Schema = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+        place, part, reason = next(
+            (place, part, reason)
+            for place, part in places(schema)
+            if (reason := _problem({**shared, **styled(part)}))
+        )
+        where = f" in its field {field_name(place)!r}" if field_name(place) else ""
+        stated = {key: value for key, value in part.items() if key != "x-guidance"}
+        raise RequestError(
+            f"The schema of {name!r} cannot be enforced{where}: {reason} The part is {shortened(stated)}: "
+            "leave out or replace what cannot be enforced, and check it in the answer."
+        )
     return schema
 
 
-def _problems(schema: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The grammar compiler's error message (empty where there is none) and warnings."""
-    grammar = LLMatcher.grammar_from_json_schema(dict(schema))
-    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar)
-    return (" ".join(messages[0].split()), []) if failed else ("", messages)
+def _as_compiled(part: Schema) -> Schema:
+    """A schema without what says nothing, and with other words for what the compiler does not know."""
+    if isinstance(part.get("format"), str) and not _known(part["format"]):
+        del part["format"]
+    if part.get("uniqueItems") is False:
+        del part["uniqueItems"]
+    for key in (*_LOWER, *_UPPER):
+        bound = part.get(key)
+        if part.get("type") == "integer" and isinstance(bound, int):
+            # Beyond 64 bits stands a bound within, which the compiler can hold; it is stricter.
+            if key in _LOWER and bound <= -(2**63):
+                part[key] = -(2**62)
+            elif key in _UPPER and bound >= 2**63 - 1:
+                part[key] = 2**62
+    lookahead = _OTHER_THAN.match(str(part.get("pattern", "")))
+    if lookahead:
+        part["pattern"] = f"^{part['pattern'][lookahead.end() :]}"
+        part["allOf"] = [*part.get("allOf", []), {"type": "string", "pattern": f"[^{lookahead[1]}]"}]
+    return part
 
 
-def _without_limits(schema: Schema) -> Iterator[tuple[str, Schema]]:
-    """What is dropped, and the schema without it: one limit in one place, then one limit everywhere."""
-    parts = _parts(schema)
-    present = [keyword for keyword in _LIMITS if any(keyword in part for part in parts)]
-    for keyword in present:
-        for target in [i for i, part in enumerate(parts) if keyword in part]:
-            yield f"{keyword!r}={parts[target][keyword]!r}", _dropped(schema, keyword, target)
-    for keyword in present:
-        yield f"every {keyword!r}", _dropped(schema, keyword, None)
+@lru_cache(maxsize=256)
+def _known(text_format: str) -> bool:
+    return not _problem({"type": "string", "format": text_format})
 
 
-def _parts(schema: Schema) -> list[Schema]:
-    """The schema and all schemas in it, inner ones first."""
-    parts: list[Schema] = []
-
-    def note(part: Schema) -> Schema:
-        parts.append(part)
-        return part
-
-    _each(schema, note)
-    return parts
-
-
-def _dropped(schema: Schema, keyword: str, target: int | None) -> Schema:
-    """The schema without a keyword in part number `target`; in all parts where that is None."""
-    count = itertools.count()
-
-    def drop(part: Schema) -> Schema:
-        if next(count) == target or target is None:
-            part.pop(keyword, None)
-        return part
-
-    return _each(schema, drop)
+def _problem(schema: Mapping[str, Any]) -> str:
+    """Why a schema cannot be enforced, as a sentence; empty where it can."""
+    inexact = next((number for _, part in places(schema) for number in _inexact(part)), None)
+    if inexact is not None:
+        return f"{inexact} is not exact as a 64-bit number, which the compiler reads it as."
+    try:
+        failed, messages = LLMatcher.validate_grammar_with_warnings(
+            LLMatcher.grammar_from_json_schema(json.dumps(schema))
+        )
+    except ValueError as error:
+        failed, messages = True, [str(error)]
+    if not failed:
+        return ""
+    if "oneOf constraints" in messages[0]:
+        return "a value may hold in several alternatives of oneOf, which only anyOf allows."
+    return f"{' '.join(messages[0].split())}."
 
 
-def _each(
-    schema: Mapping[str, Any], change: Callable[[Schema], Schema], leave: tuple[str, ...] = ()
-) -> Schema:
-    """A copy with a change made to the schema and to all schemas in it, inner ones first.
-
-    Args:
-        schema: A JSON schema.
-        change: Changes a copied schema; returns what replaces it.
-        leave: Keywords whose values stay as they are.
-    """
-
-    def inner(value: Any) -> Any:
-        return _each(value, change, leave) if isinstance(value, Mapping) else value
-
-    copied: Schema = {}
-    for key, value in schema.items():
-        if key in leave:
-            copied[key] = value
-        elif key in _NAMED_SCHEMAS and isinstance(value, Mapping):
-            copied[key] = {name: inner(part) for name, part in value.items()}
-        elif key in _MANY_SCHEMAS and isinstance(value, list):
-            copied[key] = [inner(part) for part in value]
-        else:
-            copied[key] = inner(value) if key in _ONE_SCHEMA else value
-    return change(copied)
+def _inexact(part: Mapping[str, Any]) -> Iterator[int]:
+    """The integers in a schema's own keywords that have no exact 64-bit float."""
+    keywords = (*_LOWER, *_UPPER, "multipleOf", "const", "enum")
+    values = [part[key] for key in keywords if key in part]
+    while values:
+        value = values.pop()
+        if isinstance(value, Mapping | list):
+            values.extend(value.values() if isinstance(value, Mapping) else value)
+        elif isinstance(value, int) and (abs(value) >= 2**1000 or int(float(value)) != value):
+            yield value

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import (
@@ -16,7 +17,7 @@ from langchain_core.output_parsers import (
     PydanticToolsParser,
 )
 from langchain_core.output_parsers.base import OutputParserLike
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
@@ -61,9 +62,12 @@ def structured_runnable(
         "schema": None if schema is None else _traced_schema(schema),
     }
     llm, parser = _chain(model, schema, method, ls_structured_output_format=traced, **kwargs)
+    whole = RunnableGenerator(_whole, _awhole)
     if not include_raw:
-        return llm | parser
-    parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+        return llm | whole | parser
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | whole | parser, parsing_error=lambda _: None
+    )
     unparsed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=llm) | parsed.with_fallbacks([unparsed], exception_key="parsing_error")
 
@@ -72,13 +76,15 @@ def response_format(schema: Any) -> dict[str, Any]:
     """A schema as OpenAI's `response_format`. A response format stays as it is.
 
     Args:
-        schema: A pydantic class, a TypedDict, a plain or wrapped schema dictionary, or a response format.
+        schema: A pydantic class, a TypedDict, a plain or wrapped schema dictionary, or a response format. A
+            `json_object` may have a `schema` too, which is enforced but not shown to the model.
 
     Raises:
         RequestError: A value that does not describe JSON.
     """
     if isinstance(schema, Mapping) and schema.get("type") == "json_object":
-        return {"type": "json_object"}
+        inner = schema.get("schema")
+        return {"type": "json_object", **({} if inner is None else {"schema": schema_dict(inner)})}
     named = {"name": schema_name(schema), "schema": schema_dict(schema)}
     return {"type": "json_schema", "json_schema": named}
 
@@ -89,6 +95,26 @@ def schema_instruction(schema: Mapping[str, Any]) -> str:
         "Respond only with a JSON object that matches this JSON schema:\n"
         f"{json.dumps(schema, ensure_ascii=False)}"
     )
+
+
+def _whole(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
+    """Refuse an answer that `max_tokens` has cut: parsers would close its brackets and take it for whole."""
+    for message in messages:
+        yield _uncut(message)
+
+
+async def _awhole(messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
+    async for message in messages:
+        yield _uncut(message)
+
+
+def _uncut(message: AIMessage) -> AIMessage:
+    if message.response_metadata.get("finish_reason") == "length":
+        raise OutputParserException(
+            "The answer was cut at `max_tokens` before its object was complete: give a larger `max_tokens`, "
+            "or a schema of shorter answers."
+        )
+    return message
 
 
 def _traced_schema(schema: Any) -> dict[str, Any]:
@@ -118,6 +144,7 @@ def _chain(
         if is_class:
             return llm, PydanticToolsParser(tools=[schema], first_tool_only=True)
         return llm, JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
-    answer_format = {"type": "json_object"} if method == "json_mode" else response_format(schema)
+    json_object = {"type": "json_object", "schema": schema}
+    answer_format = response_format(json_object if method == "json_mode" else schema)
     parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
     return model.bind(response_format=answer_format, **kwargs), parser

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langchain_core.tools import BaseTool, create_schema_from_function
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import BaseModel
 
+from langchain_eft.chat.subschemas import Schema, is_recursive
 from langchain_eft.engine.errors import RequestError
 
 
@@ -17,7 +21,8 @@ def tool_dicts(tools: Sequence[Any]) -> list[dict[str, Any]]:
     OpenAI tool dictionaries stay as they are.
 
     Raises:
-        RequestError: A value that does not describe a tool, or a tool without a name.
+        RequestError: A value that does not describe a tool, a tool without a name, or arguments that are no
+            object.
     """
     return [_tool_dict(tool) for tool in tools]
 
@@ -25,6 +30,7 @@ def tool_dicts(tools: Sequence[Any]) -> list[dict[str, Any]]:
 def _tool_dict(tool: Any) -> dict[str, Any]:
     try:
         converted = convert_to_openai_tool(tool)
+        parameters = _lost_parameters(tool)
     except Exception as error:  # pydantic, inspect and LangChain each raise their own
         raise RequestError(
             f"tools holds {shortened(tool)}, which cannot be read as a tool ({error}): give a function with "
@@ -38,7 +44,50 @@ def _tool_dict(tool: Any) -> dict[str, Any]:
     name = converted["function"].get("name")
     if not isinstance(name, str) or not name.strip():
         raise RequestError(f"tools holds {shortened(tool)} with name={name!r}: give the tool a name.")
+    if parameters is not None:
+        converted = {**converted, "function": {**converted["function"], "parameters": parameters}}
+    kinds = tool_parameters(converted).get("type", "object")
+    if "object" not in ([kinds] if isinstance(kinds, str) else kinds):
+        raise RequestError(
+            f"The arguments of the tool {name!r} are of type {kinds!r}, but those of a call are an object: "
+            "put the value into a field of an object, or use with_structured_output(method='json_schema')."
+        )
     return converted
+
+
+def _lost_parameters(tool: Any) -> Schema | None:
+    """The schema of a tool's arguments where LangChain's conversion drops a part of it.
+
+    It keeps a schema without `properties` only inside a tool dictionary, and breaks off recursive references.
+    """
+    if isinstance(tool, Mapping):
+        if "name" in tool:
+            return tool["schema"] if isinstance(tool.get("schema"), Mapping) else None
+        return None if "properties" in tool or "title" not in tool else _untitled(tool) or None
+    described = tool
+    if isinstance(tool, BaseTool):
+        described = tool.tool_call_schema
+    elif inspect.isroutine(tool):
+        described = create_schema_from_function(
+            tool.__name__, tool, filter_args=(), parse_docstring=True, include_injected=False
+        )
+    schema = described if isinstance(described, Mapping) else model_schema(described)
+    return _untitled(schema) if schema and is_recursive(schema) else None
+
+
+def model_schema(model: Any) -> Schema | None:
+    """The JSON schema of a pydantic class of version 1 or 2; None for any other value."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return model.model_json_schema()
+    if isinstance(model, type) and hasattr(model, "schema") and hasattr(model, "__fields__"):
+        schema: Schema = model.schema()
+        return schema
+    return None
+
+
+def _untitled(schema: Mapping[str, Any]) -> Schema:
+    """The schema without what a tool dictionary says elsewhere."""
+    return {key: value for key, value in schema.items() if key not in ("title", "description")}
 
 
 def refuse_repeated_names(tools: Sequence[Mapping[str, Any]]) -> None:

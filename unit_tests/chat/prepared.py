@@ -25,6 +25,7 @@ DEFAULTS = {
     "top_logprobs": None,
     "stream_usage": True,
     "chat_template_kwargs": {},
+    "sanitize_control_tokens": True,
 }
 
 

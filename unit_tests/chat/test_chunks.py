@@ -1,10 +1,13 @@
 """Events become chunks, and the tokens of reasoning are counted from the engine's own pieces of text."""
 
+from dataclasses import replace
+
 import pytest
+from langchain_core.messages.ai import add_ai_message_chunks
 
 from langchain_eft.chat.chunks import ChunkBuilder, chat_result
 from langchain_eft.chat.output_parser import OutputParser
-from langchain_eft.chat.tool_formats import HERMES
+from langchain_eft.chat.tool_formats import HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PROMPTED
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.request import GenerationRequest
 from unit_tests import tiny
@@ -15,11 +18,17 @@ END = Finished(
 )  # fmt: skip
 
 
-def message(pieces, **options):
-    parser = OutputParser(HERMES, tools=True, reasoning=True, **options)
-    builder = ChunkBuilder(GenerationRequest(prompt_ids=(1,)), parser, tiny.tokenizer(), "org/base")
-    deltas = [TextDelta(piece, (i,), (piece,)) for i, piece in enumerate(pieces)]
-    return chat_result([builder], [[*deltas, END]]).generations[0].message
+def builder(form=HERMES, **options):
+    parser = OutputParser(form, tools=True, reasoning=True, **options)
+    return ChunkBuilder(GenerationRequest(prompt_ids=(1,)), parser, tiny.tokenizer(), "org/base")
+
+
+def events(pieces, end=END):
+    return [*(TextDelta(piece, (i,), (piece,)) for i, piece in enumerate(pieces)), end]
+
+
+def message(pieces, end=END, **options):
+    return chat_result([builder(**options)], [events(pieces, end)]).generations[0].message
 
 
 @pytest.mark.parametrize(
@@ -46,3 +55,26 @@ def test_reasoning_that_the_prompt_has_opened_is_counted():
     answer = message(["a", "b", "</think>", "c", "", ""], thinking=True)
     assert answer.usage_metadata["output_token_details"]["reasoning"] == 2
     assert answer.content == "c"
+
+
+@pytest.mark.parametrize("form", [HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PROMPTED])
+@pytest.mark.parametrize("reason", ["length", "stop"])
+def test_a_call_in_which_the_answer_ends_is_never_complete(form, reason):
+    """LangChain itself closes the brackets of what it has, so that half a call would look whole."""
+    args = {"a": 'q"\\{', "b": [1, {"c": None}], "d": {}, "e": "[é"}
+    text = form.render([("look", args)])
+    complete = text.index("[é") + len('[é"}')
+    for end in range(1, len(text)):
+        pieces = events(text[:end], replace(END, reason=reason))
+        whole = chat_result([builder(form)], [pieces]).generations[0].message
+        maker = builder(form)
+        streamed = add_ai_message_chunks(*(chunk.message for event in pieces for chunk in maker.feed(event)))
+        for answer in (whole, streamed):
+            assert [call["args"] for call in answer.tool_calls] == ([args] if end >= complete else [])
+            assert answer.response_metadata["finish_reason"] in (reason, "tool_calls")
+        begun = [bad["args"] for bad in streamed.invalid_tool_calls]
+        assert [bad["args"] for bad in whole.invalid_tool_calls] == begun
+        blocks = [block for block in streamed.content_blocks if block["type"] == "invalid_tool_call"]
+        assert [block["args"] for block in blocks] == begun
+        if complete > end > text.index("{", text.index("look")) and not form.untagged:
+            assert begun

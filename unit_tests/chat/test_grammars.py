@@ -1,7 +1,6 @@
 """Whatever a model says under a grammar is a call, or an object, that its schema admits."""
 
 import json
-import logging
 import random
 from functools import lru_cache
 from typing import Literal, TypedDict
@@ -265,32 +264,6 @@ def test_arguments_are_what_the_parameters_describe(parameters, good, bad):
     grammar = calls_grammar(form, tools, "any", parallel=False)
     assert says(compiler, grammar, form.render([("f", good)]))
     assert not says(compiler, grammar, form.render([("f", bad)]))
-
-
-@pytest.mark.parametrize(
-    ("limits", "pattern_kept", "said"),
-    [
-        ({"pattern": "(?=a)b"}, False, "'pattern'='(?=a)b'"),
-        ({"pattern": "^a$", "uniqueItems": True}, True, "uniqueItems"),
-        ({"format": "password"}, False, "password"),
-    ],
-)
-def test_what_cannot_be_enforced_is_dropped_and_logged(limits, pattern_kept, said, caplog):
-    _, _, compiler = setup("hermes", tagged=False)
-    schema = {
-        "title": "s",
-        "type": "object",
-        "properties": {"a": {"type": "string", **limits}, "b": {"type": "string", "pattern": "^ok$"}},
-        "required": ["a", "b"],
-    }
-    with caplog.at_level(logging.WARNING):
-        grammar = schema_grammar(schema)
-    (record,) = caplog.records
-    assert "The schema of 's'" in record.getMessage()
-    assert said in record.getMessage()
-    assert says(compiler, grammar, '{"a": "a", "b": "ok"}')
-    assert not says(compiler, grammar, '{"a": "a", "b": "no"}')
-    assert says(compiler, grammar, '{"a": "c", "b": "ok"}') == (not pattern_kept)
 
 
 @pytest.mark.parametrize("part", [{"$ref": "http://nowhere.invalid/x"}, {"type": "foo"}, {"enum": []}])

@@ -6,6 +6,8 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
 
 from langchain_eft.chat.output_parser import Content, OutputParser, Reasoning, ToolCallPart
 from langchain_eft.chat.response_template import ResponseTemplateParser
@@ -35,6 +37,18 @@ JSON = {
             "open_pattern": r"call:(?P<name>\w+)",
             "close": ";",
             "repeats": True,
+            "content": "json",
+            "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
+        },
+        "content": {"content": "text"},
+    },
+}
+BARE = {
+    "start_anchor": "<assistant> ",
+    "fields": {
+        "tool_calls": {
+            "open_pattern": r'\{"name": "(?P<name>\w+)", "n": ',
+            "close_pattern": r"\};",
             "content": "json",
             "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
         },
@@ -93,6 +107,20 @@ def read(template, text, parts=None, prompt="<assistant> ", tools=TOOLS):
 )
 def test_answers_are_read_by_the_template(template, text, expected):
     assert read(template, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "text"), [(XML, CALL), (JSON, 'call:f{"n": 3};'), (BARE, '{"name": "f", "n": {"a": 3}};')]
+)
+def test_a_call_that_is_cut_is_never_complete(template, text):
+    for end in range(1, len(text)):
+        parser = ResponseTemplateParser(carrying(template), "<assistant> ", TOOLS)
+        parts = [*parser.feed(text[:end]), *parser.flush(cut=True)]
+        calls = [part for part in parts if isinstance(part, ToolCallPart)]
+        assert {call.name for call in calls} <= {"", None}
+        args = "".join(call.args for call in calls)
+        chunks = [tool_call_chunk(name="", args=args, id="1", index=0)] if calls else []
+        assert AIMessageChunk(content="", tool_call_chunks=chunks).tool_calls == []
 
 
 def test_the_prompt_may_have_begun_the_reasoning():

@@ -5,13 +5,16 @@ import json
 from typing import Literal, TypedDict
 
 import pytest
-from langchain_core.exceptions import ModelInvalidRequestError
+from langchain_core.exceptions import ModelInvalidRequestError, OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from langchain_eft import EFTLLM, EFTChatModel
+from langchain_eft.errors import EFTInvalidRequestError
 
 
 @tool
@@ -124,6 +127,73 @@ def test_structured_answers_have_the_schema(llm, method, schema, kind):
     parts = list(structured.stream("hi"))
     assert parts[-1] == answer
     assert asyncio.run(structured.ainvoke("hi")) == answer
+
+
+METHODS = ["function_calling", "json_schema", "json_mode"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_enforces_the_whole_schema(llm, method):
+    class Tree(BaseModel):
+        """A tree."""
+
+        code: str = Field(pattern="a.?b", max_length=4)
+        trees: list["Tree"] = Field(max_length=1)
+
+    for seed in range(3):
+        structured = llm.with_structured_output(
+            Tree, method=method, temperature=2.0, seed=seed, max_tokens=400
+        )
+        assert isinstance(structured.invoke("hi"), Tree)
+    choice = {"title": "P", "oneOf": [{"properties": {n: {"const": n}}, "required": [n]} for n in ("a", "b")]}
+    assert llm.with_structured_output(choice, method=method).invoke("hi") in ({"a": "a"}, {"b": "b"})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_cannot_be_enforced_is_an_error_of_langchains_families(llm, method):
+    class Big(BaseModel):
+        """A big number."""
+
+        n: int = Field(ge=10**30)
+
+    structured = llm.with_structured_output(Big, method=method)
+    with pytest.raises(EFTInvalidRequestError, match=r"'Big' cannot be enforced in its field 'n': 10{30}"):
+        structured.invoke("hi")
+    assert structured.with_fallbacks([RunnableLambda(lambda _: "other")]).invoke("hi") == "other"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_an_object_that_is_cut_is_an_error_and_no_object(llm, method, tokens):
+    class Long(BaseModel):
+        """A long text."""
+
+        text: str = Field(min_length=200)
+
+    for schema in (Long, Long.model_json_schema()):
+        structured = llm.with_structured_output(schema, method=method, max_tokens=tokens)
+        with pytest.raises(OutputParserException, match="max_tokens"):
+            structured.invoke("hi")
+        with pytest.raises(OutputParserException, match="max_tokens"):
+            list(structured.stream("hi"))
+        with pytest.raises(OutputParserException, match="max_tokens"):
+            asyncio.run(structured.ainvoke("hi"))
+    raw = llm.with_structured_output(Long, method=method, max_tokens=tokens, include_raw=True).invoke("hi")
+    assert raw["parsed"] is None
+    assert isinstance(raw["parsing_error"], OutputParserException)
+    assert raw["raw"].response_metadata["finish_reason"] == "length"
+
+
+def test_a_call_that_is_cut_is_invalid(llm):
+    bound = llm.bind_tools([paint], tool_choice="any")
+    whole = bound.invoke("hi").usage_metadata["output_tokens"]
+    for tokens in (1, 15, 40, whole - 25, whole - 1):
+        parts = list(bound.stream("hi", max_tokens=tokens))
+        for message in (bound.invoke("hi", max_tokens=tokens), add_ai_message_chunks(*parts)):
+            assert message.response_metadata["finish_reason"] == "length"
+            # Only the end of its tag may be missing where the arguments are whole.
+            assert all(set(call["args"]) == {"color", "twice"} for call in message.tool_calls)
+            assert not message.tool_calls or tokens > whole - 20
 
 
 def test_raw_answers_come_along_on_request(llm):

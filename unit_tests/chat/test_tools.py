@@ -69,6 +69,23 @@ def test_every_kind_of_tool_is_read(given):
     assert read["function"]["parameters"]["required"] == ["city"]
 
 
+class Tree(BaseModel):
+    """A tree."""
+
+    trees: list["Tree"]
+
+
+def grow(tree: Tree) -> str:
+    """Let a tree grow."""
+    return ""
+
+
+@pytest.mark.parametrize("given", [Tree, grow, tool(grow)])
+def test_a_recursive_schema_keeps_its_definitions(given):
+    parameters = tool_dicts([given])[0]["function"]["parameters"]
+    assert parameters["$defs"]["Tree"]["properties"]["trees"]["items"] == {"$ref": "#/$defs/Tree"}
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
@@ -77,6 +94,7 @@ def test_every_kind_of_tool_is_read(given):
         ([{"type": "web_search_preview"}], "'web_search_preview'"),
         ([{"type": "object"}], "cannot be read as a tool"),
         ([3], "holds 3"),
+        ([{"name": "f", "parameters": {"type": "array"}}], "'f' are of type 'array'"),
     ],
 )
 def test_what_is_no_tool_is_named(given, complaint):

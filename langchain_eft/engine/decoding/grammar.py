@@ -66,6 +66,9 @@ class Grammar:
 
         After a draft token that the grammar does not allow, all tokens may follow: none of them can be
         accepted.
+
+        Raises:
+            RequestError: The answer needs more than the limits of the compiled grammar allow.
         """
         key = tuple(draft_tokens)
         if key not in self._masks:
@@ -74,6 +77,7 @@ class Grammar:
                 self._masks[key] = torch.ones_like(self._ends)
             else:
                 self._masks[key] = self._ends if self.complete else self._fill()
+            self._refuse_errors()
             self._matcher.rollback(num_consumed)
         return self._masks[key]
 
@@ -83,9 +87,20 @@ class Grammar:
         return forced
 
     def consume(self, token: int) -> None:
-        """Advance by one token of the answer."""
+        """Advance by one token of the answer.
+
+        Raises:
+            RequestError: As `mask`.
+        """
         self._matcher.consume_token(token)
         self._masks.clear()
+        self._refuse_errors()
+
+    def _refuse_errors(self) -> None:
+        # A matcher that has failed calls itself stopped, as if the answer were complete.
+        if self._matcher.is_error():
+            reason = self._matcher.get_error().partition("\n")[0]
+            raise RequestError(f"The grammar cannot follow the answer ({reason}): give a simpler schema.")
 
     def _fill(self) -> Tensor:
         fill_next_token_bitmask(self._matcher, self._bits, 0)

@@ -3,8 +3,11 @@
 import gc
 import json
 
+import llguidance
+import llguidance.hf
 import pytest
 import torch
+from llguidance import LLParserLimits
 from scipy import stats
 
 from langchain_eft.engine.decoding.grammar import Grammar
@@ -96,6 +99,23 @@ def test_grammars_stops_and_plain_rows_share_a_batch(engine, reference):
 def test_a_grammar_that_does_not_compile_is_refused(engine):
     with pytest.raises(RequestError, match=r"start: \["):
         engine.submit(request(PROMPT, grammar="start: ["), Recorder())
+
+
+@pytest.mark.parametrize("limits", [{"max_lexer_states": 30}, {"step_lexer_fuel": 20}])
+def test_a_grammar_that_gives_up_on_an_answer_is_an_error_and_no_end(engine, limits):
+    tokenizer = llguidance.hf.from_tokenizer(engine.tokenizer)
+    hard = llguidance.grammar_from("lark", 'start: /[ab]*a[ab]{8}/ "x"')
+    matcher = llguidance.LLMatcher(tokenizer, hard, log_level=0, limits=LLParserLimits(**limits))
+    grammar = Grammar(matcher, torch.zeros(tokenizer.vocab_size, dtype=torch.bool))
+
+    def follow(letters):
+        for letter in letters:
+            assert not grammar.complete
+            assert grammar.mask()[engine.tokenizer.convert_tokens_to_ids(letter)]
+            grammar.consume(engine.tokenizer.convert_tokens_to_ids(letter))
+
+    with pytest.raises(RequestError, match=r"cannot follow the answer \(lexer error: too many"):
+        follow("abaabbabbabaababaa")
 
 
 @pytest.mark.parametrize("draft", ["off", 3])
