@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch names no exports
 from transformers import AutoConfig
 
 from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, paged_rows
@@ -110,7 +111,7 @@ class Leader:
             self._stop()
             raise
 
-    def _require_start(self, store: dist.TCPStore) -> None:
+    def _require_start(self, store: TCPStore) -> None:
         """Wait until every other rank has started. A rank that ends before that would be awaited for ever."""
         for rank, worker in enumerate(self._workers, 1):
             while not store.check([str(rank)]):
@@ -237,11 +238,9 @@ def _check(path: str, ranks: int, device: torch.device) -> None:
         )
 
 
-def _store(ranks: int, port: int = 0) -> dist.TCPStore:
+def _store(ranks: int, port: int = 0) -> TCPStore:
     """Where ranks meet: rank 0 listens on a free port, and the others connect to it."""
-    return dist.TCPStore(
-        "127.0.0.1", port, ranks, is_master=not port, wait_for_workers=False, timeout=_TIMEOUT
-    )
+    return TCPStore("127.0.0.1", port, ranks, is_master=not port, wait_for_workers=False, timeout=_TIMEOUT)
 
 
 def join(rank: int, ranks: int, port: int) -> None:
@@ -257,6 +256,6 @@ def join(rank: int, ranks: int, port: int) -> None:
     _join(rank, ranks, store)
 
 
-def _join(rank: int, ranks: int, store: dist.TCPStore) -> None:
+def _join(rank: int, ranks: int, store: TCPStore) -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=_TIMEOUT)
