@@ -356,7 +356,9 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         custom = self.custom_get_token_ids
         if custom is not None:
             return custom(text)
-        return list(ControlTokens(self.tokenizer, sanitize=self.sanitize_control_tokens).text_ids(text))
+        control = ControlTokens(self.tokenizer, sanitize=self.sanitize_control_tokens)
+        with langchain_errors():
+            return list(control.text_ids(text))
 
     @override
     def get_num_tokens_from_messages(

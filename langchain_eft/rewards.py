@@ -16,7 +16,6 @@ from typing_extensions import override
 from langchain_eft.chat.control_tokens import ControlTokens
 from langchain_eft.chat.messages import text
 from langchain_eft.chat.prompts import conversation_prompts
-from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -127,7 +126,6 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
 
     def _ids(self, answer: str | BaseMessage) -> tuple[int, ...]:
         content = text(answer) if isinstance(answer, BaseMessage) else answer
-        refuse_surrogates(content)
         tokenizer = self.model.engine.tokenizer
         control = ControlTokens(tokenizer, sanitize=self.model.sanitize_control_tokens)
         return (*control.text_ids(content), tokenizer.eos_token_id)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.chat.tool_formats import chat_template
 
 _BEGIN, _END = ("".join(chr(0x10600 + secrets.randbelow(256)) for _ in range(8)) for _ in range(2))
@@ -67,7 +68,12 @@ class ControlTokens:
         return (*ids, *after)
 
     def text_ids(self, text: str) -> tuple[int, ...]:
-        """The ids of a text that no template changes."""
+        """The ids of a text that no template changes.
+
+        Raises:
+            RequestError: It holds half a character.
+        """
+        refuse_surrogates(text)
         return self.encode(self.mark(text))
 
     def _as_matched(self, text: str) -> str:
