@@ -36,7 +36,6 @@ from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.errors import EFTDecodingError
-from unit_tests.helpers import slow
 from unit_tests.tiny import write_gguf
 
 
@@ -569,7 +568,8 @@ def signalled(moment, signals, *, delay, folder):
 CASES = [*itertools.product(MOMENTS, [0, 0.2], [1]), ("loading", 0.05, 3), ("answering", 0.05, 3)]
 
 
-@pytest.mark.parametrize("case", [("answering", 0.05, 1), *slow(*CASES)])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [("answering", 0.05, 1), *CASES])
 def test_ctrl_c_ends_the_program_at_any_moment(case, tmp_path):
     moment, delay, times = case
     status, stderr = signalled(moment, [signal.SIGINT] * times, delay=delay, folder=tmp_path)

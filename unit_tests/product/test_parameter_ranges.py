@@ -4,6 +4,7 @@ Beside every call another request decodes on the same engine, and its text must 
 """
 
 import math
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,9 @@ from langchain_eft.engine.errors import DecodingError, EngineError
 from langchain_eft.engine.events import Failed
 from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import Recorder, request, slow, wait_until
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
+"""Examples of each test in `make test`."""
 
 NUMBERS = st.one_of(
     st.floats(),
@@ -135,7 +139,7 @@ def model_settings(settings):
     return {**settings, "max_tokens": 6, "allow_negative_weights": True, "engine_options": options}
 
 
-@pytest.mark.parametrize("examples", [100, *slow(2000)])
+@pytest.mark.parametrize("examples", [25, *slow(EXAMPLES)])
 def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_settings, examples):
     llm = EFTChatModel(**model_settings)
     neighbor = Neighbor(llm.engine)
@@ -156,7 +160,7 @@ def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_se
     neighbor.finish()
 
 
-@pytest.mark.parametrize("examples", [100, *slow(1000)])
+@pytest.mark.parametrize("examples", [25, *slow(EXAMPLES)])
 def test_a_model_is_built_or_refused(model_settings, examples):
     fields = set(EFTChatModel.model_fields) & set(FIELDS)
 

@@ -90,7 +90,8 @@ ALL = """
 """
 
 
-@pytest.mark.parametrize("rounds", [ONE, *slow(ALL)], ids=["one round", "all"])
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [ONE, ALL], ids=["one round", "all"])
 def test_kernels_compile_for_an_h100_with_the_arguments_that_rounds_give_them(tmp_path, rounds):
     shared_memory = compiled_for_gpus(COMPILE + rounds, str(tmp_path))
     assert len(shared_memory) >= (50 if rounds == ALL else 10)
