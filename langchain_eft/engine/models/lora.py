@@ -45,10 +45,12 @@ class LoraAdapter:
     Attributes:
         source: Folder of the adapter.
         updates: The update of each linear layer, by its name in the model's `named_modules()`.
+        negated: Whether the scale of some layer is negative.
     """
 
     source: str
     updates: dict[str, LoraUpdate]
+    negated: bool = False
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -108,13 +110,15 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
             f"The adapter {str(folder)!r} holds tensors that are not LoRA pairs of linear layers "
             f"({sorted(unexpected)[:3]}): merge it into its model and use `tuned=` instead."
         )
-    updates = {}
+    updates, negated = {}, False
     for key in sorted(downs):
         down = tensors[f"{key}.lora_A.weight"]
         name = key.removeprefix(_PREFIX)
-        up = tensors[f"{key}.lora_B.weight"].float() * _scale(config, name, down.shape[0])
+        scale = _scale(config, name, down.shape[0])
+        up = tensors[f"{key}.lora_B.weight"].float() * scale
         updates[name] = LoraUpdate(down.to(device, dtype), up.to(device, dtype))
-    return LoraAdapter(str(folder), updates)
+        negated = negated or not scale >= 0  # true for NaN too
+    return LoraAdapter(str(folder), updates, negated)
 
 
 def _scale(config: dict[str, Any], module: str, rank: int) -> float:
