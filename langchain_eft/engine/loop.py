@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -71,14 +72,15 @@ class DecodingLoop:
         self._jobs: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._totals: Counter[str] = Counter()
         self._stopped = False
+        self._process = os.getpid()
         self._wake = threading.Condition()
 
     # What other threads call
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopped
+        """Whether `stop` was called, or this process is a fork, which has no thread that decodes."""
+        return self._stopped or self._process != os.getpid()
 
     def add(self, state: RequestState) -> None:
         """Queue a request.
@@ -130,7 +132,7 @@ class DecodingLoop:
             self._wake.notify()
 
     def _require_running(self) -> None:
-        if self._stopped:
+        if self.stopped:
             raise EngineClosedError("The engine is closed: open it again or build a new model.")
 
     # What the loop's thread runs
