@@ -37,6 +37,7 @@ from typing_extensions import override
 from langchain_eft.base import BaseEFT
 from langchain_eft.chat.answer_form import normalize_form
 from langchain_eft.chat.chunks import chat_result
+from langchain_eft.chat.media import UnsupportedContent, readable
 from langchain_eft.chat.messages import encode
 from langchain_eft.chat.parameters import CHAT_PARAMETERS, refuse_unknown, reported_logprobs
 from langchain_eft.chat.prepare import PreparedCall, prepare_call
@@ -103,6 +104,11 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Variables of the chat template, such as `{"enable_thinking": False}` where it has such a switch."""
+
+    unsupported_content: UnsupportedContent = "describe"
+    """What happens to images and other media in messages, which the models cannot read: `describe` puts a
+    line of text in their place, such as "[image, image/png, 24 kB: left out, because this model reads text
+    only]"; `error` refuses the call."""
 
     streaming: bool = False
     """Let `invoke` stream internally, for callbacks that want every token."""
@@ -235,7 +241,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         template_kwargs = {**self.chat_template_kwargs, **(parameters.get("chat_template_kwargs") or {})}
         return prepare_call(
             engine,
-            messages,
+            readable(messages, self.unsupported_content),
             self.decoding_parameters(stop, parameters),
             {**defaults, **parameters, "chat_template_kwargs": template_kwargs},
         )
@@ -322,6 +328,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             "logprobs": self.logprobs,
             "top_logprobs": self.top_logprobs,
             "chat_template_kwargs": self.chat_template_kwargs,
+            "unsupported_content": self.unsupported_content,
         }
 
     @override
@@ -357,9 +364,12 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         if self.custom_get_token_ids is not None:
             return super().get_num_tokens_from_messages(messages, tools)
         with langchain_errors():
-            template = self.chat_template_kwargs
             ids = encode(
-                self.tokenizer, messages, answer=False, tools=tool_dicts(tools or ()), options=template
+                self.tokenizer,
+                readable(messages, self.unsupported_content),
+                answer=False,
+                tools=tool_dicts(tools or ()),
+                options=self.chat_template_kwargs,
             )
             return len(ids)
 

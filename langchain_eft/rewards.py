@@ -13,6 +13,7 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from typing_extensions import override
 
+from langchain_eft.chat.media import readable
 from langchain_eft.chat.messages import text
 from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.chat_models import EFTChatModel
@@ -109,7 +110,7 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
         with langchain_errors():
             if not candidates["answers"]:
                 raise RequestError("answers=[] is empty: give at least one answer to score.")
-            messages = _messages(candidates["prompt"])
+            messages = readable(_messages(candidates["prompt"]), self.model.unsupported_content)
             mixture = Mixture.of({self.behavior: 1.0})
             prompts = conversation_prompts(engine.tokenizer, engine.recipe, mixture, messages)
             answers = [self._ids(answer) for answer in candidates["answers"]]

@@ -1,5 +1,7 @@
 """Events become chunks, and the tokens of reasoning are counted from the engine's own pieces of text."""
 
+from dataclasses import replace
+
 import pytest
 
 from langchain_eft.chat.chunks import ChunkBuilder, chat_result
@@ -15,11 +17,11 @@ END = Finished(
 )  # fmt: skip
 
 
-def message(pieces, **options):
+def message(pieces, end=END, **options):
     parser = OutputParser(HERMES, tools=True, reasoning=True, **options)
     builder = ChunkBuilder(GenerationRequest(prompt_ids=(1,)), parser, tiny.tokenizer(), "org/base")
     deltas = [TextDelta(piece, (i,), (piece,)) for i, piece in enumerate(pieces)]
-    return chat_result([builder], [[*deltas, END]]).generations[0].message
+    return chat_result([builder], [[*deltas, end]]).generations[0].message
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,17 @@ def test_reasoning_that_the_prompt_has_opened_is_counted():
     answer = message(["a", "b", "</think>", "c", "", ""], thinking=True)
     assert answer.usage_metadata["output_token_details"]["reasoning"] == 2
     assert answer.content == "c"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason", "normalized"),
+    [
+        (["a", "b"], "stop", "stop"),
+        (["a", "b"], "length", "length"),
+        (['<tool_call>{"name": "add", "arguments": {}}', "</tool_call>"], "stop", "tool_call"),
+    ],
+)
+def test_the_finish_reason_is_also_given_in_langchains_words(pieces, reason, normalized):
+    metadata = message(pieces, end=replace(END, reason=reason)).response_metadata
+    assert metadata["normalized_finish_reason"] == normalized
+    assert metadata["finish_state"] == "complete"
