@@ -187,7 +187,7 @@ def role(message: BaseMessage) -> str:
 
 def is_text(block: str | Mapping[str, Any]) -> bool:
     """Whether a content block is text, or is rendered from another part of the message."""
-    return isinstance(block, str) or "text" in block or block.get("type") in _SILENT_BLOCKS
+    return isinstance(block, str) or "text" in block or block.get("type") in {"text", *_SILENT_BLOCKS}
 
 
 def text(message: BaseMessage) -> str:
@@ -208,7 +208,7 @@ def text(message: BaseMessage) -> str:
                 "blocks only, or set `unsupported_content='describe'`."
             )
         elif block.get("type") not in _SILENT_BLOCKS:
-            parts.append(str(block["text"]))
+            parts.append(str(block.get("text", "")))
     return "".join(parts)
 
 

@@ -87,7 +87,6 @@ def test_scale_is_alpha_over_rank_or_over_its_root(family):
     [
         ({}, False),
         ({"lora_alpha": -64}, True),
-        ({"lora_alpha": float("nan")}, True),
         ({"alpha_pattern": {"q_proj": -1}}, True),
         ({"alpha_pattern": {"no_such_layer": -1}}, False),
     ],
