@@ -134,7 +134,8 @@ class BaseEFT(BaseModel):
     default they are read from the tuned models' chat templates; `()` is none."""
 
     allow_negative_weights: bool = False
-    """Allow weights below 0. They push away from a behavior and can undo safety training."""
+    """Allow weights below 0, and mixtures that divide by the base or by a tuned model. They push away from a
+    behavior and can undo safety training."""
 
     # Accepted, so that a hosted model can be replaced by this one without a change of arguments
 

@@ -38,6 +38,7 @@ from langchain_eft.base import BaseEFT
 from langchain_eft.chat.answer_form import normalize_form
 from langchain_eft.chat.chunks import chat_result
 from langchain_eft.chat.control_tokens import ControlTokens
+from langchain_eft.chat.media import UnsupportedContent, readable
 from langchain_eft.chat.messages import encode
 from langchain_eft.chat.parameters import CHAT_PARAMETERS, options, refuse_unknown, reported_logprobs
 from langchain_eft.chat.prepare import PreparedCall, prepare_call
@@ -104,6 +105,11 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Variables of the chat template, such as `{"enable_thinking": False}` where it has such a switch."""
+
+    unsupported_content: UnsupportedContent = "describe"
+    """What happens to images and other media in messages, which the models cannot read: `describe` puts a
+    line of text in their place, such as "[image, image/png, 24 kB: left out, because this model reads text
+    only]"; `error` refuses the call."""
 
     streaming: bool = False
     """Let `invoke` stream internally, for callbacks that want every token."""
@@ -243,7 +249,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         template_kwargs = {**self.chat_template_kwargs, **given}
         return prepare_call(
             engine,
-            messages,
+            readable(messages, self.unsupported_content),
             self.decoding_parameters(stop, parameters),
             {**defaults, **parameters, "chat_template_kwargs": template_kwargs},
         )
@@ -332,6 +338,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             "top_logprobs": self.top_logprobs,
             "chat_template_kwargs": self.chat_template_kwargs,
             "sanitize_control_tokens": self.sanitize_control_tokens,
+            "unsupported_content": self.unsupported_content,
         }
 
     @override
@@ -373,7 +380,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         with langchain_errors():
             ids = encode(
                 self.tokenizer,
-                messages,
+                readable(messages, self.unsupported_content),
                 answer=False,
                 tools=tool_dicts(tools or ()),
                 options=self.chat_template_kwargs,

@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from typing_extensions import override
 
 from langchain_eft.chat.control_tokens import ControlTokens
+from langchain_eft.chat.media import readable
 from langchain_eft.chat.messages import text
 from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.chat_models import EFTChatModel
@@ -110,7 +111,7 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
         with langchain_errors():
             if not candidates["answers"]:
                 raise RequestError("answers=[] is empty: give at least one answer to score.")
-            messages = _messages(candidates["prompt"])
+            messages = readable(_messages(candidates["prompt"]), self.model.unsupported_content)
             mixture = Mixture.of({self.behavior: 1.0})
             prompts = conversation_prompts(
                 engine.tokenizer,

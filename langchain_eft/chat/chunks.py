@@ -93,6 +93,8 @@ class ChunkBuilder:
             "model_provider": PROVIDER,
             "model_name": self._model_name,
             "finish_reason": reason,
+            "normalized_finish_reason": "tool_call" if reason == "tool_calls" else reason,
+            "finish_state": "complete",  # never suspended, to be resumed by another call
             "eft": statistics(self._request, event),
         }
         message = AIMessageChunk(

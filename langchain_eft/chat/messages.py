@@ -223,6 +223,11 @@ def role(message: BaseMessage) -> str:
     )
 
 
+def is_text(block: str | Mapping[str, Any]) -> bool:
+    """Whether a content block is text, or is rendered from another part of the message."""
+    return isinstance(block, str) or "text" in block or block.get("type") in {"text", *_SILENT_BLOCKS}
+
+
 def text(message: BaseMessage) -> str:
     """The message's text blocks, joined.
 
@@ -235,13 +240,13 @@ def text(message: BaseMessage) -> str:
     for block in message.content:
         if isinstance(block, str):
             parts.append(block)
-        elif block.get("type") == "text":
-            parts.append(_text_of(block))
-        elif block.get("type") not in _SILENT_BLOCKS:
+        elif not is_text(block):
             raise RequestError(
                 f"Content of type {block.get('type')!r} cannot be read by a text model: send text "
-                "blocks only."
+                "blocks only, or set `unsupported_content='describe'`."
             )
+        elif block.get("type") not in _SILENT_BLOCKS:
+            parts.append(_text_of(block))
     return "".join(parts)
 
 

@@ -24,6 +24,7 @@ from langchain_eft.chat.tool_formats import (
     ToolFormat,
     chat_template,
     detect_tool_format,
+    reasons,
     visible_tokens,
 )
 from langchain_eft.engine.errors import RequestError
@@ -170,7 +171,7 @@ def _reading(tokenizer: Any, prompt: tuple[int, ...], form: AnswerForm, tool_for
     if tool_format.name == "native":
         new_parser = partial(ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), form.tools)
         return _Reading(None, None, template_tokens(tokenizer), new_parser)
-    reasoning = _reasons(tokenizer)
+    reasoning = reasons(chat_template(tokenizer))
     opened = reasoning and tokenizer.decode(prompt[-16:]).rstrip().endswith(THINK)
     grammar = form.grammar(tool_format)
     if grammar and reasoning:
@@ -190,12 +191,6 @@ def _reading(tokenizer: Any, prompt: tuple[int, ...], form: AnswerForm, tool_for
             thinking=opened,
         ),
     )
-
-
-def _reasons(tokenizer: Any) -> bool:
-    """Whether the chat template belongs to a model that reasons before it answers."""
-    template = chat_template(tokenizer)
-    return THINK in template or END_THINK in template
 
 
 def _reseeded(request: GenerationRequest, step: int) -> GenerationRequest:

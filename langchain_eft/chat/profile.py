@@ -7,14 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from langchain_core.language_models.model_profile import ModelProfile
 
+from langchain_eft.chat.tool_formats import reasons
 from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.recipe.behaviors import ModelSource, Recipe
 
 
 def model_profile(name: str, recipe: Recipe, max_model_len: int | None) -> ModelProfile:
-    """The profile of a recipe. `max_input_tokens` is left out where no local configuration states it.
+    """The profile of a recipe. What no local file states is left out: the window, or what the template does.
 
     Args:
         name: The base model, as the caller named it.
@@ -26,18 +28,32 @@ def model_profile(name: str, recipe: Recipe, max_model_len: int | None) -> Model
         open_weights=True,
         text_inputs=True,
         image_inputs=False,
+        image_url_inputs=False,
         audio_inputs=False,
         video_inputs=False,
         pdf_inputs=False,
+        image_tool_message=False,
+        pdf_tool_message=False,
         text_outputs=True,
+        image_outputs=False,
+        audio_outputs=False,
+        video_outputs=False,
         tool_calling=True,
         tool_choice=True,
         tool_call_streaming=True,
+        mid_conversation_tools=False,
         structured_output=True,
+        attachment=False,
         temperature=True,
     )
     window = _configured_window(recipe, max_model_len)
-    return profile if window is None else {**profile, "max_input_tokens": window}
+    if window is not None:  # prompt and answer share it
+        profile |= {"max_input_tokens": window, "max_output_tokens": window - 1}
+    template = _configured_template(recipe)
+    if template is not None:
+        profile["reasoning_output"] = reasons(template)
+        profile["mid_conversation_system_messages"] = _keeps_place(template)
+    return profile
 
 
 def _configured_window(recipe: Recipe, max_model_len: int | None) -> int | None:
@@ -56,3 +72,45 @@ def _source_window(source: ModelSource | None) -> int | None:
         return None
     stated = SimpleNamespace(**json.loads(config.read_text()))
     return context_window(stated) if hasattr(stated, "max_position_embeddings") else None
+
+
+def _configured_template(recipe: Recipe) -> str | None:
+    """The chat template, if local files say which one it is. The order is that of loading."""
+    if recipe.chat_template is not None:
+        return _text(recipe.chat_template)
+    tuned = (delta.adapter or delta.tuned for delta in recipe.behaviors.values() if delta.has_weights)
+    for source in (*tuned, recipe.base):
+        folder = Path(source).expanduser() if isinstance(source, str) else None
+        if folder is None or not folder.is_dir():
+            return None
+        if template := _folder_template(folder):
+            return template
+    return None
+
+
+@lru_cache(maxsize=64)
+def _folder_template(folder: Path) -> str | None:
+    file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if file.is_file():
+        return _text(file)
+    template = json.loads(config.read_text()).get("chat_template") if config.is_file() else None
+    return template if isinstance(template, str) else None
+
+
+@lru_cache(maxsize=64)
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=64)
+def _keeps_place(template: str) -> bool:
+    """Whether a chat template renders a later system message as such, and where it stands."""
+    roles = ["user", "assistant", "system", "user"]
+    turns = [{"role": role, "content": f"#{i}"} for i, role in enumerate(roles)]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    try:
+        text = environment.from_string(template).render(messages=turns, add_generation_prompt=True)
+    except Exception:  # noqa: BLE001 - templates may raise anything
+        return False
+    places = [text.find(turn["content"]) for turn in turns]
+    return -1 not in places and places == sorted(places)

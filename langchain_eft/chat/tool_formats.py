@@ -140,6 +140,11 @@ def chat_template(tokenizer: Any) -> str:
     return "\n".join(template.values()) if isinstance(template, Mapping) else str(template)
 
 
+def reasons(template: str) -> bool:
+    """Whether a chat template belongs to a model that reasons before it answers."""
+    return THINK in template or END_THINK in template
+
+
 def response_template(tokenizer: Any) -> dict[str, Any] | None:
     """The tokenizer's description of how its answers are read, or None."""
     return getattr(tokenizer, "response_template", None)

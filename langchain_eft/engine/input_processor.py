@@ -14,6 +14,7 @@ from langchain_eft.engine.errors import ContextWindowError, RequestError
 from langchain_eft.engine.events import Event
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.recipe.exponents import refuse_negative_exponents
 from langchain_eft.engine.request import Generation, GenerationRequest
 from langchain_eft.engine.scheduling.draft_length import AcceptanceRates
 from langchain_eft.engine.scheduling.request_state import RequestState
@@ -98,7 +99,8 @@ class InputProcessor:
         """The mixture as terms; terms that read equal prompts read one prompt.
 
         Raises:
-            RecipeError: A mixture that cannot be decoded.
+            RecipeError: A mixture that cannot be decoded, or that divides by the base or by a tuned model
+                without `allow_negative_weights`.
             RequestError: A behavior whose prompt is missing.
         """
         first: dict[tuple[int, ...], str] = {}
@@ -111,7 +113,7 @@ class InputProcessor:
             return replace(term, prompt_name=names.get(term.prompt_name, term.prompt_name))
 
         base = renamed(self.family.base)
-        return build_formula(
+        formula = build_formula(
             base,
             {name: (renamed(tuned), renamed(reference)) for name, (tuned, reference) in behaviors.items()},
             weights,
@@ -121,6 +123,27 @@ class InputProcessor:
             lambda term: replace(term, prompt_name=base.prompt_name),
             unscaled=self.family.unscaled is not None,
         )
+        if not self._recipe.allow_negative_weights:
+            self._refuse_negative_exponents(formula, weights)
+        return formula
+
+    def _refuse_negative_exponents(self, formula: Formula[Term], behaviors: Iterable[str]) -> None:
+        """Refuse a formula that divides by the base or by a tuned model of its behaviors.
+
+        Raises:
+            RecipeError: With the model and its exponent.
+        """
+        family = self.family
+        pairs = {name: [(term.model, term.variant) for term in family.behaviors[name]] for name in behaviors}
+        guarded = {
+            tuned: f"the tuned model of behavior {name!r}"
+            for name, (tuned, reference) in pairs.items()
+            if tuned != reference  # else only their prompts differ
+        } | {(family.base.model, family.base.variant): f"the base {str(self._recipe.base)!r}"}
+        negated = {(i, variant) for i, model in enumerate(family.models) for variant in model.negated}
+        for terms in formula.distributions():
+            coefficients = (((term.model, term.variant), weight) for term, weight in terms)
+            refuse_negative_exponents(coefficients, guarded, negated)
 
     def require_prompts(self, terms: Iterable[Term], names: Container[str]) -> None:
         """Refuse a request that lacks a prompt of some term.

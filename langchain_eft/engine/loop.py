@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,14 +82,15 @@ class DecodingLoop:
         self._totals: Counter[str] = Counter()
         self._stopped = False
         self._lost: str | None = None
+        self._process = os.getpid()
         self._wake = threading.Condition()
 
     # What other threads call
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` was called, or the device has failed."""
-        return self._stopped
+        """Whether `stop` was called, the device has failed, or this process is a fork, without the thread."""
+        return self._stopped or self._process != os.getpid()
 
     def add(self, state: RequestState) -> None:
         """Queue a request.
@@ -144,7 +146,7 @@ class DecodingLoop:
     def _require_running(self) -> None:
         if self._lost is not None:
             raise DeviceLostError(self._lost)
-        if self._stopped:
+        if self.stopped:
             raise EngineClosedError("The engine is closed: open it again or build a new model.")
 
     # What the loop's thread runs

@@ -54,5 +54,11 @@ def close_all() -> None:
         engine.close()
 
 
-# Threads do not survive a fork: a child process has to open new engines.
-os.register_at_fork(after_in_child=_open.clear)
+def _forget_all() -> None:
+    """Begin anew in a forked process, where no thread decodes, and none releases the lock."""
+    global _opening
+    _opening = threading.RLock()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

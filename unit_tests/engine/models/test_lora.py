@@ -86,6 +86,19 @@ def test_scale_is_alpha_over_rank_or_over_its_root(family):
     torch.testing.assert_close(plain.updates[name].up, 2 * up)
 
 
+@pytest.mark.parametrize(
+    ("settings", "negated"),
+    [
+        ({}, False),
+        ({"lora_alpha": -64}, True),
+        ({"alpha_pattern": {"q_proj": -1}}, True),
+        ({"alpha_pattern": {"no_such_layer": -1}}, False),
+    ],
+)
+def test_a_negative_scale_negates_the_adapter(adapter, settings, negated):
+    assert load_adapter(adapter(**settings), torch.float32, CPU).negated == negated
+
+
 def test_rank_stabilized_scale(adapter):
     plain = load_adapter(adapter(), torch.float32, CPU).updates
     stable = load_adapter(adapter(use_rslora=True), torch.float32, CPU).updates

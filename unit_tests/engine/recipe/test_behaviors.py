@@ -58,6 +58,19 @@ def test_negative_weights_need_to_be_allowed():
     recipe(allow_negative_weights=True).check(Mixture.of({"polite": -0.5}))
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"start": 0.5, "end": -0.1, "tokens": 3},
+        {"tokens": 3, "weight": 1.0, "then": -0.1},
+        {"start": 1e308, "end": -1e308, "tokens": 1},  # whose slope is too large for a float
+    ],
+)
+def test_a_schedule_may_not_fall_below_zero_anywhere(schedule):
+    with pytest.raises((RecipeError, ValidationError), match="polite"):
+        recipe().check(Mixture.of({"polite": schedule}))
+
+
 def test_a_missing_chat_template_is_named():
     with pytest.raises(ValidationError, match=r"'nowhere\.jinja' is not a file"):
         recipe(chat_template="nowhere.jinja")

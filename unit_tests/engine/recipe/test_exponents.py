@@ -1,0 +1,44 @@
+"""Which formulas need `allow_negative_weights`, by the exponent of each model."""
+
+import pytest
+
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.recipe.exponents import refuse_negative_exponents
+
+GUARDED = {"L": "the base 'org/base'", "F": "the tuned model of behavior 'chat'"}
+
+
+def realigned(weight):
+    """The terms of a mixture whose base is also the reference."""
+    return [("L", 1.0), ("F", weight), ("L", -weight)]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 0.1 + 0.2 + 0.7])
+def test_dividing_by_references_is_the_method(weight):
+    refuse_negative_exponents(realigned(weight), GUARDED)
+    refuse_negative_exponents([("L", 1.0), ("F", weight), ("S", -weight)], GUARDED)
+
+
+def test_a_positive_weight_may_still_divide_by_the_base():
+    with pytest.raises(
+        RecipeError, match=r"base 'org/base' the exponent -0\.3\b.*allow_negative_weights=True"
+    ):
+        refuse_negative_exponents(realigned(1.3), GUARDED)
+
+
+def test_the_coefficients_of_one_model_add_up():
+    terms = [("L", 1.0), ("F", 0.5), ("S", -0.5), ("G", 1.0), ("F", -1.0)]
+    with pytest.raises(RecipeError, match=r"'chat' the exponent -0\.5"):
+        refuse_negative_exponents(terms, GUARDED)
+    refuse_negative_exponents([*terms, ("F", 0.5)], GUARDED)
+
+
+def test_no_number_is_not_a_way_around():
+    with pytest.raises(RecipeError, match="'chat' the exponent nan"):
+        refuse_negative_exponents([("L", 1.0), ("F", float("nan"))], GUARDED)
+
+
+def test_a_negated_adapter_is_a_negative_weight():
+    with pytest.raises(RecipeError, match=r"'chat' has a negative `lora_alpha`.*allow_negative_weights=True"):
+        refuse_negative_exponents([("L", 1.0), ("F", 0.5), ("S", -0.5)], GUARDED, {"F"})
+    refuse_negative_exponents([("L", 1.0)], GUARDED, {"F"})

@@ -1,0 +1,66 @@
+"""Deep Agents finds profiles of this package's models by entry points."""
+
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+import langchain_eft.deepagents as profiles
+from langchain_eft import EFTChatModel
+from langchain_eft.presets import preset_names
+
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+@pytest.mark.parametrize("kind", ["harness", "provider"])
+def test_entry_points_name_functions_that_exist(kind):
+    points = tomllib.loads(PROJECT.read_text())["project"]["entry-points"]
+    module, _, function = points[f"deepagents.{kind}_profiles"]["eft"].partition(":")
+    assert callable(getattr(import_module(module), function))
+
+
+def test_presets_of_small_windows_exist():
+    assert set(profiles.SMALL_WINDOWS) <= set(preset_names())
+
+
+class Silent(EFTChatModel):
+    """Answers without loading anything, and keeps the tools that it was shown."""
+
+    shown: list = []  # noqa: RUF012  (pydantic copies defaults)
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self.shown.append(kwargs["tools"])
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("Done."))])
+
+
+def tools_shown(model):
+    deepagents = pytest.importorskip("deepagents")
+    profiles.register_harness_profiles()  # as the entry point does where the package is installed anew
+    llm = Silent(model=model)
+    deepagents.create_deep_agent(llm).invoke({"messages": [("user", "hi")]})
+    (tools,) = llm.shown
+    return {tool["function"]["name"]: tool["function"]["description"] for tool in tools}
+
+
+def test_a_small_window_gets_few_tools_in_few_words():
+    small = tools_shown("smol")
+    assert set(small) == {"ls", "read_file", "write_file", "edit_file"}
+    assert sum(map(len, small.values())) < 400
+
+
+def test_other_models_get_all_tools():
+    large = tools_shown("qwen2.5-14b-0.5b")
+    assert {"grep", "task"} < set(large)
+    assert len(large["read_file"]) > 400
+
+
+def test_models_that_deep_agents_constructs_are_greedy():
+    deepagents = pytest.importorskip("deepagents")
+    profiles.register_provider_profiles()
+    from deepagents.profiles.provider.provider_profiles import apply_provider_profile
+
+    assert deepagents
+    assert EFTChatModel(**apply_provider_profile("eft:smol")).temperature == 0
