@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import threading
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -295,6 +296,11 @@ async def test_what_does_not_fit_a_call_is_refused_by_name(llm, kwargs, message)
         llm.invoke("hi", **kwargs)
     with pytest.raises(ModelInvalidRequestError, match=message):
         await llm.ainvoke("hi", **kwargs)
+
+
+async def test_the_longest_timeout_is_waited_for(llm):
+    longest = {"timeout": threading.TIMEOUT_MAX, "max_tokens": 1}
+    assert llm.invoke("hi", **longest).content == (await llm.ainvoke("hi", **longest)).content
 
 
 @pytest.mark.parametrize(
