@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not list it
 from transformers import AutoConfig
 
 from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, paged_rows
@@ -82,18 +83,18 @@ class Leader:
         placement: The number of ranks, of which this process is the first, and the precision.
 
     Raises:
-        RecipeError: This process already belongs to a process group, there are too few devices, or the
-            model's KV heads cannot be divided evenly.
+        RecipeError: This process already belongs to a process group, there are too few devices, the model's
+            KV heads cannot be divided evenly, or a process cannot start.
     """
 
     def __init__(self, path: str, placement: Placement) -> None:
         ranks = placement.ranks
         _check(path, ranks, placement.device)
-        port = _free_port()
+        store = _store(ranks)
         self._pools: WeakKeyDictionary[KVPool, int] = WeakKeyDictionary()
         self._last_pool_number = 0
         dtype = str(placement.dtype).removeprefix("torch.")
-        settings = json.dumps({"path": path, "ranks": ranks, "port": port, "dtype": dtype})
+        settings = json.dumps({"path": path, "ranks": ranks, "port": store.port, "dtype": dtype})
         self._workers = [
             subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-m", _WORKER, settings],  # -P: no module of the current folder
@@ -102,12 +103,24 @@ class Leader:
             for rank in range(1, ranks)
         ]
         try:
-            join(0, ranks, port)
+            self._require_start(store)
+            _join(0, ranks, store)
         except BaseException:
             for worker in self._workers:
                 worker.kill()
             self._stop()
             raise
+
+    def _require_start(self, store: TCPStore) -> None:
+        """Wait until every other rank has started. A rank that ends before that would be awaited for ever."""
+        for rank, worker in enumerate(self._workers, 1):
+            while not store.check([str(rank)]):
+                if worker.poll() is not None:
+                    raise RecipeError(
+                        f"The process of rank {rank} of the base ended with status {worker.returncode} as it "
+                        "started; its error is printed above. Repair it, or leave `tensor_parallel` at 1."
+                    )
+                time.sleep(0.05)
 
     def attach(self, module: Any) -> None:
         """Announce every later forward pass of `module` to the other ranks."""
@@ -225,20 +238,24 @@ def _check(path: str, ranks: int, device: torch.device) -> None:
         )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _store(ranks: int, port: int = 0) -> TCPStore:
+    """Where ranks meet: rank 0 listens on a free port, and the others connect to it."""
+    return TCPStore("127.0.0.1", port, ranks, is_master=not port, wait_for_workers=False, timeout=_TIMEOUT)
 
 
 def join(rank: int, ranks: int, port: int) -> None:
-    """Join the process group of all ranks on a local port.
+    """Join the process group of all ranks as another rank than 0.
 
     Args:
         rank: Rank of this process.
         ranks: Number of processes.
-        port: Port on which rank 0 listens.
+        port: Local port on which rank 0 listens.
     """
+    store = _store(ranks, port)
+    store.set(str(rank), "started")
+    _join(rank, ranks, store)
+
+
+def _join(rank: int, ranks: int, store: TCPStore) -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group(backend, address, rank=rank, world_size=ranks, timeout=_TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=_TIMEOUT)

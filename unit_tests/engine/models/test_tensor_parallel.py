@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.models import tensor_parallel
 from langchain_eft.engine.recipe.behaviors import Recipe
 from unit_tests.helpers import greedy_answers
 
@@ -64,6 +65,14 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert leader.returncode == -9
     follower = int(leader.stdout)
     assert not psutil.pid_exists(follower) or psutil.Process(follower).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="takes accelerators where there are any")
+def test_a_rank_that_cannot_start_is_an_error(family, monkeypatch):
+    monkeypatch.setattr(tensor_parallel, "_WORKER", "no_such_module")
+    with pytest.raises(RecipeError, match=r"rank 1 of the base ended with status 1.*tensor_parallel"):
+        Engine(Recipe(base=family.recipe.base), EngineConfig(kv_cache_tokens=64, tensor_parallel=2))
+    assert not torch.distributed.is_initialized()
 
 
 def test_a_base_that_cannot_be_divided_is_refused(family):
