@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch names no exports
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not list it
 from transformers import AutoConfig
 
 from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, paged_rows
