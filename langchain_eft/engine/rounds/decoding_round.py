@@ -157,7 +157,7 @@ class DecodingRound(ABC):
             progress: Of the rows.
         """
         q = self._penalized(self._allowed(self._draft_target(logits, index)), progress)
-        return self._ops.draw(torch.where(drafts[:, None], q, target), sampling)
+        return self._ops.draw(where_finite(drafts, q, target), sampling)
 
     def _accept_or_resample(self, target: Tensor, samples: Draw, sampling: Sampling) -> Tensor:
         """[R] samples of p, [R, V] up to a constant, that equal `samples` wherever the rule keeps them."""
@@ -329,3 +329,8 @@ def _counted(penalties: Penalties, tokens: Tensor) -> Penalties:
     """Penalties after one more token of the answer, [B]."""
     counts = penalties.counts.scatter_add(1, tokens[:, None], torch.ones_like(penalties.counts[:, :1]))
     return replace(penalties, counts=counts, seen=penalties.seen | (counts > 0))
+
+
+def where_finite(drafts: Tensor, q: Tensor, p: Tensor) -> Tensor:
+    """[R, V] log q where a row has one, else log p. A q that is NaN may belong to a p that does not read it."""
+    return torch.where((drafts & q.amax(-1).isfinite())[:, None], q, p)

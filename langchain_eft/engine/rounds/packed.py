@@ -18,7 +18,7 @@ from langchain_eft.engine.decoding.sampling import Draw, Sampling
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import joined, project
 from langchain_eft.engine.models.family import Term
-from langchain_eft.engine.rounds.decoding_round import DecodingRound
+from langchain_eft.engine.rounds.decoding_round import DecodingRound, where_finite
 from langchain_eft.engine.rounds.round_state import Positions, RoundState, RowProgress
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.scheduling.draft import Draft
@@ -206,7 +206,7 @@ class PackedRound(DecodingRound):
             self._positions.by_position(x.index_select(0, self._draft_slots))[rest]
             for x in (index, self._in["draft"])
         )
-        q = torch.where(drafts[rest, None], self._combine(logits, entries, weights), target[rest])
+        q = where_finite(drafts[rest], self._combine(logits, entries, weights), target[rest])
         draw = self._ops.draw(q, sampling.of_rows(rest))
         tokens, probs = torch.empty_like(sampling.positions), None
         tokens[rest] = draw.tokens
