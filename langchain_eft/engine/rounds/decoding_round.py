@@ -332,5 +332,5 @@ def _counted(penalties: Penalties, tokens: Tensor) -> Penalties:
 
 
 def where_finite(drafts: Tensor, q: Tensor, p: Tensor) -> Tensor:
-    """[R, V] log q where a row has one, else log p. A q that is NaN may belong to a p that does not read it."""
+    """[R, V] log q where a row has a finite one, else log p, which may do without the term that is NaN."""
     return torch.where((drafts & q.amax(-1).isfinite())[:, None], q, p)
