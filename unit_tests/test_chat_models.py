@@ -149,6 +149,7 @@ def test_callbacks_see_every_token_once(llm):
     assert handler.text == streamed
 
 
+@pytest.mark.slow
 def test_importing_and_building_costs_nothing():
     script = """
         import sys, time

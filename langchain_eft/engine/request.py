@@ -43,7 +43,7 @@ class SamplingParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: Annotated[float, AfterValidator(_drawable)] = 1.0
+    temperature: Annotated[float, Field(ge=0), AfterValidator(_drawable)] = 1.0
     """Divides log p; 0 is greedy decoding. Between 1e-6 and 1e6 otherwise."""
 
     top_k: int = Field(default=0, ge=0, lt=2**63)

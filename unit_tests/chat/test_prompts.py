@@ -101,6 +101,7 @@ def contexts_of(mixture, other=LONGER):
     return {name: other for name in mixture if name in ("guided", "hinted", "grounded", "briefed")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [*FORMS[::3], *slow(*FORMS[1::3], *FORMS[2::3])])
 @pytest.mark.parametrize("other", [LONGER, *slow(SHORTER)])
 def test_the_explicit_loop_over_both_prompts_says_the_same(engine, reference, form, other):
@@ -207,6 +208,7 @@ def test_requests_that_join_cancel_and_are_preempted_answer_as_alone(recipe, ref
         engine.close()
 
 
+@pytest.mark.slow
 def test_every_prompt_finds_its_own_blocks_again(recipe, reference):
     engine = Engine(recipe, EngineConfig(kv_cache_tokens=800, block_size=BLOCK, max_num_batched_tokens=64))
     try:

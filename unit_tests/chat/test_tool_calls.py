@@ -15,6 +15,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 
 from langchain_eft import EFTLLM, EFTChatModel
 from langchain_eft.errors import EFTInvalidRequestError
+from unit_tests.helpers import slow
 
 
 @tool
@@ -163,7 +164,7 @@ def test_what_cannot_be_enforced_is_an_error_of_langchains_families(llm, method)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("tokens", [1, 20])
+@pytest.mark.parametrize("tokens", [1, *slow(20)])
 def test_an_object_that_is_cut_is_an_error_and_no_object(llm, method, tokens):
     class Long(BaseModel):
         """A long text."""

@@ -316,7 +316,7 @@ def test_mix_alone_shows_the_mixture_and_the_behaviors(settings, mixture):
         ("/mix pirate=nan", ValidationError, "nan"),
         ("/mix pirate", InputError, "NAME=WEIGHT"),
         ("/temp hot", ValidationError, "'hot'"),
-        ("/temp -1", ValidationError, "temperature=-1.0: Use 0 for greedy"),
+        ("/temp -1", ValidationError, "greater than or equal to 0"),
         ("/blend pirate=1", InputError, "'/blend'.*'/mix'"),
         ("/", InputError, "'/'"),
     ],

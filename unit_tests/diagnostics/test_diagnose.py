@@ -109,6 +109,7 @@ def llm(family):
     llm.engine.close()
 
 
+@pytest.mark.slow
 def test_every_behavior_of_the_mixture_is_diagnosed_alone(llm):
     messages = []
     diagnoses = diagnose(llm, ["hi", "who?"], max_tokens=6, progress=messages.append)

@@ -65,6 +65,7 @@ def test_speculation_follows_the_cost_formula(family):
     assert len(planned(family.recipe).speeds) == 2, "no model drafts for the base alone"
 
 
+@pytest.mark.slow
 def test_a_recipe_that_does_not_fit_gets_remedies(family):
     large = planned(family.recipe, context=1000)
     auto = EngineConfig(device="cpu", max_batch_size=4)

@@ -45,6 +45,7 @@ def weights():
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("static", [False, *slow(True)], ids=["packed", "static"])
 def test_closing_frees_the_weights_of_engines_that_are_kept(family, weights, static):
     kept = []

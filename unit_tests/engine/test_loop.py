@@ -31,6 +31,7 @@ BLOCK = 4
 PROMPT = [7, 30, 9, 61, 61, 12, 99, 100, 101, 102, 103, 104, 105, 106]
 
 
+@pytest.mark.slow
 def test_a_pool_that_is_too_small_for_all_preempts_and_loses_nothing(family, reference):
     # Six requests of up to 50 tokens in 80 tokens of memory: most are computed more than once.
     small = Engine(family.recipe, EngineConfig(kv_cache_tokens=80, block_size=4, max_num_batched_tokens=8))
@@ -144,8 +145,13 @@ class Company(NamedTuple):
     scope="module",
     params=[
         ("packed", "special"),
-        ("overlapped", "plain"),
-        *slow(("packed", "plain"), ("static", "plain"), ("static", "special"), ("overlapped", "special")),
+        *slow(
+            ("overlapped", "plain"),
+            ("packed", "plain"),
+            ("static", "plain"),
+            ("static", "special"),
+            ("overlapped", "special"),
+        ),
     ],
     ids="-".join,
 )
@@ -312,6 +318,7 @@ def submit_until_full(engine, recorders):
         engine.submit(request(PROMPT, {"one": 1.0}, endless(), 60), recorders[-1])
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_at_once_and_names_the_remedy(family):
     config = EngineConfig(kv_cache_tokens=400, block_size=BLOCK, max_batch_size=1, max_queued_requests=2)
     engine, recorders = Engine(family.recipe, config), []

@@ -111,6 +111,7 @@ async def test_whoever_leaves_frees_the_row_at_the_next_round(llm, way):
     assert engine.stats().running == 0
 
 
+@pytest.mark.slow
 async def test_an_accepted_burst_is_one_chunk(llm):
     steps = []
 
@@ -129,6 +130,7 @@ async def test_an_accepted_burst_is_one_chunk(llm):
     assert sum(steps) >= 60
 
 
+@pytest.mark.slow
 def test_parallel_branches_over_four_mixtures_are_one_batch(llm):
     engine, seen = llm.engine, []
     mixtures = {"base": {}, "one": {"one": 1.0}, "two": {"two": 1.0}, "both": {"one": 0.5, "two": 0.5}}

@@ -154,6 +154,7 @@ def test_bytes_of_half_characters_are_their_own(llm):
     assert b"".join(token_bytes(words, i) for i in ids) == "é日".encode()
 
 
+@pytest.mark.slow
 def test_disable_streaming_is_honored(tool_settings):
     llm = EFTChatModel(**{**tool_settings, "disable_streaming": "tool_calling"})
     assert len(list(llm.bind_tools([wash], tool_choice="any").stream("hi"))) <= 2

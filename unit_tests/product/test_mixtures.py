@@ -73,6 +73,7 @@ def scheduled(reference, mixture, strength=1.0):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [*SCHEDULES[:2], *slow(*SCHEDULES[2:])])
 def test_weights_follow_the_position_whatever_is_drafted(engine, reference, mixture):
     assert agree(engine, reference, mixture, scheduled(reference, mixture))
@@ -135,6 +136,7 @@ def test_a_behavior_that_is_off_for_a_while_is_caught_up(engine):
 # Recipes of other shapes
 
 
+@pytest.mark.slow
 def test_references_of_their_own_mix_and_what_needs_one_says_so(family, reference):
     folder = family.folder
     late = merged(reference.small["full"], folder / "two")
@@ -211,6 +213,7 @@ def test_a_base_that_is_the_reference_is_decoding_time_realignment(family, refer
         )
 
 
+@pytest.mark.slow
 def test_a_small_base_drafts_for_a_large_pair(family, reference, small_base):
     folder = family.folder
     delta = BehaviorDelta(adapter=str(folder / "one"), reference=str(folder / "base"))

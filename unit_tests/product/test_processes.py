@@ -61,6 +61,7 @@ UNWRITABLE = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_on_an_empty_cache_end_with_one_converted_model(run, tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"weights")
     cache = tmp_path / "cache"
@@ -72,6 +73,7 @@ def test_two_processes_on_an_empty_cache_end_with_one_converted_model(run, tmp_p
     assert not leftovers
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_filled_may_be_read_only(run, tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"weights")
     cache = tmp_path / "cache"

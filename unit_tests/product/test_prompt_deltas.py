@@ -123,6 +123,7 @@ def test_samples_share_the_reading_of_both_prompts(llm):
     assert after.cached_tokens - before.cached_tokens >= 2 * shared > 0
 
 
+@pytest.mark.slow
 async def test_streams_and_batches_of_different_mixtures_answer_as_alone(llm):
     mixtures = [{"brief": 1.5}, {"hinted": 0.8, "one": 0.5}, {"one": 1.0}, {}]
     alone = [llm.invoke("hi", mixture=mixture).content for mixture in mixtures]
@@ -226,6 +227,7 @@ def test_verification_and_benchmark_read_both_texts(llm, monkeypatch):
     assert len(list(llm.engine.stream(measured))) > 1
 
 
+@pytest.mark.slow
 def test_a_preempted_request_reads_all_its_texts_again(settings, reference):
     model = EFTChatModel(
         **{

@@ -132,6 +132,7 @@ def test_an_exception_while_decoding_is_invisible_for_a_minute(llm):
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.slow
 def test_building_a_model_asks_the_hub():
     script = """
         import socket, sys

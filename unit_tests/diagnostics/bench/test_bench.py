@@ -72,6 +72,7 @@ def test_the_machine_is_measured_without_modules_of_the_current_folder(tmp_path,
     assert (measured.bytes_per_second, measured.threads, measured.device) == (2.5, 1, "a device")
 
 
+@pytest.mark.slow
 def test_a_device_that_cannot_be_measured_is_named_with_the_reason():
     with pytest.raises(RecipeError, match=r"device='toaster'.*toaster.*--bandwidth") as error:
         measure_machine("toaster")
@@ -154,6 +155,7 @@ def test_rates_are_sums_over_runs_not_means_of_rates():
     assert Measurement("p", 1, "plain", (run(),), (), None).acceptance_rate is None
 
 
+@pytest.mark.slow
 def test_a_measurement_agrees_with_the_statistics_of_the_engine(llm, workload):
     before = llm.engine.stats()
     measured = measure(llm.engine, workload.batches(SETS, 1, DecodingMode("draft 3", 3)))

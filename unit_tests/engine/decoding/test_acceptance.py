@@ -90,6 +90,7 @@ def test_different_seeds_give_different_answers():
     assert len({tuple(speculative_decode(P, Q, [2], 40, 2, seed)) for seed in range(5)}) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("q", [bigram(2, 3), lambda _: torch.tensor([0, 0, 1.0], dtype=torch.float64)])
 def test_tokens_follow_the_distribution_of_p_for_any_q(q):
     """Chi-squared over all answers of two tokens, of which the first is a verified draft token."""

@@ -141,6 +141,7 @@ def test_special_tokens_are_part_of_the_text_if_the_request_says_so(engine):
     assert text == "<user><user><user>"
 
 
+@pytest.mark.slow
 def test_grammars_of_answers_that_ended_are_freed(engine):
     for number in range(40):
         text, _ = answer(engine, request(PROMPT, {}, GREEDY, 20, grammar=f'start: "number {number}"'))

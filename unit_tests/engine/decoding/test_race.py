@@ -35,6 +35,7 @@ def test_a_row_without_weights_still_draws_a_token_id():
     assert draws(torch.zeros(2 * BLOCK + 5), 3).tolist() == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_rounding_changes_hardly_any_draw():
     """At 50,000 tokens, where draws by the cumulative sum change many times as often."""
     n, generator = 2000, torch.Generator().manual_seed(0)

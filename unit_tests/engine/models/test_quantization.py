@@ -11,7 +11,7 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.quantization import bitsandbytes_config, quantize
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from unit_tests.helpers import greedy_answers, request
+from unit_tests.helpers import greedy_answers, request, slow
 from unit_tests.tiny import Reference, config, tokenizer
 
 PROMPT = [30, 31, 9, 40, 77]
@@ -72,7 +72,7 @@ def trio(tmp_path_factory):
     return Recipe(base=str(folder / "base"), behaviors={"chat": delta}), modules
 
 
-@pytest.mark.parametrize("kind", ["nf4", "llm.int8"])
+@pytest.mark.parametrize("kind", [*slow("nf4"), "llm.int8"])
 def test_a_base_quantized_while_loading_decodes_like_its_own_forward_pass(trio, kind):
     recipe, plain = trio
     engine = Engine(recipe, EngineConfig(device="cpu", kv_cache_tokens=256, quantization=kind))

@@ -120,6 +120,7 @@ def test_every_kind_of_request_gets_the_tokens_of_packed_rounds_alone_and_in_a_b
                 assert all(x >= y for (_, x), (_, y) in pairwise(a.top))
 
 
+@pytest.mark.slow
 def test_prompt_lookup_drafts_in_overlapped_rounds_too(static):
     prompt = [50, 60, 70] * 5
     plain, _ = run(static, prompt, {}, GREEDY, 100, speculation="off")
@@ -173,6 +174,7 @@ def test_a_failure_on_the_device_ends_the_requests_and_not_the_engine(static, mo
     assert static.stats().free_blocks == 4096 // 4
 
 
+@pytest.mark.slow
 def test_terms_with_prompts_of_their_own_and_weights_that_change(family):
     prompts = {
         "guided": BehaviorDelta(prompt="Be brief."),
@@ -314,6 +316,7 @@ def keys_and_values(pools):
     return [each[:-1].clone() for pool in pools for pair in pool._layers.values() for each in pair]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draft", [2, *slow(0, 4)])
 def test_recording_in_the_midst_of_answers_writes_no_keys_and_values(family, reference, monkeypatch, draft):
     """Every round of four answers is recorded anew, one round ahead too, and answers do not change."""

@@ -89,6 +89,7 @@ def test_a_cancelled_prefill_does_not_block_requests_that_wait_for_it(small):
     assert recorders[1].tokens == recorders[2].tokens
 
 
+@pytest.mark.slow
 def test_old_prompts_are_evicted_for_new_ones(small):
     for i in range(12):
         decode(small, [i + 10, *PROMPT * 2], tokens=10)
