@@ -14,7 +14,7 @@ class TestEFTChatModel(Gates, ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self):
-        return {"temperature": 0, "max_tokens": 100}
+        return {"temperature": 0, "max_tokens": 100, "frequency_penalty": 0.3}
 
     @property
     def model_override_value(self):

@@ -522,6 +522,7 @@ def test_the_end_of_input_leaves(cli):
 # Signals
 
 ANNOUNCED = """
+import signal
 import sys
 from pkgutil import resolve_name
 from langchain_eft.cli import app
@@ -534,6 +535,7 @@ def announced(*args, **kwargs):
     return original(*args, **kwargs)
 
 setattr(owner, name, announced)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
 app()
 """
 MOMENTS = {

@@ -223,6 +223,7 @@ def test_half_characters_are_refused_wherever_text_becomes_tokens(llm, tool_sett
 def test_partial_objects_stream(llm):
     for method in ("function_calling", "json_schema"):
         schema = Verdict.model_json_schema()
+        schema["properties"]["why"]["maxLength"] = 60  # random weights would fill any answer
         parts = list(llm.with_structured_output(schema, method=method).stream("hi", max_tokens=200))
         assert [set(part) for part in parts if part][:1] == [{"good"}]
         sizes = [len(part) for part in parts]

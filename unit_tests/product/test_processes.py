@@ -108,9 +108,10 @@ FORK = """
         inherited = llm.engine
     if sys.argv[2] == "opening":  # by a thread that the children do not have
         loading = threading.Event()
-        def wait(_):
-            loading.set()
-            threading.Event().wait()
+        def wait(message):
+            if message == "Loading reference":  # the first model has imported what loading needs
+                loading.set()
+                threading.Event().wait()
         threading.Thread(target=llm.open, args=(wait,), daemon=True).start()
         loading.wait()
     pipes = []
