@@ -14,7 +14,7 @@ from torch import Tensor
 
 from langchain_eft.engine.attention.kv_pool import KVPool, token_slots
 from langchain_eft.engine.attention.rows import PagedRows
-from langchain_eft.engine.attention.sdpa import causal_bias, padded_length
+from langchain_eft.engine.attention.sdpa import QUERY_TILE, causal_bias, padded_length
 from langchain_eft.engine.limits import LONGEST_DRAFT
 
 MAX_DECODING_QUERIES = LONGEST_DRAFT + 1
@@ -48,7 +48,7 @@ class ForwardBatch:
         variants: [N] int64 variant that each token runs through: 0 is the model itself, i its i-th adapter.
         pool: The model's KV memory.
         block_size: Token positions per block.
-        spans: The rows, in packed order; may be empty if `paged` has them.
+        spans: The rows; may be empty if `paged` has them.
         paged: The rows as groups of tensors; empty if only `spans` has them.
         gathers: Whether `gathered_attention` runs the rows of `paged`, rather than the Triton kernel.
     """
@@ -61,15 +61,7 @@ class ForwardBatch:
     spans: Sequence[QuerySpan] = ()
     paged: Sequence[PagedRows] = ()
     gathers: bool = False
-    _biases: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
     _copies: dict[torch.device, ForwardBatch] = field(default_factory=dict)
-
-    def bias(self, queries: int, length: int, window: int | None) -> Tensor:
-        """See `sdpa.causal_bias`; all layers share it."""
-        key = (queries, length, window)
-        if key not in self._biases:
-            self._biases[key] = causal_bias(*key, self.ids.device)
-        return self._biases[key]
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> ForwardBatch:
         """The same batch on another device; accelerate calls this where it spreads layers over devices."""
@@ -86,29 +78,76 @@ class ForwardBatch:
                 positions=positions,
                 variants=variants,
                 paged=[rows.to(target) for rows in self.paged],
-                _biases={},
                 _copies={},
             )
         return self._copies[target]
 
     @cached_property
-    def context_slots(self) -> list[Tensor]:
-        """[padded length] int64 for each row, the slots of its context; its first one fills it up."""
-        return [
-            F.pad(slots, (0, padded_length(len(slots)) - len(slots)), value=int(slots[0])).to(self.ids.device)
-            for slots in self._slots
-        ]
+    def groups(self) -> list[RowGroup]:
+        """The rows of `spans` that attend together."""
+        groups: dict[tuple[int, int, int], list[QuerySpan]] = {}
+        for span in self.spans:
+            alone = span.start if span.queries > QUERY_TILE else -1
+            groups.setdefault((span.queries, padded_length(span.length), alone), []).append(span)
+        return [RowGroup(spans, self.block_size, self.ids.device) for spans in groups.values()]
 
     @cached_property
     def new_slots(self) -> Tensor:
         """[N] int64, the slot of each new token's keys and values."""
-        pairs = zip(self.spans, self._slots, strict=True)
-        return torch.cat([slots[span.length - span.queries :] for span, slots in pairs]).to(self.ids.device)
+        slots = torch.empty_like(self.variants)
+        for group in self.groups:
+            slots[group.tokens] = group.new_slots
+        return slots
 
-    @cached_property
-    def _slots(self) -> list[Tensor]:
-        """[length] int64 for each row on the host, the slots of its context."""
-        return [token_slots(span.blocks, 0, span.length, self.block_size) for span in self.spans]
+
+class RowGroup:
+    """Rows with equal numbers of queries and, with padding, of keys; one row if it has many queries.
+
+    Args:
+        spans: R rows of Q queries.
+        block_size: Token positions per block.
+        device: Device of the tensors.
+
+    Attributes:
+        spans: The rows.
+        queries: Q.
+        tokens: Where their queries are on the packed axis: a slice, or [R * Q] int64.
+        new_slots: [R * Q] int64, where the keys and values of these go.
+    """
+
+    def __init__(self, spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> None:
+        self.spans, self.queries, self._device = spans, spans[0].queries, device
+        slots = [token_slots(span.blocks, 0, span.length, block_size) for span in spans]
+        starts = [span.start for span in spans]
+        packed = list(range(starts[0], starts[0] + len(spans) * self.queries, self.queries))
+        self.tokens: slice | Tensor = slice(starts[0], packed[-1] + self.queries)
+        if starts != packed:
+            tokens = [torch.arange(start, start + self.queries) for start in starts]
+            self.tokens = torch.cat(tokens).to(device)
+        self.new_slots = torch.cat([x[len(x) - self.queries :] for x in slots]).to(device)
+        # A row's first slot fills it up: what another request has left in memory may be NaN.
+        length = padded_length(spans[0].length)
+        self._slots = torch.stack([F.pad(x, (0, length - len(x)), value=int(x[0])) for x in slots]).to(device)
+        self._entries: dict[int, Tensor] = {}
+        self._biases: dict[tuple[int, int, int | None], Tensor] = {}
+
+    def context(self, pool: Tensor) -> Tensor:
+        """The rows' keys or values, [R, kv_heads, T, dim], from [slots, kv_heads, dim]."""
+        heads = pool.shape[1]
+        if heads not in self._entries:
+            head = torch.arange(heads, device=self._device)[:, None]
+            self._entries[heads] = (self._slots[:, None] * heads + head).flatten()
+        gathered = pool.flatten(0, 1).index_select(0, self._entries[heads])
+        return gathered.view(len(self.spans), heads, -1, pool.shape[-1])
+
+    def bias(self, first: int, stop: int, window: int | None) -> Tensor:
+        """[R, n, T] `sdpa.causal_bias` of the queries from `first` to `stop`; all layers share it."""
+        key = first, stop, window
+        if key not in self._biases:
+            behind = self.queries - stop
+            rows = [causal_bias(stop - first, s.length - behind, window, self._device) for s in self.spans]
+            self._biases[key] = torch.stack(rows)
+        return self._biases[key]
 
 
 def paged_rows(spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> list[PagedRows]:

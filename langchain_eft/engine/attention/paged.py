@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from langchain_eft.engine.attention.batch import ForwardBatch
-from langchain_eft.engine.attention.sdpa import QUERY_TILE, attend, padded_length
+from langchain_eft.engine.attention.sdpa import QUERY_TILE, attend
 
 ATTENTION = "eft"
 """The registered name: transformers' `attn_implementation`."""
@@ -80,21 +81,26 @@ def paged_attention(
         return out[None], None
     keys.index_copy_(0, eft.new_slots, new_keys)
     values.index_copy_(0, eft.new_slots, new_values)
-    for span, context_slots in zip(eft.spans, eft.context_slots, strict=True):
-        row_keys, row_values = (x.index_select(0, context_slots).transpose(0, 1) for x in (keys, values))
-        for first in range(0, span.queries, QUERY_TILE):
-            stop = min(first + QUERY_TILE, span.queries)
-            length = span.length - span.queries + stop  # keys that the tile's last query attends to
-            packed, context = slice(span.start + first, span.start + stop), slice(padded_length(length))
-            out[packed] = attend(
-                query[0, :, packed],
-                row_keys[:, context],
-                row_values[:, context],
-                eft.bias(stop - first, length, sliding_window),
+    for group in eft.groups:
+        of_rows = tokens[group.tokens].view(-1, group.queries, *tokens.shape[1:]).transpose(1, 2)
+        row_keys, row_values = group.context(keys), group.context(values)
+        parts = []
+        for first in range(0, group.queries, QUERY_TILE):
+            stop = min(first + QUERY_TILE, group.queries)
+            bias = group.bias(first, stop, sliding_window)
+            length = bias.shape[-1]
+            result = attend(
+                of_rows[:, :, first:stop],
+                row_keys[:, :, :length],
+                row_values[:, :, :length],
+                bias,
                 scaling,
                 softcap,
                 s_aux,
-            ).transpose(0, 1)
+            )
+            parts.append(result)
+        results = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        out[group.tokens] = results.transpose(1, 2).flatten(0, 1)
     return out[None], None
 
 

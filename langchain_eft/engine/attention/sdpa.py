@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KEY_BLOCK = 128
+KEY_BLOCK = 64
 """Keys that are summed at once."""
 
 QUERY_TILE = 64
@@ -78,12 +78,16 @@ def attend(
     groups = heads // kv_heads
     padded = max(num_queries, -(-_MIN_ROWS // groups))  # the results of further queries are dropped
     rows = groups * padded
-    query = F.pad(query, (0, 0, 0, padded - num_queries)).reshape(-1, rows, dim)
+    if num_queries == 1:
+        query = query.expand(*lead, heads, padded, dim)  # quicker than padding
+    elif padded > num_queries:
+        query = F.pad(query, (0, 0, 0, padded - num_queries))
+    query = (query * scaling).reshape(-1, rows, dim)
     keys, values = (x.reshape(-1, num_keys, x.shape[-1]) for x in (keys, values))
     count = len(keys)
     if count == 1 and rows < _MIN_ROWS_ALONE:
         query, keys, values = (x.expand(2, -1, -1) for x in (query, keys, values))
-    scores = torch.bmm(query, keys.transpose(1, 2))[:count].float().mul_(scaling)
+    scores = torch.bmm(query, keys.transpose(1, 2))[:count].float()
     if softcap is not None:
         scores.div_(softcap).tanh_().mul_(softcap)
     of_queries = scores.view(*lead, kv_heads, groups, padded, num_keys)[..., :num_queries, :]
@@ -92,19 +96,17 @@ def attend(
     if sinks is not None:
         sink = sinks.float().view(kv_heads, groups, 1).expand(*lead, -1, -1, padded).reshape(-1, rows, 1)
         peak = torch.maximum(peak, sink)
-    weights = scores.sub_(peak).exp_()
-    total = weights.view(count, rows, -1, KEY_BLOCK).sum(-1).cumsum(-1)[..., -1:]  # one block after another
+    weights = scores.sub_(peak).exp_().view(count, rows, -1, KEY_BLOCK).transpose(1, 2).contiguous()
+    total = _added_up(weights.sum(-1))[..., None]
     if sinks is not None:
         total = total + (sink - peak).exp()
-    weighted = _weighted_sum(weights.to(values.dtype).expand(len(values), -1, -1), values)[:count]
-    out = (weighted / total).to(query.dtype).view(*lead, heads, padded, -1)
+    blocks = weights.to(values.dtype).expand(len(values), -1, -1, -1).flatten(0, 1)
+    weighted = torch.bmm(blocks, values.reshape(len(blocks), KEY_BLOCK, -1)).float()
+    summed = _added_up(weighted.view(len(values), -1, rows, weighted.shape[-1])[:count])
+    out = (summed / total).to(query.dtype).view(*lead, heads, padded, -1)
     return out[..., :num_queries, :]
 
 
-def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """[B, rows, dim] float32 products of [B, rows, T] and [B, T, dim], added up one block after another."""
-    total = torch.bmm(weights[..., :KEY_BLOCK], values[:, :KEY_BLOCK]).float()
-    for start in range(KEY_BLOCK, values.shape[1], KEY_BLOCK):
-        block = slice(start, start + KEY_BLOCK)
-        total += torch.bmm(weights[..., block], values[:, block])
-    return total
+def _added_up(blocks: Tensor) -> Tensor:
+    """[B, ...] sums of [B, n, ...] over blocks, one block after another."""
+    return blocks[:, 0] if blocks.shape[1] == 1 else blocks.cumsum(1)[:, -1]
