@@ -139,7 +139,7 @@ def model_settings(settings):
     return {**settings, "max_tokens": 6, "allow_negative_weights": True, "engine_options": options}
 
 
-@pytest.mark.parametrize("examples", [25, *slow(EXAMPLES)])
+@pytest.mark.parametrize("examples", [10, *slow(EXAMPLES)])
 def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_settings, examples):
     llm = EFTChatModel(**model_settings)
     neighbor = Neighbor(llm.engine)
@@ -160,7 +160,7 @@ def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_se
     neighbor.finish()
 
 
-@pytest.mark.parametrize("examples", [25, *slow(EXAMPLES)])
+@pytest.mark.parametrize("examples", [10, *slow(EXAMPLES)])
 def test_a_model_is_built_or_refused(model_settings, examples):
     fields = set(EFTChatModel.model_fields) & set(FIELDS)
 
