@@ -12,6 +12,15 @@ def keys(tokens, salt=b""):
     return keys_so_far
 
 
+def three_cached_blocks():
+    """A manager of four blocks, the table of a text that fills three, and their keys."""
+    blocks, table, names = BlockManager(4, BLOCK), [], keys(range(12))
+    assert blocks.allocate(table, 12)
+    for block, key in zip(table, names, strict=True):
+        blocks.cache_block(block, key)
+    return blocks, table, names
+
+
 def test_a_key_names_everything_before_its_block():
     one, two = keys([1, 2, 3, 4, 5, 6, 7, 8]), keys([9, 2, 3, 4, 5, 6, 7, 8])
     assert one[1] != two[1]
@@ -20,11 +29,7 @@ def test_a_key_names_everything_before_its_block():
 
 
 def test_freed_blocks_are_reused_until_their_memory_is_needed():
-    blocks, table = BlockManager(4, BLOCK), []
-    names = keys(range(12))
-    assert blocks.allocate(table, 12)
-    for block, key in zip(table, names, strict=True):
-        blocks.cache_block(block, key)
+    blocks, table, names = three_cached_blocks()
     held = list(table)
     blocks.free(table)
     assert blocks.num_free_blocks == 4
@@ -55,11 +60,7 @@ def test_blocks_are_allocated_and_freed():
 
 
 def test_forgotten_blocks_are_not_found_again():
-    blocks, table = BlockManager(4, BLOCK), []
-    names = keys(range(12))
-    assert blocks.allocate(table, 12)
-    for block, key in zip(table, names, strict=True):
-        blocks.cache_block(block, key)
+    blocks, table, names = three_cached_blocks()
     blocks.forget(table[1:])
     blocks.free(table)
     assert blocks.get_cached_blocks(names) == [0]
