@@ -23,7 +23,7 @@ from langchain_eft.server.decoding import decode
 from langchain_eft.server.event_stream import event_stream, json_bytes
 from langchain_eft.server.leaving import unless_left
 from langchain_eft.server.models import requested_mixture
-from langchain_eft.server.request_log import RequestRecord
+from langchain_eft.server.request_record import RequestRecord
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
@@ -36,7 +36,10 @@ async def create_chat_completion(body: ChatBody, request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
     serving, record = request.app.state.serving, request.state.record
     engine = serving.engine
-    mixture = requested_mixture(serving, request.state.caller, record, body.model, body.mixture)
+    record.stream = bool(body.stream)
+    mixture = requested_mixture(
+        serving, request.state.caller, record, body.model, body.mixture, body.upscale_strength
+    )
     parameters = {**body.parameters(), "mixture": mixture.weights, "stream_usage": True}
     messages = convert_to_messages(body.messages)
     call = await asyncio.to_thread(serving.llm.prepare_call, messages, body.stop, **parameters)
@@ -113,7 +116,8 @@ class ChatAnswer:
         builders = [call.chunk_builder(request) for request in call.requests]
         async with aclosing(decode(self.engine, call.requests, call.timeout)) as events:
             async for index, event in events:
-                self.record.first_token()
+                if isinstance(event, TextDelta):
+                    self.record.delivered(index, event)
                 chunks = [cast("AIMessageChunk", chunk.message) for chunk in builders[index].feed(event)]
                 if isinstance(event, Finished):
                     last = chunks[-1]
