@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from langchain_eft.chat_models import EFTChatModel
-from langchain_eft.server import chat_completions, health
+from langchain_eft.server import chat_completions, completions, health, models, tokenization
 from langchain_eft.server.errors import install_error_handlers
 from langchain_eft.server.keys import KeyMiddleware
 from langchain_eft.server.request_log import RecordMiddleware
@@ -34,7 +34,7 @@ def create_app(llm: EFTChatModel, settings: ServerSettings) -> FastAPI:
 
     app = FastAPI(title="langchain-eft", lifespan=lifespan)
     app.state.serving = serving
-    for module in (health, chat_completions):
+    for module in (health, models, chat_completions, completions, tokenization):
         app.include_router(module.router)
     install_error_handlers(app)
     app.add_middleware(KeyMiddleware, settings.policy)

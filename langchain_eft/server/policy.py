@@ -12,7 +12,7 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def check(self, mixture: Mixture) -> None:
+    def check(self, mixture: Mixture, upscale_strength: float) -> None:
         """Refuse a mixture outside the policy."""
 
     def range(self, behavior: str) -> tuple[float, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ class Serving:
         settings: What the operator sets.
 
     Attributes:
+        created: When the server began, in seconds since 1970.
         opened: The engine once it is open; an error where it cannot be opened.
     """
 
@@ -29,6 +31,7 @@ class Serving:
         self.llm = llm
         self.settings = settings
         self.model_name = settings.served_model_name or Path(llm.model).name
+        self.created = int(time.time())
         self._engine: Engine | None = None
 
     async def open(self) -> None:
