@@ -103,7 +103,7 @@ class Answers(ABC):
             What the piece says about them.
         """
         self.record.delivered(number, event)
-        return {"token_ids": event.tokens} if self.body.return_token_ids else {}
+        return {"token_ids": list(event.tokens)} if self.body.return_token_ids else {}
 
     def count_answer(self, number: int, event: Finished, reason: str, usage: UsageMetadata) -> None:
         """Record the end of an answer.

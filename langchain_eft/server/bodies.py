@@ -38,6 +38,11 @@ class Body(BaseModel):
         return values
 
 
+def _listed(stop: Any) -> Any:
+    """One string is a list of one."""
+    return [stop] if isinstance(stop, str) else stop
+
+
 class StreamOptions(Body):
     """What a stream says beside the answer."""
 
@@ -64,7 +69,7 @@ class DecodingBody(Body):
     max_tokens: int | None = None
     """Longest answer, in tokens."""
 
-    stop: str | list[str] | None = None
+    stop: Annotated[list[str] | None, BeforeValidator(_listed)] = None
     """Strings that end the answer and are not part of it."""
 
     seed: int | None = None

@@ -90,7 +90,8 @@ class ChatAnswers(Answers):
 
     def prompt_ids(self) -> dict[str, Any]:
         """The token ids of the conversation, if they are asked for."""
-        return {"prompt_token_ids": self._call.requests[0].prompt_ids} if self.body.return_token_ids else {}
+        ids = list(self._call.requests[0].prompt_ids)
+        return {"prompt_token_ids": ids} if self.body.return_token_ids else {}
 
 
 def _choice(number: int, delta: dict[str, Any], metadata: dict[str, Any] | None = None) -> dict[str, Any]:

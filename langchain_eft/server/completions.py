@@ -13,6 +13,7 @@ from starlette.responses import Response
 from langchain_eft.chat.chunks import usage
 from langchain_eft.chat.parameters import answer_count, reseeded
 from langchain_eft.chat.prompts import Prompts
+from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import Finished
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest
@@ -20,7 +21,6 @@ from langchain_eft.llms import completion_chunk, completion_request
 from langchain_eft.server.answers import Answers
 from langchain_eft.server.bodies import CompletionBody
 from langchain_eft.server.decoding import decode
-from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.models import requested_mixture
 from langchain_eft.server.text_logprobs import TextLogprobs
 from langchain_eft.trace.writer import TraceWriter
@@ -48,16 +48,14 @@ async def create_completion(body: CompletionBody, request: Request) -> Response:
 def _requests(serving: Serving, body: CompletionBody, mixture: Mixture) -> list[GenerationRequest]:
     """What the engine decodes: the answers to one prompt are neighbors."""
     answers = answer_count(body.n or 1)
-    if len(body.prompts) * answers > _MOST_ANSWERS:
-        raise HTTPError(
-            400,
-            f"{len(body.prompts)} prompts with n={answers} are {len(body.prompts) * answers} answers: ask for "
-            f"at most {_MOST_ANSWERS} at a time.",
-            param="prompt",
+    total = len(body.prompts) * answers
+    if total > _MOST_ANSWERS:
+        raise RequestError(
+            f"{len(body.prompts)} prompts with n={answers} ask for {total} answers: a request may have "
+            f"{_MOST_ANSWERS}. Send several requests."
         )
-    decoding = serving.llm.decoding_parameters(
-        None if body.stop is None else body.stop, {**body.decoding, "mixture": mixture.weights}
-    )
+    parameters = {**body.decoding, "mixture": mixture.weights}
+    decoding = serving.llm.decoding_parameters(body.stop, parameters)
     fields = {
         "grammar": body.grammar,
         "visible_tokens": frozenset(body.visible_tokens or ()),
@@ -75,10 +73,8 @@ def _read(prompt: str | list[int], body: CompletionBody) -> str | Prompts:
     if isinstance(prompt, list):
         return Prompts(tuple(prompt), {name: tuple(ids) for name, ids in contexts.items()})
     if contexts:
-        raise HTTPError(
-            400,
-            "`contexts` go with a prompt of token ids: give `prompt` as token ids, or leave `contexts` out.",
-            param="contexts",
+        raise RequestError(
+            "`contexts` go with a prompt of token ids: give `prompt` as token ids, or leave `contexts` out."
         )
     return prompt
 
@@ -132,5 +128,5 @@ class TextAnswers(Answers):
                     piece["logprobs"] = logprobs[number].write(event)
                 if self.body.return_token_ids and number not in opened:
                     opened.add(number)
-                    piece["prompt_token_ids"] = request.prompt_ids
+                    piece["prompt_token_ids"] = list(request.prompt_ids)
                 yield piece

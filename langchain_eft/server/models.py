@@ -59,9 +59,8 @@ def mixture_of(serving: Serving, model: str) -> Mixture:
     try:
         mixture = Mixture.of(parse_mixture(notation.split(",")))
     except (RecipeError, ValidationError) as error:
-        raise _missing(
-            model, describe(error) if isinstance(error, ValidationError) else str(error)
-        ) from error
+        reason = describe(error) if isinstance(error, ValidationError) else str(error)
+        raise _missing(model, reason) from error
     unknown = set(mixture.weights) - set(serving.llm.recipe.behaviors)
     if unknown:
         known = quoted_names(serving.llm.recipe.behaviors)

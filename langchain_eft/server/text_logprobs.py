@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_eft.engine.decoding.detokenizer import token_bytes
-from langchain_eft.engine.events import TextDelta
+from langchain_eft.engine.events import TextDelta, TokenLogprobs
 
 
 class TextLogprobs:
@@ -34,16 +34,19 @@ class TextLogprobs:
         return {
             "tokens": [self._text(token) for token in event.tokens],
             "token_logprobs": [entry.logprob for entry in event.logprobs],
-            "top_logprobs": [
-                {self._text(token): logprob for token, logprob in reversed(entry.top)}
-                for entry in event.logprobs
-            ],
+            "top_logprobs": [self._top(entry) for entry in event.logprobs],
             "text_offset": offsets,
             "top_token_ids": [list(entry.top) for entry in event.logprobs],
         }
 
+    def _top(self, entry: TokenLogprobs) -> dict[str, float]:
+        top: dict[str, float] = {}
+        for token, logprob in entry.top:
+            top.setdefault(self._text(token), logprob)
+        return top
+
     def _text(self, token: int) -> str:
-        """A token's text; for a part of a character, its bytes, such as `bytes:\\xe2\\x80`."""
+        """A token's text; for a part of a character, its bytes in hexadecimal."""
         text: str = self._tokenizer.decode([token])
         if "\ufffd" not in text:
             return text
