@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic_core import to_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from langchain_eft.server.errors import error_body
+from langchain_eft.server.errors import error_body, note_error
 from langchain_eft.server.leaving import unless_left
 
 Chunks = AsyncGenerator[Mapping[str, Any], None]
@@ -44,21 +44,24 @@ async def event_stream(request: Request, chunks: Chunks) -> EventSourceResponse:
         first.cancel()
         raise
     return EventSourceResponse(
-        _events(first, chunks),
+        _events(request, first, chunks),
         sep="\n",
         ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
         shutdown_grace_period=request.app.state.serving.settings.drain_seconds,
     )
 
 
-async def _events(first: asyncio.Future[Mapping[str, Any]], chunks: Chunks) -> AsyncIterator[bytes]:
+async def _events(
+    request: Request, first: asyncio.Future[Mapping[str, Any]], chunks: Chunks
+) -> AsyncIterator[bytes]:
     async with aclosing(chunks):
         try:
             yield _event(await first)
             async for chunk in chunks:
                 yield _event(chunk)
         except Exception as error:  # noqa: BLE001  (the status is sent already)
-            yield _event(error_body(error))
+            note_error(request.scope["state"], error)
+            yield _event(error_body(error, request.state.request_id))
         yield _DONE
 
 

@@ -10,6 +10,10 @@ router = APIRouter()
 
 @router.get("/health")
 async def health(request: Request) -> JSONResponse:
-    """200 once the engine is open, 503 before."""
-    is_open = request.app.state.serving.is_open
-    return JSONResponse({"status": "ok" if is_open else "loading"}, 200 if is_open else 503)
+    """200 while the server takes requests: once the engine is open, until it drains or ends."""
+    state = request.app.state
+    if state.draining.begun:
+        return JSONResponse({"status": "draining"}, 503)
+    if state.serving.is_open:
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "loading" if state.serving.stats() is None else "closed"}, 503)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langchain_eft.chat_models import EFTChatModel
+from langchain_eft.engine.stats import EngineStats
 from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.settings import ServerSettings
 
@@ -24,7 +25,7 @@ class Serving:
 
     Attributes:
         created: When the server began, in seconds since 1970.
-        opened: The engine once it is open; an error where it cannot be opened.
+        failure: Why the engine could not be opened; None if it could, or is being opened.
     """
 
     def __init__(self, llm: EFTChatModel, settings: ServerSettings) -> None:
@@ -32,16 +33,24 @@ class Serving:
         self.settings = settings
         self.model_name = settings.served_model_name or Path(llm.model).name
         self.created = int(time.time())
+        self.failure: Exception | None = None
         self._engine: Engine | None = None
 
     async def open(self) -> None:
         """Load the weights in a thread."""
-        self._engine = await asyncio.to_thread(self.llm.open)
+        try:
+            self._engine = await asyncio.to_thread(self.llm.open)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the process ends with it)
+            self.failure = error
 
     @property
     def is_open(self) -> bool:
         """Whether the engine is open."""
         return self._engine is not None and not self._engine.closed
+
+    def stats(self) -> EngineStats | None:
+        """What the engine does now; None while it is not open."""
+        return self._engine.stats() if self._engine is not None else None
 
     @property
     def engine(self) -> Engine:
@@ -54,7 +63,6 @@ class Serving:
             raise HTTPError(
                 503,
                 "The model is still loading: try again in a few seconds, when /health answers 200.",
-                kind="server_error",
                 code="loading",
                 headers={"Retry-After": "5"},
             )
