@@ -26,17 +26,19 @@ import { tokenList, visible } from "./tokens.js";
  * @param {import("./answer.js").Token[]} [options.given] Tokens that the answer begins with.
  * @param {(view: AnswerView) => void} options.start Decodes a fork.
  * @param {(messages: Object[]) => void} options.onContinue Makes an answer part of the conversation.
+ * @param {Node | string} [options.action] One more thing to do with the answer.
  * @returns {AnswerView}
  */
-export function answerView({ label, body, given, start, onContinue }) {
+export function answerView({ label, body, given, start, onContinue, action = "" }) {
   const answer = newAnswer(given);
   const tokens = tokenList(label);
   const calls = element("div", { class: "calls" });
   const problem = element("p", { class: "problem", hidden: true });
   const facts = element("p", { class: "facts" });
   const next = element("button", { type: "button", class: "quiet", hidden: true, onclick: () => onContinue([...body.messages, asMessage(answer)]) }, "Continue from here");
+  const actions = element("div", { class: "actions" }, next, action);
   const forks = element("div", { class: "forks" });
-  const view = { element: element("div", { class: "answer" }, tokens.element, calls, problem, facts, next, forks), answer, body, label, update, fail };
+  const view = { element: element("div", { class: "answer" }, tokens.element, calls, problem, facts, actions, forks), answer, body, label, update, fail };
 
   explainTokens(tokens.element, answer, (position, alternative) => {
     const beginning = forkTokens(answer, position, alternative);
@@ -91,7 +93,6 @@ function pretty(json) {
   }
 }
 
-const ENDS = { length: "cut at the longest length", tool_calls: "ended with a call", stop: "ended by itself" };
 const STATUS = { waiting: "waiting …", stopped: "stopped", failed: "" };
 
 /** The figures of an answer in a line. @param {Answer} answer */
@@ -99,10 +100,10 @@ function describe({ tokens, given, status, finishReason, eft, usage }) {
   const drawn = tokens.length - given;
   if (status === "running") return `${drawn} tokens …`;
   if (status !== "done") return [drawn ? `${drawn} tokens` : "", STATUS[status]].filter(Boolean).join(" · ");
-  const parts = [`${drawn} tokens`, ENDS[finishReason] ?? finishReason];
+  const parts = [finishReason === "length" ? `cut at ${tokens.length} tokens` : `${drawn} tokens`];
   if (eft) parts.push(`${eft.tokens_per_second.toFixed(0)} tokens/s`);
-  if (eft?.drafted) parts.push(`${percent(eft.acceptance_rate)} of drafts accepted`);
+  if (eft?.drafted) parts.push(`${percent(eft.acceptance_rate)} of drafts`);
   const cached = usage?.prompt_tokens_details?.cached_tokens;
-  if (cached) parts.push(`${cached} of ${usage.prompt_tokens} prompt tokens cached`);
+  if (cached) parts.push(`${cached} of ${usage.prompt_tokens} cached`);
   return parts.join(" · ");
 }

@@ -93,7 +93,7 @@ function place() {
 
 function explanation(text, trace, alternatives, onFork) {
   return [
-    element("p", { class: "card-title" }, element("code", {}, visible(text)), ` ${percent(Math.exp(trace.logprob))}`),
+    element("p", { class: "card-title" }, element("code", {}, visible(text)), element("span", {}, percent(Math.exp(trace.logprob)))),
     logprobTable(trace),
     ...(Object.keys(trace.behaviors).length ? [behaviorTable(trace.behaviors)] : []),
     ...(alternatives.length ? [alternativeList(text, alternatives, onFork)] : []),
@@ -135,11 +135,11 @@ function table(head, rows) {
   );
 }
 
-/** A share as a number and a bar. @param {number} share */
+/** A share as a bar and a number. @param {number} share */
 function bar(share) {
-  const node = element("span", { class: "share" }, fixed(share));
+  const node = element("span", { class: "share" });
   node.style.setProperty("--share", share);
-  return node;
+  return element("span", {}, node, fixed(share));
 }
 
 function alternativeList(drawn, alternatives, onFork) {

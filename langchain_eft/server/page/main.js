@@ -11,11 +11,12 @@ import { readFamily } from "./family.js";
 import { askForKey } from "./key.js";
 import { fromFragment, linkTo } from "./link.js";
 import { createLive } from "./live.js";
-import { active, formatWeight } from "./notation.js";
+import { active, describeWeight, isSchedule } from "./notation.js";
 import { clearProblems, showProblem } from "./problems.js";
 import { createSession } from "./session.js";
 import { createSettings } from "./settings.js";
 import { createSliders } from "./sliders.js";
+import { createStarts } from "./starts.js";
 import { createStore, DEFAULTS } from "./store.js";
 import { createSweep } from "./sweep.js";
 import { EXAMPLE_TOOL, readTools } from "./tools.js";
@@ -55,6 +56,7 @@ function open(family) {
 
   byId("columns").replaceChildren();
   byId("model-name").textContent = family.model;
+  createStarts(byId("starts"), store, family);
   createSliders(byId("sliders"), store, family.behaviors);
   createSettings(byId("settings"), store);
   createConversation(byId("turns"), store);
@@ -133,7 +135,8 @@ function open(family) {
 /** The mixture as a sum: `base + 0.7 pirate`. */
 function formula(mixture, strength) {
   const base = strength === 1 ? "base" : `${strength} base`;
-  return [base, ...Object.entries(active(mixture)).map(([name, weight]) => `${formatWeight(weight)} ${name}`)].join(" + ");
+  const behaviors = Object.entries(active(mixture)).map(([name, weight]) => (isSchedule(weight) ? `${name} (${describeWeight(weight)})` : `${weight} ${name}`));
+  return [base, ...behaviors].join(" + ");
 }
 
 let remembering = 0;

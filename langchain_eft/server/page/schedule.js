@@ -46,7 +46,7 @@ export function scheduleEditor(name, max, onChange) {
   const node = element("div", {},
     element("fieldset", { class: "choices" }, element("legend", {}, `Weight of ${name} along the answer`), ...radios.map(({ label }) => label)),
     plot,
-    element("p", { class: "hint" }, `Draw a line from the first token to token ${TOKENS}; the nearest schedule is taken. Or type it:`),
+    element("p", { class: "hint" }, `Draw over the first ${TOKENS} tokens, or type:`),
     element("div", { class: "schedule-fields" }, ...fields.map(({ label }) => label)));
 
   function typed() {
@@ -74,7 +74,7 @@ export function scheduleEditor(name, max, onChange) {
 
 function numberField(title, step) {
   const input = element("input", { type: "number", class: "number", min: step === 1 ? 1 : 0, step });
-  return { input, label: element("label", {}, `${title} `, input) };
+  return { input, label: element("label", {}, title, input) };
 }
 
 const toX = (token) => (Math.min(token, TOKENS) / TOKENS) * WIDTH;

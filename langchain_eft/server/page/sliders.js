@@ -1,7 +1,7 @@
 /** A slider, a number field and a schedule for each behavior. */
 
 import { element, newId } from "./dom.js";
-import { formatWeight, isSchedule } from "./notation.js";
+import { describeWeight, isSchedule } from "./notation.js";
 import { scheduleEditor } from "./schedule.js";
 
 /**
@@ -33,14 +33,14 @@ function behaviorRow(store, { name, description, min, max }) {
     panel.hidden = !shown;
     toggle.setAttribute("aria-expanded", String(shown));
   };
-  const marks = element("div", { class: "marks", "aria-hidden": "true" }, ...[0, 1].filter((mark) => mark >= min && mark <= max).map((mark) => tick(mark, min, max)));
+  const marks = element("div", { class: "marks", "aria-hidden": "true" }, ...[...new Set([0, 1, max])].filter((mark) => mark >= min && mark <= max).map((mark) => tick(mark, min, max)));
 
   store.subscribe(({ mixture }) => {
     const weight = mixture[name] ?? 0;
     const scheduled = isSchedule(weight);
     slider.hidden = marks.hidden = number.hidden = scheduled;
     schedule.hidden = !scheduled;
-    if (scheduled) schedule.textContent = formatWeight(weight);
+    if (scheduled) schedule.textContent = describeWeight(weight);
     else {
       slider.value = String(weight);
       if (document.activeElement !== number) number.value = String(weight);
@@ -50,7 +50,8 @@ function behaviorRow(store, { name, description, min, max }) {
   });
 
   return element("div", { class: "behavior", "data-param": `mixture.${name}` },
-    element("div", { class: "behavior-head" }, element("label", { for: id }, name), toggle, number, schedule),
+    element("div", { class: "behavior-head" }, element("label", { for: id }, name), toggle, number),
+    schedule,
     ...(description ? [element("p", { class: "hint" }, description)] : []),
     slider, marks, panel);
 }

@@ -34,14 +34,16 @@ export function createSweep(controls, strip, store, { family, start, onContinue,
     const body = chatBody(family.model, store.get());
     const views = WEIGHTS.filter((weight) => weight >= min).map((weight) => {
       const mixture = { ...body.mixture, [name]: weight };
-      return [weight, answerView({ label: `${name} ${weight}`, body: { ...body, mixture }, start, onContinue })];
+      const use = () => store.setWeight(name, weight);
+      const action = element("button", { type: "button", class: "quiet", onclick: use }, "Use this weight");
+      return [weight, answerView({ label: `${name} ${weight}`, body: { ...body, mixture }, start, onContinue, action })];
     });
     strip.replaceChildren(...views.map(([weight, view]) => step(name, weight, view)));
     for (const [, view] of views) start(view);
   }
 
   function step(name, weight, view) {
-    const use = element("button", { type: "button", class: "quiet", onclick: () => store.setWeight(name, weight) }, "Use this weight");
-    return element("section", { class: "step", "aria-label": `${name} ${weight}` }, element("h3", {}, String(weight), element("span", {}, ` ${name}`)), view.element, use);
+    const title = element("h3", {}, String(weight), element("span", {}, ` ${name}`));
+    return element("section", { class: "step", "aria-label": `${name} ${weight}` }, title, view.element);
   }
 }

@@ -18,22 +18,22 @@ export function tokenList(label) {
     /** Show the tokens that are new. @param {Answer} answer */
     update(answer) {
       for (let i = list.childElementCount; i < answer.tokens.length; i++) {
-        list.append(tokenElement(answer.tokens[i], i < answer.given));
+        list.append(...tokenNodes(answer.tokens[i], i < answer.given, i === 0));
       }
-      if (list.firstElementChild) list.firstElementChild.tabIndex = list.querySelector('[tabindex="0"]') ? list.firstElementChild.tabIndex : 0;
     },
   };
 }
 
-/** @param {Token} token @param {boolean} given */
-function tokenElement(token, given) {
-  const hidden = !token.text;
-  const kind = ["token", hidden && "hidden", given && "given"].filter(Boolean).join(" ");
-  const label = token.text.trim() ? null : describe(token);
-  const node = element("span", { class: kind, role: "option", tabindex: "-1", "aria-label": label }, hidden ? `⟨${token.token}⟩` : token.text);
+/** A token as an element. The space before a word stands outside of it and has no color. */
+function tokenNodes(token, given, first) {
+  const [, space, word] = /^(\s*)(.*)$/s.exec(token.text);
+  const kind = ["token", !token.text && "hidden", given && "given"].filter(Boolean).join(" ");
+  const label = word ? null : describe(token);
+  const shown = word || space || `⟨${token.token}⟩`;
+  const node = element("span", { class: kind, role: "option", tabindex: first ? "0" : "-1", "aria-label": label }, shown);
   node.style.setProperty("--behaviors", token.trace?.from_base.total_variation ?? 0);
   node.style.setProperty("--base", token.trace?.from_small?.total_variation ?? 0);
-  return node;
+  return word ? [space, node] : [node];
 }
 
 /** A token in words, for where its text cannot be read aloud. @param {Token} token */
