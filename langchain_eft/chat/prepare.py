@@ -151,6 +151,16 @@ def prepare_call(
     )
 
 
+def decide(engine: Engine, call: PreparedCall) -> PreparedCall:
+    """The call after its fork; without a fork it stays as it is."""
+    return call.decided(engine.generate(call.probes(), call.timeout)) if call.fork else call
+
+
+async def adecide(engine: Engine, call: PreparedCall) -> PreparedCall:
+    """As `decide`, without blocking the event loop."""
+    return call.decided(await engine.agenerate(call.probes(), call.timeout)) if call.fork else call
+
+
 class _Reading(NamedTuple):
     """How an answer is constrained, and how its text is read.
 
