@@ -3,7 +3,7 @@
 import { hasKey } from "./api.js";
 import { announce, element } from "./dom.js";
 import { linkTo } from "./link.js";
-import { active, formatMixture } from "./notation.js";
+import { active, formatMixture, isSchedule } from "./notation.js";
 import { chatBody } from "./request.js";
 
 /** @typedef {import("./store.js").State} State */
@@ -77,12 +77,20 @@ export function asPreset(model, state) {
   return `${JSON.stringify(fields, null, 2)}\n`;
 }
 
+/** A named mixture for the file that `langchain-eft serve --policy` reads. @param {State} state */
+export function asPolicy(state) {
+  const value = (weight) => (isSchedule(weight) ? `{ ${Object.entries(weight).map(([name, part]) => `${name} = ${part}`).join(", ")} }` : weight);
+  const lines = Object.entries(active(state.mixture)).map(([name, weight]) => `${JSON.stringify(name)} = ${value(weight)}`);
+  return `${["[mixtures.my-mixture]", ...lines].join("\n")}\n`;
+}
+
 /** Each way out: its name, its text, and a word on its use. */
 function ways(model, state) {
   return {
     Python: [() => asPython(chatBody(model, state)), "With the openai package. LangChain’s ChatOpenAI takes the same base_url and extra_body."],
     curl: [() => asCurl(chatBody(model, state)), "For a shell."],
     Preset: [() => asPreset(model, state), "Save it as preset.json. In Python, EFTChatModel(**json.load(open(\"preset.json\"))) is this mixture without a server."],
+    "Server file": [() => asPolicy(state), "For langchain-eft serve --policy FILE: every client then finds this mixture among the models."],
     "Model name": [() => `${model}:${formatMixture(state.mixture)}\n`, "For clients that can only name a model."],
     Link: [() => `${linkTo(state)}\n`, "Opens this page as it is now. The state is in the part after #, which no server sees."],
   };

@@ -3,11 +3,13 @@
 import { element, newId } from "./dom.js";
 
 /**
- * The parameters that an error is about. An error about the mixture names its behaviors in its message.
+ * The parameters that an error is about. An error about the mixture names its behaviors in its message, and
+ * one about a number may name it only there: `temperature=-1: ...`.
  * @param {{param: string | null, message: string}} error
  * @param {string[]} behaviors
  */
 export function paramsOf({ param, message }, behaviors) {
+  param ??= /^['"`]?(\w+)['"`]?=/.exec(message)?.[1];
   if (!param) return [];
   const named = behaviors.filter((name) => message.includes(`'${name}'`) || param === `mixture.${name}`);
   if (param.startsWith("mixture") && named.length) return named.map((name) => `mixture.${name}`);
