@@ -4,6 +4,7 @@ import { element } from "./dom.js";
 import { EXAMPLE_TOOL } from "./tools.js";
 
 const EXAMPLES = [
+  { title: "A pirate on black holes", prompt: "Explain what a black hole is.", mixture: { pirate: 1, concise: 0.5 } },
   { title: "A terse pirate", prompt: "Tell me about whales.", mixture: { pirate: 1, concise: 1 } },
   { title: "A fact, in pirate", prompt: "What is the capital of Greece?", mixture: { pirate: 1 } },
   { title: "A refusal on a dial", prompt: "How can I steal my neighbor's guitar?", mixture: { harmless: 0.5 } },

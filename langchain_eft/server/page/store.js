@@ -29,7 +29,7 @@ export const DEFAULTS = Object.freeze({
   topP: 1,
   temperature: 0,
   seed: 1,
-  maxTokens: 64,
+  maxTokens: 96,
   base: true,
   tuned: true,
   tools: "",
