@@ -377,16 +377,40 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         """
         if self.custom_get_token_ids is not None:
             return super().get_num_tokens_from_messages(messages, tools)
+        return len(self.message_token_ids(messages, tools))
+
+    def message_token_ids(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Any] | None = None,
+        *,
+        answer: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """The messages and tools in the chat template, as the models read them.
+
+        Args:
+            messages: The conversation, oldest first.
+            tools: Tools that the model may call.
+            answer: Open the assistant's turn at the end.
+            chat_template_kwargs: Variables of the chat template, beside the model's own.
+
+        Raises:
+            RequestError: Messages or tools that cannot be rendered.
+        """
         with langchain_errors():
             ids = encode(
                 self.tokenizer,
                 readable(messages, self.unsupported_content),
-                answer=False,
+                answer=answer,
                 tools=tool_dicts(tools or ()),
-                options=self.chat_template_kwargs,
+                options={
+                    **self.chat_template_kwargs,
+                    **options("chat_template_kwargs", chat_template_kwargs),
+                },
                 sanitize_control_tokens=self.sanitize_control_tokens,
             )
-            return len(ids)
+            return list(ids)
 
 
 ChatEFT = EFTChatModel

@@ -161,6 +161,15 @@ def answer_count(n: Any) -> int:
     return n
 
 
+def reseeded(request: GenerationRequest, count: int) -> tuple[GenerationRequest, ...]:
+    """Requests for several answers to one prompt: each has its own seed, the first that of the request."""
+    sampling = request.sampling
+    seeds = ((sampling.seed + i) % 2**63 for i in range(count))
+    return tuple(
+        request.model_copy(update={"sampling": sampling.model_copy(update={"seed": seed})}) for seed in seeds
+    )
+
+
 def reported_logprobs(logprobs: bool, top_logprobs: int | None) -> int | None:  # noqa: FBT001
     """How many of the most probable tokens are reported at each position; None reports no log-probabilities.
 

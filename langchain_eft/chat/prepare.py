@@ -14,7 +14,13 @@ from langchain_eft.chat.chunks import ChunkBuilder
 from langchain_eft.chat.grammars import after_reasoning
 from langchain_eft.chat.messages import instruct
 from langchain_eft.chat.output_parser import OutputParser, Parser
-from langchain_eft.chat.parameters import DecodingParameters, answer_count, options, reported_logprobs
+from langchain_eft.chat.parameters import (
+    DecodingParameters,
+    answer_count,
+    options,
+    reported_logprobs,
+    reseeded,
+)
 from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.chat.response_template import ResponseTemplateParser, template_tokens
 from langchain_eft.chat.structured_output import schema_instruction
@@ -141,7 +147,7 @@ def prepare_call(
     )
     stream_options = options("stream_options", parameters.get("stream_options"))
     return PreparedCall(
-        requests=tuple(_reseeded(request, i) for i in range(answer_count(parameters["n"]))),
+        requests=reseeded(request, answer_count(parameters["n"])),
         fork=reading.fork,
         timeout=decoding.timeout,
         new_parser=reading.new_parser,
@@ -201,11 +207,6 @@ def _reading(tokenizer: Any, prompt: tuple[int, ...], form: AnswerForm, tool_for
             thinking=opened,
         ),
     )
-
-
-def _reseeded(request: GenerationRequest, step: int) -> GenerationRequest:
-    seed = (request.sampling.seed + step) % 2**63
-    return request.model_copy(update={"sampling": request.sampling.model_copy(update={"seed": seed})})
 
 
 def _text(events: Sequence[TextDelta | Finished]) -> str:

@@ -22,7 +22,7 @@ _PATIENCE = 5.0
 _DONE = b"data: [DONE]\n\n"
 
 
-async def event_stream(request: Request, chunks: Chunks, drain_seconds: float) -> EventSourceResponse:
+async def event_stream(request: Request, chunks: Chunks) -> EventSourceResponse:
     """A response that sends every chunk as soon as it is there, and then `[DONE]`.
 
     A request that cannot be served fails here, with its own status. A failure midway is the last event.
@@ -31,7 +31,6 @@ async def event_stream(request: Request, chunks: Chunks, drain_seconds: float) -
     Args:
         request: The request, whose body has been read.
         chunks: What is sent; at least one.
-        drain_seconds: Seconds that a running stream gets when the server stops.
 
     Raises:
         Exception: Whatever `chunks` raises before its first chunk.
@@ -48,7 +47,7 @@ async def event_stream(request: Request, chunks: Chunks, drain_seconds: float) -
         _events(request, first, chunks),
         sep="\n",
         ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
-        shutdown_grace_period=drain_seconds,
+        shutdown_grace_period=request.app.state.serving.settings.drain_seconds,
     )
 
 

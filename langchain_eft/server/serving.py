@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ class Serving:
         settings: What the operator sets.
 
     Attributes:
+        created: When the server began, in seconds since 1970.
         failure: Why the engine could not be opened; None if it could, or is being opened.
     """
 
@@ -30,6 +32,7 @@ class Serving:
         self.llm = llm
         self.settings = settings
         self.model_name = settings.served_model_name or Path(llm.model).name
+        self.created = int(time.time())
         self.failure: Exception | None = None
         self._engine: Engine | None = None
 
