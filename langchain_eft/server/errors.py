@@ -91,7 +91,9 @@ def _of_engine(error: EngineError) -> HTTPError:
     message = str(error)
     match error:
         case ContextWindowError():
-            return HTTPError(400, message, param="messages", code="context_length_exceeded")
+            # LangChain's client looks for the code in the message; agents then shorten the conversation.
+            code = "context_length_exceeded"
+            return HTTPError(400, f"{message} ({code})", param="messages", code=code)
         case RecipeError():
             return HTTPError(400, message, param="mixture", code="invalid_mixture")
         case RequestError():

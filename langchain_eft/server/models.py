@@ -80,8 +80,10 @@ def requested_mixture(serving: Serving, caller: Caller, record: RequestRecord, b
     Raises:
         HTTPError: No such model, a mixture in both places, or one that the caller may not use.
         RequestError: A weight out of range.
+        RecipeError: A behavior that the model lacks, or a negative weight.
     """
     mixture = _asked(serving, body.model, body.mixture)
+    serving.llm.recipe.check(mixture)  # first, so that the log and the metrics have known names only
     strength = serving.llm.upscale_strength if body.upscale_strength is None else body.upscale_strength
     record.model, record.mixture, record.upscale_strength = body.model, mixture.as_json(), strength
     record.stream = bool(body.stream)

@@ -153,10 +153,8 @@ def require_consistent(
         PolicyError: With the first of them, and the remedy.
         RecipeError: A named mixture that the model cannot decode.
     """
-    policies = {
-        "the policy": policy,
-        **{f"the policy of key {name!r}": p for name, p in key_policies.items()},
-    }
+    of_keys = {f"the policy of key {name!r}": policy.refined(own) for name, own in key_policies.items()}
+    policies = {"the policy": policy, **of_keys}
     for owner, each in policies.items():
         unknown = set(each.behaviors or ()) - set(llm.recipe.behaviors)
         if unknown:

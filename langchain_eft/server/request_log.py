@@ -6,13 +6,14 @@ import json
 import logging
 import re
 import secrets
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from langchain_eft.server.errors import send_error
+from langchain_eft.server.errors import note_error, send_error
 from langchain_eft.server.metrics import Metrics
 from langchain_eft.server.queue_clock import QueueClock
 from langchain_eft.server.request_record import RequestRecord
@@ -31,6 +32,15 @@ _QUIET = frozenset({"/health", "/metrics"})
 
 _LEFT = 499
 """The status, of nginx's making, of an answer whose client left before its end."""
+
+
+def log(**fields: Any) -> None:
+    """Write one line of JSON.
+
+    Args:
+        fields: What it says, beside the time.
+    """
+    logger.info(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}))
 
 
 class RecordMiddleware:
@@ -72,7 +82,8 @@ class RecordMiddleware:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
-            logger.exception("request %s failed", request_id)
+            note_error(state, error)
+            state["traceback"] = traceback.format_exc()
             if status:  # part of the answer is sent: only a broken connection says that it is not all
                 raise
             await send_error(error, scope, receive, watched)
@@ -82,12 +93,11 @@ class RecordMiddleware:
             if record.finish_reasons:
                 self._queue_clock.answered(record.seconds)
             if scope["path"] not in _QUIET or outcome >= 400:
-                logger.info("%s", json.dumps(self._line(scope, record, outcome)))
+                log(**self._line(scope, record, outcome))
 
     def _line(self, scope: Scope, record: RequestRecord, status: int) -> dict[str, Any]:
         state, client, error = scope["state"], scope.get("client"), scope["state"].get("error")
         return {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": state["request_id"],
             "client": client and client[0],
             "key": getattr(state.get("caller"), "name", ""),
@@ -99,6 +109,7 @@ class RecordMiddleware:
             **({"error": error.code or error.kind} if error else {}),
             # The message may quote the request.
             **({"error_message": error.message} if error and self._log_texts else {}),
+            **({"traceback": state["traceback"]} if "traceback" in state else {}),
         }
 
 

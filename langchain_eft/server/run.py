@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from langchain_eft.engine.errors import EngineError
 from langchain_eft.server.draining import Draining
-from langchain_eft.server.request_log import logger
+from langchain_eft.server.request_log import log, logger
 from langchain_eft.server.serving import Serving
 
 _CANCEL_SECONDS = 1
@@ -106,6 +106,7 @@ class _DrainingServer(uvicorn.Server):
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
         self._draining.begin()
+        log(event="draining", running=self._draining.running)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to end."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.engine.stats import EngineStats
 from langchain_eft.server.errors import HTTPError
+from langchain_eft.server.request_log import log
 from langchain_eft.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Serving:
     async def open(self) -> None:
         """Load the weights in a thread."""
         try:
-            self._engine = await asyncio.to_thread(self.llm.open)
+            self._engine = await asyncio.to_thread(self.llm.open, _log_progress)
+            log(event="ready", model=self.model_name)
         except Exception as error:  # noqa: BLE001  (whatever it is, the process ends with it)
             self.failure = error
 
@@ -67,3 +69,7 @@ class Serving:
                 headers={"Retry-After": "5"},
             )
         return self._engine
+
+
+def _log_progress(step: str) -> None:
+    log(event="loading", step=step)
