@@ -21,7 +21,7 @@ SAMPLING_PARAMETERS = frozenset(SamplingParams.model_fields)
 """Names of the sampling parameters."""
 
 CALL_PARAMETERS = SAMPLING_PARAMETERS | {
-    "max_tokens", "mixture", "model", "speculation", "stop", "stream", "timeout",
+    "answer_prefix", "max_tokens", "mixture", "model", "speculation", "stop", "stream", "timeout",
     "trace", "upscale_strength", "upscale_top_p",
 }  # fmt: skip
 """Names of what every call may set."""

@@ -80,7 +80,12 @@ class PreparedCall:
         """Requests for the first tokens of free answers, which show what the model chooses at the fork."""
         free = {"grammar": None, "stop": (), "top_logprobs": None, "trace": False}
         return [
-            request.model_copy(update={**free, "max_tokens": min(Fork.PROBE_TOKENS, request.max_tokens)})
+            request.model_copy(
+                update={
+                    **free,
+                    "max_tokens": min(len(request.answer_prefix) + Fork.PROBE_TOKENS, request.max_tokens),
+                }
+            )
             for request in self.requests
         ]
 
