@@ -305,6 +305,8 @@ async def test_all_forms_of_messages_are_read(client, llm):
         ({"stream_options": {"include_use": True}}, 422, "'include_usage'"),
         ({"modalities": ["audio"]}, 422, "audio"),
         ({"timeout": 3}, 422, "timeout"),
+        ({"chat_template_kwargs": {"chat_template": "{{ messages }}"}}, 422, "the server's"),
+        ({"chat_template_kwargs": ["a"]}, 422, "chat_template_kwargs"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
