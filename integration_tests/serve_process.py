@@ -1,4 +1,4 @@
-"""A real `langchain-eft serve` process on a tiny family, and raw connections to it."""
+"""A real `langchain-eft serve` process, and raw connections to it."""
 
 import json
 import os
@@ -63,17 +63,19 @@ class ServerProcess:
 
 
 @contextmanager
-def server(*options, folder, ready=True):
+def server(*options, folder=None, ready=True):
     """A server process; it is killed at the end, if it has not ended by itself.
 
     Args:
         options: Of `langchain-eft serve`.
-        folder: A tiny family's.
+        folder: A tiny family's; None serves the bundled weights.
         ready: Wait until its weights are loaded.
     """
-    family = ["--model", folder / "base", "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
+    family, environment = ["--kv-cache-tokens", 16384], {**os.environ}
+    if folder is not None:
+        family += ["--model", folder / "base", "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
+        environment |= {CACHE_VARIABLE: str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-m", "langchain_eft", "serve", *family, "--port", "0", *options]
-    environment = {**os.environ, CACHE_VARIABLE: str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(  # noqa: S603
         [str(argument) for argument in arguments],
         stdout=subprocess.DEVNULL,
