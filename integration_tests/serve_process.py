@@ -1,4 +1,4 @@
-"""A real `langchain-eft serve` process on a tiny family, and raw connections to it."""
+"""A real `langchain-eft serve` process, and raw connections to it."""
 
 import json
 import os
@@ -21,6 +21,7 @@ PATIENCE = 120
 @dataclass
 class ServerProcess:
     process: subprocess.Popen
+    reader: threading.Thread | None = None
     lines: list = field(default_factory=list)
     """What it has written to stderr."""
 
@@ -56,7 +57,9 @@ class ServerProcess:
 
     def ended(self):
         """Its status, once it has ended and all that it wrote is read."""
-        return self.process.wait(PATIENCE)
+        status = self.process.wait(PATIENCE)
+        self.reader.join(PATIENCE)
+        return status
 
 
 @contextmanager
@@ -65,15 +68,14 @@ def server(*options, folder=None, ready=True):
 
     Args:
         options: Of `langchain-eft serve`.
-        folder: A tiny family's; without one it is the smol family.
+        folder: A tiny family's; None serves the bundled weights.
         ready: Wait until its weights are loaded.
     """
-    family, cache = [], {}
+    family, environment = ["--kv-cache-tokens", 16384], {**os.environ}
     if folder is not None:
-        family = ["--model", folder / "base", "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
-        cache = {CACHE_VARIABLE: str(folder / "cache")}
+        family += ["--model", folder / "base", "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
+        environment |= {CACHE_VARIABLE: str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-m", "langchain_eft", "serve", *family, "--port", "0", *options]
-    environment = {**os.environ, **cache, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(  # noqa: S603
         [str(argument) for argument in arguments],
         stdout=subprocess.DEVNULL,
@@ -82,8 +84,8 @@ def server(*options, folder=None, ready=True):
         env=environment,
     )
     running = ServerProcess(process)
-    reader = threading.Thread(target=running.read, daemon=True)
-    reader.start()
+    running.reader = threading.Thread(target=running.read, daemon=True)
+    running.reader.start()
     try:
         running.wait_for(running.find_url)
         if ready:
@@ -92,7 +94,7 @@ def server(*options, folder=None, ready=True):
     finally:
         process.kill()
         process.wait(PATIENCE)
-        reader.join(PATIENCE)
+        running.reader.join(PATIENCE)
         process.stderr.close()
 
 

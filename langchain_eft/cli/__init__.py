@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_eft.cli import bench, chat, demo, diagnose, plan, presets, serve, trace, verify
+from langchain_eft.cli import bench, chat, demo, diagnose, plan, playground, presets, serve, trace, verify
 from langchain_eft.cli.eval import evaluate
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ for command in (
     plan.plan,
     presets.presets,
     serve.serve,
+    playground.playground,
     trace.trace,
     verify.verify,
     bench.bench,

@@ -47,6 +47,7 @@ class Answers(ABC):
         self._id = f"{self.id_prefix}{secrets.token_hex(16)}"
         self._created = int(time.time())
         self._usages: dict[int, UsageMetadata] = {}
+        self._begun: set[int] = set()
 
     @abstractmethod
     def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
@@ -102,7 +103,9 @@ class Answers(ABC):
         Returns:
             What the piece says about them.
         """
-        self.record.delivered(number, event)
+        if number in self._begun or not self.body.answer_prefix:  # the prefix is not drawn
+            self.record.delivered(number, event)
+        self._begun.add(number)
         return {"token_ids": list(event.tokens)} if self.body.return_token_ids else {}
 
     def count_answer(self, number: int, event: Finished, reason: str, usage: UsageMetadata) -> None:

@@ -11,7 +11,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from langchain_eft.chat_models import EFTChatModel
-from langchain_eft.server import chat_completions, completions, health, metrics, models, tokenization
+from langchain_eft.server import (
+    chat_completions,
+    completions,
+    health,
+    metrics,
+    models,
+    playground,
+    tokenization,
+)
 from langchain_eft.server.body_limits import BodyMiddleware
 from langchain_eft.server.draining import Draining, DrainingMiddleware
 from langchain_eft.server.errors import install_error_handlers
@@ -59,7 +67,7 @@ def create_app(llm: EFTChatModel, settings: ServerSettings) -> FastAPI:
     app = FastAPI(title="langchain-eft", lifespan=lifespan, middleware=middleware)
     app.state.serving, app.state.draining = serving, draining
     app.state.metrics, app.state.queue_clock = figures, queue_clock
-    for module in (health, metrics, models, chat_completions, completions, tokenization):
+    for module in (health, metrics, models, chat_completions, completions, tokenization, playground):
         app.include_router(module.router)
     install_error_handlers(app)
     return app

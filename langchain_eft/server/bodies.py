@@ -282,7 +282,7 @@ class CompletionBody(DecodingBody):
     def prompts(self) -> list[str] | list[list[int]]:
         """Every prompt of the batch."""
         single = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
-        return [self.prompt] if single else self.prompt  # type: ignore[list-item, return-value]
+        return [self.prompt] if single else self.prompt  # type: ignore[return-value]
 
 
 class TokenizeBody(Body):

@@ -114,7 +114,7 @@ class TextAnswers(Answers):
                 request = self._requests[number]
                 chunk = completion_chunk(request, event, writers[number])
                 info = chunk.generation_info or {}
-                piece = {
+                piece: dict[str, Any] = {
                     "index": number,
                     "text": chunk.text,
                     "logprobs": None,

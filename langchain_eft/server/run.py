@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -39,8 +40,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise AddressError(
-            f"The server cannot listen on {host}, port {port} ({error.strerror or error}): choose another "
+            f"The server cannot listen on {host}, port {port} ({reason}): choose another "
             "with --host or --port, or stop what uses it. '--port 0' is any free port."
         ) from error
 

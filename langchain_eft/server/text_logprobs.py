@@ -20,17 +20,17 @@ class TextLogprobs:
         self._offset = 0
 
     def write(self, event: TextDelta) -> dict[str, Any] | None:
-        """Those of a round's tokens; None if the request asks for none.
+        """Those of a round's tokens; None if there are none, as for an answer's prefix.
 
         `top_token_ids` is not OpenAI's: the ids and log-probabilities of `top_logprobs`, because several
         tokens may have one text.
         """
-        if not event.logprobs:
-            return None
         offsets = []
         for piece in event.pieces:
             offsets.append(self._offset)
             self._offset += len(piece)
+        if not event.logprobs:
+            return None
         return {
             "tokens": [self._text(token) for token in event.tokens],
             "token_logprobs": [entry.logprob for entry in event.logprobs],
