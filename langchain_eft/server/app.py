@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -14,6 +15,7 @@ from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.server import (
     chat_completions,
     completions,
+    docs,
     health,
     metrics,
     models,
@@ -31,6 +33,8 @@ from langchain_eft.server.queue_clock import QueueClock
 from langchain_eft.server.request_log import RecordMiddleware
 from langchain_eft.server.serving import Serving
 from langchain_eft.server.settings import ServerSettings
+
+_ROUTES = (chat_completions, completions, models, tokenization, health, metrics, docs, playground)
 
 
 def create_app(llm: EFTChatModel, settings: ServerSettings) -> FastAPI:
@@ -64,10 +68,17 @@ def create_app(llm: EFTChatModel, settings: ServerSettings) -> FastAPI:
         Middleware(DrainingMiddleware, draining),
         Middleware(BodyMiddleware, settings),
     ]
-    app = FastAPI(title="langchain-eft", lifespan=lifespan, middleware=middleware)
+    app = FastAPI(
+        title="langchain-eft",
+        version=version("langchain-eft"),
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        middleware=middleware,
+    )
     app.state.serving, app.state.draining = serving, draining
     app.state.metrics, app.state.queue_clock = figures, queue_clock
-    for module in (health, metrics, models, chat_completions, completions, tokenization, playground):
+    for module in _ROUTES:
         app.include_router(module.router)
     install_error_handlers(app)
     return app

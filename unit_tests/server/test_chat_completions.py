@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.messages.utils import convert_to_messages
 
 from unit_tests.helpers import await_until, failing_rows
+from unit_tests.server.leaver import LONG, Leaver
 from unit_tests.server.openai_client import MESSAGES, chat, chat_stream, refused
 
 PATH = "/v1/chat/completions"
@@ -29,6 +30,8 @@ ALLOWED = {
     "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "dry"}}]},
 }
 SAMPLED = {"temperature": 1.0, "seed": 7}
+ROOM = {"max_tokens": 120}
+"""Enough for a call."""
 
 CASES = {
     "greedy": {},
@@ -41,19 +44,19 @@ CASES = {
     "bias": {"logit_bias": {"0": -100, "40": 3}, "max_tokens": 9},
     "stop": {**SAMPLED, "stop": ["e", "o"], "max_tokens": 60},
     "tools": {"tools": TOOLS},
-    "required": {"tools": TOOLS, "tool_choice": "required"},
-    "named": {"tools": TOOLS, "tool_choice": NAMED},
-    "several": {**SAMPLED, "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": True},
+    "required": {**ROOM, "tools": TOOLS, "tool_choice": "required"},
+    "named": {**ROOM, "tools": TOOLS, "tool_choice": NAMED},
+    "several": {**SAMPLED, **ROOM, "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": True},
     "at most one": {"tools": TOOLS, "parallel_tool_calls": False},
     "no call": {"tools": TOOLS, "tool_choice": "none"},
-    "schema": {"response_format": FORMAT},
+    "schema": {**ROOM, "response_format": FORMAT},
     "object": {"response_format": {"type": "json_object"}, "max_tokens": 40},
-    "fork": {**SAMPLED, "tools": TOOLS, "response_format": FORMAT},
+    "fork": {**SAMPLED, **ROOM, "tools": TOOLS, "response_format": FORMAT},
     "logprobs": {**SAMPLED, "logprobs": True, "top_logprobs": 3, "max_tokens": 12},
     "trace": {"trace": True, "mixture": {"one": 1.0, "two": 0.5}, "max_tokens": 12},
     "n": {**SAMPLED, "n": 3, "max_tokens": 20},
-    "n calls": {**SAMPLED, "n": 2, "tools": TOOLS, "tool_choice": "required"},
-    "n forks": {**SAMPLED, "n": 2, "tools": TOOLS, "response_format": FORMAT},
+    "n calls": {**SAMPLED, **ROOM, "n": 2, "tools": TOOLS, "tool_choice": "required"},
+    "n forks": {**SAMPLED, **ROOM, "n": 2, "tools": TOOLS, "response_format": FORMAT},
 }
 
 
@@ -128,7 +131,7 @@ def gathered(chunks):
 
 @pytest.mark.parametrize("case", CASES)
 async def test_answers_equal_those_in_process(client, llm, case):
-    body = {"seed": 0, **CASES[case]}
+    body = {"seed": 0, "max_tokens": 24, **CASES[case]}
     messages = await asyncio.to_thread(in_process, llm, MESSAGES, body)
     expected = [described(message) for message in messages]
     whole = (await chat(client, **body))["choices"]
@@ -207,6 +210,15 @@ async def test_token_ids_are_reported_if_asked(client, llm):
         assert [token for piece in streamed for token in piece.get("token_ids", ())] == ids
         text = llm.tokenizer.decode(ids, skip_special_tokens=True)
         assert text.startswith(choice["message"]["content"].rstrip("\ufffd"))
+
+
+async def test_an_answer_goes_on_behind_its_prefix(client):
+    body = {"max_tokens": 12, "return_token_ids": True, **SAMPLED}
+    free = (await chat(client, **body))["choices"][0]
+    forked = await chat(client, **body, answer_prefix=free["token_ids"][:4])
+    assert forked["choices"][0]["message"] == free["message"]
+    assert forked["choices"][0]["token_ids"] == free["token_ids"]
+    assert forked["usage"]["completion_tokens"] == 8
 
 
 async def test_statistics_come_once(client):
@@ -303,8 +315,8 @@ async def test_what_cannot_be_served_is_refused_before_a_stream_begins(client, b
 
 async def test_fields_without_effect_are_accepted(client):
     harmless = {
-        "user": "ann", "store": True, "metadata": {"a": "b"}, "service_tier": "auto", "safety_identifier": "x",
-        "prompt_cache_key": "k", "prediction": {"type": "content", "content": "hi"}, "modalities": ["text"],
+        "user": "ann", "store": True, "metadata": {"a": "b"}, "service_tier": "auto",
+        "safety_identifier": "x", "prompt_cache_key": "k", "prediction": {"type": "content", "content": "hi"}, "modalities": ["text"],
         "response_format": {"type": "text"}, "tools": [], "tool_choice": "auto", "reasoning_effort": "low",
         "stop": None, "seed": None, "n": None, "max_tokens": None, "logit_bias": None, "top_logprobs": None,
     }  # fmt: skip
@@ -326,40 +338,6 @@ async def test_nothing_blocks_the_event_loop(client):
             *(chat(client, max_tokens=4, tools=TOOLS, tool_choice="required") for _ in range(3))
         )
         await chat(client, mixture={"one": 0.5, "two": 0.5}, n=2, max_tokens=4)
-
-
-LONG = {"max_tokens": 900, "speculation": "off", "logit_bias": {"0": -100}}
-
-
-class Leaver:
-    """A client that leaves when it is told to."""
-
-    def __init__(self, body):
-        self.sent = []
-        self._left = asyncio.Event()
-        self._body = json.dumps(body).encode()
-
-    def leave(self):
-        self._left.set()
-
-    async def send(self, message):
-        self.sent.append(message)
-
-    async def receive(self):
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        await self._left.wait()
-        return {"type": "http.disconnect"}
-
-    def call(self, app, path):
-        headers = [(b"content-type", b"application/json"), (b"host", b"127.0.0.1")]
-        scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-            "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers,
-            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
-        }  # fmt: skip
-        return asyncio.create_task(app(scope, self.receive, self.send))
 
 
 @pytest.mark.parametrize("n", [1, 3])
