@@ -49,5 +49,5 @@ def smol_server(tmp_path_factory) -> ServerProcess:
     policy = tmp_path_factory.mktemp("server") / "policy.toml"
     policy.write_text(POLICY)
     keys = [option for name, secret in KEYS.items() for option in ("--api-key", f"{name}:{secret}")]
-    with server(*keys, "--policy", policy, "--kv-cache-tokens", "16384") as running:
+    with server(*keys, "--policy", policy) as running:
         yield running
