@@ -193,12 +193,12 @@ def test_models_are_mixtures(client):
         ({"temperature": -1}, openai.BadRequestError, "temperature=-1", None),
         ({"max_tokens": 99_999}, openai.BadRequestError, "context_length_exceeded", "messages"),
         ({"extra_body": {"mixture": {"pirrate": 1}}}, openai.BadRequestError, "pirrate.*pirate", "mixture"),
-        ({"extra_body": {"mixtur": {}}}, openai.BadRequestError, "mixture", None),
-        ({"tools": [{}]}, openai.BadRequestError, "", None),
+        ({"tools": [{}]}, openai.BadRequestError, "tool", None),
         ({"model": "gpt-5"}, openai.NotFoundError, "gpt-5.*'smol'", "model"),
         ({"model": "smol:nobody=1"}, openai.NotFoundError, "nobody.*'pirate'", "model"),
-        ({"messages": "hi"}, openai.UnprocessableEntityError, "", "messages"),
-        ({"seed": "many"}, openai.UnprocessableEntityError, "", "seed"),
+        ({"extra_body": {"mixtur": {}}}, openai.UnprocessableEntityError, "mean 'mixture'", None),
+        ({"messages": "hi"}, openai.UnprocessableEntityError, "messages", "messages"),
+        ({"seed": "many"}, openai.UnprocessableEntityError, "many", "seed"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -222,16 +222,16 @@ def test_no_key_and_a_forbidden_mixture(smol_server):
 
 async def test_a_full_queue_says_when_to_come_back(tmp_path_factory):
     folder = build(tmp_path_factory.mktemp("family")).folder
-    asked = {"model": "base", "messages": JAPAN, "max_tokens": 500, "logit_bias": {0: -1000}}
+    asked = {"model": "base", "messages": JAPAN, "max_tokens": 200, "logit_bias": {0: -1000}}
     with server("--max-batch-size", "1", "--max-queued-requests", "1", folder=folder) as running:
         async with strict(running, "none", AsyncOpenAI) as client:
             calls = [client.chat.completions.create(**asked) for _ in range(8)]
             answers = await asyncio.gather(*calls, return_exceptions=True)
-        refused = [answer for answer in answers if isinstance(answer, openai.RateLimitError)]
-        assert 1 <= len(refused) <= 7
-        assert all(int(error.response.headers["retry-after"]) >= 1 for error in refused)
-        assert all(answer.choices for answer in answers if answer not in refused)
-        # A client that tries again, as they do by default, gets its answer.
-        async with client.with_options(max_retries=20) as patient:
-            calls = [patient.chat.completions.create(**{**asked, "max_tokens": 2}) for _ in range(4)]
+            refused = [answer for answer in answers if isinstance(answer, openai.RateLimitError)]
+            assert 1 <= len(refused) <= 7
+            assert all(int(error.response.headers["retry-after"]) >= 1 for error in refused)
+            assert all(answer.choices for answer in answers if answer not in refused)
+            # A client that tries again, as they do by default, gets its answer.
+            patient, asked["max_tokens"] = client.with_options(max_retries=20), 2
+            calls = [patient.chat.completions.create(**asked) for _ in range(4)]
             assert all(answer.choices for answer in await asyncio.gather(*calls))

@@ -1,4 +1,4 @@
-"""Many clients at once, of which some leave or send nonsense: nothing is lost, mixed up, leaked or starved."""
+"""Many clients at once, some of which leave or send nonsense: nothing is lost, leaked or starved."""
 
 import asyncio
 import json

@@ -148,7 +148,7 @@ def deep(levels) -> dict:
     ("more", "statuses"),
     [
         ({"tools": [TOOL] * 10_000}, {400}),
-        ({"tools": [{**TOOL, "function": {**TOOL["function"], "parameters": deep(500)}}]}, {400}),
+        ({"tools": [{**TOOL, "function": {**TOOL["function"], "parameters": deep(120)}}]}, {400}),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": deep(40)}}},
             {400},
@@ -198,7 +198,7 @@ def test_a_body_that_does_not_say_that_it_is_json_is_told_what_to_send(smol_serv
     headers = {"authorization": f"Bearer {KEYS['staff']}"}
     answer = httpx.post(
         f"{smol_server.url}{CHAT}",
-        data=json.dumps(asked(CHAT)),
+        content=json.dumps(asked(CHAT)),
         headers=headers | {"content-type": "application/x-www-form-urlencoded"},
         timeout=PATIENCE,
     )
