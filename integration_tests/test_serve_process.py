@@ -190,7 +190,8 @@ def test_what_follows_a_refused_body_is_no_request(guarded):
 @pytest.mark.parametrize(
     "line",
     ["X-Request-Id: a\r\n Set-Cookie: stolen=1", "X-Request-Id: a\x0bSet-Cookie: stolen=1",
-     "X-Request-Id: \x00", "X-Request-Id: a\rSet-Cookie: stolen=1", "X-Request-Id: a%0d%0aSet-Cookie: stolen=1"],
+     "X-Request-Id: \x00", "X-Request-Id: a\rSet-Cookie: stolen=1",
+     "X-Request-Id: a%0d%0aSet-Cookie: stolen=1"],
 )  # fmt: skip
 def test_headers_cannot_be_injected(guarded, line):
     content = json.dumps(body(tokens=1)).encode()

@@ -1,9 +1,10 @@
 """A graph for LangGraph's server, whose model is behind a server of ours.
 
-`langgraph dev` and LangGraph's platform run a graph in several workers. A model in the graph's process would be
-loaded once for each of them. `langgraph.json` beside this file names the graph and sets the two variables.
+`langgraph dev` and LangGraph's platform run a graph in several workers. A model in the graph's process would
+be loaded once for each of them. `langgraph.json` beside this file names the graph and sets the two variables.
 
 Start both servers: langchain-eft serve; cd examples/server && langgraph dev
+The tests run this graph, but not LangGraph's server.
 """
 
 import os

@@ -18,7 +18,7 @@ class Animal(BaseModel):
 
 
 def main(base_url: str = "http://127.0.0.1:8000/v1", api_key: str = "none") -> None:
-    """Ask for a text, an object, and three answers at once."""
+    """Ask for a text, an object, and two answers at once."""
     llm = ChatOpenAI(
         base_url=base_url, api_key=SecretStr(api_key), model="smol", temperature=0, max_completion_tokens=40
     )
@@ -28,8 +28,8 @@ def main(base_url: str = "http://127.0.0.1:8000/v1", api_key: str = "none") -> N
     # The server enforces the schema while it decodes.
     print("object:", llm.with_structured_output(Animal).invoke("A spider has eight legs."))
 
-    # The server decodes the three in one batch.
-    capitals = llm.batch([f"What is the capital of {country}?" for country in ("Japan", "France", "Italy")])
+    # The server decodes both in one batch.
+    capitals = llm.batch([f"What is the capital of {country}?" for country in ("Japan", "France")])
     print("capitals:", *(answer.content for answer in capitals))
 
 

@@ -41,8 +41,7 @@ def main(base_url: str = "http://127.0.0.1:8000/v1", api_key: str = "none") -> N
     """Start a process for each agent, and wait for both."""
     commands = [[sys.executable, __file__, "work", *pair, base_url, api_key] for pair in TASKS.items()]
     processes = [subprocess.Popen(command) for command in commands]  # noqa: S603
-    if any([process.wait() for process in processes]):
-        sys.exit(1)
+    sys.exit(max(process.wait() for process in processes))
 
 
 if __name__ == "__main__":

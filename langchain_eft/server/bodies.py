@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    model_validator,
+)
 
 from langchain_eft.chat.parameters import refuse_unknown
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
@@ -154,6 +162,16 @@ def _untyped_text(response_format: Any) -> Any:
     return None if response_format == {"type": "text"} else response_format
 
 
+def _without_template(variables: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A template of the caller's own could keep the server busy without end."""
+    if variables and "chat_template" in variables:
+        raise ValueError("The chat template is the server's: give its variables only.")
+    return variables
+
+
+TemplateVariables = Annotated[dict[str, Any] | None, AfterValidator(_without_template)]
+
+
 class ChatBody(DecodingBody):
     """Body of `/v1/chat/completions`."""
 
@@ -181,7 +199,7 @@ class ChatBody(DecodingBody):
     top_logprobs: int | None = None
     """With `logprobs`, also report this many of the most probable tokens at every position."""
 
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: TemplateVariables = None
     """Variables of the chat template."""
 
     reasoning_effort: str | None = None
@@ -304,7 +322,7 @@ class TokenizeBody(Body):
     add_generation_prompt: bool = True
     """Open the assistant's turn at the end."""
 
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: TemplateVariables = None
     return_token_strs: bool | None = None
     """Also return the text of each token."""
 

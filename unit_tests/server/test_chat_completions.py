@@ -305,6 +305,8 @@ async def test_all_forms_of_messages_are_read(client, llm):
         ({"stream_options": {"include_use": True}}, 422, "'include_usage'"),
         ({"modalities": ["audio"]}, 422, "audio"),
         ({"timeout": 3}, 422, "timeout"),
+        ({"chat_template_kwargs": {"chat_template": "{{ messages }}"}}, 422, "the server's"),
+        ({"chat_template_kwargs": ["a"]}, 422, "chat_template_kwargs"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -316,7 +318,8 @@ async def test_what_cannot_be_served_is_refused_before_a_stream_begins(client, b
 async def test_fields_without_effect_are_accepted(client):
     harmless = {
         "user": "ann", "store": True, "metadata": {"a": "b"}, "service_tier": "auto",
-        "safety_identifier": "x", "prompt_cache_key": "k", "prediction": {"type": "content", "content": "hi"}, "modalities": ["text"],
+        "safety_identifier": "x", "prompt_cache_key": "k", "modalities": ["text"],
+        "prediction": {"type": "content", "content": "hi"},
         "response_format": {"type": "text"}, "tools": [], "tool_choice": "auto", "reasoning_effort": "low",
         "stop": None, "seed": None, "n": None, "max_tokens": None, "logit_bias": None, "top_logprobs": None,
     }  # fmt: skip
