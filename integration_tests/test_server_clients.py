@@ -222,7 +222,7 @@ def test_no_key_and_a_forbidden_mixture(smol_server):
 
 async def test_a_full_queue_says_when_to_come_back(tmp_path_factory):
     folder = build(tmp_path_factory.mktemp("family")).folder
-    asked = {"model": "base", "messages": JAPAN, "max_tokens": 200, "logit_bias": {0: -1000}}
+    asked = {"model": "base", "messages": JAPAN, "max_tokens": 100, "logit_bias": {0: -1000}}
     with server("--max-batch-size", "1", "--max-queued-requests", "1", folder=folder) as running:
         async with strict(running, "none", AsyncOpenAI) as client:
             calls = [client.chat.completions.create(**asked) for _ in range(8)]
