@@ -80,8 +80,9 @@ class BodyMiddleware:
         """Parse a body and check its form.
 
         Raises:
-            HTTPError: It is not JSON, or nested too deeply, or has too many tools.
+            HTTPError: It is not JSON, or does not say so, or is nested too deeply, or has too many tools.
         """
+        _require_json(next((value for name, value in scope["headers"] if name == b"content-type"), b""))
         if len(body) <= _SHORT:
             parsed = parse_json(body, self._settings.max_json_depth)
         else:
@@ -97,6 +98,22 @@ class BodyMiddleware:
             )
         if self._settings.log_texts:
             scope["state"]["record"].body = parsed
+
+
+def _require_json(content_type: bytes) -> None:
+    """Refuse a body that does not say that it is JSON: a page of another site can send one without asking.
+
+    Raises:
+        HTTPError: 415.
+    """
+    if content_type.partition(b";")[0].strip().lower() != b"application/json":
+        said = shown(content_type.decode("latin-1"))
+        raise HTTPError(
+            415,
+            f"The body has the content type {said}: send 'Content-Type: application/json', with curl by "
+            "-H 'Content-Type: application/json' or --json.",
+            code="unsupported_media_type",
+        )
 
 
 def parse_json(body: bytes, max_depth: int) -> Any:

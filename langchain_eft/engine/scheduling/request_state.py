@@ -164,8 +164,8 @@ class RequestState:
         if self.finished:
             reason, remedy = self._why_nothing_follows()
             raise RequestError(
-                f"Nothing can follow {place.format(len(pieces))}, for {reason}: leave it and what comes after "
-                f"it out{remedy}."
+                f"Nothing can follow {place.format(len(pieces))}, for {reason}: leave it and what comes "
+                f"after it out{remedy}."
             )
         if allowed < len(prefix):
             raise RequestError(
