@@ -71,7 +71,7 @@ class InputProcessor:
         lengths = [len(prompt) for prompt in prompts]
         limit = self.max_output_tokens(*lengths)
         given = len(request.answer_prefix)
-        if given >= limit:
+        if given and given >= limit:
             raise ContextWindowError(max(lengths) + given, 1, max(lengths) + limit)
         if request.max_tokens > limit:
             raise ContextWindowError(max(lengths), request.max_tokens, max(lengths) + limit)
