@@ -3,10 +3,10 @@
 One process serves the smol family with `langchain-eft serve`; this one decodes the same requests in
 process. Both take turns, and only one computes at a time. Answers have a fixed length.
 
-The first table compares the tokens per second of many clients at once, whole answers and streams, with
-`abatch` of the same requests. The second compares the time to the first bytes of a stream, of one client whose
-prompt is in the prefix cache, with the time to the first event of the same request in process: its preparation
-and `engine.astream`. Their difference is what HTTP adds.
+The first table compares the tokens per second of many clients, for whole answers and for streams, with
+`abatch` of the same requests. The second compares the time to the first bytes of a stream, whose prompt is in
+the prefix cache, with the time to the first event of the same request in process: its preparation and
+`engine.astream`. Their difference is what HTTP adds.
 """
 
 from __future__ import annotations
