@@ -116,6 +116,8 @@ class ServerOptions:
         from langchain_eft.server.keys import parse_keys, read_key_file
         from langchain_eft.server.policy import PolicyFile, read_policy
 
+        if self.api_key_file and self.api_key_file.exists() and self.api_key_file.stat().st_mode & 0o077:
+            note(f"Other users of this machine can read {self.api_key_file}: chmod 600 hides it.", "yellow")
         policy = PolicyFile() if self.policy is None else read_policy(self.policy)
         keys = [*(self.api_key or []), *(read_key_file(self.api_key_file) if self.api_key_file else [])]
         same = ("no_auth", "served_model_name", "drain_seconds", "log_texts")

@@ -16,4 +16,4 @@ async def health(request: Request) -> JSONResponse:
         return JSONResponse({"status": "draining"}, 503)
     if state.serving.is_open:
         return JSONResponse({"status": "ok"})
-    return JSONResponse({"status": "loading" if state.serving.stats() is None else "closed"}, 503)
+    return JSONResponse({"status": "closed" if state.serving.has_ended else "loading"}, 503)

@@ -115,7 +115,9 @@ class RecordMiddleware:
 
 def _request_id(scope: Scope) -> str:
     """The caller's id if it is one, or a new one."""
-    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
+    given: list[str] = [
+        value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"
+    ]
     if len(given) == 1 and _SANE_ID.fullmatch(given[0]):
         return given[0]
     return f"req-{secrets.token_hex(16)}"

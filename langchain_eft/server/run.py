@@ -13,7 +13,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from langchain_eft.engine.errors import EngineError
+from langchain_eft.engine.errors import DeviceLostError, EngineError
 from langchain_eft.server.draining import Draining
 from langchain_eft.server.request_log import log, logger
 from langchain_eft.server.serving import Serving
@@ -56,14 +56,14 @@ def base_url(listening: socket.socket) -> str:
 
 
 def run(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until a signal comes and running answers have ended.
+    """Serve until a signal comes and running answers have ended, or the engine ends by itself.
 
     Args:
         app: What `create_app` returns.
         listening: What `listen` returns.
 
     Raises:
-        EngineError: The engine cannot be opened.
+        EngineError: The engine cannot be opened, or has ended.
     """
     log_to_stderr()
     serving: Serving = app.state.serving
@@ -84,6 +84,8 @@ def run(app: FastAPI, listening: socket.socket) -> None:
     asyncio.run(server.serve(sockets=[listening]))
     if serving.failure is not None:
         raise serving.failure
+    if serving.has_ended and not app.state.draining.begun:
+        raise DeviceLostError("The engine has ended, because its device failed: start the server again.")
 
 
 def log_to_stderr() -> None:
@@ -112,5 +114,6 @@ class _DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to end."""
-        self.should_exit = self.should_exit or self._draining.over or self._serving.failure is not None
+        broken = self._serving.failure is not None or self._serving.has_ended
+        self.should_exit = self.should_exit or self._draining.over or broken
         return await super().on_tick(counter)

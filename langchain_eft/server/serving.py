@@ -50,6 +50,11 @@ class Serving:
         """Whether the engine is open."""
         return self._engine is not None and not self._engine.closed
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the engine was open and is so no more: its device has failed."""
+        return self._engine is not None and self._engine.closed
+
     def stats(self) -> EngineStats | None:
         """What the engine does now; None while it is not open."""
         return self._engine.stats() if self._engine is not None else None

@@ -69,6 +69,15 @@ def test_keys_come_from_options_a_file_and_the_environment(cli, tmp_path):
     assert list(by_variable["settings"].api_keys) == ["alice", "key2"]
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o644, True)])
+def test_a_key_file_that_others_can_read_is_noted(cli, tmp_path, mode, warned):
+    file = tmp_path / "keys"
+    file.write_text("bob:bobs-secret\n")
+    file.chmod(mode)
+    result, _ = cli("--api-key-file", file)
+    assert (result.exit_code, "chmod 600" in result.stderr) == (0, warned)
+
+
 def test_a_policy_file_binds_callers_and_names_mixtures(cli, tmp_path):
     file = tmp_path / "policy.toml"
     file.write_text(

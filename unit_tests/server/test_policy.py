@@ -207,3 +207,88 @@ async def test_a_mixture_that_one_key_may_use_is_served(llm):
     }
     async with serving(llm, **settings) as client:
         assert (await client.get("/health")).status_code == 200
+
+
+BOUND = Policy(behaviors={"one": (0, 1), "full": (0, 1)}, upscale_strength=(0, 2))
+
+
+@pytest.mark.parametrize(
+    "evasion",
+    [
+        '"model": "base", "mixture": {"one": 1.5}',
+        '"model": "base", "mixture": {"one": "1e3"}',
+        '"model": "base", "mixture": {"one": 1e3}',
+        '"model": "base", "mixture": {"One": 1}',
+        '"model": "base", "mixture": {"two": 1}',
+        '"model": "base", "mixture": {"one": 0.5, "one": 5}',
+        '"model": "base", "mixture": {"one": 5, "one": 0.5}',
+        '"model": "base", "mixture": {"one": 0.5}, "mixture": {"one": 5}',
+        '"model": "base", "mixture": {"one": {"start": 0, "end": 5, "tokens": 900}}',
+        '"model": "base", "mixture": {"one": {"tokens": 1, "weight": 1, "then": 5}}',
+        '"model": "base", "mixture": {"one": true, "full": 1.0000001}',
+        '"model": "base", "mixture": {"one": -1}',
+        '"model": "base", "mixture": {"one": NaN}',
+        '"model": "base", "mixture": {"one": 1e999}',
+        '"model": "base", "mixture": null, "upscale_strength": 9',
+        '"model": "base", "mixture": {}, "upscale_strength": "9"',
+        '"model": "base:one=1.5"',
+        '"model": "base:one=1e3"',
+        '"model": "base:two=1"',
+        '"model": "base:one=0.1,one=5"',
+        '"model": "base:one=0..5/900"',
+        '"model": "base:one=0/900:5"',
+        '"model": "base: one=5"',
+        '"model": "BASE:one=5"',
+        '"model": "bold"',
+        '"model": "base", "extra_body": {"mixture": {"one": 5}}',
+        '"model": "base", "Mixture": {"one": 5}',
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "prompt"),
+    [
+        ("/v1/chat/completions", '"messages": [{"role": "user", "content": "hi"}]'),
+        ("/v1/completions", '"prompt": "hi"'),
+    ],
+)
+async def test_no_spelling_gets_past_a_policy(llm, evasion, path, prompt):
+    settings = {
+        "api_keys": {"alice": "0123456789", "bob": "9876543210"},
+        "mixtures": {"bold": Mixture.of({"one": 2})},
+        "policy": BOUND,
+        "key_policies": {"bob": Policy(behaviors={"one": (0, 2)})},
+    }
+    async with serving(llm, **settings) as client:
+        headers = {"authorization": "Bearer 0123456789", "content-type": "application/json"}
+        for stream in ("false", "true"):
+            body = f'{{{evasion}, {prompt}, "max_tokens": 1, "stream": {stream}}}'
+            answer = await client.post(path, content=body, headers=headers)
+            assert answer.status_code in {400, 403, 404, 422}, answer.text
+            assert answer.json()["error"]["message"]
+        inside = await client.post(
+            path, content=f'{{"model": "base:one=1,full=0.5", {prompt}, "max_tokens": 1}}', headers=headers
+        )
+        assert inside.status_code == 200, inside.text
+        bobs = {**headers, "authorization": "Bearer 9876543210"}
+        bold = await client.post(
+            path, content=f'{{"model": "bold", {prompt}, "max_tokens": 1}}', headers=bobs
+        )
+        assert bold.status_code == 200, bold.text
+
+
+async def test_models_are_listed_as_far_as_the_caller_may_use_them(llm):
+    settings = {
+        "api_keys": {"alice": "0123456789", "bob": "9876543210"},
+        "mixtures": {"bold": Mixture.of({"one": 2})},
+        "policy": BOUND,
+        "key_policies": {"bob": Policy(behaviors={"one": (0, 2), "two": (0, 1)})},
+    }
+    async with serving(llm, **settings) as client:
+        found = {}
+        for name, key in (("alice", "0123456789"), ("bob", "9876543210")):
+            listed = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+            found[name] = {model["id"]: model["eft"]["behaviors"] for model in listed.json()["data"]}
+    assert set(found["alice"]) == {"base", "base:one=1", "base:full=1", "base:none"}
+    assert set(found["bob"]) == {"base", "bold", "base:one=1", "base:two=1", "base:full=1", "base:none"}
+    ranges = {each["name"]: (each["min"], each["max"]) for each in found["alice"]["base"]}
+    assert ranges == {"one": (0, 1), "full": (0, 1)}

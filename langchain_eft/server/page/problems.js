@@ -3,18 +3,16 @@
 import { element, newId } from "./dom.js";
 
 /**
- * The parameters that an error is about. An error about the mixture names its behaviors in its message, and
- * one about a number may name it only there: `temperature=-1: ...`.
+ * The parameters that an error is about. The server names one, and its message may name others: in backticks,
+ * as in `temperature=-1: ...`, or, about the mixture, the behaviors.
  * @param {{param: string | null, message: string}} error
  * @param {string[]} behaviors
  */
 export function paramsOf({ param, message }, behaviors) {
-  param ??= /^['"`]?(\w+)['"`]?=/.exec(message)?.[1];
-  if (!param) return [];
+  const written = [...message.matchAll(/`(\w+)`|^(\w+)=/g)].map(([, quoted, leading]) => quoted ?? leading);
+  const params = [param?.split(/[.[]/)[0], ...written].filter(Boolean);
   const named = behaviors.filter((name) => message.includes(`'${name}'`) || param === `mixture.${name}`);
-  if (param.startsWith("mixture") && named.length) return named.map((name) => `mixture.${name}`);
-  const [top] = param.split(/[.[]/);
-  return [top === "max_completion_tokens" ? "max_tokens" : top];
+  return [...new Set(params)].flatMap((name) => (name === "mixture" && named.length ? named.map((behavior) => `mixture.${behavior}`) : name));
 }
 
 /** @param {Error & {param?: string}} error @param {string[]} behaviors */

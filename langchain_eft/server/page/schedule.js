@@ -42,12 +42,16 @@ export function scheduleEditor(name, max, onChange) {
   for (const { input } of fields) input.addEventListener("input", typed);
   const line = svg("polyline", { class: "plot-line", fill: "none" });
   const plot = svg("svg", { class: "plot", viewBox: `0 -4 ${WIDTH} ${HEIGHT + 8}`, "aria-hidden": "true" }, grid(max), line);
-  drawable(plot, max, (points) => onChange(fitSchedule(points, TOKENS)));
+  drawable(plot, max, (points) => drawLine(points), (points) => onChange(fitSchedule(points, TOKENS)));
   const node = element("div", {},
     element("fieldset", { class: "choices" }, element("legend", {}, `Weight of ${name} along the answer`), ...radios.map(({ label }) => label)),
     plot,
     element("p", { class: "hint" }, `Draw over the first ${TOKENS} tokens, or type:`),
     element("div", { class: "schedule-fields" }, ...fields.map(({ label }) => label)));
+
+  function drawLine(points) {
+    line.setAttribute("points", points.map(({ x, y }) => `${toX(x)},${toY(y, max)}`).join(" "));
+  }
 
   function typed() {
     const [from, to, tokens] = fields.map(({ input }) => input.valueAsNumber);
@@ -67,7 +71,7 @@ export function scheduleEditor(name, max, onChange) {
         input.disabled = kind === "constant";
         if (document.activeElement !== input) input.value = String(value);
       });
-      line.setAttribute("points", corners(weight).map(([token, y]) => `${toX(token)},${toY(y, max)}`).join(" "));
+      drawLine(corners(weight));
     },
   };
 }
@@ -80,11 +84,11 @@ function numberField(title, step) {
 const toX = (token) => (Math.min(token, TOKENS) / TOKENS) * WIDTH;
 const toY = (weight, max) => HEIGHT * (1 - Math.min(weight, max) / (max || 1));
 
-/** Where the drawn line of a weight bends. @param {Weight} weight */
+/** Where the line of a weight bends. @param {Weight} weight @returns {import("./fit.js").Point[]} */
 function corners(weight) {
   const [from, to, tokens] = ends(weight);
   const bend = isRamp(weight) ? [[tokens, to]] : [[tokens, from], [tokens, to]];
-  return [[0, from], ...bend, [TOKENS, to]];
+  return [[0, from], ...bend, [TOKENS, to]].map(([x, y]) => ({ x, y }));
 }
 
 function grid(max) {
@@ -92,15 +96,21 @@ function grid(max) {
   return svg("g", { class: "plot-grid" }, ...lines);
 }
 
-/** Collect the points of a stroke. @param {SVGElement} plot @param {(points: {x: number, y: number}[]) => void} onStroke */
-function drawable(plot, max, onStroke) {
+/**
+ * Let a visitor draw.
+ * @param {SVGElement} plot
+ * @param {number} max
+ * @param {(points: import("./fit.js").Point[]) => void} onMove Called with the stroke so far.
+ * @param {(points: import("./fit.js").Point[]) => void} onEnd Called with the whole stroke.
+ */
+function drawable(plot, max, onMove, onEnd) {
   let points = null;
   const add = (event) => {
     const { left, top, width, height } = plot.getBoundingClientRect();
     const x = ((event.clientX - left) / width) * TOKENS;
     const y = (1 - ((event.clientY - top) / height * (HEIGHT + 8) - 4) / HEIGHT) * max;
     points.push({ x: Math.min(Math.max(x, 0), TOKENS), y: Math.min(Math.max(y, 0), max) });
-    onStroke(points);
+    onMove(points);
   };
   plot.addEventListener("pointerdown", (event) => {
     points = [];
@@ -108,5 +118,10 @@ function drawable(plot, max, onStroke) {
     add(event);
   });
   plot.addEventListener("pointermove", (event) => points && add(event));
-  for (const end of ["pointerup", "pointercancel"]) plot.addEventListener(end, () => (points = null));
+  for (const end of ["pointerup", "pointercancel"]) {
+    plot.addEventListener(end, () => {
+      if (points) onEnd(points);
+      points = null;
+    });
+  }
 }

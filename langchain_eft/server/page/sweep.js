@@ -30,9 +30,9 @@ export function createSweep(controls, strip, store, { family, start, onContinue,
   function run() {
     if (!prepare()) return;
     const name = choice.value;
-    const { min } = family.behaviors.find((behavior) => behavior.name === name);
+    const { min, max } = family.behaviors.find((behavior) => behavior.name === name);
     const body = chatBody(family.model, store.get());
-    const views = WEIGHTS.filter((weight) => weight >= min).map((weight) => {
+    const views = WEIGHTS.filter((weight) => weight >= min && weight <= max).map((weight) => {
       const mixture = { ...body.mixture, [name]: weight };
       const use = () => store.setWeight(name, weight);
       const action = element("button", { type: "button", class: "quiet", onclick: use }, "Use this weight");
