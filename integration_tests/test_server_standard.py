@@ -5,6 +5,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
+from openai import DefaultAsyncHttpxClient
 
 from integration_tests.conftest import KEYS
 from unit_tests.gates import Gates
@@ -36,6 +37,8 @@ class TestChatOpenAI(Gates, ChatModelIntegrationTests):
             "max_tokens": 100,
             "frequency_penalty": 0.3,
             "stream_usage": True,
+            # Each test has an event loop of its own, and ChatOpenAI would keep connections of the last one.
+            "http_async_client": DefaultAsyncHttpxClient(),
         }
 
     @property
