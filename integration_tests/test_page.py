@@ -5,6 +5,7 @@ Without a browser these tests are skipped, unless `LANGCHAIN_EFT_REQUIRE_BROWSER
 `LANGCHAIN_EFT_SCREENSHOTS=FOLDER`, the pictures of the documentation are written to that folder.
 """
 
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
+from integration_tests.serve_process import server
 from langchain_eft import EFTChatModel
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -34,36 +36,10 @@ DONE = ".answer[data-status=done]"
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    """The address of a server process, once it is ready."""
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "langchain_eft", "serve", "--port", "0", "--dtype", "float32"]
-    with log.open("wb") as stderr:
-        process = subprocess.Popen([*command, "--kv-cache-tokens", "16384"], stderr=stderr)  # noqa: S603
-    try:
-        address = wait_for(lambda: re.search(r"http://127\.0\.0\.1:\d+", log.read_text()), process)[0]
-        wait_for(lambda: is_healthy(address), process)
-        yield address
-    finally:
-        process.kill()
-        process.wait(30)
-
-
-def wait_for(condition, process=None, seconds=180):
-    """The first true value of a condition."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert process is None or process.poll() is None, "the server has ended"
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
-    return value
-
-
-def is_healthy(address):
-    try:
-        return httpx.get(f"{address}/health", timeout=5).is_success
-    except httpx.TransportError:
-        return False
+def url():
+    """The address of a server process with the bundled weights, once it is ready."""
+    with server("--dtype", "float32") as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")
@@ -271,9 +247,16 @@ def test_stop_frees_the_rows(page, url):
     expect(column(page, "base").locator(".token").nth(3)).to_be_visible(timeout=PATIENCE)
     assert running(url) > 0
     page.get_by_role("button", name="Stop").click()
-    wait_for(lambda: running(url) == 0, seconds=30)
+    wait_for(lambda: running(url) == 0)
     expect(column(page, "base").locator(".facts")).to_contain_text("stopped")
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
 
 
 def running(url):
@@ -340,7 +323,7 @@ def test_a_link_restores_the_whole_state(page, context, url):
     expect(other.get_by_label("System message", exact=True)).to_have_value("Be kind.")
     assert "get_weather" in other.get_by_label("Tools, as JSON").input_value()
     expect(column(other, "tuned")).to_be_hidden()
-    wait_for(lambda: page.url == link, seconds=10)  # the address bar has the same link
+    wait_for(lambda: page.url == link)  # the address bar has the same link
 
 
 @pytest.mark.parametrize(
@@ -551,28 +534,39 @@ def test_a_narrow_page_needs_no_sideways_scroll(page, url):
 
 @pytest.mark.skipif(not SCREENSHOTS, reason="LANGCHAIN_EFT_SCREENSHOTS names no folder for pictures")
 def test_pictures_for_the_documentation(page, url):
-    folder = Path(SCREENSHOTS)
-    folder.mkdir(parents=True, exist_ok=True)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         visit(page, url)
         run(page)
-        word = column(page, "mixture").locator(".token").get_by_text("compressed", exact=True)
-        (word if word.count() else column(page, "mixture").locator(".token").nth(20)).first.hover()
-        page.screenshot(path=folder / f"playground-{scheme}.png")
+        word(page, "compressed").hover()
+        take(page, f"playground-{scheme}")
     page.emulate_media(color_scheme="light")
-    column(page, "mixture").locator(".token").nth(1).hover()
     page.locator(".card .alternative:enabled").first.click()
     expect(page.locator(f".fork {DONE}")).to_have_count(1, timeout=PATIENCE)
     page.mouse.move(5, 5)
-    column(page, "mixture").screenshot(path=folder / "playground-fork.png")
+    take(page.locator(".fork"), "playground-fork")
     page.get_by_role("button", name="Sweep").click()
     expect(page.locator(f"#strip {DONE}")).to_have_count(6, timeout=PATIENCE)
-    page.locator(".sweep").screenshot(path=folder / "playground-sweep.png")
+    take(page.locator(".sweep"), "playground-sweep")
     page.get_by_role("button", name="Schedule of pirate").click()
     page.locator("[data-param='mixture.pirate']").get_by_label("ramp").check()
-    page.locator("[data-param='mixture.pirate']").screenshot(path=folder / "playground-schedule.png")
+    take(page.locator("[data-param='mixture.pirate']"), "playground-schedule")
+    page.goto("about:blank")
     page.set_viewport_size({"width": 400, "height": 860})
     visit(page, url, prompt="What is the capital of Greece?", mix="pirate=1", base="no", tuned="no")
     run(page, columns=1)
-    page.screenshot(path=folder / "playground-narrow.png", full_page=True)
+    word(page, "Athens").click()
+    take(page, "playground-narrow")
+
+
+def word(page, text):
+    """A word of the mixture's answer."""
+    return column(page, "mixture").locator(".token").get_by_text(text, exact=True).first
+
+
+def take(place, name):
+    """Write a picture, in few colors so that it is small."""
+    picture = pytest.importorskip("PIL.Image")
+    Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
+    image = picture.open(io.BytesIO(place.screenshot())).convert("RGB")
+    image.quantize(96).save(Path(SCREENSHOTS, f"{name}.png"), optimize=True)

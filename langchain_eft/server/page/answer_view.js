@@ -102,7 +102,7 @@ function describe({ tokens, given, status, finishReason, eft, usage }) {
   if (status !== "done") return [drawn ? `${drawn} tokens` : "", STATUS[status]].filter(Boolean).join(" · ");
   const parts = [finishReason === "length" ? `cut at ${tokens.length} tokens` : `${drawn} tokens`];
   if (eft) parts.push(`${eft.tokens_per_second.toFixed(0)} tokens/s`);
-  if (eft?.drafted) parts.push(`${percent(eft.acceptance_rate)} of drafts`);
+  if (eft?.drafted) parts.push(`${percent(eft.acceptance_rate)} of drafts kept`);
   const cached = usage?.prompt_tokens_details?.cached_tokens;
   if (cached) parts.push(`${cached} of ${usage.prompt_tokens} cached`);
   return parts.join(" · ");

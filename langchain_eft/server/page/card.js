@@ -102,13 +102,13 @@ function explanation(text, trace, alternatives, onFork) {
 
 function logprobTable(trace) {
   const rows = [
-    ["mixture, p", trace.logprob, trace.from_base.total_variation, "changed by the behaviors"],
+    ["mixture, p", trace.logprob, trace.from_base.total_variation, "by the behaviors"],
     ["base alone, L", trace.base, null],
   ];
-  if (trace.small !== null) rows.push(["small models", trace.small, trace.from_small.total_variation, "changed by the base"]);
+  if (trace.small !== null) rows.push(["small models", trace.small, trace.from_small.total_variation, "by the base"]);
   return table(
     ["", "log p", "changed"],
-    rows.map(([name, logprob, change]) => [name, fixed(logprob), change === null ? "" : bar(change)]),
+    rows.map(([name, logprob, change, by]) => [name, fixed(logprob), change === null ? "" : bar(change, by)]),
   );
 }
 
@@ -135,9 +135,9 @@ function table(head, rows) {
   );
 }
 
-/** A share as a bar and a number. @param {number} share */
-function bar(share) {
-  const node = element("span", { class: "share" });
+/** A change as a bar in the color of what caused it, and a number. @param {number} share @param {string} by */
+function bar(share, by = "by the behaviors") {
+  const node = element("span", { class: "share", title: by, "data-by": by });
   node.style.setProperty("--share", share);
   return element("span", {}, node, fixed(share));
 }

@@ -55,7 +55,7 @@ export function createColumns(root, store, { model, start, onContinue }) {
       const state = store.get();
       for (const { kind, title, slot, change } of columns.filter(({ shown }) => shown(state))) {
         if (kind === "tuned" && formatMixture(state.mixture) === "none") {
-          slot.replaceChildren(element("p", { class: "about" }, "Give a behavior a weight above 0 to hear it alone."));
+          slot.replaceChildren(element("p", { class: "about" }, "Give a behavior a weight above 0 to see it alone."));
           continue;
         }
         const body = { ...chatBody(model, state), ...change };
