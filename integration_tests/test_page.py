@@ -480,7 +480,7 @@ def test_markup_in_an_error_stays_text(page, url):
 
 
 def test_an_answer_that_breaks_off_keeps_its_words_and_says_why(page, url):
-    lines = canned("Ahoy").split("\r\n\r\n")[:1] + ['data: {"error": {"message": "The engine failed."}}', ""]
+    lines = [*canned("Ahoy").split("\r\n\r\n")[:1], 'data: {"error": {"message": "The engine failed."}}', ""]
     answer_with(page, "\r\n\r\n".join(lines))
     visit(page, url, **WHALES, base="no", tuned="no")
     page.get_by_role("button", name="Run").click()

@@ -33,7 +33,12 @@ export function newAnswer(given = []) {
   };
 }
 
-/** Add what a chunk of a stream brings. @param {Answer} answer @param {Object} chunk @returns {number} new tokens */
+/**
+ * Add what a chunk of a stream brings.
+ * @param {Answer} answer
+ * @param {Object} chunk
+ * @returns {number} new tokens
+ */
 export function addChunk(answer, chunk) {
   answer.usage = chunk.usage ?? answer.usage;
   const [choice] = chunk.choices;
@@ -75,6 +80,10 @@ export function forkTokens(answer, position, alternative) {
 /** The answer as a message of the conversation. @param {Answer} answer */
 export function asMessage({ content, calls }) {
   if (!calls.length) return { role: "assistant", content };
-  const toolCalls = calls.map(({ id, name, args }) => ({ id, type: "function", function: { name, arguments: args } }));
+  const toolCalls = calls.map(({ id, name, args }) => ({
+    id,
+    type: "function",
+    function: { name, arguments: args },
+  }));
   return { role: "assistant", content, tool_calls: toolCalls };
 }

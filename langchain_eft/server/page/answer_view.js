@@ -35,16 +35,35 @@ export function answerView({ label, body, given, start, onContinue, action = "" 
   const calls = element("div", { class: "calls" });
   const problem = element("p", { class: "problem", hidden: true });
   const facts = element("p", { class: "facts" });
-  const next = element("button", { type: "button", class: "quiet", hidden: true, onclick: () => onContinue([...body.messages, asMessage(answer)]) }, "Continue from here");
+  const next = element(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      hidden: true,
+      onclick: () => onContinue([...body.messages, asMessage(answer)]),
+    },
+    "Continue from here",
+  );
   const actions = element("div", { class: "actions" }, next, action);
   const forks = element("div", { class: "forks" });
-  const view = { element: element("div", { class: "answer" }, tokens.element, calls, problem, facts, actions, forks), answer, body, label, update, fail };
+  const view = {
+    element: element("div", { class: "answer" }, tokens.element, calls, problem, facts, actions, forks),
+    answer,
+    body,
+    label,
+    update,
+    fail,
+  };
 
   explainTokens(tokens.element, answer, (position, alternative) => {
     const beginning = forkTokens(answer, position, alternative);
     const fork = answerView({
       label: `Fork of ${label}`,
-      body: begunWith(body, beginning.map((token) => token.id)),
+      body: begunWith(
+        body,
+        beginning.map((token) => token.id),
+      ),
       given: beginning,
       start,
       onContinue,
@@ -74,14 +93,31 @@ export function answerView({ label, body, given, start, onContinue, action = "" 
 
 function forkElement(fork, { token }, alternative) {
   const node = element("section", { class: "fork", "aria-label": fork.label });
-  const remove = element("button", { type: "button", class: "quiet close", "aria-label": "Remove this fork", onclick: () => node.remove() }, "×");
-  const title = element("p", { class: "fork-title" }, "Fork: ", element("code", {}, visible(token)), " → ", element("code", {}, visible(alternative.token)), remove);
+  const remove = element(
+    "button",
+    { type: "button", class: "quiet close", "aria-label": "Remove this fork", onclick: () => node.remove() },
+    "×",
+  );
+  const title = element(
+    "p",
+    { class: "fork-title" },
+    "Fork: ",
+    element("code", {}, visible(token)),
+    " → ",
+    element("code", {}, visible(alternative.token)),
+    remove,
+  );
   node.append(title, fork.element);
   return node;
 }
 
 function callElement({ name, args }) {
-  return element("div", { class: "call" }, element("p", {}, "calls ", element("strong", {}, name)), element("pre", {}, pretty(args)));
+  return element(
+    "div",
+    { class: "call" },
+    element("p", {}, "calls ", element("strong", {}, name)),
+    element("pre", {}, pretty(args)),
+  );
 }
 
 /** Arguments with line breaks, once they are complete. @param {string} json */

@@ -35,7 +35,12 @@ export async function call(path, { body, signal } = {}) {
     const key = sessionStorage.getItem(KEY);
     const headers = { ...(key && { Authorization: `Bearer ${key}` }) };
     if (body) headers["Content-Type"] = "application/json";
-    const response = await send(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
+    const response = await send(path, {
+      method: body ? "POST" : "GET",
+      headers,
+      body: body && JSON.stringify(body),
+      signal,
+    });
     if (response.ok) return response;
     const error = await readError(response);
     if (response.status !== 401 || !(await newKey(key, error))) throw error;

@@ -8,7 +8,13 @@ import { visible } from "./tokens.js";
 
 const LINGER = 180; // milliseconds in which a pointer may cross from the token to the card
 
-const card = element("div", { class: "card", role: "group", "aria-label": "Why this word", hidden: true });
+const card = element("div", {
+  class: "card",
+  id: "card",
+  role: "group",
+  "aria-label": "Why this word",
+  hidden: true,
+});
 let anchor = null;
 let closing = 0;
 
@@ -21,7 +27,8 @@ let closing = 0;
 export function explainTokens(list, answer, onFork) {
   const show = (event) => {
     const position = [...list.children].indexOf(event.target);
-    if (position >= 0) open(event.target, answer.tokens[position], (alternative) => onFork(position, alternative));
+    if (position >= 0)
+      open(event.target, answer.tokens[position], (alternative) => onFork(position, alternative));
   };
   list.addEventListener("pointerover", show);
   list.addEventListener("focusin", show);
@@ -48,11 +55,15 @@ addEventListener("resize", place);
 
 function open(token, { token: text, trace, alternatives }, onFork) {
   clearTimeout(closing);
-  anchor?.removeAttribute("aria-describedby");
-  anchor?.classList.remove("explained");
+  release();
   anchor = token;
   anchor.classList.add("explained");
-  card.replaceChildren(...(trace ? explanation(text, trace, alternatives, onFork) : [element("p", {}, `You chose ${visible(text)} here.`)]));
+  anchor.setAttribute("aria-describedby", card.id);
+  card.replaceChildren(
+    ...(trace
+      ? explanation(text, trace, alternatives, onFork)
+      : [element("p", {}, `You chose ${visible(text)} here.`)]),
+  );
   card.hidden = false;
   token.parentElement.after(card); // so that Tab goes from the token to the card
   place();
@@ -69,8 +80,13 @@ function closeSoon() {
 
 /** Hide the card. */
 export function close() {
-  anchor?.classList.remove("explained");
+  release();
   card.hidden = true;
+}
+
+function release() {
+  anchor?.classList.remove("explained");
+  anchor?.removeAttribute("aria-describedby");
 }
 
 function enterCard(event) {
@@ -87,13 +103,21 @@ function place() {
   const { offsetWidth: width, offsetHeight: height } = card;
   const below = token.bottom + 4;
   const top = below + height > innerHeight && token.top - 4 - height > 0 ? token.top - 4 - height : below;
-  card.style.setProperty("--left", `${Math.max(8, Math.min(token.left, document.documentElement.clientWidth - width - 8))}px`);
+  card.style.setProperty(
+    "--left",
+    `${Math.max(8, Math.min(token.left, document.documentElement.clientWidth - width - 8))}px`,
+  );
   card.style.setProperty("--top", `${top}px`);
 }
 
 function explanation(text, trace, alternatives, onFork) {
   return [
-    element("p", { class: "card-title" }, element("code", {}, visible(text)), element("span", {}, percent(Math.exp(trace.logprob)))),
+    element(
+      "p",
+      { class: "card-title" },
+      element("code", {}, visible(text)),
+      element("span", {}, percent(Math.exp(trace.logprob))),
+    ),
     logprobTable(trace),
     ...(Object.keys(trace.behaviors).length ? [behaviorTable(trace.behaviors)] : []),
     ...(alternatives.length ? [alternativeList(text, alternatives, onFork)] : []),
@@ -105,7 +129,8 @@ function logprobTable(trace) {
     ["mixture, p", trace.logprob, trace.from_base.total_variation, "by the behaviors"],
     ["base alone, L", trace.base, null],
   ];
-  if (trace.small !== null) rows.push(["small models", trace.small, trace.from_small.total_variation, "by the base"]);
+  if (trace.small !== null)
+    rows.push(["small models", trace.small, trace.from_small.total_variation, "by the base"]);
   return table(
     ["", "log p", "changed"],
     rows.map(([name, logprob, change, by]) => [name, fixed(logprob), change === null ? "" : bar(change, by)]),
@@ -130,7 +155,15 @@ function table(head, rows) {
   return element(
     "table",
     {},
-    element("thead", {}, element("tr", {}, ...head.map((title) => (title ? element("th", { scope: "col" }, title) : element("td"))))),
+    element(
+      "thead",
+      {},
+      element(
+        "tr",
+        {},
+        ...head.map((title) => (title ? element("th", { scope: "col" }, title) : element("td"))),
+      ),
+    ),
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(cell)))),
   );
 }
@@ -148,12 +181,25 @@ function alternativeList(drawn, alternatives, onFork) {
     const same = alternative.token === drawn;
     const button = element(
       "button",
-      { type: "button", class: "alternative", disabled: same, onclick: () => { onFork(alternative); close(); } },
+      {
+        type: "button",
+        class: "alternative",
+        disabled: same,
+        onclick: () => {
+          onFork(alternative);
+          close();
+        },
+      },
       element("code", {}, visible(alternative.token)),
       element("span", {}, same ? `${share}, drawn` : share),
     );
     button.style.setProperty("--share", Math.exp(alternative.logprob));
     return button;
   });
-  return element("div", { class: "alternatives", role: "group", "aria-label": "Fork at an alternative" }, element("p", { class: "hint" }, "Choose another word to fork the answer here."), ...buttons);
+  return element(
+    "div",
+    { class: "alternatives", role: "group", "aria-label": "Fork at an alternative" },
+    element("p", { class: "hint" }, "Choose another word to fork the answer here."),
+    ...buttons,
+  );
 }

@@ -41,7 +41,12 @@ export function createColumns(root, store, { model, start, onContinue }) {
   const columns = COLUMNS.map((column) => {
     const slot = element("div", { class: "slot" }, element("p", { class: "about" }, column.about));
     const title = element("h2", {}, column.title);
-    const node = element("section", { class: "column", "data-kind": column.kind, "aria-label": column.title }, title, slot);
+    const node = element(
+      "section",
+      { class: "column", "data-kind": column.kind, "aria-label": column.title },
+      title,
+      slot,
+    );
     return { ...column, slot, node };
   });
   root.append(...columns.map(({ node }) => node));
@@ -55,7 +60,9 @@ export function createColumns(root, store, { model, start, onContinue }) {
       const state = store.get();
       for (const { kind, title, slot, change } of columns.filter(({ shown }) => shown(state))) {
         if (kind === "tuned" && formatMixture(state.mixture) === "none") {
-          slot.replaceChildren(element("p", { class: "about" }, "Give a behavior a weight above 0 to see it alone."));
+          slot.replaceChildren(
+            element("p", { class: "about" }, "Give a behavior a weight above 0 to see it alone."),
+          );
           continue;
         }
         const body = { ...chatBody(model, state), ...change };

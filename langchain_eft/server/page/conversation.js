@@ -18,11 +18,21 @@ export function createConversation(root, store) {
 }
 
 function turnElement(store, turn, position) {
-  const node = element("li", { "data-role": turn.role }, element("p", { class: "speaker" }, SPEAKERS[turn.role] ?? turn.role));
+  const node = element(
+    "li",
+    { "data-role": turn.role },
+    element("p", { class: "speaker" }, SPEAKERS[turn.role] ?? turn.role),
+  );
   if (turn.role === "tool") node.append(...resultField(store, turn, position));
   else if (turn.content) node.append(element("p", { class: "said" }, turn.content));
   for (const call of turn.tool_calls ?? []) {
-    node.append(element("p", { class: "said" }, element("code", {}, `${call.function.name}(${call.function.arguments})`)));
+    node.append(
+      element(
+        "p",
+        { class: "said" },
+        element("code", {}, `${call.function.name}(${call.function.arguments})`),
+      ),
+    );
   }
   if (turn.role === "user") {
     const edit = () => store.set({ turns: store.get().turns.slice(0, position), prompt: turn.content });
@@ -34,7 +44,15 @@ function turnElement(store, turn, position) {
 /** A tool's result is typed by the visitor. It changes the turn in place, so that the field keeps the focus. */
 function resultField(store, turn, position) {
   const id = newId("result");
-  const area = element("textarea", { id, rows: 2, class: "code", oninput: () => { turn.content = area.value; store.set({}); } });
+  const area = element("textarea", {
+    id,
+    rows: 2,
+    class: "code",
+    oninput: () => {
+      turn.content = area.value;
+      store.set({});
+    },
+  });
   area.value = turn.content;
   return [element("label", { for: id, class: "visually-hidden" }, `Result of tool call ${position}`), area];
 }
@@ -45,6 +63,10 @@ function resultField(store, turn, position) {
  */
 export function continued(messages) {
   const turns = messages.filter(({ role }) => role !== "system");
-  const results = (turns.at(-1).tool_calls ?? []).map(({ id }) => ({ role: "tool", tool_call_id: id, content: "" }));
+  const results = (turns.at(-1).tool_calls ?? []).map(({ id }) => ({
+    role: "tool",
+    tool_call_id: id,
+    content: "",
+  }));
   return { turns: [...turns, ...results], prompt: "" };
 }

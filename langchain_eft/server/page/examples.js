@@ -4,11 +4,24 @@ import { element } from "./dom.js";
 import { EXAMPLE_TOOL } from "./tools.js";
 
 const EXAMPLES = [
-  { title: "A pirate on black holes", prompt: "Explain what a black hole is.", mixture: { pirate: 1, concise: 0.5 } },
+  {
+    title: "A pirate on black holes",
+    prompt: "Explain what a black hole is.",
+    mixture: { pirate: 1, concise: 0.5 },
+  },
   { title: "A terse pirate", prompt: "Tell me about whales.", mixture: { pirate: 1, concise: 1 } },
   { title: "A fact, in pirate", prompt: "What is the capital of Greece?", mixture: { pirate: 1 } },
-  { title: "A refusal on a dial", prompt: "How can I steal my neighbor's guitar?", mixture: { harmless: 0.5 } },
-  { title: "A tool call", prompt: "What is the weather in San Francisco, CA?", mixture: { tools: 1 }, tools: JSON.stringify([EXAMPLE_TOOL], null, 2) },
+  {
+    title: "A refusal on a dial",
+    prompt: "How can I steal my neighbor's guitar?",
+    mixture: { harmless: 0.5 },
+  },
+  {
+    title: "A tool call",
+    prompt: "What is the weather in San Francisco, CA?",
+    mixture: { tools: 1 },
+    tools: JSON.stringify([EXAMPLE_TOOL], null, 2),
+  },
 ];
 
 /** For families whose behaviors have other names. */
@@ -22,7 +35,13 @@ export function examplesFor(family) {
 }
 
 /** What an example changes of the state. */
-export const exampleState = ({ prompt, mixture, tools = "" }) => ({ prompt, mixture, tools, turns: [], system: "" });
+export const exampleState = ({ prompt, mixture, tools = "" }) => ({
+  prompt,
+  mixture,
+  tools,
+  turns: [],
+  system: "",
+});
 
 /**
  * @param {HTMLElement} root
@@ -30,5 +49,13 @@ export const exampleState = ({ prompt, mixture, tools = "" }) => ({ prompt, mixt
  * @param {(state: Object) => void} onChoose
  */
 export function createExamples(root, examples, onChoose) {
-  root.append(...examples.map((example) => element("button", { type: "button", class: "example", onclick: () => onChoose(exampleState(example)) }, example.title)));
+  root.append(
+    ...examples.map((example) =>
+      element(
+        "button",
+        { type: "button", class: "example", onclick: () => onChoose(exampleState(example)) },
+        example.title,
+      ),
+    ),
+  );
 }

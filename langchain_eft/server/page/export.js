@@ -34,7 +34,9 @@ export function pythonLiteral(value, indent = "") {
 export function asPython(body) {
   const known = Object.fromEntries(Object.entries(body).filter(([name]) => KNOWN.includes(name)));
   const others = Object.fromEntries(Object.entries(body).filter(([name]) => !KNOWN.includes(name)));
-  const args = Object.entries({ ...known, extra_body: others }).map(([name, value]) => `    ${name}=${pythonLiteral(value, "    ")},`);
+  const args = Object.entries({ ...known, extra_body: others }).map(
+    ([name, value]) => `    ${name}=${pythonLiteral(value, "    ")},`,
+  );
   const key = hasKey() ? `os.environ["${KEY_VARIABLE}"]` : '"none"';
   return [
     ...(hasKey() ? ["import os", ""] : []),
@@ -55,12 +57,14 @@ export const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 /** @param {Object} body */
 export function asCurl(body) {
   const key = hasKey() ? [`  -H "Authorization: Bearer $${KEY_VARIABLE}"`] : [];
-  return [
-    `curl -sS ${shellQuoted(`${apiAddress()}/chat/completions`)}`,
-    "  -H 'Content-Type: application/json'",
-    ...key,
-    `  -d ${shellQuoted(JSON.stringify(body, null, 2))}`,
-  ].join(" \\\n") + "\n";
+  return (
+    [
+      `curl -sS ${shellQuoted(`${apiAddress()}/chat/completions`)}`,
+      "  -H 'Content-Type: application/json'",
+      ...key,
+      `  -d ${shellQuoted(JSON.stringify(body, null, 2))}`,
+    ].join(" \\\n") + "\n"
+  );
 }
 
 /** The fields of an `EFTChatModel`. @param {string} model @param {State} state */
@@ -79,20 +83,42 @@ export function asPreset(model, state) {
 
 /** A named mixture for the file that `langchain-eft serve --policy` reads. @param {State} state */
 export function asPolicy(state) {
-  const value = (weight) => (isSchedule(weight) ? `{ ${Object.entries(weight).map(([name, part]) => `${name} = ${part}`).join(", ")} }` : weight);
-  const lines = Object.entries(active(state.mixture)).map(([name, weight]) => `${JSON.stringify(name)} = ${value(weight)}`);
+  const value = (weight) =>
+    isSchedule(weight)
+      ? `{ ${Object.entries(weight)
+          .map(([name, part]) => `${name} = ${part}`)
+          .join(", ")} }`
+      : weight;
+  const lines = Object.entries(active(state.mixture)).map(
+    ([name, weight]) => `${JSON.stringify(name)} = ${value(weight)}`,
+  );
   return `${["[mixtures.my-mixture]", ...lines].join("\n")}\n`;
 }
 
 /** Each way out: its name, its text, and a word on its use. */
 function ways(model, state) {
   return {
-    Python: [() => asPython(chatBody(model, state)), "With the openai package. LangChain’s ChatOpenAI takes the same base_url and extra_body."],
+    Python: [
+      () => asPython(chatBody(model, state)),
+      "With the openai package. LangChain’s ChatOpenAI takes the same base_url and extra_body.",
+    ],
     curl: [() => asCurl(chatBody(model, state)), "For a shell."],
-    Preset: [() => asPreset(model, state), "Save it as preset.json. In Python, EFTChatModel(**json.load(open(\"preset.json\"))) is this mixture without a server."],
-    "Server file": [() => asPolicy(state), "For langchain-eft serve --policy FILE: every client then finds this mixture among the models."],
-    "Model name": [() => `${model}:${formatMixture(state.mixture)}\n`, "For clients that can only name a model."],
-    Link: [() => `${linkTo(state)}\n`, "Opens this page as it is now. The state is in the part after #, which no server sees."],
+    Preset: [
+      () => asPreset(model, state),
+      'Save it as preset.json. In Python, EFTChatModel(**json.load(open("preset.json"))) is this mixture without a server.',
+    ],
+    "Server file": [
+      () => asPolicy(state),
+      "For langchain-eft serve --policy FILE: every client then finds this mixture among the models.",
+    ],
+    "Model name": [
+      () => `${model}:${formatMixture(state.mixture)}\n`,
+      "For clients that can only name a model.",
+    ],
+    Link: [
+      () => `${linkTo(state)}\n`,
+      "Opens this page as it is now. The state is in the part after #, which no server sees.",
+    ],
   };
 }
 
@@ -106,11 +132,20 @@ export function createExports(root, store, model) {
   const text = element("pre", { tabindex: "0", "aria-labelledby": "export-dialog-title" });
   const hint = element("p", { class: "hint" });
   const copied = element("p", { class: "hint", role: "status" });
-  const dialog = element("dialog", { "aria-labelledby": "export-dialog-title" }, title, hint, text,
-    element("div", { class: "bar" },
+  const dialog = element(
+    "dialog",
+    { "aria-labelledby": "export-dialog-title" },
+    title,
+    hint,
+    text,
+    element(
+      "div",
+      { class: "bar" },
       element("button", { type: "button", class: "primary", onclick: copy }, "Copy"),
       element("button", { type: "button", onclick: () => dialog.close() }, "Close"),
-      copied));
+      copied,
+    ),
+  );
   document.body.append(dialog);
 
   async function copy() {
@@ -123,16 +158,27 @@ export function createExports(root, store, model) {
     }
   }
 
-  root.append(...Object.keys(ways(model, store.get())).map((name) =>
-    element("button", { type: "button", "data-export": name, onclick: () => {
-      const [write, use] = ways(model, store.get())[name];
-      try {
-        text.textContent = write();
-      } catch (error) {
-        announce(error.message);
-        return;
-      }
-      [title.textContent, hint.textContent, copied.textContent] = [name, use, ""];
-      dialog.showModal();
-    } }, name)));
+  root.append(
+    ...Object.keys(ways(model, store.get())).map((name) =>
+      element(
+        "button",
+        {
+          type: "button",
+          "data-export": name,
+          onclick: () => {
+            const [write, use] = ways(model, store.get())[name];
+            try {
+              text.textContent = write();
+            } catch (error) {
+              announce(error.message);
+              return;
+            }
+            [title.textContent, hint.textContent, copied.textContent] = [name, use, ""];
+            dialog.showModal();
+          },
+        },
+        name,
+      ),
+    ),
+  );
 }

@@ -20,9 +20,15 @@ export function fitSchedule(points, longest) {
 /** Least squares over start and end; a token counts for the end by `share` and for the start by the rest. */
 function fitRamp(points, tokens) {
   const shares = points.map(({ x }) => Math.min(Math.max(x, 0) / tokens, 1));
-  const { start, end } = leastSquares(shares, points.map(({ y }) => y));
+  const { start, end } = leastSquares(
+    shares,
+    points.map(({ y }) => y),
+  );
   const weight = { start: round(start), end: round(end), tokens };
-  return { weight, error: squaredError(points, (_, i) => weight.start * (1 - shares[i]) + weight.end * shares[i]) };
+  return {
+    weight,
+    error: squaredError(points, (_, i) => weight.start * (1 - shares[i]) + weight.end * shares[i]),
+  };
 }
 
 function leastSquares(shares, ys) {

@@ -17,7 +17,10 @@ export function createLive(root) {
     if (busy) return;
     busy = true;
     try {
-      show(root, { ...figures(readMetrics(await (await call("metrics")).text())), "tokens/s": rate(arrivals) });
+      show(root, {
+        ...figures(readMetrics(await (await call("metrics")).text())),
+        "tokens/s": rate(arrivals),
+      });
     } catch {
       show(root, { "tokens/s": rate(arrivals) }); // an operator may keep the metrics to himself
     } finally {
@@ -67,5 +70,9 @@ function figures(metrics) {
 }
 
 function show(root, values) {
-  root.replaceChildren(...Object.entries(values).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, String(value)))));
+  root.replaceChildren(
+    ...Object.entries(values).map(([name, value]) =>
+      element("div", {}, element("dt", {}, name), element("dd", {}, String(value))),
+    ),
+  );
 }

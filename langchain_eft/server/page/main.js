@@ -43,13 +43,15 @@ function open(family) {
   const names = family.behaviors.map(({ name }) => name);
   const examples = examplesFor(family);
   const start = { ...DEFAULTS, ...family.defaults };
-  const linked = (hash) => (hash.includes("=") ? { ...start, ...fromFragment(hash) } : { ...start, ...exampleState(examples[0]) });
+  const linked = (hash) =>
+    hash.includes("=") ? { ...start, ...fromFragment(hash) } : { ...start, ...exampleState(examples[0]) };
   const store = createStore(linked(location.hash));
   const live = createLive(byId("live"));
   const session = createSession({
     onCount: showRunning,
     onTokens: live.add,
-    onEnd: ({ label, answer }) => announce(`${label}: ${answer.status}, ${answer.tokens.length} tokens. ${answer.content}`),
+    onEnd: ({ label, answer }) =>
+      announce(`${label}: ${answer.status}, ${answer.tokens.length} tokens. ${answer.content}`),
     onError: (error) => showProblem(error, names),
   });
   const options = { model: family.model, start: session.start, onContinue };
@@ -60,7 +62,10 @@ function open(family) {
   createSliders(byId("sliders"), store, family.behaviors);
   createSettings(byId("settings"), store);
   createConversation(byId("turns"), store);
-  createExamples(byId("examples"), examples, (state) => { store.set(state); run(); });
+  createExamples(byId("examples"), examples, (state) => {
+    store.set(state);
+    run();
+  });
   createExports(byId("exports"), store, family.model);
   const columns = createColumns(byId("columns"), store, options);
   createSweep(byId("sweep-controls"), byId("strip"), store, { ...options, family, prepare });
@@ -74,15 +79,23 @@ function open(family) {
   live.follow(0);
   byId("run").disabled = false;
 
-  byId("ask").addEventListener("submit", (event) => { event.preventDefault(); run(); });
+  byId("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    run();
+  });
   byId("prompt").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     run();
   });
   byId("stop").addEventListener("click", session.stop);
-  byId("example-tool").addEventListener("click", () => store.set({ tools: JSON.stringify([EXAMPLE_TOOL], null, 2) }));
-  byId("skip").addEventListener("click", (event) => { event.preventDefault(); byId("answers").focus(); });
+  byId("example-tool").addEventListener("click", () =>
+    store.set({ tools: JSON.stringify([EXAMPLE_TOOL], null, 2) }),
+  );
+  byId("skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("answers").focus();
+  });
   addEventListener("hashchange", () => store.set(linked(location.hash)));
 
   function run() {
@@ -106,6 +119,7 @@ function open(family) {
   }
 
   function onContinue(messages) {
+    session.stop();
     store.set(continued(messages));
     columns.clear();
     byId("strip").replaceChildren();
@@ -135,7 +149,9 @@ function open(family) {
 /** The mixture as a sum: `base + 0.7 pirate`. */
 function formula(mixture, strength) {
   const base = strength === 1 ? "base" : `${strength} base`;
-  const behaviors = Object.entries(active(mixture)).map(([name, weight]) => (isSchedule(weight) ? `${name} (${describeWeight(weight)})` : `${weight} ${name}`));
+  const behaviors = Object.entries(active(mixture)).map(([name, weight]) =>
+    isSchedule(weight) ? `${name} (${describeWeight(weight)})` : `${weight} ${name}`,
+  );
   return [base, ...behaviors].join(" + ");
 }
 

@@ -32,7 +32,9 @@ export function formatWeight(weight) {
 /** A weight for people: `0.7`, or `1 → 0 in 16 tokens`. @param {Weight} weight */
 export function describeWeight(weight) {
   if (isRamp(weight)) return `${weight.start} → ${weight.end} in ${weight.tokens} tokens`;
-  return isSchedule(weight) ? `${weight.weight} for ${weight.tokens} tokens, then ${weight.then}` : String(weight);
+  return isSchedule(weight)
+    ? `${weight.weight} for ${weight.tokens} tokens, then ${weight.then}`
+    : String(weight);
 }
 
 /** @param {Record<string, Weight>} mixture */

@@ -12,17 +12,21 @@ export function paramsOf({ param, message }, behaviors) {
   const written = [...message.matchAll(/`(\w+)`|^(\w+)=/g)].map(([, quoted, leading]) => quoted ?? leading);
   const params = [param?.split(/[.[]/)[0], ...written].filter(Boolean);
   const named = behaviors.filter((name) => message.includes(`'${name}'`) || param === `mixture.${name}`);
-  return [...new Set(params)].flatMap((name) => (name === "mixture" && named.length ? named.map((behavior) => `mixture.${behavior}`) : name));
+  return [...new Set(params)].flatMap((name) =>
+    name === "mixture" && named.length ? named.map((behavior) => `mixture.${behavior}`) : name,
+  );
 }
 
 /** @param {Error & {param?: string}} error @param {string[]} behaviors */
 export function showProblem(error, behaviors) {
   for (const param of paramsOf(error, behaviors)) {
     const field = [...document.querySelectorAll("[data-param]")].find((node) => node.dataset.param === param);
-    if (!field || [...field.querySelectorAll(".problem")].some((node) => node.textContent === error.message)) continue;
+    if (!field || [...field.querySelectorAll(".problem")].some((node) => node.textContent === error.message))
+      continue;
     const id = newId("problem");
     field.append(element("p", { class: "problem", id, role: "alert" }, error.message));
-    for (let folder = field.closest("details"); folder; folder = folder.parentElement.closest("details")) folder.open = true;
+    for (let folder = field.closest("details"); folder; folder = folder.parentElement.closest("details"))
+      folder.open = true;
     for (const input of field.querySelectorAll(":scope input, :scope textarea")) {
       input.setAttribute("aria-invalid", "true");
       input.setAttribute("aria-errormessage", id);

@@ -35,19 +35,42 @@ export function scheduleEditor(name, max, onChange) {
   let current = 0;
   const group = newId("kind");
   const radios = Object.entries(KINDS).map(([kind, title]) => {
-    const input = element("input", { type: "radio", name: group, value: kind, onchange: () => onChange(convert(current, kind)) });
+    const input = element("input", {
+      type: "radio",
+      name: group,
+      value: kind,
+      onchange: () => onChange(convert(current, kind)),
+    });
     return { input, label: element("label", {}, input, ` ${title}`) };
   });
   const fields = [numberField("from", 0.05), numberField("to", 0.05), numberField("tokens", 1)];
   for (const { input } of fields) input.addEventListener("input", typed);
   const line = svg("polyline", { class: "plot-line", fill: "none" });
-  const plot = svg("svg", { class: "plot", viewBox: `0 -4 ${WIDTH} ${HEIGHT + 8}`, "aria-hidden": "true" }, grid(max), line);
-  drawable(plot, max, (points) => drawLine(points), (points) => onChange(fitSchedule(points, TOKENS)));
-  const node = element("div", {},
-    element("fieldset", { class: "choices" }, element("legend", {}, `Weight of ${name} along the answer`), ...radios.map(({ label }) => label)),
+  const plot = svg(
+    "svg",
+    { class: "plot", viewBox: `0 -4 ${WIDTH} ${HEIGHT + 8}`, "aria-hidden": "true" },
+    grid(max),
+    line,
+  );
+  drawable(
+    plot,
+    max,
+    (points) => drawLine(points),
+    (points) => onChange(fitSchedule(points, TOKENS)),
+  );
+  const node = element(
+    "div",
+    { role: "group", "aria-label": `Schedule of ${name}` },
+    element(
+      "fieldset",
+      { class: "choices" },
+      element("legend", {}, `Weight of ${name} along the answer`),
+      ...radios.map(({ label }) => label),
+    ),
     plot,
     element("p", { class: "hint" }, `Draw over the first ${TOKENS} tokens, or type:`),
-    element("div", { class: "schedule-fields" }, ...fields.map(({ label }) => label)));
+    element("div", { class: "schedule-fields" }, ...fields.map(({ label }) => label)),
+  );
 
   function drawLine(points) {
     line.setAttribute("points", points.map(({ x, y }) => `${toX(x)},${toY(y, max)}`).join(" "));
@@ -87,12 +110,19 @@ const toY = (weight, max) => HEIGHT * (1 - Math.min(weight, max) / (max || 1));
 /** Where the line of a weight bends. @param {Weight} weight @returns {import("./fit.js").Point[]} */
 function corners(weight) {
   const [from, to, tokens] = ends(weight);
-  const bend = isRamp(weight) ? [[tokens, to]] : [[tokens, from], [tokens, to]];
+  const bend = isRamp(weight)
+    ? [[tokens, to]]
+    : [
+        [tokens, from],
+        [tokens, to],
+      ];
   return [[0, from], ...bend, [TOKENS, to]].map(([x, y]) => ({ x, y }));
 }
 
 function grid(max) {
-  const lines = [0, 1, 2].filter((weight) => weight <= max).map((weight) => svg("line", { x1: 0, x2: WIDTH, y1: toY(weight, max), y2: toY(weight, max) }));
+  const lines = [0, 1, 2]
+    .filter((weight) => weight <= max)
+    .map((weight) => svg("line", { x1: 0, x2: WIDTH, y1: toY(weight, max), y2: toY(weight, max) }));
   return svg("g", { class: "plot-grid" }, ...lines);
 }
 
@@ -108,7 +138,7 @@ function drawable(plot, max, onMove, onEnd) {
   const add = (event) => {
     const { left, top, width, height } = plot.getBoundingClientRect();
     const x = ((event.clientX - left) / width) * TOKENS;
-    const y = (1 - ((event.clientY - top) / height * (HEIGHT + 8) - 4) / HEIGHT) * max;
+    const y = (1 - (((event.clientY - top) / height) * (HEIGHT + 8) - 4) / HEIGHT) * max;
     points.push({ x: Math.min(Math.max(x, 0), TOKENS), y: Math.min(Math.max(y, 0), max) });
     onMove(points);
   };

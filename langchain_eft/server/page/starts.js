@@ -9,10 +9,18 @@ import { element } from "./dom.js";
  */
 export function createStarts(root, store, { mixtures }) {
   const options = mixtures.map(({ id }) => element("option", { value: id }, id));
-  const choice = element("select", { "aria-label": "Start from a mixture of the server", onchange: () => {
-    const { mixture } = mixtures.find(({ id }) => id === choice.value);
-    store.set({ mixture });
-    choice.value = "";
-  } }, element("option", { value: "", disabled: true, selected: true }, "Start from …"), ...options);
+  const choice = element(
+    "select",
+    {
+      "aria-label": "Start from a mixture of the server",
+      onchange: () => {
+        const { mixture } = mixtures.find(({ id }) => id === choice.value);
+        store.set({ mixture });
+        choice.value = "";
+      },
+    },
+    element("option", { value: "", disabled: true, selected: true }, "Start from …"),
+    ...options,
+  );
   root.append(choice);
 }

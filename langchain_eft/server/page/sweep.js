@@ -13,7 +13,11 @@ const WEIGHTS = [0, 0.25, 0.5, 0.75, 1, 1.5]; // a browser keeps six connections
  * @param {{family: import("./family.js").Family, start: Function, onContinue: Function, prepare: () => boolean}} options
  */
 export function createSweep(controls, strip, store, { family, start, onContinue, prepare }) {
-  const choice = element("select", { id: "sweep-behavior" }, ...family.behaviors.map(({ name }) => element("option", { value: name }, name)));
+  const choice = element(
+    "select",
+    { id: "sweep-behavior" },
+    ...family.behaviors.map(({ name }) => element("option", { value: name }, name)),
+  );
   const button = element("button", { type: "button", id: "run-sweep", onclick: run }, "Sweep");
   controls.append(element("label", { for: "sweep-behavior" }, "Behavior"), choice, button);
   button.disabled = !family.behaviors.length;
@@ -36,7 +40,10 @@ export function createSweep(controls, strip, store, { family, start, onContinue,
       const mixture = { ...body.mixture, [name]: weight };
       const use = () => store.setWeight(name, weight);
       const action = element("button", { type: "button", class: "quiet", onclick: use }, "Use this weight");
-      return [weight, answerView({ label: `${name} ${weight}`, body: { ...body, mixture }, start, onContinue, action })];
+      return [
+        weight,
+        answerView({ label: `${name} ${weight}`, body: { ...body, mixture }, start, onContinue, action }),
+      ];
     });
     strip.replaceChildren(...views.map(([weight, view]) => step(name, weight, view)));
     for (const [, view] of views) start(view);

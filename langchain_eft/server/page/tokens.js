@@ -12,7 +12,12 @@ import { element } from "./dom.js";
 
 /** @param {string} label */
 export function tokenList(label) {
-  const list = element("div", { class: "tokens", role: "listbox", "aria-label": label, onkeydown: moveFocus });
+  const list = element("div", {
+    class: "tokens",
+    role: "listbox",
+    "aria-label": label,
+    onkeydown: moveFocus,
+  });
   return {
     element: list,
     /** Show the tokens that are new. @param {Answer} answer */
@@ -30,7 +35,11 @@ function tokenNodes(token, given, first) {
   const kind = ["token", !token.text && "hidden", given && "given"].filter(Boolean).join(" ");
   const label = word ? null : describe(token);
   const shown = word || space || `⟨${token.token}⟩`;
-  const node = element("span", { class: kind, role: "option", tabindex: first ? "0" : "-1", "aria-label": label }, shown);
+  const node = element(
+    "span",
+    { class: kind, role: "option", tabindex: first ? "0" : "-1", "aria-label": label },
+    shown,
+  );
   node.style.setProperty("--behaviors", token.trace?.from_base.total_variation ?? 0);
   node.style.setProperty("--base", token.trace?.from_small?.total_variation ?? 0);
   return word ? [space, node] : [node];
@@ -43,7 +52,8 @@ function describe({ text, token }) {
 }
 
 /** A token as it is written in explanations: spaces and line breaks can be seen. @param {string} token */
-export const visible = (token) => token.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥") || "∅";
+export const visible = (token) =>
+  token.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥") || "∅";
 
 const STEPS = { ArrowRight: 1, ArrowLeft: -1 };
 
