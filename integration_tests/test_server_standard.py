@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 class TestChatOpenAI(Gates, ChatModelIntegrationTests):
-    """Structured output by its default method."""
+    """Structured output by ChatOpenAI's default method: the schema as the format of the answer."""
 
     url = ""
 
@@ -65,11 +65,3 @@ class TestFunctionCalling(TestChatOpenAI):
     @property
     def structured_output_kwargs(self):
         return {"method": "function_calling"}
-
-
-class TestJsonSchema(TestChatOpenAI):
-    """The suite's tests of structured output, with the schema as the format of the answer."""
-
-    @property
-    def structured_output_kwargs(self):
-        return {"method": "json_schema"}

@@ -33,7 +33,7 @@ class Inner:
 
 def scope(path="/v1/models", method="GET", **headers):
     """A request; underscores in the names of headers are hyphens, and a list is a header given often."""
-    headers = {"host": "127.0.0.1:8000", **headers}
+    headers = {"host": "127.0.0.1:8000", "content-type": "application/json", **headers}
     pairs = [
         (name.replace("_", "-").encode(), value.encode("latin-1"))
         for name, values in headers.items()

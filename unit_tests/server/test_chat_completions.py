@@ -3,12 +3,16 @@
 import asyncio
 import json
 import re
+from functools import reduce
+from operator import add
 
 import openai
 import pytest
 from blockbuster import blockbuster_ctx
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.utils import convert_to_messages
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel
 
 from unit_tests.helpers import await_until, failing_rows
 from unit_tests.server.leaver import LONG, Leaver
@@ -390,3 +394,28 @@ async def test_openais_own_client_reads_everything(client):
     with pytest.raises(openai.NotFoundError, match="gpt-4") as raised:
         await sdk.chat.completions.create(model="gpt-4", messages=MESSAGES)
     assert raised.value.code == "model_not_found"
+
+
+class Washed(BaseModel):
+    """Whether it was washed."""
+
+    yes: bool
+
+
+async def test_langchains_openai_client_says_what_the_model_says(client, llm):
+    address = {"api_key": "none", "base_url": "http://127.0.0.1/v1", "http_async_client": client}
+    remote = ChatOpenAI(model="base:one=1", **address, seed=3, stream_usage=True)
+    messages = AS_LANGCHAIN[:4]
+    for tool_choice in ("auto", "any"):
+        bound = {"tools": TOOLS, "tool_choice": tool_choice, "max_tokens": 100}
+        local = await llm.bind_tools(**{**bound, "seed": 3}).ainvoke(messages)
+        answer = await remote.bind_tools(**bound).ainvoke(messages)
+        parts = [part async for part in remote.bind_tools(**bound).astream(messages)]
+        for other in (answer, reduce(add, parts)):
+            assert other.content == local.content
+            assert [c["args"] for c in other.tool_calls] == [c["args"] for c in local.tool_calls]
+            assert other.usage_metadata["output_tokens"] == local.usage_metadata["output_tokens"]
+    for method in ("json_schema", "function_calling"):
+        structured = {"schema": Washed, "method": method}
+        local = await llm.with_structured_output(**structured, seed=3).ainvoke(messages)
+        assert await remote.with_structured_output(**structured).ainvoke(messages) == local
