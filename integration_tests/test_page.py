@@ -350,6 +350,27 @@ def test_what_the_server_refuses_is_shown_at_its_control(page, url, label, value
     expect(problem).to_have_count(0)
 
 
+def test_sliders_have_the_ranges_of_the_callers_policy(page, url):
+    page.refused = True
+    models = httpx.get(f"{url}/v1/models").json()
+    for model in models["data"]:
+        ranges = {"harmless": (0.5, 1), "pirate": (0, 1.5)}
+        model["eft"]["behaviors"] = [
+            {"name": name, "min": low, "max": high, "default": low} for name, (low, high) in ranges.items()
+        ]
+    page.route("**/v1/models", lambda route: route.fulfill(json=models))
+    error = {"message": "The mixture gives 'harmless' the weight 0, and this server allows 0.5 to 1."}
+    answer_with(page, json.dumps({"error": {**error, "param": "mixture"}}), status=403)
+    page.goto(f"{url}/#prompt=hi&mix=harmless=0.5")
+    expect(page.locator(".behavior")).to_have_count(2)
+    slider = page.get_by_role("slider", name="harmless")
+    assert (slider.get_attribute("min"), slider.get_attribute("max")) == ("0.5", "1")
+    assert page.get_by_role("slider", name="pirate").get_attribute("max") == "1.5"
+    page.get_by_role("button", name="Run").click()
+    for place in (column(page, "base"), page.locator("[data-param='mixture.harmless']")):
+        expect(place.locator(".problem")).to_have_text(error["message"])
+
+
 def test_tools_that_are_not_json_are_shown_at_their_field(page, url):
     visit(page, url, **WHALES)
     page.get_by_text("System message and tools").click()
