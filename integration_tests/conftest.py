@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from integration_tests.serve_process import ServerProcess, server
 from langchain_eft import EFTChatModel
 from langchain_eft.engine.registry import close_all
 
@@ -26,3 +27,27 @@ def closed_engines():
 def llm() -> EFTChatModel:
     """The smol preset with real weights; all tests of a module share its engine."""
     return EFTChatModel(temperature=0, max_tokens=64)
+
+
+KEYS = {"staff": "secret-of-staff", "guest": "secret-of-guest"}
+POLICY = """
+[keys.guest.behaviors]
+pirate = [0, 0.5]
+harmless = [0.25, 2]
+
+[keys.guest]
+upscale_strength = [1, 1.5]
+
+[mixtures.captain]
+pirate = 1
+"""
+
+
+@pytest.fixture(scope="session")
+def smol_server(tmp_path_factory) -> ServerProcess:
+    """A `langchain-eft serve` process with the smol family, which all tests of a worker share."""
+    policy = tmp_path_factory.mktemp("server") / "policy.toml"
+    policy.write_text(POLICY)
+    keys = [option for name, secret in KEYS.items() for option in ("--api-key", f"{name}:{secret}")]
+    with server(*keys, "--policy", policy) as running:
+        yield running

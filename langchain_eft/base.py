@@ -275,7 +275,10 @@ class BaseEFT(BaseModel):
                 shrink=max_tokens is None and "max_tokens" not in self.model_fields_set,
                 stop=stop_strings(stop),
                 timeout=checked_timeout(value("timeout")),
-                fields={name: value(name) for name in _REQUEST_FIELDS},
+                fields={
+                    **{name: value(name) for name in _REQUEST_FIELDS},
+                    "answer_prefix": parameters.get("answer_prefix") or (),
+                },
             )
         except ValidationError as error:
             raise RequestError(describe(error)) from error

@@ -41,7 +41,7 @@ from langchain_eft.chat.control_tokens import ControlTokens
 from langchain_eft.chat.media import UnsupportedContent, readable
 from langchain_eft.chat.messages import encode
 from langchain_eft.chat.parameters import CHAT_PARAMETERS, options, refuse_unknown, reported_logprobs
-from langchain_eft.chat.prepare import PreparedCall, prepare_call
+from langchain_eft.chat.prepare import PreparedCall, adecide, decide, prepare_call
 from langchain_eft.chat.profile import model_profile
 from langchain_eft.chat.structured_output import Method, structured_runnable
 from langchain_eft.chat.tools import tool_dicts
@@ -139,7 +139,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
     ) -> ChatResult:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            call = _decided(engine, self._prepare(engine, messages, stop, {**kwargs, **_NO_STREAM_OPTIONS}))
+            call = decide(engine, self._prepare(engine, messages, stop, {**kwargs, **_NO_STREAM_OPTIONS}))
             return _result(call, engine.generate(call.requests, call.timeout))
 
     @override
@@ -154,7 +154,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         with langchain_errors():
             parameters = {**kwargs, **_NO_STREAM_OPTIONS}
             call = await asyncio.to_thread(self._prepare, engine, messages, stop, parameters)
-            call = await _adecided(engine, call)
+            call = await adecide(engine, call)
             return _result(call, await engine.agenerate(call.requests, call.timeout))
 
     @override
@@ -167,7 +167,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            call = _decided(engine, self._prepare(engine, messages, stop, kwargs))
+            call = decide(engine, self._prepare(engine, messages, stop, kwargs))
             request = call.only_request
             builder = call.chunk_builder(request)
             for event in engine.stream(request, call.timeout):
@@ -187,7 +187,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             call = await asyncio.to_thread(self._prepare, engine, messages, stop, kwargs)
-            call = await _adecided(engine, call)
+            call = await adecide(engine, call)
             request = call.only_request
             builder = call.chunk_builder(request)
             async for event in engine.astream(request, call.timeout):
@@ -377,28 +377,44 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         """
         if self.custom_get_token_ids is not None:
             return super().get_num_tokens_from_messages(messages, tools)
+        return len(self.message_token_ids(messages, tools))
+
+    def message_token_ids(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Any] | None = None,
+        *,
+        answer: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """The messages and tools in the chat template, as the models read them.
+
+        Args:
+            messages: The conversation, oldest first.
+            tools: Tools that the model may call.
+            answer: Open the assistant's turn at the end.
+            chat_template_kwargs: Variables of the chat template, beside the model's own.
+
+        Raises:
+            RequestError: Messages or tools that cannot be rendered.
+        """
         with langchain_errors():
             ids = encode(
                 self.tokenizer,
                 readable(messages, self.unsupported_content),
-                answer=False,
+                answer=answer,
                 tools=tool_dicts(tools or ()),
-                options=self.chat_template_kwargs,
+                options={
+                    **self.chat_template_kwargs,
+                    **options("chat_template_kwargs", chat_template_kwargs),
+                },
                 sanitize_control_tokens=self.sanitize_control_tokens,
             )
-            return len(ids)
+            return list(ids)
 
 
 ChatEFT = EFTChatModel
 """Alias of `EFTChatModel` that follows LangChain's naming convention."""
-
-
-def _decided(engine: Engine, call: PreparedCall) -> PreparedCall:
-    return call.decided(engine.generate(call.probes(), call.timeout)) if call.fork else call
-
-
-async def _adecided(engine: Engine, call: PreparedCall) -> PreparedCall:
-    return call.decided(await engine.agenerate(call.probes(), call.timeout)) if call.fork else call
 
 
 def _result(call: PreparedCall, answers: Sequence[Sequence[TextDelta | Finished]]) -> ChatResult:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from langchain_eft.base import BaseEFT
 from langchain_eft.chat.chunks import statistics, total_usage, usage
 from langchain_eft.chat.parameters import CALL_PARAMETERS, DecodingParameters, refuse_unknown
-from langchain_eft.chat.prompts import text_prompts
+from langchain_eft.chat.prompts import Prompts, text_prompts
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.request import GenerationRequest
@@ -52,7 +52,7 @@ class EFTLLM(BaseEFT, BaseLLM):
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
             decoding = self._decoding(stop, kwargs)
-            requests = [_request(engine, prompt, decoding) for prompt in prompts]
+            requests = [completion_request(engine, prompt, decoding) for prompt in prompts]
             return _result(engine, requests, engine.generate(requests, decoding.timeout))
 
     @override
@@ -66,7 +66,7 @@ class EFTLLM(BaseEFT, BaseLLM):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             decoding = self._decoding(stop, kwargs)
-            requests = [_request(engine, prompt, decoding) for prompt in prompts]
+            requests = [completion_request(engine, prompt, decoding) for prompt in prompts]
             return _result(engine, requests, await engine.agenerate(requests, decoding.timeout))
 
     @override
@@ -80,10 +80,10 @@ class EFTLLM(BaseEFT, BaseLLM):
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
             decoding = self._decoding(stop, kwargs)
-            request = _request(engine, prompt, decoding)
+            request = completion_request(engine, prompt, decoding)
             writer = TraceWriter(engine.tokenizer)
             for event in engine.stream(request, decoding.timeout):
-                chunk = _chunk(request, event, writer)
+                chunk = completion_chunk(request, event, writer)
                 if run_manager and chunk.text:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -99,10 +99,10 @@ class EFTLLM(BaseEFT, BaseLLM):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             decoding = self._decoding(stop, kwargs)
-            request = _request(engine, prompt, decoding)
+            request = completion_request(engine, prompt, decoding)
             writer = TraceWriter(engine.tokenizer)
             async for event in engine.astream(request, decoding.timeout):
-                chunk = _chunk(request, event, writer)
+                chunk = completion_chunk(request, event, writer)
                 if run_manager and chunk.text:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -132,14 +132,37 @@ class EFTLLM(BaseEFT, BaseLLM):
         return self.text_ids(text) if custom is None else custom(text)
 
 
-def _request(engine: Engine, prompt: str, decoding: DecodingParameters) -> GenerationRequest:
+def completion_request(
+    engine: Engine, prompt: str | Prompts, decoding: DecodingParameters, **fields: Any
+) -> GenerationRequest:
+    """What the engine decodes to continue a text.
+
+    Args:
+        engine: Decodes it.
+        prompt: The text, or the token ids that the models read.
+        decoding: How it is decoded.
+        fields: Further fields of the request.
+
+    Raises:
+        RequestError: No text, or a value that the engine does not accept.
+    """
     if not prompt:
         raise RequestError("prompt='' is empty: give some text to continue.")
-    prompts = text_prompts(engine.tokenizer, engine.recipe, decoding.mixture, prompt)
-    return decoding.request(prompts, engine.max_output_tokens(*prompts.lengths))
+    if isinstance(prompt, str):
+        prompt = text_prompts(engine.tokenizer, engine.recipe, decoding.mixture, prompt)
+    return decoding.request(prompt, engine.max_output_tokens(*prompt.lengths), **fields)
 
 
-def _chunk(request: GenerationRequest, event: TextDelta | Finished, writer: TraceWriter) -> GenerationChunk:
+def completion_chunk(
+    request: GenerationRequest, event: TextDelta | Finished, writer: TraceWriter
+) -> GenerationChunk:
+    """What an event adds to a continued text.
+
+    Args:
+        request: What is decoded.
+        event: The engine's event.
+        writer: Writes the trace of this answer.
+    """
     if isinstance(event, TextDelta):
         return GenerationChunk(text=event.text, generation_info=writer.write(event) or None)
     info = {"finish_reason": event.reason, "usage": usage(event), "eft": statistics(request, event)}
@@ -152,7 +175,7 @@ def _result(
     generations, usages = [], []
     for request, events in zip(requests, answers, strict=True):
         writer = TraceWriter(engine.tokenizer)
-        merged = reduce(add, (_chunk(request, event, writer) for event in events))
+        merged = reduce(add, (completion_chunk(request, event, writer) for event in events))
         usages.append(usage(next(event for event in events if isinstance(event, Finished))))
         generations.append([Generation(text=merged.text, generation_info=merged.generation_info)])
     return LLMResult(

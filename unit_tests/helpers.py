@@ -1,3 +1,4 @@
+import asyncio
 import random
 import time
 from contextlib import contextmanager
@@ -93,6 +94,13 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.002)
+
+
+async def await_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        await asyncio.sleep(0.002)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ class ScriptedEngine:
         self.tokenizer.chat_template = chat_template
         self.window = window
         self.recipe = Recipe(base=MODEL)
+        self.closed = False
         self._script = script
         self._end = self.tokenizer.eos_token_id
         self._grammars = Grammars(self.tokenizer, len(self.tokenizer), {self._end})

@@ -113,17 +113,17 @@ class ChunkBuilder:
             self._thinking = isinstance(part, Reasoning)
 
     def _reasoning_tokens(self) -> int | None:
-        """Tokens up to the end of the reasoning; None where there was none."""
+        """Tokens drawn up to the end of the reasoning; None where there was none."""
         if not self._thoughts:
             return None
         text, end = "".join(self._pieces), 0
         for block in self._thoughts:
             end = text.find(block, end) + len(block)
         lengths = list(accumulate(map(len, self._pieces)))
-        return bisect_left(lengths, end) + 1
+        return max(bisect_left(lengths, end) + 1 - len(self._request.answer_prefix), 0)
 
     def _logprobs(self, event: TextDelta) -> list[dict[str, Any]]:
-        """Log-probabilities in OpenAI's form."""
+        """Log-probabilities in OpenAI's form, each with its `token_id`."""
         return [
             {
                 **self._entry(token, entry.logprob),
@@ -134,7 +134,8 @@ class ChunkBuilder:
 
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
         text: str = self._tokenizer.decode([token])
-        return {"token": text, "bytes": list(token_bytes(self._tokenizer, token)), "logprob": logprob}
+        as_bytes = list(token_bytes(self._tokenizer, token))
+        return {"token": text, "token_id": token, "bytes": as_bytes, "logprob": logprob}
 
 
 def chat_result(

@@ -21,7 +21,7 @@ SAMPLING_PARAMETERS = frozenset(SamplingParams.model_fields)
 """Names of the sampling parameters."""
 
 CALL_PARAMETERS = SAMPLING_PARAMETERS | {
-    "max_tokens", "mixture", "model", "speculation", "stop", "stream", "timeout",
+    "answer_prefix", "max_tokens", "mixture", "model", "speculation", "stop", "stream", "timeout",
     "trace", "upscale_strength", "upscale_top_p",
 }  # fmt: skip
 """Names of what every call may set."""
@@ -159,6 +159,15 @@ def answer_count(n: Any) -> int:
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MOST_ANSWERS:
         raise RequestError(f"n must be a positive integer, at most {_MOST_ANSWERS}, got {shown(n)}.")
     return n
+
+
+def reseeded(request: GenerationRequest, count: int) -> tuple[GenerationRequest, ...]:
+    """Requests for several answers to one prompt: each has its own seed, the first that of the request."""
+    sampling = request.sampling
+    seeds = ((sampling.seed + i) % 2**63 for i in range(count))
+    return tuple(
+        request.model_copy(update={"sampling": sampling.model_copy(update={"seed": seed})}) for seed in seeds
+    )
 
 
 def reported_logprobs(logprobs: bool, top_logprobs: int | None) -> int | None:  # noqa: FBT001

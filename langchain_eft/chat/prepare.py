@@ -14,7 +14,13 @@ from langchain_eft.chat.chunks import ChunkBuilder
 from langchain_eft.chat.grammars import after_reasoning
 from langchain_eft.chat.messages import instruct
 from langchain_eft.chat.output_parser import OutputParser, Parser
-from langchain_eft.chat.parameters import DecodingParameters, answer_count, options, reported_logprobs
+from langchain_eft.chat.parameters import (
+    DecodingParameters,
+    answer_count,
+    options,
+    reported_logprobs,
+    reseeded,
+)
 from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.chat.response_template import ResponseTemplateParser, template_tokens
 from langchain_eft.chat.structured_output import schema_instruction
@@ -74,7 +80,12 @@ class PreparedCall:
         """Requests for the first tokens of free answers, which show what the model chooses at the fork."""
         free = {"grammar": None, "stop": (), "top_logprobs": None, "trace": False}
         return [
-            request.model_copy(update={**free, "max_tokens": min(Fork.PROBE_TOKENS, request.max_tokens)})
+            request.model_copy(
+                update={
+                    **free,
+                    "max_tokens": min(len(request.answer_prefix) + Fork.PROBE_TOKENS, request.max_tokens),
+                }
+            )
             for request in self.requests
         ]
 
@@ -141,7 +152,7 @@ def prepare_call(
     )
     stream_options = options("stream_options", parameters.get("stream_options"))
     return PreparedCall(
-        requests=tuple(_reseeded(request, i) for i in range(answer_count(parameters["n"]))),
+        requests=reseeded(request, answer_count(parameters["n"])),
         fork=reading.fork,
         timeout=decoding.timeout,
         new_parser=reading.new_parser,
@@ -149,6 +160,16 @@ def prepare_call(
         model_name=decoding.model,
         usage=stream_options.get("include_usage", parameters["stream_usage"]),
     )
+
+
+def decide(engine: Engine, call: PreparedCall) -> PreparedCall:
+    """The call after its fork; without a fork it stays as it is."""
+    return call.decided(engine.generate(call.probes(), call.timeout)) if call.fork else call
+
+
+async def adecide(engine: Engine, call: PreparedCall) -> PreparedCall:
+    """As `decide`, without blocking the event loop."""
+    return call.decided(await engine.agenerate(call.probes(), call.timeout)) if call.fork else call
 
 
 class _Reading(NamedTuple):
@@ -191,11 +212,6 @@ def _reading(tokenizer: Any, prompt: tuple[int, ...], form: AnswerForm, tool_for
             thinking=opened,
         ),
     )
-
-
-def _reseeded(request: GenerationRequest, step: int) -> GenerationRequest:
-    seed = (request.sampling.seed + step) % 2**63
-    return request.model_copy(update={"sampling": request.sampling.model_copy(update={"seed": seed})})
 
 
 def _text(events: Sequence[TextDelta | Finished]) -> str:

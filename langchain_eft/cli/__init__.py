@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_eft.cli import bench, chat, demo, diagnose, plan, presets, trace, verify
+from langchain_eft.cli import bench, chat, demo, diagnose, plan, playground, presets, serve, trace, verify
 from langchain_eft.cli.eval import evaluate
 
 app = typer.Typer(
@@ -38,6 +38,8 @@ for command in (
     diagnose.diagnose,
     plan.plan,
     presets.presets,
+    serve.serve,
+    playground.playground,
     trace.trace,
     verify.verify,
     bench.bench,

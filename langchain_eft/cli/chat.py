@@ -13,7 +13,7 @@ from rich.text import Text
 from langchain_eft.cli.console import KNOWN_ERRORS, load, note, readable, readable_errors
 from langchain_eft.cli.conversation import Conversation, run_command
 from langchain_eft.cli.options import RecipeOptions, SystemOption, option_groups
-from langchain_eft.cli.parse_recipe import format_mixture, parse_speculation
+from langchain_eft.cli.parse_recipe import describe_mixture, parse_speculation
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk
@@ -136,7 +136,7 @@ def statistics(last: AIMessageChunk) -> str:
         f"{usage['output_tokens'] if usage else 0} tokens",
         f"{eft['tokens_per_second']:.1f} tokens/s",
         info["finish_reason"],
-        f"mixture {format_mixture(eft['mixture'])}",
+        f"mixture {describe_mixture(eft['mixture'])}",
     ]
     if eft["drafted"]:
         parts.append(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_eft.cli.console import InputError
 from langchain_eft.cli.options import build_model
-from langchain_eft.cli.parse_recipe import NOTHING, format_mixture, parse_mixture
+from langchain_eft.cli.parse_recipe import describe_mixture
 from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.recipe.notation import NOTHING, parse_mixture
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -78,7 +79,8 @@ def run_command(conversation: Conversation, line: str) -> str:
         The text to show to the user.
 
     Raises:
-        InputError: The command is unknown, or its argument cannot be parsed.
+        InputError: The command is unknown.
+        RecipeError: A mixture cannot be parsed.
         ValidationError: The chat model rejects a value; nothing has changed then.
         EOFError: The user quits.
     """
@@ -97,7 +99,7 @@ def _mix(conversation: Conversation, argument: str) -> str:
     if argument:
         conversation.change(mixture=parse_mixture(argument.replace(",", " ").split()))
     llm = conversation.llm
-    mixture = format_mixture(llm.active_mixture.as_json())
+    mixture = describe_mixture(llm.active_mixture.as_json())
     return f"Mixture: {mixture}. Behaviors: {quoted_names(llm.recipe.behaviors)}."
 
 

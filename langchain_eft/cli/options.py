@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_eft.cli.parse_recipe import ADAPTER, PROMPT, WITHOUT, parse_behaviors, parse_mixture
+from langchain_eft.cli.parse_recipe import ADAPTER, PROMPT, WITHOUT, parse_behaviors
+from langchain_eft.engine.recipe.notation import parse_mixture
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
@@ -71,7 +72,8 @@ class ModelOptions:
         """These options and `others` as fields of the chat model, without those that are None.
 
         Raises:
-            InputError: A mixture or a behavior cannot be parsed.
+            InputError: A behavior cannot be parsed.
+            RecipeError: A mixture cannot be parsed.
         """
         fields = {
             **vars(self),
@@ -86,7 +88,8 @@ class ModelOptions:
         """The chat model with these options and `others`. It checks them and loads no weights.
 
         Raises:
-            InputError: A mixture or a behavior cannot be parsed.
+            InputError: A behavior cannot be parsed.
+            RecipeError: A mixture cannot be parsed.
             ValidationError: The chat model rejects a value.
         """
         return build_model(**self.settings(**others))

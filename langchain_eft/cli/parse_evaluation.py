@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias
 
 from langchain_eft.cli.console import InputError
-from langchain_eft.cli.parse_recipe import format_mixture, parse_mixture
+from langchain_eft.cli.parse_recipe import describe_mixture
 from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.recipe.notation import parse_mixture
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -54,6 +55,7 @@ def parse_system(llm: EFTChatModel, text: str) -> System:
 
     Raises:
         InputError: The name has none of these forms.
+        RecipeError: A mixture cannot be parsed.
     """
     from langchain_eft.evaluation import System, base_alone, mixed, reference_alone, tuned_alone
 
@@ -62,7 +64,7 @@ def parse_system(llm: EFTChatModel, text: str) -> System:
     if text == "reference":
         return reference_alone(llm)
     if text == "eft":
-        return System(f"eft {format_mixture(dict(llm.active_mixture.weights))}", llm)
+        return System(f"eft {describe_mixture(dict(llm.active_mixture.weights))}", llm)
     if text.startswith(TUNED):
         return tuned_alone(llm, text.removeprefix(TUNED), text)
     if "=" in text:

@@ -1,8 +1,7 @@
-"""Recipes as typed on the command line: mixtures, behaviors, draft lengths and prompt files."""
+"""Recipes as typed on the command line: behaviors, draft lengths and prompt files."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,67 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 from langchain_eft.cli.console import InputError
 from langchain_eft.engine.loading.hub import HubModel
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
-from langchain_eft.engine.recipe.mixture import Mixture
-from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, Weight
+from langchain_eft.engine.recipe.notation import NOTHING, format_mixture
 from langchain_eft.engine.request import Speculation
 from langchain_eft.presets import preset_names
-
-NOTHING = "none"
-"""The word for an empty mixture in `--mix` and `/mix`, and for no system message in `/system`."""
 
 ADAPTER = "adapter:"
 """Prefix of an adapter's hub id in `--behavior`. A folder needs none: its files show what it holds."""
 
 PROMPT, WITHOUT = "prompt:", "without:"
 """Prefixes of a system prompt and of a tag's name in `--behavior`."""
-
-_NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
-_RAMP = re.compile(rf"(?P<start>{_NUMBER})\.\.(?P<end>{_NUMBER})/(?P<tokens>\d+)")
-_FIRST_TOKENS = re.compile(rf"(?P<weight>{_NUMBER})/(?P<tokens>\d+)(?::(?P<then>{_NUMBER}))?")
-
-
-def parse_mixture(entries: Iterable[str]) -> dict[str, Weight]:
-    """Parse a mixture such as `["pirate=0.7", "concise=1..0/32"]`.
-
-    Args:
-        entries: One NAME=WEIGHT for each behavior, or `none` alone for the base model alone.
-
-    Raises:
-        InputError: An entry has another form, or a behavior occurs twice.
-    """
-    entries = list(entries)
-    if entries == [NOTHING]:
-        return {}
-    mixture: dict[str, Weight] = {}
-    for entry in entries:
-        name, _, weight = entry.partition("=")
-        if name in mixture:
-            raise InputError(f"{name!r} is in the mixture twice: give every behavior one weight.")
-        mixture[name] = _parse_weight(entry, weight)
-    return mixture
-
-
-def _parse_weight(entry: str, weight: str) -> Weight:
-    with suppress(ValueError):
-        return float(weight)
-    if match := _RAMP.fullmatch(weight):
-        return _build_schedule(entry, Ramp, **match.groupdict())
-    if match := _FIRST_TOKENS.fullmatch(weight):
-        return _build_schedule(entry, FirstTokens, **match.groupdict("0"))
-    raise InputError(
-        f"{entry!r} is not a valid part of a mixture: write NAME=WEIGHT, for example pirate=0.7, "
-        "pirate=0..1/32 (from 0 to 1 over 32 tokens) or pirate=1/16:0.3 (1 for 16 tokens, then 0.3), or "
-        f"{NOTHING!r} alone for the base model alone."
-    )
-
-
-def _build_schedule(entry: str, kind: type[Ramp] | type[FirstTokens], **fields: str) -> Weight:
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        from langchain_eft.errors import describe  # imports LangChain
-
-        raise InputError(f"{entry!r} is not a valid part of a mixture: {describe(error)}.") from error
 
 
 def parse_behaviors(
@@ -163,17 +110,6 @@ def read_prompts(file: Path) -> list[str]:
     return prompts
 
 
-def format_mixture(mixture: Mapping[str, Any]) -> str:
-    """Format a mixture in the notation of `--mix`, the behaviors in the order of `mixture`."""
-    weights = Mixture.of(mixture).weights
-    entries = " ".join(f"{name}={_format_weight(weights[name])}" for name in mixture)
-    return entries or f"{NOTHING} (the base model alone)"
-
-
-def _format_weight(weight: Weight) -> str:
-    match weight:
-        case Ramp():
-            return f"{weight.start:g}..{weight.end:g}/{weight.tokens}"
-        case FirstTokens():
-            return f"{weight.weight:g}/{weight.tokens}:{weight.then:g}"
-    return f"{weight:g}"
+def describe_mixture(mixture: Mapping[str, Any]) -> str:
+    """A mixture in the notation of `--mix`, and what it means where it is empty."""
+    return format_mixture(mixture) if mixture else f"{NOTHING} (the base model alone)"

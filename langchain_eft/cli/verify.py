@@ -13,7 +13,7 @@ from rich.table import Table
 
 from langchain_eft.cli.console import load, progress, readable_errors
 from langchain_eft.cli.options import JsonFlag, RecipeOptions, option_groups
-from langchain_eft.cli.parse_recipe import format_mixture, read_prompts
+from langchain_eft.cli.parse_recipe import describe_mixture, read_prompts
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
@@ -52,7 +52,7 @@ def verification_summary(report: VerificationReport, mixture: dict[str, float]) 
     failed = sum(check.outcome == "failed" for check in report.checks)
     outcome = f"FAILED in {failed} of {len(report.checks)} checks" if failed else "Passed"
     return (
-        f"{outcome}: mixture {format_mixture(mixture)}, {report.tokens} tokens compared in "
+        f"{outcome}: mixture {describe_mixture(mixture)}, {report.tokens} tokens compared in "
         f"{report.seconds:.0f} s; p-values fail below {report.least_p_value:.1e} "
         f"({report.alpha:g} / {report.tests} tests, Bonferroni)."
     )

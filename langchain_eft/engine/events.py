@@ -25,15 +25,15 @@ class TokenLogprobs:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """The part of an answer that one round adds.
+    """The part of an answer that one round adds; or, at its beginning, the request's `answer_prefix`.
 
     Attributes:
         text: Text that can be shown now; may be empty. It contains no stop string.
-        tokens: Token ids drawn in this round, the end token included.
+        tokens: Token ids drawn in this round, the end token included; or those of the prefix.
         pieces: Text of each token, stop strings included. A character that spreads over several tokens
             belongs to the last of them. End tokens have no text.
-        logprobs: One for each token, if the request asks for them.
-        traces: One for each token, if the request asks for them.
+        logprobs: One for each token drawn, if the request asks for them; a prefix has none.
+        traces: The same.
         cut: Number of characters at the end of all pieces so far that a stop string removes from the text.
     """
 
@@ -56,15 +56,15 @@ class Finished:
 
     Attributes:
         reason: `stop` (end token or stop string) or `length`.
-        prompt_tokens: Length of the main prompt.
-        completion_tokens: Tokens generated, the end token included.
-        cached_tokens: Tokens of the main prompt whose keys and values were in the prefix cache.
+        prompt_tokens: Tokens that the caller gave: main prompt and answer prefix.
+        completion_tokens: Tokens drawn, the end token included.
+        cached_tokens: Tokens among `prompt_tokens` whose keys and values were in the prefix cache.
         drafted_tokens: Number of draft tokens.
         accepted_tokens: Number of accepted draft tokens.
         verify_passes: Rounds that drew tokens. Each yields its accepted draft tokens and one more token.
         time_to_first_token: Seconds from submission to the first token.
         seconds: Seconds from submission to the end.
-        context_tokens: Lengths of the other prompts that the terms read, by name.
+        context_tokens: The same as `prompt_tokens` of the other prompts that the terms read, by name.
     """
 
     reason: FinishReason

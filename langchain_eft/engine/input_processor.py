@@ -62,19 +62,24 @@ class InputProcessor:
         Raises:
             ContextWindowError: Prompt and answer do not fit.
             RecipeError: A mixture that the recipe cannot decode.
-            RequestError: Token ids outside the vocabulary, or a grammar that does not compile.
+            RequestError: Token ids outside the vocabulary, a grammar that does not compile, or a beginning
+                that the answer cannot have.
         """
         self._recipe.check(request.mixture)
         formula = replace(self.formula(request), traced=request.trace)
         prompts = [request.prompt_ids, *request.contexts.values()]
         lengths = [len(prompt) for prompt in prompts]
         limit = self.max_output_tokens(*lengths)
+        given = len(request.answer_prefix)
+        if given and given >= limit:
+            raise ContextWindowError(max(lengths) + given, 1, max(lengths) + limit)
         if request.max_tokens > limit:
             raise ContextWindowError(max(lengths), request.max_tokens, max(lengths) + limit)
         biased = tuple(request.sampling.logit_bias)
         fields = {"prompt_ids": request.prompt_ids, **request.contexts, "logit_bias": biased}
         for field, ids in fields.items():
             self.check_token_ids(ids, field)
+        self._check_answer_ids(request.answer_prefix, "answer_prefix")
         return RequestState(
             Generation(request, deliver),
             formula,
@@ -188,10 +193,18 @@ class InputProcessor:
         if len(prompt) + len(answer) > self.max_model_len:
             raise ContextWindowError(len(prompt), len(answer), self.max_model_len)
         self.check_token_ids(prompt, "prompt")
-        self.check_token_ids(answer, "answer")
-        not_shared = [token for token in answer if not self.family.vocabulary[token]]
+        self._check_answer_ids(answer, "answer")
+
+    def _check_answer_ids(self, ids: Sequence[int], field: str) -> None:
+        """Refuse ids that no answer can have.
+
+        Raises:
+            RequestError: With the first such id.
+        """
+        self.check_token_ids(ids, field)
+        not_shared = [token for token in ids if not self.family.vocabulary[token]]
         if not_shared:
             raise RequestError(
-                f"Token id {not_shared[0]} does not mean the same in all models, so an answer with it has no "
-                "log-probability: leave it out."
+                f"Token id {not_shared[0]} in `{field}` does not mean the same in all models, so an answer "
+                "with it has no log-probability: leave it out."
             )

@@ -130,6 +130,7 @@ class DecodingLoop:
             return EngineStats(
                 running=len(self._scheduler.running),
                 waiting=len(self._scheduler.waiting) + len(self._submitted),
+                blocks=self.blocks.num_blocks,
                 free_blocks=self.blocks.num_free_blocks,
                 weight_bytes=self._family.weight_bytes,
                 cached_tokens=self._scheduler.cached_tokens,

@@ -94,6 +94,10 @@ class GenerationRequest(BaseModel):
     """The other prompts, by name. A behavior that compares two prompts has its second one here, under its own
     name. If the recipe has a template for the base, the prompt of base and references is here as `<base>`."""
 
+    answer_prefix: tuple[int, ...] = ()
+    """Tokens that the answer begins with. The engine goes on behind them as if it had drawn them itself: they
+    count for `max_tokens`, the seed's draws, weights that change, penalties, stop strings and the grammar."""
+
     mixture: Mixture = Field(default_factory=Mixture)
 
     upscale_strength: float = Field(default=1.0, ge=0, le=LARGEST_COEFFICIENT)

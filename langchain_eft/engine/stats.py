@@ -12,7 +12,8 @@ class EngineStats:
     Attributes:
         running: Requests that are running.
         waiting: Requests in the queue.
-        free_blocks: Blocks of KV memory that no request uses.
+        blocks: Blocks of KV memory.
+        free_blocks: How many of them no request uses.
         weight_bytes: Memory of all weights; shared weights count once.
         generated_tokens: Answer tokens since the engine was opened.
         prefilled_tokens: Prompt tokens computed since then; a preempted request counts again.
@@ -24,6 +25,7 @@ class EngineStats:
 
     running: int
     waiting: int
+    blocks: int
     free_blocks: int
     weight_bytes: int
     generated_tokens: int

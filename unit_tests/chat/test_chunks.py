@@ -8,7 +8,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_eft.chat.chunks import ChunkBuilder, chat_result
 from langchain_eft.chat.output_parser import OutputParser
 from langchain_eft.chat.tool_formats import HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PROMPTED
-from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.events import Finished, TextDelta, TokenLogprobs
 from langchain_eft.engine.request import GenerationRequest
 from unit_tests import tiny
 
@@ -18,9 +18,10 @@ END = Finished(
 )  # fmt: skip
 
 
-def builder(form=HERMES, **options):
+def builder(form=HERMES, prefix=(), **options):
     parser = OutputParser(form, tools=True, reasoning=True, **options)
-    return ChunkBuilder(GenerationRequest(prompt_ids=(1,)), parser, tiny.tokenizer(), "org/base")
+    request = GenerationRequest(prompt_ids=(1,), answer_prefix=prefix)
+    return ChunkBuilder(request, parser, tiny.tokenizer(), "org/base")
 
 
 def events(pieces, end=END):
@@ -55,6 +56,24 @@ def test_reasoning_that_the_prompt_has_opened_is_counted():
     answer = message(["a", "b", "</think>", "c", "", ""], thinking=True)
     assert answer.usage_metadata["output_token_details"]["reasoning"] == 2
     assert answer.content == "c"
+
+
+@pytest.mark.parametrize(("given", "drawn"), [(0, 3), (2, 1), (3, 0), (5, 0)])
+def test_only_reasoning_that_was_drawn_is_counted(given, drawn):
+    pieces = ["<think>", "a", " b", "</think>", "c", ""]
+    beginning = TextDelta("".join(pieces[:given]), tuple(range(given)), tuple(pieces[:given]))
+    told = [beginning, *events(pieces[given:])]
+    answer = chat_result([builder(prefix=tuple(range(given)))], [told]).generations[0].message
+    assert answer.usage_metadata["output_token_details"]["reasoning"] == drawn
+    assert (answer.additional_kwargs["reasoning_content"], answer.content) == ("a b", "c")
+
+
+def test_log_probabilities_name_their_tokens():
+    delta = TextDelta("a", (68,), ("a",), (TokenLogprobs(-0.5, ((68, -0.5), (70, -1.5))),))
+    answer = chat_result([builder()], [[delta, END]]).generations[0].message
+    (entry,) = answer.response_metadata["logprobs"]["content"]
+    assert (entry["token_id"], [top["token_id"] for top in entry["top_logprobs"]]) == (68, [68, 70])
+    assert entry["token"] == tiny.tokenizer().decode([68])
 
 
 @pytest.mark.parametrize("form", [HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PROMPTED])

@@ -24,17 +24,10 @@ from langchain_eft.cli.chat import statistics
 from langchain_eft.cli.console import InputError
 from langchain_eft.cli.conversation import Conversation, run_command
 from langchain_eft.cli.options import option_groups
-from langchain_eft.cli.parse_recipe import (
-    format_mixture,
-    parse_behaviors,
-    parse_mixture,
-    parse_speculation,
-    read_prompts,
-)
+from langchain_eft.cli.parse_recipe import parse_behaviors, parse_speculation, read_prompts
 from langchain_eft.engine.cache_folder import CACHE_VARIABLE
+from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
-from langchain_eft.engine.recipe.mixture import Mixture
-from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.errors import EFTDecodingError
 from unit_tests.tiny import write_gguf
 
@@ -94,54 +87,7 @@ def cli(monkeypatch):
     return lambda *arguments, typed=None: CliRunner().invoke(app, arguments, input=typed)
 
 
-# Mixtures
-
-
-@pytest.mark.parametrize(
-    ("entries", "mixture"),
-    [
-        ([], {}),
-        (["none"], {}),
-        (["pirate=0.7"], {"pirate": 0.7}),
-        (["pirate=1", "concise=.5"], {"pirate": 1.0, "concise": 0.5}),
-        (["none=1"], {"none": 1.0}),
-        (["pirate=-1e-1"], {"pirate": -0.1}),
-        (["pirate=0..1.5/32"], {"pirate": Ramp(start=0, end=1.5, tokens=32)}),
-        (["pirate=1..-.5/4"], {"pirate": Ramp(start=1, end=-0.5, tokens=4)}),
-        (["pirate=1/16"], {"pirate": FirstTokens(tokens=16)}),
-        (["pirate=1.2/16:.3"], {"pirate": FirstTokens(tokens=16, weight=1.2, then=0.3)}),
-    ],
-)
-def test_mixtures_are_read(entries, mixture):
-    assert parse_mixture(entries) == mixture
-
-
-@pytest.mark.parametrize(
-    ("entries", "named"),
-    [
-        (["pirate"], "'pirate'"),
-        (["pirate="], "'pirate='"),
-        (["pirate=much"], "'pirate=much'"),
-        (["pirate=1=2"], "'pirate=1=2'"),
-        (["pirate=0..1"], r"'pirate=0\.\.1'.*pirate=0\.\.1/32.*pirate=1/16:0\.3"),
-        (["pirate=0..1/0"], r"'pirate=0\.\.1/0'.*tokens='0'"),
-        (["none", "pirate=1"], "'none'"),
-        (["pirate=1", "pirate=2"], "'pirate' is in the mixture twice"),
-    ],
-)
-def test_what_is_no_mixture_is_named(entries, named):
-    with pytest.raises(InputError, match=named):
-        parse_mixture(entries)
-
-
-def test_mixtures_are_written_as_they_are_typed():
-    mixture = {"pirate": 0.7, "concise": 1.0}
-    assert format_mixture(mixture) == "pirate=0.7 concise=1"
-    assert parse_mixture(format_mixture(mixture).split()) == mixture
-    assert format_mixture({}).startswith("none")
-    scheduled = {"concise": FirstTokens(tokens=4, then=0.5), "pirate": Ramp(start=0, end=1, tokens=32)}
-    assert format_mixture(scheduled) == "concise=1/4:0.5 pirate=0..1/32"
-    assert parse_mixture(format_mixture(Mixture.of(scheduled).as_json()).split()) == scheduled
+# Recipes
 
 
 def test_prompts_and_documents_are_behaviors():
@@ -314,7 +260,7 @@ def test_mix_alone_shows_the_mixture_and_the_behaviors(settings, mixture):
         ("/mix parrot=1", ValidationError, "'parrot'.*'pirate'"),
         ("/mix pirate=-1", ValidationError, "-1.0.*0 or more"),
         ("/mix pirate=nan", ValidationError, "nan"),
-        ("/mix pirate", InputError, "NAME=WEIGHT"),
+        ("/mix pirate", RecipeError, "NAME=WEIGHT"),
         ("/temp hot", ValidationError, "'hot'"),
         ("/temp -1", ValidationError, "greater than or equal to 0"),
         ("/blend pirate=1", InputError, "'/blend'.*'/mix'"),

@@ -59,6 +59,7 @@ FIELDS = {
     "stop": st.lists(st.text(max_size=3) | VALUES, max_size=3) | VALUES,
     "stream_options": st.fixed_dictionaries({"include_usage": VALUES}) | JUNK,
     "chat_template_kwargs": JUNK,
+    "answer_prefix": st.lists(st.integers(0, 270) | VALUES, max_size=4) | JUNK,
 }  # fmt: skip
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20)
 

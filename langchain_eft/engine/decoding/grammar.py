@@ -86,6 +86,11 @@ class Grammar:
         forced: list[int] = self._matcher.compute_ff_tokens()
         return forced
 
+    def count_allowed(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, from the first on, may follow the answer so far."""
+        allowed: int = self._matcher.validate_tokens(list(tokens))
+        return allowed
+
     def consume(self, token: int) -> None:
         """Advance by one token of the answer.
 

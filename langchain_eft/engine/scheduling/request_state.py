@@ -9,6 +9,7 @@ from typing import Any
 from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
 from langchain_eft.engine.decoding.formula import Formula
 from langchain_eft.engine.decoding.grammar import Grammar
+from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import Event, Finished, FinishReason, TextDelta
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.request import Generation, GenerationRequest
@@ -34,6 +35,9 @@ class RequestState:
         rates: Acceptance rate of each draft source.
         grammar: What the answer must look like, or None.
         finished: Why the answer has ended, or None.
+
+    Raises:
+        RequestError: The grammar forbids the `answer_prefix`, or the answer ends within it.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class RequestState:
         self._first_token: float | None = None
         self._events: list[Event] = []
         self._drafted = self._accepted = self._passes = 0
+        if self.request.answer_prefix:
+            self._begin(self.request.answer_prefix)
 
     @property
     def ended(self) -> bool:
@@ -121,21 +127,15 @@ class RequestState:
         self._drafted += len(outcome.draft_tokens)
         self._accepted += outcome.num_accepted
         self._passes += 1
-        before, text = len(self.tokens), ""
-        pieces: list[str] = []
-        for token in outcome.tokens:
-            piece, released = self._append(token)
-            pieces.append(piece)
-            text += released
-            if self.finished:
-                break
+        before = len(self.tokens)
+        text, pieces = self._extend(outcome.tokens)
         for prompt in self.prompts.values():
             prompt.num_computed_tokens = min(prompt.num_computed_tokens, len(prompt.tokens) - 1)
         taken = tuple(self.tokens[before:])
         delta = TextDelta(
             text,
             taken,
-            tuple(pieces),
+            pieces,
             logprobs=tuple(outcome.logprobs[: len(taken)]),
             traces=tuple(outcome.traces[: len(taken)]),
             cut=self._stops.cut,
@@ -151,6 +151,53 @@ class RequestState:
             if not self.generation.cancelled:
                 self.generation.deliver(event)
         self._events.clear()
+
+    def _begin(self, prefix: Sequence[int]) -> None:
+        """Append the tokens that the caller gives as the beginning of the answer.
+
+        Raises:
+            RequestError: The grammar forbids one of them, or the answer ends with one.
+        """
+        allowed = self.grammar.count_allowed(prefix) if self.grammar else len(prefix)
+        text, pieces = self._extend(prefix[:allowed])
+        place = f"token {{}} of {len(prefix)} in `answer_prefix`"
+        if self.finished:
+            reason, remedy = self._why_nothing_follows()
+            raise RequestError(
+                f"Nothing can follow {place.format(len(pieces))}, for {reason}: leave it and what comes "
+                f"after it out{remedy}."
+            )
+        if allowed < len(prefix):
+            raise RequestError(
+                f"The grammar forbids {place.format(allowed + 1)}, id {prefix[allowed]}: leave it and what "
+                "comes after it out, or change tools, schema or grammar."
+            )
+        self._events.append(TextDelta(text, tuple(prefix), pieces))
+
+    def _why_nothing_follows(self) -> tuple[str, str]:
+        """Why the answer has ended with its last token, and what else than leaving it out would help."""
+        if self.finished == "length":
+            return f"max_tokens={self.request.max_tokens} is reached", ", or raise max_tokens"
+        if self.ends_with(self.tokens[-1]):
+            return "it ends an answer", ""
+        if self._stops.stopped:
+            return "it completes a stop string", ", or change `stop`"
+        return "the grammar allows nothing behind it", ""
+
+    def _extend(self, tokens: Sequence[int]) -> tuple[str, tuple[str, ...]]:
+        """Append tokens up to the one that ends the answer.
+
+        Returns:
+            The text that can be shown now, and the text of each token.
+        """
+        pieces, text = [], ""
+        for token in tokens:
+            piece, released = self._append(token)
+            pieces.append(piece)
+            text += released
+            if self.finished:
+                break
+        return text, tuple(pieces)
 
     def _append(self, token: int) -> tuple[str, str]:
         """Append a token. Returns its text, and the text that can be shown now."""
@@ -176,11 +223,14 @@ class RequestState:
 
     def _summary(self, reason: FinishReason) -> Finished:
         now, submitted = time.perf_counter(), self.generation.submitted
+        given = len(self.request.answer_prefix)
         return Finished(
             reason=reason,
-            prompt_tokens=self.num_prompt_tokens,
-            context_tokens={name: prompt.num_prompt_tokens for name, prompt in self.prompts.items() if name},
-            completion_tokens=self.num_output_tokens,
+            prompt_tokens=self.num_prompt_tokens + given,
+            context_tokens={
+                name: prompt.num_prompt_tokens + given for name, prompt in self.prompts.items() if name
+            },
+            completion_tokens=self.num_output_tokens - given,
             cached_tokens=(self.cached_tokens or {}).get("", 0),
             drafted_tokens=self._drafted,
             accepted_tokens=self._accepted,

@@ -1,0 +1,67 @@
+"""LangChain's integration suite through `ChatOpenAI` against a server: what passes in process passes here."""
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_openai import ChatOpenAI
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from openai import DefaultAsyncHttpxClient
+
+from integration_tests.conftest import KEYS
+from unit_tests.gates import Gates
+
+pytestmark = pytest.mark.slow
+
+
+class TestChatOpenAI(Gates, ChatModelIntegrationTests):
+    """Structured output by ChatOpenAI's default method: the schema as the format of the answer."""
+
+    url = ""
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _server(cls, smol_server):
+        cls.url = f"{smol_server.url}/v1"
+
+    @property
+    def chat_model_class(self):
+        return ChatOpenAI
+
+    @property
+    def chat_model_params(self):
+        return {
+            "model": "smol",
+            "base_url": self.url,
+            "api_key": KEYS["staff"],
+            "temperature": 0,
+            "max_tokens": 100,
+            "frequency_penalty": 0.3,
+            "stream_usage": True,
+            # Each test has an event loop of its own, and ChatOpenAI would keep connections of the last one.
+            "http_async_client": DefaultAsyncHttpxClient(),
+        }
+
+    @property
+    def model_override_value(self):
+        return "smol:none"
+
+    @property
+    def supported_usage_metadata_details(self):
+        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
+        """The next turn of a conversation, which finds the turns before it in the prefix cache."""
+        model = self.chat_model_class(**self.chat_model_params)
+        history: list[BaseMessage] = [HumanMessage("What is the capital of Japan? Answer in one sentence.")]
+        history += [model.invoke(history), HumanMessage("And of France?")]
+        message = add_ai_message_chunks(*model.stream(history)) if stream else model.invoke(history)
+        assert message.usage_metadata["input_token_details"]["cache_read"] > 0
+        return message
+
+
+class TestFunctionCalling(TestChatOpenAI):
+    """The suite's tests of structured output, with the schema as a tool."""
+
+    @property
+    def structured_output_kwargs(self):
+        return {"method": "function_calling"}

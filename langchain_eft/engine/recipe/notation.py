@@ -1,0 +1,83 @@
+"""Mixtures in writing: `pirate=0.7,concise=1..0/32`, as on the command line and in names of models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
+
+from langchain_eft.engine.error_text import shown
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, Weight
+
+NOTHING = "none"
+"""The word for the empty mixture, which is the base model alone."""
+
+_NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
+_RAMP = re.compile(rf"(?P<start>{_NUMBER})\.\.(?P<end>{_NUMBER})/(?P<tokens>\d+)")
+_FIRST_TOKENS = re.compile(rf"(?P<weight>{_NUMBER})/(?P<tokens>\d+)(?::(?P<then>{_NUMBER}))?")
+
+
+def parse_mixture(entries: Iterable[str]) -> dict[str, Weight]:
+    """Parse a mixture such as `["pirate=0.7", "concise=1..0/32"]`.
+
+    Args:
+        entries: One NAME=WEIGHT for each behavior, or `none` alone for the base model alone.
+
+    Raises:
+        RecipeError: An entry has another form, or a behavior occurs twice.
+    """
+    entries = list(entries)
+    if entries == [NOTHING]:
+        return {}
+    mixture: dict[str, Weight] = {}
+    for entry in entries:
+        name, _, weight = entry.partition("=")
+        if name in mixture:
+            raise RecipeError(f"{name!r} is in the mixture twice: give every behavior one weight.")
+        mixture[name] = _parse_weight(entry, weight)
+    return mixture
+
+
+def format_mixture(mixture: Mapping[str, Any], separator: str = " ") -> str:
+    """Write a mixture as `parse_mixture` reads it, the behaviors in the order of `mixture`."""
+    weights = Mixture.of(mixture).weights
+    return separator.join(f"{name}={_format_weight(weights[name])}" for name in mixture) or NOTHING
+
+
+def _parse_weight(entry: str, weight: str) -> Weight:
+    with suppress(ValueError):
+        return float(weight)
+    if match := _RAMP.fullmatch(weight):
+        return _build_schedule(entry, Ramp, **match.groupdict())
+    if match := _FIRST_TOKENS.fullmatch(weight):
+        return _build_schedule(entry, FirstTokens, **match.groupdict("0"))
+    raise RecipeError(
+        f"{shown(entry)} is not a valid part of a mixture: write NAME=WEIGHT, for example pirate=0.7, "
+        "pirate=0..1/32 (from 0 to 1 over 32 tokens) or pirate=1/16:0.3 (1 for 16 tokens, then 0.3), or "
+        f"{NOTHING!r} alone for the base model alone."
+    )
+
+
+def _build_schedule(entry: str, kind: type[Ramp] | type[FirstTokens], **fields: str) -> Weight:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, part['loc']))}={shown(part['input'])}: {part['msg']}"
+            for part in error.errors(include_url=False)
+        )
+        raise RecipeError(f"{shown(entry)} is not a valid part of a mixture: {wrong}.") from error
+
+
+def _format_weight(weight: Weight) -> str:
+    match weight:
+        case Ramp():
+            return f"{weight.start:g}..{weight.end:g}/{weight.tokens}"
+        case FirstTokens():
+            return f"{weight.weight:g}/{weight.tokens}:{weight.then:g}"
+    return f"{weight:g}"

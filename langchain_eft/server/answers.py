@@ -1,0 +1,124 @@
+"""The answers to one HTTP request, whole or in pieces, in the form that both kinds of completions share."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastapi import Request
+from langchain_core.messages.ai import UsageMetadata
+from starlette.responses import Response
+
+from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.server.event_stream import event_stream, json_bytes
+from langchain_eft.server.join import join
+from langchain_eft.server.leaving import unless_left
+from langchain_eft.server.usage import openai_usage
+
+if TYPE_CHECKING:
+    from langchain_eft.engine.engine import Engine
+    from langchain_eft.server.bodies import DecodingBody
+    from langchain_eft.server.request_record import RequestRecord
+
+
+class Answers(ABC):
+    """The answers to one HTTP request.
+
+    Args:
+        body: What was asked.
+        engine: Decodes the answers.
+        record: What is logged about the request.
+
+    Attributes:
+        per_prompt: Answers to each prompt.
+    """
+
+    id_prefix: ClassVar[str]
+    kinds: ClassVar[tuple[str, str]]
+    """OpenAI's names of the whole object and of a chunk."""
+
+    def __init__(self, body: DecodingBody, engine: Engine, record: RequestRecord) -> None:
+        self.body, self.engine, self.record = body, engine, record
+        self.per_prompt = body.n or 1
+        self._id = f"{self.id_prefix}{secrets.token_hex(16)}"
+        self._created = int(time.time())
+        self._usages: dict[int, UsageMetadata] = {}
+        self._begun: set[int] = set()
+
+    @abstractmethod
+    def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
+        """The choices of all answers, piece by piece as they are decoded."""
+
+    def whole_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A choice of the whole object, from its joined pieces."""
+        return choice
+
+    def prompt_ids(self) -> dict[str, Any]:
+        """What the object says about its prompt, beside its choices."""
+        return {}
+
+    async def respond(self, request: Request) -> Response:
+        """Answer the request as its body asks."""
+        if self.body.stream:
+            return await event_stream(request, self.chunks())
+        whole = await unless_left(request, self.whole())
+        return Response(json_bytes(whole), media_type="application/json")
+
+    async def whole(self) -> dict[str, Any]:
+        """The object with all answers, once they have ended."""
+        choices: dict[int, list[dict[str, Any]]] = {}
+        async with aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                choices.setdefault(piece["index"], []).append(piece)
+        return {
+            **self._head(self.kinds[0]),
+            "choices": [self.whole_choice(join(choices[number])) for number in sorted(choices)],
+            "usage": openai_usage(self._usages, self.per_prompt),
+            **self.prompt_ids(),
+        }
+
+    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
+        """The objects of a stream, which each hold a piece of an answer."""
+        counted = self.body.includes_usage
+        head = {**self._head(self.kinds[1]), **({"usage": None} if counted else {})}
+        once = self.prompt_ids()
+        async with aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                yield {**head, **once, "choices": [piece]}
+                once = {}
+        if counted:
+            yield {**head, "choices": [], "usage": openai_usage(self._usages, self.per_prompt)}
+
+    def count_tokens(self, number: int, event: TextDelta) -> dict[str, Any]:
+        """Record the tokens of a round.
+
+        Args:
+            number: Number of the answer that they belong to.
+            event: The round's part of it.
+
+        Returns:
+            What the piece says about them.
+        """
+        if number in self._begun or not self.body.answer_prefix:  # the prefix is not drawn
+            self.record.delivered(number, event)
+        self._begun.add(number)
+        return {"token_ids": list(event.tokens)} if self.body.return_token_ids else {}
+
+    def count_answer(self, number: int, event: Finished, reason: str, usage: UsageMetadata) -> None:
+        """Record the end of an answer.
+
+        Args:
+            number: Its number.
+            event: Its end.
+            reason: Why it ended, in OpenAI's words.
+            usage: Its tokens.
+        """
+        self.record.finished(event, reason, counts_prompt=number % self.per_prompt == 0)
+        self._usages[number] = usage
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self.body.model}

@@ -1,0 +1,132 @@
+"""`/v1/completions`: texts or token ids to continue. A remote engine needs no more than this route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from langchain_eft.chat.chunks import usage
+from langchain_eft.chat.parameters import answer_count, reseeded
+from langchain_eft.chat.prompts import Prompts
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.events import Finished
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.request import GenerationRequest
+from langchain_eft.llms import completion_chunk, completion_request
+from langchain_eft.server.answers import Answers
+from langchain_eft.server.bodies import CompletionBody
+from langchain_eft.server.decoding import decode
+from langchain_eft.server.models import requested_mixture
+from langchain_eft.server.text_logprobs import TextLogprobs
+from langchain_eft.trace.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from langchain_eft.engine.engine import Engine
+    from langchain_eft.server.request_record import RequestRecord
+    from langchain_eft.server.serving import Serving
+
+router = APIRouter()
+
+_MOST_ANSWERS = 1024
+"""Answers of one request: prompts times `n`."""
+
+
+@router.post("/v1/completions")
+async def create_completion(body: CompletionBody, request: Request) -> Response:
+    """Continue texts, whole or as a stream."""
+    serving, record = request.app.state.serving, request.state.record
+    engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
+    requests = await asyncio.to_thread(_requests, serving, body, mixture)
+    return await TextAnswers(body, engine, record, requests, serving.llm.timeout).respond(request)
+
+
+def _requests(serving: Serving, body: CompletionBody, mixture: Mixture) -> list[GenerationRequest]:
+    """What the engine decodes: the answers to one prompt are neighbors."""
+    answers = answer_count(body.n or 1)
+    total = len(body.prompts) * answers
+    if total > _MOST_ANSWERS:
+        raise RequestError(
+            f"{len(body.prompts)} prompts with n={answers} ask for {total} answers: a request may have "
+            f"{_MOST_ANSWERS}. Send several requests."
+        )
+    parameters = {**body.decoding, "mixture": mixture.weights}
+    decoding = serving.llm.decoding_parameters(body.stop, parameters)
+    fields = {
+        "grammar": body.grammar,
+        "visible_tokens": frozenset(body.visible_tokens or ()),
+        "top_logprobs": body.logprobs,
+    }
+    requests = [
+        completion_request(serving.engine, _read(prompt, body), decoding, **fields) for prompt in body.prompts
+    ]
+    return [each for request in requests for each in reseeded(request, answers)]
+
+
+def _read(prompt: str | list[int], body: CompletionBody) -> str | Prompts:
+    """A prompt as the models read it."""
+    contexts = body.contexts or {}
+    if isinstance(prompt, list):
+        return Prompts(tuple(prompt), {name: tuple(ids) for name, ids in contexts.items()})
+    if contexts:
+        raise RequestError(
+            "`contexts` go with a prompt of token ids: give `prompt` as token ids, or leave `contexts` out."
+        )
+    return prompt
+
+
+class TextAnswers(Answers):
+    """The continuations of texts.
+
+    Args:
+        body: What was asked.
+        engine: Decodes the answers.
+        record: What is logged about the request.
+        requests: What is decoded.
+        timeout: Seconds that each answer may take.
+    """
+
+    id_prefix = "cmpl-"
+    kinds = ("text_completion", "text_completion")
+
+    def __init__(
+        self,
+        body: CompletionBody,
+        engine: Engine,
+        record: RequestRecord,
+        requests: Sequence[GenerationRequest],
+        timeout: float | None,
+    ) -> None:
+        super().__init__(body, engine, record)
+        self._requests, self._timeout = requests, timeout
+
+    async def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
+        """The choices of all answers, piece by piece as they are decoded."""
+        writers = [TraceWriter(self.engine.tokenizer) for _ in self._requests]
+        logprobs = [TextLogprobs(self.engine.tokenizer) for _ in self._requests]
+        opened: set[int] = set()
+        async with aclosing(decode(self.engine, self._requests, self._timeout)) as events:
+            async for number, event in events:
+                request = self._requests[number]
+                chunk = completion_chunk(request, event, writers[number])
+                info = chunk.generation_info or {}
+                piece: dict[str, Any] = {
+                    "index": number,
+                    "text": chunk.text,
+                    "logprobs": None,
+                    "finish_reason": info.get("finish_reason"),
+                    **{name: info[name] for name in ("trace", "eft") if name in info},
+                }
+                if isinstance(event, Finished):
+                    self.count_answer(number, event, event.reason, usage(event))
+                else:
+                    piece |= self.count_tokens(number, event)
+                    piece["logprobs"] = logprobs[number].write(event)
+                if self.body.return_token_ids and number not in opened:
+                    opened.add(number)
+                    piece["prompt_token_ids"] = list(request.prompt_ids)
+                yield piece

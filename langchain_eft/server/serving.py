@@ -1,0 +1,80 @@
+"""What every route needs: the model, its engine, and what the operator set."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langchain_eft.chat_models import EFTChatModel
+from langchain_eft.engine.stats import EngineStats
+from langchain_eft.server.errors import HTTPError
+from langchain_eft.server.request_log import log
+from langchain_eft.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from langchain_eft.engine.engine import Engine
+
+
+class Serving:
+    """The model that a server serves.
+
+    Args:
+        llm: The model that answers.
+        settings: What the operator sets.
+
+    Attributes:
+        created: When the server began, in seconds since 1970.
+        failure: Why the engine could not be opened; None if it could, or is being opened.
+    """
+
+    def __init__(self, llm: EFTChatModel, settings: ServerSettings) -> None:
+        self.llm = llm
+        self.settings = settings
+        self.model_name = settings.served_model_name or Path(llm.model).name
+        self.created = int(time.time())
+        self.failure: Exception | None = None
+        self._engine: Engine | None = None
+
+    async def open(self) -> None:
+        """Load the weights in a thread."""
+        try:
+            self._engine = await asyncio.to_thread(self.llm.open, _log_progress)
+            log(event="ready", model=self.model_name)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the process ends with it)
+            self.failure = error
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the engine is open."""
+        return self._engine is not None and not self._engine.closed
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the engine was open and is so no more: its device has failed."""
+        return self._engine is not None and self._engine.closed
+
+    def stats(self) -> EngineStats | None:
+        """What the engine does now; None while it is not open."""
+        return self._engine.stats() if self._engine is not None else None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine.
+
+        Raises:
+            HTTPError: It is not open yet.
+        """
+        if self._engine is None:
+            raise HTTPError(
+                503,
+                "The model is still loading: try again in a few seconds, when /health answers 200.",
+                code="loading",
+                headers={"Retry-After": "5"},
+            )
+        return self._engine
+
+
+def _log_progress(step: str) -> None:
+    log(event="loading", step=step)

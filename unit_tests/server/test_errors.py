@@ -1,0 +1,156 @@
+"""Every error has OpenAI's shape, a status that fits, and the engine's own words."""
+
+import json
+
+import httpx
+import openai
+import pytest
+from fastapi.exceptions import RequestValidationError
+from langchain_core.exceptions import ContextOverflowError
+from langchain_openai import ChatOpenAI
+from pydantic import TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+
+from langchain_eft import errors as langchain_errors
+from langchain_eft.engine import errors
+from langchain_eft.server.errors import HTTPError, error_body, error_response, http_error
+from unit_tests.server.conftest import serving
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "code"),
+    [
+        (errors.RequestError("no"), 400, "invalid_request_error", "invalid_value"),
+        (errors.RecipeError("no"), 400, "invalid_request_error", "invalid_mixture"),
+        (errors.ContextWindowError(5, 6, 7), 400, "invalid_request_error", "context_length_exceeded"),
+        (errors.CheckpointNotFoundError("no"), 404, "not_found_error", "model_not_found"),
+        (errors.RequestTimeoutError(1), 408, "invalid_request_error", "timeout"),
+        (errors.QueueFullError(3, 4), 429, "rate_limit_error", "queue_full"),
+        (errors.DecodingError("no"), 500, "server_error", "decoding_failed"),
+        (errors.EngineClosedError("no"), 503, "server_error", "engine_closed"),
+        (errors.DeviceLostError("no"), 503, "server_error", "device_lost"),
+        (errors.EngineError("no"), 500, "server_error", "engine_error"),
+    ],
+)  # fmt: skip
+def test_each_error_of_the_engine_has_a_status(error, status, kind, code):
+    with pytest.raises(type(error)) as twin, langchain_errors.langchain_errors():
+        raise error
+    for each in (error, twin.value):
+        body = error_body(each)["error"]
+        assert (http_error(each).status, body["type"], body["code"]) == (status, kind, code)
+        assert body["message"].startswith(str(error))
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_clients_hear_whether_to_try_again(retryable):
+    headers = error_response(errors.DecodingError("no", is_retryable=retryable)).headers
+    assert headers.get("x-should-retry") == (None if retryable else "false")
+    assert error_response(errors.RequestTimeoutError(1)).headers["x-should-retry"] == "false"
+    assert int(error_response(errors.QueueFullError(1, 1)).headers["retry-after"]) >= 1
+
+
+def test_what_pydantic_refuses_names_the_field():
+    with pytest.raises(ValidationError) as e:
+        TypeAdapter(dict[str, list[int]]).validate_python({"a": [1, "x"]})
+    body = error_body(e.value)["error"]
+    assert (http_error(e.value).status, body["param"]) == (400, "a.1")
+    assert "a.1='x'" in body["message"]
+    found = [{**part, "loc": ("body", *part["loc"])} for part in e.value.errors()]
+    assert (
+        http_error(RequestValidationError(found)).status,
+        http_error(RequestValidationError(found)).param,
+    ) == (
+        422,
+        "a.1",
+    )
+
+
+def test_a_bug_tells_the_caller_nothing():
+    body = error_body(ZeroDivisionError("secret"), "req-1")["error"]
+    assert (body["code"], body["request_id"]) == ("internal_error", "req-1")
+    assert "secret" not in body["message"]
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\r\nSet-Cookie: a=b", "\x00", "é" * 300])
+def test_any_text_can_be_quoted(text):
+    response = error_response(HTTPError(400, f"no {text}"))
+    assert json.loads(response.body)["error"]["message"] == f"no {text}"
+    assert not any("cookie" in name for name in response.headers)
+
+
+def test_headers_of_a_framework_error_stay():
+    answer = http_error(HTTPException(405, "Method Not Allowed", {"Allow": "GET"}))
+    assert (answer.status, answer.headers) == (405, {"Allow": "GET"})
+
+
+# Over HTTP
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/v1/nothing", 404, "/docs lists what there is"),
+        ("POST", "/chat/completions", 404, "ends in /v1"),
+        ("GET", "/v1/chat/completions", 405, "does not take GET: use POST"),
+        ("DELETE", "/health", 405, "does not take DELETE: use GET"),
+    ],
+)
+async def test_what_does_not_exist_says_what_does(client, method, path, status, words):
+    answer = await client.request(method, path, json={})
+    assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True), answer.text
+    assert answer.json()["error"]["request_id"] == answer.headers["x-request-id"]
+    assert ("allow" in answer.headers) is (status == 405)
+
+
+async def refusal(client, **body):
+    """The error of OpenAI's own client."""
+    sdk = openai.AsyncOpenAI(
+        base_url="http://127.0.0.1/v1", api_key="x", max_retries=0,
+        http_client=httpx.AsyncClient(transport=client._transport),
+    )  # fmt: skip
+    with pytest.raises(openai.APIStatusError) as e:
+        await sdk.chat.completions.create(**{"model": "base", "messages": MESSAGES, **body})
+    return e.value
+
+
+async def test_openais_client_raises_its_own_errors(client):
+    wrong_type = await refusal(client, temperature="hot")
+    assert (type(wrong_type), wrong_type.param) == (openai.UnprocessableEntityError, "temperature")
+    out_of_range = await refusal(client, temperature=-1)
+    assert isinstance(out_of_range, openai.BadRequestError)
+    assert "temperature" in out_of_range.message
+    assert out_of_range.request_id
+    too_long = await refusal(client, max_tokens=100_000)
+    assert too_long.code == "context_length_exceeded"
+    unknown = await refusal(client, extra_body={"mixture": {"Pirate": 1}})
+    assert isinstance(unknown, openai.BadRequestError)
+    assert "'Pirate'" in unknown.message
+
+
+async def test_langchains_client_raises_its_context_overflow(client):
+    llm = ChatOpenAI(
+        base_url="http://127.0.0.1/v1", api_key="x", model="base", max_tokens=100_000, max_retries=0,
+        http_async_client=httpx.AsyncClient(transport=client._transport),
+    )  # fmt: skip
+    with pytest.raises(ContextOverflowError, match="context window"):
+        await llm.ainvoke("hi")
+
+
+async def test_a_full_queue_says_when_to_come_back(llm):
+    async with serving(llm) as client:
+        app = client._transport.app
+        app.state.queue_clock.retry_after = lambda: 7
+
+        def full(*args, **kwargs):
+            raise errors.QueueFullError(4, 2)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(app.state.serving.engine._loop), "add", full)
+            for stream in (False, True):
+                answer = await client.post(
+                    "/v1/chat/completions", json={"model": "base", "messages": MESSAGES, "stream": stream}
+                )
+                assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+                assert "4 requests wait and 2 run" in answer.json()["error"]["message"]
