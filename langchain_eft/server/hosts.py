@@ -68,7 +68,7 @@ class HostMiddleware:
         if match is None:
             return False
         name = match["name"].removesuffix(".")
-        return name in self._names or _is_address(name.strip("[]"))
+        return bool({name, "*"} & self._names) or _is_address(name.strip("[]"))
 
     def _trusts(self, origin: str, host: str) -> bool:
         """Whether an Origin is this server itself, or allowed."""

@@ -45,7 +45,7 @@ class ServerSettings(BaseModel):
     """Serve other machines without keys."""
 
     allowed_hosts: tuple[Annotated[str, AfterValidator(str.lower)], ...] = ()
-    """Names, besides localhost and addresses, by which clients may call this server."""
+    """Names, besides localhost and addresses, by which clients may call this server; `*` is every name."""
 
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
     """Other origins whose pages may call this server from a browser; `*` is all of them."""
@@ -89,10 +89,10 @@ class ServerSettings(BaseModel):
             )
         if self.api_keys and self.no_auth:
             raise ValueError("--no-auth and keys exclude each other: leave one of them out.")
-        if "*" in self.cors_origins and not self.api_keys:
+        if "*" in (*self.cors_origins, *self.allowed_hosts) and not self.api_keys:
             raise ValueError(
-                "--cors-origin '*' without a key lets every web page that you open use this server: require "
-                "a key with --api-key, or name the origins."
+                "'*' as --cors-origin or --allowed-host lets every web page that you open use this server: "
+                "require a key with --api-key, or give names."
             )
         if unknown := set(self.key_policies) - set(self.api_keys):
             raise ValueError(

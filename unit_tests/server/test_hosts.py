@@ -45,6 +45,9 @@ async def test_an_operator_can_add_names():
     assert (await asked(scope(host="Eft.Example.com:443"), **settings)).status == 200
     assert (await asked(scope(host="other.example.com"), **settings)).status == 403
     assert (await asked(scope(host="box.lan:1"), host="box.lan", no_auth=True)).status == 200
+    every = {"allowed_hosts": ("*",), "api_keys": {"alice": "0123456789"}}
+    assert (await asked(scope(host="any.example"), **every)).status == 200
+    assert (await asked(scope(host="any.example/"), **every)).status == 403
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:8000", "https://127.0.0.1:8000"])

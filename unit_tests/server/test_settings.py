@@ -27,6 +27,7 @@ def test_other_machines_need_a_key_unless_the_operator_says_otherwise(host):
     [
         ({"api_keys": KEYS, "no_auth": True}, "exclude each other"),
         ({"cors_origins": ("*",)}, r"lets every web page .* use this server"),
+        ({"allowed_hosts": ("*",)}, r"lets every web page .* use this server"),
         ({"cors_origins": ("chat.example.com",)}, "https://chat.example.com"),
         ({"cors_origins": ("https://chat.example.com/",)}, "https://chat.example.com"),
         ({"key_policies": {"bob": Policy()}, "api_keys": KEYS}, "unknown key 'bob': the keys are 'alice'"),
