@@ -125,26 +125,12 @@ def text_before(token):
 
 def canned(content):
     """A streamed completion of one token with a trace, whose every text is `content`."""
-    change = {
-        "total_variation": 1.0,
-        "up": {"token": content, "change": 1.0},
-        "down": {"token": content, "change": -1.0},
-    }
-    entry = {
-        "id": 5,
-        "token": content,
-        "text": content,
-        "logprob": -0.1,
-        "base": -2.0,
-        "small": -0.2,
-        "cut": 0,
-    }
+    change = {"total_variation": 1.0, "up": {"token": content, "change": 1.0}, "down": {"token": content, "change": -1.0}}
+    entry = {"id": 5, "token": content, "text": content, "logprob": -0.1, "base": -2.0, "small": -0.2, "cut": 0}
     part = {**change, "weight": 1.0, "tuned": -0.1, "reference": -2.0, "contribution": 1.9}
     trace = {**entry, "from_base": change, "from_small": change, "behaviors": {content: part}}
     logprob = {"token": content, "token_id": 5, "logprob": -0.1}
-    logprobs = {
-        "content": [{**logprob, "top_logprobs": [{**logprob, "token": f"{content}!", "token_id": 6}]}]
-    }
+    logprobs = {"content": [{**logprob, "top_logprobs": [{**logprob, "token": f"{content}!", "token_id": 6}]}]}
     call = {"index": 0, "id": content, "function": {"name": content, "arguments": content}}
     choice = {"index": 0, "delta": {"content": content, "tool_calls": [call]}, "finish_reason": "tool_calls"}
     chunk = {"choices": [{**choice, "trace": [trace], "logprobs": logprobs}]}
@@ -153,9 +139,7 @@ def canned(content):
 
 def answer_with(page, body, status=200):
     kind = "text/event-stream" if status == 200 else "application/json"
-    page.route(
-        "**/v1/chat/completions", lambda route: route.fulfill(status=status, body=body, content_type=kind)
-    )
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=status, body=body, content_type=kind))
 
 
 def test_a_visitor_finds_an_example_and_compares_three_answers(page, url):
@@ -364,6 +348,27 @@ def test_what_the_server_refuses_is_shown_at_its_control(page, url, label, value
     page.get_by_label(label).fill("1")
     run(page, columns=1)
     expect(problem).to_have_count(0)
+
+
+def test_sliders_have_the_ranges_of_the_callers_policy(page, url):
+    page.refused = True
+    models = httpx.get(f"{url}/v1/models").json()
+    for model in models["data"]:
+        ranges = {"harmless": (0.5, 1), "pirate": (0, 1.5)}
+        model["eft"]["behaviors"] = [
+            {"name": name, "min": low, "max": high, "default": low} for name, (low, high) in ranges.items()
+        ]
+    page.route("**/v1/models", lambda route: route.fulfill(json=models))
+    error = {"message": "The mixture gives 'harmless' the weight 0, and this server allows 0.5 to 1."}
+    answer_with(page, json.dumps({"error": {**error, "param": "mixture"}}), status=403)
+    page.goto(f"{url}/#prompt=hi&mix=harmless=0.5")
+    expect(page.locator(".behavior")).to_have_count(2)
+    slider = page.get_by_role("slider", name="harmless")
+    assert (slider.get_attribute("min"), slider.get_attribute("max")) == ("0.5", "1")
+    assert page.get_by_role("slider", name="pirate").get_attribute("max") == "1.5"
+    page.get_by_role("button", name="Run").click()
+    for place in (column(page, "base"), page.locator("[data-param='mixture.harmless']")):
+        expect(place.locator(".problem")).to_have_text(error["message"])
 
 
 def test_tools_that_are_not_json_are_shown_at_their_field(page, url):

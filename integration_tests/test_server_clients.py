@@ -169,8 +169,11 @@ def test_completions_of_texts_and_of_token_ids(client):
     for choice in texts.choices:
         assert "".join(choice.logprobs.tokens) == choice.text
         assert len(choice.logprobs.token_logprobs) == len(choice.logprobs.top_logprobs) == 6
-    chunks = list(client.completions.create(**asked, prompt="1, 2, 3,", stream=True))
-    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == texts.choices[0].text
+    # OpenAI's own chunks have a null that its type does not know.
+    with OpenAI(base_url=client.base_url, api_key=client.api_key, max_retries=0, timeout=PATIENCE) as lenient:
+        chunks = list(lenient.completions.create(**asked, prompt="1, 2, 3,", stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == texts.choices[0].text
+    assert chunks[-1].choices[0].finish_reason == "length"
 
 
 def test_models_are_mixtures(client):

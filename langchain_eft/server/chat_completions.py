@@ -86,7 +86,7 @@ class ChatAnswers(Answers):
             del call["index"]
         if not message["content"] and "tool_calls" in message:
             message["content"] = None
-        return {"message": message, **choice}
+        return {"index": choice.pop("index"), "message": message, **choice}
 
     def prompt_ids(self) -> dict[str, Any]:
         """The token ids of the conversation, if they are asked for."""
