@@ -166,9 +166,10 @@ class DecodingLoop:
                     self._fail_all(_failure(error))
         except DeviceLostError as error:
             with self._wake:
-                self._stopped, self._lost = True, str(error)
+                self._lost = str(error)
             self._fail_all(error)
         finally:
+            self.stop()  # whatever has ended it: nobody waits for a thread that is gone
             self._fail_all(EngineClosedError("The engine was closed while the request ran."))
             if self._lost is None:  # a lost device takes nothing back
                 self._release()

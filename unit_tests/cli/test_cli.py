@@ -504,12 +504,15 @@ def signalled(moment, signals, *, delay, folder):
         text=True,
         env={**os.environ, CACHE_VARIABLE: str(folder / "cache")},
     ) as process:
-        assert process.stdout.readline() == "now\n"
-        time.sleep(delay)
-        for each in signals:
-            process.send_signal(each)
-            time.sleep(0.02)
-        _, stderr = process.communicate(timeout=60)
+        try:
+            assert process.stdout.readline() == "now\n"
+            time.sleep(delay)
+            for each in signals:
+                process.send_signal(each)
+                time.sleep(0.02)
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
     return process.returncode, stderr
 
 

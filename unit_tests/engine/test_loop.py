@@ -297,6 +297,24 @@ def test_closing_fails_what_runs_and_refuses_what_comes(family):
         engine.submit(request([5]), recorder)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_thread_that_has_ended(family, monkeypatch):
+    engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=1024))
+    recorder = Recorder()
+    engine.submit(request([5], max_tokens=200, sampling=endless()), recorder)
+    wait_until(lambda: recorder.events)
+
+    def fail(self):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("langchain_eft.engine.scheduling.scheduler.Scheduler.remove_ended", fail)
+        wait_until(lambda: engine.closed)
+    with pytest.raises(EngineClosedError, match="closed"):
+        engine.submit(request([5]), Recorder())
+    engine.close()
+
+
 def test_a_short_prompt_does_not_wait_for_a_long_one(family):
     engine = Engine(
         family.recipe, EngineConfig(kv_cache_tokens=1024, block_size=BLOCK, max_num_batched_tokens=8)

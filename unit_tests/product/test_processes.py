@@ -32,7 +32,10 @@ def run(tmp_path):
 
 def printed(process, seconds=120):
     """What a process printed."""
-    output, errors = process.communicate(timeout=seconds)
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
     assert process.returncode == 0, errors
     return json.loads(output.splitlines()[-1])
 
