@@ -45,8 +45,8 @@ def listen(host: str, port: int) -> socket.socket:
             f"The server cannot listen on {host}, port {port} ({reason}): choose another "
             "with --host or --port, or stop what uses it. '--port 0' is any free port."
         ) from error
-    # Connections inherit it. Without it, the second part of an answer waits 40 ms for the acknowledgment of the
-    # first, and asyncio sets it only for addresses that it listens on itself.
+    # Connections inherit it. Without it, the second part of an answer waits 40 ms for the acknowledgment of
+    # the first, and asyncio sets it only for addresses that it listens on itself.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
