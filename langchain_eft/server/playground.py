@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ router = APIRouter(include_in_schema=False)
 
 
 class _Page(StaticFiles):
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """The file of a path. A null byte is in no file's name; the system's own error would be status 500."""
+        return ("", None) if "\0" in path else super().lookup_path(path)
+
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
         response.headers.update(HEADERS)
