@@ -14,8 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from langchain_eft.engine.errors import DeviceLostError, EngineError
-from langchain_eft.server.draining import Draining
-from langchain_eft.server.request_log import log, logger
+from langchain_eft.server.access.draining import Draining
+from langchain_eft.server.monitoring.request_log import log, logger
 from langchain_eft.server.serving import Serving
 
 _CANCEL_SECONDS = 1

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from langchain_eft.server.body_limits import BodyMiddleware
+from langchain_eft.server.access.body_limits import BodyMiddleware
 from langchain_eft.server.settings import ServerSettings
 from unit_tests.server.asgi import Inner, ask, scope
 
