@@ -241,8 +241,10 @@ class DecodingLoop:
         failures: dict[RequestState, Exception] = {}
         result = self._result_or_error(run)
         if isinstance(result, RoundResult):
-            self._accept(rows, result, failures)
-            self._deliver(result, failures)
+            try:
+                self._accept(rows, result, failures)
+            finally:  # whatever fails there, nobody waits for an answer that has ended
+                self._deliver(result, failures)
             for row in rows:
                 if row.state in result.undrawn:
                     self._pending = None  # it continues a row that has drawn nothing

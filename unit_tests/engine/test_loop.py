@@ -315,6 +315,19 @@ def test_nobody_waits_for_a_thread_that_has_ended(family, monkeypatch):
     engine.close()
 
 
+def test_an_answer_that_has_ended_is_delivered_whatever_fails_after_it(company, monkeypatch):
+    def fail(self, states):
+        raise MemoryError("no memory for keys")
+
+    recorder = Recorder()
+    monkeypatch.setattr("langchain_eft.engine.scheduling.scheduler.Scheduler.cache_full_blocks", fail)
+    company.engine.submit(request([5, 6], {"one": 1.0}, max_tokens=1), recorder)
+    wait_until(lambda: recorder.ended)
+    assert recorder.tokens
+    monkeypatch.undo()
+    assert answer(company.engine, request([5, 6], max_tokens=2))[1].completion_tokens
+
+
 def test_a_short_prompt_does_not_wait_for_a_long_one(family):
     engine = Engine(
         family.recipe, EngineConfig(kv_cache_tokens=1024, block_size=BLOCK, max_num_batched_tokens=8)
