@@ -125,12 +125,26 @@ def text_before(token):
 
 def canned(content):
     """A streamed completion of one token with a trace, whose every text is `content`."""
-    change = {"total_variation": 1.0, "up": {"token": content, "change": 1.0}, "down": {"token": content, "change": -1.0}}
-    entry = {"id": 5, "token": content, "text": content, "logprob": -0.1, "base": -2.0, "small": -0.2, "cut": 0}
+    change = {
+        "total_variation": 1.0,
+        "up": {"token": content, "change": 1.0},
+        "down": {"token": content, "change": -1.0},
+    }
+    entry = {
+        "id": 5,
+        "token": content,
+        "text": content,
+        "logprob": -0.1,
+        "base": -2.0,
+        "small": -0.2,
+        "cut": 0,
+    }
     part = {**change, "weight": 1.0, "tuned": -0.1, "reference": -2.0, "contribution": 1.9}
     trace = {**entry, "from_base": change, "from_small": change, "behaviors": {content: part}}
     logprob = {"token": content, "token_id": 5, "logprob": -0.1}
-    logprobs = {"content": [{**logprob, "top_logprobs": [{**logprob, "token": f"{content}!", "token_id": 6}]}]}
+    logprobs = {
+        "content": [{**logprob, "top_logprobs": [{**logprob, "token": f"{content}!", "token_id": 6}]}]
+    }
     call = {"index": 0, "id": content, "function": {"name": content, "arguments": content}}
     choice = {"index": 0, "delta": {"content": content, "tool_calls": [call]}, "finish_reason": "tool_calls"}
     chunk = {"choices": [{**choice, "trace": [trace], "logprobs": logprobs}]}
@@ -139,7 +153,9 @@ def canned(content):
 
 def answer_with(page, body, status=200):
     kind = "text/event-stream" if status == 200 else "application/json"
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=status, body=body, content_type=kind))
+    page.route(
+        "**/v1/chat/completions", lambda route: route.fulfill(status=status, body=body, content_type=kind)
+    )
 
 
 def test_a_visitor_finds_an_example_and_compares_three_answers(page, url):
