@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 CONSTRAINTS := constraints.txt
+GROUP := dev
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 READY := $(VENV)/.ready
@@ -25,7 +26,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 
 # pip installs dependency groups (--group) since 25.1.
 $(DEV): $(READY)
-	$(PIP) --constraint $(CONSTRAINTS) --group dev
+	$(PIP) --constraint $(CONSTRAINTS) --group $(GROUP)
 	touch $@
 
 $(DOCS): $(READY)
@@ -63,7 +64,7 @@ test-newest: ## Run the quick unit tests with the newest dependencies
 	$(MAKE) quick VENV=.venv-newest CONSTRAINTS=.venv-newest/constraints.txt
 
 test-oldest: ## Run the quick unit tests with the oldest dependencies that pyproject.toml allows
-	$(MAKE) quick VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+	$(MAKE) quick VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt GROUP=test
 
 lint: $(DEV) ## Check style, types, and which room may import which
 	$(BIN)/ruff check .

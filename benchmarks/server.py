@@ -175,8 +175,9 @@ async def first_piece(contestants: Contestants, requests: int) -> None:
     for name, values in times.items():
         median, late = statistics.median(values), statistics.quantiles(values, n=10)[-1]
         print(f"| {name} | {median:.1f} ms | {late:.1f} ms |")
-    added = statistics.median(times["server"]) - statistics.median(times["in process"])
-    print(f"\nHTTP adds {added:.1f} ms at the median.")
+    pairs = zip(times["server"], times["in process"], strict=True)
+    added = statistics.median(server - own for server, own in pairs)
+    print(f"\nHTTP adds {added:.1f} ms at the median of neighboring requests.")
 
 
 async def measure(clients: int, tokens: int, rounds: int, requests: int) -> None:

@@ -18,12 +18,11 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
 
 from integration_tests.serve_process import server
 from langchain_eft import EFTChatModel
-
-sync_api = pytest.importorskip("playwright.sync_api")
-expect = sync_api.expect
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +46,7 @@ def chromium():
     if BROWSER is None:
         reason = "no Chromium: install Debian's chromium, or set LANGCHAIN_EFT_BROWSER"
         (pytest.fail if os.environ.get("LANGCHAIN_EFT_REQUIRE_BROWSER") else pytest.skip)(reason)
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -393,6 +392,7 @@ def test_tools_that_are_not_json_are_shown_at_their_field(page, url):
     page.get_by_label("Tools, as JSON").fill("{oops")
     page.get_by_role("button", name="Run").click()
     expect(page.locator("[data-param=tools] .problem")).to_contain_text("not JSON")
+    assert "not JSON" in exported(page, "curl")
 
 
 def test_a_tool_call_is_shown_and_its_result_answered(page, url):
@@ -533,7 +533,7 @@ def test_a_server_with_keys_is_asked_again_with_the_visitors(page, url):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(page, url, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    axe = Axe()
     page.emulate_media(color_scheme=scheme)
     visit(page, url, **WHALES)
     assert serious(axe, page) == []

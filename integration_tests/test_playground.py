@@ -18,7 +18,7 @@ def test_it_opens_the_page_answers_and_ends_at_ctrl_c(tmp_path):
     opened, browser = tmp_path / "opened", tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
     browser.chmod(0o755)
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         [sys.executable, "-m", "langchain_eft", "playground", "--kv-cache-tokens", "8192"],
         env={**os.environ, "BROWSER": f"{browser} %s"},
         stderr=subprocess.DEVNULL,

@@ -113,7 +113,7 @@ class ServerOptions:
         Raises:
             EngineError: Keys or a policy that cannot be read.
         """
-        from langchain_eft.server.keys import parse_keys, read_key_file
+        from langchain_eft.server.access.keys import parse_keys, read_key_file
         from langchain_eft.server.policy import PolicyFile, read_policy
 
         if self.api_key_file and self.api_key_file.exists() and self.api_key_file.stat().st_mode & 0o077:

@@ -12,25 +12,24 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from langchain_eft.chat_models import EFTChatModel
-from langchain_eft.server import (
+from langchain_eft.server.access.body_limits import BodyMiddleware
+from langchain_eft.server.access.draining import Draining, DrainingMiddleware
+from langchain_eft.server.access.hosts import HostMiddleware
+from langchain_eft.server.access.keys import KeyMiddleware
+from langchain_eft.server.errors import install_error_handlers
+from langchain_eft.server.monitoring import metrics
+from langchain_eft.server.monitoring.queue_clock import QueueClock
+from langchain_eft.server.monitoring.request_log import RecordMiddleware
+from langchain_eft.server.policy import require_consistent
+from langchain_eft.server.routes import (
     chat_completions,
     completions,
     docs,
     health,
-    metrics,
     models,
     playground,
     tokenization,
 )
-from langchain_eft.server.body_limits import BodyMiddleware
-from langchain_eft.server.draining import Draining, DrainingMiddleware
-from langchain_eft.server.errors import install_error_handlers
-from langchain_eft.server.hosts import HostMiddleware
-from langchain_eft.server.keys import KeyMiddleware
-from langchain_eft.server.metrics import Metrics
-from langchain_eft.server.policy import require_consistent
-from langchain_eft.server.queue_clock import QueueClock
-from langchain_eft.server.request_log import RecordMiddleware
 from langchain_eft.server.serving import Serving
 from langchain_eft.server.settings import ServerSettings
 
@@ -56,7 +55,7 @@ def create_app(llm: EFTChatModel, settings: ServerSettings) -> FastAPI:
         yield
         opening.cancel()
 
-    figures, queue_clock = Metrics(serving.stats), QueueClock(serving.stats)
+    figures, queue_clock = metrics.Metrics(serving.stats), QueueClock(serving.stats)
     draining = Draining(settings.drain_seconds)
     # What every request passes, from the outside to the inside. Whoever may not call learns little: a foreign
     # page is refused before the key is looked at, and a body is read only from callers with a key.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.engine.stats import EngineStats
 from langchain_eft.server.errors import HTTPError
-from langchain_eft.server.request_log import log
+from langchain_eft.server.monitoring.request_log import log
 from langchain_eft.server.settings import ServerSettings
 
 if TYPE_CHECKING:

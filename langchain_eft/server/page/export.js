@@ -1,7 +1,7 @@
 /** The current mixture for elsewhere: Python, curl, a preset, a model's name, a link. */
 
 import { hasKey } from "./api.js";
-import { announce, element } from "./dom.js";
+import { element } from "./dom.js";
 import { linkTo } from "./link.js";
 import { active, formatMixture, isSchedule } from "./notation.js";
 import { chatBody } from "./request.js";
@@ -158,27 +158,25 @@ export function createExports(root, store, model) {
     }
   }
 
+  function show(name) {
+    const [write, use] = ways(model, store.get())[name];
+    [title.textContent, hint.textContent, copied.textContent] = [name, use, ""];
+    text.textContent = textOrProblem(write);
+    dialog.showModal();
+  }
+
   root.append(
     ...Object.keys(ways(model, store.get())).map((name) =>
-      element(
-        "button",
-        {
-          type: "button",
-          "data-export": name,
-          onclick: () => {
-            const [write, use] = ways(model, store.get())[name];
-            try {
-              text.textContent = write();
-            } catch (error) {
-              announce(error.message);
-              return;
-            }
-            [title.textContent, hint.textContent, copied.textContent] = [name, use, ""];
-            dialog.showModal();
-          },
-        },
-        name,
-      ),
+      element("button", { type: "button", onclick: () => show(name) }, name),
     ),
   );
+}
+
+/** What a function writes, or why it cannot. @param {() => string} write */
+function textOrProblem(write) {
+  try {
+    return write();
+  } catch (error) {
+    return error.message;
+  }
 }

@@ -113,7 +113,7 @@ function open(family) {
       readTools(store.get().tools);
       return true;
     } catch (error) {
-      showProblem({ param: "tools", message: `The tools are not JSON: ${error.message}` }, names);
+      showProblem({ param: "tools", message: error.message }, names);
       return false;
     }
   }

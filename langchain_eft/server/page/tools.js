@@ -21,8 +21,16 @@ export const EXAMPLE_TOOL = {
  */
 export function readTools(text) {
   if (!text.trim()) return [];
-  const value = JSON.parse(text);
+  const value = parse(text);
   return (Array.isArray(value) ? value : [value]).map(asFunction);
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new SyntaxError(`The tools are not JSON: ${error.message}`);
+  }
 }
 
 /** A bare schema with a name is wrapped as the API wants it. */

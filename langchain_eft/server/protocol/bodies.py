@@ -18,7 +18,7 @@ from langchain_eft.chat.parameters import refuse_unknown
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import Speculation
-from langchain_eft.server.messages import Message
+from langchain_eft.server.protocol.messages import Message
 
 _DECODING = (
     "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty",

@@ -18,16 +18,16 @@ from langchain_eft.engine.events import Finished
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.llms import completion_chunk, completion_request
-from langchain_eft.server.answers import Answers
-from langchain_eft.server.bodies import CompletionBody
-from langchain_eft.server.decoding import decode
-from langchain_eft.server.models import requested_mixture
-from langchain_eft.server.text_logprobs import TextLogprobs
+from langchain_eft.server.protocol.answers import Answers
+from langchain_eft.server.protocol.bodies import CompletionBody
+from langchain_eft.server.protocol.decoding import decode
+from langchain_eft.server.protocol.text_logprobs import TextLogprobs
+from langchain_eft.server.routes.models import requested_mixture
 from langchain_eft.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
-    from langchain_eft.server.request_record import RequestRecord
+    from langchain_eft.server.monitoring.request_record import RequestRecord
     from langchain_eft.server.serving import Serving
 
 router = APIRouter()

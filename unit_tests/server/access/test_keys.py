@@ -2,7 +2,7 @@
 
 import pytest
 
-from langchain_eft.server.keys import InvalidKeyError, KeyMiddleware, parse_keys, read_key_file
+from langchain_eft.server.access.keys import InvalidKeyError, KeyMiddleware, parse_keys, read_key_file
 from langchain_eft.server.policy import Policy
 from langchain_eft.server.settings import ServerSettings
 from unit_tests.server.asgi import Inner, ask, scope

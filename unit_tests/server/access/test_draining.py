@@ -2,7 +2,7 @@
 
 import asyncio
 
-from langchain_eft.server.draining import Draining, DrainingMiddleware
+from langchain_eft.server.access.draining import Draining, DrainingMiddleware
 from unit_tests.server.asgi import Inner, ask, scope
 from unit_tests.server.conftest import serving
 

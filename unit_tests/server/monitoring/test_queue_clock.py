@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from langchain_eft.engine.stats import EngineStats
-from langchain_eft.server.queue_clock import QueueClock
+from langchain_eft.server.monitoring.queue_clock import QueueClock
 
 IDLE = EngineStats(**dict.fromkeys(EngineStats.__dataclass_fields__, 0))
 

@@ -1,4 +1,4 @@
-from langchain_eft.server.join import join
+from langchain_eft.server.protocol.join import join
 
 
 def test_texts_and_lists_are_put_together():

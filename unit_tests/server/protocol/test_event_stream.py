@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from langchain_eft.engine.errors import QueueFullError
-from langchain_eft.server import event_stream
-from langchain_eft.server.event_stream import json_bytes
+from langchain_eft.server.protocol import event_stream
+from langchain_eft.server.protocol.event_stream import json_bytes
 
 
 class Request:

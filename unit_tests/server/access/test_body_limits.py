@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from langchain_eft.server.body_limits import BodyMiddleware
+from langchain_eft.server.access.body_limits import BodyMiddleware
 from langchain_eft.server.settings import ServerSettings
 from unit_tests.server.asgi import Inner, ask, scope
 
@@ -143,3 +143,17 @@ async def test_a_request_has_a_bounded_number_of_tools(count, status):
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'"x"', b'{"tools": 5}', b'{"tools": {"a": 1}}'])
 async def test_what_the_body_means_is_left_to_the_route(body):
     assert (await posted(body))[1].bodies == [body]
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "", "application/jsonp"])
+async def test_a_body_that_does_not_say_that_it_is_json_is_refused(kind):
+    """A page of another site can send these kinds without asking the browser."""
+    answered, _ = await posted(b"{}", headers={"content-type": kind})
+    assert answered.status == 415
+    assert "Content-Type: application/json" in answered.error["message"]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
+async def test_json_may_be_written_in_other_ways(kind):
+    answered, _ = await posted(b"{}", headers={"content-type": kind})
+    assert answered.status == 200

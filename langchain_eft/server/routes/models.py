@@ -17,10 +17,10 @@ from langchain_eft.errors import describe
 from langchain_eft.server.errors import HTTPError
 
 if TYPE_CHECKING:
-    from langchain_eft.server.bodies import DecodingBody
-    from langchain_eft.server.keys import Caller
+    from langchain_eft.server.access.keys import Caller
+    from langchain_eft.server.monitoring.request_record import RequestRecord
     from langchain_eft.server.policy import Policy
-    from langchain_eft.server.request_record import RequestRecord
+    from langchain_eft.server.protocol.bodies import DecodingBody
     from langchain_eft.server.serving import Serving
 
 router = APIRouter()

@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
 from langchain_eft.server.errors import error_body, note_error
-from langchain_eft.server.leaving import unless_left
+from langchain_eft.server.protocol.leaving import unless_left
 
 Chunks = AsyncGenerator[Mapping[str, Any], None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,17 @@ router = APIRouter(include_in_schema=False)
 
 
 class _Page(StaticFiles):
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """The file of a path. No name has a null byte, and the system's error for one would be status 500."""
+        return ("", None) if "\0" in path else super().lookup_path(path)
+
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
         response.headers.update(HEADERS)
         return response
 
 
-_page = _Page(directory=Path(__file__).parent / "page")
+_page = _Page(directory=Path(__file__).parents[1] / "page")
 
 
 @router.api_route("/", methods=["GET", "HEAD"])

@@ -14,9 +14,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_eft.server.errors import note_error, send_error
-from langchain_eft.server.metrics import Metrics
-from langchain_eft.server.queue_clock import QueueClock
-from langchain_eft.server.request_record import RequestRecord
+from langchain_eft.server.monitoring.metrics import Metrics
+from langchain_eft.server.monitoring.queue_clock import QueueClock
+from langchain_eft.server.monitoring.request_record import RequestRecord
 from langchain_eft.server.settings import ServerSettings
 
 logger = logging.getLogger("langchain_eft.server")

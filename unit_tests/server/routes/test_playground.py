@@ -6,10 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from langchain_eft.server import playground
+from langchain_eft.server.routes import playground
 from unit_tests.server.conftest import serving
 
-FOLDER = Path(playground.__file__).parent / "page"
+FOLDER = Path(playground.__file__).parents[1] / "page"
 FILES = sorted(path.name for path in FOLDER.iterdir())
 
 

@@ -14,14 +14,14 @@ from starlette.responses import Response
 
 from langchain_eft.chat.prepare import PreparedCall, adecide
 from langchain_eft.engine.events import Finished
-from langchain_eft.server.answers import Answers
-from langchain_eft.server.bodies import ChatBody
-from langchain_eft.server.decoding import decode
-from langchain_eft.server.models import requested_mixture
+from langchain_eft.server.protocol.answers import Answers
+from langchain_eft.server.protocol.bodies import ChatBody
+from langchain_eft.server.protocol.decoding import decode
+from langchain_eft.server.routes.models import requested_mixture
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
-    from langchain_eft.server.request_record import RequestRecord
+    from langchain_eft.server.monitoring.request_record import RequestRecord
 
 router = APIRouter()
 

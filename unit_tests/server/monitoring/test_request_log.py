@@ -6,9 +6,9 @@ import logging
 import pytest
 
 from langchain_eft.server.errors import HTTPError
-from langchain_eft.server.metrics import Metrics
-from langchain_eft.server.queue_clock import QueueClock
-from langchain_eft.server.request_log import RecordMiddleware, logger
+from langchain_eft.server.monitoring.metrics import Metrics
+from langchain_eft.server.monitoring.queue_clock import QueueClock
+from langchain_eft.server.monitoring.request_log import RecordMiddleware, logger
 from langchain_eft.server.settings import ServerSettings
 from unit_tests.server.asgi import Inner, ask, scope
 from unit_tests.server.conftest import serving

@@ -14,15 +14,15 @@ from langchain_core.messages.ai import UsageMetadata
 from starlette.responses import Response
 
 from langchain_eft.engine.events import Finished, TextDelta
-from langchain_eft.server.event_stream import event_stream, json_bytes
-from langchain_eft.server.join import join
-from langchain_eft.server.leaving import unless_left
-from langchain_eft.server.usage import openai_usage
+from langchain_eft.server.protocol.event_stream import event_stream, json_bytes
+from langchain_eft.server.protocol.join import join
+from langchain_eft.server.protocol.leaving import unless_left
+from langchain_eft.server.protocol.usage import openai_usage
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
-    from langchain_eft.server.bodies import DecodingBody
-    from langchain_eft.server.request_record import RequestRecord
+    from langchain_eft.server.monitoring.request_record import RequestRecord
+    from langchain_eft.server.protocol.bodies import DecodingBody
 
 
 class Answers(ABC):

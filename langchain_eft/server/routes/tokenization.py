@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 
 from langchain_eft.engine.error_text import shown
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.server.bodies import DetokenizeBody, TokenizeBody
+from langchain_eft.server.protocol.bodies import DetokenizeBody, TokenizeBody
 
 if TYPE_CHECKING:
     from langchain_eft.server.serving import Serving

@@ -4,8 +4,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from langchain_eft.engine.events import Finished, TextDelta
-from langchain_eft.server.metrics import Metrics
-from langchain_eft.server.request_record import RequestRecord
+from langchain_eft.server.monitoring.metrics import Metrics
+from langchain_eft.server.monitoring.request_record import RequestRecord
 from unit_tests.server.conftest import serving
 
 

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from langchain_eft.server.hosts import HostMiddleware
+from langchain_eft.server.access.hosts import HostMiddleware
 from langchain_eft.server.settings import ServerSettings
 from unit_tests.server.asgi import Inner, ask, scope
 from unit_tests.server.conftest import serving

@@ -1,0 +1,1 @@
+"""What a server tells its operator: one log line a request, and metrics."""

@@ -1,0 +1,1 @@
+"""OpenAI's requests and answers, and their way to the engine and back."""
