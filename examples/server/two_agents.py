@@ -34,14 +34,16 @@ def work(model: str, task: str, base_url: str, api_key: str) -> None:
     )
     messages = create_agent(llm, [multiply]).invoke({"messages": [("user", task)]})["messages"]
     results = [message.content for message in messages if isinstance(message, ToolMessage)]
-    print(f"{model}: multiply returned {', '.join(map(str, results))}; {messages[-1].content}")
+    print(f"{model}: multiply returned {', '.join(map(str, results))}; {messages[-1].text.strip()}")
 
 
 def main(base_url: str = "http://127.0.0.1:8000/v1", api_key: str = "none") -> None:
     """Start a process for each agent, and wait for both."""
     commands = [[sys.executable, __file__, "work", *pair, base_url, api_key] for pair in TASKS.items()]
-    processes = [subprocess.Popen(command) for command in commands]  # noqa: S603
-    sys.exit(max(process.wait() for process in processes))
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]  # noqa: S603
+    for process in processes:
+        print(process.communicate()[0], end="")
+    sys.exit(max(process.returncode for process in processes))
 
 
 if __name__ == "__main__":
