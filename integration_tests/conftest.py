@@ -43,9 +43,9 @@ pirate = 1
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def smol_server(tmp_path_factory) -> ServerProcess:
-    """A `langchain-eft serve` process with the smol family, which all tests of a worker share."""
+    """A `langchain-eft serve` process with the smol family, which all tests of a module share."""
     policy = tmp_path_factory.mktemp("server") / "policy.toml"
     policy.write_text(POLICY)
     keys = [option for name, secret in KEYS.items() for option in ("--api-key", f"{name}:{secret}")]

@@ -71,7 +71,7 @@ def server(*options, folder=None, ready=True):
         folder: A tiny family's; None serves the bundled weights.
         ready: Wait until its weights are loaded.
     """
-    family, environment = ["--kv-cache-tokens", 16384], {**os.environ}
+    family, environment = ["--kv-cache-tokens", 8192], {**os.environ}
     if folder is not None:
         family += ["--model", folder / "base", "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
         environment |= {CACHE_VARIABLE: str(folder / "cache"), "OMP_NUM_THREADS": "1"}

@@ -18,7 +18,7 @@ from typing import Any
 from langchain_eft.engine.analysis.comparison import ModelComparison, compare_on_answer
 from langchain_eft.engine.analysis.scoring import forward_batches, rewards
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.errors import RequestError, RequestTimeoutError
+from langchain_eft.engine.errors import RequestError, RequestTimeoutError, release_frames
 from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
 from langchain_eft.engine.input_processor import InputProcessor
 from langchain_eft.engine.loading.family import load_family
@@ -346,6 +346,7 @@ def _load_and_run(
             family.close()
             raise
     except BaseException as error:  # noqa: BLE001  (handed to the thread that waits for the engine)
+        release_frames(error)
         return_freed_memory()
         ready.set_exception(error)
         return

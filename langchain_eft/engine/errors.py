@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import clear_frames
 
 
 class EngineError(Exception):
@@ -106,6 +107,17 @@ class DecodingError(EngineError):
 
 class DeviceLostError(EngineError):
     """The device failed and does not answer in this process any more."""
+
+
+def release_frames(error: BaseException) -> None:
+    """Free the local variables of all frames that an exception has passed: they may hold models or tensors.
+
+    The exceptions that it was raised beside are treated in the same way. Frames that still run stay as they are.
+    """
+    raised: BaseException | None = error
+    while raised is not None:
+        clear_frames(raised.__traceback__)
+        raised = raised.__context__
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
-from traceback import clear_frames
 from typing import Any, TypeVar
 
 from langchain_eft.engine.config import EngineConfig
@@ -19,6 +18,7 @@ from langchain_eft.engine.errors import (
     EngineClosedError,
     EngineError,
     QueueFullError,
+    release_frames,
 )
 from langchain_eft.engine.events import Failed
 from langchain_eft.engine.loading.kv_capacity import count_blocks
@@ -266,7 +266,7 @@ class DecodingLoop:
         try:
             return run()
         except Exception as error:  # noqa: BLE001  (whatever the device raises ends requests, not the engine)
-            clear_frames(error.__traceback__)  # they hold the round's tensors
+            release_frames(error)  # they hold the round's tensors
             failure = error
         self._placement.require_working(str(failure))
         return failure
