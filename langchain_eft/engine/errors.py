@@ -112,7 +112,7 @@ class DeviceLostError(EngineError):
 def release_frames(error: BaseException) -> None:
     """Free the local variables of all frames that an exception has passed: they may hold models or tensors.
 
-    The exceptions that it was raised beside are treated in the same way. Frames that still run stay as they are.
+    The same is done for the exceptions that it was raised beside. Frames that still run stay as they are.
     """
     raised: BaseException | None = error
     while raised is not None:

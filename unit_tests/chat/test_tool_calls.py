@@ -133,6 +133,7 @@ def test_structured_answers_have_the_schema(llm, method, schema, kind):
 METHODS = ["function_calling", "json_schema", "json_mode"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_enforces_the_whole_schema(llm, method):
     class Tree(BaseModel):

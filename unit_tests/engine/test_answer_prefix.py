@@ -110,6 +110,7 @@ def pieces(recorder) -> list[str]:
     return [piece for delta in deltas(recorder) for piece in delta.pieces]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_beginning_of_an_answer_leads_to_the_whole_answer(engine, kind):
     (whole,) = decoded(engine, [asked(kind)])
@@ -177,6 +178,7 @@ def test_a_beginning_of_somebody_elses_is_followed_as_given(engine, reference):
     assert begun.tokens == [*fork, *reference.greedy([*PROMPT, *fork], {"one": 1.0}, 24 - len(fork))]
 
 
+@pytest.mark.slow
 def test_a_preempted_answer_keeps_its_beginning(family):
     config = EngineConfig(device="cpu", kv_cache_tokens=64, block_size=4, max_num_batched_tokens=32)
     engine = Engine(family.recipe, config)

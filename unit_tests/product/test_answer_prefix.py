@@ -51,6 +51,7 @@ def streamed(llm, *args, **kwargs):
     return add_ai_message_chunks(*llm.stream(*args, **kwargs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_beginning_of_an_answer_leads_to_the_answer(llm, form):
     bound = llm.bind_tools(**FORMS[form]) if "tools" in FORMS[form] else llm.bind(**FORMS[form])
@@ -75,6 +76,7 @@ async def test_a_stream_begins_with_the_prefix(llm):
     assert add_ai_message_chunks(*chunks).content.startswith("Hello")
 
 
+@pytest.mark.slow
 def test_all_answers_of_a_call_begin_with_it(llm):
     prefix = tuple(llm.tokenizer("So ").input_ids)
     asked = {"n": 3, "answer_prefix": prefix, **DRAWN, **NO_END}

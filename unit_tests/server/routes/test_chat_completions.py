@@ -133,6 +133,7 @@ def gathered(chunks):
     return [choices[index] for index in sorted(choices)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 async def test_answers_equal_those_in_process(client, llm, case):
     body = {"seed": 0, "max_tokens": 24, **CASES[case]}
@@ -163,6 +164,7 @@ async def test_a_function_may_be_chosen_among_some(client):
     assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "dry"
 
 
+@pytest.mark.slow
 async def test_a_strict_function_is_enforced(client, llm):
     body = {**SAMPLED, "tools": [function("wash", strict=True)]}
     expected = await asyncio.to_thread(in_process, llm, MESSAGES, {**body, "strict": True})
@@ -319,6 +321,7 @@ async def test_what_cannot_be_served_is_refused_before_a_stream_begins(client, b
     assert re.search(named, error["message"]), error["message"]
 
 
+@pytest.mark.slow
 async def test_fields_without_effect_are_accepted(client):
     harmless = {
         "user": "ann", "store": True, "metadata": {"a": "b"}, "service_tier": "auto",
@@ -365,6 +368,7 @@ async def test_whoever_leaves_frees_the_rows_at_the_next_round(client, llm, stre
     assert bool(leaver.sent) == stream or leaver.sent[0]["status"] == 499
 
 
+@pytest.mark.slow
 async def test_a_failure_midway_is_the_last_event_of_a_stream(client, llm):
     with failing_rows(
         lambda states: any(len(state.tokens) > 20 for state in states), RuntimeError("on fire")
@@ -402,6 +406,7 @@ class Washed(BaseModel):
     yes: bool
 
 
+@pytest.mark.slow
 async def test_langchains_openai_client_says_what_the_model_says(client, llm):
     address = {"api_key": "none", "base_url": "http://127.0.0.1/v1", "http_async_client": client}
     remote = ChatOpenAI(model="base:one=1", **address, seed=3, stream_usage=True)

@@ -35,6 +35,7 @@ def text_of(chunks, index=0):
     return "".join(c["text"] for chunk in chunks for c in chunk["choices"] if c["index"] == index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 async def test_texts_are_continued_as_in_process(client, completion, case):
     body = CASES[case]
@@ -115,6 +116,7 @@ async def test_other_prompts_are_given_by_name(tool_settings):
         assert "token ids" in error["message"]
 
 
+@pytest.mark.slow
 async def test_batches_have_every_answer_in_its_place(client, completion):
     body = {**SAMPLED, "n": 2}
     prompts = ["one", "two", "three"]
