@@ -22,7 +22,7 @@ from langchain_eft.chat.parameters import (
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.config import Dtype, EngineConfig
-from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.error_text import describe, quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
@@ -30,7 +30,7 @@ from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import Speculation
-from langchain_eft.errors import describe, langchain_errors
+from langchain_eft.errors import langchain_errors
 from langchain_eft.presets import load_preset
 from langchain_eft.presets.recipe import build_recipe
 

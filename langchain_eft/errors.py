@@ -15,9 +15,7 @@ from langchain_core.exceptions import (
     ModelRateLimitError,
     ModelTimeoutError,
 )
-from pydantic import ValidationError
 
-from langchain_eft.engine.error_text import shown
 from langchain_eft.engine.errors import (
     CheckpointCacheError,
     CheckpointNotFoundError,
@@ -82,12 +80,3 @@ def langchain_errors() -> Iterator[None]:
         translated = twin(*error.args)
         vars(translated).update(vars(error))
         raise translated from error
-
-
-def describe(error: ValidationError) -> str:
-    """A pydantic error in words: name, value and allowed values of each parameter."""
-    sentences = []
-    for part in error.errors(include_url=False):
-        where = f"{'.'.join(map(str, part['loc']))}={shown(part['input'])}: " if part["loc"] else ""
-        sentences.append(where + part["msg"].removeprefix("Value error, "))
-    return "; ".join(sentences)

@@ -11,11 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from langchain_eft.chat.prompts import Prompts
-from langchain_eft.engine.error_text import quoted_names, shown
+from langchain_eft.engine.error_text import describe, quoted_names, shown
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
-from langchain_eft.errors import describe
 
 SAMPLING_PARAMETERS = frozenset(SamplingParams.model_fields)
 """Names of the sampling parameters."""
@@ -32,7 +31,7 @@ CHAT_PARAMETERS = CALL_PARAMETERS | {
 }  # fmt: skip
 """Names of what a call of the chat model may set."""
 
-_MOST_ANSWERS = 1024
+MOST_ANSWERS = 1024
 """Largest number of answers of one call."""
 
 
@@ -156,8 +155,8 @@ def answer_count(n: Any) -> int:
     Raises:
         RequestError: It is not a positive integer, or too large.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MOST_ANSWERS:
-        raise RequestError(f"n must be a positive integer, at most {_MOST_ANSWERS}, got {shown(n)}.")
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_ANSWERS:
+        raise RequestError(f"n must be a positive integer, at most {MOST_ANSWERS}, got {shown(n)}.")
     return n
 
 

@@ -13,6 +13,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from langchain_eft.engine.error_text import describe
 from langchain_eft.engine.errors import EngineError
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ KNOWN_ERRORS = (EngineError, ValidationError, InputError)
 
 def readable(error: Exception) -> str:
     """An error's message as one line."""
-    from langchain_eft.errors import describe  # imports LangChain
-
     return " ".join((describe(error) if isinstance(error, ValidationError) else str(error)).split())
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
 
 
 def shown(value: object) -> str:
@@ -17,3 +20,20 @@ def shown(value: object) -> str:
 def quoted_names(names: Iterable[str]) -> str:
     """The names sorted, quoted and separated by commas, or "none" if there are no names."""
     return ", ".join(repr(name) for name in sorted(names)) or "none"
+
+
+def describe(error: ValidationError) -> str:
+    """A pydantic error in words: name, value and allowed values of each parameter."""
+    return "; ".join(describe_part(part, part["loc"]) for part in error.errors(include_url=False))
+
+
+def describe_part(part: Mapping[str, Any], location: Iterable[str | int]) -> str:
+    """One part of a pydantic error in words.
+
+    Args:
+        part: What pydantic says about one value.
+        location: Where the value is, step by step.
+    """
+    where = ".".join(map(str, location))
+    message: str = part["msg"].removeprefix("Value error, ")
+    return f"{where}={shown(part['input'])}: {message}" if where else message

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from langchain_eft.engine.error_text import shown
+from langchain_eft.engine.error_text import describe_part, shown
 from langchain_eft.engine.errors import (
     CheckpointNotFoundError,
     ContextWindowError,
@@ -119,10 +119,9 @@ def _invalid(status: int, parts: Iterable[Any]) -> HTTPError:
     """What pydantic refuses: each field, its value and why."""
     sentences, fields = [], []
     for part in parts:
-        field = ".".join(str(step) for step in part["loc"] if step != "body")
-        fields.append(field)
-        where = f"{field}={shown(part['input'])}: " if field else ""
-        sentences.append(where + part["msg"].removeprefix("Value error, "))
+        location = [str(step) for step in part["loc"] if step != "body"]
+        fields.append(".".join(location))
+        sentences.append(describe_part(part, location))
     return HTTPError(
         status, "; ".join(dict.fromkeys(sentences)), param=fields[0] or None, code="invalid_value"
     )

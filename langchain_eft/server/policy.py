@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 
-from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.error_text import describe, quoted_names
 from langchain_eft.engine.errors import EngineError, RecipeError
 from langchain_eft.engine.limits import LARGEST_COEFFICIENT
 from langchain_eft.engine.recipe.frozen import FrozenModel
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import values
-from langchain_eft.errors import describe
 from langchain_eft.server.errors import HTTPError
 
 if TYPE_CHECKING:
@@ -85,6 +84,14 @@ class Policy(FrozenModel):
                 f"{allowed[0]:g} to {allowed[1]:g}: use a value in this range.",
                 "upscale_strength",
             )
+
+    def refusal(self, mixture: Mixture, upscale_strength: float) -> str | None:
+        """Why `check` refuses a mixture; None if it does not."""
+        try:
+            self.check(mixture, upscale_strength)
+        except HTTPError as error:
+            return error.message
+        return None
 
     def _check_weight(self, name: str, weights: list[float]) -> None:
         if self.behaviors is None:
@@ -163,7 +170,7 @@ def require_consistent(
                 f"{quoted_names(llm.recipe.behaviors)}."
             )
     default = llm.active_mixture
-    if refusal := _refusal(policy, default, llm.upscale_strength):
+    if refusal := policy.refusal(default, llm.upscale_strength):
         raise PolicyError(
             f"The policy refuses the model's own mixture, {default.as_json()}, so every request without a "
             f"mixture would fail: {refusal} Set another with --mix or --upscale-strength."
@@ -173,15 +180,6 @@ def require_consistent(
             llm.recipe.check(mixture)
         except RecipeError as error:
             raise PolicyError(f"The named mixture {name!r} cannot be decoded: {error}") from error
-        refusals = [_refusal(each, mixture, llm.upscale_strength) for each in policies.values()]
+        refusals = [each.refusal(mixture, llm.upscale_strength) for each in policies.values()]
         if all(refusals):
             raise PolicyError(f"No caller may use the named mixture {name!r}: {refusals[0]}")
-
-
-def _refusal(policy: Policy, mixture: Mixture, upscale_strength: float) -> str | None:
-    """Why a policy refuses a mixture; None if it does not."""
-    try:
-        policy.check(mixture, upscale_strength)
-    except HTTPError as error:
-        return error.message
-    return None

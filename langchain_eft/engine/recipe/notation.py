@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from langchain_eft.engine.error_text import shown
+from langchain_eft.engine.error_text import describe, shown
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, Weight
@@ -67,11 +67,7 @@ def _build_schedule(entry: str, kind: type[Ramp] | type[FirstTokens], **fields: 
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, part['loc']))}={shown(part['input'])}: {part['msg']}"
-            for part in error.errors(include_url=False)
-        )
-        raise RecipeError(f"{shown(entry)} is not a valid part of a mixture: {wrong}.") from error
+        raise RecipeError(f"{shown(entry)} is not a valid part of a mixture: {describe(error)}.") from error
 
 
 def _format_weight(weight: Weight) -> str:

@@ -35,6 +35,7 @@ class Answers(ABC):
 
     Attributes:
         per_prompt: Answers to each prompt.
+        begun: Numbers of the answers that have tokens.
     """
 
     id_prefix: ClassVar[str]
@@ -47,7 +48,7 @@ class Answers(ABC):
         self._id = f"{self.id_prefix}{secrets.token_hex(16)}"
         self._created = int(time.time())
         self._usages: dict[int, UsageMetadata] = {}
-        self._begun: set[int] = set()
+        self.begun: set[int] = set()
 
     @abstractmethod
     def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
@@ -103,9 +104,9 @@ class Answers(ABC):
         Returns:
             What the piece says about them.
         """
-        if number in self._begun or not self.body.answer_prefix:  # the prefix is not drawn
+        if number in self.begun or not self.body.answer_prefix:  # the prefix is not drawn
             self.record.delivered(number, event)
-        self._begun.add(number)
+        self.begun.add(number)
         return {"token_ids": list(event.tokens)} if self.body.return_token_ids else {}
 
     def count_answer(self, number: int, event: Finished, reason: str, usage: UsageMetadata) -> None:

@@ -59,11 +59,9 @@ class ChatAnswers(Answers):
         """The choices of all answers, piece by piece as they are decoded."""
         call = await adecide(self.engine, self._call)
         builders = [call.chunk_builder(request) for request in call.requests]
-        opened: set[int] = set()
         async with aclosing(decode(self.engine, call.requests, call.timeout)) as events:
             async for number, event in events:
-                if number not in opened:
-                    opened.add(number)
+                if number not in self.begun:
                     yield _choice(number, {"role": "assistant", "content": "", "refusal": None})
                 chunks = builders[number].feed(event)
                 messages = [cast("AIMessageChunk", chunk.message) for chunk in chunks]

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from langchain_eft.chat.chunks import usage
-from langchain_eft.chat.parameters import answer_count, reseeded
+from langchain_eft.chat.parameters import MOST_ANSWERS, answer_count, reseeded
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import Finished
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
-_MOST_ANSWERS = 1024
-"""Answers of one request: prompts times `n`."""
-
 
 @router.post("/v1/completions")
 async def create_completion(body: CompletionBody, request: Request) -> Response:
@@ -49,10 +46,10 @@ def _requests(serving: Serving, body: CompletionBody, mixture: Mixture) -> list[
     """What the engine decodes: the answers to one prompt are neighbors."""
     answers = answer_count(body.n or 1)
     total = len(body.prompts) * answers
-    if total > _MOST_ANSWERS:
+    if total > MOST_ANSWERS:
         raise RequestError(
             f"{len(body.prompts)} prompts with n={answers} ask for {total} answers: a request may have "
-            f"{_MOST_ANSWERS}. Send several requests."
+            f"{MOST_ANSWERS}. Send several requests."
         )
     parameters = {**body.decoding, "mixture": mixture.weights}
     decoding = serving.llm.decoding_parameters(body.stop, parameters)
@@ -108,10 +105,9 @@ class TextAnswers(Answers):
         """The choices of all answers, piece by piece as they are decoded."""
         writers = [TraceWriter(self.engine.tokenizer) for _ in self._requests]
         logprobs = [TextLogprobs(self.engine.tokenizer) for _ in self._requests]
-        opened: set[int] = set()
         async with aclosing(decode(self.engine, self._requests, self._timeout)) as events:
             async for number, event in events:
-                request = self._requests[number]
+                request, first = self._requests[number], number not in self.begun
                 chunk = completion_chunk(request, event, writers[number])
                 info = chunk.generation_info or {}
                 piece: dict[str, Any] = {
@@ -126,7 +122,6 @@ class TextAnswers(Answers):
                 else:
                     piece |= self.count_tokens(number, event)
                     piece["logprobs"] = logprobs[number].write(event)
-                if self.body.return_token_ids and number not in opened:
-                    opened.add(number)
+                if self.body.return_token_ids and first:
                     piece["prompt_token_ids"] = list(request.prompt_ids)
                 yield piece

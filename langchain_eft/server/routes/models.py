@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
-from langchain_eft.engine.error_text import quoted_names, shown
+from langchain_eft.engine.error_text import describe, quoted_names, shown
 from langchain_eft.engine.errors import RecipeError, RequestError
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.notation import NOTHING, parse_mixture
 from langchain_eft.engine.recipe.schedules import Weight
-from langchain_eft.errors import describe
 from langchain_eft.server.errors import HTTPError
 
 if TYPE_CHECKING:
@@ -31,7 +30,9 @@ async def list_models(request: Request) -> dict[str, Any]:
     """The mixtures that the caller may use, as models."""
     serving, policy = request.app.state.serving, request.state.caller.policy
     strength = serving.llm.upscale_strength
-    usable = [name for name in _listed(serving) if _may_use(policy, mixture_of(serving, name), strength)]
+    usable = [
+        name for name in _listed(serving) if policy.refusal(mixture_of(serving, name), strength) is None
+    ]
     names = dict.fromkeys([serving.model_name, *usable])
     return {"object": "list", "data": [_entry(serving, policy, name) for name in names]}
 
@@ -112,14 +113,6 @@ def _listed(serving: Serving) -> list[str]:
     """Names of the models that are listed, besides the default."""
     alone = [f"{serving.model_name}:{behavior}=1" for behavior in serving.llm.recipe.behaviors]
     return [*serving.settings.mixtures, *alone, f"{serving.model_name}:{NOTHING}"]
-
-
-def _may_use(policy: Policy, mixture: Mixture, upscale_strength: float) -> bool:
-    try:
-        policy.check(mixture, upscale_strength)
-    except HTTPError:
-        return False
-    return True
 
 
 def _entry(serving: Serving, policy: Policy, model: str) -> dict[str, Any]:
