@@ -1,19 +1,18 @@
 """LangChain's integration suite through `ChatOpenAI` against a server: what passes in process passes here."""
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from openai import DefaultAsyncHttpxClient
 
+from integration_tests.cached_usage import CachedUsage
 from integration_tests.conftest import KEYS
 from unit_tests.gates import Gates
 
 pytestmark = pytest.mark.slow
 
 
-class TestChatOpenAI(Gates, ChatModelIntegrationTests):
+class TestChatOpenAI(CachedUsage, Gates, ChatModelIntegrationTests):
     """Structured output by ChatOpenAI's default method: the schema as the format of the answer."""
 
     url = ""
@@ -44,19 +43,6 @@ class TestChatOpenAI(Gates, ChatModelIntegrationTests):
     @property
     def model_override_value(self):
         return "smol:none"
-
-    @property
-    def supported_usage_metadata_details(self):
-        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
-
-    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
-        """The next turn of a conversation, which finds the turns before it in the prefix cache."""
-        model = self.chat_model_class(**self.chat_model_params)
-        history: list[BaseMessage] = [HumanMessage("What is the capital of Japan? Answer in one sentence.")]
-        history += [model.invoke(history), HumanMessage("And of France?")]
-        message = add_ai_message_chunks(*model.stream(history)) if stream else model.invoke(history)
-        assert message.usage_metadata["input_token_details"]["cache_read"] > 0
-        return message
 
 
 class TestFunctionCalling(TestChatOpenAI):
