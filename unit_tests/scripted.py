@@ -14,7 +14,7 @@ import langchain_eft
 from langchain_eft.engine import registry
 from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
 from langchain_eft.engine.decoding.grammar import Grammars
-from langchain_eft.engine.engine import EngineStats
+from langchain_eft.engine.engine import Engine, EngineStats
 from langchain_eft.engine.errors import ContextWindowError
 from langchain_eft.engine.events import Finished, TextDelta, TokenLogprobs
 from langchain_eft.engine.recipe.behaviors import Recipe
@@ -78,8 +78,7 @@ class ScriptedEngine:
     def generate(self, requests, timeout=None):
         return [list(self.stream(request, timeout)) for request in requests]
 
-    async def agenerate(self, requests, timeout=None):
-        return [[event async for event in self.astream(request, timeout)] for request in requests]
+    agenerate, astream_all = Engine.agenerate, Engine.astream_all
 
     def _events(self, request):
         prompt = list(request.prompt_ids)

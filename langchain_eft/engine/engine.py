@@ -9,8 +9,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import aclosing
 from functools import partial
 from itertools import product
 from typing import Any
@@ -214,16 +215,56 @@ class Engine:
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> list[list[TextDelta | Finished]]:
         """As `generate`, without blocking the event loop; cancelling it cancels all requests."""
-        first = self.astream(requests[0], timeout)
-        beginning = [await anext(first)]
-        others = (_collected(self.astream(request, timeout)) for request in requests[1:])
-        tasks = [asyncio.ensure_future(answer) for answer in (_collected(first), *others)]
+        answers: list[list[TextDelta | Finished]] = [[] for _ in requests]
+        async with aclosing(self.astream_all(requests, timeout)) as events:
+            async for number, event in events:
+                answers[number].append(event)
+        return answers
+
+    async def astream_all(
+        self,
+        requests: Sequence[GenerationRequest],
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncGenerator[tuple[int, TextDelta | Finished], None]:
+        """Decode requests together; yields their events as they come, each with the number of its request.
+
+        The first request begins alone, as in `generate`. Closing or cancelling cancels all requests.
+
+        Args:
+            requests: What to decode.
+            timeout: Seconds that each answer may take.
+
+        Raises:
+            EngineError: As `astream`. The other answers are then cancelled.
+        """
+        arrived: asyncio.Queue[tuple[int, TextDelta | Finished] | BaseException] = asyncio.Queue()
+
+        async def run(number: int) -> None:
+            async for event in self.astream(requests[number], timeout):
+                arrived.put_nowait((number, event))
+
+        def report(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()):
+                arrived.put_nowait(error)
+
+        def start(number: int) -> asyncio.Task[None]:
+            task = asyncio.create_task(run(number))
+            task.add_done_callback(report)
+            return task
+
+        tasks, running = [start(0)], len(requests)
         try:
-            rest, *answers = await asyncio.gather(*tasks)
+            while running:
+                event = await arrived.get()
+                if isinstance(event, BaseException):
+                    raise event
+                if len(tasks) < len(requests):
+                    tasks += [start(number) for number in range(1, len(requests))]
+                running -= isinstance(event[1], Finished)
+                yield event
         finally:
             for task in tasks:
                 task.cancel()
-        return [[*beginning, *rest], *answers]
 
     # Given answers
 
@@ -375,10 +416,6 @@ def _received(
                 return
     finally:
         generation.cancel()
-
-
-async def _collected(events: AsyncIterator[TextDelta | Finished]) -> list[TextDelta | Finished]:
-    return [event async for event in events]
 
 
 def _raise_failure(event: Event) -> TextDelta | Finished:

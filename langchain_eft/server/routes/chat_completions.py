@@ -16,7 +16,6 @@ from langchain_eft.chat.prepare import PreparedCall, adecide
 from langchain_eft.engine.events import Finished
 from langchain_eft.server.protocol.answers import Answers
 from langchain_eft.server.protocol.bodies import ChatBody
-from langchain_eft.server.protocol.decoding import decode
 from langchain_eft.server.routes.models import requested_mixture
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class ChatAnswers(Answers):
         """The choices of all answers, piece by piece as they are decoded."""
         call = await adecide(self.engine, self._call)
         builders = [call.chunk_builder(request) for request in call.requests]
-        async with aclosing(decode(self.engine, call.requests, call.timeout)) as events:
+        async with aclosing(self.engine.astream_all(call.requests, call.timeout)) as events:
             async for number, event in events:
                 if number not in self.begun:
                     yield _choice(number, {"role": "assistant", "content": "", "refusal": None})

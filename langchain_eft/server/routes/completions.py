@@ -20,7 +20,6 @@ from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.llms import completion_chunk, completion_request
 from langchain_eft.server.protocol.answers import Answers
 from langchain_eft.server.protocol.bodies import CompletionBody
-from langchain_eft.server.protocol.decoding import decode
 from langchain_eft.server.protocol.text_logprobs import TextLogprobs
 from langchain_eft.server.routes.models import requested_mixture
 from langchain_eft.trace.writer import TraceWriter
@@ -105,7 +104,7 @@ class TextAnswers(Answers):
         """The choices of all answers, piece by piece as they are decoded."""
         writers = [TraceWriter(self.engine.tokenizer) for _ in self._requests]
         logprobs = [TextLogprobs(self.engine.tokenizer) for _ in self._requests]
-        async with aclosing(decode(self.engine, self._requests, self._timeout)) as events:
+        async with aclosing(self.engine.astream_all(self._requests, self._timeout)) as events:
             async for number, event in events:
                 request, first = self._requests[number], number not in self.begun
                 chunk = completion_chunk(request, event, writers[number])
