@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_wrong_section_is_refused(change, message):
 
 @pytest.mark.parametrize("config", [{}, SimpleNamespace(), {"eft": "yes"}])
 def test_a_missing_section_is_refused(config):
-    with pytest.raises(RecipeError, match="no section 'eft'.*langchain-eft export"):
+    with pytest.raises(RecipeError, match=r"no section 'eft'.*langchain-eft export"):
         EFTSection.of(config)
 
 
@@ -84,4 +85,4 @@ def test_ranges_hold_the_same_ids(ids):
     ranges = id_ranges(ids)
 
     assert {i for first, end in ranges for i in range(first, end)} == ids
-    assert all(end < first for (_, end), (first, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(end < first for (_, end), (first, _) in pairwise(ranges))
