@@ -207,8 +207,8 @@ class BaseEFT(BaseModel):
         local = [name for name in _LOCAL_FIELDS if name in self.model_fields_set]
         if local:
             raise RequestError(
-                f"base_url={self.base_url!r} lets a server decode, and {quoted_names(local)} would concern an "
-                "engine in this process: leave them out, and set them where the server starts."
+                f"base_url={self.base_url!r} lets a server decode, and {quoted_names(local)} would concern "
+                "an engine in this process: leave them out, and set them where the server starts."
             )
 
     @model_validator(mode="after")
@@ -221,7 +221,7 @@ class BaseEFT(BaseModel):
 
     @property
     def recipe(self) -> Recipe:
-        """The base, and every behavior that can be mixed in: weights of this process, or names of a server."""
+        """The base, and every behavior that can be mixed in: weights here, or their names on a server."""
         with langchain_errors():
             return self._source().recipe
 
