@@ -180,7 +180,8 @@ class BaseEFT(BaseModel):
     def _check_values(self) -> Self:
         try:
             self._check_place()
-            decoding = {"model": self.model, "mixture": self.mixture or {}}
+            # No server is asked: with a name and a mixture there is nothing to ask for.
+            decoding = {"model": self.model or "default", "mixture": self.mixture or {}}
             self.decoding_parameters(None, decoding).request(Prompts((0,), {}), self.max_tokens)
         except ValidationError as error:
             raise ValueError(describe(error)) from error

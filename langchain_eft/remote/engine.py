@@ -36,7 +36,7 @@ from langchain_eft.remote.server import Server
 from langchain_eft.remote.vllm_server import VLLMServer
 
 _DONE = b"[DONE]"
-_MALFORMED = (ValidationError, ValueError, KeyError, TypeError, AttributeError)
+_MALFORMED = (ValidationError, ValueError, LookupError, TypeError, AttributeError)
 """What reading raises on something that is no answer of such a server."""
 
 
