@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from langchain_eft.engine.errors import RecipeError
-from langchain_eft.vllm.heads import Heads, refuse_undividable
+from langchain_eft.vllm.attention_heads import Heads, refuse_undividable
 
 
 @pytest.mark.parametrize(
