@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loading.configuration import read_config
+from langchain_eft.vllm.attention_heads import Heads, refuse_undividable
 from langchain_eft.vllm.export.recipe_models import RecipeModels, config_json
-from langchain_eft.vllm.heads import Heads, refuse_undividable
 from langchain_eft.vllm.section import BASE
 
 _DRAFTED = 3

@@ -14,6 +14,7 @@ from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.vllm.export.weights import stored_tensors
 from langchain_eft.vllm.section import BASE, Behavior
 
 
@@ -53,6 +54,7 @@ class RecipeModels:
         """Fetch the models of a recipe and name them.
 
         Raises:
+            CheckpointNotFoundError: A folder holds no safetensors files, or damaged ones.
             EngineError: As `find_checkpoint` and `Checkpoint.fetch`.
             RecipeError: vLLM cannot serve the recipe.
         """
@@ -78,7 +80,7 @@ class RecipeModels:
                 tuned = NamedModel(pair.tuned, Path(here.tuned.folder))
             behaviors[name] = Behavior(tuned=named(name, tuned), reference=reference)
         models = cls(base, small, behaviors, local)
-        models._refuse_quantized()
+        models._check_weights()
         return models
 
     @property
@@ -87,8 +89,9 @@ class RecipeModels:
         small = {name: model for name, model in self.small.items() if model.adapter_of is None}
         return {BASE: self.base, **small}
 
-    def _refuse_quantized(self) -> None:
+    def _check_weights(self) -> None:
         for name, model in self.whole.items():
+            stored_tensors(model.folder)  # raises where there are none
             if name != BASE and "quantization_config" in config_json(model.folder):
                 raise RecipeError(
                     f"The small model {model.checkpoint.name!r} is quantized, and here only the base may be: "
