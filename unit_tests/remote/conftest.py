@@ -1,4 +1,5 @@
 import threading
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
@@ -31,23 +32,29 @@ def scripted():
         yield running
 
 
-@pytest.fixture(scope="module")
-def served(tool_settings):
-    """The address of a server in a thread, with the tiny family; its application is `served.app`."""
-    app = create_app(EFTChatModel(**tool_settings), ServerSettings())
+class Served(str):
+    """The address of a server, with its application."""
+
+    __slots__ = ("app",)
+
+
+@contextmanager
+def serving_thread(llm, **settings):
+    """A server in a thread, once its engine is open."""
+    app = create_app(llm, ServerSettings(**settings))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started and app.state.serving.is_open)
-    yield Served(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app)
+    served = Served(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
+    served.app = app
+    yield served
     server.should_exit = True
     thread.join(30)
 
 
-class Served(str):
-    __slots__ = ("app",)
-
-    def __new__(cls, url, app):
-        self = super().__new__(cls, url)
-        self.app = app
-        return self
+@pytest.fixture(scope="module")
+def served(tool_settings):
+    """The address of a server with the tiny family."""
+    with serving_thread(EFTChatModel(**tool_settings)) as served:
+        yield served
