@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from integration_tests.vllm.server_process import export_line, vllm_server
+from vllm_tests.server_process import export_line, vllm_server
 from langchain_eft import EFTChatModel
 from langchain_eft.engine.recipe.notation import format_mixture
 
