@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from integration_tests.vllm.server_process import export_line, vllm_server
 from langchain_eft import EFTChatModel
 from langchain_eft.engine.recipe.notation import format_mixture
+from vllm_tests.server_process import export_line, vllm_server
 
 
 @dataclass(frozen=True)
@@ -79,21 +79,18 @@ def own() -> list[Answer]:
     return answers
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory, own):  # our engine ends first: both would not fit a small machine
-    folder = tmp_path_factory.mktemp("vllm")
-    with vllm_server(export_line(folder / "smol"), folder / "log") as running:
-        yield running
-
-
-def ask(url: str, asked: Asked) -> Answer:
+def post(url: str, asked: Asked, **fields) -> httpx.Response:
     models = httpx.get(f"{url}/v1/models").json()["data"]
     body = {
         "model": models[0]["id"], "messages": [{"role": "user", "content": asked.question}],
         "temperature": 0, "max_tokens": TOKENS, "logprobs": True, "top_logprobs": TOP,
-        "vllm_xargs": asked.xargs,
+        "vllm_xargs": asked.xargs, **fields,
     }  # fmt: skip
-    response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=300)
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=300)
+
+
+def ask(url: str, asked: Asked, **fields) -> Answer:
+    response = post(url, asked, **fields)
     assert response.status_code == 200, response.text
     answer = response.json()
     (choice,) = answer["choices"]
@@ -139,21 +136,31 @@ def assert_equal(own: list[Answer], served: list[Answer]) -> None:
     assert compared > 100 * len(own)
 
 
-def test_ten_mixtures_in_one_batch_give_the_engines_answers(url, own):
-    with Watch(url) as watch, ThreadPoolExecutor(len(ASKED)) as pool:
-        served = list(pool.map(lambda asked: ask(url, asked), ASKED))
+def test_ten_mixtures_in_one_batch_give_the_engines_answers(smol_url, own):
+    with Watch(smol_url) as watch, ThreadPoolExecutor(len(ASKED)) as pool:
+        served = list(pool.map(lambda asked: ask(smol_url, asked), ASKED))
     assert watch.most >= len(ASKED) // 2  # they did share a batch
     assert_equal(own, served)
 
 
-def test_requests_without_a_mixture_get_that_of_the_recipe(url, own):
-    body = {
-        "messages": [{"role": "user", "content": ASKED[0].question}],
-        "temperature": 0,
-        "max_tokens": TOKENS,
-    }
-    answer = httpx.post(f"{url}/v1/chat/completions", json={"model": "smol", **body}, timeout=300).json()
-    assert answer["choices"][0]["message"]["content"] == own[0].text
+def test_requests_without_a_mixture_get_that_of_the_recipe(smol_url, own):
+    answer = ask(smol_url, ASKED[0], vllm_xargs=None)
+    assert_equal(own[:1], [answer])
+
+
+@pytest.mark.parametrize(
+    ("xargs", "message"),
+    [
+        ({"mixture": "parrot=1"}, "Unknown behavior 'parrot'"),
+        ({"mixture": "pirate=-1"}, "negative weights can undo safety training"),
+        ({"mixtures": "pirate=1"}, "mixtures"),
+    ],
+)
+def test_a_wrong_mixture_is_a_refused_request_and_the_server_goes_on(smol_url, own, xargs, message):
+    response = post(smol_url, ASKED[0], vllm_xargs=xargs)
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
+    assert_equal(own[:1], [ask(smol_url, ASKED[0])])
 
 
 def test_a_recipe_that_is_served_in_place_gives_the_same_answers(own, tmp_path):
