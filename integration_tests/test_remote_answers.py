@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from langchain_core.messages import HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
 from integration_tests.answer_cases import CASES, COMMON
@@ -84,10 +85,8 @@ def test_a_trace_is_that_of_the_engine(in_process, served):
 
 def test_several_answers_are_those_of_the_engine(llm, smol_server):
     asked = {"n": 3, "temperature": 0.9, "seed": 11, "max_tokens": 16, "mixture": {"pirate": 1.0}}
-    results = [
-        model.generate([[("human", "Tell me about whales.")]], **asked)
-        for model in (llm, remote(smol_server))
-    ]
+    messages = [HumanMessage("Tell me about whales.")]
+    results = [model.generate([messages], **asked) for model in (llm, remote(smol_server))]
     texts = [[generation.text for generation in result.generations[0]] for result in results]
     assert texts[0] == texts[1]
     assert len(set(texts[0])) == 3

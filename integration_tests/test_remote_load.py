@@ -93,7 +93,7 @@ def test_a_batch_is_answered_in_order(smol_server):
 def test_what_a_key_may_not_do_is_refused_with_a_type_of_its_own(smol_server):
     guest = remote(smol_server, "guest")
     assert guest.invoke("hi", mixture={"harmless": 0.5}, max_tokens=4)
-    with pytest.raises(ModelPermissionDeniedError, match="'pirate'.* 0 to 0.5"):
+    with pytest.raises(ModelPermissionDeniedError, match=r"'pirate'.* 0 to 0\.5"):
         guest.invoke("hi", mixture={"pirate": 1.0, "harmless": 0.5})
     with pytest.raises(ModelNotFoundError, match="'other'"):
         remote(smol_server).invoke("hi", model="other")

@@ -101,13 +101,17 @@ def test_the_policy_fits_the_bundled_models():
 # The page
 
 
-def test_snippets_of_the_page_run(url, capsys):
-    snippets = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(snippets) > 2
+@pytest.mark.parametrize(
+    ("page", "said"), [("server", "smol:pirate=1 | "), ("remote", "The capital of Japan")]
+)
+def test_snippets_of_the_pages_run(url, page, said, capsys):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert snippets
     names: dict = {}
     for snippet in snippets:
-        exec(compile(snippet.replace("http://127.0.0.1:8000", url), "docs/server.md", "exec"), names)  # noqa: S102
-    assert "smol:pirate=1 | " in capsys.readouterr().out
+        exec(compile(snippet.replace("http://127.0.0.1:8000", url), f"docs/{page}.md", "exec"), names)  # noqa: S102
+    assert said in capsys.readouterr().out
 
 
 def test_the_page_lists_every_metric(url):

@@ -28,7 +28,10 @@ def get_weather(location: str) -> str:
 def main(base_url: str = "http://127.0.0.1:8000/v1") -> None:
     """Ask for text in two mixtures, for an object, and for the call of a tool."""
     llm = EFTChatModel(base_url=base_url, temperature=0, max_tokens=40)  # the key: LANGCHAIN_EFT_API_KEY
-    mixtures = {"concise": {"concise": 1.0}, "fading pirate": {"pirate": {"start": 1, "end": 0, "tokens": 32}}}
+    mixtures = {
+        "concise": {"concise": 1.0},
+        "fading pirate": {"pirate": {"start": 1, "end": 0, "tokens": 32}},
+    }
     for name, mixture in mixtures.items():
         print(f"{name}: {llm.invoke('Tell me about whales.', mixture=mixture).text}")
     print("object:", llm.with_structured_output(City).invoke("Tokyo is the capital of Japan."))

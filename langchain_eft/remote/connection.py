@@ -34,6 +34,9 @@ _IDLE_SECONDS = 3.0
 _LONGEST_PAUSE = 60.0
 """A server that wants a longer pause is not asked again."""
 
+_LONGEST_STEP = 8.0
+"""Longest pause of this client's own choice."""
+
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -81,13 +84,13 @@ class Connection:
         """
         return self.wait(self._whole(endpoint, "GET", path, params=query or None, timeout=_SHORT_SECONDS))
 
-    def post(self, endpoint: Endpoint, path: str, json: Any) -> httpx.Response:
+    def post(self, endpoint: Endpoint, path: str, json: Any, headers: dict[str, str]) -> httpx.Response:
         """The whole answer to a POST request.
 
         Raises:
             EngineError: As `stream`.
         """
-        return self.wait(self._whole(endpoint, "POST", path, json=json))
+        return self.wait(self._whole(endpoint, "POST", path, json=json, headers=headers))
 
     async def _whole(self, endpoint: Endpoint, method: str, path: str, **options: Any) -> httpx.Response:
         async with self.stream(endpoint, method, path, **options) as response:
@@ -182,7 +185,7 @@ async def _refusal(response: httpx.Response) -> EngineError:
 
 def _pause(attempt: int) -> float:
     """Seconds before a further attempt: longer each time, and different for every client."""
-    return 0.5 * 2.0**attempt * random.uniform(0.5, 1.0)
+    return min(0.5 * 2.0**attempt, _LONGEST_STEP) * random.uniform(0.5, 1.0)
 
 
 def _requested_pause(response: httpx.Response) -> float | None:

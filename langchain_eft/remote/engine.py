@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -80,16 +81,12 @@ class RemoteEngine(Streaming[_Prepared]):
 
     def __init__(self, endpoint: Endpoint, progress: Progress = silent) -> None:
         self.endpoint = endpoint
-        self.closed = False
+        self._closed, self._process = False, os.getpid()
         self._running: dict[int, _RemoteGeneration] = {}
         self._connection = connection()
         progress(f"Asking {endpoint.url}")
-        try:
+        with _understood(endpoint):
             self._server = _find_server(endpoint, self._connection)
-        except _MALFORMED as error:
-            if isinstance(error, EngineError):
-                raise
-            raise malformed(endpoint.url, error) from error
 
     @property
     def name(self) -> str:
@@ -115,6 +112,11 @@ class RemoteEngine(Streaming[_Prepared]):
     def window(self) -> int:
         """Tokens that a prompt and its answer may have together."""
         return self._server.model.capacity.window
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called, the server has other models now, or this process is a fork."""
+        return self._closed or self._process != os.getpid()
 
     def max_output_tokens(self, *prompt_lengths: int) -> int:
         """Tokens that an answer may have; negative where its prompts alone do not fit.
@@ -148,13 +150,16 @@ class RemoteEngine(Streaming[_Prepared]):
                 f"vLLM cannot score answers by the behavior {behavior!r}: use `langchain-eft serve`, or an "
                 "engine in this process."
             )
-        body = {"behavior": behavior, "prompt": prompt, "answers": answers, "contexts": contexts or None}
-        answer = self._connection.post(self.endpoint, "/rewards", {"model": self._server.model.id, **body})
-        return [float(reward) for reward in answer.json()["rewards"]]
+        model = self._server.model.id
+        texts = {"prompt": prompt, "answers": answers, "contexts": dict(contexts or {}) or None}
+        body = {"model": model, "behavior": behavior, **texts}
+        with _understood(self.endpoint), self._noticing_changes():
+            answer = self._connection.post(self.endpoint, "/rewards", body, self._server.headers())
+            return [float(reward) for reward in answer.json()["rewards"]]
 
     def close(self) -> None:
         """Cancel what is running; a later call of a model asks the server anew. Idempotent."""
-        self.closed = True
+        self._closed = True
         for generation in list(self._running.values()):
             generation.cancel()
             generation.deliver(Failed(EngineClosedError("The engine was closed while the request ran.")))
@@ -175,6 +180,15 @@ class RemoteEngine(Streaming[_Prepared]):
         generation.work = self._connection.start(self._run(generation, prepared.content))
         generation.work.add_done_callback(lambda _: self._running.pop(id(generation), None))
         return generation
+
+    @contextmanager
+    def _noticing_changes(self) -> Iterator[None]:
+        """Let the next call ask anew what the server serves, if it has other models now."""
+        try:
+            yield
+        except ServerChangedError:
+            self._closed = True
+            raise
 
     async def _run(self, generation: _RemoteGeneration, content: bytes) -> None:
         """Let the server decode a request, and deliver the events; whatever fails is the last one."""
@@ -212,7 +226,7 @@ class RemoteEngine(Streaming[_Prepared]):
         sending = self._connection.stream(
             self.endpoint, "POST", "/completions", content=content, headers=headers
         )
-        try:
+        with self._noticing_changes():
             async with sending as response, aclosing(event_data(response.aiter_bytes())) as stream:
                 async for data in stream:
                     if data == _DONE:
@@ -225,15 +239,23 @@ class RemoteEngine(Streaming[_Prepared]):
                         generation.deliver(delta)
                     if reader.stopped and not self._server.matches_stops:
                         break  # closes the connection, and with it the request
-        except ServerChangedError:
-            self.closed = True  # the next call asks anew
-            raise
         if reader.reason is None:
             raise EngineUnreachableError(
                 f"{self.endpoint.url} ends the stream after {reader.num_tokens} tokens, before the answer "
                 "has ended: call again."
             )
         return reader.finished(reader.reason)
+
+
+@contextmanager
+def _understood(endpoint: Endpoint) -> Iterator[None]:
+    """Report what is no answer of a server of models as one error that names the address."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except _MALFORMED as error:
+        raise malformed(endpoint.url, error) from error
 
 
 def _find_server(endpoint: Endpoint, asked: Connection) -> Server:

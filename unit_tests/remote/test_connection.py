@@ -46,7 +46,7 @@ def test_a_busy_server_is_asked_again_when_it_says(connection, scripted, endpoin
         Scripted(body={"a": 1}),
     ]
     start = time.monotonic()
-    assert connection.post(endpoint, "/completions", {"b": 2}).json() == {"a": 1}
+    assert connection.post(endpoint, "/completions", {"b": 2}, {}).json() == {"a": 1}
     assert time.monotonic() - start > 1
     assert scripted.bodies == [{"b": 2}] * 3
 

@@ -1,6 +1,7 @@
 """A remote engine over a real server with tiny models, and over scripted ones that misbehave."""
 
 import asyncio
+import os
 import threading
 import time
 
@@ -260,6 +261,21 @@ def test_a_server_with_other_models_is_asked_anew(copied):
     assert [path for _, path, _, _ in copied.asked][len(asked) :][0] == "/v1/models"
 
 
+def test_rewards_of_other_models_are_not_taken(copied):
+    copied.script = [refusal(412, "other models now", "recipe_changed")]
+    engine = RemoteEngine(Endpoint(url=copied.url))
+    with pytest.raises(EngineClosedError, match="other models"):
+        engine.score("one", (1, 2), [(3,)])
+    assert engine.closed
+    assert copied.asked[-1][2]["If-Match"] == copied.paths["/v1/recipe"].headers["ETag"]
+
+
+def test_rewards_that_are_none_are_an_error(copied):
+    copied.script = [Scripted(body={"scores": [1]})]
+    with pytest.raises(DecodingError, match="base_url"):
+        RemoteEngine(Endpoint(url=copied.url)).score("one", (1, 2), [(3,)])
+
+
 def test_leaving_closes_the_connection(copied):
     held = threading.Event()
     copied.script = [events(chunk([70]), done=False, held=held)]
@@ -323,3 +339,18 @@ def test_events_are_those_of_an_engine(served, engine):
     assert isinstance(end, Finished)
     assert end.unreported == frozenset()
     assert 0 < end.time_to_first_token <= end.seconds
+
+
+def test_a_forked_process_begins_anew(served, remote):
+    """A connection's thread does not live on in a fork: what was kept counts as closed there."""
+    engine = remote.engine
+    expected = remote.invoke("hi").content
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = f"{engine.closed} {find_remote(engine.endpoint)} {remote.invoke('hi').content}"
+        os.write(write, said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 1000).decode() == f"True None {expected}"
+    assert not engine.closed

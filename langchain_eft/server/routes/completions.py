@@ -37,7 +37,7 @@ router = APIRouter()
 async def create_completion(body: CompletionBody, request: Request) -> Response:
     """Continue texts, whole or as a stream."""
     serving, record = request.app.state.serving, request.state.record
-    await asyncio.to_thread(require_match, serving, request)
+    await require_match(request)
     engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
     requests = await asyncio.to_thread(_requests, serving, body, mixture)
     return await TextAnswers(body, engine, record, requests, serving.llm.timeout).respond(request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -12,9 +11,6 @@ from langchain_eft.remote.description import Description
 from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.routes.models import mixture_of
 
-if TYPE_CHECKING:
-    from langchain_eft.server.serving import Serving
-
 router = APIRouter()
 
 
@@ -22,8 +18,8 @@ router = APIRouter()
 async def describe_recipe(model: str, request: Request) -> Response:
     """A model, or one of its mixtures: names of weights, behaviors that the caller may use, limits.
 
-    The header `ETag` is the same as long as the server has the same models. `POST /v1/completions` refuses
-    another one in `If-Match`, with status 412.
+    The header `ETag` is the same as long as the server has the same models. `/v1/completions` and
+    `/v1/rewards` refuse another one in `If-Match`, with status 412.
     """
     serving, policy = request.app.state.serving, request.state.caller.policy
     whole: Description = await asyncio.to_thread(lambda: serving.description)
@@ -47,14 +43,17 @@ async def send_tokenizer(digest: str, request: Request) -> Response:
     )
 
 
-def require_match(serving: Serving, request: Request) -> None:
+async def require_match(request: Request) -> None:
     """Refuse a client that has rendered its prompts for other models.
 
     Raises:
         HTTPError: 412, if the client names another `ETag` than that of `/v1/recipe`.
     """
     expected = request.headers.get("if-match")
-    if expected is not None and expected != _etag(serving.description):
+    if expected is None:
+        return
+    serving = request.app.state.serving
+    if expected != _etag(await asyncio.to_thread(lambda: serving.description)):
         raise HTTPError(
             412,
             "The server has other models now than when this client asked for /v1/recipe: ask again, and "

@@ -14,6 +14,7 @@ from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.protocol.bodies import RewardsBody
 from langchain_eft.server.protocol.leaving import unless_left
 from langchain_eft.server.routes.models import mixture_of
+from langchain_eft.server.routes.recipe import require_match
 
 router = APIRouter()
 
@@ -22,6 +23,7 @@ router = APIRouter()
 async def score_answers(body: RewardsBody, request: Request) -> dict[str, Any]:
     """The implicit reward of each answer: the sum of `log F - log S` over its tokens, for one behavior."""
     serving, record, policy = request.app.state.serving, request.state.record, request.state.caller.policy
+    await require_match(request)
     mixture_of(serving, body.model)
     allowed = policy.range(body.behavior)
     if allowed is None or allowed[1] <= 0:
