@@ -1,4 +1,4 @@
-"""LangChain's integration suite on `EFTChatModel(base_url=...)` over vLLM, with the same gates as in process."""
+"""LangChain's integration suite on `EFTChatModel(base_url=...)` over vLLM, with the gates of a local one."""
 
 import pytest
 from langchain_tests.integration_tests import ChatModelIntegrationTests

@@ -27,6 +27,7 @@ def test_trace_shows_who_wrote_what(served):
     assert len(json.loads(done.stdout)["tokens"]) == 4
 
 
+@pytest.mark.slow
 def test_eval_measures_a_server(served, tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"prompt": "hi"}\n')

@@ -15,6 +15,7 @@ from langchain_eft.engine.errors import (
 )
 from langchain_eft.remote.connection import Connection
 from langchain_eft.remote.endpoint import Endpoint
+from unit_tests.helpers import slow
 from unit_tests.remote.scripted_server import Scripted, refusal
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -38,7 +39,7 @@ def closed_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, *slow(503)])
 def test_a_busy_server_is_asked_again_when_it_says(connection, scripted, endpoint, status):
     scripted.script = [
         refusal(status, Retry_After="0"),

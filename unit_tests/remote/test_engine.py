@@ -141,6 +141,7 @@ def test_time_that_is_up_frees_the_place_and_is_a_timeout(served, remote):
     wait_until(lambda: stats(served).running == 0)
 
 
+@pytest.mark.slow
 async def test_no_call_blocks_an_event_loop(served, remote):
     """Neither the caller's nor that on which requests run, nor the server's."""
     scorer = EFTRewardScorer(remote, "one")

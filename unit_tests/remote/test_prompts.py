@@ -5,15 +5,14 @@ from langchain_core.exceptions import ModelPermissionDeniedError
 
 from langchain_eft import EFTLLM, BehaviorDelta, EFTChatModel, EFTRewardScorer
 from langchain_eft.server.policy import Policy
+from unit_tests.helpers import slow
 from unit_tests.remote.conftest import serving_thread
 
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
 MIXTURES = [
     {"brief": 0.7},
-    {"briefed": 1.0, "two": 0.5},
     {"grounded": {"start": 0.0, "end": 1.0, "tokens": 4}},
-    {"brief": 1.0, "grounded": 0.5, "full": 0.3},
-    {"one": 1.0},
+    *slow({"briefed": 1.0, "two": 0.5}, {"brief": 1.0, "grounded": 0.5, "full": 0.3}, {"one": 1.0}),
 ]
 
 
