@@ -76,6 +76,17 @@ def test_weights_and_tokenizers_are_hard_links(exported, family):
     assert export.written.linked > 0
 
 
+def test_symbolic_links_of_the_hubs_cache_are_followed(family, tmp_path):
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for file in (family.folder / "base").iterdir():
+        (snapshot / file.name).symlink_to(file)
+    export_recipe(family.recipe.model_copy(update={"base": str(snapshot)}), NONE, tmp_path / "served")
+    weights = tmp_path / "served" / "model.safetensors"
+    assert not weights.is_symlink()
+    assert weights.samefile(family.folder / "base" / "model.safetensors")
+
+
 def test_the_folder_renders_conversations_as_the_engine_does(exported, engine):
     folder, _ = exported
     messages = [{"role": "user", "content": "Hello."}]
@@ -167,7 +178,7 @@ def test_files_of_another_disk_are_copied(other_disk, family, tmp_path):
     assert copy.read_bytes() == source.read_bytes()
     assert export.written.linked == 0
     assert export.written.copied > source.stat().st_size
-    assert any(text.startswith("Copying model.safetensors (") for text in seen)
+    assert any(text.startswith("Copying base/model.safetensors (") for text in seen)
 
 
 def test_a_full_disk_is_refused_before_anything_is_copied(other_disk, family, tmp_path, monkeypatch):
