@@ -90,9 +90,10 @@ def export_recipe(
             *section_arguments(section),
         ]
         return Export(serve_line(base, options, drafting, arguments), section, None)
+    folder = folder.absolute()  # the line may be used from anywhere
     written = write_folder(folder, models, tokenizers, section, draft_model, progress)
     drafting = None if draft_model is None else str(folder / draft_subfolder(draft_model))
-    line = serve_line(str(folder), options, drafting, ["--served-model-name", folder.absolute().name])
+    line = serve_line(str(folder), options, drafting, ["--served-model-name", folder.name])
     return Export(line, section, written)
 
 
