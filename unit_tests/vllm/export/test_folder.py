@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.errors import InsufficientDiskError
+from langchain_eft.engine.errors import InsufficientDiskError, RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.vllm.export import ExportError, export_recipe
@@ -124,6 +124,16 @@ def test_a_template_of_the_recipe_replaces_the_others(chatty, tmp_path):
     template.write_text("{{ messages[0]['content'] }}")
     export_recipe(chatty.recipe(chat_template=template), NONE, tmp_path / "served")
     assert AutoTokenizer.from_pretrained(tmp_path / "served").chat_template == template.read_text()
+
+
+def test_several_templates_are_refused(family, tmp_path):
+    base = shutil.copytree(family.folder / "base", tmp_path / "base")
+    words = AutoTokenizer.from_pretrained(base)
+    words.chat_template = {"default": TEMPLATE, "tool_use": TEMPLATE}
+    words.save_pretrained(base)
+    with pytest.raises(RecipeError, match=r"\(default, tool_use\), and vLLM takes one: give it with"):
+        export_recipe(family.recipe.model_copy(update={"base": str(base)}), NONE, tmp_path / "served")
+    assert not (tmp_path / "served").exists()
 
 
 def test_a_gguf_base_is_served_as_safetensors(family, tmp_path, monkeypatch):
