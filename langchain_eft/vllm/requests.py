@@ -42,7 +42,7 @@ class EFTRequests(ProcessorV1, ProcessorV2):  # type: ignore[misc]
             or sampling_params.prompt_logprob_token_ids is not None
         ):
             raise RequestError(
-                "The log-probabilities of a prompt are not computed here, for vLLM does not say whose prompt it "
+                "The log-probabilities of a prompt are not computed here, for vLLM does not say whose it "
                 "is: leave out `prompt_logprobs`, and `echo` together with `logprobs`."
             )
         sampling_params._all_stop_token_ids.update(section.end_ids)
