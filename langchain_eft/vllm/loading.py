@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def read_adapter(model: SmallModel, root: str, dtype: torch.dtype, device: torch
     return load_adapter(Path(folder), dtype, device)
 
 
-def load_all(models: nn.ModuleDict, weights: Iterable[tuple[str, Tensor]], base: str, *, packed: bool) -> set[str]:
+def load_all(
+    models: nn.ModuleDict, weights: Iterable[tuple[str, Tensor]], base: str, *, packed: bool
+) -> set[str]:
     """Load the weights of all models, and lend the base's embeddings to those that were saved without any.
 
     Args:
@@ -81,7 +83,9 @@ def _prefixed(
 def _lend_embeddings(name: str, model: nn.Module, base: Any, missing: set[str]) -> bool:
     """Share the base's embedding and head with a model. False if other weights are missing too."""
     places = _embeddings(model)
-    weights = {f"{place}.{weight}" for place, module in places.items() for weight, _ in module.named_parameters()}
+    weights = {
+        f"{place}.{weight}" for place, module in places.items() for weight, _ in module.named_parameters()
+    }
     if not missing <= weights:
         return False
     lenders = _embeddings(base)
