@@ -42,5 +42,8 @@ def oracle(family):
 def smol_url(tmp_path_factory):
     """A server with the bundled family, exported as `smol-vllm`; all tests share it."""
     folder = tmp_path_factory.mktemp("vllm")
-    with vllm_server(export_line(folder / "smol-vllm"), folder / "log") as url:
+    # Short prompts are to be found in the prefix cache, and counted.
+    names = ("--served-model-name", "smol-vllm", "smol-too")
+    options = (*names, "--enable-prompt-tokens-details", "--block-size", "32")
+    with vllm_server(export_line(folder / "smol-vllm"), folder / "log", *options) as url:
         yield url
