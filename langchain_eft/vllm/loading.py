@@ -49,7 +49,7 @@ def load_all(
 
     Args:
         models: The models, by the prefix of their weights' names.
-        weights: Names and tensors from all files; the base's names have no prefix.
+        weights: Names and tensors from all files; the base's have no prefix.
         names: The models' names in the section, the base's first, by the same prefixes.
         packed: Whether the base is quantized. vLLM itself then checks that none of its weights is missing.
 
@@ -69,8 +69,8 @@ def load_all(
             continue
         if missing and not (key == base and packed):
             raise CheckpointNotFoundError(
-                f"No file of the model {name!r} holds the weights {sorted(missing)[:3]} ({len(missing)} in all): fetch "
-                "the model again, or use a complete checkpoint."
+                f"No file of the model {name!r} holds the weights {sorted(missing)[:3]} ({len(missing)} in "
+                "all): fetch the model again, or use a complete checkpoint."
             )
     return loaded | {weight for weight, _ in models.named_parameters()}
 
