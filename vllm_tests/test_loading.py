@@ -39,7 +39,7 @@ def drop_layer(tensors):
 @pytest.mark.parametrize(
     ("place", "edit", "message"),
     [
-        ("eft/three", drop_layer, r"'small_\d' holds the weights.*layers.1.mlp.down_proj"),
+        ("eft/three", drop_layer, "'three' holds the weights.*layers.1.mlp.down_proj"),
         (".", drop_layer, "'base' holds the weights.*layers.1.mlp.down_proj"),
     ],
 )

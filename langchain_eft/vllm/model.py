@@ -127,7 +127,9 @@ class EFTForCausalLM(nn.Module):
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load all models, and make every adapter a row of its model's pass."""
         packed = self._vllm_config.quant_config is not None
-        loaded = load_all(self.models, weights, "base", packed=packed)
+        loaded = load_all(
+            self.models, weights, {key: name for name, key in self._keys.items()}, packed=packed
+        )
         root, dtype = self._vllm_config.model_config.model, self._vllm_config.model_config.dtype
         heads, device = [], torch.device(current_platform.device_type)
         for name, terms in self._passes.items():

@@ -75,7 +75,8 @@ class _PlainModels:
         model_config = config.model_config
         self._section, self._dtype = section, model_config.dtype
         self._base_is_packed = config.quant_config is not None
-        sources = {BASE: model_config.model} | {
+        revision = f"@{model_config.revision}" if model_config.revision else ""
+        sources = {BASE: model_config.model + revision} | {
             name: checkpoint_name(model, model_config.model) for name, model in section.models.items()
         }
         self._folders = {

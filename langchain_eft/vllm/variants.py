@@ -133,7 +133,8 @@ class _LowRankMethod(LinearMethodBase):  # type: ignore[misc]
         self._method: Any = layer.quant_method
         self._rows = len(updates)
         rank = max(sum(update.down.shape[0] for _, update in row) for row in updates)
-        pairs = [_sliced(layer, row, rank) for row in updates]
+        device = next(update.down.device for row in updates for _, update in row)
+        pairs = [_sliced(layer, row, rank, device) for row in updates]
         layer.register_buffer("eft_down", torch.stack([down.t() for down, _ in pairs]), persistent=False)
         layer.register_buffer("eft_up", torch.stack([up.t() for _, up in pairs]), persistent=False)
 
@@ -150,12 +151,14 @@ class _LowRankMethod(LinearMethodBase):  # type: ignore[misc]
         return torch.baddbmm(by_row, low, layer.eft_up).flatten(0, 1)
 
 
-def _sliced(layer: LinearBase, row: Sequence[tuple[Any, LoraUpdate]], rank: int) -> tuple[Tensor, Tensor]:
+def _sliced(
+    layer: Any, row: Sequence[tuple[Any, LoraUpdate]], rank: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """This process's slices [rank, in] and [out, rank] of a row's updates of all parts of a layer.
 
     The layer's own weight loader slices them, as it slices its weight.
     """
-    dtype, device = layer.params_dtype, next(layer.parameters()).device
+    dtype = layer.params_dtype
 
     def parameter(*shape: int) -> Any:
         zeros = torch.zeros(shape, dtype=dtype, device=device)
