@@ -26,7 +26,13 @@ DRAWN = {"sampled", "sampled mixture", "filters", "penalties"}
 """vLLM draws with random numbers of its own."""
 
 ANY_OBJECT = {"type": "json_object"}
-REFUSED = {"trace": "trace", "beginning": "answer_prefix", "speculation off": "off", "speculation fixed": "4"}
+REFUSED = {
+    "trace": "trace",
+    "beginning": "answer_prefix",
+    "speculation off": "off",
+    "speculation fixed": "4",
+    "repetition": "repetition_penalty",
+}
 GREEDY = [case for case in CASES if case not in DRAWN and case not in REFUSED]
 
 
