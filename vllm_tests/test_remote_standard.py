@@ -8,7 +8,7 @@ from unit_tests.gates import Gates
 
 
 class TestIntegration(CachedUsage, Gates, ChatModelIntegrationTests):
-    """Structured output by the default method."""
+    """Structured output by the default method, which is function calling."""
 
     url = ""
 
@@ -25,14 +25,6 @@ class TestIntegration(CachedUsage, Gates, ChatModelIntegrationTests):
     def model_override_value(self):
         """The server's second name of the same model."""
         return "smol-too"
-
-
-class TestFunctionCalling(TestIntegration):
-    """The suite's tests of structured output, with the schema as a tool."""
-
-    @property
-    def structured_output_kwargs(self):
-        return {"method": "function_calling"}
 
 
 class TestJsonSchema(TestIntegration):

@@ -20,7 +20,7 @@ from langchain_eft.remote.served_model import ServedModel
 from langchain_eft.remote.tokenizer_files import load_tokenizer
 from langchain_eft.vllm.section import EFTSection
 
-_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "*.model")
+_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """What of an export a client reads."""
 
 _LARGEST_BIAS = 100.0
