@@ -112,7 +112,7 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
         name: Source of the model.
         config: transformers' configuration.
         dtype: Type of keys and values.
-        folder: Folder of its weights, or None if they have not been fetched. It may hold a configuration only.
+        folder: Folder of its configuration and, perhaps, its weights; None if it has not been fetched.
 
     Raises:
         UnsupportedModelError: The model cannot be decoded here.
