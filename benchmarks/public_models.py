@@ -15,17 +15,19 @@ from langchain_eft.engine.loading.footprint import footprint_of_config
 
 def _llama(hidden: int, intermediate: int, layers: int, heads: int, *, tied: bool = False) -> LlamaConfig:
     return LlamaConfig(
-        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=8, vocab_size=128256, max_position_embeddings=131072, tie_word_embeddings=tied,
+        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, vocab_size=128256,
+        num_attention_heads=heads, num_key_value_heads=8, max_position_embeddings=131072,
+        tie_word_embeddings=tied,
     )  # fmt: skip
 
 
-def _qwen(  # noqa: PLR0913
+def _qwen(
     hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, rows: int, *, tied: bool = False
 ) -> Qwen2Config:
     return Qwen2Config(
-        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, vocab_size=rows, max_position_embeddings=32768, tie_word_embeddings=tied,
+        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, vocab_size=rows,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=32768,
+        tie_word_embeddings=tied,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.published_speeds`: the estimates of `langchain-eft plan --cards` beside published measurements.
+"""`python -m benchmarks.published_speeds`: estimates of `langchain-eft plan --cards` beside measurements.
 
 Published figures are those of one model alone, because nobody has published any of several. The seconds of a
 layer and of a step were chosen with the first table in view. The second table was not used.
@@ -136,8 +136,8 @@ def step_rows() -> Iterable[str]:
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"
     for row in STEPS:
         yield (
-            f"| [{row.engine}]({row.source}) | {_named(row.model, row.base_format)} | {row.cards} | {row.batch} | "
-            f"{row.context:,} | {row.milliseconds:.1f} | {row.estimate:.1f} | "
+            f"| [{row.engine}]({row.source}) | {_named(row.model, row.base_format)} | {row.cards} | "
+            f"{row.batch} | {row.context:,} | {row.milliseconds:.1f} | {row.estimate:.1f} | "
             f"{error(row.estimate, row.milliseconds)} |"
         )
 
@@ -149,7 +149,8 @@ def throughput_rows() -> Iterable[str]:
     for row in THROUGHPUTS:
         yield (
             f"| {_named(row.model, 'fp8')} | {row.cards} | {row.prompt:,}, {row.answer:,} | "
-            f"{row.tokens_per_second:,.0f} | {row.estimate:,.0f} | {error(row.estimate, row.tokens_per_second)} |"
+            f"{row.tokens_per_second:,.0f} | {row.estimate:,.0f} | "
+            f"{error(row.estimate, row.tokens_per_second)} |"
         )
 
 

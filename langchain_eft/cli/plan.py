@@ -93,10 +93,11 @@ def card_table(plans: Sequence[ClusterPlan]) -> Table:
 
 def step_table(plans: Sequence[ClusterPlan]) -> Table:
     """The estimated time of a step and the throughput, with a column for each cluster."""
+    context, models = plans[0].context, len(plans[0].models)
     table = _table_of_clusters(
         "Estimated step: ms (times the base alone), tokens/s of all requests",
         plans,
-        caption=f"{plans[0].context:,} tokens of each request. Every token runs all {len(plans[0].models)} models.",
+        caption=f"{context:,} tokens of each request. Every token runs all {models} models.",
     )
     for i, step in enumerate(plans[0].steps):
         requests = "1 request" if step.batch == 1 else f"{step.batch} requests"
@@ -126,8 +127,8 @@ def cluster_verdict(plan: ClusterPlan) -> Text:
         text = f"{plan.cluster.name} fits: {plan.kv_tokens:,} tokens have room for keys and values."
         return Text(text, style="green")
     text = (
-        f"{plan.cluster.name} does not fit: no request of {plan.context:,} tokens has room. Use more or larger "
-        "cards, or --quantization."
+        f"{plan.cluster.name} does not fit: no request of {plan.context:,} tokens has room. Use more or "
+        "larger cards, or --quantization."
     )
     return Text(text, style="bold red")
 

@@ -120,7 +120,7 @@ class ClusterPlan:
 
 
 def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tuple[ServedModel, ...]:
-    """The models that vLLM holds for a recipe, the base first. A LoRA adapter is a merged copy of its reference.
+    """The models that vLLM holds for a recipe, the base first. An adapter is a merged copy of its reference.
 
     Args:
         recipe: The models.
@@ -135,8 +135,8 @@ def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tupl
     for name, pair in checkpoints.pairs.items():
         if pair.tuned == pair.reference and pair.adapter is None:
             raise RecipeError(
-                f"Behavior {name!r} lets a model read a second text, and vLLM gives a request one text: leave "
-                "the behavior out, or plan for this engine."
+                f"Behavior {name!r} lets a model read a second text, and vLLM gives a request one text: "
+                "leave the behavior out, or plan for this engine."
             )
     placement = Placement(torch.device("meta"), torch.device("meta"), torch.bfloat16)
     models = RecipeModels(checkpoints, placement)
@@ -144,8 +144,8 @@ def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tupl
     stored = getattr(read_config(checkpoints.base), "quantization_config", None)
     if stored and base_format is None and base.weights.stored is None:
         raise RecipeError(
-            f"The weights of {base.name!r} are stored in a quantized format, and their size is not known before "
-            "they are fetched: say quantization='fp8', 'int8' or 'int4'."
+            f"The weights of {base.name!r} are stored in a quantized format, and their size is not known "
+            "before they are fetched: say quantization='fp8', 'int8' or 'int4'."
         )
     full = [
         ServedModel(models.role(each), size, base_format if each == checkpoints.base else None)

@@ -30,7 +30,9 @@ class Speed:
     tokens_per_second: float | None
 
 
-def speeds_of(formula: Formula[Term], models: RecipeModels, bytes_per_second: float | None) -> Iterable[Speed]:
+def speeds_of(
+    formula: Formula[Term], models: RecipeModels, bytes_per_second: float | None
+) -> Iterable[Speed]:
     """Speeds of the base alone, of plain decoding, and of the best draft length by acceptance rate."""
 
     def speed(what: str, bytes_per_token: float) -> Speed:

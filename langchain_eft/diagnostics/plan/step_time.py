@@ -109,7 +109,7 @@ def step_time(
 def prompt_seconds(
     models: Sequence[ServedModel], cluster: Cluster, tokens: int, assumptions: Assumptions = ASSUMPTIONS
 ) -> float:
-    """Estimate the seconds that all models take to read a prompt's tokens. Attention among them is left out."""
+    """Estimate the seconds in which all models read a prompt's tokens. Attention among them is left out."""
     return sum(
         product_seconds(model, cluster, tokens, assumptions)
         + model.footprint.layers * assumptions.seconds_per_layer
