@@ -13,7 +13,7 @@ BaseFormat = Literal["fp8", "int8", "int4"]
 """Formats of a base's linear layers in vLLM."""
 
 BITS: dict[BaseFormat, float] = {"fp8": 8.0, "int8": 8.0, "int4": 4.15625}
-"""Bits per weight. int4 is that of AWQ and GPTQ: for every 128 weights 16 bits of scale and 4 of zero point."""
+"""Bits per weight. int4 is that of AWQ and GPTQ: 128 weights share 16 bits of scale and 4 of zero point."""
 
 TENSOR_PARALLEL_SIZES = (1, 2, 4, 8, 16, 32)
 
