@@ -42,7 +42,7 @@ def queues(names: Sequence[str], count: int, rng: random.Random) -> dict[str, li
 
 
 def seconds(engine: Engine, mixtures: Sequence[Mixture], prompt: Sequence[int], tokens: int) -> float:
-    """Decode a request for each mixture, all of them queued at once; returns the seconds until the last ends."""
+    """Decode a request for each mixture, all queued at once; returns the seconds until the last ends."""
     sampling = SamplingParams(temperature=0, logit_bias={engine.tokenizer.eos_token_id: NO_END})
     requests = [
         GenerationRequest(
