@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from langchain_eft.cli import bench, chat, demo, diagnose, plan, playground, presets, serve, trace, verify
+from langchain_eft.cli import (
+    bench,
+    chat,
+    demo,
+    diagnose,
+    export,
+    plan,
+    playground,
+    presets,
+    serve,
+    trace,
+    verify,
+)
 from langchain_eft.cli.eval import evaluate
 
 app = typer.Typer(
@@ -36,6 +48,7 @@ for command in (
     chat.chat,
     demo.demo,
     diagnose.diagnose,
+    export.export,
     plan.plan,
     presets.presets,
     serve.serve,

@@ -23,8 +23,8 @@ SystemOption = Annotated[str | None, typer.Option(help="The system message.")]
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """Which models to load, in which mixture and on which device, as typed; None is an option left out."""
+class SourceOptions:
+    """Which models to load, and in which mixture, as typed; None is an option left out."""
 
     mix: Annotated[
         list[str] | None,
@@ -65,8 +65,6 @@ class ModelOptions:
             "Jinja template of plain text.",
         ),
     ] = None
-    device: Annotated[str | None, _option(help="Where to run: auto, cpu, cuda, cuda:1 ...")] = None
-    dtype: Annotated[str | None, _option(help="Precision: auto, float32, bfloat16 or float16.")] = None
 
     def settings(self, **others: Any) -> dict[str, Any]:
         """These options and `others` as fields of the chat model, without those that are None.
@@ -93,6 +91,14 @@ class ModelOptions:
             ValidationError: The chat model rejects a value.
         """
         return build_model(**self.settings(**others))
+
+
+@dataclass(frozen=True)
+class ModelOptions(SourceOptions):
+    """The models of a recipe, and where to run them."""
+
+    device: Annotated[str | None, _option(help="Where to run: auto, cpu, cuda, cuda:1 ...")] = None
+    dtype: Annotated[str | None, _option(help="Precision: auto, float32, bfloat16 or float16.")] = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from langchain_eft.engine.progress import Progress, quiet_transformers
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
+"""The file with the hash of every other file of a converted folder."""
 
 
 def converted(gguf: Path, progress: Progress) -> Path:
@@ -100,13 +101,13 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 def seal(folder: Path) -> None:
     """Write the hash of every file to a manifest, so that damage can be detected."""
     hashes = {file.name: checksum(file) for file in sorted(folder.iterdir())}
-    (folder / _MANIFEST).write_text(json.dumps(hashes, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))
 
 
 def is_intact(folder: Path) -> bool:
     """Whether a converted folder is complete and no file has changed."""
     try:
-        hashes: dict[str, str] = json.loads((folder / _MANIFEST).read_text())
+        hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text())
         return all(checksum(folder / name) == digest for name, digest in hashes.items())
     except (OSError, ValueError):
         return False

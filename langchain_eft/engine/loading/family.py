@@ -85,7 +85,7 @@ def _load(
     progress("Checking the models")
     models = loader.prepared_models(tokenizers.base)
     index = {model.name: i for i, model in enumerate(models)}
-    tokens = TokenMeanings.compare(recipe, checkpoints, tokenizers, loader.modules)
+    tokens = TokenMeanings.compare(recipe, checkpoints, tokenizers)
     size = min(int(text_config(model.module).vocab_size) for model in models)
     return ModelFamily(
         models=tuple(models),

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.config import Quantization
-from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError, UnsupportedModelError
+from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint
-from langchain_eft.engine.loading.gguf import check_gguf
+from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.engine.loading.memory import WeightCount, count_weights
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
@@ -78,30 +78,6 @@ def footprint(checkpoint: Checkpoint, dtype: torch.dtype) -> Footprint:
         UnsupportedModelError: The model cannot be decoded here.
     """
     return footprint_of_config(checkpoint.name, read_config(checkpoint), dtype, folder=checkpoint.path)
-
-
-def read_config(checkpoint: Checkpoint) -> Any:
-    """The configuration of a model. The model need not have been fetched.
-
-    Raises:
-        CheckpointNotFoundError: The configuration cannot be found.
-    """
-    try:
-        if checkpoint.path is None:
-            hub = checkpoint.hub
-            assert hub is not None  # noqa: S101  (a checkpoint has a path or a hub model)
-            return AutoConfig.from_pretrained(hub.repo, revision=hub.revision, subfolder=hub.path)
-        if checkpoint.path.suffix == ".gguf" and checkpoint.path.is_file():
-            check_gguf(checkpoint.path)
-            return AutoConfig.from_pretrained(checkpoint.path.parent, gguf_file=checkpoint.path.name)
-        return AutoConfig.from_pretrained(checkpoint.path)
-    except EngineError:
-        raise
-    except Exception as error:  # damaged files raise many kinds
-        raise CheckpointNotFoundError(
-            f"The configuration of {checkpoint.name!r} cannot be read ({type(error).__name__}): "
-            f"{checkpoint.remedy}."
-        ) from error
 
 
 @torch.inference_mode()

@@ -24,6 +24,12 @@ _NAME = r"[A-Za-z0-9][\w.-]*"
 _SOURCE = re.compile(rf"(?P<repo>{_NAME}/{_NAME})(?P<path>(/{_NAME})*)(@(?P<revision>[\w./-]+))?")
 
 
+def is_model_file(name: str) -> bool:
+    """Whether a file of a model's folder is part of the model: its weights, configuration or tokenizer."""
+    # Some repositories also hold the weights in another format, as "consolidated" files.
+    return not name.startswith("consolidated") and any(fnmatch(name, pattern) for pattern in _PATTERNS)
+
+
 @dataclass(frozen=True)
 class HubModel:
     """A model, an adapter or a GGUF file on the hub, written `owner/name[/path][@revision]`.
@@ -60,12 +66,7 @@ class HubModel:
         if self.is_gguf:
             return file == self.path
         folder, _, name = file.rpartition("/")
-        # Some repositories also hold the weights in another format, as "consolidated" files.
-        return (
-            folder == self.path
-            and not name.startswith("consolidated")
-            and any(fnmatch(name, pattern) for pattern in _PATTERNS)
-        )
+        return folder == self.path and is_model_file(name)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import AutoTokenizer
 from langchain_eft.engine.errors import CheckpointNotFoundError, reading
 from langchain_eft.engine.loading import vocabulary
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
+from langchain_eft.engine.loading.configuration import read_stop_ids
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.progress import silent
 from langchain_eft.engine.recipe.behaviors import Recipe, read_template
@@ -119,7 +119,6 @@ class TokenMeanings:
         recipe: Recipe,
         checkpoints: RecipeCheckpoints,
         tokenizers: RecipeTokenizers,
-        modules: Mapping[str, Any],
     ) -> TokenMeanings:
         """Compare the vocabularies of all models and collect the tokens that end answers.
 
@@ -127,20 +126,19 @@ class TokenMeanings:
             recipe: The recipe, which may name the unscaled tokens.
             checkpoints: The local checkpoints of its models.
             tokenizers: The tokenizers of its models.
-            modules: The loaded models by folder.
         """
         base = tokenizers.base
         common = vocabulary.common_ids(base, tokenizers.small, checkpoints.base.name)
-        base_stops = _stop_ids(modules[checkpoints.base.folder], base)
+        base_stops = _stop_ids(checkpoints.base, base)
         answer_endings = []
         for name, tuned in tokenizers.tuned.items():
             pair = checkpoints.pairs[name]
             if pair.tuned == checkpoints.base:
                 continue
-            module = None if pair.adapter else modules[pair.tuned.folder]
             has_template = tuned is not None and tuned.chat_template and not recipe.chat_template
             template_tokens = vocabulary.template_tokens(tuned if has_template else base)
-            answer_endings.append(vocabulary.AnswerEndings(name, template_tokens, _stop_ids(module, tuned)))
+            stops = _stop_ids(None if pair.adapter else pair.tuned, tuned)
+            answer_endings.append(vocabulary.AnswerEndings(name, template_tokens, stops))
         # A base that reads a transcript sees no end-of-turn tokens, whatever token ends its texts.
         turn_stops = () if recipe.base_template else base_stops
         return cls(
@@ -152,8 +150,8 @@ class TokenMeanings:
         )
 
 
-def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
+def _stop_ids(checkpoint: Checkpoint | None, tokenizer: Any) -> frozenset[int]:
     """Ids that end a text by a model's generation config or its tokenizer; either may be None."""
-    configured = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
-    ids: Sequence[int | None] = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in [*ids, getattr(tokenizer, "eos_token_id", None)] if i is not None)
+    configured = frozenset() if checkpoint is None else read_stop_ids(checkpoint)
+    end = getattr(tokenizer, "eos_token_id", None)
+    return configured if end is None else configured | {end}

@@ -12,7 +12,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError
 from langchain_eft.engine.loading.checkpoints import find_checkpoint
-from langchain_eft.engine.loading.footprint import read_config
+from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.engine.loading.gguf import check_gguf
 from langchain_eft.engine.recipe.behaviors import Recipe
 from unit_tests.helpers import answer, flip_bytes, request, slow

@@ -1,0 +1,7 @@
+"""From a recipe to what `vllm serve` starts: a folder, or a line that needs none."""
+
+from langchain_eft.vllm.export.command import ServeOptions
+from langchain_eft.vllm.export.export import Export, export_recipe
+from langchain_eft.vllm.export.folder import ExportError
+
+__all__ = ["Export", "ExportError", "ServeOptions", "export_recipe"]

@@ -1,0 +1,54 @@
+"""`langchain-eft export`: options, the printed line, and errors in a line."""
+
+import json
+import shlex
+
+import pytest
+from typer.testing import CliRunner
+
+from langchain_eft.cli import app
+from langchain_eft.vllm.section import EFTSection
+
+
+@pytest.fixture
+def run(family):
+    recipe = ["--model", family.folder / "base", "--behavior", f"house={family.folder / 'one'}"]
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["export", *map(str, [*recipe, *arguments])])
+
+    return run
+
+
+def test_the_line_is_the_result_and_the_rest_is_a_note(run, tmp_path):
+    result = run(tmp_path / "served", "--mix", "house=0..1/8")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"vllm serve {tmp_path / 'served'} ")
+    assert "are links to the models' own files, 0 bytes are copies" in result.stderr
+    section = EFTSection.of(json.loads((tmp_path / "served" / "config.json").read_text()))
+    assert section.default_mixture.weights["house"].tokens == 8
+
+
+def test_without_a_folder_only_the_line_is_printed(run):
+    result = run("--tensor-parallel", 2, "--quantization", "fp8")
+    assert result.exit_code == 0, result.output
+    words = shlex.split(result.stdout)
+    assert words[words.index("--tensor-parallel-size") + 1] == "2"
+    assert words[words.index("--quantization") + 1] == "fp8"
+    assert EFTSection.of(json.loads(words[words.index("--hf-overrides") + 1])).mixture == {"house": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--behavior", "guided=prompt:Be brief.", "--mix", "house=1"], "'guided' has prompt='Be brief.'"),
+        (["--mix", "garden=1"], "Unknown behavior 'garden'"),
+        (["--draft", "garden"], "'garden' is not a behavior"),
+        (["--tensor-parallel", 3], "3 ranks cannot share"),
+        (["no/such/parent"], "'no/such' is not a folder: create it"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(run, arguments, message):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in " ".join(result.stderr.split())
