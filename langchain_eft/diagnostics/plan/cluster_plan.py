@@ -10,14 +10,15 @@ import torch
 
 from langchain_eft.diagnostics.plan.hardware import Cluster
 from langchain_eft.diagnostics.plan.memory import Part
-from langchain_eft.diagnostics.plan.recipe_models import RecipeModels, adapter_config
+from langchain_eft.diagnostics.plan.recipe_models import RecipeModels, adapter_config, adapter_weights
 from langchain_eft.diagnostics.plan.served_model import BaseFormat, ServedModel
 from langchain_eft.diagnostics.plan.step_time import StepTime, prompt_seconds, step_time
 from langchain_eft.engine.errors import RecipeError
-from langchain_eft.engine.loading.footprint import read_config
+from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.vllm.attention_heads import refuse_undividable
 
 MEMORY_SHARE = 0.92
 """Share of a card's memory that vLLM uses: the default of its `gpu_memory_utilization` (0.32.0)."""
@@ -120,7 +121,7 @@ class ClusterPlan:
 
 
 def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tuple[ServedModel, ...]:
-    """The models that vLLM holds for a recipe, the base first. An adapter is a merged copy of its reference.
+    """The models that vLLM holds for a recipe, the base first.
 
     Args:
         recipe: The models.
@@ -147,16 +148,19 @@ def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tupl
             f"The weights of {base.name!r} are stored in a quantized format, and their size is not known "
             "before they are fetched: say quantization='fp8', 'int8' or 'int4'."
         )
-    full = [
-        ServedModel(models.role(each), size, base_format if each == checkpoints.base else None)
+    return tuple(
+        ServedModel(
+            models.role(each),
+            size,
+            base_format if each == checkpoints.base else None,
+            {
+                name: adapter_weights(delta.adapter)
+                for name, delta in recipe.behaviors.items()
+                if delta.adapter is not None and checkpoints.pairs[name].reference == each
+            },
+        )
         for each, size in models.footprints.items()
-    ]
-    merged = [
-        ServedModel(f"adapter {name}", models.footprints[pair.reference])
-        for name, pair in checkpoints.pairs.items()
-        if pair.adapter is not None
-    ]
-    return (*full, *merged)
+    )
 
 
 def plan_cluster(
@@ -181,9 +185,8 @@ def plan_cluster(
     Raises:
         RecipeError: The number of cards does not divide the heads of a model.
     """
-    for model in models:
-        model.check(cluster)
     cards = cluster.count
+    refuse_undividable({model.footprint.name: model.heads for model in models}, cards)
     plan = ClusterPlan(
         cluster=cluster,
         models=tuple(models),
@@ -218,9 +221,12 @@ def _parts(models: Sequence[ServedModel], cards: int, requests: int) -> Iterable
         yield Part(
             model.role, model.footprint.name, count.linear + count.other, model.precision, model.nbytes(cards)
         )
+        for name, weights in model.adapters.items():
+            yield Part(f"adapter {name}", "on every card", weights, "bfloat16", weights * _BFLOAT16)
     vocabulary = max(model.footprint.vocabulary for model in models)
     shard = requests * vocabulary // cards
-    # Shards of every model, their sum, and the gathered logits with the sampler's copies.
-    logits = shard * (len(models) * _BFLOAT16 + _FLOAT32) + 3 * requests * vocabulary * _FLOAT32
+    # Shards of every row, their sum, and the gathered logits with the sampler's copies.
+    rows = sum(model.rows for model in models)
+    logits = shard * (rows * _BFLOAT16 + _FLOAT32) + 3 * requests * vocabulary * _FLOAT32
     yield Part("logits", f"{requests} requests", None, "float32", logits)
     yield Part("activations and graphs", "assumed", None, "", RESERVED_BYTES)

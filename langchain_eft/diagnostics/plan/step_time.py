@@ -24,6 +24,7 @@ class Assumptions:
         compute_efficiency: Share of the operations that matrix products of many rows reach.
         seconds_per_layer: What a layer takes beside reading weights, keys and values: norms, rotations,
             launches, and the ends of kernels.
+        seconds_per_adapter_layer: The same for each adapter, whose attention and updates have kernels too.
         seconds_per_step: What a step takes outside of the models: scheduling and sampling.
         reduce_seconds: Shortest time of an all-reduce within a node.
         network_reduce_seconds: Shortest time of an all-reduce over several nodes.
@@ -34,6 +35,7 @@ class Assumptions:
     bandwidth_efficiency: float = 0.8
     compute_efficiency: float = 0.6
     seconds_per_layer: float = 30e-6
+    seconds_per_adapter_layer: float = 15e-6
     seconds_per_step: float = 0.5e-3
     reduce_seconds: float = 10e-6
     network_reduce_seconds: float = 40e-6
@@ -99,7 +101,7 @@ def step_time(
     return StepTime(
         products=sum(product_seconds(model, cluster, batch, assumptions) for model in models),
         attention=batch * context * kv_bytes / bandwidth,
-        layers=sum(model.footprint.layers for model in models) * assumptions.seconds_per_layer,
+        layers=sum(_layer_seconds(model, assumptions) for model in models),
         reduces=sum(_reduces_of(model, cluster, batch, assumptions) for model in models),
         logits=_logits_seconds(models, cluster, batch, assumptions),
         host=assumptions.seconds_per_step,
@@ -112,18 +114,19 @@ def prompt_seconds(
     """Estimate the seconds in which all models read a prompt's tokens. Attention among them is left out."""
     return sum(
         product_seconds(model, cluster, tokens, assumptions)
-        + model.footprint.layers * assumptions.seconds_per_layer
+        + _layer_seconds(model, assumptions)
         + _reduces_of(model, cluster, tokens, assumptions)
         for model in models
     )
 
 
-def product_seconds(model: ServedModel, cluster: Cluster, rows: int, assumptions: Assumptions) -> float:
-    """The matrix products of a model over `rows` tokens: bound by memory, or by arithmetic."""
+def product_seconds(model: ServedModel, cluster: Cluster, tokens: int, assumptions: Assumptions) -> float:
+    """The matrix products of a model over `tokens` tokens: bound by memory, or by arithmetic."""
     card = cluster.card
     flops = card.fp8_flops if model.base_format == "fp8" else card.flops
     reading = model.bytes_read(cluster.count) / (card.bytes_per_second * assumptions.bandwidth_efficiency)
-    computing = 2 * model.read_weights * rows / cluster.count / (flops * assumptions.compute_efficiency)
+    operations = 2 * model.read_weights * tokens * model.rows / cluster.count
+    computing = operations / (flops * assumptions.compute_efficiency)
     return max(reading, computing)
 
 
@@ -142,21 +145,27 @@ def _link(cluster: Cluster, assumptions: Assumptions) -> tuple[float, float]:
     return assumptions.network_reduce_seconds, assumptions.network_bytes_per_second
 
 
-def _reduces_of(model: ServedModel, cluster: Cluster, rows: int, assumptions: Assumptions) -> float:
+def _layer_seconds(model: ServedModel, assumptions: Assumptions) -> float:
+    adapters = len(model.adapters) * assumptions.seconds_per_adapter_layer
+    return model.footprint.layers * (assumptions.seconds_per_layer + adapters)
+
+
+def _reduces_of(model: ServedModel, cluster: Cluster, tokens: int, assumptions: Assumptions) -> float:
     """Two all-reduces a layer and one for the embedding, of the hidden states."""
-    nbytes = rows * model.footprint.hidden_size * _BFLOAT16
+    nbytes = tokens * model.rows * model.footprint.hidden_size * _BFLOAT16
     return (2 * model.footprint.layers + 1) * reduce_seconds(cluster, nbytes, assumptions)
 
 
 def _logits_seconds(
-    models: Sequence[ServedModel], cluster: Cluster, rows: int, assumptions: Assumptions
+    models: Sequence[ServedModel], cluster: Cluster, tokens: int, assumptions: Assumptions
 ) -> float:
-    """Sum the shards of all models on each card, gather the sum once, and sample from it."""
+    """Sum the shards of all rows on each card, gather the sum once, and sample from it."""
     bandwidth = cluster.card.bytes_per_second * assumptions.bandwidth_efficiency
     vocabulary = max(model.footprint.vocabulary for model in models)
-    shard = rows * vocabulary / cluster.count
-    combine = 0.0 if len(models) == 1 else shard * (len(models) * _BFLOAT16 + _FLOAT32)
-    sample = _SAMPLER_PASSES * rows * vocabulary * _FLOAT32
+    rows = sum(model.rows for model in models)
+    shard = tokens * vocabulary / cluster.count
+    combine = 0.0 if rows == 1 else shard * (rows * _BFLOAT16 + _FLOAT32)
+    sample = _SAMPLER_PASSES * tokens * vocabulary * _FLOAT32
     gather = 0.0
     if cluster.count > 1:
         shortest, link = _link(cluster, assumptions)

@@ -8,17 +8,18 @@ CARD = Card("X100", 2 * 10**9, 1e12, 1e14, 2e14, 4e11)
 """2 GB of memory, 1 TB/s, 100 and 200 Tflops, links of 400 GB/s."""
 
 
-def model(role="base", base_format=None, *, layers=10, heads=8, kv_heads=4, scale=1):
-    """A model of 100 million linear weights, and embeddings and a head of 10 million each, times `scale`."""
+def model(role="base", base_format=None, *, layers=10, heads=8, kv_heads=4, adapters=None):
+    """A model of 100 million linear weights, and embeddings and a head of 10 million each."""
     return ServedModel(
         role,
         Footprint(
-            name=role.replace(" ", "-"), kind="llama", weights=WeightCount(scale * 10**8, scale * 2 * 10**7),
-            read=WeightCount(scale * 10**8, scale * 10**7), kv_bytes=8000, vocabulary=10_000, window=4096,
-            head=scale * 10**7, tied=False, borrows_head=False, layers=layers, hidden_size=1000, heads=heads,
+            name=role.replace(" ", "-"), kind="llama", weights=WeightCount(10**8, 2 * 10**7),
+            read=WeightCount(10**8, 10**7), kv_bytes=8000, vocabulary=10_000, window=4096,
+            head=10**7, tied=False, borrows_head=False, layers=layers, hidden_size=1000, heads=heads,
             kv_heads=kv_heads,
         ),
         base_format,
+        adapters or {},
     )  # fmt: skip
 
 

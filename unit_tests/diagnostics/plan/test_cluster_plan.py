@@ -56,12 +56,11 @@ def test_models_of_a_recipe(family):
     assert models[0].role == "base"
     assert models[0].precision == "fp8"
     assert [each.precision for each in models[1:]] == ["bfloat16"] * (len(models) - 1)
-    merged = {each.role for each in models if each.role.startswith("adapter")}
-    assert merged == {f"adapter {name}" for name in adapters}
-    assert merged, "the family has adapters, each of which is a whole model in vLLM"
-    reference = next(each for each in models if "reference of" in each.role)
-    copies = [each for each in models if each.role.startswith("adapter")]
-    assert all(each.footprint == reference.footprint for each in copies)
+    reference = next(each for each in models if each.adapters)
+    assert set(reference.adapters) == set(adapters)
+    assert adapters, "the family has adapters, which are rows of their reference's pass"
+    plan = plan_cluster(models, cluster(1), requests=1, context=1)
+    assert {f"adapter {name}" for name in adapters} <= {part.what for part in plan.parts}
 
 
 def test_a_behavior_by_prompt_is_refused(family):
@@ -128,7 +127,7 @@ def test_formats_reach_the_plan(folders):
     ("arguments", "message"),
     [
         (["--cards", "8xA100"], "8xA100"),
-        (["--cards", "8xH100"], "use 1, 2, 4 cards"),
+        (["--cards", "8xH100"], "choose a tensor parallel size of 1 or 2 or 4"),
         (["--cards", "1xH100", "--memory", "80"], "leave --memory and --bandwidth out"),
         (["--cards", "1xH100", "--quantization", "nf4"], "use fp8, int8, int4"),
         (["--cards", "1xH100", "--kv-cache-dtype", "int8"], "use auto or fp8"),

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loading.memory import WeightCount
-from unit_tests.diagnostics.plan.shapes import cluster, model
+from unit_tests.diagnostics.plan.shapes import model
 
 
 def test_weights_are_divided_among_the_cards():
@@ -36,16 +35,14 @@ def test_a_card_has_one_kv_head_at_least(cards, nbytes):
     assert model().kv_bytes(cards, itemsize=1) == nbytes // 2
 
 
-@pytest.mark.parametrize("cards", [1, 2, 4, 8])
-def test_divisors_of_the_heads_are_accepted(cards):
-    model().check(cluster(cards))
+def test_adapters_share_weights_and_have_keys_and_values_of_their_own():
+    adapted = model("reference", adapters={"one": 1_000_000, "two": 2_000_000})
+    assert adapted.rows == 3
+    assert adapted.nbytes(4) == model().nbytes(4)
+    assert adapted.bytes_read(4) == 55_000_000 + 2 * 3_000_000, "every card holds whole adapters"
+    assert adapted.kv_bytes(2) == 3 * 4000
 
 
-@pytest.mark.parametrize(
-    ("heads", "kv_heads", "cards", "remedy"),
-    [(8, 4, 3, "use 1, 2, 4, 8 cards"), (14, 2, 4, "use 1, 2 cards"), (12, 6, 4, "use 1, 2 cards")],
-)
-def test_other_numbers_of_cards_are_refused_with_those_that_work(heads, kv_heads, cards, remedy):
-    small = model("tuned chat", heads=heads, kv_heads=kv_heads)
-    with pytest.raises(RecipeError, match=rf"'tuned-chat' \(tuned chat\).*{heads} attention heads.*{remedy}"):
-        small.check(cluster(cards))
+def test_its_heads_are_those_of_its_configuration():
+    heads = model(heads=14, kv_heads=2).heads
+    assert (heads.query, heads.key_value) == (14, 2)

@@ -6,8 +6,9 @@ from langchain_eft.diagnostics.plan import Assumptions, prompt_seconds, reduce_s
 from unit_tests.diagnostics.plan.shapes import cluster, model
 
 ROUND = Assumptions(
-    bandwidth_efficiency=0.5, compute_efficiency=0.5, seconds_per_layer=1e-5, seconds_per_step=1e-3,
-    reduce_seconds=1e-5, network_reduce_seconds=1e-4, link_efficiency=0.25, network_bytes_per_second=1e10,
+    bandwidth_efficiency=0.5, compute_efficiency=0.5, seconds_per_layer=1e-5, seconds_per_adapter_layer=2e-6,
+    seconds_per_step=1e-3, reduce_seconds=1e-5, network_reduce_seconds=1e-4, link_efficiency=0.25,
+    network_bytes_per_second=1e10,
 )  # fmt: skip
 
 
@@ -68,3 +69,16 @@ def test_keys_and_values_in_fp8_are_read_in_half_the_time():
     full, half = (step_time([model()], cluster(1), 4, 500, size, ROUND) for size in (2, 1))
     assert half.attention == pytest.approx(full.attention / 2)
     assert half.products == full.products
+
+
+def test_adapters_are_rows_of_one_pass():
+    adapted = [model(), model("reference", adapters={"one": 10**6, "two": 10**6})]
+    merged = [model(), *(model(role) for role in ("reference", "tuned one", "tuned two"))]
+    rows, copies = (step_time(models, cluster(1), 1, 100, assumptions=ROUND) for models in (adapted, merged))
+    assert rows.products == pytest.approx((2 * 220e6 + 4e6) / 5e11)
+    assert copies.products == pytest.approx(4 * 220e6 / 5e11)
+    assert rows.attention == copies.attention
+    assert rows.layers == pytest.approx(10 * (2 * 1e-5 + 2 * 2e-6))
+    assert rows.logits == copies.logits
+    many = step_time(adapted[1:], cluster(1), 1000, 100, assumptions=ROUND)
+    assert many.products == pytest.approx(3 * 2 * 110e6 * 1000 / 5e13), "but each row is computed"
