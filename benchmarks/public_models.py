@@ -6,6 +6,8 @@ give is that of the model pages, which a test checks.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
@@ -57,6 +59,7 @@ def config_of(name: str) -> PretrainedConfig:
     return CONFIGS[name.removesuffix("-Instruct")]
 
 
+@cache
 def public_model(name: str, role: str = "base", base_format: BaseFormat | None = None) -> ServedModel:
     """A public model, as vLLM serves it."""
     return ServedModel(role, footprint_of_config(name, config_of(name), torch.bfloat16), base_format)

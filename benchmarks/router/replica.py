@@ -150,13 +150,27 @@ class Replica:
         """Requests that wait or run."""
         return len(self.waiting) + len(self.running)
 
-    def begin_step(self) -> tuple[float, list[Call], dict[int, int]]:
-        """Admit requests and plan a step.
+    def admit(self) -> None:
+        """Admit requests that wait, the oldest first, while there is room."""
+        while self.waiting and len(self.running) < MOST_REQUESTS:
+            call = self.waiting[0]
+            hit = min(self.cache.tokens(call.prefix), call.prefix_tokens)
+            if hit == call.prefix_tokens:
+                hit += min(self.cache.tokens(call.session), call.session_tokens)
+            hit = min(hit, call.prompt - 1)  # the last token is always read
+            self._pin(call, 1)
+            if not self.cache.reserve(call.prompt - hit + call.answer):
+                self._pin(call, -1)
+                return
+            call.cached, call.unread = hit, call.prompt - hit
+            self.running.append(self.waiting.popleft())
+
+    def plan_step(self) -> tuple[float, list[Call], dict[int, int]]:
+        """What the next step does.
 
         Returns:
             Its seconds, the requests that gain a token, and how many tokens of whose prompt it reads.
         """
-        self._admit()
         decoding = [call for call in self.running if not call.unread]
         read: dict[int, int] = {}
         budget = TOKENS_OF_A_STEP - len(decoding)
@@ -184,20 +198,6 @@ class Replica:
             call.end = now
             self._remember(call)
             yield call
-
-    def _admit(self) -> None:
-        while self.waiting and len(self.running) < MOST_REQUESTS:
-            call = self.waiting[0]
-            hit = min(self.cache.tokens(call.prefix), call.prefix_tokens)
-            if hit == call.prefix_tokens:
-                hit += min(self.cache.tokens(call.session), call.session_tokens)
-            hit = min(hit, call.prompt - 1)  # the last token is always read
-            self._pin(call, 1)
-            if not self.cache.reserve(call.prompt - hit + call.answer):
-                self._pin(call, -1)
-                return
-            call.cached, call.unread = hit, call.prompt - hit
-            self.running.append(self.waiting.popleft())
 
     def _remember(self, call: Call) -> None:
         reserved = call.prompt - call.cached + call.answer

@@ -85,9 +85,10 @@ def simulate(
             step(replica, now)
 
     def step(replica: Replica, now: float) -> None:
-        replica.busy = bool(replica.load)
+        replica.admit()
+        replica.busy = bool(replica.running)
         if replica.busy:
-            seconds, decoding, read = replica.begin_step()
+            seconds, decoding, read = replica.plan_step()
             at(now + seconds, lambda end: finish(replica, decoding, read, end))
 
     def finish(replica: Replica, decoding: list[Call], read: dict[int, int], now: float) -> None:
