@@ -59,6 +59,7 @@ def test_the_router_table_is_that_of_the_simulation():
     assert "\n".join(router.rows()) in PAGE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_public_shapes_have_the_published_number_of_weights(name):
     count = public_model(name).footprint.weights
@@ -75,6 +76,7 @@ def test_estimates_are_as_near_to_measurements_as_the_page_says():
     assert all(-0.36 < row.estimate / row.tokens_per_second - 1 < -0.15 for row in largest)
 
 
+@pytest.mark.slow
 def test_one_group_of_eight_cards_beside_two_of_four():
     models = public_pair("meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-8B")
 
