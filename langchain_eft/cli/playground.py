@@ -31,8 +31,8 @@ def playground(
         require_packages()
         from langchain_eft.server.run import base_url, listen, run
 
+        app = build_app(recipe, answers, engine, ServerOptions(drain_seconds=0), host=HOST, port=port)
         with listen(HOST, port) as listening:
-            app = build_app(recipe, answers, engine, ServerOptions(drain_seconds=0), host=HOST, port=port)
             url = base_url(listening)
             note(f"The page is at {url}. Press Ctrl-C to end.")
             if not no_browser:  # in a thread, because browsers of a terminal return only when they end

@@ -155,9 +155,8 @@ def serve(
         require_packages()
         from langchain_eft.server.run import base_url, listen, run
 
-        listening = listen(host, port)
-        with listening:
-            app = build_app(recipe, answers, engine, server, host=host, port=port)
+        app = build_app(recipe, answers, engine, server, host=host, port=port)
+        with listen(host, port) as listening:
             note(f"Serving on {base_url(listening)}; /health answers 200 once the weights are loaded.")
             run(app, listening)
 

@@ -12,14 +12,14 @@ from langchain_eft.server.app import create_app
 @pytest.fixture
 def cli(monkeypatch):
     """Runs `langchain-eft serve ...` up to the moment at which it would load weights."""
-    found = {}
+    built, found = {}, {}
 
     def remember(llm, settings):
-        found.update(llm=llm, settings=settings)
+        built.update(llm=llm, settings=settings)
         return create_app(llm, settings)
 
     monkeypatch.setattr("langchain_eft.server.app.create_app", remember)
-    monkeypatch.setattr("langchain_eft.server.run.run", lambda app, listening: None)
+    monkeypatch.setattr("langchain_eft.server.run.run", lambda app, listening: found.update(built))
     monkeypatch.delenv("LANGCHAIN_EFT_API_KEYS", raising=False)
 
     def run(*arguments, **variables):
@@ -106,7 +106,7 @@ def test_a_policy_file_binds_callers_and_names_mixtures(cli, tmp_path):
         (["--max-batch-size", "0"], "max_batch_size=0"),
         (["--quantization", "int3"], "quantization='int3'"),
         (["--drain-seconds", "-1"], "drain_seconds=-1"),
-        (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
+        (["--host", "no.such.host.invalid", "--no-auth"], "cannot listen on no.such.host.invalid"),
         (["--host", "192.0.2.1", "--no-auth"], "cannot listen on 192.0.2.1"),
     ],
 )
@@ -120,6 +120,7 @@ def test_a_port_in_use_is_found_before_weights_are_loaded(cli):
         assert f"cannot listen on 127.0.0.1, port {port} (Address already in use)" in refused(
             cli, "--port", port
         )
+        assert "drain_seconds=-1" in refused(cli, "--port", port, "--drain-seconds", "-1")
 
 
 def test_packages_that_are_missing_are_named(cli, monkeypatch):
