@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.family import FAMILIES, Family, Prompts
+import psutil
+
+from benchmarks.family import Family, Prompts
 from benchmarks.result import CPU_TIME, Result
 from langchain_eft.diagnostics.bench import Spread, available_cores, processor
 
@@ -50,6 +52,11 @@ class Worker:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Result(**self._read())
+
+    def memory(self) -> int:
+        """The memory of the contestant and of processes that it has started, in bytes."""
+        own = psutil.Process(self._process.pid)
+        return sum(process.memory_info().rss for process in [own, *own.children(recursive=True)])
 
     def _read(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
@@ -171,18 +178,20 @@ def agreement(one: Worker, other: Worker, family: Family) -> float:
     return equal / total
 
 
-def compete(family_name: str, contestants: dict[str, str], rounds: int, baseline: str) -> dict[str, Any]:
+def compete(
+    make: Callable[[Path], Family], contestants: dict[str, str], rounds: int, baseline: str
+) -> dict[str, Any]:
     """Make a family, start the contestants, and run the rounds.
 
     Args:
-        family_name: One of `FAMILIES`.
+        make: Makes the family in an empty folder.
         contestants: The interpreter of each contestant, by name.
         rounds: The number of rounds.
         baseline: The contestant whose speed is 1.
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        report_progress(f"Making the family {family_name}")
-        family = FAMILIES[family_name](Path(folder))
+        report_progress("Making the family")
+        family = make(Path(folder))
         workers = []
         for name, python in contestants.items():
             report_progress(f"Starting {name}")
@@ -208,6 +217,7 @@ def compete(family_name: str, contestants: dict[str, str], rounds: int, baseline
             "rounds": rounds,
             "cpu_time": CPU_TIME in os.environ,
             "scores": [score.summary() for score in scores],
+            "memory": {worker.name: worker.memory() for worker in workers},
         }
 
 

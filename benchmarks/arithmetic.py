@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.arena import compete, prepare, report_progress, table
+from benchmarks.family import FAMILIES
 from langchain_eft.engine.cache_folder import cache_folder
 
 SOURCE = "https://github.com/eth-sri/language-model-arithmetic/archive/6779b40.zip"
@@ -77,7 +78,7 @@ def main(
         print(f"Skipped: language-model-arithmetic cannot be installed here: {lines[-1]}")
         return
     interpreters = {**dict.fromkeys(OURS, sys.executable), **dict.fromkeys(THEIRS, python)}
-    report = compete("tiny", interpreters, rounds, BASELINE)
+    report = compete(FAMILIES["tiny"], interpreters, rounds, BASELINE)
     print(table(report))
     if output:
         output.write_text(json.dumps([report], indent=2))

@@ -17,9 +17,10 @@ class OurEngine:
     """Our engine."""
 
     def __init__(self, family: Family, speculation: Any) -> None:
+        from langchain_eft.engine.config import EngineConfig
         from langchain_eft.engine.engine import Engine
 
-        self._engine = Engine(family.recipe)
+        self._engine = Engine(family.recipe, EngineConfig(max_batch_size=max(family.requests)))
         self._mixture = {family.behavior: 1.0}
         self._bias = dict.fromkeys(family.end_ids, -100.0)
         self._speculation = speculation

@@ -38,7 +38,7 @@ def main(
     prepare(threads, cpu_time=cpu_time)
     reports = []
     for name in family or FAMILIES:
-        reports.append(compete(name, dict.fromkeys(CONTESTANTS, sys.executable), rounds, BASELINE))
+        reports.append(compete(FAMILIES[name], dict.fromkeys(CONTESTANTS, sys.executable), rounds, BASELINE))
         print(table(reports[-1]), flush=True)
         print(flush=True)
         if output:

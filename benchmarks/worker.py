@@ -36,6 +36,13 @@ def arithmetic(folder: Path, factor: int) -> Contestant:
     return Arithmetic(folder, factor)
 
 
+def vllm(folder: Path, behaviors: int) -> Contestant:
+    from benchmarks.family import Family
+    from benchmarks.vllm_contestant import VLLM
+
+    return VLLM(Family.load(folder), behaviors)
+
+
 CONTESTANTS: dict[str, Callable[[Path], Contestant]] = {
     "our engine, plain": lambda folder: engine(folder, "off"),
     "our engine, auto": lambda folder: engine(folder, "auto"),
@@ -44,6 +51,9 @@ CONTESTANTS: dict[str, Callable[[Path], Contestant]] = {
     "assisted, base alone": lambda folder: rival(folder, "Assisted"),
     "arithmetic, plain": lambda folder: arithmetic(folder, 1),
     "arithmetic, speculative": lambda folder: arithmetic(folder, 4),
+    "vLLM, base alone": lambda folder: vllm(folder, 0),
+    "vLLM, 1 behavior": lambda folder: vllm(folder, 1),
+    "vLLM, 4 behaviors": lambda folder: vllm(folder, 4),
 }
 
 

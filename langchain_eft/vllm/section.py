@@ -165,6 +165,15 @@ class EFTSection(FrozenModel):
         )
 
     @property
+    def passes(self) -> dict[str, tuple[str, ...]]:
+        """The models that share a forward pass: each whole model, and with it its adapters."""
+        whole = [BASE, *(name for name, model in self.models.items() if model.adapter_of is None)]
+        return {
+            name: (name, *(other for other, model in self.models.items() if model.adapter_of == name))
+            for name in whole
+        }
+
+    @property
     def default_mixture(self) -> Mixture:
         """The mixture of requests that name none."""
         return Mixture.of(self.mixture)

@@ -29,6 +29,14 @@ def test_the_line_is_the_result_and_the_rest_is_a_note(run, tmp_path):
     assert section.default_mixture.weights["house"].tokens == 8
 
 
+def test_the_line_may_be_used_from_anywhere(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("served", "--draft", "house")
+    words = shlex.split(result.stdout)
+    assert words[3:6] == [str(tmp_path / "served"), "--served-model-name", "served"]
+    assert json.loads(words[-1])["model"].startswith(str(tmp_path / "served"))
+
+
 def test_without_a_folder_only_the_line_is_printed(run):
     result = run("--tensor-parallel", 2, "--quantization", "fp8")
     assert result.exit_code == 0, result.output

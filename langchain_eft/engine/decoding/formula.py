@@ -108,16 +108,22 @@ class Formula(Generic[T]):
         Under `upscale_top_p` the tokens outside the nucleus follow the small mixture. The few tokens that are
         unscaled do too, but they are no text, so they do not count here.
         """
-        for position in self._knots:
+        for position in self.knots:
             coefficients = self.at(position)
             yield coefficients.target
             if self.upscale_top_p < 1 and coefficients.small:
                 yield coefficients.small
 
     @cached_property
+    def knots(self) -> list[int]:
+        """Positions between which coefficients are linear; after the last position they are constant."""
+        # A coefficient that is zero at both ends is zero in between, so `terms` needs no other positions.
+        return sorted({0, *(knot for *_, weight in self.behaviors for knot in knots(weight))})
+
+    @cached_property
     def terms(self) -> tuple[T, ...]:
         """Every term that an answer runs, in a fixed order. Each runs at every position."""
-        at_knots = [self.at(position) for position in self._knots]
+        at_knots = [self.at(position) for position in self.knots]
         sums = [total for c in at_knots for total in (c.target, c.small or (), c.upscale or ())]
         ordered = dict.fromkeys(term for total in sums for term, _ in total)
         if self.traced:
@@ -128,12 +134,7 @@ class Formula(Generic[T]):
     @cached_property
     def draft_terms(self) -> tuple[T, ...]:
         """The terms of q, in a fixed order. A term may have coefficient 0 at some positions."""
-        return tuple(dict.fromkeys(t for knot in self._knots for t, _ in self.at(knot).draft or ()))
-
-    @cached_property
-    def _knots(self) -> list[int]:
-        # Weights are linear between knots: a coefficient that is zero at both ends is zero in between.
-        return sorted({0, *(knot for *_, weight in self.behaviors for knot in knots(weight))})
+        return tuple(dict.fromkeys(t for knot in self.knots for t, _ in self.at(knot).draft or ()))
 
     @cached_property
     def _coefficients(self) -> dict[tuple[float, ...], Coefficients[T]]:

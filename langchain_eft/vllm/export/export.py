@@ -79,24 +79,39 @@ def export_recipe(
     progress("Comparing vocabularies")
     tokenizers = read_tokenizers(recipe, models.checkpoints)
     section = describe_recipe(recipe, mixture, models, tokenizers, in_folder if folder else in_place)
-    draft_model = None if draft is None else DraftModel.of(models, draft)
-    template = _chat_template(tokenizers)
+    drafting = None if draft is None else DraftModel.of(models, draft)
     if folder is None:
-        drafting = None if draft_model is None else _draft_in_place(draft_model)
-        base, *revision = base_arguments(models.base)
-        arguments = [
-            *revision,
-            *template_arguments(recipe.chat_template, template, models.base),
-            *section_arguments(section),
-        ]
-        return Export(serve_line(base, options, drafting, arguments), section, None)
-    written = write_folder(folder, models, tokenizers, section, draft_model, progress)
-    drafting = None if draft_model is None else str(folder / draft_subfolder(draft_model))
-    line = serve_line(str(folder), options, drafting, ["--served-model-name", folder.absolute().name])
+        return _in_place(recipe, models, tokenizers, section, options, drafting)
+    folder = folder.absolute()  # the line may be used from anywhere
+    _single_template(tokenizers)
+    written = write_folder(folder, models, tokenizers, section, drafting, progress)
+    path = None if drafting is None else str(folder / draft_subfolder(drafting))
+    line = serve_line(str(folder), options, path, ["--served-model-name", folder.name])
     return Export(line, section, written)
 
 
-def _chat_template(tokenizers: RecipeTokenizers) -> str | None:
+def _in_place(
+    recipe: Recipe,
+    models: RecipeModels,
+    tokenizers: RecipeTokenizers,
+    section: EFTSection,
+    options: ServeOptions,
+    draft: DraftModel | None,
+) -> Export:
+    base, *revision = base_arguments(models.base)
+    template = template_arguments(recipe.chat_template, _single_template(tokenizers), models.base)
+    arguments = [*revision, *template, *section_arguments(section)]
+    return Export(
+        serve_line(base, options, None if draft is None else _draft_in_place(draft), arguments), section, None
+    )
+
+
+def _single_template(tokenizers: RecipeTokenizers) -> str | None:
+    """The chat template.
+
+    Raises:
+        RecipeError: There are several.
+    """
     template = tokenizers.base.chat_template
     if template is None or isinstance(template, str):
         return template

@@ -135,7 +135,7 @@ def _place(files: Iterable[tuple[Path, Path]], further: int, progress: Progress)
     Args:
         files: Each file and its new path.
         further: Bytes that will be written beside them.
-        progress: Receives the name of each file that is copied.
+        progress: Receives the name and size of each file that is copied.
 
     Raises:
         InsufficientDiskError: The copies do not fit on the disk.
@@ -150,7 +150,7 @@ def _place(files: Iterable[tuple[Path, Path]], further: int, progress: Progress)
     copied = sum(source.stat().st_size for source, _ in unlinked)
     _require_disk(copied + further, target.parent)
     for source, target in unlinked:
-        progress(f"Copying {source.name} ({decimal(source.stat().st_size)})")
+        progress(f"Copying {source.parent.name}/{source.name} ({decimal(source.stat().st_size)})")
         shutil.copyfile(source, target)
     return WrittenFolder(linked, copied + further)
 

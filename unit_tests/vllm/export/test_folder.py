@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.errors import InsufficientDiskError
+from langchain_eft.engine.errors import InsufficientDiskError, RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.vllm.export import ExportError, export_recipe
@@ -76,6 +76,17 @@ def test_weights_and_tokenizers_are_hard_links(exported, family):
     assert export.written.linked > 0
 
 
+def test_symbolic_links_of_the_hubs_cache_are_followed(family, tmp_path):
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for file in (family.folder / "base").iterdir():
+        (snapshot / file.name).symlink_to(file)
+    export_recipe(family.recipe.model_copy(update={"base": str(snapshot)}), NONE, tmp_path / "served")
+    weights = tmp_path / "served" / "model.safetensors"
+    assert not weights.is_symlink()
+    assert weights.samefile(family.folder / "base" / "model.safetensors")
+
+
 def test_the_folder_renders_conversations_as_the_engine_does(exported, engine):
     folder, _ = exported
     messages = [{"role": "user", "content": "Hello."}]
@@ -113,6 +124,16 @@ def test_a_template_of_the_recipe_replaces_the_others(chatty, tmp_path):
     template.write_text("{{ messages[0]['content'] }}")
     export_recipe(chatty.recipe(chat_template=template), NONE, tmp_path / "served")
     assert AutoTokenizer.from_pretrained(tmp_path / "served").chat_template == template.read_text()
+
+
+def test_several_templates_are_refused(family, tmp_path):
+    base = shutil.copytree(family.folder / "base", tmp_path / "base")
+    words = AutoTokenizer.from_pretrained(base)
+    words.chat_template = {"default": TEMPLATE, "tool_use": TEMPLATE}
+    words.save_pretrained(base)
+    with pytest.raises(RecipeError, match=r"\(default, tool_use\), and vLLM takes one: give it with"):
+        export_recipe(family.recipe.model_copy(update={"base": str(base)}), NONE, tmp_path / "served")
+    assert not (tmp_path / "served").exists()
 
 
 def test_a_gguf_base_is_served_as_safetensors(family, tmp_path, monkeypatch):
@@ -167,7 +188,7 @@ def test_files_of_another_disk_are_copied(other_disk, family, tmp_path):
     assert copy.read_bytes() == source.read_bytes()
     assert export.written.linked == 0
     assert export.written.copied > source.stat().st_size
-    assert any(text.startswith("Copying model.safetensors (") for text in seen)
+    assert any(text.startswith("Copying base/model.safetensors (") for text in seen)
 
 
 def test_a_full_disk_is_refused_before_anything_is_copied(other_disk, family, tmp_path, monkeypatch):

@@ -1,0 +1,74 @@
+"""vLLM in its own environment, with the base alone or with an exported recipe."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmarks.family import Family
+from benchmarks.result import Prompts, Result
+
+
+class VLLM:
+    """vLLM, in one process and without compilation.
+
+    Args:
+        family: The bundled family.
+        behaviors: Number of behaviors that are exported; 0 is the base alone, without the plugin's model.
+    """
+
+    def __init__(self, family: Family, behaviors: int) -> None:
+        os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+        from vllm import LLM
+
+        folder = _export(family, behaviors) if behaviors else family.folder / "base"
+        self._bias = dict.fromkeys(family.end_ids, -100.0)
+        self._extra = {"mixture": f"{family.behavior}=1"} if behaviors else None
+        self._llm = LLM(
+            str(folder),
+            dtype="float32",
+            max_model_len=512,
+            max_num_seqs=max(family.requests),
+            enforce_eager=True,
+            disable_log_stats=False,  # else there are no times
+        )
+
+    def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        params = [
+            SamplingParams(
+                temperature=temperature,
+                seed=seed + i,
+                max_tokens=tokens,
+                ignore_eos=True,
+                logit_bias=self._bias,
+                extra_args=self._extra,
+            )
+            for i in range(len(prompts))
+        ]
+        inputs = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
+        outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        times = [output.metrics for output in outputs]
+        first = max(each.first_token_ts for each in times)
+        return Result(
+            tokens=len(prompts) * (tokens - 1),
+            seconds=max(each.last_token_ts for each in times) - first,
+            first_token=max(each.first_token_latency for each in times),
+            passes=len(prompts) * (tokens - 1),
+            acceptance_rate=None,
+            answers=[list(output.outputs[0].token_ids) for output in outputs],
+        )
+
+
+def _export(family: Family, behaviors: int) -> Path:
+    from langchain_eft.engine.recipe.behaviors import Recipe
+    from langchain_eft.engine.recipe.mixture import Mixture
+    from langchain_eft.vllm.export import export_recipe
+
+    recipe, folder = family.recipe, family.folder / f"export-{behaviors}"
+    others = [name for name in recipe.behaviors if name != family.behavior]
+    chosen = {name: recipe.behaviors[name] for name in [family.behavior, *others][:behaviors]}
+    export_recipe(Recipe(**{**dict(recipe), "behaviors": chosen}), Mixture(), folder)
+    return folder

@@ -1,0 +1,154 @@
+"""All models of a recipe as one model of vLLM's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from vllm.compilation.backends import set_model_tag
+from vllm.config import VllmConfig
+from vllm.model_executor.models.utils import init_vllm_registered_model
+from vllm.platforms import current_platform
+
+from langchain_eft.engine.errors import UnsupportedModelError
+from langchain_eft.vllm.heads import Head, Heads
+from langchain_eft.vllm.loading import load_all, read_adapter, weights_source
+from langchain_eft.vllm.section import BASE, EFTSection
+from langchain_eft.vllm.settings import small_config
+from langchain_eft.vllm.shared_table import table_of
+from langchain_eft.vllm.variants import add_variants
+
+_DIGITS = 3
+"""Columns that hold a position in base 256. Every type of activation holds whole numbers up to 256 exactly."""
+
+
+class EFTForCausalLM(nn.Module):
+    """The large base and the small models. Each token runs all of them; each row of logits adds them up.
+
+    Every row of hidden states holds the outputs of all models for one token, one after the other, and the
+    token's position. So whichever rows a runner selects, drafted ones too, each knows its own position.
+    """
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        model_config = vllm_config.model_config
+        self.config = model_config.hf_config
+        self.section = EFTSection.of(self.config)
+        self._vllm_config = vllm_config
+        self._members = self.section.passes
+        self._keys = {name: f"small_{i}" if i else "base" for i, name in enumerate(self._members)}
+        models: dict[str, nn.Module] = {}
+        self.secondary_weights = []
+        for name, key in self._keys.items():
+            if name == BASE:
+                models[key] = init_vllm_registered_model(
+                    # No prefix: a quantized base lists its exceptions by their names in the checkpoint.
+                    vllm_config, prefix="", architectures=list(self.section.base_architectures)
+                )
+                continue
+            model = self.section.models[name]
+            config = vllm_config.with_hf_config(small_config(model, model_config.model))
+            config.model_config.quantization = config.quant_config = None  # those are the base's
+            with set_model_tag(f"eft_{key}"):  # else equal classes would share compiled code
+                models[key] = init_vllm_registered_model(config, prefix=key)
+            self.secondary_weights.append(weights_source(model, model_config.model, f"{key}."))
+        self.models = nn.ModuleDict(models)
+        self.table = table_of(vllm_config, torch.device(current_platform.device_type))
+        self._heads: Heads | None = None
+
+    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
+        """The base's embeddings; vLLM asks every model for them."""
+        embeddings: Tensor = self.models["base"].embed_input_ids(input_ids)  # type: ignore[operator]
+        return embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        intermediate_tensors: Any = None,  # noqa: ARG002  (pipelines are refused)
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """Run every model.
+
+        Args:
+            input_ids: [T].
+            positions: [T].
+            intermediate_tensors: None.
+            inputs_embeds: None: every model has an embedding of its own.
+
+        Returns:
+            [T, H_1 + ... + H_M + 3]: outputs of all terms, and the position in base 256.
+        """
+        if inputs_embeds is not None:
+            raise ValueError("Emulated fine-tuning reads token ids, not embeddings.")
+        outputs = [
+            part
+            for name, members in self._members.items()
+            for part in self.models[self._keys[name]](input_ids, positions).chunk(len(members))
+        ]
+        digits = torch.stack([positions >> 8 * i & 255 for i in range(_DIGITS)], -1)
+        return torch.cat([*outputs, digits.to(outputs[0].dtype)], -1)
+
+    def compute_logits(self, hidden_states: Tensor) -> Tensor:
+        """Log p of each row, up to a constant.
+
+        Args:
+            hidden_states: [R, ...], rows of what `forward` returns.
+
+        Returns:
+            [R, V] float32.
+        """
+        if self._heads is None:
+            raise RuntimeError("The weights were never loaded.")
+        *outputs, digits = hidden_states.split([*self._widths, _DIGITS], -1)
+        positions = sum(digits[:, i].long() << 8 * i for i in range(_DIGITS))
+        return self._heads.log_p([part.contiguous() for part in outputs], self.table.factors(positions))
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load all models, and make every adapter a row of its model's pass."""
+        packed = self._vllm_config.quant_config is not None
+        loaded = load_all(self.models, weights, "base", packed=packed)
+        root, dtype = self._vllm_config.model_config.model, self._vllm_config.model_config.dtype
+        heads, device = [], torch.device(current_platform.device_type)
+        for name, members in self._members.items():
+            model = self.models[self._keys[name]]
+            heads += [Head(name, model)] * len(members)
+            if members[1:]:
+                small = [self.section.models[member] for member in members[1:]]
+                add_variants(
+                    name, model, [read_adapter(each, root, dtype, device) for each in small], self._vllm_config
+                )
+        self._set_heads(heads, device)
+        return {f"models.{name}" for name in loaded}
+
+    def process_weights_after_loading(self) -> None:
+        """vLLM calls this when all weights are in place."""
+        if self._heads is None:
+            raise UnsupportedModelError(
+                f"load_format={self._vllm_config.load_config.load_format!r} does not read the small models' "
+                "files: leave out --load-format."
+            )
+
+    @staticmethod
+    def get_model_state_cls() -> type:
+        """Runner V2's hooks."""
+        from langchain_eft.vllm.model_state import EFTModelState
+
+        return EFTModelState
+
+    def _set_heads(self, heads: Sequence[Head], device: torch.device) -> None:
+        section = self.section
+        vocabulary = _mask(section.common_ids, section.vocabulary_size).to(device)
+        unscaled = _mask(section.unscaled, section.vocabulary_size).to(device) if section.unscaled else None
+        self._widths = [head.weights.embedding_dim for head in heads]
+        width = self._vllm_config.model_config.get_vocab_size()
+        self._heads = Heads(heads, vocabulary, unscaled, width)
+
+
+def _mask(ids: Iterable[int], size: int) -> Tensor:
+    """[size] bool, True at `ids`."""
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[[i for i in ids if i < size]] = True
+    return mask

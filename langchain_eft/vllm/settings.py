@@ -1,0 +1,119 @@
+"""What vLLM is told before it loads anything, and what it is refused."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.model_executor.models.config import VerifyAndUpdateConfig
+
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.loading.checkpoints import find_checkpoint
+from langchain_eft.engine.loading.configuration import read_config
+from langchain_eft.vllm.mixtures import request_formula
+from langchain_eft.vllm.section import EFTSection, SmallModel
+
+logger = logging.getLogger(__name__)
+
+PROCESSOR = "langchain_eft.vllm.requests:EFTRequests"
+"""The hook that checks requests, and on runner V1 follows them through the batch."""
+
+_DRAFTS = frozenset({"draft_model", "ngram", "ngram_gpu", "suffix"})
+"""Ways to speculate that read nothing of the target model but its tokens."""
+
+
+class EFTSettings(VerifyAndUpdateConfig):
+    """vLLM calls this for a model of our architecture, in every process that makes a configuration."""
+
+    section: EFTSection | None = None
+    """The last section that this process read. vLLM tells validators of requests nothing but the request."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: VllmConfig) -> None:
+        """Check the section and vLLM's own settings.
+
+        Raises:
+            RecipeError: The section or a setting that emulated fine-tuning cannot serve.
+        """
+        model = vllm_config.model_config
+        section = EFTSettings.section = EFTSection.of(model.hf_config)
+        request_formula(section, None)
+        _refuse(vllm_config)
+        _check_models(section, model, vllm_config.parallel_config.tensor_parallel_size)
+        if model.max_model_len > section.window:
+            logger.warning(
+                "max_model_len is lowered from %d to %d tokens, the context window of the smallest model.",
+                model.max_model_len,
+                section.window,
+            )
+            model.max_model_len = section.window
+        processors = model.logits_processors or []
+        if PROCESSOR not in processors:
+            model.logits_processors = [*processors, PROCESSOR]
+
+
+def small_config(model: SmallModel, root: str) -> Any:
+    """The configuration of a whole small model.
+
+    Args:
+        model: The model.
+        root: Folder or hub id of the served model, where the models without a source are.
+
+    Raises:
+        EngineError: It cannot be found.
+    """
+    return read_config(find_checkpoint(checkpoint_name(model, root)))
+
+
+def checkpoint_name(model: SmallModel, root: str) -> str:
+    """A small model's files as our loader names them: `source/subfolder@revision`."""
+    name = "/".join(filter(None, [model.source or root, model.subfolder]))
+    return f"{name}@{model.revision}" if model.revision else name
+
+
+def _refuse(config: VllmConfig) -> None:
+    parallel, speculative = config.parallel_config, config.speculative_config
+    refusals = {
+        "EFT cannot be pipelined, for each model has layers of its own: set --pipeline-parallel-size 1 and "
+        "raise --tensor-parallel-size.": parallel.pipeline_parallel_size > 1,
+        "EFT was never tried with context parallelism: set --decode-context-parallel-size 1 and "
+        "--prefill-context-parallel-size 1.": parallel.decode_context_parallel_size > 1
+        or parallel.prefill_context_parallel_size > 1,
+        "EFT does not take LoRA adapters of vLLM's: leave out --enable-lora, and name adapters as behaviors of "
+        "the recipe.": config.lora_config is not None,
+        "EFT reads token ids, for every model has an embedding of its own: leave out "
+        "--enable-prompt-embeds.": config.model_config.enable_prompt_embeds,
+        "EFT generates text: leave out --runner pooling.": config.model_config.runner_type == "pooling",
+        "vLLM's runner V1 drops logits processors when it speculates, so requests would have no mixture: set "
+        "VLLM_USE_V2_MODEL_RUNNER=1.": speculative is not None and not config.use_v2_model_runner,
+    }
+    for sentence, refused in refusals.items():
+        if refused:
+            raise RecipeError(sentence)
+    if speculative is not None and speculative.method not in _DRAFTS:
+        raise RecipeError(
+            f"The speculative method {speculative.method!r} reads hidden states of the base alone, which do not "
+            'foretell the mixture: use "draft_model" with one of the small tuned models.'
+        )
+
+
+def _check_models(section: EFTSection, model_config: Any, processes: int) -> None:
+    """Refuse models that cannot be split among processes, and quantized small models."""
+    root = model_config.model
+    for name in section.passes:
+        small = section.models.get(name)
+        config = small_config(small, root) if small else model_config.hf_config
+        if small and getattr(config, "quantization_config", None):
+            raise RecipeError(
+                f"The small model {name!r} is quantized, and only the base may be: give its unquantized weights."
+            )
+        text = config.get_text_config()
+        heads = text.num_attention_heads
+        kv_heads = getattr(text, "num_key_value_heads", None) or heads
+        if heads % processes or (kv_heads % processes and processes % kv_heads):
+            raise RecipeError(
+                f"The model {name!r} has {heads} attention heads and {kv_heads} for keys and values, which "
+                f"cannot be divided among {processes} processes: choose a --tensor-parallel-size that divides "
+                "the heads of every model."
+            )
