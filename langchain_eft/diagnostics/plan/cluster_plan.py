@@ -129,7 +129,8 @@ def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tupl
 
     Raises:
         CheckpointNotFoundError: A configuration cannot be found.
-        RecipeError: A behavior works by a prompt, or the base is stored in a format that was not named.
+        RecipeError: A behavior works by a prompt; the base is stored in a format that was not named, or is to
+            be quantized and is a small model too.
         UnsupportedModelError: The engine cannot decode a model.
     """
     checkpoints = RecipeCheckpoints.find(recipe, adapter_config)
@@ -138,6 +139,11 @@ def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tupl
             raise RecipeError(
                 f"Behavior {name!r} lets a model read a second text, and vLLM gives a request one text: "
                 "leave the behavior out, or plan for this engine."
+            )
+        if base_format and checkpoints.base in (pair.tuned, pair.reference):
+            raise RecipeError(
+                f"The base is also a small model of behavior {name!r}, whose weight would amplify the rounding "
+                f"error of {base_format}: leave `quantization` out, or use another base."
             )
     placement = Placement(torch.device("meta"), torch.device("meta"), torch.bfloat16)
     models = RecipeModels(checkpoints, placement)

@@ -70,6 +70,14 @@ def test_a_behavior_by_prompt_is_refused(family):
         served_models(recipe)
 
 
+def test_a_quantized_base_that_is_a_small_model_too_is_refused(family):
+    base, tuned = family.recipe.base, next(d.tuned for d in family.recipe.behaviors.values() if d.tuned)
+    recipe = Recipe(base=base, behaviors={"full": BehaviorDelta(tuned=tuned, reference=base)})
+    assert len(served_models(recipe)) == 2
+    with pytest.raises(RecipeError, match="amplify the rounding error of int4"):
+        served_models(recipe, "int4")
+
+
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 264}
 
 
