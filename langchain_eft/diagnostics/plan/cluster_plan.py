@@ -142,8 +142,8 @@ def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tupl
             )
         if base_format and checkpoints.base in (pair.tuned, pair.reference):
             raise RecipeError(
-                f"The base is also a small model of behavior {name!r}, whose weight would amplify the rounding "
-                f"error of {base_format}: leave `quantization` out, or use another base."
+                f"The base is also a small model of behavior {name!r}, whose weight would amplify the "
+                f"rounding error of {base_format}: leave `quantization` out, or use another base."
             )
     placement = Placement(torch.device("meta"), torch.device("meta"), torch.bfloat16)
     models = RecipeModels(checkpoints, placement)
