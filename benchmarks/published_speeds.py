@@ -26,7 +26,7 @@ NIM = "https://docs.nvidia.com/nim/benchmarking/llm/1.0.0/performance"
 TENSORRT = "https://github.com/NVIDIA/TensorRT-LLM/blob/main/docs/source/performance/perf-overview.md"
 
 MOST_REQUESTS = 2048
-"""Most requests that decode together in TensorRT-LLM's measurements: its own default."""
+"""Most requests that decode together in TensorRT-LLM's measurements: an assumption."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def saturated(models: list[ServedModel], cluster: Cluster, prompt: int, answer: 
 LLAMA = "meta-llama/Llama-3.1-"
 
 STEPS = (
-    PublishedStep("vLLM, 2024 (its own CI)", VLLM_CI, f"{LLAMA}8B", None, "1xH200", 8, 96, 833.42 / 128),
-    PublishedStep("vLLM, 2024 (its own CI)", VLLM_CI, f"{LLAMA}70B", None, "4xH200", 8, 96, 2077.53 / 128),
+    PublishedStep("vLLM's own CI, undated", VLLM_CI, f"{LLAMA}8B", None, "1xH200", 8, 96, 833.42 / 128),
+    PublishedStep("vLLM's own CI, undated", VLLM_CI, f"{LLAMA}70B", None, "4xH200", 8, 96, 2077.53 / 128),
     PublishedStep("vLLM, May 2025", QWQ, "Qwen/Qwen2.5-32B", None, "8xH200", 1, 270, 6.49),
     PublishedStep("NIM 1.8.0", NIM, f"{LLAMA}70B", "fp8", "2xH100", 1, 5250, 18.58),
     PublishedStep("NIM 1.8.0", NIM, f"{LLAMA}70B", "fp8", "2xH100", 5, 5250, 21.83),
