@@ -175,7 +175,6 @@ def plan_cluster(
     *,
     requests: int,
     context: int,
-    batches: Sequence[int] | None = None,
     kv_itemsize: int = _BFLOAT16,
 ) -> ClusterPlan:
     """Plan models on a cluster.
@@ -185,7 +184,6 @@ def plan_cluster(
         cluster: The cards that share every layer.
         requests: Most requests that decode together (`max_num_seqs`).
         context: Tokens of prompt and answer of each request.
-        batches: Numbers of requests whose steps are estimated; by default from 1 to `requests`.
         kv_itemsize: Bytes of a number of keys and values: 2, or 1 with `kv_cache_dtype="fp8"`.
 
     Raises:
@@ -210,13 +208,13 @@ def plan_cluster(
             step_time(models, cluster, batch, context, kv_itemsize),
             step_time(models[:1], cluster, batch, context, kv_itemsize),
         )
-        for batch in batches or batch_sizes(requests)
+        for batch in batch_sizes(requests)
     )
     return replace(plan, steps=steps)
 
 
 def batch_sizes(requests: int) -> list[int]:
-    """Numbers of requests from 1 to `requests`, each a multiple of the one before."""
+    """Numbers of requests whose steps a plan has: some from 1 on, and `requests`."""
     return [*(size for size in (1, 8, 32, 128) if size < requests), requests]
 
 
