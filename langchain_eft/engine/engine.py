@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import ctypes
 import os
 import queue
 import threading
@@ -22,6 +21,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import RequestError, RequestTimeoutError, release_frames
 from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
 from langchain_eft.engine.input_processor import InputProcessor
+from langchain_eft.engine.interrupt import interrupt
 from langchain_eft.engine.loading.family import load_family
 from langchain_eft.engine.loading.memory import return_freed_memory
 from langchain_eft.engine.loop import DecodingLoop
@@ -334,7 +334,7 @@ class Engine:
     def close(self) -> None:
         """Stop the thread, fail what is running, and free the weights. Idempotent."""
         if not self._ready.done():
-            _raise_in(self._thread, SystemExit)
+            interrupt(self._thread, SystemExit, lambda: not self._ready.done())
         self._ready.add_done_callback(_stop_loop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -350,11 +350,6 @@ class Engine:
             self.close()
         except KeyboardInterrupt:
             os._exit(130)
-
-
-def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
-    """Raise an exception in another thread, before its next instruction of Python."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))
 
 
 def _stop_loop(ready: Future[tuple[DecodingLoop, InputProcessor]]) -> None:
