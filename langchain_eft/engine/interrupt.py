@@ -12,12 +12,15 @@ from types import FrameType
 _PAUSE = 0.01
 """Seconds between two looks at the thread."""
 
+_LOCKING = ("importlib._bootstrap", "importlib._bootstrap_external", "logging")
+"""Modules that take locks by calls: an exception just behind such a call would leave the lock taken."""
+
 
 def interrupt(thread: threading.Thread, error: type[BaseException], needed: Callable[[], bool]) -> None:
     """Raise an exception in a thread, and return once it is raised or has become needless.
 
-    A thread that imports a module is left alone until the import has ended: it may hold the lock of a module
-    that other threads wait for, and half a module would fail whoever imports it next.
+    A thread that imports a module is left alone until the import has ended: it may hold a lock that other
+    threads wait for, and half a module would fail whoever imports it next. So is one that logs.
 
     Args:
         thread: The thread to stop.
@@ -35,7 +38,7 @@ def _raise_if_harmless(thread: threading.Thread, error: type[BaseException]) -> 
     sys.setswitchinterval(60)  # the thread must stay where it is seen
     try:
         frame = sys._current_frames().get(thread.ident or 0)
-        harmless = frame is not None and not _imports(frame)
+        harmless = frame is not None and not _holds_locks(frame)
         if harmless:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error)
@@ -45,9 +48,9 @@ def _raise_if_harmless(thread: threading.Thread, error: type[BaseException]) -> 
         sys.setswitchinterval(interval)
 
 
-def _imports(top: FrameType) -> bool:
-    """Whether a thread that executes this function imports a module."""
-    return any(frame.f_code.co_filename.startswith("<frozen importlib") for frame in _stack(top))
+def _holds_locks(top: FrameType) -> bool:
+    """Whether a thread that executes this function may hold a lock that an exception would leave taken."""
+    return any(frame.f_globals.get("__name__") in _LOCKING for frame in _stack(top))
 
 
 def _stack(top: FrameType) -> Iterator[FrameType]:

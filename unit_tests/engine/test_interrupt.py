@@ -1,6 +1,7 @@
 """An exception stops a thread, but never in the middle of an import."""
 
 import importlib
+import logging
 import sys
 import threading
 import time
@@ -75,7 +76,7 @@ def test_an_import_is_left_to_end(run, tmp_path, monkeypatch):
     interrupt(thread, Stopped, lambda: True)
     thread.join(10)
     assert [type(error) for error in raised] == [Stopped]
-    assert importlib.import_module("slow_module").complete
+    assert sys.modules["slow_module"].complete
 
 
 def test_a_thread_that_waits_is_stopped_and_leaves_its_lock(run):
@@ -93,6 +94,31 @@ def test_a_thread_that_waits_is_stopped_and_leaves_its_lock(run):
         assert [type(error) for error in raised] == [Stopped]
         assert condition.acquire(timeout=10)
         condition.release()
+
+
+def test_a_record_of_the_log_is_left_to_be_written(run):
+    begun, written = threading.Event(), []
+
+    class SlowHandler(logging.Handler):
+        def emit(self, record):
+            begun.set()
+            for _ in range(30):
+                time.sleep(0.01)
+            written.append(record.getMessage())
+
+    logger = logging.Logger("slow")
+    logger.addHandler(SlowHandler())
+
+    def work():
+        logger.error("lost")
+        endlessly()
+
+    thread, raised = run(work)
+    assert begun.wait(10)
+    interrupt(thread, Stopped, lambda: True)
+    thread.join(10)
+    assert [type(error) for error in raised] == [Stopped]
+    assert written == ["lost"]
 
 
 def test_nothing_is_raised_that_is_needless(run):
