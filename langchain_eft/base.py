@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.language_models.base import BaseLanguageModel, LangSmithParams
+from langchain_core.utils import secret_from_env
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from langchain_eft.chat.content_blocks import PROVIDER
@@ -23,16 +24,18 @@ from langchain_eft.chat.prompts import Prompts
 from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.error_text import describe, quoted_names
-from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, RequestError
+from langchain_eft.engine.errors import CheckpointNotFoundError, RequestError
 from langchain_eft.engine.progress import Progress, silent
+from langchain_eft.engine.protocol import EngineProtocol
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import Speculation
 from langchain_eft.errors import langchain_errors
-from langchain_eft.presets import load_preset
 from langchain_eft.presets.recipe import build_recipe
+from langchain_eft.remote.endpoint import Endpoint
+from langchain_eft.sources import EngineSource, LocalSource, RemoteSource
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
@@ -41,6 +44,12 @@ _VERSION = version("langchain-eft")
 
 _REQUEST_FIELDS = ("upscale_strength", "upscale_top_p", "speculation", "trace")
 """Fields of a model that are fields of the engine's request too."""
+
+_LOCAL_FIELDS = (
+    "behaviors", "device", "dtype", "engine_options", "chat_template", "base_template", "unscaled_tokens",
+    "allow_negative_weights",
+)  # fmt: skip
+"""Fields that concern an engine in this process alone."""
 
 _IDENTITY_FIELDS = ("upscale_strength", "upscale_top_p", "max_tokens", "trace")
 """Fields that change an answer, besides those of recipe, engine and sampling."""
@@ -52,14 +61,22 @@ class BaseEFT(BaseModel):
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
 
     model: str = Field(default="smol", alias="model_name")
-    """The large base: a preset name, hub id, local folder or `.gguf` file."""
+    """The large base: a preset name, hub id, local folder or `.gguf` file. With `base_url` it is the server's
+    name of a model, or of a mixture such as `smol:pirate=1`; the default is then the server's first model."""
+
+    base_url: str | None = None
+    """Address of a server that decodes, such as `http://127.0.0.1:8000/v1`: `langchain-eft serve`, or vLLM
+    with a folder that `langchain-eft export` wrote. Without one, an engine in this process decodes."""
+
+    tokenizer_source: str | None = Field(default=None, alias="tokenizer")
+    """For vLLM on another machine: the exported folder without its weights, or its hub id."""
 
     behaviors: dict[str, BehaviorDelta] = Field(default_factory=dict)
     """Behaviors that can be mixed in, by name. With a preset they are added to the preset's own."""
 
     mixture: dict[str, Weight] | None = None
     """Weight of each behavior: 1 is as trained, 0 is off, `{}` is the base alone. The default is the preset's
-    own mixture; without a preset, the only behavior has weight 1."""
+    own mixture; without a preset, the only behavior has weight 1. With `base_url` it is the server's own."""
 
     upscale_strength: float = 1.0
     """beta: values above 1 amplify what the large model adds to the small ones; 0 leaves it out."""
@@ -137,13 +154,17 @@ class BaseEFT(BaseModel):
     """Allow weights below 0, and mixtures that divide by the base or by a tuned model. They push away from a
     behavior and can undo safety training."""
 
-    # Accepted, so that a hosted model can be replaced by this one without a change of arguments
+    # With `base_url`; in this process there is nothing to retry, and nothing is sent anywhere
 
-    max_retries: int = 2
-    """Has no effect: decoding in this process has nothing to retry."""
+    max_retries: int = Field(default=2, ge=0)
+    """How often a request is sent again that no server has begun to answer: where nothing listens, or where a
+    busy server says when to come back. Without `base_url` it has no effect."""
 
-    api_key: SecretStr | None = None
-    """Has no effect: nothing is sent anywhere."""
+    api_key: SecretStr | None = Field(
+        default_factory=secret_from_env("LANGCHAIN_EFT_API_KEY", default=None), repr=False
+    )
+    """Key of the server; by default that in the variable LANGCHAIN_EFT_API_KEY. Without `base_url` it has no
+    effect."""
 
     @model_validator(mode="before")
     @classmethod
@@ -151,19 +172,45 @@ class BaseEFT(BaseModel):
         if isinstance(values, dict):
             names = set(cls.model_fields) | {f.alias for f in cls.model_fields.values() if f.alias}
             refuse_unknown(values, names, cls.__name__)
+            if values.get("base_url") is not None and not {"model", "model_name"} & values.keys():
+                return {**values, "model": ""}
         return values
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
         try:
-            self.recipe.check(self.active_mixture)
-            _ = self.engine_config
-            self.decoding_parameters(None, {}).request(Prompts((0,), {}), self.max_tokens)
+            self._check_place()
+            # No server is asked: with a name and a mixture there is nothing to ask for.
+            decoding = {"model": self.model or "default", "mixture": self.mixture or {}}
+            self.decoding_parameters(None, decoding).request(Prompts((0,), {}), self.max_tokens)
         except ValidationError as error:
             raise ValueError(describe(error)) from error
         except CheckpointNotFoundError as error:
             raise ValueError(str(error)) from error
         return self
+
+    def _check_place(self) -> None:
+        """Refuse fields that do not go with the place where the model decodes.
+
+        Raises:
+            RequestError: Fields of a local engine for a remote one, or the other way around.
+            RecipeError: A mixture that the local recipe cannot decode.
+        """
+        if self.base_url is None:
+            if self.tokenizer_source is not None:
+                raise RequestError(
+                    f"tokenizer={self.tokenizer_source!r} goes with `base_url`: in this process the models "
+                    "bring their own. Leave it out."
+                )
+            self.recipe.check(self.active_mixture)
+            return
+        _ = self._source()
+        local = [name for name in _LOCAL_FIELDS if name in self.model_fields_set]
+        if local:
+            raise RequestError(
+                f"base_url={self.base_url!r} lets a server decode, and {quoted_names(local)} would concern "
+                "an engine in this process: leave them out, and set them where the server starts."
+            )
 
     @model_validator(mode="after")
     def _set_langchain_eft_version(self) -> Self:
@@ -175,70 +222,96 @@ class BaseEFT(BaseModel):
 
     @property
     def recipe(self) -> Recipe:
-        """The weights that this model decodes with: the base, and every behavior that can be mixed in."""
-        return self._recipe_of(self.model)
+        """The base, and every behavior that can be mixed in: weights here, or their names on a server."""
+        with langchain_errors():
+            return self._source().recipe
 
     @property
     def active_mixture(self) -> Mixture:
         """The mixture of calls that give none: the field's value, or its default."""
-        return self._mixture(self.model, self.mixture)
+        with langchain_errors():
+            return self._mixture(self._source(), self.mixture)
 
     @property
     def engine_config(self) -> EngineConfig:
-        """How the engine uses the machine."""
+        """How an engine of this process uses the machine."""
         return EngineConfig(**{"device": self.device, "dtype": self.dtype, **self.engine_options})
 
     @property
-    def engine(self) -> Engine:
-        """The engine that this model shares with every other model of the same recipe."""
+    def engine(self) -> EngineProtocol:
+        """The engine that this model shares with every other model of the same recipe or server."""
         return self.open()
 
-    def open(self, progress: Progress = silent, *, model: str | None = None) -> Engine:
-        """Return the shared engine; load its weights now instead of at the first call.
+    def open(self, progress: Progress = silent, *, model: str | None = None) -> EngineProtocol:
+        """Return the shared engine. Its weights are loaded now, or its server is asked what it serves.
 
         Args:
             progress: Receives a few words about each step of loading.
-            model: A base to use instead of this model's own.
+            model: A model to use instead of this model's own.
 
         Raises:
-            ModelNotFoundError: Weights that are neither on this machine nor reachable.
+            ModelNotFoundError: Weights that are neither on this machine nor reachable; a server without this
+                model.
+            ModelConnectionError: A server that cannot be reached.
             EngineError: Models that cannot be loaded or combined.
+        """
+        with langchain_errors():
+            return self._source(model).open(progress)
+
+    def open_local(self, progress: Progress = silent) -> Engine:
+        """As `open`, for what only an engine of this process can do, because it looks at the models.
+
+        Args:
+            progress: Receives a few words about each step of loading.
+
+        Raises:
+            ModelInvalidRequestError: The model decodes on a server.
+            EngineError: As `open`.
         """
         from langchain_eft.engine.registry import open_engine
 
         with langchain_errors():
-            return open_engine(self._recipe_of(model or self.model), self.engine_config, progress)
+            if self.base_url is not None:
+                raise RequestError(
+                    f"This needs the models themselves, and base_url={self.base_url!r} names a server: run "
+                    "it where the weights are, without `base_url`."
+                )
+            return open_engine(self.recipe, self.engine_config, progress)
 
-    async def _aopen(self, model: str | None = None) -> Engine:
-        from langchain_eft.engine.registry import find_engine
-
+    async def _aopen(self, model: str | None = None) -> EngineProtocol:
         with langchain_errors():
-            engine = find_engine(self._recipe_of(model or self.model), self.engine_config)
+            engine = self._source(model).find()
         return await asyncio.to_thread(self.open, model=model) if engine is None else engine
 
-    def _recipe_of(self, model: str) -> Recipe:
-        return build_recipe(
-            model,
+    def _source(self, model: str | None = None) -> EngineSource:
+        """Where the engine comes from.
+
+        Args:
+            model: A model to use instead of this model's own.
+        """
+        name = model or self.model
+        if self.base_url is not None:
+            endpoint = Endpoint(
+                url=self.base_url,
+                model=name,
+                api_key=self.api_key,
+                tokenizer=self.tokenizer_source,
+                max_retries=self.max_retries,
+            )
+            return RemoteSource(endpoint)
+        recipe = build_recipe(
+            name,
             FrozenDict(self.behaviors),
             self.chat_template,
             self.base_template,
             self.unscaled_tokens,
             self.allow_negative_weights,
         )
+        return LocalSource(name, recipe, self.engine_config)
 
-    def _mixture(self, model: str, mixture: dict[str, Weight] | None) -> Mixture:
-        if mixture is not None:
-            return Mixture.of(mixture)
-        preset = load_preset(model)
-        if preset is not None:
-            return preset.mixture
-        if len(self.behaviors) > 1:
-            raise RecipeError(
-                f"There are {len(self.behaviors)} behaviors and no `mixture`: give the weight of each, for "
-                f"example mixture={dict.fromkeys(list(self.behaviors)[:1], 1.0)}. The behaviors are "
-                f"{quoted_names(self.behaviors)}."
-            )
-        return Mixture(weights=dict.fromkeys(self.behaviors, 1.0))
+    @staticmethod
+    def _mixture(source: EngineSource, mixture: dict[str, Weight] | None) -> Mixture:
+        return source.mixture if mixture is None else Mixture.of(mixture)
 
     # A call
 
@@ -259,7 +332,7 @@ class BaseEFT(BaseModel):
         def value(name: str) -> Any:
             return parameters.get(name, getattr(self, name))
 
-        model = parameters.get("model") or self.model
+        source = self._source(parameters.get("model"))
         mixture = parameters.get("mixture")
         max_tokens = parameters.get("max_tokens")
         stop = self.stop if stop is None else stop
@@ -268,8 +341,8 @@ class BaseEFT(BaseModel):
             del sampling["seed"]
         try:
             return DecodingParameters(
-                model=model,
-                mixture=self._mixture(model, self.mixture if mixture is None else mixture),
+                model=source.name,
+                mixture=self._mixture(source, self.mixture if mixture is None else mixture),
                 sampling=sampling,
                 max_tokens=self.max_tokens if max_tokens is None else max_tokens,
                 shrink=max_tokens is None and "max_tokens" not in self.model_fields_set,
@@ -287,11 +360,11 @@ class BaseEFT(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Everything that changes an answer, so that caches never confuse two recipes or mixtures."""
+        mixture = self.mixture if self.base_url is not None else self.active_mixture.as_json()
         return {
-            **self.recipe.model_dump(mode="json"),
-            **self.engine_config.model_dump(include={"device", "dtype", "quantization", "max_model_len"}),
+            **self._source().identity(),
             "model": self.model,
-            "mixture": self.active_mixture.as_json(),
+            "mixture": mixture,
             **{name: getattr(self, name) for name in sorted(SAMPLING_PARAMETERS)},
             **{name: getattr(self, name) for name in _IDENTITY_FIELDS},
             "stop_sequences": self.stop,  # LangChain puts the stop strings of a call under "stop"
@@ -310,7 +383,7 @@ class BaseEFT(BaseModel):
         params = LangSmithParams(
             ls_provider=PROVIDER,
             ls_model_type=kind,
-            ls_model_name=kwargs.get("model") or self.model,
+            ls_model_name=kwargs.get("model") or self.model or self.base_url or "",
             ls_temperature=kwargs.get("temperature", self.temperature),
             ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
         )
@@ -320,13 +393,9 @@ class BaseEFT(BaseModel):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer of the base, with the recipe's chat template; nothing else is loaded for it."""
-        from langchain_eft.engine.loading.tokenizers import load_tokenizer
-        from langchain_eft.engine.registry import find_engine
-
+        """The tokenizer of the base, with the recipe's chat template; no weights are loaded for it."""
         with langchain_errors():
-            engine = find_engine(self.recipe, self.engine_config)
-            return engine.tokenizer if engine else load_tokenizer(self.recipe)
+            return self._source().tokenizer
 
     def text_ids(self, text: str) -> list[int]:
         """The text as the model's own tokens, without a chat template."""

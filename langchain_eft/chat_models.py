@@ -42,14 +42,13 @@ from langchain_eft.chat.media import UnsupportedContent, readable
 from langchain_eft.chat.messages import encode
 from langchain_eft.chat.parameters import CHAT_PARAMETERS, options, refuse_unknown, reported_logprobs
 from langchain_eft.chat.prepare import PreparedCall, adecide, decide, prepare_call
-from langchain_eft.chat.profile import model_profile
 from langchain_eft.chat.structured_output import Method, structured_runnable
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.errors import langchain_errors
 
 if TYPE_CHECKING:
-    from langchain_eft.engine.engine import Engine
+    from langchain_eft.engine.protocol import EngineProtocol
 
 _NO_STREAM_OPTIONS: dict[str, Any] = {"stream_usage": True, "stream_options": None}
 """Whole answers always count their tokens: these options concern streams alone."""
@@ -232,7 +231,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
     def _prepare(
         self,
-        engine: Engine,
+        engine: EngineProtocol,
         messages: Sequence[BaseMessage],
         stop: list[str] | None,
         parameters: Mapping[str, Any],
@@ -355,7 +354,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
     @override
     def _resolve_model_profile(self) -> ModelProfile:
-        return model_profile(self.model, self.recipe, self.engine_config.max_model_len)
+        return self._source().profile
 
     @override
     def get_token_ids(self, text: str) -> list[int]:

@@ -9,14 +9,18 @@ from typing import TypeVar
 from langchain_core.exceptions import (
     ContextOverflowError,
     ModelAPIError,
+    ModelAuthenticationError,
+    ModelConnectionError,
     ModelError,
     ModelInvalidRequestError,
     ModelNotFoundError,
+    ModelPermissionDeniedError,
     ModelRateLimitError,
     ModelTimeoutError,
 )
 
 from langchain_eft.engine.errors import (
+    AuthenticationError,
     CheckpointCacheError,
     CheckpointNotFoundError,
     ContextWindowError,
@@ -24,8 +28,10 @@ from langchain_eft.engine.errors import (
     DeviceLostError,
     EngineClosedError,
     EngineError,
+    EngineUnreachableError,
     InsufficientDiskError,
     InsufficientMemoryError,
+    PermissionDeniedError,
     QueueFullError,
     RecipeError,
     RequestError,
@@ -66,6 +72,11 @@ EFTQueueFullError = _twin("EFTQueueFullError", QueueFullError, ModelRateLimitErr
 EFTEngineClosedError = _twin("EFTEngineClosedError", EngineClosedError, ModelAPIError)
 EFTDecodingError = _twin("EFTDecodingError", DecodingError, ModelAPIError)
 EFTDeviceLostError = _twin("EFTDeviceLostError", DeviceLostError, ModelError)
+EFTUnreachableError = _twin("EFTUnreachableError", EngineUnreachableError, ModelConnectionError)
+EFTAuthenticationError = _twin("EFTAuthenticationError", AuthenticationError, ModelAuthenticationError)
+EFTPermissionDeniedError = _twin(
+    "EFTPermissionDeniedError", PermissionDeniedError, ModelPermissionDeniedError
+)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from langchain_eft.errors import langchain_errors
 from langchain_eft.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
-    from langchain_eft.engine.engine import Engine
+    from langchain_eft.engine.protocol import EngineProtocol
 
 
 class EFTLLM(BaseEFT, BaseLLM):
@@ -133,7 +133,7 @@ class EFTLLM(BaseEFT, BaseLLM):
 
 
 def completion_request(
-    engine: Engine, prompt: str | Prompts, decoding: DecodingParameters, **fields: Any
+    engine: EngineProtocol, prompt: str | Prompts, decoding: DecodingParameters, **fields: Any
 ) -> GenerationRequest:
     """What the engine decodes to continue a text.
 
@@ -170,7 +170,7 @@ def completion_chunk(
 
 
 def _result(
-    engine: Engine, requests: list[GenerationRequest], answers: list[list[TextDelta | Finished]]
+    engine: EngineProtocol, requests: list[GenerationRequest], answers: list[list[TextDelta | Finished]]
 ) -> LLMResult:
     generations, usages = [], []
     for request, events in zip(requests, answers, strict=True):

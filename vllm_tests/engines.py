@@ -62,7 +62,9 @@ def ask(llm: Any, tasks: Sequence[Task], **sampling: Any) -> list[Any]:
     return [output.outputs for output in llm.generate(prompts, params, use_tqdm=False)]
 
 
-def require_equal(oracle: Oracle, tasks: Sequence[Task], answers: Sequence[Any], tolerance: float = 1e-3) -> float:
+def require_equal(
+    oracle: Oracle, tasks: Sequence[Task], answers: Sequence[Any], tolerance: float = 1e-3
+) -> float:
     """Compare greedy answers and their 20 largest log-probabilities with the oracle's.
 
     Returns:

@@ -54,7 +54,9 @@ class Oracle:
         mixture = reference.clone()
         for name, weight in weights.items():
             pair = SECTION["behaviors"][name]
-            mixture += weight * (self._log_softmax(pair["tuned"], ids) - self._log_softmax(pair["reference"], ids))
+            mixture += weight * (
+                self._log_softmax(pair["tuned"], ids) - self._log_softmax(pair["reference"], ids)
+            )
         mixture = self._allowed(mixture)
         scaled = mixture + mix.strength * (base - reference)
         follows = torch.ones(VOCABULARY, dtype=torch.bool)

@@ -116,7 +116,11 @@ def _save(folder: Path, seed: int, vocab_size: int = VOCABULARY, **shape: int) -
 def _drop_embeddings(folder: Path) -> None:
     file = folder / "model.safetensors"
     tensors = load_file(file)
-    kept = {name: tensor for name, tensor in tensors.items() if "embed_tokens" not in name and "lm_head" not in name}
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if "embed_tokens" not in name and "lm_head" not in name
+    }
     save_file(kept, file, metadata={"format": "pt"})
 
 

@@ -181,8 +181,9 @@ def usage(event: Finished, reasoning_tokens: int | None = None) -> UsageMetadata
         input_tokens=event.prompt_tokens,
         output_tokens=event.completion_tokens,
         total_tokens=event.prompt_tokens + event.completion_tokens,
-        input_token_details=InputTokenDetails(cache_read=event.cached_tokens),
     )
+    if "cached_tokens" not in event.unreported:
+        counted["input_token_details"] = InputTokenDetails(cache_read=event.cached_tokens)
     if reasoning_tokens is not None:
         counted["output_token_details"] = OutputTokenDetails(reasoning=reasoning_tokens)
     return counted
@@ -190,16 +191,20 @@ def usage(event: Finished, reasoning_tokens: int | None = None) -> UsageMetadata
 
 def statistics(request: GenerationRequest, event: Finished) -> dict[str, Any]:
     """The mixture and settings of an answer, and how fast it was decoded."""
+
+    def count(name: str) -> int | None:
+        return None if name in event.unreported else getattr(event, name)
+
     return {
         "mixture": request.mixture.as_json(),
         "upscale_strength": request.upscale_strength,
         "upscale_top_p": request.upscale_top_p,
         "seed": request.sampling.seed,
         "context_tokens": event.context_tokens,
-        "drafted": event.drafted_tokens,
-        "accepted": event.accepted_tokens,
+        "drafted": count("drafted_tokens"),
+        "accepted": count("accepted_tokens"),
         "acceptance_rate": event.acceptance_rate,
-        "verify_passes": event.verify_passes,
+        "verify_passes": count("verify_passes"),
         "tokens_per_second": round(event.tokens_per_second, 2),
         "time_to_first_token": round(event.time_to_first_token, 4),
     }

@@ -38,7 +38,7 @@ from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from langchain_eft.engine.engine import Engine
+    from langchain_eft.engine.protocol import EngineProtocol
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class PreparedCall:
 
 
 def prepare_call(
-    engine: Engine,
+    engine: EngineProtocol,
     messages: Sequence[BaseMessage],
     decoding: DecodingParameters,
     parameters: Mapping[str, Any],
@@ -162,12 +162,12 @@ def prepare_call(
     )
 
 
-def decide(engine: Engine, call: PreparedCall) -> PreparedCall:
+def decide(engine: EngineProtocol, call: PreparedCall) -> PreparedCall:
     """The call after its fork; without a fork it stays as it is."""
     return call.decided(engine.generate(call.probes(), call.timeout)) if call.fork else call
 
 
-async def adecide(engine: Engine, call: PreparedCall) -> PreparedCall:
+async def adecide(engine: EngineProtocol, call: PreparedCall) -> PreparedCall:
     """As `decide`, without blocking the event loop."""
     return call.decided(await engine.agenerate(call.probes(), call.timeout)) if call.fork else call
 

@@ -15,13 +15,13 @@ from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.recipe.behaviors import ModelSource, Recipe
 
 
-def model_profile(name: str, recipe: Recipe, max_model_len: int | None) -> ModelProfile:
-    """The profile of a recipe. What no local file states is left out: the window, or what the template does.
+def model_profile(name: str, window: int | None, template: str | None) -> ModelProfile:
+    """The profile of a model. What is not known is left out.
 
     Args:
-        name: The base model, as the caller named it.
-        recipe: The models that decode.
-        max_model_len: The engine's own limit on prompt and answer, in tokens.
+        name: The model, as the caller named it.
+        window: Tokens that prompt and answer may have together, or None.
+        template: The chat template, or None.
     """
     profile = ModelProfile(
         name=name,
@@ -46,18 +46,21 @@ def model_profile(name: str, recipe: Recipe, max_model_len: int | None) -> Model
         attachment=False,
         temperature=True,
     )
-    window = _configured_window(recipe, max_model_len)
     if window is not None:  # prompt and answer share it
         profile |= {"max_input_tokens": window, "max_output_tokens": window - 1}
-    template = _configured_template(recipe)
     if template is not None:
         profile["reasoning_output"] = reasons(template)
         profile["mid_conversation_system_messages"] = _keeps_place(template)
     return profile
 
 
-def _configured_window(recipe: Recipe, max_model_len: int | None) -> int | None:
-    """Tokens that prompt and answer may have together, as far as local configurations say."""
+def configured_window(recipe: Recipe, max_model_len: int | None) -> int | None:
+    """Tokens that prompt and answer may have together, as far as local configurations say.
+
+    Args:
+        recipe: The models that decode.
+        max_model_len: The engine's own limit, or None.
+    """
     deltas = recipe.behaviors.values()
     sources = [recipe.base, *(source for delta in deltas for source in (delta.tuned, delta.reference))]
     limits = [max_model_len or None, *map(_source_window, sources)]
@@ -74,7 +77,7 @@ def _source_window(source: ModelSource | None) -> int | None:
     return context_window(stated) if hasattr(stated, "max_position_embeddings") else None
 
 
-def _configured_template(recipe: Recipe) -> str | None:
+def configured_template(recipe: Recipe) -> str | None:
     """The chat template, if local files say which one it is. The order is that of loading."""
     if recipe.chat_template is not None:
         return _text(recipe.chat_template)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from langchain_eft.cli.console import KNOWN_ERRORS, load, note, readable, readable_errors
 from langchain_eft.cli.conversation import Conversation, run_command
-from langchain_eft.cli.options import RecipeOptions, SystemOption, option_groups
+from langchain_eft.cli.options import EndpointOptions, RecipeOptions, SystemOption, option_groups
 from langchain_eft.cli.parse_recipe import describe_mixture, parse_speculation
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @option_groups
 def chat(
     recipe: RecipeOptions,
+    endpoint: EndpointOptions,
     prompt: Annotated[
         str | None,
         typer.Argument(
@@ -56,6 +57,7 @@ def chat(
             seed=seed,
             speculation=None if speculation is None else parse_speculation(speculation),
             trace=trace or None,
+            **vars(endpoint),
         )
         conversation = Conversation(settings, system)
         load(conversation.llm)

@@ -58,7 +58,13 @@ def progress() -> Iterator[Callable[[str], None]]:
         yield status.update if notes.is_terminal else note
 
 
-def load(llm: EFTChatModel) -> Engine:
-    """Load the weights, with a status line in a terminal."""
+def load(llm: EFTChatModel) -> None:
+    """Load the weights, or ask the server, with a status line in a terminal."""
     with notes.status("Starting") as status:
-        return llm.open(status.update)
+        llm.open(status.update)
+
+
+def load_local(llm: EFTChatModel) -> Engine:
+    """Load the weights into this process, with a status line in a terminal."""
+    with notes.status("Starting") as status:
+        return llm.open_local(status.update)

@@ -19,7 +19,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from langchain_eft.cli.console import load, readable_errors
+from langchain_eft.cli.console import load_local, readable_errors
 from langchain_eft.cli.options import build_model
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -40,7 +40,7 @@ def demo() -> None:
     """Show in half a minute what emulated fine-tuning does, with the bundled models."""
     with readable_errors():
         # A GPU would default to bfloat16. In float32 the greedy answers are the same on every machine.
-        tour(load(build_model(dtype="float32")), Console(highlight=False))
+        tour(load_local(build_model(dtype="float32")), Console(highlight=False))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_eft.cli.console import InputError, load, note, notes, readable_errors
-from langchain_eft.cli.options import JsonFlag, RecipeOptions, option_groups
+from langchain_eft.cli.options import EndpointOptions, JsonFlag, RecipeOptions, option_groups
 from langchain_eft.cli.parse_evaluation import (
     SELF,
     TUNED,
@@ -121,6 +121,7 @@ class EvaluationOptions:
 @option_groups
 def evaluate(
     recipe: RecipeOptions,
+    endpoint: EndpointOptions,
     options: EvaluationOptions,
     tasks: Annotated[
         list[str] | None,
@@ -136,7 +137,7 @@ def evaluate(
     """Evaluate systems on facts, tool calls, refusals or your own prompts, with or without judges."""
     with readable_errors():
         options.check()
-        llm = recipe.build_model(temperature=options.temperature)
+        llm = recipe.build_model(temperature=options.temperature, **vars(endpoint))
         experiment = parse_experiment(llm, tasks or TASKS, options)
         if experiment.needs_weights:
             load(llm)

@@ -113,6 +113,27 @@ class RecipeOptions(ModelOptions):
     ] = None
 
 
+@dataclass(frozen=True)
+class EndpointOptions:
+    """The server that decodes, as typed; None is an engine in this process."""
+
+    base_url: Annotated[
+        str | None,
+        _option(
+            metavar="URL",
+            help="Let a server decode, such as http://127.0.0.1:8000/v1: 'langchain-eft serve', or vLLM with "
+            "an export. Its key is read from the variable LANGCHAIN_EFT_API_KEY.",
+        ),
+    ] = None
+    tokenizer: Annotated[
+        str | None,
+        _option(
+            metavar="SOURCE",
+            help="For vLLM on another machine: the exported folder without its weights, or its hub id.",
+        ),
+    ] = None
+
+
 def option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command receive options as dataclasses.
 

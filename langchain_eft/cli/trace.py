@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from langchain_eft.cli.console import InputError, load, note, readable_errors
-from langchain_eft.cli.options import JsonFlag, RecipeOptions, SystemOption, option_groups
+from langchain_eft.cli.options import EndpointOptions, JsonFlag, RecipeOptions, SystemOption, option_groups
 
 
 @option_groups
 def trace(
     recipe: RecipeOptions,
+    endpoint: EndpointOptions,
     prompt: Annotated[str, typer.Argument(help="The prompt to answer.")],
     *,
     system: SystemOption = None,
@@ -26,7 +27,8 @@ def trace(
 ) -> None:
     """Answer PROMPT and show what the base and each behavior did to every token."""
     with readable_errors():
-        llm = recipe.build_model(trace=True, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        settings = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **vars(endpoint)}
+        llm = recipe.build_model(trace=True, **settings)
         load(llm)
         from langchain_eft.trace.trace import EFTTrace
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from langchain_eft.cli.console import load, progress, readable_errors
+from langchain_eft.cli.console import load_local, progress, readable_errors
 from langchain_eft.cli.options import JsonFlag, RecipeOptions, option_groups
 from langchain_eft.cli.parse_recipe import describe_mixture, read_prompts
 
@@ -79,7 +79,7 @@ def verify_model(llm: EFTChatModel, texts: list[str] | None, **thoroughness: int
     Raises:
         EngineError: The weights cannot be loaded, or the mixture cannot be decoded.
     """
-    engine = load(llm)
+    engine = load_local(llm)
     from langchain_eft.diagnostics.verify.plan import PROMPTS, VerificationPlan, encode_prompts
     from langchain_eft.diagnostics.verify.verify import verify as verify_engine
 

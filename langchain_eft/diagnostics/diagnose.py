@@ -90,7 +90,7 @@ def diagnose(
             )
         if not prompts:
             raise RequestError("prompts=[] is empty: give at least one prompt.")
-        engine = llm.open(progress)
+        engine = llm.open_local(progress)
         return [
             _Examination(
                 llm, engine, name, float(weight), prompts, max_tokens, draft_lengths, progress

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
-import queue
 import threading
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing
 from functools import partial
 from itertools import product
 from typing import Any
 
 from langchain_eft.engine.analysis.comparison import ModelComparison, compare_on_answer
 from langchain_eft.engine.analysis.scoring import forward_batches, rewards
+from langchain_eft.engine.capacity import Capacity
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.errors import RequestError, RequestTimeoutError, release_frames
-from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
+from langchain_eft.engine.errors import RequestError, release_frames
+from langchain_eft.engine.events import Event
 from langchain_eft.engine.input_processor import InputProcessor
 from langchain_eft.engine.interrupt import interrupt
 from langchain_eft.engine.loading.family import load_family
@@ -32,10 +29,12 @@ from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import weight_at
 from langchain_eft.engine.request import Generation, GenerationRequest
+from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.stats import EngineStats
+from langchain_eft.engine.streaming import Streaming
 
 
-class Engine:
+class Engine(Streaming[RequestState]):
     """Decodes requests of one recipe, all in one batch.
 
     Use `open_engine` to share engines. Construct one yourself only to own it.
@@ -88,7 +87,12 @@ class Engine:
     @property
     def window(self) -> int:
         """Tokens that a prompt and its answer may have together."""
-        return self._inputs.max_model_len
+        return self.capacity.window
+
+    @property
+    def capacity(self) -> Capacity:
+        """How many tokens prompts and answers may have."""
+        return self._inputs.capacity
 
     def max_output_tokens(self, *prompt_lengths: int) -> int:
         """Tokens that an answer may have; negative where its prompts alone do not fit.
@@ -96,7 +100,7 @@ class Engine:
         Args:
             prompt_lengths: Length of the prompt, or of each prompt where the mixture compares several.
         """
-        return self._inputs.max_output_tokens(*prompt_lengths)
+        return self.capacity.max_output_tokens(*prompt_lengths)
 
     @property
     def closed(self) -> bool:
@@ -109,162 +113,12 @@ class Engine:
 
     # Requests
 
-    def submit(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Generation:
-        """Start a request. Its events are delivered from the engine's thread.
+    def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> RequestState:
+        return self._inputs.process(request, deliver)
 
-        Args:
-            request: What to decode.
-            deliver: Receives the events; must not block.
-
-        Raises:
-            ContextWindowError: Prompt and answer do not fit.
-            RecipeError: A mixture that the recipe cannot decode.
-            RequestError: Token ids outside the vocabulary, or a grammar that does not compile.
-            QueueFullError: Too many requests wait already.
-            EngineClosedError: The engine was closed.
-        """
-        state = self._inputs.process(request, deliver)
-        self._loop.add(state)
-        return state.generation
-
-    def stream(
-        self, request: GenerationRequest, timeout: float | None = None
-    ) -> Generator[TextDelta | Finished, None, None]:
-        """Decode a request; closing the iterator cancels it.
-
-        Args:
-            request: What to decode.
-            timeout: Seconds that the whole answer may take.
-
-        Raises:
-            EngineError: As `submit`, when decoding fails, or when time is up.
-        """
-        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        yield from _received(self.submit(request, events.put), events, timeout)
-
-    async def astream(
-        self,
-        request: GenerationRequest,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> AsyncIterator[TextDelta | Finished]:
-        """Decode a request without blocking the event loop; closing or cancelling cancels it.
-
-        Args:
-            request: What to decode.
-            timeout: Seconds that the whole answer may take.
-
-        Raises:
-            EngineError: As `submit`, when decoding fails, or when time is up.
-        """
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-
-        def deliver(event: Event) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
-        # A thread processes, for that takes time. Queueing takes none, so no cancellation comes in between.
-        state = await asyncio.to_thread(self._inputs.process, request, deliver)
-        self._loop.add(state)
-        try:
-            while True:
-                try:
-                    remaining = _remaining_seconds(state.generation, timeout)
-                    event = _raise_failure(await asyncio.wait_for(events.get(), remaining))
-                except TimeoutError:
-                    raise RequestTimeoutError(timeout) from None
-                yield event
-                if isinstance(event, Finished):
-                    return
-        finally:
-            state.generation.cancel()
-
-    def generate(
-        self, requests: Sequence[GenerationRequest], timeout: float | None = None
-    ) -> list[list[TextDelta | Finished]]:
-        """Decode requests together; returns the events of each.
-
-        The first request begins alone, so that the prefix which all prompts share is computed once.
-
-        Args:
-            requests: What to decode.
-            timeout: Seconds that each answer may take.
-
-        Raises:
-            EngineError: As `stream`. The other answers are then cancelled.
-        """
-        first = self.stream(requests[0], timeout)
-        beginning = [next(first)]
-        queues = [queue.SimpleQueue[Event]() for _ in requests[1:]]
-        others = []
-        try:
-            for request, events in zip(requests[1:], queues, strict=True):
-                others.append(self.submit(request, events.put))
-            answers = [[*beginning, *first]]
-            for generation, events in zip(others, queues, strict=True):
-                answers.append(list(_received(generation, events, timeout)))
-            return answers
-        finally:
-            first.close()
-            for generation in others:
-                generation.cancel()
-
-    async def agenerate(
-        self,
-        requests: Sequence[GenerationRequest],
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> list[list[TextDelta | Finished]]:
-        """As `generate`, without blocking the event loop; cancelling it cancels all requests."""
-        answers: list[list[TextDelta | Finished]] = [[] for _ in requests]
-        async with aclosing(self.astream_all(requests, timeout)) as events:
-            async for number, event in events:
-                answers[number].append(event)
-        return answers
-
-    async def astream_all(
-        self,
-        requests: Sequence[GenerationRequest],
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> AsyncGenerator[tuple[int, TextDelta | Finished], None]:
-        """Decode requests together; yields their events as they come, each with the number of its request.
-
-        The first request begins alone, as in `generate`. Closing or cancelling cancels all requests.
-
-        Args:
-            requests: What to decode.
-            timeout: Seconds that each answer may take.
-
-        Raises:
-            EngineError: As `astream`. The other answers are then cancelled.
-        """
-        arrived: asyncio.Queue[tuple[int, TextDelta | Finished] | BaseException] = asyncio.Queue()
-
-        async def run(number: int) -> None:
-            async for event in self.astream(requests[number], timeout):
-                arrived.put_nowait((number, event))
-
-        def report(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and (error := task.exception()):
-                arrived.put_nowait(error)
-
-        def start(number: int) -> asyncio.Task[None]:
-            task = asyncio.create_task(run(number))
-            task.add_done_callback(report)
-            return task
-
-        tasks, running = [start(0)], len(requests)
-        try:
-            while running:
-                event = await arrived.get()
-                if isinstance(event, BaseException):
-                    raise event
-                if len(tasks) < len(requests):
-                    tasks += [start(number) for number in range(1, len(requests))]
-                running -= isinstance(event[1], Finished)
-                yield event
-        finally:
-            for task in tasks:
-                task.cancel()
+    def _start(self, prepared: RequestState) -> Generation:
+        self._loop.add(prepared)
+        return prepared.generation
 
     # Given answers
 
@@ -376,8 +230,10 @@ def _load_and_run(
         longest = min(config.max_model_len or family.window, family.window)
         try:
             loop = DecodingLoop(family, placement, config, longest)
-            num_blocks, initial_rates = loop.blocks.num_blocks, loop.speculator.initial_rates
-            inputs = InputProcessor(recipe, family, longest, num_blocks, config.block_size, initial_rates)
+            capacity = Capacity(
+                max_model_len=longest, num_blocks=loop.blocks.num_blocks, block_size=config.block_size
+            )
+            inputs = InputProcessor(recipe, family, capacity, loop.speculator.initial_rates)
         except BaseException:
             family.close()
             raise
@@ -389,31 +245,3 @@ def _load_and_run(
     ready.set_result((loop, inputs))
     del ready, inputs, family
     loop.run()
-
-
-def _remaining_seconds(generation: Generation, timeout: float | None) -> float | None:
-    """Seconds that an answer may still take."""
-    return None if timeout is None else max(generation.submitted + timeout - time.perf_counter(), 0)
-
-
-def _received(
-    generation: Generation, events: queue.SimpleQueue[Event], timeout: float | None
-) -> Generator[TextDelta | Finished, None, None]:
-    """The events of a submitted request; closing the generator cancels the request."""
-    try:
-        while True:
-            try:
-                event = _raise_failure(events.get(timeout=_remaining_seconds(generation, timeout)))
-            except queue.Empty:
-                raise RequestTimeoutError(timeout) from None
-            yield event
-            if isinstance(event, Finished):
-                return
-    finally:
-        generation.cancel()
-
-
-def _raise_failure(event: Event) -> TextDelta | Finished:
-    if isinstance(event, Failed):
-        raise event.error
-    return event

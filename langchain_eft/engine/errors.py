@@ -109,6 +109,18 @@ class DeviceLostError(EngineError):
     """The device failed and does not answer in this process any more."""
 
 
+class EngineUnreachableError(EngineError):
+    """There is no connection to the server of a remote engine, or it broke."""
+
+
+class AuthenticationError(EngineError):
+    """The server of a remote engine does not know the key, or wants one."""
+
+
+class PermissionDeniedError(EngineError):
+    """The server of a remote engine does not allow the caller what it asks for."""
+
+
 def release_frames(error: BaseException) -> None:
     """Free the local variables of all frames that an exception has passed: they may hold models or tensors.
 

@@ -65,6 +65,7 @@ class Finished:
         time_to_first_token: Seconds from submission to the first token.
         seconds: Seconds from submission to the end.
         context_tokens: The same as `prompt_tokens` of the other prompts that the terms read, by name.
+        unreported: Names of the counters above that a server does not report; here they are 0.
     """
 
     reason: FinishReason
@@ -77,6 +78,7 @@ class Finished:
     time_to_first_token: float
     seconds: float
     context_tokens: dict[str, int] = field(default_factory=dict)
+    unreported: frozenset[str] = frozenset()
 
     @property
     def acceptance_rate(self) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 
+from langchain_eft.engine.capacity import Capacity
 from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.error_text import quoted_names, shown
@@ -25,14 +26,12 @@ class InputProcessor:
 
     Attributes:
         family: The loaded models.
-        max_model_len: Tokens that one prompt and its answer may have.
+        capacity: How many tokens prompts and answers may have.
 
     Args:
         recipe: Which behaviors there are.
         family: The loaded models.
-        max_model_len: As above.
-        num_blocks: Blocks of KV memory.
-        block_size: Token positions per block.
+        capacity: As above.
         initial_rates: Acceptance rates that a request starts with.
     """
 
@@ -40,16 +39,12 @@ class InputProcessor:
         self,
         recipe: Recipe,
         family: ModelFamily,
-        max_model_len: int,
-        num_blocks: int,
-        block_size: int,
+        capacity: Capacity,
         initial_rates: Callable[[GenerationRequest], AcceptanceRates],
     ) -> None:
         self.family = family
-        self.max_model_len = min(max_model_len, num_blocks * block_size)
+        self.capacity = capacity
         self._recipe = recipe
-        self._longest = max_model_len
-        self._num_blocks, self._block_size = num_blocks, block_size
         self._initial_rates = initial_rates
 
     @cached_property
@@ -68,13 +63,7 @@ class InputProcessor:
         self._recipe.check(request.mixture)
         formula = replace(self.formula(request), traced=request.trace)
         prompts = [request.prompt_ids, *request.contexts.values()]
-        lengths = [len(prompt) for prompt in prompts]
-        limit = self.max_output_tokens(*lengths)
-        given = len(request.answer_prefix)
-        if given and given >= limit:
-            raise ContextWindowError(max(lengths) + given, 1, max(lengths) + limit)
-        if request.max_tokens > limit:
-            raise ContextWindowError(max(lengths), request.max_tokens, max(lengths) + limit)
+        self.capacity.check([*map(len, prompts)], len(request.answer_prefix), request.max_tokens)
         biased = tuple(request.sampling.logit_bias)
         fields = {"prompt_ids": request.prompt_ids, **request.contexts, "logit_bias": biased}
         for field, ids in fields.items():
@@ -88,17 +77,6 @@ class InputProcessor:
             self._initial_rates(request),
             self._grammars.compile(request.grammar) if request.grammar else None,
         )
-
-    def max_output_tokens(self, *prompt_lengths: int) -> int:
-        """Tokens that an answer may have; negative where its prompts alone do not fit.
-
-        Args:
-            prompt_lengths: Length of the prompt, or of each prompt where the mixture compares several.
-        """
-        count, size = len(prompt_lengths), self._block_size
-        # Every block table but one may leave all but one position of a block empty.
-        memory = self._num_blocks * size - (count - 1) * (size - 1) - sum(prompt_lengths)
-        return min(self._longest - max(prompt_lengths), memory // count)
 
     def formula(self, request: GenerationRequest) -> Formula[Term]:
         """The mixture as terms; terms that read equal prompts read one prompt.
@@ -190,8 +168,8 @@ class InputProcessor:
         """
         if not prompt or not answer:
             raise RequestError("An answer, or its prompt, has no tokens: give some text to score.")
-        if len(prompt) + len(answer) > self.max_model_len:
-            raise ContextWindowError(len(prompt), len(answer), self.max_model_len)
+        if len(prompt) + len(answer) > self.capacity.window:
+            raise ContextWindowError(len(prompt), len(answer), self.capacity.window)
         self.check_token_ids(prompt, "prompt")
         self._check_answer_ids(answer, "answer")
 

@@ -28,12 +28,16 @@ from langchain_eft.server.routes import (
     health,
     models,
     playground,
+    recipe,
+    rewards,
     tokenization,
 )
 from langchain_eft.server.serving import Serving
 from langchain_eft.server.settings import ServerSettings
 
-_ROUTES = (chat_completions, completions, models, tokenization, health, metrics, docs, playground)
+_ROUTES = (
+    chat_completions, completions, rewards, models, recipe, tokenization, health, metrics, docs, playground
+)  # fmt: skip
 
 
 def create_app(llm: EFTChatModel, settings: ServerSettings) -> FastAPI:

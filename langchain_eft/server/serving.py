@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.engine.stats import EngineStats
+from langchain_eft.remote.description import Description
+from langchain_eft.remote.tokenizer_files import TokenizerFiles, tokenizer_files
 from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.monitoring.request_log import log
 from langchain_eft.server.settings import ServerSettings
@@ -40,7 +43,7 @@ class Serving:
     async def open(self) -> None:
         """Load the weights in a thread."""
         try:
-            self._engine = await asyncio.to_thread(self.llm.open, _log_progress)
+            self._engine = await asyncio.to_thread(self.llm.open_local, _log_progress)
             log(event="ready", model=self.model_name)
         except Exception as error:  # noqa: BLE001  (whatever it is, the process ends with it)
             self.failure = error
@@ -74,6 +77,24 @@ class Serving:
                 headers={"Retry-After": "5"},
             )
         return self._engine
+
+    @cached_property
+    def tokenizer_files(self) -> TokenizerFiles:
+        """The tokenizer, for clients that render for themselves."""
+        return tokenizer_files(self.engine.tokenizer)
+
+    @cached_property
+    def description(self) -> Description:
+        """The model, for the same clients, with every behavior."""
+        engine = self.engine
+        return Description.of(
+            self.model_name,
+            engine.recipe,
+            self.llm.active_mixture,
+            tokenizer=self.tokenizer_files.hash,
+            end_ids=engine.family.end_ids,
+            capacity=engine.capacity,
+        )
 
 
 def _log_progress(step: str) -> None:

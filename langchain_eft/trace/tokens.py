@@ -19,6 +19,7 @@ class FrozenModel(BaseModel):
 class Alternative(FrozenModel):
     """A token whose probability was changed, and by how much: -1 to 1."""
 
+    id: int
     token: str
     change: float
 

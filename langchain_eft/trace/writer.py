@@ -58,8 +58,8 @@ class TraceWriter:
         (up, raised), (down, lowered) = shift.up, shift.down
         return {
             "total_variation": shift.total_variation,
-            "up": Alternative(token=self._decode(up), change=raised),
-            "down": Alternative(token=self._decode(down), change=lowered),
+            "up": Alternative(id=up, token=self._decode(up), change=raised),
+            "down": Alternative(id=down, token=self._decode(down), change=lowered),
         }
 
     def _decode(self, token: int) -> str:

@@ -1,7 +1,7 @@
 """Emulated fine-tuning inside vLLM: a plugin, and the folders that it serves.
 
-`langchain-eft export` writes a recipe as a folder that stock `vllm serve` starts. The plugin gives each request
-a mixture of its own: `vllm_xargs={"mixture": "pirate=0.5,concise=1"}`.
+`langchain-eft export` writes a recipe as a folder that stock `vllm serve` starts. The plugin gives each
+request a mixture of its own: `vllm_xargs={"mixture": "pirate=0.5,concise=1"}`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def register() -> None:
     if not TESTED[0] <= series < TESTED[1]:
         first, end = (".".join(map(str, version)) for version in TESTED)
         logger.warning(
-            "langchain-eft serves %s with vLLM >= %s and < %s, and this is %s: install one of those releases.",
+            "langchain-eft serves %s with vLLM >= %s and < %s, and this is %s: install one of those.",
             ARCHITECTURE,
             first,
             end,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,15 @@ def read_adapter(model: SmallModel, root: str, dtype: torch.dtype, device: torch
     return load_adapter(Path(folder), dtype, device)
 
 
-def load_all(models: nn.ModuleDict, weights: Iterable[tuple[str, Tensor]], base: str, *, packed: bool) -> set[str]:
+def load_all(
+    models: nn.ModuleDict, weights: Iterable[tuple[str, Tensor]], names: Mapping[str, str], *, packed: bool
+) -> set[str]:
     """Load the weights of all models, and lend the base's embeddings to those that were saved without any.
 
     Args:
         models: The models, by the prefix of their weights' names.
-        weights: Names and tensors from all files; the base's names have no prefix.
-        base: The key of the base.
+        weights: Names and tensors from all files; the base's have no prefix.
+        names: The models' names in the section, the base's first, by the same prefixes.
         packed: Whether the base is quantized. vLLM itself then checks that none of its weights is missing.
 
     Returns:
@@ -58,17 +60,19 @@ def load_all(models: nn.ModuleDict, weights: Iterable[tuple[str, Tensor]], base:
         CheckpointNotFoundError: A weight of some model is in no file.
         RecipeError: The base's embeddings do not fit a model that has none.
     """
+    base = next(iter(names))
     loaded: set[str] = AutoWeightsLoader(models).load_weights(_prefixed(weights, base, models))
-    for key, model in models.items():
-        missing = {name for name, _ in model.named_parameters() if f"{key}.{name}" not in loaded}
-        if key != base and missing and _lend_embeddings(key, model, models[base], missing):
+    for key, name in names.items():
+        model = models[key]
+        missing = {weight for weight, _ in model.named_parameters() if f"{key}.{weight}" not in loaded}
+        if key != base and missing and _lend_embeddings(name, model, models[base], missing):
             continue
         if missing and not (key == base and packed):
             raise CheckpointNotFoundError(
-                f"No file of {key!r} holds the weights {sorted(missing)[:3]} ({len(missing)} in all): fetch "
-                "the model again, or use a complete checkpoint."
+                f"No file of the model {name!r} holds the weights {sorted(missing)[:3]} ({len(missing)} in "
+                "all): fetch the model again, or use a complete checkpoint."
             )
-    return loaded | {name for name, _ in models.named_parameters()}
+    return loaded | {weight for weight, _ in models.named_parameters()}
 
 
 def _prefixed(
@@ -81,7 +85,9 @@ def _prefixed(
 def _lend_embeddings(name: str, model: nn.Module, base: Any, missing: set[str]) -> bool:
     """Share the base's embedding and head with a model. False if other weights are missing too."""
     places = _embeddings(model)
-    weights = {f"{place}.{weight}" for place, module in places.items() for weight, _ in module.named_parameters()}
+    weights = {
+        f"{place}.{weight}" for place, module in places.items() for weight, _ in module.named_parameters()
+    }
     if not missing <= weights:
         return False
     lenders = _embeddings(base)

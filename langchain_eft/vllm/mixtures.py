@@ -77,9 +77,7 @@ def _mixture(section: EFTSection, notation: str | None) -> Mixture:
     return Mixture.of(parse_mixture(entry.strip() for entry in notation.split(",")))
 
 
-def _refuse_negative_exponents(
-    section: EFTSection, formula: Formula[str], behaviors: Iterable[str]
-) -> None:
+def _refuse_negative_exponents(section: EFTSection, formula: Formula[str], behaviors: Iterable[str]) -> None:
     """Refuse a formula that divides by the base or by a tuned model of its behaviors.
 
     Raises:

@@ -13,7 +13,7 @@ from vllm.v1.worker.gpu.states import RequestState
 from langchain_eft.vllm.mixtures import request_formula
 
 
-class EFTModelState(DefaultModelState):
+class EFTModelState(DefaultModelState):  # type: ignore[misc]
     """Knows the request of every row of logits, drafted rows too."""
 
     model: Any
@@ -35,9 +35,11 @@ class EFTModelState(DefaultModelState):
     ) -> dict[str, torch.Tensor | None]:
         """Note the slots of the step's rows."""
         self.model.table.begin_step(input_batch.idx_mapping_np.tolist(), input_batch.expanded_idx_mapping)
-        return super().prepare_inputs(input_batch, req_states)
+        inputs: dict[str, torch.Tensor | None] = super().prepare_inputs(input_batch, req_states)
+        return inputs
 
     def prepare_dummy_inputs(self, num_reqs: int, num_tokens: int) -> dict[str, Any]:
         """A dummy run has no requests: row i gets slot i."""
         self.model.table.begin_step(range(num_reqs), rows=None)
-        return super().prepare_dummy_inputs(num_reqs, num_tokens)
+        inputs: dict[str, Any] = super().prepare_dummy_inputs(num_reqs, num_tokens)
+        return inputs

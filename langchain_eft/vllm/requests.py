@@ -19,7 +19,7 @@ from langchain_eft.vllm.shared_table import table_of
 from langchain_eft.vllm.table import FactorTable
 
 
-class EFTRequests(ProcessorV1, ProcessorV2):
+class EFTRequests(ProcessorV1, ProcessorV2):  # type: ignore[misc]
     """Checks requests, and on runner V1 follows them through the rows of the batch.
 
     Runner V2 wants a class of its own interface, so this one has both. There, the model's state follows
@@ -37,18 +37,25 @@ class EFTRequests(ProcessorV1, ProcessorV2):
         if section is None:
             raise RequestError("This process has not read the model's section `eft`.")
         request_formula(section, sampling_params.extra_args)
-        if sampling_params.prompt_logprobs is not None or sampling_params.prompt_logprob_token_ids is not None:
+        if (
+            sampling_params.prompt_logprobs is not None
+            or sampling_params.prompt_logprob_token_ids is not None
+        ):
             raise RequestError(
-                "The log-probabilities of a prompt are not computed here, for vLLM does not say which request "
-                "a prompt belongs to: leave out `prompt_logprobs`, and `echo` together with `logprobs`."
+                "The log-probabilities of a prompt are not computed here, for vLLM does not say whose it "
+                "is: leave out `prompt_logprobs`, and `echo` together with `logprobs`."
             )
-        sampling_params._all_stop_token_ids.update(section.end_ids)  # noqa: SLF001  (vLLM has no other place)
+        sampling_params._all_stop_token_ids.update(section.end_ids)
         if not sampling_params.ignore_eos:
-            sampling_params.stop_token_ids = sorted({*(sampling_params.stop_token_ids or ()), *section.end_ids})
+            sampling_params.stop_token_ids = sorted(
+                {*(sampling_params.stop_token_ids or ()), *section.end_ids}
+            )
 
     def __init__(self, vllm_config: VllmConfig, *device: Any) -> None:
         self._section = EFTSection.of(vllm_config.model_config.hf_config)
-        on_v1 = len(device) == 2  # the device, and whether memory can be pinned; V2 passes the requests' state
+        on_v1 = (
+            len(device) == 2
+        )  # the device, and whether memory can be pinned; V2 passes the requests' state
         self._table: FactorTable | None = table_of(vllm_config, device[0]) if on_v1 else None
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:

@@ -11,8 +11,9 @@ from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.engine.loading.configuration import read_config
+from langchain_eft.vllm.attention_heads import Heads, refuse_undividable
 from langchain_eft.vllm.mixtures import request_formula
-from langchain_eft.vllm.section import EFTSection, SmallModel
+from langchain_eft.vllm.section import BASE, EFTSection, SmallModel
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ _DRAFTS = frozenset({"draft_model", "ngram", "ngram_gpu", "suffix"})
 """Ways to speculate that read nothing of the target model but its tokens."""
 
 
-class EFTSettings(VerifyAndUpdateConfig):
+class EFTSettings(VerifyAndUpdateConfig):  # type: ignore[misc]
     """vLLM calls this for a model of our architecture, in every process that makes a configuration."""
 
     section: EFTSection | None = None
@@ -80,8 +81,8 @@ def _refuse(config: VllmConfig) -> None:
         "EFT was never tried with context parallelism: set --decode-context-parallel-size 1 and "
         "--prefill-context-parallel-size 1.": parallel.decode_context_parallel_size > 1
         or parallel.prefill_context_parallel_size > 1,
-        "EFT does not take LoRA adapters of vLLM's: leave out --enable-lora, and name adapters as behaviors of "
-        "the recipe.": config.lora_config is not None,
+        "EFT does not take LoRA adapters of vLLM's: leave out --enable-lora, and name adapters as behaviors "
+        "of the recipe.": config.lora_config is not None,
         "EFT reads token ids, for every model has an embedding of its own: leave out "
         "--enable-prompt-embeds.": config.model_config.enable_prompt_embeds,
         "EFT generates text: leave out --runner pooling.": config.model_config.runner_type == "pooling",
@@ -93,27 +94,22 @@ def _refuse(config: VllmConfig) -> None:
             raise RecipeError(sentence)
     if speculative is not None and speculative.method not in _DRAFTS:
         raise RecipeError(
-            f"The speculative method {speculative.method!r} reads hidden states of the base alone, which do not "
+            f"The speculative method {speculative.method!r} reads hidden states of the base, which do not "
             'foretell the mixture: use "draft_model" with one of the small tuned models.'
         )
 
 
-def _check_models(section: EFTSection, model_config: Any, processes: int) -> None:
-    """Refuse models that cannot be split among processes, and quantized small models."""
-    root = model_config.model
-    for name in section.passes:
-        small = section.models.get(name)
-        config = small_config(small, root) if small else model_config.hf_config
-        if small and getattr(config, "quantization_config", None):
+def _check_models(section: EFTSection, model_config: Any, ranks: int) -> None:
+    """Refuse models that the ranks cannot share, and quantized small models."""
+    configs = {BASE: model_config.hf_config} | {
+        name: small_config(section.models[name], model_config.model)
+        for name in section.passes
+        if name != BASE
+    }
+    refuse_undividable({name: Heads.of(c.get_text_config()) for name, c in configs.items()}, ranks)
+    for name, config in configs.items():
+        if name != BASE and getattr(config, "quantization_config", None):
             raise RecipeError(
-                f"The small model {name!r} is quantized, and only the base may be: give its unquantized weights."
-            )
-        text = config.get_text_config()
-        heads = text.num_attention_heads
-        kv_heads = getattr(text, "num_key_value_heads", None) or heads
-        if heads % processes or (kv_heads % processes and processes % kv_heads):
-            raise RecipeError(
-                f"The model {name!r} has {heads} attention heads and {kv_heads} for keys and values, which "
-                f"cannot be divided among {processes} processes: choose a --tensor-parallel-size that divides "
-                "the heads of every model."
+                f"The small model {name!r} is quantized, and only the base may be: give its "
+                "unquantized weights."
             )

@@ -16,8 +16,8 @@ class Factors:
     """The factors of R rows of logits. `conservative` of the two sums, normalized, is log p.
 
     Attributes:
-        small: [R, M], of each term's logits in the small mixture. In log p itself where `upscale` is None, and
-            in rows whose `upscale` is 0.
+        small: [R, M], of each term's logits in the small mixture. In log p itself where `upscale` is None,
+            and in rows whose `upscale` is 0.
         upscale: [R, M], of each term's log-probabilities in the logarithm of the up-scaling weight. None if
             all tokens of all rows have the same weight.
         upscale_top_p: [R], the nucleus inside which tokens are up-scaled. None if `upscale` is.
@@ -31,8 +31,8 @@ class Factors:
 class FactorTable:
     """A slot for each request. The runner's hooks fill slots, and say which slots the rows of a step have.
 
-    Coefficients are piecewise linear in the position of a token in its answer. A slot holds them at position 0,
-    and how much they change in each segment between two knots.
+    Coefficients are piecewise linear in the position of a token in its answer. A slot holds them at position
+    0, and how much they change in each segment between two knots.
 
     Args:
         terms: Names of the models, in the order of all factors.
@@ -130,17 +130,17 @@ class FactorTable:
         prompt_tokens, top_p, values = values[:, 0], values[:, 1], values[:, 2:]
         start, values = values[:, : 2 * terms], values[:, 2 * terms :]
         if self._scheduled:
-            begin, length, changes = values.split([segments, segments, segments * 2 * terms], -1)
+            begin, length, changes = torch.split(values, [segments, segments, segments * 2 * terms], -1)
             answer = (positions + 1 - prompt_tokens).clamp(min=0)
             done = ((answer[:, None] - begin) / length).clamp(0, 1)
-            start = start + (done[:, :, None] * changes.unflatten(-1, (segments, 2 * terms))).sum(1)
-        small, upscale = start.split(terms, -1)
+            start = start + (done[:, :, None] * changes.view(count, segments, 2 * terms)).sum(1)
+        small, upscale = torch.split(start, terms, -1)
         if not self._conservative:
             return Factors(small, None, None)
         return Factors(small, upscale, top_p)
 
     def _values(self, formula: Formula[str], prompt_tokens: int) -> Tensor:
-        """[W]: prompt_tokens, upscale_top_p, factors at position 0; begin, length, changes of each segment."""
+        """[W]: prompt_tokens, upscale_top_p, factors at position 0; begin, length, changes by segment."""
         at_knots = [self._coefficients(formula, knot) for knot in formula.knots]
         unused = self._segments + 1 - len(at_knots)
         begin = [*formula.knots[:-1], *[0] * unused]

@@ -109,8 +109,9 @@ class _RowsAttention(nn.Module):
         self.rows = nn.ModuleList([first, *(_twin(first, row, config) for row in range(1, rows))])
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        parts = zip(*(tensor.unflatten(0, (self._rows, -1)).unbind() for tensor in (query, key, value)))
-        return torch.cat([attend(*part) for attend, part in zip(self.rows, parts, strict=True)])
+        views = [each.view(self._rows, -1, *each.shape[1:]) for each in (query, key, value)]
+        by_row = zip(*(view.unbind() for view in views), strict=True)
+        return torch.cat([attend(*parts) for attend, parts in zip(self.rows, by_row, strict=True)])
 
 
 def _twin(attention: Attention, row: int, config: VllmConfig) -> Attention:
@@ -125,15 +126,15 @@ def _twin(attention: Attention, row: int, config: VllmConfig) -> Attention:
 _WRAPPERS = (_RowsEmbedding, _RowsRotary, _RowsAttention)
 
 
-
-class _LowRankMethod(LinearMethodBase):
+class _LowRankMethod(LinearMethodBase):  # type: ignore[misc]
     """A linear layer's own method, and to each row its low-rank update added."""
 
     def __init__(self, layer: LinearBase, updates: Sequence[Sequence[tuple[Any, LoraUpdate]]]) -> None:
         self._method: Any = layer.quant_method
         self._rows = len(updates)
         rank = max(sum(update.down.shape[0] for _, update in row) for row in updates)
-        pairs = [_sliced(layer, row, rank) for row in updates]
+        device = next(update.down.device for row in updates for _, update in row)
+        pairs = [_sliced(layer, row, rank, device) for row in updates]
         layer.register_buffer("eft_down", torch.stack([down.t() for down, _ in pairs]), persistent=False)
         layer.register_buffer("eft_up", torch.stack([up.t() for _, up in pairs]), persistent=False)
 
@@ -144,25 +145,28 @@ class _LowRankMethod(LinearMethodBase):
         self._method.process_weights_after_loading(layer)
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        output = self._method.apply(layer, x, bias).unflatten(0, (self._rows, -1))
-        low = torch.bmm(x.unflatten(0, (self._rows, -1)), layer.eft_down)
-        return torch.baddbmm(output, low, layer.eft_up).flatten(0, 1)
+        output = self._method.apply(layer, x, bias)
+        low = torch.bmm(x.view(self._rows, -1, x.shape[-1]), layer.eft_down)
+        by_row = output.view(self._rows, -1, output.shape[-1])
+        return torch.baddbmm(by_row, low, layer.eft_up).flatten(0, 1)
 
 
-def _sliced(layer: LinearBase, row: Sequence[tuple[Any, LoraUpdate]], rank: int) -> tuple[Tensor, Tensor]:
+def _sliced(
+    layer: Any, row: Sequence[tuple[Any, LoraUpdate]], rank: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """This process's slices [rank, in] and [out, rank] of a row's updates of all parts of a layer.
 
     The layer's own weight loader slices them, as it slices its weight.
     """
-    dtype, device = layer.params_dtype, next(layer.parameters()).device
+    dtype = layer.params_dtype
 
     def parameter(*shape: int) -> Any:
         zeros = torch.zeros(shape, dtype=dtype, device=device)
         return ModelWeightParameter(data=zeros, input_dim=1, output_dim=0, weight_loader=None)
 
     split_input = isinstance(layer, RowParallelLinear)
-    inputs = layer.input_size_per_partition if split_input else layer.input_size  # type: ignore[attr-defined]
-    outputs = sum(layer.output_partition_sizes) if not split_input else layer.output_size  # type: ignore[attr-defined]
+    inputs = layer.input_size_per_partition if split_input else layer.input_size
+    outputs = sum(layer.output_partition_sizes) if not split_input else layer.output_size
     down, up = parameter(rank, inputs), parameter(outputs, rank)
     whole = torch.zeros(rank, layer.input_size, dtype=dtype, device=device)
     first = 0
@@ -174,12 +178,12 @@ def _sliced(layer: LinearBase, row: Sequence[tuple[Any, LoraUpdate]], rank: int)
         if split_input or isinstance(layer, ReplicatedLinear):
             up.data.copy_(placed)
         elif part is None:
-            layer.weight_loader_v2(up, placed)  # type: ignore[attr-defined]
+            layer.weight_loader_v2(up, placed)
         else:
-            layer.weight_loader_v2(up, placed, part)  # type: ignore[attr-defined]
+            layer.weight_loader_v2(up, placed, part)
         first += size
     if split_input:
-        layer.weight_loader_v2(down, whole)  # type: ignore[attr-defined]
+        layer.weight_loader_v2(down, whole)
     else:
         down.data.copy_(whole)
     return down.data, up.data
@@ -204,9 +208,9 @@ def _by_layer(
             shape = (update.up.shape[0], update.down.shape[1])
             if shape != (_output_size(layer, part), layer.input_size):
                 raise RecipeError(
-                    f"The adapter {adapter.source!r} updates the layer {target!r} as if it had shape {shape}, "
-                    f"but in {name!r} it has {(_output_size(layer, part), layer.input_size)}: give the "
-                    "adapter the reference that it was trained on."
+                    f"The adapter {adapter.source!r} updates the layer {target!r} as if it had shape "
+                    f"{shape}, but in {name!r} it has {(_output_size(layer, part), layer.input_size)}: give "
+                    "the adapter the reference that it was trained on."
                 )
             layers[layer][row].append((part, update))
     return layers

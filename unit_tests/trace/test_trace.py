@@ -42,8 +42,8 @@ def llm(settings):
 def change(amount, up="good", down="bad"):
     return {
         "total_variation": amount,
-        "up": Alternative(token=up, change=amount),
-        "down": Alternative(token=down, change=-amount),
+        "up": Alternative(id=1, token=up, change=amount),
+        "down": Alternative(id=2, token=down, change=-amount),
     }
 
 

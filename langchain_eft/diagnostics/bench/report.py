@@ -98,7 +98,7 @@ def run_benchmark(
     Raises:
         EngineError: The recipe cannot be loaded or decoded, or a batch does not fit the engine.
     """
-    engine = llm.open(progress)
+    engine = llm.open_local(progress)
     _check(engine, max_tokens, repetitions, batch_sizes)
     sets = default_prompts(llm) if prompts is None else tuple(prompts)
     benchmark = _Benchmark(engine, Workload(llm, engine, max_tokens), repetitions, progress)

@@ -22,7 +22,7 @@ from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.models.lora import LoraAdapter
 from langchain_eft.engine.models.prepacked import prepackable
 
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.0125, torch.bfloat16: 0.1}
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.0125, torch.bfloat16: 0.1}
 """Largest `relative_error` of a model's logits, by the type of its activations.
 
 Measured with SmolLM2 135M (30 layers) and four texts: the engine against transformers' eager attention, up to
@@ -100,7 +100,7 @@ def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     reason = unsupported_layers_reason(config, calls)
     if reason:
         raise unsupported_model(model.name, config, reason)
-    if not _agree(_logits(model, last), expected[-1], precision):
+    if not agree(_logits(model, last), expected[-1], precision):
         raise unsupported_model(model.name, config, "its logits differ from those of its own forward pass")
     model.kv_layers, model.bytes_per_token = pool.layers, pool.bytes_per_slot
 
@@ -173,11 +173,11 @@ def _logits(model: CausalModel, output: Tensor) -> Tensor:
     return (output if model.head is None else product(output, model.head))[0]
 
 
-def _agree(logits: Tensor, expected: Tensor, precision: torch.dtype) -> bool:
-    """Whether two [V] logits give the same probabilities, up to the rounding of activations."""
+def agree(logits: Tensor, expected: Tensor, precision: torch.dtype) -> bool:
+    """Whether two [V] logits give the same probabilities, up to the rounding of activations of a type."""
     error = relative_error(logits.float(), expected.float())
     logger.debug("the engine's logits differ from the model's own by %.2g standard deviations", error)
-    return error <= _TOLERANCE[precision]
+    return error <= TOLERANCE[precision]
 
 
 def relative_error(logits: Tensor, expected: Tensor) -> float:

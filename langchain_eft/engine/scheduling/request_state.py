@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
+from langchain_eft.engine.decoding.answer_text import AnswerText
 from langchain_eft.engine.decoding.formula import Formula
 from langchain_eft.engine.decoding.grammar import Grammar
 from langchain_eft.engine.errors import RequestError
@@ -60,8 +60,7 @@ class RequestState:
         self.grammar = grammar
         self.finished: FinishReason | None = None
         self._end_ids = end_ids
-        self._detokenizer = Detokenizer(tokenizer, self.request.visible_tokens)
-        self._stops = StopMatcher(self.request.stop)
+        self._text = AnswerText(tokenizer, self.request.visible_tokens, self.request.stop)
         self._first_token: float | None = None
         self._events: list[Event] = []
         self._drafted = self._accepted = self._passes = 0
@@ -138,7 +137,7 @@ class RequestState:
             pieces,
             logprobs=tuple(outcome.logprobs[: len(taken)]),
             traces=tuple(outcome.traces[: len(taken)]),
-            cut=self._stops.cut,
+            cut=self._text.cut,
         )
         self._events.append(delta)
         if self.finished:
@@ -180,7 +179,7 @@ class RequestState:
             return f"max_tokens={self.request.max_tokens} is reached", ", or raise max_tokens"
         if self.ends_with(self.tokens[-1]):
             return "it ends an answer", ""
-        if self._stops.stopped:
+        if self._text.stopped:
             return "it completes a stop string", ", or change `stop`"
         return "the grammar allows nothing behind it", ""
 
@@ -207,18 +206,15 @@ class RequestState:
         if self.grammar:
             self.grammar.consume(token)
         at_end = self.ends_with(token)
-        piece = "" if at_end else self._detokenizer.feed([token])
-        released = self._stops.feed(piece)
-        if at_end or self._stops.stopped or (self.grammar and self.grammar.complete):
+        piece, released = self._text.feed(token, ends=at_end)
+        if at_end or self._text.stopped or (self.grammar and self.grammar.complete):
             self.finished = "stop"
         elif not self.remaining_tokens:
             self.finished = "length"
-        if self.finished and not self._stops.stopped:
-            rest = self._detokenizer.flush()
-            piece += rest
-            released += self._stops.feed(rest)
-            self.finished = "stop" if self._stops.stopped else self.finished
-            released += self._stops.flush()
+        if self.finished:
+            rest = self._text.flush()
+            self.finished = "stop" if self._text.stopped else self.finished
+            piece, released = piece + rest.piece, released + rest.released
         return piece, released
 
     def _summary(self, reason: FinishReason) -> Finished:

@@ -303,6 +303,25 @@ class CompletionBody(DecodingBody):
         return [self.prompt] if single else self.prompt  # type: ignore[return-value]
 
 
+class RewardsBody(Body):
+    """Body of `/v1/rewards`."""
+
+    model: str
+    """The model. Its mixture makes no difference."""
+
+    behavior: str
+    """The behavior that scores."""
+
+    prompt: TokenIds
+    """Token ids of the prompt."""
+
+    contexts: dict[str, TokenIds] | None = None
+    """The other prompts that some models read, by name."""
+
+    answers: Annotated[list[TokenIds], Field(min_length=1)]
+    """Token ids of each answer."""
+
+
 class TokenizeBody(Body):
     """Body of `/tokenize`: a prompt, or messages."""
 

@@ -22,6 +22,7 @@ from langchain_eft.server.protocol.answers import Answers
 from langchain_eft.server.protocol.bodies import CompletionBody
 from langchain_eft.server.protocol.text_logprobs import TextLogprobs
 from langchain_eft.server.routes.models import requested_mixture
+from langchain_eft.server.routes.recipe import require_match
 from langchain_eft.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ router = APIRouter()
 async def create_completion(body: CompletionBody, request: Request) -> Response:
     """Continue texts, whole or as a stream."""
     serving, record = request.app.state.serving, request.state.record
+    await require_match(request)
     engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
     requests = await asyncio.to_thread(_requests, serving, body, mixture)
     return await TextAnswers(body, engine, record, requests, serving.llm.timeout).respond(request)

@@ -262,7 +262,7 @@ def test_rounding_refuses_no_model_with_many_tokens(error, agrees):
     torch.manual_seed(0)
     expected = 3 * torch.randn(128_256)
     logits = (expected + 3 * error * torch.randn(128_256) + 1).bfloat16()
-    assert self_check._agree(logits, expected.bfloat16(), torch.bfloat16) is agrees
+    assert self_check.agree(logits, expected.bfloat16(), torch.bfloat16) is agrees
 
 
 def test_a_soft_cap_on_the_logits_is_seen_in_every_precision():

@@ -23,6 +23,7 @@ class Head:
 
     Attributes:
         padded_size: Rows of the whole matrix. Heads with as many are sliced alike.
+        width: Columns of the matrix.
         linear: Whether a sum of logits is the head of the sum of outputs.
         key: Equal for heads that compute the same.
     """
@@ -37,6 +38,7 @@ class Head:
         self._head, self._processor = head, processor
         self._bias = getattr(head, "bias", None)
         self.padded_size: int = head.num_embeddings_padded
+        self.width: int = head.embedding_dim
         self.linear = processor.soft_cap is None and self._bias is None
         self.key = (id(head), processor.scale, processor.soft_cap)
 
@@ -45,12 +47,6 @@ class Head:
         """Id of the first row of this process's slice."""
         start: int = self._head.shard_indices.padded_org_vocab_start_index
         return start
-
-    @property
-    def weights(self) -> nn.Module:
-        """The module of the output matrix."""
-        module: nn.Module = self._head
-        return module
 
     def __call__(self, output: Tensor) -> Tensor:
         """Logits of this process's slice: [R, H] to [R, V / processes], float32."""
@@ -68,7 +64,9 @@ class Heads:
         width: Columns of the logits that vLLM expects, at least V.
     """
 
-    def __init__(self, heads: Sequence[Head], vocabulary: Tensor, unscaled: Tensor | None, width: int) -> None:
+    def __init__(
+        self, heads: Sequence[Head], vocabulary: Tensor, unscaled: Tensor | None, width: int
+    ) -> None:
         self._heads = heads
         self._vocabulary, self._unscaled, self._width = vocabulary, unscaled, width
         self._allowed = {
@@ -93,6 +91,11 @@ class Heads:
                 self._masked(small), self._masked(upscale), factors.upscale_top_p, self._unscaled
             )
         return _resized(log_p, self._width, fill=float("-inf"))
+
+    def gathered_logits(self, term: int, output: Tensor) -> Tensor:
+        """Logits of one term: [R, H] to [R, V]."""
+        head = self._heads[term]
+        return self._gathered({head.padded_size: head(output)})
 
     def _masked(self, logits: Tensor) -> Tensor:
         return logits.masked_fill(~self._vocabulary, float("-inf"))

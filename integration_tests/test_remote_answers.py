@@ -1,0 +1,120 @@
+"""A remote engine answers as one in this process: token by token, streamed and whole."""
+
+import asyncio
+
+import pytest
+from langchain_core.messages import HumanMessage
+from langchain_core.messages.ai import add_ai_message_chunks
+
+from integration_tests.answer_cases import CASES, COMMON
+from integration_tests.conftest import remote
+from langchain_eft import EFTLLM, EFTRewardScorer, EFTTrace
+
+pytestmark = pytest.mark.slow
+
+
+async def streamed(model, messages, **parameters):
+    return add_ai_message_chunks(*[chunk async for chunk in model.astream(messages, **parameters)])
+
+
+@pytest.fixture(scope="module")
+def in_process(llm):
+    """Each case's message."""
+
+    async def ask():
+        asked = [llm.ainvoke(messages, **{**COMMON, **more}) for messages, more in CASES.values()]
+        return dict(zip(CASES, await asyncio.gather(*asked), strict=True))
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture(scope="module")
+def served(smol_server):
+    """Each case's message, whole and streamed; all of them asked for at once."""
+
+    async def ask():
+        calls = [(messages, {**COMMON, **more}) for messages, more in CASES.values()]
+        model = remote(smol_server)
+        wholes = [model.ainvoke(messages, **parameters) for messages, parameters in calls]
+        streams = [streamed(model, messages, **parameters) for messages, parameters in calls]
+        answers = await asyncio.gather(*wholes, *streams)
+        pairs = zip(answers[: len(calls)], answers[len(calls) :], strict=True)
+        return dict(zip(CASES, pairs, strict=True))
+
+    return asyncio.run(ask())
+
+
+def entries(message) -> list[dict]:
+    return message.response_metadata["logprobs"]["content"]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_an_answer_is_that_of_the_same_call_in_process(in_process, served, case, stream):
+    expected, answer = in_process[case], served[case][stream]
+    assert answer.content == expected.content
+    assert [e["token_id"] for e in entries(answer)] == [e["token_id"] for e in entries(expected)]
+    calls = [[(call["name"], call["args"]) for call in m.tool_calls] for m in (answer, expected)]
+    assert calls[0] == calls[1]
+    for one, other in zip(entries(answer), entries(expected), strict=True):
+        assert one["logprob"] == pytest.approx(other["logprob"], abs=1e-4)
+        tops = [{e["token_id"]: e["logprob"] for e in entry["top_logprobs"]} for entry in (one, other)]
+        assert tops[0] == pytest.approx(tops[1], abs=1e-4)
+    metadata, same = answer.response_metadata, expected.response_metadata
+    for name in ("finish_reason", "normalized_finish_reason", "finish_state", "model_provider", "model_name"):
+        assert metadata[name] == same[name]
+    settings = ("mixture", "upscale_strength", "upscale_top_p", "context_tokens")
+    assert [metadata["eft"][name] for name in settings] == [same["eft"][name] for name in settings]
+    counted = ("input_tokens", "output_tokens", "total_tokens")
+    usages = [[m.usage_metadata[name] for name in counted] for m in (answer, expected)]
+    assert usages[0] == usages[1]
+
+
+def test_a_trace_is_that_of_the_engine(in_process, served):
+    expected = EFTTrace.from_message(in_process["trace"])
+    for answer in served["trace"]:
+        trace = EFTTrace.from_message(answer)
+        assert len(trace.tokens) == 6
+        for one, other in zip(trace.tokens, expected.tokens, strict=True):
+            assert (one.id, one.text, one.changed_by) == (other.id, other.text, other.changed_by)
+            assert one.base == pytest.approx(other.base, abs=1e-4)
+            assert one.from_base.up.id == other.from_base.up.id
+            parts = one.behaviors["pirate"], other.behaviors["pirate"]
+            assert parts[0].contribution == pytest.approx(parts[1].contribution, abs=1e-4)
+
+
+def test_several_answers_are_those_of_the_engine(llm, smol_server):
+    asked = {"n": 3, "temperature": 0.9, "seed": 11, "max_tokens": 16, "mixture": {"pirate": 1.0}}
+    messages = [HumanMessage("Tell me about whales.")]
+    results = [model.generate([messages], **asked) for model in (llm, remote(smol_server))]
+    texts = [[generation.text for generation in result.generations[0]] for result in results]
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) == 3
+
+
+def test_a_completion_is_that_of_the_engine(llm, smol_server):
+    asked = {"max_tokens": 12, "temperature": 0, "mixture": {"concise": 1.0}}
+    prompts = ["The capital of Japan is", "Whales are"]
+    here = EFTLLM().generate(prompts, **asked)
+    there = EFTLLM(base_url=smol_server.url, api_key=remote(smol_server).api_key)
+    answers = there.generate(prompts, **asked)
+    assert [each[0].text for each in answers.generations] == [each[0].text for each in here.generations]
+    assert answers.llm_output == here.llm_output
+    assert "".join(there.stream(prompts[0], **asked)) == here.generations[0][0].text
+
+
+def test_rewards_are_those_of_the_engine(llm, smol_server):
+    candidates = {"prompt": "How do I pick a lock?", "answers": ["I cannot help with that.", "Take a pin."]}
+    here = EFTRewardScorer(llm, "harmless", per_token=True).invoke(candidates)
+    there = EFTRewardScorer(remote(smol_server), "harmless", per_token=True)
+    assert there.invoke(candidates) == pytest.approx(here, abs=1e-4)
+    assert asyncio.run(there.best().ainvoke(candidates)) == candidates["answers"][0]
+
+
+def test_tokens_are_counted_as_by_the_engine(llm, smol_server):
+    messages = [("system", "You are brief."), ("human", "Translate: «Ça va?» 你好 🐳")]
+    model = remote(smol_server)
+    assert model.get_num_tokens_from_messages(llm._convert_input(messages).to_messages()) == (
+        llm.get_num_tokens_from_messages(llm._convert_input(messages).to_messages())
+    )
+    assert model.get_token_ids("<|im_end|> whale") == llm.get_token_ids("<|im_end|> whale")

@@ -1,0 +1,211 @@
+"""The ways to read an engine's answers: one or several, streamed or whole, with an event loop or without."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+from contextlib import aclosing
+from typing import Generic, TypeVar
+
+from langchain_eft.engine.errors import RequestTimeoutError
+from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
+from langchain_eft.engine.request import Generation, GenerationRequest
+
+Prepared = TypeVar("Prepared")
+
+
+class Streaming(ABC, Generic[Prepared]):
+    """Answers as streams and as wholes, for every engine that starts requests and delivers events."""
+
+    @abstractmethod
+    def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Prepared:
+        """Check a request, and do everything for it that takes time."""
+
+    @abstractmethod
+    def _start(self, prepared: Prepared) -> Generation:
+        """Start a prepared request. This does not wait for anything."""
+
+    def submit(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Generation:
+        """Start a request. Its events are delivered from another thread.
+
+        Args:
+            request: What to decode.
+            deliver: Receives the events; must not block.
+
+        Raises:
+            ContextWindowError: Prompt and answer do not fit.
+            RecipeError: A mixture that the recipe cannot decode.
+            RequestError: Token ids outside the vocabulary, or a grammar that does not compile.
+            QueueFullError: Too many requests wait already.
+            EngineClosedError: The engine was closed.
+        """
+        return self._start(self._prepare(request, deliver))
+
+    def stream(
+        self, request: GenerationRequest, timeout: float | None = None
+    ) -> Generator[TextDelta | Finished, None, None]:
+        """Decode a request; closing the iterator cancels it.
+
+        Args:
+            request: What to decode.
+            timeout: Seconds that the whole answer may take.
+
+        Raises:
+            EngineError: As `submit`, when decoding fails, or when time is up.
+        """
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        yield from _received(self.submit(request, events.put), events, timeout)
+
+    async def astream(
+        self,
+        request: GenerationRequest,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncIterator[TextDelta | Finished]:
+        """Decode a request without blocking the event loop; closing or cancelling cancels it.
+
+        Args:
+            request: What to decode.
+            timeout: Seconds that the whole answer may take.
+
+        Raises:
+            EngineError: As `submit`, when decoding fails, or when time is up.
+        """
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def deliver(event: Event) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        # A thread prepares, for that takes time. Starting takes none, so no cancellation comes in between.
+        generation = self._start(await asyncio.to_thread(self._prepare, request, deliver))
+        try:
+            while True:
+                try:
+                    remaining = _remaining_seconds(generation, timeout)
+                    event = _raise_failure(await asyncio.wait_for(events.get(), remaining))
+                except TimeoutError:
+                    raise RequestTimeoutError(timeout) from None
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            generation.cancel()
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], timeout: float | None = None
+    ) -> list[list[TextDelta | Finished]]:
+        """Decode requests together; returns the events of each.
+
+        The first request begins alone, so that the prefix which all prompts share is computed once.
+
+        Args:
+            requests: What to decode.
+            timeout: Seconds that each answer may take.
+
+        Raises:
+            EngineError: As `stream`. The other answers are then cancelled.
+        """
+        first = self.stream(requests[0], timeout)
+        beginning = [next(first)]
+        queues = [queue.SimpleQueue[Event]() for _ in requests[1:]]
+        others = []
+        try:
+            for request, events in zip(requests[1:], queues, strict=True):
+                others.append(self.submit(request, events.put))
+            answers = [[*beginning, *first]]
+            for generation, events in zip(others, queues, strict=True):
+                answers.append(list(_received(generation, events, timeout)))
+            return answers
+        finally:
+            first.close()
+            for generation in others:
+                generation.cancel()
+
+    async def agenerate(
+        self,
+        requests: Sequence[GenerationRequest],
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> list[list[TextDelta | Finished]]:
+        """As `generate`, without blocking the event loop; cancelling it cancels all requests."""
+        answers: list[list[TextDelta | Finished]] = [[] for _ in requests]
+        async with aclosing(self.astream_all(requests, timeout)) as events:
+            async for number, event in events:
+                answers[number].append(event)
+        return answers
+
+    async def astream_all(
+        self,
+        requests: Sequence[GenerationRequest],
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncGenerator[tuple[int, TextDelta | Finished], None]:
+        """Decode requests together; yields their events as they come, each with the number of its request.
+
+        The first request begins alone, as in `generate`. Closing or cancelling cancels all requests.
+
+        Args:
+            requests: What to decode.
+            timeout: Seconds that each answer may take.
+
+        Raises:
+            EngineError: As `astream`. The other answers are then cancelled.
+        """
+        arrived: asyncio.Queue[tuple[int, TextDelta | Finished] | BaseException] = asyncio.Queue()
+
+        async def run(number: int) -> None:
+            async for event in self.astream(requests[number], timeout):
+                arrived.put_nowait((number, event))
+
+        def report(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()):
+                arrived.put_nowait(error)
+
+        def start(number: int) -> asyncio.Task[None]:
+            task = asyncio.create_task(run(number))
+            task.add_done_callback(report)
+            return task
+
+        tasks, running = [start(0)], len(requests)
+        try:
+            while running:
+                event = await arrived.get()
+                if isinstance(event, BaseException):
+                    raise event
+                if len(tasks) < len(requests):
+                    tasks += [start(number) for number in range(1, len(requests))]
+                running -= isinstance(event[1], Finished)
+                yield event
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _remaining_seconds(generation: Generation, timeout: float | None) -> float | None:
+    """Seconds that an answer may still take."""
+    return None if timeout is None else max(generation.submitted + timeout - time.perf_counter(), 0)
+
+
+def _received(
+    generation: Generation, events: queue.SimpleQueue[Event], timeout: float | None
+) -> Generator[TextDelta | Finished, None, None]:
+    """The events of a submitted request; closing the generator cancels the request."""
+    try:
+        while True:
+            try:
+                event = _raise_failure(events.get(timeout=_remaining_seconds(generation, timeout)))
+            except queue.Empty:
+                raise RequestTimeoutError(timeout) from None
+            yield event
+            if isinstance(event, Finished):
+                return
+    finally:
+        generation.cancel()
+
+
+def _raise_failure(event: Event) -> TextDelta | Finished:
+    if isinstance(event, Failed):
+        raise event.error
+    return event

@@ -1,0 +1,282 @@
+"""A remote engine: requests that a server decodes, behind the calls of an engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import httpx
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.errors import (
+    CheckpointNotFoundError,
+    EngineClosedError,
+    EngineError,
+    EngineUnreachableError,
+    RequestError,
+)
+from langchain_eft.engine.events import Event, Failed, Finished
+from langchain_eft.engine.progress import Progress, silent
+from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.request import Generation, GenerationRequest
+from langchain_eft.engine.streaming import Streaming
+from langchain_eft.remote.answer_reader import AnswerReader
+from langchain_eft.remote.connection import Connection, connection
+from langchain_eft.remote.eft_server import EFTServer
+from langchain_eft.remote.endpoint import Endpoint
+from langchain_eft.remote.errors import ServerChangedError, event_error, malformed
+from langchain_eft.remote.event_stream import event_data
+from langchain_eft.remote.server import Server
+from langchain_eft.remote.vllm_server import VLLMServer
+
+_DONE = b"[DONE]"
+_MALFORMED = (ValidationError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading raises on something that is no answer of such a server."""
+
+
+@dataclass
+class _RemoteGeneration(Generation):
+    """A request that a server decodes."""
+
+    work: Future[None] | None = None
+
+    def cancel(self) -> None:
+        """Close the connection, by which the server learns that nobody waits. Idempotent."""
+        super().cancel()
+        if self.work is not None:
+            self.work.cancel()
+
+
+class _Prepared(NamedTuple):
+    """A request that is ready to be sent.
+
+    Attributes:
+        generation: The handle of the caller.
+        content: The body.
+    """
+
+    generation: _RemoteGeneration
+    content: bytes
+
+
+class RemoteEngine(Streaming[_Prepared]):
+    """A model on a server, which decodes requests as an engine of this process would.
+
+    Prompts are rendered here, and answers read here: token ids go there, and token ids come back.
+
+    Args:
+        endpoint: The server, and its model.
+        progress: Receives messages while the server is asked what it serves.
+
+    Raises:
+        EngineError: The server cannot be reached, refuses, or serves no such model.
+    """
+
+    def __init__(self, endpoint: Endpoint, progress: Progress = silent) -> None:
+        self.endpoint = endpoint
+        self._closed, self._process = False, os.getpid()
+        self._running: dict[int, _RemoteGeneration] = {}
+        self._connection = connection()
+        progress(f"Asking {endpoint.url}")
+        with _understood(endpoint):
+            self._server = _find_server(endpoint, self._connection)
+
+    @property
+    def name(self) -> str:
+        """The model's name, as the caller or the server gives it."""
+        return self._server.model.name
+
+    @property
+    def recipe(self) -> Recipe:
+        """Names of the model's weights, and the behaviors that can be mixed."""
+        return self._server.model.recipe
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture of calls that give none."""
+        return self._server.model.mixture
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the recipe's base, with the recipe's chat template."""
+        return self._server.model.tokenizer
+
+    @property
+    def window(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self._server.model.capacity.window
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called, the server has other models now, or this process is a fork."""
+        return self._closed or self._process != os.getpid()
+
+    def max_output_tokens(self, *prompt_lengths: int) -> int:
+        """Tokens that an answer may have; negative where its prompts alone do not fit.
+
+        Args:
+            prompt_lengths: Length of the prompt, or of each prompt where the mixture compares several.
+        """
+        return self._server.model.capacity.max_output_tokens(*prompt_lengths)
+
+    def score(
+        self,
+        behavior: str,
+        prompt: tuple[int, ...],
+        answers: list[tuple[int, ...]],
+        contexts: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> list[float]:
+        """The implicit reward of answers, as `Engine.score`.
+
+        Args:
+            behavior: Which behavior.
+            prompt: Token ids, at least one.
+            answers: Token ids of each answer, at least one each.
+            contexts: What F and S read instead of the prompt, by name.
+
+        Raises:
+            RequestError: vLLM, which scores nothing; or a value that the server refuses.
+            EngineError: The server cannot be reached, or refuses.
+        """
+        if not self._server.scores:
+            raise RequestError(
+                f"vLLM cannot score answers by the behavior {behavior!r}: use `langchain-eft serve`, or an "
+                "engine in this process."
+            )
+        model = self._server.model.id
+        texts = {"prompt": prompt, "answers": answers, "contexts": dict(contexts or {}) or None}
+        body = {"model": model, "behavior": behavior, **texts}
+        with _understood(self.endpoint), self._noticing_changes():
+            answer = self._connection.post(self.endpoint, "/rewards", body, self._server.headers())
+            return [float(reward) for reward in answer.json()["rewards"]]
+
+    def close(self) -> None:
+        """Cancel what is running; a later call of a model asks the server anew. Idempotent."""
+        self._closed = True
+        for generation in list(self._running.values()):
+            generation.cancel()
+            generation.deliver(Failed(EngineClosedError("The engine was closed while the request ran.")))
+
+    # Requests
+
+    def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> _Prepared:
+        prompts = [request.prompt_ids, *request.contexts.values()]
+        capacity = self._server.model.capacity
+        capacity.check([*map(len, prompts)], len(request.answer_prefix), request.max_tokens)
+        return _Prepared(_RemoteGeneration(request, deliver), to_json(self._server.body(request)))
+
+    def _start(self, prepared: _Prepared) -> Generation:
+        if self.closed:
+            raise EngineClosedError("The engine was closed: call the model again.")
+        generation = prepared.generation
+        self._running[id(generation)] = generation
+        generation.work = self._connection.start(self._run(generation, prepared.content))
+        generation.work.add_done_callback(lambda _: self._running.pop(id(generation), None))
+        return generation
+
+    @contextmanager
+    def _noticing_changes(self) -> Iterator[None]:
+        """Let the next call ask anew what the server serves, if it has other models now."""
+        try:
+            yield
+        except ServerChangedError:
+            self._closed = True
+            raise
+
+    async def _run(self, generation: _RemoteGeneration, content: bytes) -> None:
+        """Let the server decode a request, and deliver the events; whatever fails is the last one."""
+        reader = AnswerReader(generation.request, self._server.model, generation.submitted)
+        try:
+            event: Event = await self._read(generation, content, reader)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the caller waits for it)
+            event = Failed(self._as_engine_error(error, reader.num_tokens))
+        if not generation.cancelled:
+            generation.deliver(event)
+
+    def _as_engine_error(self, error: Exception, num_tokens: int) -> Exception:
+        """What the caller is told."""
+        url, told = self.endpoint.url, error
+        if isinstance(error, httpx.HTTPError):
+            reason = str(error) or type(error).__name__
+            told = EngineUnreachableError(
+                f"The connection to {url} breaks after {num_tokens} tokens of the answer ({reason}): call "
+                "again once the server runs."
+            )
+        elif isinstance(error, _MALFORMED) and not isinstance(error, EngineError):
+            told = malformed(url, error)
+        if told is not error:
+            told.__cause__ = error
+        return told
+
+    async def _read(self, generation: _RemoteGeneration, content: bytes, reader: AnswerReader) -> Finished:
+        """Deliver the text of an answer as it arrives. Returns its end.
+
+        Raises:
+            EngineError: The server refuses, or ends the answer by an error.
+            HTTPError: The connection breaks.
+        """
+        headers = {"Content-Type": "application/json", **self._server.headers()}
+        sending = self._connection.stream(
+            self.endpoint, "POST", "/completions", content=content, headers=headers
+        )
+        with self._noticing_changes():
+            async with sending as response, aclosing(event_data(response.aiter_bytes())) as stream:
+                async for data in stream:
+                    if data == _DONE:
+                        continue  # the end of the body follows, and the connection can be used again
+                    chunk = from_json(data)
+                    if error := chunk.get("error"):
+                        raise event_error(error)
+                    delta = reader.feed(self._server.read(chunk))
+                    if delta is not None and not generation.cancelled:
+                        generation.deliver(delta)
+                    if reader.stopped and not self._server.matches_stops:
+                        break  # closes the connection, and with it the request
+        if reader.reason is None:
+            raise EngineUnreachableError(
+                f"{self.endpoint.url} ends the stream after {reader.num_tokens} tokens, before the answer "
+                "has ended: call again."
+            )
+        return reader.finished(reader.reason)
+
+
+@contextmanager
+def _understood(endpoint: Endpoint) -> Iterator[None]:
+    """Report what is no answer of a server of models as one error that names the address."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except _MALFORMED as error:
+        raise malformed(endpoint.url, error) from error
+
+
+def _find_server(endpoint: Endpoint, asked: Connection) -> Server:
+    """The server behind an endpoint, and what it serves.
+
+    Raises:
+        CheckpointNotFoundError: It has no such model.
+        EngineError: It cannot be reached, or refuses.
+    """
+    entries = asked.get(endpoint, "/models").json()["data"]
+    owner, names = entries[0]["owned_by"], [entry["id"] for entry in entries]
+    if owner == "langchain-eft":
+        return EFTServer(endpoint, endpoint.model or names[0], asked)
+    if owner == "vllm":
+        named = [entry for entry in entries if endpoint.model in ("", entry["id"])]
+        if not named:
+            raise CheckpointNotFoundError(
+                f"{endpoint.url} has no model {endpoint.model!r}: it serves {quoted_names(names)}."
+            )
+        return VLLMServer(endpoint, named[0])
+    raise CheckpointNotFoundError(
+        f"{endpoint.url} belongs to a server of {owner!r}: give the address of `langchain-eft serve`, or of "
+        "vLLM with a folder of `langchain-eft export`."
+    )

@@ -1,0 +1,188 @@
+"""vLLM with the plugin as a remote engine's server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+from pydantic_core import from_json
+
+from langchain_eft.engine.capacity import Capacity
+from langchain_eft.engine.errors import CheckpointNotFoundError, DecodingError, RequestError
+from langchain_eft.engine.events import FinishReason, TokenLogprobs
+from langchain_eft.engine.loading.hub import HubModel
+from langchain_eft.engine.recipe.notation import format_mixture
+from langchain_eft.engine.request import GenerationRequest
+from langchain_eft.remote.answer_reader import Piece, token_logprobs
+from langchain_eft.remote.endpoint import Endpoint
+from langchain_eft.remote.served_model import ServedModel
+from langchain_eft.remote.tokenizer_files import load_tokenizer
+from langchain_eft.vllm.section import EFTSection
+
+_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "*.model")
+"""What of an export a client reads."""
+
+_LARGEST_BIAS = 100.0
+"""vLLM clamps larger ones without a word."""
+
+_LARGEST_PENALTY = 2.0
+
+_TOKEN = "token_id:"  # noqa: S105
+"""How vLLM writes a token by its id."""
+
+
+class VLLMServer:
+    """A vLLM server with the plugin.
+
+    It decodes one prompt of token ids, so it has no behaviors that compare prompts, and it traces nothing.
+
+    Args:
+        endpoint: Where it is.
+        entry: What it says about the model in `/v1/models`.
+
+    Raises:
+        CheckpointNotFoundError: The export's files are not on this machine or on the hub.
+        RecipeError: They are no export.
+    """
+
+    matches_stops: ClassVar[bool] = False
+    scores: ClassVar[bool] = False
+
+    def __init__(self, endpoint: Endpoint, entry: Mapping[str, Any]) -> None:
+        folder = _folder(endpoint.tokenizer or str(entry.get("root") or ""), endpoint)
+        section = EFTSection.of(from_json((folder / "config.json").read_bytes()))
+        window = min(section.window, entry.get("max_model_len") or section.window)
+        self.model = ServedModel(
+            id=entry["id"],
+            name=entry["id"],
+            recipe=section.recipe,
+            mixture=section.default_mixture,
+            tokenizer=load_tokenizer(folder),
+            end_ids=frozenset(section.end_ids),
+            capacity=Capacity(max_model_len=window, num_blocks=window, block_size=1),
+        )
+
+    def headers(self) -> dict[str, str]:
+        """The headers of a request that decodes."""
+        return {}
+
+    def body(self, request: GenerationRequest) -> dict[str, Any]:
+        """The body of a request to `/completions`.
+
+        Raises:
+            RequestError: vLLM cannot decode this.
+        """
+        _refuse(request)
+        sampling = request.sampling
+        return {
+            "model": self.model.id,
+            "prompt": request.prompt_ids,
+            "vllm_xargs": {
+                "mixture": format_mixture(request.mixture.weights, ","),
+                "upscale_strength": request.upscale_strength,
+                "upscale_top_p": request.upscale_top_p,
+            },
+            **sampling.model_dump(mode="json", exclude={"logit_bias"}),
+            "logit_bias": {str(token): bias for token, bias in sampling.logit_bias.items()} or None,
+            "max_tokens": request.max_tokens,
+            "stop_token_ids": sorted(self.model.end_ids),
+            "structured_outputs": request.grammar and {"grammar": request.grammar},
+            "logprobs": request.top_logprobs,
+            "return_tokens_as_token_ids": True,
+            "return_token_ids": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+
+    def read(self, chunk: Mapping[str, Any]) -> Piece:
+        """What a chunk of the answer's stream says."""
+        choice: Mapping[str, Any] = next(iter(chunk["choices"]), {})
+        details = (chunk.get("usage") or {}).get("prompt_tokens_details") or {}
+        cached = details.get("cached_tokens")
+        logprobs = choice.get("logprobs") or {"token_logprobs": (), "top_logprobs": ()}
+        return Piece(
+            tokens=choice.get("token_ids") or (),
+            logprobs=list(map(_logprobs, logprobs["token_logprobs"], logprobs["top_logprobs"])),
+            reason=_reason(choice.get("finish_reason")),
+            counters={} if cached is None else {"cached_tokens": cached},
+        )
+
+
+def _folder(source: str, endpoint: Endpoint) -> Path:
+    """The folder with an export's files: of this machine, or fetched from the hub.
+
+    Args:
+        source: What the caller or the server names.
+        endpoint: For messages.
+
+    Raises:
+        CheckpointNotFoundError: There is no such folder, and no such model on the hub.
+    """
+    folder, hub = Path(source).expanduser(), HubModel.parse(source)
+    if source and folder.is_dir():
+        return folder
+    if hub is None:
+        named = f"tokenizer={source!r}" if endpoint.tokenizer else f"{endpoint.url} serves {source!r}, which"
+        raise CheckpointNotFoundError(
+            f"{named} is no folder of this machine: copy the folder that `langchain-eft export` wrote, "
+            "without its weights, and give it as `tokenizer`."
+        )
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"{hub.path}/{file}".lstrip("/") for file in _FILES]
+    try:
+        fetched = Path(snapshot_download(hub.repo, revision=hub.revision, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise CheckpointNotFoundError(
+            f"The tokenizer of {source!r} cannot be fetched from the hub ({error}): give a folder as "
+            "`tokenizer`."
+        ) from error
+    return fetched / hub.path
+
+
+def _refuse(request: GenerationRequest) -> None:
+    """Refuse what vLLM would not decode as the engine does.
+
+    Raises:
+        RequestError: With the first such value.
+    """
+    largest = max(map(abs, request.sampling.logit_bias.values()), default=0.0)
+    penalties = max(abs(request.sampling.presence_penalty), abs(request.sampling.frequency_penalty))
+    for impossible, problem in (
+        (request.trace, "trace=True: vLLM does not trace"),
+        (request.contexts, "a behavior that compares two prompts: vLLM reads one prompt for each request"),
+        (request.answer_prefix, "answer_prefix: vLLM would not count it as a part of the answer"),
+        (
+            request.speculation != "auto",
+            f"speculation={request.speculation!r}: a vLLM server drafts as it was started, which is 'auto'",
+        ),
+        (
+            request.grammar and request.top_logprobs is not None,
+            "logprobs of an answer with a schema or an enforced tool: vLLM takes them behind the grammar",
+        ),
+        (largest > _LARGEST_BIAS, f"a logit_bias of {largest:g}: vLLM allows -100 to 100"),
+        (penalties > _LARGEST_PENALTY, f"a penalty of {penalties:g}: vLLM allows -2 to 2"),
+    ):
+        if impossible:
+            raise RequestError(
+                f"vLLM cannot decode {problem}. Leave it out, or use `langchain-eft serve` or an engine in "
+                "this process."
+            )
+
+
+def _logprobs(logprob: float | None, top: Mapping[str, float]) -> TokenLogprobs:
+    """Log-probabilities at one position; vLLM adds the drawn token to the most probable ones."""
+    pairs = [(int(token.removeprefix(_TOKEN)), value) for token, value in top.items()]
+    return token_logprobs(logprob, sorted(pairs, key=lambda pair: -pair[1]))
+
+
+def _reason(reason: str | None) -> FinishReason | None:
+    """Why an answer has ended.
+
+    Raises:
+        DecodingError: vLLM has given it up.
+    """
+    if reason is None or reason in get_args(FinishReason):
+        return reason  # type: ignore[return-value]
+    raise DecodingError(f"vLLM ends the answer by {reason!r}: try again.")
