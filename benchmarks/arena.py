@@ -179,7 +179,11 @@ def agreement(one: Worker, other: Worker, family: Family) -> float:
 
 
 def compete(
-    make: Callable[[Path], Family], contestants: dict[str, str], rounds: int, baseline: str
+    make: Callable[[Path], Family],
+    contestants: dict[str, str],
+    rounds: int,
+    baseline: str,
+    twin: str | None = None,
 ) -> dict[str, Any]:
     """Make a family, start the contestants, and run the rounds.
 
@@ -188,7 +192,9 @@ def compete(
         contestants: The interpreter of each contestant, by name.
         rounds: The number of rounds.
         baseline: The contestant whose speed is 1.
+        twin: The contestant that decodes the same formula as the first one; None is the baseline.
     """
+    twin = twin or baseline
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         report_progress("Making the family")
         family = make(Path(folder))
@@ -200,13 +206,14 @@ def compete(
         if len(threads) > 1:
             raise RuntimeError(f"All contestants must use the same number of threads, got {sorted(threads)}.")
         report_progress("Comparing greedy answers")
-        greedy_agreement = agreement(workers[0], next(w for w in workers if w.name == baseline), family)
+        greedy_agreement = agreement(workers[0], next(w for w in workers if w.name == twin), family)
         scores = play(workers, family, rounds, baseline)
         return {
             "family": family.name,
             "tokens": family.tokens,
             "temperature": family.temperature,
             "baseline": baseline,
+            "twin": twin,
             "greedy_agreement": greedy_agreement,
             "machine": {
                 "processor": processor(),
@@ -228,7 +235,7 @@ def table(report: dict[str, Any]) -> str:
     baseline, unit = report["baseline"], "CPU s" if report["cpu_time"] else "s"
     method = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; median of "
-        f"{report['rounds']} rounds (lowest-highest); greedy answers equal to the {baseline}'s: "
+        f"{report['rounds']} rounds (lowest-highest); greedy answers equal to the {report['twin']}'s: "
         f"{report['greedy_agreement']:.0%}."
     )
     lines = [

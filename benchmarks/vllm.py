@@ -35,6 +35,7 @@ def main(
         dict.fromkeys(CONTESTANTS, str(python.absolute())),
         rounds,
         BASELINE,
+        twin="our engine, plain",
     )
     print(table(report))
     print("\n| contestant | memory of its processes |\n| --- | --- |")

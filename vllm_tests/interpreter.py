@@ -4,8 +4,9 @@ from __future__ import annotations
 
 
 def let_triton_interpret() -> None:
-    """Give Triton a backend for CPUs that is never active, for its interpreter needs none."""
+    """Give Triton a backend for CPUs that is never active, and let masks be integers, as on a GPU."""
     from triton import backends
+    from triton.runtime.interpreter import InterpreterBuilder
 
     class Driver:
         @staticmethod
@@ -16,3 +17,14 @@ def let_triton_interpret() -> None:
         driver, compiler = Driver, None
 
     backends.backends["cpu"] = Backend
+    usual_load, usual_store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
+
+    def load(builder, pointers, mask, *rest):
+        mask.data = mask.data.astype(bool)
+        return usual_load(builder, pointers, mask, *rest)
+
+    def store(builder, pointers, value, mask, *rest):
+        mask.data = mask.data.astype(bool)
+        return usual_store(builder, pointers, value, mask, *rest)
+
+    InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store = load, store

@@ -52,13 +52,13 @@ class Answer:
     text: str
     prompt_tokens: int
     tokens: list[str]
-    logprobs: list[dict[str, float]]
-    """The most probable tokens of each position."""
+    logprobs: list[list[tuple[str, float]]]
+    """The most probable tokens of each position, the most probable first."""
 
 
-def read_logprobs(content: list[dict]) -> tuple[list[str], list[dict[str, float]]]:
-    tops = [{top["token"]: top["logprob"] for top in entry["top_logprobs"]} for entry in content]
-    return [entry["token"] for entry in content], tops
+def read_logprobs(content: list[dict]) -> tuple[list[str], list[list[tuple[str, float]]]]:
+    tops = [[(top["token"], top["logprob"]) for top in entry["top_logprobs"]] for entry in content]
+    return [entry["token"] for entry in content], [sorted(top, key=lambda pair: -pair[1]) for top in tops]
 
 
 @pytest.fixture(scope="module")
@@ -125,15 +125,15 @@ class Watch:
 def assert_equal(own: list[Answer], served: list[Answer]) -> None:
     assert [answer.text for answer in served] == [answer.text for answer in own]
     assert [answer.prompt_tokens for answer in served] == [answer.prompt_tokens for answer in own]
-    compared = 0
     for ours, theirs in zip(own, served, strict=True):
-        for at, (expected, found) in enumerate(zip(ours.logprobs, theirs.logprobs, strict=True)):
-            shared = expected.keys() & found.keys()
-            assert len(shared) >= TOP - 2, at  # the last of the twenty may be as probable as the next
-            for token in shared:
-                assert found[token] == pytest.approx(expected[token], abs=1e-3), (at, token)
-            compared += len(shared)
-    assert compared > 100 * len(own)
+        for expected, found in zip(ours.logprobs, theirs.logprobs, strict=True):
+            assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-3)
+            # Part of a character has no text of its own, and each server writes something else for it.
+            values = dict(found)
+            shared = [(text, value) for text, value in expected if text in values and "\ufffd" not in text]
+            assert len(shared) >= TOP // 2
+            for text, value in shared:
+                assert values[text] == pytest.approx(value, abs=1e-3), text
 
 
 def test_ten_mixtures_in_one_batch_give_the_engines_answers(smol_url, own):

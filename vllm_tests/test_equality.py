@@ -55,6 +55,7 @@ def test_compiled_models_answer_alike(oracle, family):
 
 @pytest.mark.skipif(V2, reason="one runner is enough for what the model does by itself")
 def test_two_processes_share_every_model(oracle, family, monkeypatch):
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else each process wants a memory node
     models = {name: model for name, model in SECTION["models"].items() if not name.startswith("wide")}
     behaviors = {name: pair for name, pair in SECTION["behaviors"].items() if name != "wide"}
     section = SECTION | {"models": models, "behaviors": behaviors}

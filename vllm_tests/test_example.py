@@ -17,7 +17,7 @@ from vllm_tests.server_process import export_line
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "vllm"
 PAGE = (ROOT / "docs" / "vllm.md").read_text(encoding="utf-8")
-PIRATE = re.compile(r"\b(Arr|Ahoy|matey|be|Shiver|ye|th'|o')", re.IGNORECASE)
+PIRATE = re.compile(r"\b(Arr|Ahoy|matey|Shiver me|Yo ho|th'|o')", re.IGNORECASE)
 
 
 def run(*command: object, **variables: str) -> list[str]:

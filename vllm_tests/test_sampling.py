@@ -19,7 +19,7 @@ from vllm_tests.test_speculation import plain_base, speculating
 
 __all__ = ["plain_base"]  # the fixture
 
-SAMPLES, TOKENS = 400, 3
+SAMPLES, TOKENS = 120 if V2 else 400, 3  # Triton's interpreter is slow
 PROMPT = (1, 17, 230, 44, 9)
 MIXES = [
     (Mix({"one": 0.5}), {"mixture": "one=0.5"}),
@@ -49,7 +49,7 @@ def z_values(oracle, answers: list[list[int]], mix: Mix, temperature: float) -> 
 def chi_squared_p_value(oracle, answers: list[list[int]], mix: Mix, temperature: float) -> float:
     """The p-value of the first tokens; tokens with fewer than 5 expected counts are one class."""
     log_p = oracle.log_p(PROMPT, (), mix)
-    expected = len(answers) * (log_p / temperature).softmax(-1).double()
+    expected = len(answers) * (log_p.double() / temperature).softmax(-1)
     observed = torch.bincount(torch.tensor([answer[0] for answer in answers]), minlength=512)
     own = expected >= 5
     assert own.sum() >= 5

@@ -36,7 +36,7 @@ def speculating(draft) -> dict:
     return {"method": "draft_model", "model": str(draft), "num_speculative_tokens": 3}
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_gpu_blocks_override": 14, "max_model_len": 192}])
+@pytest.mark.parametrize("settings", [{}, {"num_gpu_blocks_override": 10, "max_model_len": 192}])
 def test_drafts_do_not_change_answers(oracle, family, plain_base, settings):
     tasks = [*some_tasks(), *CLOSE]
 

@@ -40,6 +40,10 @@ class Footprint:
         head: Number of weights in the output matrix.
         tied: Whether the output matrix is also the embedding matrix.
         borrows_head: Whether the model was saved without embeddings and uses the base's.
+        layers: Number of layers.
+        hidden_size: Numbers in the hidden state of a token.
+        heads: Attention heads of a layer.
+        kv_heads: Heads of keys and values of a layer.
     """
 
     name: str
@@ -52,6 +56,10 @@ class Footprint:
     head: int
     tied: bool
     borrows_head: bool
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
 
     def nbytes(self, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
         """Size of the weights in memory, in bytes."""
@@ -80,7 +88,7 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
         name: Source of the model.
         config: transformers' configuration.
         dtype: Type of keys and values.
-        folder: Folder of its weights, or None if they have not been fetched.
+        folder: Folder of its configuration and, perhaps, its weights; None if it has not been fetched.
 
     Raises:
         UnsupportedModelError: The model cannot be decoded here.
@@ -100,7 +108,7 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
     CausalModel(name, module, [])(
         pack([Chunk([0], 0, 0, [0])], pool, 1, device), [0], torch.tensor([0], device=device)
     )
-    stored = None if folder is None or folder.is_file() else count_weights(folder)
+    stored = None if folder is None or not any(folder.glob("*.safetensors")) else count_weights(folder)
     head = module.get_output_embeddings().weight.numel()
     borrows = stored is not None and stored.linear + stored.other <= weights.linear + weights.other - head
     return Footprint(
@@ -114,6 +122,10 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
         head=head,
         tied=module.get_output_embeddings().weight is module.get_input_embeddings().weight,
         borrows_head=borrows,
+        layers=int(text.num_hidden_layers),
+        hidden_size=int(text.hidden_size),
+        heads=int(text.num_attention_heads),
+        kv_heads=int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
     )
 
 
