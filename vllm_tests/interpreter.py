@@ -4,8 +4,13 @@ from __future__ import annotations
 
 
 def let_triton_interpret() -> None:
-    """Give Triton a backend for CPUs that is never active, and let masks be integers, as on a GPU."""
+    """Give Triton a backend for CPUs that is never active, and what its interpreter lacks.
+
+    On a GPU, masks may be integers and log1p is a function of the device's library.
+    """
     from triton import backends
+    from triton import language as tl
+    from triton.language.extra import libdevice
     from triton.runtime.interpreter import InterpreterBuilder
 
     class Driver:
@@ -28,3 +33,4 @@ def let_triton_interpret() -> None:
         return usual_store(builder, pointers, value, mask, *rest)
 
     InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store = load, store
+    libdevice.log1p = lambda x, **_: tl.log(x + 1.0)

@@ -18,8 +18,8 @@ def llm(family):
         yield running
 
 
-BIAS = {100: 30.0, 200: 30.0, 300: 30.0}
-"""Biases that leave three tokens to choose from, so that they come again and again."""
+BIAS = dict.fromkeys(range(100, 112), 30.0)
+"""Biases that leave a dozen tokens to choose from, so that some come again."""
 
 
 def biased(log_p, answer):

@@ -52,7 +52,7 @@ def chi_squared_p_value(oracle, answers: list[list[int]], mix: Mix, temperature:
     expected = len(answers) * (log_p.double() / temperature).softmax(-1)
     observed = torch.bincount(torch.tensor([answer[0] for answer in answers]), minlength=512)
     own = expected >= 5
-    assert own.sum() >= 5
+    assert own.sum() >= 3
     classes = [torch.cat([counts[own], counts[~own].sum()[None]]).double() for counts in (observed, expected)]
     return float(stats.chisquare(*classes).pvalue)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -36,15 +37,36 @@ def speculating(draft) -> dict:
     return {"method": "draft_model", "model": str(draft), "num_speculative_tokens": 3}
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_gpu_blocks_override": 10, "max_model_len": 192}])
-def test_drafts_do_not_change_answers(oracle, family, plain_base, settings):
+def test_drafts_do_not_change_answers(oracle, family, plain_base):
     tasks = [*some_tasks(), *CLOSE]
 
-    with engine(family, speculative_config=speculating(plain_base), **settings) as llm:
+    with engine(family, speculative_config=speculating(plain_base)) as llm:
         for batch in (tasks, rotated(tasks)):
             require_equal(oracle, batch, ask(llm, batch))
         counted = metrics(llm)
 
     assert counted["spec_decode_num_draft_tokens"] > 500
     assert counted["spec_decode_num_accepted_tokens"] > 100
-    assert (counted["num_preemptions"] > 0) == bool(settings)
+
+
+def test_a_preempted_request_with_drafts_goes_on_with_its_own_mixture(oracle, family, plain_base):
+    tasks = [replace(task, tokens=33) for task in some_tasks()]
+    small = {"num_gpu_blocks_override": 14, "max_model_len": 192}
+
+    with engine(family, speculative_config=speculating(plain_base), **small) as llm:
+        require_equal(oracle, tasks, ask(llm, tasks))
+        assert metrics(llm)["num_preemptions"] > 0
+
+
+def test_drafts_from_the_prompt_do_not_change_answers(oracle, family):
+    tasks = [*some_tasks(), Task((1, *[40, 41, 42, 43] * 6), Mix({"two": 0.1}), {"mixture": "two=0.1"})]
+    by_prompt = {
+        "method": "ngram",
+        "num_speculative_tokens": 3,
+        "prompt_lookup_max": 2,
+        "prompt_lookup_min": 1,
+    }
+
+    with engine(family, speculative_config=by_prompt) as llm:
+        require_equal(oracle, tasks, ask(llm, tasks))
+        assert metrics(llm)["spec_decode_num_draft_tokens"] > 20

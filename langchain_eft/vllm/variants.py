@@ -117,6 +117,10 @@ class _RowsAttention(nn.Module):
 def _twin(attention: Attention, row: int, config: VllmConfig) -> Attention:
     """Another attention layer with the same settings, and with keys and values of its own."""
     twin = copy(attention)
+    for name in ("_parameters", "_buffers", "_modules"):
+        setattr(
+            twin, name, dict(getattr(attention, name))
+        )  # scales of keys and values are removed one by one
     twin.impl = copy(attention.impl)
     twin.layer_name = f"{attention.layer_name}.row_{row}"
     config.compilation_config.static_forward_context[twin.layer_name] = twin
