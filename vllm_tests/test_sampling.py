@@ -47,14 +47,17 @@ def z_values(oracle, answers: list[list[int]], mix: Mix, temperature: float) -> 
 
 
 def chi_squared_p_value(oracle, answers: list[list[int]], mix: Mix, temperature: float) -> float:
-    """The p-value of the first tokens; tokens with fewer than 5 expected counts are one class."""
-    log_p = oracle.log_p(PROMPT, (), mix)
-    expected = len(answers) * (log_p.double() / temperature).softmax(-1)
-    observed = torch.bincount(torch.tensor([answer[0] for answer in answers]), minlength=512)
-    own = expected >= 5
-    assert own.sum() >= 3
-    classes = [torch.cat([counts[own], counts[~own].sum()[None]]).double() for counts in (observed, expected)]
-    return float(stats.chisquare(*classes).pvalue)
+    """The p-value of the first tokens, in six classes of nearly equal probability."""
+    p = (oracle.log_p(PROMPT, (), mix).double() / temperature).softmax(-1)
+    ordered = p.argsort(descending=True)
+    middle = p[ordered].cumsum(0) - p[ordered] / 2
+    classes = torch.zeros(len(p), dtype=torch.long).index_copy(0, ordered, (6 * middle).long())
+    expected = len(answers) * torch.zeros(6, dtype=torch.double).index_add(0, classes, p)
+    observed = torch.bincount(classes[[answer[0] for answer in answers]], minlength=6)
+    filled = expected > 0  # a token of large probability fills more than one
+    assert filled.sum() >= 4
+    assert expected[filled].min() > 3
+    return float(stats.chisquare(observed[filled], expected[filled]).pvalue)
 
 
 def require_distribution(llm, oracle, temperature: float) -> None:
