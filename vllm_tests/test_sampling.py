@@ -51,7 +51,7 @@ def chi_squared_p_value(oracle, answers: list[list[int]], mix: Mix, temperature:
     p = (oracle.log_p(PROMPT, (), mix).double() / temperature).softmax(-1)
     ordered = p.argsort(descending=True)
     middle = p[ordered].cumsum(0) - p[ordered] / 2
-    classes = torch.zeros(len(p), dtype=torch.long).index_copy(0, ordered, (6 * middle).long())
+    classes = torch.zeros(len(p), dtype=torch.long).index_copy(0, ordered, (6 * middle).long().clamp(max=5))
     expected = len(answers) * torch.zeros(6, dtype=torch.double).index_add(0, classes, p)
     observed = torch.bincount(classes[[answer[0] for answer in answers]], minlength=6)
     filled = expected > 0  # a token of large probability fills more than one
