@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from statistics import mean
 
 import pytest
 import torch
@@ -56,4 +57,4 @@ def test_small_models_stay_as_they_are(oracle, quantized):
         expected = oracle.log_p(task.prompt, (), task.mix)
         reported = completion.logprobs[0]
         differences = [abs(expected[i].item() - value.logprob) for i, value in reported.items()]
-        assert 1e-4 < max(differences) < 1, "int8 changes the base a little"
+        assert 1e-3 < mean(differences) < 0.5, "int8 changes the base a little"

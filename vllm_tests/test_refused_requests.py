@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
@@ -30,12 +32,21 @@ def complete(url: str, **fields) -> httpx.Response:
         ({"upscale_top_p": 2}, "upscale_top_p=2"),
     ],
 )
-@pytest.mark.parametrize("stream", [False, True])
-def test_wrong_arguments_are_one_answer_with_status_400(smol_url, xargs, message, stream):
-    answer = complete(smol_url, vllm_xargs=xargs, stream=stream)
+def test_wrong_arguments_are_one_answer_with_status_400(smol_url, xargs, message):
+    answer = complete(smol_url, vllm_xargs=xargs)
 
     assert answer.status_code == 400, answer.text
     assert message in answer.json()["error"]["message"]
+
+
+def test_in_a_stream_the_refusal_is_its_only_event(smol_url):
+    """vLLM has already sent status 200 when it checks the request of a stream."""
+    answer = complete(smol_url, vllm_xargs={"mixture": "parrot=1"}, stream=True)
+
+    first, *rest = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    error = json.loads(first)["error"]
+    assert (error["code"], rest) == (400, ["[DONE]"])
+    assert "Unknown behavior 'parrot'" in error["message"]
 
 
 @pytest.mark.parametrize("fields", [{"prompt_logprobs": 1}, {"echo": True, "logprobs": 1}])

@@ -1,8 +1,8 @@
 """Sampled answers have the formula's distribution, with and without drafts.
 
 The tests look at martingale differences: for a function f of a token, f(x) - E f under the oracle's
-distribution after the sampled tokens. Their sum over its standard deviation is a z-value. f is log p, and two
-functions that are +1 or -1 by a fixed draw for each token.
+distribution after the sampled tokens. Their sum over its standard deviation is a z-value. f is log p, and
+eight functions that are +1 or -1 by a fixed draw for each token.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ __all__ = ["plain_base"]  # the fixture
 SAMPLES, TOKENS = 120 if V2 else 400, 3  # Triton's interpreter is slow
 PROMPT = (1, 17, 230, 44, 9)
 MIXES = [
-    (Mix({"one": 0.5}), {"mixture": "one=0.5"}),
-    (Mix({"two": 0.2, "three": 0.2}), {"mixture": "two=0.2,three=0.2"}),
-    (Mix({"one": lambda p: 0.6 * min(p / 2, 1)}, 1.2, 0.8), {
-        "mixture": "one=0..0.6/2", "upscale_strength": 1.2, "upscale_top_p": 0.8,
+    (Mix({"one": 1.0}), {"mixture": "one=1"}),
+    (Mix({"two": 0.6, "three": 0.6}), {"mixture": "two=0.6,three=0.6"}),
+    (Mix({"one": lambda p: 1.2 * min(p / 2, 1)}, 1.2, 0.8), {
+        "mixture": "one=0..1.2/2", "upscale_strength": 1.2, "upscale_top_p": 0.8,
     }),
 ]  # fmt: skip
-SIGNS = torch.randint(0, 2, (2, 512), generator=torch.Generator().manual_seed(5)) * 2.0 - 1
+SIGNS = torch.randint(0, 2, (8, 512), generator=torch.Generator().manual_seed(5)) * 2.0 - 1
 
 
 def z_values(oracle, answers: list[list[int]], mix: Mix, temperature: float) -> list[float]:
     """A z-value for each function of a token."""
-    sums, variances = torch.zeros(3), torch.zeros(3)
+    sums, variances = torch.zeros(9), torch.zeros(9)
     for answer in answers:
         for position, token in enumerate(answer):
             log_p = oracle.log_p(PROMPT, answer[:position], mix)
@@ -47,14 +47,17 @@ def z_values(oracle, answers: list[list[int]], mix: Mix, temperature: float) -> 
 
 
 def chi_squared_p_value(oracle, answers: list[list[int]], mix: Mix, temperature: float) -> float:
-    """The p-value of the first tokens; tokens with fewer than 5 expected counts are one class."""
-    log_p = oracle.log_p(PROMPT, (), mix)
-    expected = len(answers) * (log_p.double() / temperature).softmax(-1)
-    observed = torch.bincount(torch.tensor([answer[0] for answer in answers]), minlength=512)
-    own = expected >= 5
-    assert own.sum() >= 3
-    classes = [torch.cat([counts[own], counts[~own].sum()[None]]).double() for counts in (observed, expected)]
-    return float(stats.chisquare(*classes).pvalue)
+    """The p-value of the first tokens, in six classes of nearly equal probability."""
+    p = (oracle.log_p(PROMPT, (), mix).double() / temperature).softmax(-1)
+    ordered = p.argsort(descending=True)
+    middle = p[ordered].cumsum(0) - p[ordered] / 2
+    classes = torch.zeros(len(p), dtype=torch.long).index_copy(0, ordered, (6 * middle).long().clamp(max=5))
+    expected = len(answers) * torch.zeros(6, dtype=torch.double).index_add(0, classes, p)
+    observed = torch.bincount(classes[[answer[0] for answer in answers]], minlength=6)
+    filled = expected > 0  # a token of large probability fills more than one
+    assert filled.sum() >= 4
+    assert expected[filled].min() > 3
+    return float(stats.chisquare(observed[filled], expected[filled]).pvalue)
 
 
 def require_distribution(llm, oracle, temperature: float) -> None:
@@ -64,9 +67,8 @@ def require_distribution(llm, oracle, temperature: float) -> None:
     for (mix, _), texts in zip(MIXES, answers, strict=True):
         assert max(map(abs, z_values(oracle, texts, mix, temperature))) < 4
         assert chi_squared_p_value(oracle, texts, mix, temperature) > 1e-4
-    # The same answers are not those of another mixture.
-    other = z_values(oracle, answers[0], MIXES[1][0], temperature)
-    assert max(map(abs, other)) > 6
+    # The same answers are not those of the base alone.
+    assert max(map(abs, z_values(oracle, answers[0], Mix(), temperature))) > 6
 
 
 def test_samples_follow_the_formula(oracle, family):
@@ -80,7 +82,7 @@ def test_samples_with_drafts_follow_the_formula(oracle, family, plain_base, how)
     config = speculating(plain_base) | {"draft_sample_method": how}
     with engine(family, speculative_config=config, max_num_seqs=128) as llm:
         require_distribution(llm, oracle, temperature=0.7)
-        assert metrics(llm)["spec_decode_num_accepted_tokens"] > 200
+        assert metrics(llm)["spec_decode_num_accepted_tokens"] > 50
 
 
 def test_a_seed_gives_the_same_answer_and_n_gives_others(family):

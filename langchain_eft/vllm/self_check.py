@@ -25,7 +25,7 @@ from vllm.forward_context import set_forward_context
 from vllm.model_executor.layers.attention import Attention
 
 from langchain_eft.engine.cache_folder import cache_folder
-from langchain_eft.engine.errors import UnsupportedModelError
+from langchain_eft.engine.errors import RecipeError, UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import fetch_checkpoint
 from langchain_eft.engine.loading.weights import load_module
 from langchain_eft.engine.models.lora import load_adapter
@@ -109,9 +109,13 @@ class _PlainModels:
             if reason := self._obstacle(name):
                 skipped.append(f"{name} ({reason})")
                 continue
-            module = load_module(
-                str(self._folders[name]), Placement(_CPU, _CPU, self._dtype), embeddings_from=base
-            )
+            try:
+                module = self._load(name, base)
+            except RecipeError:
+                if name == BASE or base is not None:
+                    raise
+                skipped.append(f"{name} (it has the embeddings of the base, which was not compared)")
+                continue
             base = module if name == BASE else base
             for term in terms:
                 with self._adapted(module, term if term != name else None):
@@ -124,6 +128,15 @@ class _PlainModels:
             return
         logger.info("All models agree with plain forward passes.")
         self._keep_record()
+
+    def _load(self, name: str, base: nn.Module | None) -> nn.Module:
+        """A whole model, with the base's embeddings if it was saved without.
+
+        Raises:
+            RecipeError: It was, and the base is None.
+        """
+        placement = Placement(_CPU, _CPU, self._dtype)
+        return load_module(str(self._folders[name]), placement, embeddings_from=base)
 
     def _obstacle(self, name: str) -> str | None:
         """Why a model cannot be compared, or None."""
