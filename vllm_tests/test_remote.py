@@ -31,7 +31,6 @@ REFUSED = {
     "beginning": "answer_prefix",
     "speculation off": "off",
     "speculation fixed": "4",
-    "repetition": "repetition_penalty",
 }
 GREEDY = [case for case in CASES if case not in DRAWN and case not in REFUSED]
 

@@ -161,10 +161,6 @@ def _refuse(request: GenerationRequest) -> None:
             request.grammar and request.top_logprobs is not None,
             "logprobs of an answer with a schema or an enforced tool: vLLM takes them behind the grammar",
         ),
-        (
-            request.sampling.repetition_penalty != 1,
-            "repetition_penalty: vLLM applies it to logits, and here it multiplies log p",
-        ),
         (largest > _LARGEST_BIAS, f"a logit_bias of {largest:g}: vLLM allows -100 to 100"),
         (penalties > _LARGEST_PENALTY, f"a penalty of {penalties:g}: vLLM allows -2 to 2"),
     ):

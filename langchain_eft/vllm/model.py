@@ -92,7 +92,7 @@ class EFTForCausalLM(nn.Module):
         return torch.cat([*outputs, digits.to(outputs[0].dtype)], -1)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor:
-        """Log p of each row, up to a constant.
+        """Log p of each row.
 
         Args:
             hidden_states: [R, ...], rows of what `forward` returns.

@@ -74,7 +74,7 @@ class Heads:
         }
 
     def log_p(self, outputs: Sequence[Tensor], factors: Factors) -> Tensor:
-        """Log p up to a constant per row.
+        """Log p itself, because a repetition penalty multiplies it.
 
         Args:
             outputs: [R, H] of each term.
@@ -90,7 +90,7 @@ class Heads:
             log_p = conservative(
                 self._masked(small), self._masked(upscale), factors.upscale_top_p, self._unscaled
             )
-        return _resized(log_p, self._width, fill=float("-inf"))
+        return _resized(log_p.log_softmax(-1), self._width, fill=float("-inf"))
 
     def gathered_logits(self, term: int, output: Tensor) -> Tensor:
         """Logits of one term: [R, H] to [R, V]."""

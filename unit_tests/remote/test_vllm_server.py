@@ -112,7 +112,6 @@ def test_a_request_in_vllms_words(server):
         ({"speculation": "off"}, "'off'"),
         ({"speculation": 4}, "4"),
         ({"grammar": "start: A", "top_logprobs": 0}, "logprobs"),
-        ({"sampling": SamplingParams(repetition_penalty=1.3)}, "repetition_penalty"),
         ({"sampling": SamplingParams(logit_bias={3: -1000.0})}, "1000"),
         ({"sampling": SamplingParams(frequency_penalty=2.5)}, "2.5"),
         ({"sampling": SamplingParams(presence_penalty=-3)}, "penalty of 3"),

@@ -439,7 +439,8 @@ def test_agreement_ends_at_the_first_difference(small_family):
 def test_the_table_is_markdown(small_family):
     scores = play([Player("a", [])], small_family, 1, "a")
     report = {
-        "family": "f", "tokens": 8, "temperature": 0, "baseline": "a", "greedy_agreement": 1.0, "twin": "a", "rounds": 1,
+        "family": "f", "tokens": 8, "temperature": 0, "baseline": "a", "greedy_agreement": 1.0, "twin": "a",
+        "rounds": 1,
         "cpu_time": True,
         "machine": {"processor": "p", "cores": 2, "threads": 1},
         "scores": [score.summary() for score in scores],
