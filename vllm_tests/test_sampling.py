@@ -82,7 +82,7 @@ def test_samples_with_drafts_follow_the_formula(oracle, family, plain_base, how)
     config = speculating(plain_base) | {"draft_sample_method": how}
     with engine(family, speculative_config=config, max_num_seqs=128) as llm:
         require_distribution(llm, oracle, temperature=0.7)
-        assert metrics(llm)["spec_decode_num_accepted_tokens"] > 50
+        assert metrics(llm)["spec_decode_num_accepted_tokens"] > 20
 
 
 def test_a_seed_gives_the_same_answer_and_n_gives_others(family):
