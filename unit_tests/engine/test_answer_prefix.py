@@ -221,7 +221,12 @@ def test_ids_outside_the_vocabulary(engine):
 
 
 def test_an_end_token(engine):
-    refused(engine, [9, 0, 5], RequestError, r"token 2 of 3 in `answer_prefix`, for it ends an answer: leave")
+    refused(
+        engine,
+        [9, 0, 5],
+        RequestError,
+        r"token 2 of 3 in `answer_prefix`, id 0, for it ends an answer: leave",
+    )
 
 
 def test_a_stop_string(engine):

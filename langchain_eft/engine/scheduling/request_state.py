@@ -159,17 +159,16 @@ class RequestState:
         """
         allowed = self.grammar.count_allowed(prefix) if self.grammar else len(prefix)
         text, pieces = self._extend(prefix[:allowed])
-        place = f"token {{}} of {len(prefix)} in `answer_prefix`"
         if self.finished:
             reason, remedy = self._why_nothing_follows()
             raise RequestError(
-                f"Nothing can follow {place.format(len(pieces))}, for {reason}: leave it and what comes "
+                f"Nothing can follow {_place(prefix, len(pieces))}, for {reason}: leave it and what comes "
                 f"after it out{remedy}."
             )
         if allowed < len(prefix):
             raise RequestError(
-                f"The grammar forbids {place.format(allowed + 1)}, id {prefix[allowed]}: leave it and what "
-                "comes after it out, or change tools, schema or grammar."
+                f"The grammar forbids {_place(prefix, allowed + 1)}: leave it and what comes after it out, "
+                "or change tools, schema or grammar."
             )
         self._events.append(TextDelta(text, tuple(prefix), pieces))
 
@@ -243,3 +242,13 @@ def _prompt_states(formula: Formula[Term], prompts: Mapping[str, Sequence[int]])
         name: PromptState(prompts[name], [term for term in formula.terms if term.prompt_name == name])
         for name in names
     }
+
+
+def _place(prefix: Sequence[int], number: int) -> str:
+    """What an error calls a token of an `answer_prefix`.
+
+    Args:
+        prefix: All of its tokens.
+        number: Which of them; 1 is the first.
+    """
+    return f"token {number} of {len(prefix)} in `answer_prefix`, id {prefix[number - 1]}"
