@@ -235,7 +235,7 @@ def table(report: dict[str, Any]) -> str:
     baseline, unit = report["baseline"], "CPU s" if report["cpu_time"] else "s"
     method = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; median of "
-        f"{report['rounds']} rounds (lowest-highest); greedy answers equal to the {report['twin']}'s: "
+        f"{report['rounds']} rounds (lowest-highest); greedy answers equal to those of {report['twin']}: "
         f"{report['greedy_agreement']:.0%}."
     )
     lines = [
