@@ -13,6 +13,7 @@ from vllm.model_executor.models.utils import init_vllm_registered_model
 from vllm.platforms import current_platform
 
 from langchain_eft.engine.errors import UnsupportedModelError
+from langchain_eft.engine.models.family import token_mask
 from langchain_eft.vllm.loading import load_all, read_adapter, weights_source
 from langchain_eft.vllm.output_heads import Head, Heads
 from langchain_eft.vllm.section import BASE, EFTSection
@@ -164,15 +165,9 @@ class EFTForCausalLM(nn.Module):
 
     def _set_heads(self, heads: Sequence[Head], device: torch.device) -> None:
         section = self.section
-        vocabulary = _mask(section.common_ids, section.vocabulary_size).to(device)
-        unscaled = _mask(section.unscaled, section.vocabulary_size).to(device) if section.unscaled else None
+        size = section.vocabulary_size
+        vocabulary = token_mask(section.common_ids, size).to(device)
+        unscaled = token_mask(section.unscaled, size).to(device) if section.unscaled else None
         self._widths = [*(head.width for head in heads), _DIGITS]
         width = self._vllm_config.model_config.get_vocab_size()
         self._heads = Heads(heads, vocabulary, unscaled, width)
-
-
-def _mask(ids: Iterable[int], size: int) -> Tensor:
-    """[size] bool, True at `ids`."""
-    mask = torch.zeros(size, dtype=torch.bool)
-    mask[[i for i in ids if i < size]] = True
-    return mask

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.tokenizers import TokenMeanings, read_tokenizers
 from langchain_eft.engine.loading.weights import load_module
 from langchain_eft.engine.models.causal_model import CausalModel, drop_weights
-from langchain_eft.engine.models.family import ModelFamily, Term
+from langchain_eft.engine.models.family import ModelFamily, Term, token_mask
 from langchain_eft.engine.models.lora import LoraAdapter, load_adapter
 from langchain_eft.engine.models.placement import Placement, unique_storages
 from langchain_eft.engine.models.self_check import prepare_model, text_config
@@ -95,8 +95,8 @@ def _load(
             for name in checkpoints.pairs
         },
         tokenizer=tokenizers.base,
-        vocabulary=_mask(tokens.common, size).to(device),
-        unscaled=_mask(tokens.unscaled, size).to(device) if tokens.unscaled else None,
+        vocabulary=token_mask(tokens.common, size).to(device),
+        unscaled=token_mask(tokens.unscaled, size).to(device) if tokens.unscaled else None,
         end_ids=tokens.end,
         window=min(context_window(text_config(model.module)) for model in models),
         weight_bytes=_bytes(model.module for model in models),
@@ -108,13 +108,6 @@ def _load(
 def _bytes(modules: Iterable[nn.Module]) -> int:
     tensors = unique_storages(t for module in modules for t in (*module.parameters(), *module.buffers()))
     return sum(tensor.nbytes for tensor in tensors.values())
-
-
-def _mask(ids: Iterable[int], size: int) -> Tensor:
-    """[size] bool, True at `ids`."""
-    mask = torch.zeros(size, dtype=torch.bool)
-    mask[[i for i in ids if i < size]] = True
-    return mask
 
 
 class _Loader:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from langchain_eft.engine.error_text import quoted_names
@@ -83,3 +84,10 @@ class ModelFamily:
     def bytes_read(self, terms: Iterable[Term]) -> int:
         """Size in bytes of the weights that one pass over `terms` reads. Each model is read once."""
         return sum(self.sizes[model] for model in {term.model for term in terms})
+
+
+def token_mask(ids: Iterable[int], size: int) -> Tensor:
+    """[size] bool, True at `ids`."""
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[[i for i in ids if i < size]] = True
+    return mask
