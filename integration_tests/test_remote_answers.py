@@ -18,17 +18,6 @@ async def streamed(model, messages, **parameters):
 
 
 @pytest.fixture(scope="module")
-def in_process(llm):
-    """Each case's message."""
-
-    async def ask():
-        asked = [llm.ainvoke(messages, **{**COMMON, **more}) for messages, more in CASES.values()]
-        return dict(zip(CASES, await asyncio.gather(*asked), strict=True))
-
-    return asyncio.run(ask())
-
-
-@pytest.fixture(scope="module")
 def served(smol_server):
     """Each case's message, whole and streamed; all of them asked for at once."""
 

@@ -53,11 +53,16 @@ def endlessly():
         time.sleep(0.001)
 
 
-def test_a_thread_is_stopped(run):
-    thread, raised = run(endlessly)
+def stop(thread, raised):
+    """Interrupt a thread, which then ends by the exception."""
     interrupt(thread, Stopped, lambda: True)
     thread.join(10)
     assert [type(error) for error in raised] == [Stopped]
+
+
+def test_a_thread_is_stopped(run):
+    thread, raised = run(endlessly)
+    stop(thread, raised)
 
 
 def test_an_import_is_left_to_end(run, tmp_path, monkeypatch):
@@ -73,9 +78,7 @@ def test_an_import_is_left_to_end(run, tmp_path, monkeypatch):
 
     thread, raised = run(work)
     assert begun.wait(10)
-    interrupt(thread, Stopped, lambda: True)
-    thread.join(10)
-    assert [type(error) for error in raised] == [Stopped]
+    stop(thread, raised)
     assert sys.modules["slow_module"].complete
 
 
@@ -89,9 +92,7 @@ def test_a_thread_that_waits_is_stopped_and_leaves_its_lock(run):
 
     for _ in range(50):
         thread, raised = run(work)
-        interrupt(thread, Stopped, lambda: True)
-        thread.join(10)
-        assert [type(error) for error in raised] == [Stopped]
+        stop(thread, raised)
         assert condition.acquire(timeout=10)
         condition.release()
 
@@ -115,9 +116,7 @@ def test_a_record_of_the_log_is_left_to_be_written(run):
 
     thread, raised = run(work)
     assert begun.wait(10)
-    interrupt(thread, Stopped, lambda: True)
-    thread.join(10)
-    assert [type(error) for error in raised] == [Stopped]
+    stop(thread, raised)
     assert written == ["lost"]
 
 
