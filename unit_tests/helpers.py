@@ -9,6 +9,7 @@ import pytest
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.models import linear, placement
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 from langchain_eft.engine.rounds import ops, packed_runner, static_runner, transfer
@@ -185,3 +186,12 @@ def engine_with(family, **rules):
 def keep_every_draft_token(p, q, samples, seeds, positions):
     """A wrong rule of acceptance."""
     return samples
+
+
+@contextmanager
+def without_fbgemm():
+    """Engines that open meanwhile see a processor for which torch has no FBGEMM."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (placement, linear):
+            patch.setattr(module, "has_fbgemm", lambda: False)
+        yield

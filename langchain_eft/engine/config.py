@@ -31,6 +31,10 @@ class EngineConfig(BaseModel):
     bitsandbytes provides `nf4`, which takes 4.5 bits a weight, and `llm.int8`, which takes 8. All need
     `langchain-eft[quantization]`. A checkpoint that is already quantized does not need this setting."""
 
+    quantize_small_models: bool = False
+    """Quantize all models, not only the base. Only `int8` on a CPU can do that. The weights of a mixture
+    multiply the rounding errors of the small models."""
+
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
     """Spread the base's layers over all GPUs by a strategy of accelerate. The GPUs work one after another."""
 
@@ -90,5 +94,9 @@ class EngineConfig(BaseModel):
             )
             raise ValueError(
                 f"tensor_parallel={self.tensor_parallel} and {other} exclude each other: choose one."
+            )
+        if self.quantize_small_models and self.quantization != "int8":
+            raise ValueError(
+                f"quantize_small_models=True needs quantization='int8', not {self.quantization!r}."
             )
         return self

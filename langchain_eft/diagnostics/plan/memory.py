@@ -9,7 +9,7 @@ import torch
 
 from langchain_eft.diagnostics.plan.recipe_models import RecipeModels, adapter_weights
 from langchain_eft.engine.config import EngineConfig, Quantization
-from langchain_eft.engine.loading.memory import gib
+from langchain_eft.engine.loading.memory import WeightCount, gib
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import Recipe
 
@@ -106,17 +106,17 @@ class Memory:
 
     @property
     def _dtype(self) -> str:
-        return str(self.models.placement.dtype).removeprefix("torch.")
+        return _name(self.models.placement.dtype)
 
     def _weights(self) -> Iterable[Part]:
         for checkpoint, model in self.models.footprints.items():
-            quantization = self.models.quantization(checkpoint)
+            placement = self.models.placement_of(checkpoint)
             yield Part(
                 self.models.role(checkpoint),
                 model.name,
                 model.weights.linear + model.weights.other,
-                "as stored" if model.weights.stored is not None else quantization or self._dtype,
-                model.nbytes(self.models.placement.dtype, quantization),
+                _precision(model.weights, placement),
+                model.nbytes(placement),
             )
 
     def _adapters(self) -> Iterable[Part]:
@@ -134,7 +134,8 @@ class Memory:
         if placement.quantization is None:
             kinds: tuple[Quantization, ...] = ("int8", "nf4")
             for kind in kinds:
-                quantized = replace(placement, quantization=kind, dtype=torch.bfloat16)
+                dtype = placement.dtype if placement.packs else torch.bfloat16
+                quantized = replace(placement, quantization=kind, dtype=dtype)
                 try:
                     self.models.checkpoints.check(quantized)
                 except ValueError:
@@ -143,3 +144,15 @@ class Memory:
 
     def _placed(self, placement: Placement) -> Memory:
         return replace(self, models=replace(self.models, placement=placement))
+
+
+def _precision(weights: WeightCount, placement: Placement) -> str:
+    """Format of a model's weights, in words."""
+    if weights.stored is not None:
+        return "as stored"
+    halved = placement.packs and (weights.in_16_bits or placement.rounding)
+    return placement.quantization or ("float16" if halved else _name(placement.dtype))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

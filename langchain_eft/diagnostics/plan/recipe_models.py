@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from langchain_eft.engine.config import Quantization
 from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.footprint import Footprint, footprint
@@ -50,12 +49,12 @@ class RecipeModels:
         """Bytes of tied output matrices in a CPU's packed layout, which are kept next to the embeddings."""
         if not prepackable(torch.empty(0, 0, dtype=self.placement.dtype, device=self.placement.device)):
             return 0
-        tied = [model.head for model in self.footprints.values() if model.tied and not model.borrows_head]
-        return sum(tied) * self.placement.dtype.itemsize
+        heads = [model for model in self.footprints.values() if model.tied and not model.borrows_head]
+        return sum(model.head_bytes(self.placement) for model in heads)
 
-    def quantization(self, checkpoint: Checkpoint) -> Quantization | None:
-        """The format of a model's weights. Only the base is quantized."""
-        return self.placement.quantization if checkpoint == self.checkpoints.base else None
+    def placement_of(self, checkpoint: Checkpoint) -> Placement:
+        """Device and precision of a model."""
+        return self.placement if checkpoint == self.checkpoints.base else self.placement.small
 
     def role(self, checkpoint: Checkpoint) -> str:
         """The role of a model in the recipe, in words."""
@@ -77,9 +76,9 @@ class RecipeModels:
         total = 0
         for index in indices:
             model = self.footprints[order[index]]
-            total += model.bytes_read(self.placement.dtype, self.quantization(order[index]))
+            total += model.bytes_read(self.placement_of(order[index]))
             if model.borrows_head and 0 in indices and index:
-                total -= model.head * self.placement.dtype.itemsize
+                total -= model.head_bytes(self.placement)
         return total
 
 

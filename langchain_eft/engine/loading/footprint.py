@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
-from langchain_eft.engine.config import Quantization
 from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.configuration import read_config
@@ -20,6 +19,7 @@ from langchain_eft.engine.loading.memory import WeightCount, count_weights
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import unsupported_reason
+from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.progress import quiet_transformers
 
@@ -61,13 +61,17 @@ class Footprint:
     heads: int
     kv_heads: int
 
-    def nbytes(self, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
+    def nbytes(self, placement: Placement) -> int:
         """Size of the weights in memory, in bytes."""
-        return self.weights.nbytes(dtype, quantization)
+        return self.weights.nbytes(placement)
 
-    def bytes_read(self, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
+    def head_bytes(self, placement: Placement) -> int:
+        """Size of the output matrix in memory, in bytes."""
+        return WeightCount(0, self.head, in_16_bits=self.weights.in_16_bits).nbytes(placement)
+
+    def bytes_read(self, placement: Placement) -> int:
         """Size of the weights that a pass over one token reads, in bytes."""
-        return self.read.nbytes(dtype, quantization)
+        return self.read.nbytes(placement)
 
 
 def footprint(checkpoint: Checkpoint, dtype: torch.dtype) -> Footprint:
@@ -97,13 +101,14 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
     reason = unsupported_reason(text)
     if reason:
         raise UnsupportedModelError(f"{name!r} ({text.model_type}) cannot be decoded here: {reason}.")
+    in_16_bits = text.dtype in (torch.bfloat16, torch.float16)  # building the model changes it
     device = torch.device("meta")
     with quiet_transformers(), device:
         # The products of experts need bfloat16 on meta tensors; the counts do not depend on the type.
         module = AutoModelForCausalLM.from_config(
             config, dtype=torch.bfloat16, attn_implementation=ATTENTION
         ).eval()
-    weights, read = _count(module, text)
+    weights, read = _count(module, text, in_16_bits=in_16_bits)
     pool = KVPool(1)
     CausalModel(name, module, [])(
         pack([Chunk([0], 0, 0, [0])], pool, 1, device), [0], torch.tensor([0], device=device)
@@ -129,21 +134,23 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
     )
 
 
-def _count(module: Any, config: Any) -> tuple[WeightCount, WeightCount]:
+def _count(module: Any, config: Any, *, in_16_bits: bool) -> tuple[WeightCount, WeightCount]:
     """The number of all weights, and of those that a pass over one token reads."""
     head, embeddings = module.get_output_embeddings(), module.get_input_embeddings()
     linear = {id(layer.weight) for layer in module.modules() if type(layer) is nn.Linear} - {id(head.weight)}
     expert_share = _share_of_experts(config)
-    counts = {"linear": 0, "other": 0, "linear read": 0, "other read": 0}
+    counts = dict.fromkeys(("linear", "other", "experts", "linear read", "other read", "experts read"), 0)
     for name, parameter in module.named_parameters():
         kind = "linear" if id(parameter) in linear else "other"
-        counts[kind] += parameter.numel()
         only_embeds = parameter is embeddings.weight and parameter is not head.weight
-        share = 0.0 if only_embeds else expert_share if ".experts." in name else 1.0
-        counts[f"{kind} read"] += int(parameter.numel() * share)
+        is_expert = ".experts." in name
+        share = 0.0 if only_embeds else expert_share if is_expert else 1.0
+        for part in (kind, *(["experts"] if is_expert else [])):
+            counts[part] += parameter.numel()
+            counts[f"{part} read"] += int(parameter.numel() * share)
     return (
-        WeightCount(counts["linear"], counts["other"]),
-        WeightCount(counts["linear read"], counts["other read"]),
+        WeightCount(counts["linear"], counts["other"], counts["experts"], in_16_bits),
+        WeightCount(counts["linear read"], counts["other read"], counts["experts read"], in_16_bits),
     )
 
 

@@ -135,7 +135,7 @@ class RecipeCheckpoints:
             target = placement if checkpoint == self.base else placement.small
             count = weight_count(checkpoint)
             if count is not None:
-                size = count.nbytes(target.dtype, target.quantization) // target.ranks
+                size = count.nbytes(target) // target.ranks
                 needs.setdefault(target.device, {})[checkpoint.name] = size
         for device, sizes in needs.items():
             spread = device == placement.device and placement.device_map is not None
@@ -186,4 +186,4 @@ def weight_count(checkpoint: Checkpoint) -> WeightCount | None:
     packed = listing.parameters is not None and listing.weight_bytes < 2 * listing.parameters
     if listing.parameters is None or packed:  # the checkpoint is already quantized
         return WeightCount(0, 0, stored=listing.weight_bytes)
-    return WeightCount(listing.parameters, 0)
+    return WeightCount(listing.parameters, 0, in_16_bits=listing.weight_bytes < 3 * listing.parameters)

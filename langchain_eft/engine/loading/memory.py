@@ -14,9 +14,8 @@ import psutil
 import torch
 from safetensors import safe_open
 
-from langchain_eft.engine.config import Quantization
 from langchain_eft.engine.errors import InsufficientMemoryError, reading
-from langchain_eft.engine.models.placement import recording_lock
+from langchain_eft.engine.models.placement import Placement, recording_lock
 from langchain_eft.engine.models.quantization import BITS
 
 
@@ -57,20 +56,29 @@ class WeightCount:
     Attributes:
         linear: Weights of linear layers, which quantization packs.
         other: Weights of embeddings, output head and norms.
+        experts: The part of `linear` that belongs to experts.
+        in_16_bits: Whether the checkpoint holds bfloat16 or float16.
         stored: Size of a checkpoint that is already quantized, which is also its size in memory; else
             None.
     """
 
     linear: int
     other: int
+    experts: int = 0
+    in_16_bits: bool = False
     stored: int | None = None
 
-    def nbytes(self, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
+    def nbytes(self, placement: Placement) -> int:
         """Size in memory, in bytes."""
         if self.stored is not None:
             return self.stored
-        bytes_per_linear_weight = dtype.itemsize if quantization is None else BITS[quantization] / 8
-        return int(self.linear * bytes_per_linear_weight) + self.other * dtype.itemsize
+        plain = packed = placement.dtype.itemsize
+        if placement.packs and (self.in_16_bits or placement.rounding):
+            packed = 2
+        linear: float = (self.linear - self.experts) * packed + self.experts * plain
+        if placement.quantization:
+            linear = self.linear * BITS[placement.quantization] / 8
+        return int(linear) + self.other * packed
 
 
 _FETCH_AGAIN = "fetch the model again, or use another checkpoint"
@@ -85,12 +93,16 @@ def count_weights(folder: Path) -> WeightCount:
     Raises:
         CheckpointNotFoundError: A file is damaged.
     """
-    linear = other = 0
+    linear = other = experts = 0
+    types: set[str] = set()
     files = list(folder.glob("*.safetensors"))
     for file in files:
         with reading(file, _FETCH_AGAIN), safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
-                shape = tensors.get_slice(name).get_shape()
+                values = tensors.get_slice(name)
+                shape = values.get_shape()
+                types.add(values.get_dtype())
+                experts += math.prod(shape) if ".experts." in name else 0
                 if len(shape) >= 2 and not any(part in name for part in _UNQUANTIZED):
                     linear += math.prod(shape)
                 else:
@@ -98,7 +110,8 @@ def count_weights(folder: Path) -> WeightCount:
     config = folder / "config.json"
     with reading(config, _FETCH_AGAIN):
         quantized = config.is_file() and json.loads(config.read_text()).get("quantization_config")
-    return WeightCount(linear, other, sum(file.stat().st_size for file in files) if quantized else None)
+    stored = sum(file.stat().st_size for file in files) if quantized else None
+    return WeightCount(linear, other, experts, types <= {"BF16", "F16"}, stored)
 
 
 def require_memory(needs: Mapping[str, int], free: int, device_name: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -19,6 +19,8 @@ from langchain_eft.engine.errors import (
     reading,
 )
 from langchain_eft.engine.models.compatibility import unsupported_reason
+from langchain_eft.engine.models.half_weight import HalfWeight
+from langchain_eft.engine.models.packing import pack_weights
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.quantization import bitsandbytes_config, quantize
 from langchain_eft.engine.models.self_check import unsupported_model
@@ -83,7 +85,7 @@ def load_module(path: str, placement: Placement, embeddings_from: nn.Module | No
     module.eval().requires_grad_(requires_grad=False)
     if placement.ranks > 1 or packed or bitsandbytes_config(placement.quantization, placement.dtype):
         return module  # type: ignore[no-any-return]
-    if placement.quantization:
+    if placement.quantization and not placement.packs_int8:
         if has_kernel(placement.device):
             from langchain_eft.engine.models.fusion import fuse
 
@@ -91,6 +93,12 @@ def load_module(path: str, placement: Placement, embeddings_from: nn.Module | No
         quantize(module, placement.quantization, None if placement.device_map else placement.device)
     if placement.device_map:
         return module  # type: ignore[no-any-return]
+    if placement.rounding:
+        for parameter in module.parameters():
+            if type(parameter) is nn.Parameter and parameter.is_floating_point():
+                parameter.data = parameter.data.to(placement.rounding)
+    if placement.packs:
+        pack_weights(module, int8=placement.packs_int8)
     for parameter in module.parameters():
         # Packed integer weights keep their type; quantized weights are already on the device.
         if type(parameter) is nn.Parameter and parameter.is_floating_point():
@@ -117,7 +125,8 @@ def _loading_options(placement: Placement, *, packed: bool) -> dict[str, Any]:
     if placement.device_map:
         return {"dtype": placement.dtype, "device_map": placement.device_map}
     # It is faster to convert whole tensors to float32 after loading than while they are read.
-    convert_later = placement.dtype == torch.float32 and not placement.quantization
+    by_torchao = placement.quantization and not placement.packs_int8
+    convert_later = placement.dtype == torch.float32 and not by_torchao
     return {"dtype": "auto" if convert_later else placement.dtype}
 
 
@@ -141,13 +150,15 @@ def _share_embeddings(
             "base that the checkpoint was made for."
         )
     for source_layer, layer in ((source_embeddings, embeddings), (source_head, head)):
-        if type(source_layer.weight) is not nn.Parameter:
+        if type(source_layer.weight) not in {nn.Parameter, Tensor, HalfWeight}:
             raise RecipeError(
                 f"The checkpoint {path!r} has no embeddings, and the base's are divided among "
                 "processes: leave `tensor_parallel` at 1."
             )
         if source_layer.weight.device != device:
-            layer.weight = nn.Parameter(source_layer.weight.to(device), requires_grad=False)
+            weight = source_layer.weight
+            plain = weight.unpacked() if isinstance(weight, HalfWeight) else weight
+            layer.weight = nn.Parameter(plain.to(device), requires_grad=False)
     if source_embeddings.weight.device == device:
         module.set_input_embeddings(source_embeddings)
         module.set_output_embeddings(source_head)

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from langchain_eft.engine.models.half_weight import half_weight
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
+from langchain_eft.engine.models.packed_weight import PackedWeight, has_fbgemm
 from langchain_eft.engine.models.prepacked import prepack, prepackable, prepacked_product
 
 
@@ -19,17 +21,33 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Args:
         x: [N, in].
-        weight: [out, in], plain or prepacked.
+        weight: [out, in], plain or packed.
         bias: [out] or [N, out], or None.
 
     Returns:
         [N, out].
     """
+    if isinstance(weight, PackedWeight):
+        y = weight.product(x)
+        return y if bias is None else y.add_(bias)
     if weight.is_mkldnn:
         return prepacked_product(x, weight, bias)
     if bias is not None and bias.dim() == 2:
         return torch.addmm(bias, x, weight.t())
     return F.linear(x, weight, bias)
+
+
+def _packable(weight: Tensor) -> bool:
+    """Whether a weight is packed, or is faster when it is."""
+    return isinstance(weight, PackedWeight) or prepackable(weight)
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """A weight in the layout with the fastest products: half precision if nothing is lost, else blocked."""
+    if isinstance(weight, PackedWeight):
+        return weight
+    half = half_weight(weight) if has_fbgemm() else None
+    return prepack(weight) if half is None else half
 
 
 class FusedLinear(nn.Linear):
@@ -119,8 +137,8 @@ class StackedLinear(nn.Module):
 
     All tokens share one weight. The updates of all active adapters are one pair of products, masked so that
     each token uses only its own adapter. Tokens may be in any order, and adapters may have any rank. If the
-    weight is prepacked, the adapters are too, and each active adapter is a separate pair of products: a
-    packed tensor cannot be sliced, and a further product has almost no overhead on a CPU.
+    weight is packed, the adapters are too, and each active adapter is a separate pair of products: a packed
+    tensor cannot be sliced, and a further product has almost no overhead on a CPU.
     """
 
     weight: Tensor
@@ -132,9 +150,9 @@ class StackedLinear(nn.Module):
         self, linear: nn.Linear, updates: Sequence[LoraUpdate | None], router: VariantRouter
     ) -> None:
         super().__init__()
-        self._apart = prepackable(linear.weight)
+        self._apart = _packable(linear.weight)
         if self._apart:
-            self.register_buffer("weight", prepack(linear.weight))
+            self.register_buffer("weight", _packed(linear.weight))
         else:
             self.weight = linear.weight
         self.bias = linear.bias
@@ -148,8 +166,8 @@ class StackedLinear(nn.Module):
         if self._apart:
             firsts = accumulate((update.down.shape[0] for update in present), initial=0)
             for first, update in zip(firsts, present, strict=False):
-                self.register_buffer(f"down{first}", prepack(update.down))
-                self.register_buffer(f"up{first}", prepack(update.up))
+                self.register_buffer(f"down{first}", _packed(update.down))
+                self.register_buffer(f"up{first}", _packed(update.up))
         else:
             self.register_buffer("down", torch.cat([u.down for u in present], 0))
             self.register_buffer("up", torch.cat([u.up for u in present], 1))
@@ -194,11 +212,11 @@ def stack_adapters(module: nn.Module, adapters: Sequence[LoraAdapter], router: V
     """Replace linear layers of `module` by stacked ones, in place.
 
     Adapters use the names of the layers before fusion, and must fit their shapes. A layer without an update
-    is replaced only if that makes it faster (float32 on a CPU).
+    is replaced only if that makes it faster (on a CPU).
     """
     for name, layer in _linear_layers(module).items():
         updates = [_joined(adapter, _parts(name, layer)) for adapter in adapters]
-        if any(updates) or prepackable(layer.weight):
+        if any(updates) or _packable(layer.weight):
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, StackedLinear(layer, updates, router))
 

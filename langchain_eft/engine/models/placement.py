@@ -11,6 +11,8 @@ from torch import Tensor
 
 from langchain_eft.engine.config import EngineConfig, Quantization
 from langchain_eft.engine.errors import DeviceLostError, RecipeError
+from langchain_eft.engine.models.int8_weight import has_int8_products
+from langchain_eft.engine.models.packed_weight import PackedWeight, has_fbgemm
 
 recording_lock = threading.RLock()
 """Held while a CUDA graph is recorded, and by what would spoil a recording of any thread of the process:
@@ -24,40 +26,64 @@ class Placement:
     Attributes:
         device: Device of the base, and of all logits.
         small_device: Device of the other models.
-        dtype: Type of weights and activations.
+        dtype: Type of activations, and of weights on a GPU.
+        rounding: Type to round the weights to when they are loaded, or None.
         quantization: Quantization of the base's linear layers, or None.
         device_map: accelerate's strategy to spread the base's layers over devices, or None.
         ranks: Number of processes that share every layer of the base.
+        quantize_small: Whether the other models are quantized too.
     """
 
     device: torch.device
     small_device: torch.device
     dtype: torch.dtype
+    rounding: torch.dtype | None = None
     quantization: Quantization | None = None
     device_map: str | None = None
     ranks: int = 1
+    quantize_small: bool = False
 
     @classmethod
     def of(cls, config: EngineConfig) -> Placement:
         """The placement of a configuration.
 
         Raises:
-            RecipeError: A device is not available.
+            RecipeError: A device is not available, or cannot quantize the small models.
         """
         device = _device(config.device)
-        return cls(
+        placement = cls(
             device=device,
             small_device=device if config.small_device is None else _device(config.small_device),
             dtype=_dtype(config.dtype, device),
+            rounding=torch.float16 if device.type == "cpu" and config.dtype == "float16" else None,
             quantization=config.quantization,
             device_map=config.device_map,
             ranks=config.tensor_parallel,
+            quantize_small=config.quantize_small_models,
         )
+        if placement.quantize_small and not placement.small.packs_int8:
+            raise RecipeError(
+                "quantize_small_models=True works only on an x86 CPU in float32, but the small models are "
+                f"on {placement.small_device} in {placement.dtype}: leave it out."
+            )
+        return placement
 
     @property
     def small(self) -> Placement:
         """The placement of the models other than the base."""
-        return Placement(self.small_device, self.small_device, self.dtype)
+        quantization = self.quantization if self.quantize_small else None
+        return Placement(self.small_device, self.small_device, self.dtype, self.rounding, quantization)
+
+    @property
+    def packs(self) -> bool:
+        """Whether weights are packed in 16 bits and multiplied in float32, where that loses nothing."""
+        whole = self.device_map is None and self.ranks == 1
+        return whole and self.device.type == "cpu" and self.dtype == torch.float32 and has_fbgemm()
+
+    @property
+    def packs_int8(self) -> bool:
+        """Whether weights of linear layers are packed in 8 bits."""
+        return self.packs and self.quantization == "int8" and has_int8_products()
 
     def make_current(self) -> None:
         """Make the base's device the current one of this thread: its streams and events belong there."""
@@ -112,6 +138,8 @@ def _device(name: str) -> torch.device:
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name == "float16" and device.type == "cpu":
+        return torch.float32  # only weights are rounded: a CPU has no fast arithmetic in float16
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
@@ -130,4 +158,10 @@ def storages(tensor: Tensor) -> Iterator[Tensor]:
 def unique_storages(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
     """The plain tensors that hold the data of tensors, each once, by their address in memory."""
     parts = [part for tensor in tensors for part in storages(tensor)]
-    return {id(part) if part.is_mkldnn else part.data_ptr(): part for part in parts}
+    return {_address(part): part for part in parts}
+
+
+def _address(tensor: Tensor) -> int:
+    """The address of a tensor's data; of the object where a packed format hides the data."""
+    hidden = tensor.is_mkldnn or isinstance(tensor, PackedWeight)
+    return id(tensor) if hidden else tensor.data_ptr()

@@ -1,4 +1,4 @@
-"""Weights in oneDNN's blocked layout, which makes float32 products of few rows fast on a CPU.
+"""Float32 weights in oneDNN's blocked layout, which makes products of few rows fast on a CPU.
 
 With BLAS, a pass over five draft tokens takes twice the time of a pass over one, because a product of few
 rows reads the weight inefficiently. In the blocked layout the weight is read once at full speed, and the pass

@@ -18,6 +18,8 @@ from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import PROBE, LayerCall, unsupported_layers_reason
 from langchain_eft.engine.models.finite import require_finite
+from langchain_eft.engine.models.half_weight import HalfWeight
+from langchain_eft.engine.models.int8_weight import Int8Weight
 from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.models.lora import LoraAdapter
 from langchain_eft.engine.models.prepacked import prepackable
@@ -100,6 +102,8 @@ def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     reason = unsupported_layers_reason(config, calls)
     if reason:
         raise unsupported_model(model.name, config, reason)
+    if any(isinstance(weight, Int8Weight) for weight in model.module.buffers()):
+        precision = torch.float16  # rounding to 8 bits amplifies differences of the last digits
     if not agree(_logits(model, last), expected[-1], precision):
         raise unsupported_model(model.name, config, "its logits differ from those of its own forward pass")
     model.kv_layers, model.bytes_per_token = pool.layers, pool.bytes_per_slot
@@ -153,7 +157,7 @@ def plain_logits(module: Any, ids: Tensor) -> Tensor:
 def _output_matrix(module: Any) -> Tensor | None:
     head = module.get_output_embeddings()
     # A product with the weight would skip the hooks of layers that are spread over devices or processes.
-    is_plain = type(head.weight) in {nn.Parameter, Tensor} and not hasattr(head, "_hf_hook")
+    is_plain = type(head.weight) in {nn.Parameter, Tensor, HalfWeight} and not hasattr(head, "_hf_hook")
     return head.weight if is_plain and getattr(head, "bias", None) is None else None
 
 

@@ -1,5 +1,6 @@
 """The checkpoints of a recipe: their sizes, and whether they fit the devices together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,13 +53,18 @@ def test_models_that_do_not_fit_together_are_refused_before_any_is_fetched(monke
 
 
 @pytest.mark.parametrize(
-    ("parameters", "stored", "expected"),
-    [(1000, 2000, 4000), (1000, 4000, 4000), (1000, 600, 600), (None, 700, 700)],
-)
-def test_memory_of_a_hub_model_follows_its_number_of_weights_unless_they_are_packed(
-    parameters, stored, expected
+    ("parameters", "stored", "has_fbgemm", "expected"),
+    [
+        (1000, 2000, True, 2000), (1000, 2000, False, 4000),
+        (1000, 4000, True, 4000), (1000, 600, True, 600), (None, 700, True, 700),
+    ],
+)  # fmt: skip
+def test_memory_of_a_hub_model_follows_its_number_of_weights_unless_they_are_quantized(
+    parameters, stored, has_fbgemm, expected, monkeypatch
 ):
-    assert weight_count(on_hub("o/m", parameters, stored)).nbytes(torch.float32) == expected
+    monkeypatch.setattr("langchain_eft.engine.models.placement.has_fbgemm", lambda: has_fbgemm)
+    count = weight_count(on_hub("o/m", parameters, stored))
+    assert count.nbytes(Placement(CPU, CPU, torch.float32)) == expected
 
 
 def test_a_base_that_is_also_a_small_model_cannot_be_quantized(family):
@@ -73,9 +79,9 @@ def test_eight_bits_need_less_memory(family, monkeypatch):
     eight_bits = Placement(CPU, CPU, torch.float32, quantization="int8")
     half = Placement(CPU, CPU, torch.float32, ranks=2)
     count = count_weights(folder)
-    whole, small = count.nbytes(torch.float32), count.nbytes(torch.float32, "int8")
+    whole, small = count.nbytes(plain), count.nbytes(eight_bits)
     assert small < 0.5 * whole
-    assert count.nbytes(torch.float32, "nf4") < small
+    assert count.nbytes(replace(plain, quantization="nf4")) < small
     monkeypatch.setattr("langchain_eft.engine.loading.layout.free_memory", lambda device: whole - 1)
     checkpoints = RecipeCheckpoints.find(Recipe(base=str(folder)), Path)
     checkpoints.require_memory(eight_bits)

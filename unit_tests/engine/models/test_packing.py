@@ -1,0 +1,191 @@
+"""Packed weights on a CPU: models decode like a reference loop in float32 over the same weights."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.models import packing
+from langchain_eft.engine.models.half_embedding import HalfEmbedding
+from langchain_eft.engine.models.half_weight import HalfWeight
+from langchain_eft.engine.models.int8_weight import Int8Weight
+from langchain_eft.engine.models.packed_weight import has_fbgemm
+from langchain_eft.engine.models.packing import pack_weights
+from unit_tests.helpers import GREEDY, greedy_answers, request, without_fbgemm
+from unit_tests.tiny import Reference, TinyFamily
+
+pytestmark = pytest.mark.skipif(
+    not has_fbgemm(), reason="this build of torch has no FBGEMM for the processor"
+)
+
+PROMPTS = ([*range(30, 55)], [9, 9, 8], [*range(100, 110)])
+MIXTURES = [{}, {"one": 1.0}, {"two": 1.0, "one": 0.5}, {"full": 0.5, "two": 0.5}]
+
+
+def copy_rounded(family, folder, dtype, stored):
+    """A copy of the family whose weights are rounded to a type, in files of another type."""
+    shutil.copytree(family.folder, folder)
+    for file in folder.rglob("*.safetensors"):
+        tensors = {name: tensor.to(dtype).to(stored) for name, tensor in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    for file in folder.rglob("config.json"):
+        settings = json.loads(file.read_text()) | {"dtype": str(stored).removeprefix("torch.")}
+        file.write_text(json.dumps(settings))
+    return TinyFamily(folder)
+
+
+def opened(family, **config):
+    return Engine(family.recipe, EngineConfig(device="cpu", kv_cache_tokens=1024, block_size=4, **config))
+
+
+def types(engine):
+    """Types of the linear layers' weights in the body of each model."""
+    return [
+        {type(layer.weight) for name, layer in model.module.named_modules() if name.endswith("_proj")}
+        for model in engine.family.models
+    ]
+
+
+@pytest.fixture(scope="module")
+def halves(family, tmp_path_factory):
+    """The family in bfloat16."""
+    return copy_rounded(family, tmp_path_factory.mktemp("half") / "family", torch.bfloat16, torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def wholes(family, tmp_path_factory):
+    """The same values in float32."""
+    return copy_rounded(family, tmp_path_factory.mktemp("whole") / "family", torch.bfloat16, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def expected(wholes):
+    """The same weights in transformers, in float32."""
+    return Reference(wholes.folder)
+
+
+@pytest.fixture(scope="module", params=["bfloat16", "float32"])
+def packed(request, halves, wholes):
+    """An engine on files of 16 bits, and one on float32 files that hold the same values."""
+    engine = opened(halves if request.param == "bfloat16" else wholes)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_halved_models_decode_like_a_plain_loop_in_float32(packed, expected, mixture):
+    assert set.union(*types(packed)) == {HalfWeight}
+    assert greedy_answers(packed, PROMPTS, mixture) == [
+        expected.greedy(prompt, mixture, 8) for prompt in PROMPTS
+    ]
+
+
+def test_halved_models_take_half_the_memory(packed, engine):
+    norms = sum(weight.numel() for model in packed.family.models for weight in model.module.parameters())
+    assert packed.family.weight_bytes - 4 * norms < 0.55 * (engine.family.weight_bytes - 4 * norms)
+    for model in packed.family.models:
+        assert isinstance(model.module.get_input_embeddings(), HalfEmbedding)
+        assert isinstance(model.head, HalfWeight)
+    assert packed.family.models[0].head is packed.family.models[1].head, "the reference has the base's"
+
+
+def test_answers_do_not_depend_on_the_layout(halves, packed):
+    with without_fbgemm():
+        plain = opened(halves)
+    try:
+        assert not any(HalfWeight in kinds for kinds in types(plain))
+        for mixture in MIXTURES:
+            assert greedy_answers(plain, PROMPTS, mixture) == greedy_answers(packed, PROMPTS, mixture)
+    finally:
+        plain.close()
+
+
+@pytest.mark.parametrize("small_too", [False, True])
+def test_8_bits_decode_like_a_plain_loop_over_the_rounded_weights(halves, wholes, monkeypatch, small_too):
+    monkeypatch.setattr(packing, "_FEWEST_IN_INT8", 0)
+    engine = opened(halves, quantization="int8", quantize_small_models=small_too)
+    reference = Reference(wholes.folder)
+    for model in [reference.base, *([reference.small["full"]] if small_too else [])]:
+        for name, layer in model.named_modules():
+            if name.endswith("_proj"):
+                steps = layer.weight.data.abs().amax(1, keepdim=True) / 127
+                layer.weight.data = (layer.weight.data / steps).round() * steps
+    try:
+        kinds = types(engine)
+        assert kinds[0] == {Int8Weight}
+        assert set.union(*kinds[1:]) == {Int8Weight if small_too else HalfWeight}
+        # Without adapters: they are not rounded, but merged into the weights of the reference.
+        for mixture in ({}, {"one": 1.0}, {"two": 0.7}) if not small_too else ({},):
+            for prompt, answer in zip(PROMPTS, greedy_answers(engine, PROMPTS, mixture), strict=True):
+                logprobs = reference.all_logprobs([*prompt, *answer[:-1]], len(answer), mixture)
+                chosen = logprobs.gather(1, torch.tensor(answer)[:, None])[:, 0]
+                assert (logprobs.amax(1) - chosen).max() < 0.02
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("fbgemm", [True, False])
+def test_float16_rounds_the_weights_alone(family, tmp_path, fbgemm):
+    expected = Reference(copy_rounded(family, tmp_path / "f", torch.float16, torch.float32).folder)
+    if fbgemm:
+        engine = opened(family, dtype="float16")
+    else:
+        with without_fbgemm():
+            engine = opened(family, dtype="float16")
+    try:
+        assert all(
+            pool.dtype == torch.float32 for model in engine.family.models for pool in model.kv_layers[0]
+        )
+        assert greedy_answers(engine, PROMPTS, {}) == [expected.greedy(prompt, {}, 8) for prompt in PROMPTS]
+    finally:
+        engine.close()
+
+
+def test_speculation_and_batches_change_nothing(packed):
+    alone = greedy_answers(packed, PROMPTS, {"one": 1.0})
+    for speculation in (0, 1, 4, "auto"):
+        for prompt, answer in zip(PROMPTS, alone, strict=True):
+            ask = request(prompt, {"one": 1.0}, GREEDY, max_tokens=8, speculation=speculation)
+            events = list(packed.stream(ask))
+            assert [token for event in events for token in getattr(event, "tokens", ())] == answer
+
+
+def test_only_weights_without_more_digits_are_packed():
+    torch.manual_seed(0)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(10, 8)
+            self.exact, self.inexact = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.exact.weight.data = self.exact.weight.data.bfloat16()
+            self.head = nn.Linear(8, 10, bias=False)
+            self.head.weight = self.embedding.weight
+            self.embedding.weight.data = self.embedding.weight.data.half()
+
+        def get_output_embeddings(self):
+            return self.head
+
+    model = Model()
+    vectors = model.embedding.weight.detach().float()
+    pack_weights(model, int8=False)
+    kinds = [type(layer.weight) for layer in (model.exact, model.inexact, model.head)]
+    assert kinds == [HalfWeight, nn.Parameter, HalfWeight]
+    assert torch.equal(model.embedding(torch.arange(10)), vectors)
+    assert model.embedding(torch.arange(10)).dtype == torch.float32
+    assert torch.equal(model.head.weight.unpacked(), vectors)
+
+
+def test_quantizing_small_models_needs_8_bits_on_a_cpu(family):
+    with pytest.raises(ValueError, match="needs quantization='int8', not 'nf4'"):
+        EngineConfig(quantization="nf4", quantize_small_models=True)
+    with without_fbgemm(), pytest.raises(RecipeError, match="works only on an x86 CPU in float32"):
+        opened(family, quantization="int8", quantize_small_models=True)
+    with pytest.raises(RecipeError, match=r"small models are on cpu in torch\.bfloat16"):
+        opened(family, dtype="bfloat16", quantization="int8", quantize_small_models=True)
