@@ -125,7 +125,7 @@ def meta_family() -> ModelFamily:
             )
         module.eval().requires_grad_(requires_grad=False)
         adapters = [_adapter(module)] * count
-        assert fuse(module)
+        assert fuse(module, kernels=True)
         models.append(CausalModel(name, module, adapters))
         models[-1].head = module.lm_head.weight
     ids = torch.ones(VOCABULARY, dtype=torch.bool, device=META)

@@ -136,7 +136,7 @@ class _PlainModels:
             RecipeError: It was, and the base is None.
         """
         placement = Placement(_CPU, _CPU, self._dtype)
-        return load_module(str(self._folders[name]), placement, embeddings_from=base)
+        return load_module(str(self._folders[name]), placement, embeddings_from=base).to(self._dtype)
 
     def _obstacle(self, name: str) -> str | None:
         """Why a model cannot be compared, or None."""

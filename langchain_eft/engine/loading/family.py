@@ -124,7 +124,7 @@ class _Loader:
         if folder in self.modules:
             return
         self._progress(f"Loading {Path(folder).name}")
-        placement = self._placement if checkpoint == self._checkpoints.base else self._placement.small
+        placement = self._placement_of(folder)
         if placement.ranks > 1:
             from langchain_eft.engine.models.tensor_parallel import Leader
 
@@ -148,9 +148,18 @@ class _Loader:
             for checkpoint in self._checkpoints.unique
         }
         return [
-            prepare_model(folder, module, self._load_adapters(module, adapters[folder]), tokenizer)
+            prepare_model(
+                folder,
+                module,
+                self._load_adapters(module, adapters[folder]),
+                tokenizer,
+                self._placement_of(folder),
+            )
             for folder, module in self.modules.items()
         ]
+
+    def _placement_of(self, folder: str) -> Placement:
+        return self._placement if folder == self._checkpoints.base.folder else self._placement.small
 
     def _load_adapters(self, module: nn.Module, adapters: Sequence[Path]) -> list[LoraAdapter]:
         device = next(module.parameters()).device

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -19,8 +19,7 @@ from langchain_eft.engine.errors import (
     reading,
 )
 from langchain_eft.engine.models.compatibility import unsupported_reason
-from langchain_eft.engine.models.half_weight import HalfWeight
-from langchain_eft.engine.models.packing import pack_weights
+from langchain_eft.engine.models.fusion import fuse
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.quantization import bitsandbytes_config, quantize
 from langchain_eft.engine.models.self_check import unsupported_model
@@ -39,6 +38,8 @@ class _NoRandomInit(TorchFunctionMode):
 
 def load_module(path: str, placement: Placement, embeddings_from: nn.Module | None) -> nn.Module:
     """Load one transformers model that attends over our KV pools.
+
+    Weights that are going to be packed keep the type of their file.
 
     Args:
         path: Local folder of the model.
@@ -87,9 +88,7 @@ def load_module(path: str, placement: Placement, embeddings_from: nn.Module | No
         return module  # type: ignore[no-any-return]
     if placement.quantization and not placement.packs_int8:
         if has_kernel(placement.device):
-            from langchain_eft.engine.models.fusion import fuse
-
-            fuse(module)  # quantized weights cannot be concatenated
+            fuse(module, kernels=True)  # quantized weights cannot be concatenated
         quantize(module, placement.quantization, None if placement.device_map else placement.device)
     if placement.device_map:
         return module  # type: ignore[no-any-return]
@@ -98,7 +97,7 @@ def load_module(path: str, placement: Placement, embeddings_from: nn.Module | No
             if type(parameter) is nn.Parameter and parameter.is_floating_point():
                 parameter.data = parameter.data.to(placement.rounding)
     if placement.packs:
-        pack_weights(module, int8=placement.packs_int8)
+        return module  # type: ignore[no-any-return]
     for parameter in module.parameters():
         # Packed integer weights keep their type; quantized weights are already on the device.
         if type(parameter) is nn.Parameter and parameter.is_floating_point():
@@ -150,15 +149,13 @@ def _share_embeddings(
             "base that the checkpoint was made for."
         )
     for source_layer, layer in ((source_embeddings, embeddings), (source_head, head)):
-        if type(source_layer.weight) not in {nn.Parameter, Tensor, HalfWeight}:
+        if type(source_layer.weight) is not nn.Parameter:
             raise RecipeError(
                 f"The checkpoint {path!r} has no embeddings, and the base's are divided among "
                 "processes: leave `tensor_parallel` at 1."
             )
         if source_layer.weight.device != device:
-            weight = source_layer.weight
-            plain = weight.unpacked() if isinstance(weight, HalfWeight) else weight
-            layer.weight = nn.Parameter(plain.to(device), requires_grad=False)
+            layer.weight = nn.Parameter(source_layer.weight.to(device), requires_grad=False)
     if source_embeddings.weight.device == device:
         module.set_input_embeddings(source_embeddings)
         module.set_output_embeddings(source_head)

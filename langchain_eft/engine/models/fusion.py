@@ -1,10 +1,9 @@
 """Llama-like decoder layers with fewer and larger operations than transformers' layers, which they replace.
 
 q, k and v become one product, and gate and up another. Each norm with its residual, the rotation and the
-gated unit are one Triton kernel each. When a small model decodes one token on a GPU, its kernel launches cost
-more than its memory traffic, so fusion makes drafts fast. On a CPU fusion gains only 1 to 4 %, and it would
-copy weights that are otherwise only mapped, so CPU models are not fused. The self-check compares the fused
-model with the model as it was loaded.
+gated unit are one Triton kernel each on a GPU. When a small model decodes one token, launching kernels costs
+more than its memory traffic, so fusion makes drafts fast. On a CPU it saves calls of torch. The self-check
+compares the fused model with the model as it was loaded.
 """
 
 from __future__ import annotations
@@ -17,13 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from langchain_eft.engine.models.layer_ops import LayerOps, layer_ops
 from langchain_eft.engine.models.linear import FusedLinear
-from langchain_eft.engine.models.triton import (
-    add_rms_norm_kernel,
-    rms_norm_kernel,
-    rotate_kernel,
-    silu_mul_kernel,
-)
 
 _FAMILIES = {
     "llama.modeling_llama.Llama",
@@ -35,14 +29,16 @@ _FAMILIES = {
 }
 
 Stream = Tensor | tuple[Tensor, Tensor]
-"""Hidden states between layers. A pair is a sum that the kernel of the next norm will compute."""
+"""Hidden states between layers. A pair is a sum that the next norm will compute."""
 
 
-def fuse(model: nn.Module) -> bool:
+@torch.inference_mode(mode=False)  # the copies have to be ordinary tensors
+def fuse(model: nn.Module, *, kernels: bool) -> bool:
     """Replace a model's decoder layers in place. The original weights are freed.
 
     Args:
         model: A causal language model of transformers.
+        kernels: Whether Triton kernels compute the small operations.
 
     Returns:
         Whether the layers were replaced. The model must belong to a supported family and have ordinary
@@ -52,12 +48,11 @@ def fuse(model: nn.Module) -> bool:
     layers = getattr(base, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not all(map(_fusable, layers)):
         return False
-    for i in range(len(layers)):
-        layer = layers[i]
-        layers[i] = (
-            _PostNormLayer(layer) if hasattr(layer, "post_feedforward_layernorm") else _PreNormLayer(layer)
-        )
-    base.norm = _Norm(base.norm)
+    ops = layer_ops(kernels=kernels)
+    for i, layer in enumerate(layers):
+        kind = _PostNormLayer if hasattr(layer, "post_feedforward_layernorm") else _PreNormLayer
+        layers[i] = kind(layer, ops)
+    base.norm = _Norm(base.norm, ops)
     return True
 
 
@@ -78,8 +73,9 @@ def _fusable(layer: nn.Module) -> bool:
 class _Norm(nn.Module):
     """Root-mean-square norm (Zhang and Sennrich 2019) of a stream or of single heads."""
 
-    def __init__(self, plain: Any) -> None:
+    def __init__(self, plain: Any, ops: LayerOps) -> None:
         super().__init__()
+        self._ops = ops
         self.weight: nn.Parameter = plain.weight
         self.eps = float(plain.variance_epsilon)
 
@@ -92,21 +88,21 @@ class _Norm(nn.Module):
         if isinstance(stream, Tensor):
             return stream, self.normed(stream)
         total, new = stream
-        pair = add_rms_norm_kernel(new.flatten(0, -2), total.flatten(0, -2), self.weight, self.eps)
+        pair = self._ops.add_rms_norm(new.flatten(0, -2), total.flatten(0, -2), self.weight, self.eps)
         return pair[0].view(new.shape), pair[1].view(new.shape)
 
     def normed(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """The norm of `x` plus `residual`."""
         after = None if residual is None else residual.flatten(0, -2)
-        return rms_norm_kernel(x.flatten(0, -2), self.weight, self.eps, after).view(x.shape)
+        return self._ops.rms_norm(x.flatten(0, -2), self.weight, self.eps, after).view(x.shape)
 
 
 class _Attention(nn.Module):
     """Self-attention with q, k and v as one product."""
 
-    def __init__(self, plain: Any) -> None:
+    def __init__(self, plain: Any, ops: LayerOps) -> None:
         super().__init__()
-        config = plain.config
+        config, self._ops = plain.config, ops
         self.config, self.layer_idx = config, plain.layer_idx
         self.num_key_value_groups = plain.num_key_value_groups
         self.scaling, self._dim = plain.scaling, plain.head_dim
@@ -117,8 +113,8 @@ class _Attention(nn.Module):
         self._heads = plain.q_proj.out_features // self._dim
         self._key_heads = plain.k_proj.out_features // self._dim
         # Qwen 3 normalizes each head, Olmo 2 all heads together.
-        self.q_norm = _Norm(plain.q_norm) if hasattr(plain, "q_norm") else None
-        self.k_norm = _Norm(plain.k_norm) if hasattr(plain, "k_norm") else None
+        self.q_norm = _Norm(plain.q_norm, ops) if hasattr(plain, "q_norm") else None
+        self.k_norm = _Norm(plain.k_norm, ops) if hasattr(plain, "k_norm") else None
         self._by_head = self.q_norm is not None and self.q_norm.weight.shape[0] == self._dim
         self._window = getattr(plain, "sliding_window", getattr(config, "sliding_window", None))
         self._rotates = bool(getattr(plain, "use_rope", True))
@@ -160,15 +156,16 @@ class _Attention(nn.Module):
                 states = torch.cat([self.q_norm(query), self.k_norm(key), value], -1)
         if self._rotates:  # layers with a norm of each head always rotate
             heads = {"heads": self._heads, "key_heads": self._key_heads}
-            rotate_kernel(states[0], cos[0], sin[0], **heads, **norms)
+            self._ops.rotate(states[0], cos[0], sin[0], **heads, **norms)
         return torch.split(states.view(*states.shape[:-1], -1, self._dim), sizes, 2)
 
 
 class _GatedUnit(nn.Module):
     """Feed-forward layer with gate and up as one product (Shazeer 2020)."""
 
-    def __init__(self, plain: Any) -> None:
+    def __init__(self, plain: Any, ops: LayerOps) -> None:
         super().__init__()
+        self._ops = ops
         self.gate_up_proj = FusedLinear.join(
             {name: getattr(plain, name) for name in ("gate_proj", "up_proj")}
         )
@@ -177,23 +174,23 @@ class _GatedUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[1, N, hidden] to [1, N, hidden]."""
         gate_up = self.gate_up_proj(x)
-        return self.down_proj(silu_mul_kernel(gate_up[0])[None])  # type: ignore[no-any-return]
+        return self.down_proj(self._ops.silu_mul(gate_up[0])[None])  # type: ignore[no-any-return]
 
 
 class _Layer(nn.Module):
-    def __init__(self, plain: Any) -> None:
+    def __init__(self, plain: Any, ops: LayerOps) -> None:
         super().__init__()
-        self.self_attn = _Attention(plain.self_attn)
-        self.mlp = _GatedUnit(plain.mlp)
-        self.post_attention_layernorm = _Norm(plain.post_attention_layernorm)
+        self.self_attn = _Attention(plain.self_attn, ops)
+        self.mlp = _GatedUnit(plain.mlp, ops)
+        self.post_attention_layernorm = _Norm(plain.post_attention_layernorm, ops)
 
 
 class _PreNormLayer(_Layer):
     """x + attention(norm(x)), then x + unit(norm(x))."""
 
-    def __init__(self, plain: Any) -> None:
-        super().__init__(plain)
-        self.input_layernorm = _Norm(plain.input_layernorm)
+    def __init__(self, plain: Any, ops: LayerOps) -> None:
+        super().__init__(plain, ops)
+        self.input_layernorm = _Norm(plain.input_layernorm, ops)
 
     def forward(self, hidden_states: Stream, **kwargs: Any) -> Stream:
         """[1, N, hidden] to a pair of them, which the next norm adds."""
@@ -205,9 +202,9 @@ class _PreNormLayer(_Layer):
 class _PostNormLayer(_Layer):
     """x + norm(attention(x)), then x + norm(unit(x)) (Olmo 2)."""
 
-    def __init__(self, plain: Any) -> None:
-        super().__init__(plain)
-        self.post_feedforward_layernorm = _Norm(plain.post_feedforward_layernorm)
+    def __init__(self, plain: Any, ops: LayerOps) -> None:
+        super().__init__(plain, ops)
+        self.post_feedforward_layernorm = _Norm(plain.post_feedforward_layernorm, ops)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """[1, N, hidden] to [1, N, hidden]."""

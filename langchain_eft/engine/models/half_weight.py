@@ -56,7 +56,7 @@ class HalfWeight(PackedWeight):
 
 
 def half_weight(weight: Tensor) -> HalfWeight | None:
-    """A weight in half precision, or None if that would lose digits or values are NaN or infinite.
+    """A weight in half precision, or None if that would lose digits.
 
     Args:
         weight: [out, in] bfloat16, float16 or float32, on a CPU.
@@ -64,7 +64,7 @@ def half_weight(weight: Tensor) -> HalfWeight | None:
     weight = weight.detach()
     largest = max(map(abs, map(float, weight.aminmax()))) if weight.numel() else math.nan
     if not math.isfinite(largest):
-        return None
+        return None  # it is empty, or reported elsewhere
     factor = 2.0 ** max(-100, math.frexp(largest)[1] - _LARGEST_EXPONENT)
     # All digits of a 16-bit number survive, but those of numbers far below the precision of the largest.
     if weight.dtype == torch.float32 and not _survives(weight, factor, largest * _PRECISION):

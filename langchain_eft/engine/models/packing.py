@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import nn
 
-from langchain_eft.engine.models.finite import all_finite
-from langchain_eft.engine.models.half_embedding import HalfEmbedding, half_matrix
+from langchain_eft.engine.models.half_embedding import halve_embeddings
 from langchain_eft.engine.models.half_weight import half_weight
 from langchain_eft.engine.models.int8_weight import Int8Weight
+from langchain_eft.engine.models.linear import FusedLinear
+
+_PACKED = (nn.Linear, FusedLinear, nn.Embedding)
 
 _FEWEST_IN_INT8 = 1 << 18
 """Products with smaller weights are not faster in 8 bits."""
@@ -29,30 +31,32 @@ def pack_weights(module: Any, *, int8: bool) -> None:
         int8: Whether linear layers other than the output head are quantized to 8 bits instead.
     """
     head = module.get_output_embeddings()
-    sharing: dict[int, dict[str, nn.Module]] = {}
-    for name, layer in module.named_modules():
-        # Layers that are shared with a model loaded before are done.
-        if type(layer) in {nn.Linear, nn.Embedding} and type(layer.weight) is nn.Parameter:
-            sharing.setdefault(id(layer.weight), {})[name] = layer
+    sharing: dict[int, list[Any]] = {}
+    for layer in module.modules():
+        # Layers that are shared with a model packed before are done.
+        if type(layer) in _PACKED and type(layer.weight) is nn.Parameter:
+            sharing.setdefault(id(layer.weight), []).append(layer)
 
-    def pack(layers: Mapping[str, nn.Module]) -> None:
+    def pack(layers: list[Any]) -> None:
         """Replace the weight that some layers share. So it is freed before all others are packed."""
-        linear = [layer for layer in layers.values() if type(layer) is nn.Linear]
-        embeddings = {name: layer for name, layer in layers.items() if type(layer) is nn.Embedding}
+        embeddings = [layer for layer in layers if type(layer) is nn.Embedding]
+        linear = [layer for layer in layers if type(layer) is not nn.Embedding]
         if linear:
             _pack_linear(linear, int8=int8 and head not in linear)
-        for name, embedding in embeddings.items():
-            if embedding.max_norm is None and (matrix := half_matrix(embedding.weight)) is not None:
-                module.set_submodule(name, HalfEmbedding(matrix))
+        if embeddings:
+            halve_embeddings(embeddings)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # FBGEMM packs a weight on a single thread
         for _ in pool.map(pack, sharing.values()):
             pass
+    for weight in module.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.float()
 
 
-def _pack_linear(layers: list[nn.Linear], *, int8: bool) -> None:
+def _pack_linear(layers: Sequence[nn.Linear], *, int8: bool) -> None:
     weight = layers[0].weight
-    int8 = int8 and weight.numel() >= _FEWEST_IN_INT8 and all_finite(weight)
+    int8 = int8 and weight.numel() >= _FEWEST_IN_INT8
     packed = Int8Weight.pack(weight) if int8 else half_weight(weight)
     if packed is not None:
         for layer in layers:

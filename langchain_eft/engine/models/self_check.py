@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,11 +18,15 @@ from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import PROBE, LayerCall, unsupported_layers_reason
 from langchain_eft.engine.models.finite import require_finite
+from langchain_eft.engine.models.fusion import fuse
 from langchain_eft.engine.models.half_weight import HalfWeight
 from langchain_eft.engine.models.int8_weight import Int8Weight
 from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.models.lora import LoraAdapter
+from langchain_eft.engine.models.packing import pack_weights
+from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.prepacked import prepackable
+from langchain_eft.engine.models.upcast import InFloat32
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.0125, torch.bfloat16: 0.1}
 """Largest `relative_error` of a model's logits, by the type of its activations.
@@ -38,7 +42,7 @@ _PROBE_TEXT = "The quick brown fox jumps over the lazy dog and runs."
 
 @torch.inference_mode()
 def prepare_model(
-    name: str, module: nn.Module, adapters: Sequence[LoraAdapter], tokenizer: Any
+    name: str, module: nn.Module, adapters: Sequence[LoraAdapter], tokenizer: Any, placement: Placement
 ) -> CausalModel:
     """Make a loaded model ready for decoding, and check that its logits do not change.
 
@@ -53,17 +57,25 @@ def prepare_model(
     """
     require_finite(name, module)
     ids: list[int] = tokenizer(_PROBE_TEXT, add_special_tokens=False).input_ids[:12]
-    with _unsupported_on_failure(name, module):
-        expected = plain_logits(module, torch.tensor([ids], device=next(module.parameters()).device))
-    if has_kernel(expected.device):
-        from langchain_eft.engine.models.fusion import fuse
-
-        fuse(module)
+    device = next(module.parameters()).device
+    if placement.packs_int8:
+        _pack(module, int8=True)  # before the comparison, which is not about rounding
+    with _unsupported_on_failure(name, module), InFloat32() if placement.packs else nullcontext():
+        expected = plain_logits(module, torch.tensor([ids], device=device))
+    if has_kernel(device):
+        fuse(module, kernels=True)
+    elif placement.packs and not placement.packs_int8:
+        _pack(module, int8=False)
     model = CausalModel(name, module, adapters)
     _detach_from_file(module)
     with _unsupported_on_failure(name, module):
         _self_check(model, ids, expected)
     return model
+
+
+def _pack(module: nn.Module, *, int8: bool) -> None:
+    fuse(module, kernels=False)
+    pack_weights(module, int8=int8)
 
 
 @torch.inference_mode(mode=False)  # the copies have to be ordinary tensors

@@ -69,13 +69,14 @@ def adapter(model, targets, rank):
 
 
 @pytest.mark.parametrize("family", ["llama", *slow(*(name for name in FAMILIES if name != "llama"))])
-def test_fused_layers_equal_the_layers_of_transformers(family):
+@pytest.mark.parametrize("kernels", [True, False])
+def test_fused_layers_equal_the_layers_of_transformers(family, kernels):
     """Without adapters, and with adapters of different ranks on different layers in mixed rows."""
     model, unfused = build(family), build(family)
     ids = torch.randint(0, 61, (1, 9), device=DEVICE)
     expected, bytes_before = plain_logits(model, ids), size(model)
     adapters = [adapter(model, TARGETS["all"], 3), adapter(model, TARGETS["some"], 2)]
-    assert fuse(model)
+    assert fuse(model, kernels=kernels)
     assert size(model) == bytes_before
     assert not any(
         name.endswith(("q_proj", "up_proj")) and "gate_up" not in name for name, _ in model.named_modules()
@@ -97,7 +98,7 @@ def test_fused_layers_equal_the_layers_of_transformers(family):
 def test_other_layers_are_left_as_they_are(family, config):
     model = build(family, **config)
     layers = {name: type(module) for name, module in model.named_modules()}
-    assert not fuse(model)
+    assert not fuse(model, kernels=True)
     assert {name: type(module) for name, module in model.named_modules()} == layers
 
 
@@ -105,4 +106,4 @@ def test_layers_with_hooks_are_left_as_they_are():
     """accelerate and transformers add hooks to layers that they spread over devices or ranks."""
     model = build("llama")
     model.model.layers[1].mlp.up_proj.register_forward_pre_hook(lambda module, args: None)
-    assert not fuse(model)
+    assert not fuse(model, kernels=True)
