@@ -1,8 +1,9 @@
 """`python -m benchmarks.host_time`: what a recorded round costs the host, without a GPU and without models.
 
-A GPU waits whenever the host needs longer to prepare a round than the GPU needs to run one. Here the two halves
-of a static round are replaced by a few lines that fill in results at random, and the host's work around them is
-timed. The clock of the device is simulated, so that `auto` chooses draft lengths as it would there.
+A GPU waits whenever the host needs longer to prepare a round than the GPU needs to run one. Here the two
+halves of a static round are replaced by a few lines that fill in results at random, and the host's work
+around them is timed. The clock of the device is simulated, so that `auto` chooses draft lengths as it would
+there.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class SimulatedDevice:
         self.host_seconds.append(self._seconds)
         self._seconds = 0.0
         self._clock += VERIFY_SECONDS
-        inputs, outputs, shape = static.inputs.device, static.outputs.device, static.shape
+        inputs, outputs = static.inputs.device, static.outputs.device
         outputs.memory.zero_()
         outputs["tokens"].random_(1, VOCABULARY)
         outputs["count"].copy_(inputs["count"])

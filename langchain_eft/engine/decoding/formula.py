@@ -90,13 +90,20 @@ class Formula(Generic[T]):
         """The terms whose mean the small mixture starts from. Empty where no small model takes part."""
         return self.references if self.common_reference is None else (self.common_reference,)
 
-    @property
+    @cached_property
     def conservative(self) -> bool:
         """Whether only some tokens are up-scaled. It is the same at every position."""
         return self.at(0).small is not None
 
     def at(self, position: int) -> Coefficients[T]:
-        """The coefficients for the answer's token at `position`, counted from 0."""
+        """The coefficients for the answer's token at `position`, counted from 0; equal ones are identical."""
+        return self._last if position >= self.knots[-1] else self._at(position)
+
+    def is_constant(self, first: int, count: int) -> bool:
+        """Whether `count` positions, from the position `first` on, have the same coefficients."""
+        return first >= self.knots[-1] or len({id(self.at(first + i)) for i in range(count)}) == 1
+
+    def _at(self, position: int) -> Coefficients[T]:
         weights = tuple(weight_at(weight, position) for _, _, weight in self.behaviors)
         if weights not in self._coefficients:
             self._coefficients[weights] = self._with(weights)
@@ -135,6 +142,11 @@ class Formula(Generic[T]):
     def draft_terms(self) -> tuple[T, ...]:
         """The terms of q, in a fixed order. A term may have coefficient 0 at some positions."""
         return tuple(dict.fromkeys(t for knot in self.knots for t, _ in self.at(knot).draft or ()))
+
+    @cached_property
+    def _last(self) -> Coefficients[T]:
+        """The coefficients from the last knot on."""
+        return self._at(self.knots[-1])
 
     @cached_property
     def _coefficients(self) -> dict[tuple[float, ...], Coefficients[T]]:

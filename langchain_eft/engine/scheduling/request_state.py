@@ -106,11 +106,10 @@ class RequestState:
 
         A grammar, penalties and changing weights depend on which tokens came before, or on how many.
         """
-        positions = range(self.num_output_tokens, self.num_output_tokens + count)
         return (
             self.grammar is None
             and not self.request.sampling.has_penalties
-            and len({id(self.formula.at(position)) for position in positions}) == 1
+            and self.formula.is_constant(self.num_output_tokens, count)
         )
 
     def accept(self, outcome: RowOutcome) -> int:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from langchain_eft.engine.decoding.formula import build_formula, combine, conservative, nucleus
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, weight_at
 
 BEHAVIORS = {"a": ("A", "S"), "b": ("B", "S"), "c": ("C", "T")}
 weights = st.floats(-2, 3).filter(lambda w: abs(w) > 1e-6)
@@ -138,3 +139,21 @@ def test_the_small_mixture_starts_from_small_models_where_there_are_any():
         formula = build_formula("L", prompted, weights, strength)
         assert set(formula.mixture_start) == start
         assert start <= set(replace(formula, traced=True).terms)
+
+
+@pytest.mark.parametrize(
+    ("weight", "last_change"),
+    [(0.7, 0), (FirstTokens(tokens=5, weight=1.0, then=0.3), 5), (Ramp(start=0.0, end=1.0, tokens=6), None)],
+)
+def test_coefficients_are_constant_exactly_where_every_position_has_the_same(weight, last_change):
+    formula = build_formula("L", {"a": ("F", "S")}, {"a": weight})
+    at = [formula.at(position) for position in range(20)]
+    assert [dict(c.target).get("F", 0.0) for c in at] == pytest.approx(
+        [weight_at(weight, position) for position in range(20)]
+    )
+    for first in range(12):
+        for count in (1, 2, 6):
+            same = all(c == at[first] for c in at[first : first + count])
+            assert formula.is_constant(first, count) == same
+    if last_change is not None:
+        assert formula.is_constant(last_change, 10**6)
