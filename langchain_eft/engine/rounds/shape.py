@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Literal
 
 from langchain_eft.engine.decoding.formula import Formula, build_formula
@@ -74,6 +75,14 @@ class RoundShape:
         """K + 1, positions of a row at which a token is drawn."""
         return self.num_draft_tokens + 1
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """A round looks its shape up many times."""
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+
 
 def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[list[int]]]:
     """The shape of a round without padding, and the slot of every term of every row.
@@ -81,7 +90,23 @@ def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[
     Args:
         drafts: The rows, and how they draft.
     """
-    states = list(drafts)
+    shape, slots_of_rows = shape_without_drafts(list(drafts))
+    return replace(
+        shape,
+        num_draft_tokens=max(draft.count for draft in drafts.values()),
+        drafting=any(draft.runs_model for draft in drafts.values()),
+        max_context=padded(max(MIN_CONTEXT, *map(longest_context, drafts, drafts.values()))),
+    ), slots_of_rows
+
+
+def shape_without_drafts(states: Sequence[RequestState]) -> tuple[RoundShape, list[list[int]]]:
+    """The shape of a round without drafts and without padding, except for its `max_context`.
+
+    It stays the same for as long as the rows do.
+
+    Returns:
+        The shape, and the slot of every term of every row.
+    """
     requests = [state.request for state in states]
     params = [request.sampling for request in requests]
     slots, slots_of_rows = arrange([state.formula for state in states])
@@ -89,9 +114,9 @@ def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[
     measured = any(request.speculation == "auto" for request in requests)
     shape = RoundShape(
         rows=len(states),
-        num_draft_tokens=max(draft.count for draft in drafts.values()),
-        drafting=any(draft.runs_model for draft in drafts.values()),
-        max_context=padded(max(MIN_CONTEXT, *map(longest_context, states, drafts.values()))),
+        num_draft_tokens=0,
+        drafting=False,
+        max_context=MIN_CONTEXT,
         slots=slots,
         filters=filters,
         draft_samples=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
@@ -105,34 +130,24 @@ def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[
     return shape, slots_of_rows
 
 
-def padded_shape(
-    drafts: Mapping[RequestState, Draft], unread: Mapping[RequestState, Draft], max_batch_size: int
-) -> tuple[RoundShape, list[list[int]]]:
-    """The shape of a round with padding, so that few shapes occur, for each has to be recorded.
+def padded_shape(shape: RoundShape, max_batch_size: int, fixed_draft_lengths: Iterable[int]) -> RoundShape:
+    """A shape with padding, so that few shapes occur, for each has to be recorded.
 
     Args:
-        drafts: The rows, and how they draft.
-        unread: Rows and drafts of the round before, if it has not been read.
+        shape: The shape without padding.
         max_batch_size: Bound on the rows with padding.
-
-    Returns:
-        The shape, and the slot of every term of every row.
+        fixed_draft_lengths: Draft lengths that requests demand.
     """
-    shape, slots_of_rows = exact_shape(drafts)
-    fixed = [s.request.speculation for s in drafts if isinstance(s.request.speculation, int)]
-    longest = max(
-        longest_context(state, draft) + (unread[state].count + 1 if state in unread else 0)
-        for state, draft in drafts.items()
-    )
+    lengths = (*_PADDED_DRAFT_LENGTHS, *fixed_draft_lengths)
     filters = shape.filters
     return replace(
         shape,
         rows=min(padded(shape.rows), max_batch_size),
-        num_draft_tokens=min(k for k in (*_PADDED_DRAFT_LENGTHS, *fixed) if k >= shape.num_draft_tokens),
-        max_context=padded(max(MIN_CONTEXT, longest)),
+        num_draft_tokens=min(k for k in lengths if k >= shape.num_draft_tokens),
+        max_context=padded(max(MIN_CONTEXT, shape.max_context)),
         # One shape serves random rows with and without greedy ones.
         filters=replace(filters, greedy=True, top_k=padded(filters.top_k) if filters.top_k else 0),
-    ), slots_of_rows
+    )
 
 
 def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:

@@ -23,16 +23,11 @@ from langchain_eft.engine.rounds.cuda_graphs import CudaRecorder, Graphs, Record
 from langchain_eft.engine.rounds.result import RoundResult
 from langchain_eft.engine.rounds.round_cache import MAX_SHAPES, RoundCache
 from langchain_eft.engine.rounds.round_state import RoundState
-from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded, padded_shape
+from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded
 from langchain_eft.engine.rounds.staging import Moment, PendingCopy, now, seconds_between
 from langchain_eft.engine.rounds.static import DraftLogits, StaticRound
-from langchain_eft.engine.rounds.transfer import (
-    read_outcomes,
-    read_undrawn,
-    write_allowed,
-    write_paging,
-    write_rows,
-)
+from langchain_eft.engine.rounds.static_rows import StaticRows
+from langchain_eft.engine.rounds.transfer import read_outcomes, read_undrawn, write_allowed, write_rows
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import ScheduledRow
@@ -111,6 +106,7 @@ class StaticRunner:
             partial(_forget_recordings, self._graphs),
         )
         self._config = config
+        self._rows: StaticRows | None = None
         if config.compile:
             for model in family.models:
                 model.compiled = compiled(model.body)
@@ -168,12 +164,13 @@ class StaticRunner:
             unread: The last round, if it has not been read: its rows continue where it leaves them.
         """
         earlier = unread.drafts if unread else {}
-        shape, slots_of_rows = padded_shape(drafts, earlier, self._config.max_batch_size)
-        static, device, states = self._rounds[shape], self._state.device, list(drafts)
+        device, states = self._state.device, list(drafts)
+        rows = self._rows_of(states)
+        shape = rows.shape(drafts, earlier)
+        static = self._rounds[shape]
         recorded = self._record(static)
-        host = static.inputs.open()
-        write_rows(host, shape, drafts, slots_of_rows, earlier)
-        write_paging(host, states, slots_of_rows, self._state.num_blocks)
+        host = static.inputs.open(rows)
+        rows.write(host, shape, drafts, earlier)
         if shape.grammar and not shape.drafting:
             given = [draft.given_tokens for draft in drafts.values()]
             write_allowed(host, states, given, static.vocabulary_size)
@@ -190,6 +187,12 @@ class StaticRunner:
         self._graphs.run((shape, "verify"), static.verify)
         moments = started, drafted, now(device)
         return PendingRound(dict(drafts), shape, static.outputs.send(), moments, recorded)
+
+    def _rows_of(self, states: Sequence[RequestState]) -> StaticRows:
+        """The rows of the last round, if these are the same; else new ones."""
+        if self._rows is None or not self._rows.are(states):
+            self._rows = StaticRows(states, self._config.max_batch_size, self._state.num_blocks)
+        return self._rows
 
     def collect(self, pending: PendingRound) -> RoundResult:
         """Wait for a round's results; rows that have ended since its launch have none."""
