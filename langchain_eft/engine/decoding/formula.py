@@ -139,6 +139,11 @@ class Formula(Generic[T]):
         return tuple(ordered)
 
     @cached_property
+    def term_set(self) -> frozenset[T]:
+        """The terms without their order."""
+        return frozenset(self.terms)
+
+    @cached_property
     def draft_terms(self) -> tuple[T, ...]:
         """The terms of q, in a fixed order. A term may have coefficient 0 at some positions."""
         return tuple(dict.fromkeys(t for knot in self.knots for t, _ in self.at(knot).draft or ()))
