@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.decoding.nucleus import nucleus
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.schedules import Weight, knots, values, weight_at
 
@@ -293,39 +294,6 @@ def combine(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: Tensor |
     for i in range(1, index.shape[1]):
         total = torch.addcmul(total, logits[index[:, i]], weights[:, i, None])
     return total if vocabulary is None else total.masked_fill(~vocabulary, float("-inf"))
-
-
-def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
-    """The smallest set of tokens whose probability reaches `top_p`; it always has the most probable token.
-
-    Args:
-        logprobs: [B, V] normalized log-probabilities.
-        top_p: [B] in (0, 1].
-
-    Returns:
-        [B, V] bool.
-    """
-    ordered, order = _most_probable(logprobs, top_p)
-    probs = ordered.double().exp()
-    # The probability before each token is compared, so the token that crosses the threshold is kept.
-    keep = probs.cumsum(-1) - probs < top_p[:, None]
-    inside = torch.zeros_like(logprobs, dtype=torch.bool).scatter(-1, order, keep)
-    # Rounding of the sum must not drop a token where top_p is 1.
-    return inside | (top_p[:, None] >= 1)
-
-
-_NUM_SORTED = 1024
-"""Tokens that a CPU sorts first, before it sorts a whole vocabulary."""
-
-
-def _most_probable(logprobs: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
-    """The most probable tokens and their ids, sorted; at least as many as reach `top_p`."""
-    if logprobs.device.type == "cpu" and logprobs.shape[-1] > _NUM_SORTED:
-        # On a CPU, sorting a whole vocabulary takes as long as a small model.
-        ordered, order = logprobs.topk(_NUM_SORTED, -1)
-        if bool((ordered.double().exp().sum(-1) > top_p).all()):
-            return ordered, order
-    return logprobs.sort(-1, descending=True)
 
 
 def conservative(small: Tensor, upscale: Tensor, top_p: Tensor | None, unscaled: Tensor | None) -> Tensor:

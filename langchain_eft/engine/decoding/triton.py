@@ -15,9 +15,10 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
+from langchain_eft.engine.decoding.nucleus_triton import keep_nucleus_kernel, scaled
 from langchain_eft.engine.decoding.race import BLOCK
 from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST
-from langchain_eft.engine.decoding.sampling import Draw, Sampling, truncate
+from langchain_eft.engine.decoding.sampling import Draw, Sampling, keep_top_k
 
 _BLOCK = 8 * BLOCK
 """Tokens of the vocabulary that one program reads."""
@@ -86,7 +87,9 @@ def _combine(
 
 
 def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
-    """Must equal `sampling.draw`, in three launches, four with min-p. Torch still sorts for top-k and top-p.
+    """Must equal `sampling.draw`, in three launches, one more with min-p, eight more with top-p.
+
+    Torch still selects for top-k.
 
     Args:
         logits: [R, V], contiguous.
@@ -99,7 +102,7 @@ def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
 
 
 def probabilities_kernel(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Must equal `sampling.probabilities`, in two launches, three with min-p."""
+    """Must equal `sampling.probabilities`, in one launch less than `draw_kernel`."""
     return _filtered(logits, sampling)[0]
 
 
@@ -107,14 +110,12 @@ def _filtered(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """[R, V] float64 `sampling.probabilities`, and the total of each block that races, [R, n] float64."""
     filters = sampling.filters
     temperature: Tensor | None = sampling.temperature
-    if filters.top_k or filters.top_p:
-        logits, temperature = truncate(logits / sampling.temperature[:, None], sampling), None
-    return _softmax(
-        logits,
-        temperature,
-        sampling.min_p.log() if filters.min_p else None,
-        sampling.greedy if filters.greedy else None,
-    )
+    greedy = sampling.greedy if filters.greedy else None
+    if filters.top_k:
+        logits, temperature = keep_top_k(logits / sampling.temperature[:, None], sampling), None
+    if filters.top_p:
+        logits = keep_nucleus_kernel(logits, temperature, sampling.top_p, greedy)
+    return _softmax(logits, temperature, sampling.min_p.log() if filters.min_p else None, greedy)
 
 
 def _softmax(
@@ -179,17 +180,6 @@ def _width(blocks: int) -> int:
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _scaled(
-    logits: tl.tensor, temperature: tl.tensor, row: tl.tensor, at: tl.tensor, size: tl.constexpr
-) -> tl.tensor:
-    """Logits at temperature, in float32 and rounded as torch does, so that filters keep the same tokens."""
-    x = tl.load(logits + row * size + at, mask=at < size, other=float("-inf")).to(tl.float32)
-    if temperature is not None:
-        x = tl.div_rn(x, tl.load(temperature + row))
-    return x
-
-
-@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _summarize(
     logits: tl.tensor,
     temperature: tl.tensor,
@@ -209,7 +199,7 @@ def _summarize(
     """
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
-    x = _scaled(logits, temperature, row, at, size)
+    x = scaled(logits, temperature, row, at, size)
     if all_peaks is not None:
         others = tl.arange(0, width)
         tops = tl.load(all_peaks + row * blocks + others, mask=others < blocks, other=float("-inf"))
@@ -251,7 +241,7 @@ def _normalize(
     top = peak.to(tl.float64)
     shares = tl.load(sums + row * blocks + others, mask=real, other=0.0)
     total = tl.sum(shares * tl.exp(tops.to(tl.float64) - top), 0)
-    x = _scaled(logits, temperature, row, at, size)
+    x = scaled(logits, temperature, row, at, size)
     if floor is not None:
         x = tl.where(x < peak + tl.load(floor + row), float("-inf"), x)
     p = tl.exp(x.to(tl.float64) - top) / total

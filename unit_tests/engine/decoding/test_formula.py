@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_eft.engine.decoding.formula import build_formula, combine, conservative, nucleus
+from langchain_eft.engine.decoding.formula import build_formula, combine, conservative
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, weight_at
 
@@ -59,24 +59,6 @@ def test_combining_logits_equals_combining_log_probabilities():
         [weights[0] @ logits[[4, 0, 2]].log_softmax(-1), logits[3].log_softmax(-1)]
     ).softmax(-1)
     torch.testing.assert_close(actual, expected)
-
-
-@pytest.mark.parametrize("spread", [0.1, 3.0, 9.0])
-def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_full_sort(spread):
-    torch.manual_seed(0)
-    logprobs = (torch.randn(4, 5000) * spread).log_softmax(-1)
-    top_p = torch.tensor([0.05, 0.5, 0.9, 1.0])
-    for row, p, inside in zip(logprobs, top_p, nucleus(logprobs, top_p), strict=True):
-        ordered = row.double().exp().sort(descending=True).values
-        size = 5000 if p == 1 else int((ordered.cumsum(-1) < p).sum()) + 1
-        assert int(inside.sum()) == size
-        assert row[inside].min() >= row[~inside].max() if size < 5000 else True
-
-
-def test_nucleus_is_the_smallest_set_that_reaches_top_p():
-    logprobs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    for top_p, size in ((0.01, 1), (0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (1.0, 4)):
-        assert nucleus(logprobs, torch.tensor([top_p])).sum() == size
 
 
 def test_conservative_decoding_leaves_the_tail_to_the_small_mixture():

@@ -25,7 +25,8 @@ KINDS = {
     "plain": [{}, {"temperature": 0.7}, {"temperature": 1.9}],
     "greedy": [{}, {"temperature": 0}, {"temperature": 0.6}, {"temperature": 0}],
     "min-p": [{"min_p": 0.3}, {}, {"temperature": 1.4, "min_p": 0.02}, {"temperature": 0}, {"min_p": 1.0}],
-    "sorted": [{"top_k": 5}, {"top_p": 0.4}, {"temperature": 0}, {"top_k": 9, "top_p": 0.9, "min_p": 0.1}],
+    "top-p": [{"top_p": 0.4}, {"temperature": 0.7, "top_p": 0.9}, {}, {"temperature": 0, "top_p": 0.5}],
+    "all": [{"top_k": 5}, {"top_p": 0.4}, {"temperature": 0}, {"top_k": 9, "top_p": 0.9, "min_p": 0.1}],
 }
 
 
