@@ -29,7 +29,14 @@ from langchain_eft.engine.rounds.shape import RoundShape, common_shapes
 from langchain_eft.engine.rounds.static import DraftLogits, StaticRound
 
 META = torch.device("meta")
-KERNELS = ("attention.triton", "decoding.triton", "models.triton", "rounds.layout_triton")
+KERNELS = (
+    "attention.triton",
+    "decoding.triton",
+    "decoding.nucleus_triton",
+    "models.triton",
+    "rounds.layout_triton",
+    "rounds.progress_triton",
+)
 ASKING = (
     "_local_scalar_dense",
     "nonzero",

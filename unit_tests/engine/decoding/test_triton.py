@@ -151,10 +151,12 @@ def test_padding_rows_get_valid_tokens_from_any_values(params):
 
 
 COMPILE = """
-from langchain_eft.engine.decoding import triton as module
+from langchain_eft.engine.decoding import nucleus_triton, triton as module
 from langchain_eft.engine.decoding.sampling import Filters, Sampling
 
 for kernel in (module._combine, module._summarize, module._normalize, module._total, module._race):
+    compile_only(kernel)
+for kernel in (nucleus_triton._peak, nucleus_triton._narrow, nucleus_triton._cut):
     compile_only(kernel)
 plain, everything = Filters(True, True, 0, False, False), Filters(False, True, 8, True, True)
 for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain, everything])):
@@ -171,4 +173,4 @@ for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain
 
 @pytest.mark.slow
 def test_kernels_compile_for_gpus(tmp_path):
-    assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 16
+    assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 24
