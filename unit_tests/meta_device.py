@@ -26,7 +26,7 @@ from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
 from langchain_eft.engine.rounds import round_state
 from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes
-from langchain_eft.engine.rounds.static import DraftLogits, StaticRound
+from langchain_eft.engine.rounds.static import RoundLogits, StaticRound
 
 META = torch.device("meta")
 KERNELS = (
@@ -164,7 +164,7 @@ def kinds_of_rounds(family: ModelFamily, rows: int) -> list[RoundShape]:
 
 def run_round(shape: RoundShape, state: RoundState) -> None:
     """Both halves of a static round, as a recording would run them."""
-    static = StaticRound(shape, state, DraftLogits(META))
+    static = StaticRound(shape, state, RoundLogits(META))
     with OneDevice():
         if shape.drafting:
             static.draft()

@@ -28,18 +28,18 @@ from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
 from langchain_eft.engine.rounds.transfer import paging_fields
 
 
-class DraftLogits:
-    """float32 memory for the logits of drafts; rounds follow each other, so all of them share it."""
+class RoundLogits:
+    """float32 memory for the logits of rounds that draft. Rounds follow each other, so all share it."""
 
     def __init__(self, device: torch.device) -> None:
         self._memory = torch.zeros(0, device=device)
 
-    def view(self, *shape: int) -> Tensor:
-        """The memory as a tensor of a shape; its content is undefined."""
-        size = torch.Size(shape).numel()
+    def view(self, count: int, vocabulary_size: int) -> Tensor:
+        """The memory as [count, vocabulary_size]; its content is undefined."""
+        size = count * vocabulary_size
         if self._memory.numel() < size:
             self._memory = torch.zeros(size, device=self._memory.device)
-        return self._memory[:size].view(shape)
+        return self._memory[:size].view(count, vocabulary_size)
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,13 @@ class _Part:
 class StaticRound(DecodingRound):
     """The padded rounds of one shape."""
 
-    def __init__(self, shape: RoundShape, state: RoundState, memory: DraftLogits) -> None:
+    def __init__(self, shape: RoundShape, state: RoundState, memory: RoundLogits) -> None:
         super().__init__(shape, state, paging_fields(shape, state.block_size))
-        if shape.drafting:
-            self._drafted = memory.view(
-                shape.num_draft_tokens, len(self.draft_slots), shape.rows, self.vocabulary_size
-            )
-
+        self._logits: Tensor | None = None
         self._draft_index = self._draft_entries()
-        self._verify_index = self._verify_entries()
+        self._at_drafts, self._after_drafts, num_logits = self._verify_entries()
+        if shape.drafting:
+            self._logits = memory.view(num_logits, self.vocabulary_size)
 
     def _begin(self) -> RowProgress:
         progress = super()._begin()
@@ -81,13 +79,15 @@ class StaticRound(DecodingRound):
         return progress
 
     def _run_draft(self, step: int, tokens: Tensor, progress: RowProgress) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        rows, count = self.shape.rows, len(self.draft_slots)
-        offset = self._steps[step].expand(rows)
+        offset, size = self._steps[step].expand(self.shape.rows), self._logits_of_a_draft_step
         runs = [slots for slots in _runs(self.shape.slots) if self._role(slots) == "drafts"]
         parts = [[_Part(slots, tokens[:, None], offset, self._made[step])] for slots in runs]
-        logits = self._run(parts)
-        self._drafted[step] = logits.view(count, rows, -1)
-        return logits, self._draft_index
+        assert self._logits is not None  # noqa: S101  (the round drafts)
+        return self._run(parts, self._logits[step * size : (step + 1) * size]), self._draft_index
+
+    @property
+    def _logits_of_a_draft_step(self) -> int:
+        return len(self.draft_slots) * self.shape.rows
 
     def _run_verify(self, progress: RowProgress) -> tuple[Tensor, Tensor]:
         shape, positions = self.shape, self.shape.positions
@@ -106,10 +106,12 @@ class StaticRound(DecodingRound):
                 work[-1].append(part)
             else:
                 work.append([part])
-        logits = self._run(work)
-        if shape.drafting:
-            logits = torch.cat([self._drafted.flatten(0, 2), logits])
-        index = torch.where(self._made.t(), *self._verify_index)
+        if self._logits is None:
+            logits = self._run(work)
+        else:  # those of the drafts are before them
+            logits = self._logits
+            self._run(work, logits[shape.num_draft_tokens * self._logits_of_a_draft_step :])
+        index = torch.where(self._made.t(), self._at_drafts, self._after_drafts)
         # Where a row has no term, the base's logits stand in, with coefficient 0.
         base = self._in["base"][None, :, None].expand(1, -1, positions)
         return logits, torch.where(self._in["used"][..., None], index, index.gather(0, base))
@@ -121,14 +123,15 @@ class StaticRound(DecodingRound):
             + self._rows[:, None]
         )
 
-    def _verify_entries(self) -> tuple[Tensor, Tensor]:
+    def _verify_entries(self) -> tuple[Tensor, Tensor, int]:
         """Two of [S, B, K + 1] int64, which logits of a round belong to each slot, row and step.
 
-        The first holds at the steps of a row's draft tokens, the second after them.
+        The first holds at the steps of a row's draft tokens, the second after them. Then how many logits the
+        round has.
         """
         shape, rows, positions = self.shape, self.shape.rows, self.shape.positions
         num_draft_slots = len(self.draft_slots)
-        start = shape.num_draft_tokens * num_draft_slots * rows if shape.drafting else 0
+        start = shape.num_draft_tokens * self._logits_of_a_draft_step if shape.drafting else 0
         drafted = 0
         at_drafts: list[Tensor] = []
         after_drafts: list[Tensor] = []
@@ -144,16 +147,16 @@ class StaticRound(DecodingRound):
                 at_drafts.append(start + of_row * positions + self._steps)
                 after_drafts.append(at_drafts[-1])
                 start += count * rows * positions
-        return torch.cat(at_drafts), torch.cat(after_drafts)
+        return torch.cat(at_drafts), torch.cat(after_drafts), start
 
     def _role(self, slots: slice) -> str:
         slot: TermSlot = self.shape.slots[slots.start]
         return slot.role
 
-    def _run(self, work: Sequence[Sequence[_Part]]) -> Tensor:
-        """[N, V] logits of all parts, those of one model together, in order."""
+    def _run(self, work: Sequence[Sequence[_Part]], out: Tensor | None = None) -> Tensor:
+        """[N, V] logits of all parts, those of one model together, in order; in `out` if it is given."""
         pieces = [self._forward(parts) for parts in work]
-        return project(self._state.streams.run(pieces), self.vocabulary_size, self._state.device)
+        return project(self._state.streams.run(pieces), self.vocabulary_size, self._state.device, out)
 
     def _forward(self, parts: Sequence[_Part]) -> Callable[[], tuple[Tensor | None, Tensor]]:
         """One model's pass over the tokens of some of its slots."""

@@ -25,7 +25,7 @@ from langchain_eft.engine.rounds.round_cache import MAX_SHAPES, RoundCache
 from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded
 from langchain_eft.engine.rounds.staging import Moment, PendingCopy, now, seconds_between
-from langchain_eft.engine.rounds.static import DraftLogits, StaticRound
+from langchain_eft.engine.rounds.static import RoundLogits, StaticRound
 from langchain_eft.engine.rounds.static_rows import StaticRows
 from langchain_eft.engine.rounds.transfer import read_outcomes, read_undrawn, write_allowed, write_rows
 from langchain_eft.engine.scheduling.draft import Draft
@@ -102,7 +102,7 @@ class StaticRunner:
         self._graphs = Graphs(recorder, keep=(self._state.last, self._state.num_output_tokens))
         # Neither function refers to this runner: a circle would keep its memory after it is closed.
         self._rounds = RoundCache(
-            partial(StaticRound, state=self._state, memory=DraftLogits(self._state.device)),
+            partial(StaticRound, state=self._state, memory=RoundLogits(self._state.device)),
             partial(_forget_recordings, self._graphs),
         )
         self._config = config
