@@ -96,6 +96,7 @@ def paged_attention_kernel(
             scaling,
             rows.max_queries,
             splits,
+            tiles,
             rows.block_table.stride(0),
             *query.stride()[:2],
             *keys.stride()[:2],
@@ -104,7 +105,6 @@ def paged_attention_kernel(
             *value_pool.stride()[:2],
             heads=heads,
             group=group,
-            tiles=tiles,
             dim=dim,
             value_dim=value_dim,
             block_size=rows.block_size,
@@ -132,7 +132,7 @@ def paged_attention_kernel(
                 value_dim=value_dim,
                 window=sliding_window,
                 block_n=block_n,
-                block_splits=triton.next_power_of_2(splits),
+                block_splits=MAX_SPLITS,
                 block_value=block_value,
             )
 
@@ -216,7 +216,8 @@ def _absorb(
 
 # Numbers that depend on the batch are not specialized: each new value would compile the kernel again.
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
-    do_not_specialize=["max_queries", "splits", "table_stride"]
+    do_not_specialize=["max_queries", "splits", "tiles", "table_stride"],
+    do_not_specialize_on_alignment=["block_table", "starts", "queries", "lengths"],
 )
 def _attend(
     query: tl.tensor,
@@ -235,6 +236,7 @@ def _attend(
     scaling: tl.tensor,
     max_queries: tl.tensor,
     splits: tl.tensor,
+    tiles: tl.tensor,
     table_stride: tl.tensor,
     query_stride: tl.tensor,
     query_head_stride: tl.tensor,
@@ -248,7 +250,6 @@ def _attend(
     value_head_stride: tl.tensor,
     heads: tl.constexpr,
     group: tl.constexpr,
-    tiles: tl.constexpr,
     dim: tl.constexpr,
     value_dim: tl.constexpr,
     block_size: tl.constexpr,
@@ -406,7 +407,9 @@ def _attend(
         )
 
 
-@triton.jit(do_not_specialize=["splits"])  # type: ignore[untyped-decorator, unused-ignore]
+@triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
+    do_not_specialize=["splits"], do_not_specialize_on_alignment=["starts", "queries", "lengths"]
+)
 def _merge(
     partial: tl.tensor,
     logs: tl.tensor,

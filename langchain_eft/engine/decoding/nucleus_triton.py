@@ -33,16 +33,14 @@ _KEY_BITS = 28
 """Bits of the keys of distances up to 32. A nucleus ends far before it: exp(-32) is 1e-14."""
 
 
-def keep_nucleus_kernel(
-    logits: Tensor, temperature: Tensor | None, top_p: Tensor, greedy: Tensor | None
-) -> Tensor:
+def keep_nucleus_kernel(logits: Tensor, temperature: Tensor, top_p: Tensor, greedy: Tensor | None) -> Tensor:
     """The logits of the nucleus of `logits / temperature`, and -inf for all other tokens, in eight launches.
 
     Rows that keep all tokens cost almost nothing.
 
     Args:
         logits: [R, V] float32, contiguous.
-        temperature: [R] float32, or None for 1.
+        temperature: [R] float32.
         top_p: [R] float32 in (0, 1].
         greedy: [R] bool, rows whose nucleus does not matter, or None.
 
@@ -90,9 +88,7 @@ def scaled(
 ) -> tl.tensor:
     """Logits at temperature, in float32 and rounded as torch does, so that filters keep the same tokens."""
     x = tl.load(logits + row * size + at, mask=at < size, other=float("-inf")).to(tl.float32)
-    if temperature is not None:
-        x = tl.div_rn(x, tl.load(temperature + row))
-    return x
+    return tl.div_rn(x, tl.load(temperature + row))
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]

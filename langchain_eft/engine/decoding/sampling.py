@@ -141,7 +141,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     filters = sampling.filters
     logits = logits / sampling.temperature[:, None]
     if filters.top_k:
-        logits = keep_top_k(logits, sampling)
+        logits = logits.masked_fill(outside_top_k(logits, sampling), float("-inf"))
     if filters.top_p:
         logits = logits.masked_fill(~nucleus(logits, sampling.top_p), float("-inf"))
     if filters.min_p:
@@ -154,17 +154,14 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     return probs
 
 
-def keep_top_k(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Apply top-k.
+def outside_top_k(logits: Tensor, sampling: Sampling) -> Tensor:
+    """[R, V] bool, the tokens that top-k drops.
 
     Args:
         logits: [R, V] float32, temperature applied.
         sampling: R rows.
-
-    Returns:
-        [R, V], -inf for dropped tokens.
     """
-    return logits.masked_fill(logits < _smallest_of_top_k(logits, sampling)[:, None], float("-inf"))
+    return logits < _smallest_of_top_k(logits, sampling)[:, None]
 
 
 def _smallest_of_top_k(logits: Tensor, sampling: Sampling) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from langchain_eft.engine.decoding.nucleus_triton import keep_nucleus_kernel, scaled
 from langchain_eft.engine.decoding.race import BLOCK
 from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST
-from langchain_eft.engine.decoding.sampling import Draw, Sampling, keep_top_k
+from langchain_eft.engine.decoding.sampling import Draw, Sampling, outside_top_k
 
 _BLOCK = 8 * BLOCK
 """Tokens of the vocabulary that one program reads."""
@@ -109,23 +109,24 @@ def probabilities_kernel(logits: Tensor, sampling: Sampling) -> Tensor:
 def _filtered(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """[R, V] float64 `sampling.probabilities`, and the total of each block that races, [R, n] float64."""
     filters = sampling.filters
-    temperature: Tensor | None = sampling.temperature
+    temperature = sampling.temperature
     greedy = sampling.greedy if filters.greedy else None
     if filters.top_k:
-        logits, temperature = keep_top_k(logits / sampling.temperature[:, None], sampling), None
+        dropped = outside_top_k(logits / temperature[:, None], sampling)
+        logits = logits.masked_fill(dropped, float("-inf"))
     if filters.top_p:
         logits = keep_nucleus_kernel(logits, temperature, sampling.top_p, greedy)
     return _softmax(logits, temperature, sampling.min_p.log() if filters.min_p else None, greedy)
 
 
 def _softmax(
-    logits: Tensor, temperature: Tensor | None, floor: Tensor | None, greedy: Tensor | None
+    logits: Tensor, temperature: Tensor, floor: Tensor | None, greedy: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Must equal `sampling.probabilities` without top-k and top-p.
 
     Args:
         logits: [R, V], contiguous.
-        temperature: [R] float32, or None for 1.
+        temperature: [R] float32.
         floor: [R] float32 logarithm of min-p: the lowest logit that is kept, relative to the row's largest.
             None keeps all.
         greedy: [R] bool, rows whose best token has probability 1, or None.

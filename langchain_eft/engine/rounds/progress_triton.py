@@ -7,6 +7,7 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
+from langchain_eft.engine.rounds.layout_triton import WIDTH
 from langchain_eft.engine.rounds.progress import RowProgress
 from langchain_eft.engine.rounds.staging import PackedTensors
 
@@ -18,20 +19,22 @@ def begin_kernel(inputs: PackedTensors, last: Tensor, num_output_tokens: Tensor)
     numbers = torch.empty(4, rows, dtype=torch.int64, device=source.device)
     alive = torch.empty(rows, dtype=torch.bool, device=source.device)
     names = ("source", "last", "num_output_tokens", "limit", "prompt", "count")
-    _begin[1,](
+    _begin[rows,](
         *(inputs[name] for name in names),
         last,
         num_output_tokens,
         numbers,
         alive,
         rows,
-        width=int(triton.next_power_of_2(rows)),
     )
     known, length, num_tokens, drafted = numbers
     return RowProgress(known, length, num_tokens, drafted, alive)
 
 
-@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator, unused-ignore]
+@triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
+    do_not_specialize=["rows"],
+    do_not_specialize_on_alignment=["earlier_last", "earlier_num_output_tokens", "alive"],
+)
 def _begin(
     source: tl.tensor,
     last: tl.tensor,
@@ -44,25 +47,20 @@ def _begin(
     numbers: tl.tensor,
     alive: tl.tensor,
     rows: tl.tensor,
-    width: tl.constexpr,
 ) -> None:
-    row = tl.arange(0, width)
-    inside = row < rows
-    origin = tl.load(source + row, mask=inside, other=0)
-    continues = origin > 0
-    earlier = tl.maximum(origin - 1, 0)
-    known = tl.load(last + row, mask=inside, other=0)
-    known = tl.where(continues, tl.load(earlier_last + earlier, mask=inside & continues, other=0), known)
-    length = tl.load(num_output_tokens + row, mask=inside, other=0)
-    continued = tl.load(earlier_num_output_tokens + earlier, mask=inside & continues, other=0)
-    length = tl.where(continues, continued, length)
-    remaining = tl.load(limit + row, mask=inside, other=0) - length
-    drafted = tl.minimum(tl.load(count + row, mask=inside, other=0), remaining - 1)
-    tl.store(numbers + row, known, mask=inside)
-    tl.store(numbers + rows + row, length, mask=inside)
-    tl.store(numbers + 2 * rows + row, tl.load(prompt + row, mask=inside, other=0) + length, mask=inside)
-    tl.store(numbers + 3 * rows + row, tl.maximum(drafted, 0), mask=inside)
-    tl.store(alive + row, remaining > 0, mask=inside)
+    """One row."""
+    row = tl.program_id(0).to(tl.int64)
+    origin = tl.load(source + row)
+    if origin > 0:
+        known, length = tl.load(earlier_last + origin - 1), tl.load(earlier_num_output_tokens + origin - 1)
+    else:
+        known, length = tl.load(last + row), tl.load(num_output_tokens + row)
+    remaining = tl.load(limit + row) - length
+    tl.store(numbers + row, known)
+    tl.store(numbers + rows + row, length)
+    tl.store(numbers + 2 * rows + row, tl.load(prompt + row) + length)
+    tl.store(numbers + 3 * rows + row, tl.maximum(tl.minimum(tl.load(count + row), remaining - 1), 0))
+    tl.store(alive + row, remaining > 0)
 
 
 def accept_kernel(
@@ -89,13 +87,23 @@ def accept_kernel(
         last,
         num_output_tokens,
         drafted,
-        width=int(triton.next_power_of_2(drafted + 1)),
+        width=WIDTH,
     )
 
 
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
     do_not_specialize=["drafted"],
-    do_not_specialize_on_alignment=["old_last", "old_num_output_tokens", "count", "new_last", "new_num"],
+    do_not_specialize_on_alignment=[
+        "draft_tokens",
+        "tokens",
+        "finite",
+        "old_last",
+        "old_num_output_tokens",
+        "count",
+        "alive",
+        "new_last",
+        "new_num",
+    ],
 )
 def _accept(
     draft_tokens: tl.tensor,

@@ -19,7 +19,9 @@ from langchain_eft.engine.scheduling.request_state import RequestState
 MIN_CONTEXT = 1024
 """Smallest bound on the length of a context. Kernels follow each row's own length, so it costs nothing."""
 
-_PADDED_DRAFT_LENGTHS = (0, *DRAFT_LENGTHS, 12, LONGEST_DRAFT)
+PADDED_DRAFT_LENGTHS = (0, *DRAFT_LENGTHS, 12, LONGEST_DRAFT)
+"""Draft lengths of padded rounds, beside those that requests demand."""
+
 _COMMON_DRAFT_LENGTHS = (6, 4, 2, 0)
 
 
@@ -138,7 +140,7 @@ def padded_shape(shape: RoundShape, max_batch_size: int, fixed_draft_lengths: It
         max_batch_size: Bound on the rows with padding.
         fixed_draft_lengths: Draft lengths that requests demand.
     """
-    lengths = (*_PADDED_DRAFT_LENGTHS, *fixed_draft_lengths)
+    lengths = (*PADDED_DRAFT_LENGTHS, *fixed_draft_lengths)
     filters = shape.filters
     return replace(
         shape,
@@ -151,7 +153,7 @@ def padded_shape(shape: RoundShape, max_batch_size: int, fixed_draft_lengths: It
 
 
 def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
-    """Shapes of rounds for one behavior at a time with default settings, greedy or not, largest first.
+    """Shapes of rounds for one behavior at a time: greedy, and sampled with or without top-p, largest first.
 
     Args:
         family: The models.
@@ -169,7 +171,7 @@ def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
             drafting=num_draft_tokens > 0,
             max_context=MIN_CONTEXT,
             slots=slots,
-            filters=Filters(greedy=True, sampled=sampled, top_k=0, top_p=sampled, min_p=False),
+            filters=Filters(greedy=True, sampled=sampled, top_k=0, top_p=top_p, min_p=False),
             draft_samples=True,
             conservative=conservative,
             nucleus=False,
@@ -179,7 +181,7 @@ def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
             logprobs=False,
         )
         for num_draft_tokens in _COMMON_DRAFT_LENGTHS
-        for sampled in (True, False)
+        for sampled, top_p in ((True, True), (True, False), (False, False))
         for slots, conservative in sorted(kinds)
         if any(slot.role == "drafts" for slot in slots)
     ]

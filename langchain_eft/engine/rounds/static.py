@@ -60,10 +60,15 @@ class _Part:
 
 
 class StaticRound(DecodingRound):
-    """The padded rounds of one shape."""
+    """The padded rounds of one shape.
+
+    Attributes:
+        occurred: Whether a round of this shape has run.
+    """
 
     def __init__(self, shape: RoundShape, state: RoundState, memory: RoundLogits) -> None:
         super().__init__(shape, state, paging_fields(shape, state.block_size))
+        self.occurred = False
         self._logits: Tensor | None = None
         self._draft_index = self._draft_entries()
         self._at_drafts, self._after_drafts, num_logits = self._verify_entries()

@@ -19,6 +19,7 @@ from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
 from langchain_eft.engine.models.compilation import compiled
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
+from langchain_eft.engine.rounds import warm_up
 from langchain_eft.engine.rounds.cuda_graphs import CudaRecorder, Graphs, Recorder
 from langchain_eft.engine.rounds.result import RoundResult
 from langchain_eft.engine.rounds.round_cache import MAX_SHAPES, RoundCache
@@ -110,10 +111,11 @@ class StaticRunner:
         if config.compile:
             for model in family.models:
                 model.compiled = compiled(model.body)
-        if recorder is None:
-            return
         try:
-            self._record_common()
+            if self._state.device.type == "cuda":
+                self._compile_kernels()
+            if recorder is not None:
+                self._record_common()
         except torch.OutOfMemoryError as error:
             for pool in pools:  # the error may outlive this runner, and refers to it
                 pool.free()
@@ -121,6 +123,16 @@ class StaticRunner:
                 f"There is no memory to record decoding rounds beside keys and values ({error}): lower "
                 "`kv_cache_fraction`, `kv_cache_tokens` or `max_batch_size`."
             ) from error
+
+    def _compile_kernels(self) -> None:
+        """Run what needs every variant of every kernel, so that none is compiled while requests wait."""
+        warm_up.run_prompts(self._state)
+        for shape in warm_up.shapes(self._state.family, self._config.max_batch_size):
+            static = self._rounds[shape]
+            _clear_inputs(static)
+            if shape.drafting:
+                static.draft()
+            static.verify()
 
     def _record_common(self) -> None:
         """Record the rounds that requests are most likely to start with, the largest first."""
@@ -135,20 +147,27 @@ class StaticRunner:
 
         Recording runs the round several times. Its inputs hold no row, so no run writes keys and values.
         """
-        halves = {"draft": static.draft, "verify": static.verify}
-        if not static.shape.drafting:
-            del halves["draft"]
-        keys = [(static.shape, half) for half in halves]
-        missing = [key for key in keys if key not in self._graphs]
+        missing = self._missing(static)
         if missing:
-            host = static.inputs.open()
-            write_rows(host, static.shape, {}, [], {})
-            if static.shape.grammar:
-                write_allowed(host, [], [], static.vocabulary_size)
-            static.inputs.send()
-        for key in missing:
-            self._graphs.record(key, halves[key[1]])
+            _clear_inputs(static)
+        for half in missing:
+            self._graphs.record((static.shape, half), getattr(static, half))
         return not missing
+
+    def _missing(self, static: StaticRound) -> list[str]:
+        """The halves of a round that are not recorded yet."""
+        halves = ["draft", "verify"] if static.shape.drafting else ["verify"]
+        return [half for half in halves if (static.shape, half) not in self._graphs]
+
+    def _is_recorded(self, static: StaticRound) -> bool:
+        """Whether a round's recordings exist already; if it has run before, they do now.
+
+        Requests wait while a round is recorded. So a round that occurs for the first time is called.
+        """
+        if self._missing(static) and not static.occurred:
+            static.occurred = True
+            return False
+        return self._record(static)
 
     def takes(self, row: ScheduledRow) -> bool:
         """Whether a row's round can be a static one."""
@@ -168,7 +187,7 @@ class StaticRunner:
         rows = self._rows_of(states)
         shape = rows.shape(drafts, earlier)
         static = self._rounds[shape]
-        recorded = self._record(static)
+        recorded = self._is_recorded(static)
         host = static.inputs.open(rows)
         rows.write(host, shape, drafts, earlier)
         if shape.grammar and not shape.drafting:
@@ -210,6 +229,15 @@ class StaticRunner:
             for prompt in state.prompts.values():
                 prompt.num_computed_tokens += len(outcome.tokens)
         return result
+
+
+def _clear_inputs(static: StaticRound) -> None:
+    """Give a round inputs that hold no row."""
+    host = static.inputs.open()
+    write_rows(host, static.shape, {}, [], {})
+    if static.shape.grammar:
+        write_allowed(host, [], [], static.vocabulary_size)
+    static.inputs.send()
 
 
 def _forget_recordings(graphs: Graphs, shape: RoundShape) -> None:

@@ -16,6 +16,7 @@ MINUS_INFINITY = float("-inf")
 
 
 def searched(logits, top_p, temperature=None, greedy=None):
+    temperature = torch.ones(len(logits)) if temperature is None else temperature
     tensors = [None if x is None else x.to(DEVICE) for x in (logits, temperature, top_p, greedy)]
     return keep_nucleus_kernel(*tensors).cpu()
 
@@ -89,9 +90,9 @@ from langchain_eft.engine.decoding import nucleus_triton as module
 
 for kernel in (module._peak, module._narrow, module._cut):
     compile_only(kernel)
-for Driver.capability, size, temperature in ((80, 49152, None), (90, 151936, meta(3, dtype=torch.float32))):
-    logits, top_p = meta(3, size, dtype=torch.float32), meta(3, dtype=torch.float32)
-    module.keep_nucleus_kernel(logits, temperature, top_p, meta(3, dtype=torch.bool))
+for Driver.capability, size, greedy in ((80, 49152, None), (90, 151936, meta(3, dtype=torch.bool))):
+    logits, numbers = meta(3, size, dtype=torch.float32), meta(3, dtype=torch.float32)
+    module.keep_nucleus_kernel(logits, numbers, numbers, greedy)
 """
 
 
