@@ -23,6 +23,7 @@ from torch import Tensor
 
 from langchain_eft.engine.attention.batch import on_device
 from langchain_eft.engine.attention.rows import PagedRows
+from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
 
 MAX_SPLITS = 32
 """Most splits of a row: `_merge` holds one partial result of each split in registers."""
@@ -117,6 +118,7 @@ def paged_attention_kernel(
             block_value=block_value,
             num_warps=8 if block_m == 128 else 4,
             num_stages=2,
+            **dependent_launch(query.device),
         )
         if splits > 1:
             _merge[count, rows.max_queries, heads](
@@ -134,6 +136,7 @@ def paged_attention_kernel(
                 block_n=block_n,
                 block_splits=MAX_SPLITS,
                 block_value=block_value,
+                **dependent_launch(query.device),
             )
 
 
@@ -260,12 +263,14 @@ def _attend(
     block_n: tl.constexpr,
     block_dim: tl.constexpr,
     block_value: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The attention of one row, KV head, tile of (query, head) pairs, and split.
 
     Without splits it writes the result. With splits it writes a normalized partial result and its
     log-sum-exp.
     """
+    wait_for_previous(dependent)
     row, split = tl.program_id(0), tl.program_id(2)
     kv_head, tile = tl.program_id(1) // tiles, tl.program_id(1) % tiles
     count = tl.load(queries + row)
@@ -425,8 +430,10 @@ def _merge(
     block_n: tl.constexpr,
     block_splits: tl.constexpr,
     block_value: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The result of one query and head: the mean of its splits, weighted by their share of the softmax."""
+    wait_for_previous(dependent)
     row, offset, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count = tl.load(queries + row)
     length = tl.load(lengths + row)

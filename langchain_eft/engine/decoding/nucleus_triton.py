@@ -17,6 +17,7 @@ import triton.language as tl  # type: ignore[import-untyped, import-not-found, u
 from torch import Tensor
 
 from langchain_eft.engine.decoding.nucleus import LARGEST_TIE
+from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
 
 _BLOCK = 4096
 """Tokens of the vocabulary that one program reads."""
@@ -55,7 +56,17 @@ def keep_nucleus_kernel(logits: Tensor, temperature: Tensor, top_p: Tensor, gree
     # Of each row: the first key of the range, the weight of the tokens before it, and the weight wanted.
     states = torch.empty(len(_SHIFTS), rows, _STATE, dtype=torch.float64, device=device)
     out = torch.empty_like(logits)
-    _peak[grid](logits, temperature, top_p, greedy, peaks, blocks, size, _BLOCK)
+    _peak[grid](
+        logits,
+        temperature,
+        top_p,
+        greedy,
+        peaks,
+        blocks,
+        size,
+        _BLOCK,
+        **dependent_launch(logits.device),
+    )
     shared = (logits, temperature, top_p, greedy, peaks)
     constants = {
         "blocks": blocks,
@@ -77,8 +88,16 @@ def keep_nucleus_kernel(logits: Tensor, temperature: Tensor, top_p: Tensor, gree
             above,
             shift,
             **constants,
+            **dependent_launch(logits.device),
         )
-    _cut[grid](*shared, sums[-1], states[-1], out, **constants)
+    _cut[grid](
+        *shared,
+        sums[-1],
+        states[-1],
+        out,
+        **constants,
+        **dependent_launch(logits.device),
+    )
     return out
 
 
@@ -110,8 +129,10 @@ def _peak(
     blocks: tl.constexpr,
     size: tl.constexpr,
     block: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """Largest logit of one row and block."""
+    wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     if _keeps_all(top_p, greedy, row):
         return
@@ -197,11 +218,13 @@ def _narrow(
     width: tl.constexpr,
     state_size: tl.constexpr,
     smallest: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """Choose a bin of the last launch, divide it into bins, and add up their weights in one row and block.
 
     `above` is the number of bits of a key within the chosen bin, and `shift` within the new ones.
     """
+    wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     if _keeps_all(top_p, greedy, row):
         return
@@ -249,8 +272,10 @@ def _cut(
     width: tl.constexpr,
     state_size: tl.constexpr,
     smallest: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """Keep the nucleus of one row and block. Of equal tokens, those with the lowest ids are kept."""
+    wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
     x = tl.load(logits + row * size + at, mask=at < size, other=0.0)

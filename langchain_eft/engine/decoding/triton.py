@@ -19,6 +19,7 @@ from langchain_eft.engine.decoding.nucleus_triton import keep_nucleus_kernel, sc
 from langchain_eft.engine.decoding.race import BLOCK
 from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST
 from langchain_eft.engine.decoding.sampling import Draw, Sampling, outside_top_k
+from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
 
 _BLOCK = 8 * BLOCK
 """Tokens of the vocabulary that one program reads."""
@@ -50,6 +51,7 @@ def combine_kernel(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: T
         *weights.stride(),
         size=size,
         block=_BLOCK,
+        **dependent_launch(logits.device),
     )
     return out
 
@@ -71,18 +73,21 @@ def _combine(
     weight_term_stride: tl.tensor,
     size: tl.constexpr,
     block: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The sums of one row and block."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < size
+    # No kernel writes the vocabulary, so it is read before the wait.
+    allowed = tl.load(vocabulary + at, mask=inside, other=0) != 0
+    wait_for_previous(dependent)
     total = tl.zeros([block], tl.float32)
     for term in range(terms):
         weight = tl.load(weights + row * weight_stride + term * weight_term_stride)
         source = tl.load(index + row * index_stride + term * index_term_stride)
         read = at < tl.where(weight != 0, size, 0)
         total += weight * tl.load(logits + source * logits_stride + at, mask=read, other=0.0).to(tl.float32)
-    allowed = tl.load(vocabulary + at, mask=inside, other=0) != 0
     tl.store(out + row * size + at, tl.where(allowed, total, float("-inf")), mask=inside)
 
 
@@ -141,7 +146,18 @@ def _softmax(
         peaks = torch.empty(rows, blocks, dtype=torch.float32, device=logits.device)
         best, sums = torch.empty_like(peaks, dtype=torch.int32), torch.empty_like(peaks, dtype=torch.float64)
         _summarize[rows, blocks](
-            logits, temperature, floor, all_peaks, peaks, best, sums, blocks, size, _BLOCK, _width(blocks)
+            logits,
+            temperature,
+            floor,
+            all_peaks,
+            peaks,
+            best,
+            sums,
+            blocks,
+            size,
+            _BLOCK,
+            _width(blocks),
+            **dependent_launch(logits.device),
         )
         return peaks, best, sums
 
@@ -166,6 +182,7 @@ def _softmax(
         _BLOCK,
         BLOCK,
         _width(blocks),
+        **dependent_launch(logits.device),
     )
     return probs, totals
 
@@ -193,11 +210,13 @@ def _summarize(
     size: tl.constexpr,
     block: tl.constexpr,
     width: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """Largest logit of one row and block, its token, and the sum of exponentials relative to it.
 
     `all_peaks` holds the largest logit of every block; with it, logits below the floor are left out.
     """
+    wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
     x = scaled(logits, temperature, row, at, size)
@@ -231,8 +250,10 @@ def _normalize(
     block: tl.constexpr,
     racing: tl.constexpr,
     width: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """Probabilities of one row and block, and the totals of its blocks that race."""
+    wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
     others = tl.arange(0, width)
@@ -287,7 +308,16 @@ def accept_or_resample_kernel(
         [R] int64 samples of p.
     """
     (rows, size), totals = p.shape, _empty_totals(p)
-    _total[rows, triton.cdiv(size, _BLOCK)](p, q, totals, totals.shape[1], size, _BLOCK, BLOCK)
+    _total[rows, triton.cdiv(size, _BLOCK)](
+        p,
+        q,
+        totals,
+        totals.shape[1],
+        size,
+        _BLOCK,
+        BLOCK,
+        **dependent_launch(p.device),
+    )
     return _winners(p, q, totals, seeds, positions, samples)
 
 
@@ -330,6 +360,7 @@ def _winners(
         _width(num_totals),
         SAMPLE if q is None else RESIDUAL,
         TEST,
+        **dependent_launch(p.device),
     )
     return out
 
@@ -353,8 +384,10 @@ def _total(
     size: tl.constexpr,
     block: tl.constexpr,
     racing: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The totals of one row and program."""
+    wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     weights = _excess(p, q, row, part * block + tl.arange(0, block), size)
     _store_totals(totals, weights, row, part, num_totals, block, racing)
@@ -404,8 +437,10 @@ def _race(
     width: tl.constexpr,
     purpose: tl.constexpr,
     test: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The token of one row: first the race of the blocks, then that of the tokens in the winner."""
+    wait_for_previous(dependent)
     row = tl.program_id(0).to(tl.int64)
     seed, position = tl.load(seeds + row * seed_stride), tl.load(positions + row * position_stride)
     parts = tl.arange(0, width)

@@ -8,6 +8,7 @@ import triton.language as tl  # type: ignore[import-untyped, import-not-found, u
 from torch import Tensor
 
 from langchain_eft.engine.attention.batch import MAX_DECODING_QUERIES
+from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
 from langchain_eft.engine.rounds.layout import TokenLayout
 
 WIDTH = 1 << (MAX_DECODING_QUERIES - 1).bit_length()
@@ -37,6 +38,7 @@ def lay_out_kernel(
         rows,
         n,
         width=WIDTH,
+        **dependent_launch(tokens.device),
     )
     return TokenLayout(*of_tokens, *of_rows)
 
@@ -71,8 +73,10 @@ def _lay_out(
     rows: tl.tensor,
     n: tl.tensor,
     width: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The tokens of one row and slot."""
+    wait_for_previous(dependent)
     index = tl.program_id(0).to(tl.int64)
     row, total = index % rows, slots.to(tl.int64) * rows
     step = tl.arange(0, width)

@@ -7,6 +7,7 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
+from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
 from langchain_eft.engine.rounds.layout_triton import WIDTH
 from langchain_eft.engine.rounds.progress import RowProgress
 from langchain_eft.engine.rounds.staging import PackedTensors
@@ -26,6 +27,7 @@ def begin_kernel(inputs: PackedTensors, last: Tensor, num_output_tokens: Tensor)
         numbers,
         alive,
         rows,
+        **dependent_launch(source.device),
     )
     known, length, num_tokens, drafted = numbers
     return RowProgress(known, length, num_tokens, drafted, alive)
@@ -47,8 +49,10 @@ def _begin(
     numbers: tl.tensor,
     alive: tl.tensor,
     rows: tl.tensor,
+    dependent: tl.constexpr,
 ) -> None:
     """One row."""
+    wait_for_previous(dependent)
     row = tl.program_id(0).to(tl.int64)
     origin = tl.load(source + row)
     if origin > 0:
@@ -88,6 +92,7 @@ def accept_kernel(
         num_output_tokens,
         drafted,
         width=WIDTH,
+        **dependent_launch(tokens.device),
     )
 
 
@@ -122,8 +127,10 @@ def _accept(
     new_num: tl.tensor,
     drafted: tl.tensor,
     width: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """One row."""
+    wait_for_previous(dependent)
     row = tl.program_id(0).to(tl.int64)
     step = tl.arange(0, width)
     is_draft, inside = step < drafted, step <= drafted

@@ -1,7 +1,7 @@
 """What a GPU runs once when an engine opens, so that no kernel is compiled while it serves.
 
-Triton compiles a kernel for each combination of its constants. There are few, for kernels take what depends on
-a batch as ordinary arguments. So a few passes meet all of them, and their results are not used.
+Triton compiles a kernel for each combination of its constants. There are few: what depends on a batch is an
+ordinary argument. So a few passes meet all of them. Their results are not used.
 """
 
 from __future__ import annotations
