@@ -127,6 +127,8 @@ class StaticRunner:
     def _compile_kernels(self) -> None:
         """Run what needs every variant of every kernel, so that none is compiled while requests wait."""
         warm_up.run_prompts(self._state)
+        if self._config.compile:
+            return  # `torch.compile` takes a minute for each shape
         for shape in warm_up.shapes(self._state.family, self._config.max_batch_size):
             static = self._rounds[shape]
             _clear_inputs(static)

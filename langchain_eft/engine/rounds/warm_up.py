@@ -15,7 +15,7 @@ from langchain_eft.engine.attention.batch import MAX_DECODING_QUERIES
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.rounds.round_state import RoundState
-from langchain_eft.engine.rounds.shape import PADDED_DRAFT_LENGTHS, RoundShape, common_shapes, padded
+from langchain_eft.engine.rounds.shape import PADDED_DRAFT_LENGTHS, RoundShape, common_shapes
 
 _LONG = 1024
 """Length of a context that attention divides into parts."""
@@ -37,15 +37,17 @@ def run_prompts(state: RoundState) -> None:
 
 
 def shapes(family: ModelFamily, max_batch_size: int) -> Iterator[RoundShape]:
-    """Rounds that need every combination of constants, with few and many rows.
+    """Rounds that need every combination of constants, with many rows and with one, the largest first.
 
     Args:
         family: The models.
         max_batch_size: Most rows of a round.
     """
-    for rows in sorted({1, min(padded(max_batch_size), max_batch_size)}):
-        for shape in common_shapes(family, rows):
-            if shape.num_draft_tokens == max(s.num_draft_tokens for s in common_shapes(family, rows)):
-                for length in PADDED_DRAFT_LENGTHS:
-                    yield replace(shape, num_draft_tokens=length, drafting=length > 0)
-                yield replace(shape, filters=replace(shape.filters, min_p=shape.filters.sampled))
+    for rows in sorted({1, max_batch_size}, reverse=True):
+        common = common_shapes(family, rows)
+        for shape in common:
+            if shape.num_draft_tokens != common[0].num_draft_tokens:
+                continue  # the same with fewer draft tokens
+            for length in reversed(PADDED_DRAFT_LENGTHS):
+                yield replace(shape, num_draft_tokens=length, drafting=length > 0)
+            yield replace(shape, filters=replace(shape.filters, min_p=shape.filters.sampled))
