@@ -31,7 +31,7 @@ def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     size = (weights.cumsum(-1) - weights < wanted[:, None]).sum(-1, keepdim=True)
     last = nearest.gather(-1, (size - 1).clamp(min=0))
     inside = distances <= last.clamp(min=LARGEST_TIE)
-    if distances.device.type != "cpu" or bool((inside.sum(-1, keepdim=True) > size).any()):
+    if not _takes_shortcuts(distances) or bool((inside.sum(-1, keepdim=True) > size).any()):
         before = distances < torch.where(last > LARGEST_TIE, last, 0.0)
         equal = inside & ~before
         inside = before | (equal & (equal.cumsum(-1) <= size - before.sum(-1, keepdim=True)))
@@ -39,12 +39,17 @@ def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     return inside | (top_p[:, None] >= 1)
 
 
+def _takes_shortcuts(distances: Tensor) -> bool:
+    """Whether the host looks at values to save work: with the large vocabulary of a real model, on a CPU."""
+    return distances.device.type == "cpu" and distances.shape[-1] > _NUM_SORTED
+
+
 def _nearest(distances: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """The smallest of [B, V] distances in order, and their weights.
 
     They are at least as many as a nucleus of the weight `wanted`, [B], has tokens.
     """
-    if distances.device.type == "cpu" and distances.shape[-1] > _NUM_SORTED:
+    if _takes_shortcuts(distances):
         # On a CPU, sorting a whole vocabulary takes as long as a small model.
         nearest = distances.topk(_NUM_SORTED, -1, largest=False).values
         weights = torch.exp(-nearest).double()
