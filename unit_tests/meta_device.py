@@ -26,10 +26,17 @@ from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
 from langchain_eft.engine.rounds import round_state
 from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes
-from langchain_eft.engine.rounds.static import DraftLogits, StaticRound
+from langchain_eft.engine.rounds.static import RoundLogits, StaticRound
 
 META = torch.device("meta")
-KERNELS = ("attention.triton", "decoding.triton", "models.triton", "rounds.layout_triton")
+KERNELS = (
+    "attention.triton",
+    "decoding.triton",
+    "decoding.nucleus_triton",
+    "models.triton",
+    "rounds.layout_triton",
+    "rounds.progress_triton",
+)
 ASKING = (
     "_local_scalar_dense",
     "nonzero",
@@ -75,6 +82,53 @@ def check_launch(arguments, grid):
     assert all(x.device == META for x in arguments if isinstance(x, torch.Tensor)), "the launch mixes devices"
     assert all(size > 0 for size in grid), grid
     assert all(size < 2**16 for size in grid[1:]), grid
+
+
+class LaunchCounter(TorchDispatchMode):
+    """Counts operations that launch something: all but views, and memory that is not filled.
+
+    Attributes:
+        count: How many so far. A torch operation counts once, though it may launch several kernels.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.count, self._paused = 0, False
+
+    @contextmanager
+    def paused(self):
+        self._paused = True
+        yield
+        self._paused = False
+
+    def launch(self, run, *args, **kwargs):
+        self.count += not self._paused
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        returned = [each.alias_info for each in func._schema.returns]
+        is_view = any(info is not None and not info.is_write for info in returned)
+        empty = func._schema.name.startswith(("aten::empty", "aten::new_empty"))
+        self.count += not (is_view or empty or self._paused)
+        return func(*args, **(kwargs or {}))
+
+
+def count_launches(shape: RoundShape) -> tuple[int, int]:
+    """Launches of the two halves of a round, besides those of the models' layers."""
+    counter, run_layers = LaunchCounter(), CausalModel.__call__
+
+    def without_layers(model, *args, **kwargs):
+        with counter.paused():
+            return run_layers(model, *args, **kwargs)
+
+    with meta_device(launch=counter.launch), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CausalModel, "__call__", without_layers)
+        static = StaticRound(shape, meta_state(meta_family()), RoundLogits(META))
+        with counter:
+            if shape.drafting:
+                static.draft()
+            drafted = counter.count
+            static.verify()
+    return drafted, counter.count - drafted
 
 
 @contextmanager
@@ -157,7 +211,7 @@ def kinds_of_rounds(family: ModelFamily, rows: int) -> list[RoundShape]:
 
 def run_round(shape: RoundShape, state: RoundState) -> None:
     """Both halves of a static round, as a recording would run them."""
-    static = StaticRound(shape, state, DraftLogits(META))
+    static = StaticRound(shape, state, RoundLogits(META))
     with OneDevice():
         if shape.drafting:
             static.draft()

@@ -53,7 +53,7 @@ def conservative_log_p(mixed: Tensor, upscale: Tensor, top_p: float) -> Tensor:
         [..., V] normalized log p.
     """
     if top_p < 1:
-        ordered, order = mixed.double().sort(descending=True)
+        ordered, order = mixed.double().sort(descending=True, stable=True)
         before = ordered.exp().cumsum(-1) - ordered.exp()
         nucleus = torch.zeros_like(mixed, dtype=torch.bool).scatter(-1, order, before < top_p)
         upscale = torch.where(nucleus, upscale, 0.0)

@@ -100,7 +100,7 @@ def nucleus(log_p: Tensor, top_p: float) -> Tensor:
     """The smallest set of tokens with probability `top_p`, [..., V] bool; for 1, all tokens."""
     if top_p == 1:
         return torch.ones_like(log_p, dtype=torch.bool)
-    ordered, order = log_p.sort(-1, descending=True)
+    ordered, order = log_p.sort(dim=-1, descending=True, stable=True)
     before = ordered.exp().cumsum(-1) - ordered.exp()
     return torch.zeros_like(log_p, dtype=torch.bool).scatter(-1, order, before < top_p)
 

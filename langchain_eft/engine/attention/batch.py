@@ -20,6 +20,9 @@ from langchain_eft.engine.limits import LONGEST_DRAFT
 MAX_DECODING_QUERIES = LONGEST_DRAFT + 1
 """Most new tokens of a row that decodes: the longest draft and the token before it."""
 
+_MIN_CHUNK = 128
+"""Chunks of prompts are launched as if they had at least so many tokens: then all have the largest tile."""
+
 
 @dataclass(frozen=True)
 class QuerySpan:
@@ -162,10 +165,22 @@ def paged_rows(spans: Sequence[QuerySpan], block_size: int, device: torch.device
     """
     decoding = [span for span in spans if span.queries <= MAX_DECODING_QUERIES]
     chunks = [span for span in spans if span.queries > MAX_DECODING_QUERIES]
-    return [_paged_group(group, block_size, device) for group in (decoding, chunks) if group]
+    return [
+        _paged_group(group, least, block_size, device)
+        for group, least in ((decoding, MAX_DECODING_QUERIES), (chunks, _MIN_CHUNK))
+        if group
+    ]
 
 
-def _paged_group(spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> PagedRows:
+def _paged_group(spans: Sequence[QuerySpan], least: int, block_size: int, device: torch.device) -> PagedRows:
+    """Rows as tensors.
+
+    Args:
+        spans: The rows.
+        least: Least `max_queries`: the kernel is compiled for each size of a tile, which follows from it.
+        block_size: Token positions per block.
+        device: Device of the tensors.
+    """
     width = max(len(span.blocks) for span in spans)
     numbers = [
         [span.start, span.queries, span.length, *span.blocks, *[0] * (width - len(span.blocks))]
@@ -179,7 +194,7 @@ def _paged_group(spans: Sequence[QuerySpan], block_size: int, device: torch.devi
         queries=queries,
         lengths=lengths,
         block_size=block_size,
-        max_queries=max(span.queries for span in spans),
+        max_queries=max(least, *(span.queries for span in spans)),
         max_length=max(span.length for span in spans),
     )
 

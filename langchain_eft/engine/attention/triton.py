@@ -23,6 +23,7 @@ from torch import Tensor
 
 from langchain_eft.engine.attention.batch import on_device
 from langchain_eft.engine.attention.rows import PagedRows
+from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
 
 MAX_SPLITS = 32
 """Most splits of a row: `_merge` holds one partial result of each split in registers."""
@@ -96,6 +97,7 @@ def paged_attention_kernel(
             scaling,
             rows.max_queries,
             splits,
+            tiles,
             rows.block_table.stride(0),
             *query.stride()[:2],
             *keys.stride()[:2],
@@ -104,7 +106,6 @@ def paged_attention_kernel(
             *value_pool.stride()[:2],
             heads=heads,
             group=group,
-            tiles=tiles,
             dim=dim,
             value_dim=value_dim,
             block_size=rows.block_size,
@@ -117,6 +118,7 @@ def paged_attention_kernel(
             block_value=block_value,
             num_warps=8 if block_m == 128 else 4,
             num_stages=2,
+            **dependent_launch(query.device),
         )
         if splits > 1:
             _merge[count, rows.max_queries, heads](
@@ -132,8 +134,9 @@ def paged_attention_kernel(
                 value_dim=value_dim,
                 window=sliding_window,
                 block_n=block_n,
-                block_splits=triton.next_power_of_2(splits),
+                block_splits=MAX_SPLITS,
                 block_value=block_value,
+                **dependent_launch(query.device),
             )
 
 
@@ -216,7 +219,8 @@ def _absorb(
 
 # Numbers that depend on the batch are not specialized: each new value would compile the kernel again.
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
-    do_not_specialize=["max_queries", "splits", "table_stride"]
+    do_not_specialize=["max_queries", "splits", "tiles", "table_stride"],
+    do_not_specialize_on_alignment=["block_table", "starts", "queries", "lengths"],
 )
 def _attend(
     query: tl.tensor,
@@ -235,6 +239,7 @@ def _attend(
     scaling: tl.tensor,
     max_queries: tl.tensor,
     splits: tl.tensor,
+    tiles: tl.tensor,
     table_stride: tl.tensor,
     query_stride: tl.tensor,
     query_head_stride: tl.tensor,
@@ -248,7 +253,6 @@ def _attend(
     value_head_stride: tl.tensor,
     heads: tl.constexpr,
     group: tl.constexpr,
-    tiles: tl.constexpr,
     dim: tl.constexpr,
     value_dim: tl.constexpr,
     block_size: tl.constexpr,
@@ -259,12 +263,14 @@ def _attend(
     block_n: tl.constexpr,
     block_dim: tl.constexpr,
     block_value: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The attention of one row, KV head, tile of (query, head) pairs, and split.
 
     Without splits it writes the result. With splits it writes a normalized partial result and its
     log-sum-exp.
     """
+    wait_for_previous(dependent)
     row, split = tl.program_id(0), tl.program_id(2)
     kv_head, tile = tl.program_id(1) // tiles, tl.program_id(1) % tiles
     count = tl.load(queries + row)
@@ -406,7 +412,9 @@ def _attend(
         )
 
 
-@triton.jit(do_not_specialize=["splits"])  # type: ignore[untyped-decorator, unused-ignore]
+@triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
+    do_not_specialize=["splits"], do_not_specialize_on_alignment=["starts", "queries", "lengths"]
+)
 def _merge(
     partial: tl.tensor,
     logs: tl.tensor,
@@ -422,8 +430,10 @@ def _merge(
     block_n: tl.constexpr,
     block_splits: tl.constexpr,
     block_value: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The result of one query and head: the mean of its splits, weighted by their share of the softmax."""
+    wait_for_previous(dependent)
     row, offset, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count = tl.load(queries + row)
     length = tl.load(lengths + row)

@@ -95,6 +95,8 @@ class StopMatcher:
 
     def feed(self, text: str) -> str:
         """Add text; returns what can be shown. Text that may begin a stop string is held back."""
+        if not self._stops:
+            return text
         held = self._held + text
         starts = [index for stop in self._stops if (index := held.find(stop)) >= 0]
         if starts:

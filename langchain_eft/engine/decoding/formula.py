@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.decoding.nucleus import nucleus
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.schedules import Weight, knots, values, weight_at
 
@@ -90,13 +91,20 @@ class Formula(Generic[T]):
         """The terms whose mean the small mixture starts from. Empty where no small model takes part."""
         return self.references if self.common_reference is None else (self.common_reference,)
 
-    @property
+    @cached_property
     def conservative(self) -> bool:
         """Whether only some tokens are up-scaled. It is the same at every position."""
         return self.at(0).small is not None
 
     def at(self, position: int) -> Coefficients[T]:
-        """The coefficients for the answer's token at `position`, counted from 0."""
+        """The coefficients for the answer's token at `position`, counted from 0; equal ones are identical."""
+        return self._last if position >= self.knots[-1] else self._at(position)
+
+    def is_constant(self, first: int, count: int) -> bool:
+        """Whether `count` positions, from the position `first` on, have the same coefficients."""
+        return first >= self.knots[-1] or len({id(self.at(first + i)) for i in range(count)}) == 1
+
+    def _at(self, position: int) -> Coefficients[T]:
         weights = tuple(weight_at(weight, position) for _, _, weight in self.behaviors)
         if weights not in self._coefficients:
             self._coefficients[weights] = self._with(weights)
@@ -132,9 +140,19 @@ class Formula(Generic[T]):
         return tuple(ordered)
 
     @cached_property
+    def term_set(self) -> frozenset[T]:
+        """The terms without their order."""
+        return frozenset(self.terms)
+
+    @cached_property
     def draft_terms(self) -> tuple[T, ...]:
         """The terms of q, in a fixed order. A term may have coefficient 0 at some positions."""
         return tuple(dict.fromkeys(t for knot in self.knots for t, _ in self.at(knot).draft or ()))
+
+    @cached_property
+    def _last(self) -> Coefficients[T]:
+        """The coefficients from the last knot on."""
+        return self._at(self.knots[-1])
 
     @cached_property
     def _coefficients(self) -> dict[tuple[float, ...], Coefficients[T]]:
@@ -276,39 +294,6 @@ def combine(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: Tensor |
     for i in range(1, index.shape[1]):
         total = torch.addcmul(total, logits[index[:, i]], weights[:, i, None])
     return total if vocabulary is None else total.masked_fill(~vocabulary, float("-inf"))
-
-
-def nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
-    """The smallest set of tokens whose probability reaches `top_p`; it always has the most probable token.
-
-    Args:
-        logprobs: [B, V] normalized log-probabilities.
-        top_p: [B] in (0, 1].
-
-    Returns:
-        [B, V] bool.
-    """
-    ordered, order = _most_probable(logprobs, top_p)
-    probs = ordered.double().exp()
-    # The probability before each token is compared, so the token that crosses the threshold is kept.
-    keep = probs.cumsum(-1) - probs < top_p[:, None]
-    inside = torch.zeros_like(logprobs, dtype=torch.bool).scatter(-1, order, keep)
-    # Rounding of the sum must not drop a token where top_p is 1.
-    return inside | (top_p[:, None] >= 1)
-
-
-_NUM_SORTED = 1024
-"""Tokens that a CPU sorts first, before it sorts a whole vocabulary."""
-
-
-def _most_probable(logprobs: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
-    """The most probable tokens and their ids, sorted; at least as many as reach `top_p`."""
-    if logprobs.device.type == "cpu" and logprobs.shape[-1] > _NUM_SORTED:
-        # On a CPU, sorting a whole vocabulary takes as long as a small model.
-        ordered, order = logprobs.topk(_NUM_SORTED, -1)
-        if bool((ordered.double().exp().sum(-1) > top_p).all()):
-            return ordered, order
-    return logprobs.sort(-1, descending=True)
 
 
 def conservative(small: Tensor, upscale: Tensor, top_p: Tensor | None, unscaled: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.decoding.formula import nucleus
+from langchain_eft.engine.decoding.nucleus import nucleus
 from langchain_eft.engine.decoding.race import race
 from langchain_eft.engine.decoding.random import SAMPLE
 from langchain_eft.engine.request import SamplingParams
@@ -139,7 +139,11 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         [R, V] float64 probabilities. Filtered tokens have exactly 0. In a greedy row, the best token has 1.
     """
     filters = sampling.filters
-    logits = truncate(logits / sampling.temperature[:, None], sampling)
+    logits = logits / sampling.temperature[:, None]
+    if filters.top_k:
+        logits = logits.masked_fill(outside_top_k(logits, sampling), float("-inf"))
+    if filters.top_p:
+        logits = logits.masked_fill(~nucleus(logits, sampling.top_p), float("-inf"))
     if filters.min_p:
         floor = logits.amax(-1) + sampling.min_p.log()
         logits = logits.masked_fill(logits < floor[:, None], float("-inf"))
@@ -150,22 +154,14 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     return probs
 
 
-def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Apply top-k, then top-p: the filters that need sorting.
+def outside_top_k(logits: Tensor, sampling: Sampling) -> Tensor:
+    """[R, V] bool, the tokens that top-k drops.
 
     Args:
         logits: [R, V] float32, temperature applied.
         sampling: R rows.
-
-    Returns:
-        [R, V], -inf for dropped tokens.
     """
-    if sampling.filters.top_k:
-        logits = logits.masked_fill(logits < _smallest_of_top_k(logits, sampling)[:, None], float("-inf"))
-    if sampling.filters.top_p:
-        keep = nucleus(logits.log_softmax(-1), sampling.top_p)
-        logits = logits.masked_fill(~keep, float("-inf"))
-    return logits
+    return logits < _smallest_of_top_k(logits, sampling)[:, None]
 
 
 def _smallest_of_top_k(logits: Tensor, sampling: Sampling) -> Tensor:

@@ -15,9 +15,11 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
+from langchain_eft.engine.decoding.nucleus_triton import keep_nucleus_kernel, scaled
 from langchain_eft.engine.decoding.race import BLOCK
 from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST
-from langchain_eft.engine.decoding.sampling import Draw, Sampling, truncate
+from langchain_eft.engine.decoding.sampling import Draw, Sampling, outside_top_k
+from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
 
 _BLOCK = 8 * BLOCK
 """Tokens of the vocabulary that one program reads."""
@@ -49,6 +51,7 @@ def combine_kernel(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: T
         *weights.stride(),
         size=size,
         block=_BLOCK,
+        **dependent_launch(logits.device),
     )
     return out
 
@@ -70,23 +73,28 @@ def _combine(
     weight_term_stride: tl.tensor,
     size: tl.constexpr,
     block: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The sums of one row and block."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < size
+    # No kernel writes the vocabulary, so it is read before the wait.
+    allowed = tl.load(vocabulary + at, mask=inside, other=0) != 0
+    wait_for_previous(dependent)
     total = tl.zeros([block], tl.float32)
     for term in range(terms):
         weight = tl.load(weights + row * weight_stride + term * weight_term_stride)
         source = tl.load(index + row * index_stride + term * index_term_stride)
         read = at < tl.where(weight != 0, size, 0)
         total += weight * tl.load(logits + source * logits_stride + at, mask=read, other=0.0).to(tl.float32)
-    allowed = tl.load(vocabulary + at, mask=inside, other=0) != 0
     tl.store(out + row * size + at, tl.where(allowed, total, float("-inf")), mask=inside)
 
 
 def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
-    """Must equal `sampling.draw`, in three launches, four with min-p. Torch still sorts for top-k and top-p.
+    """Must equal `sampling.draw`, in three launches, one more with min-p, eight more with top-p.
+
+    Torch still selects for top-k.
 
     Args:
         logits: [R, V], contiguous.
@@ -99,32 +107,31 @@ def draw_kernel(logits: Tensor, sampling: Sampling) -> Draw:
 
 
 def probabilities_kernel(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Must equal `sampling.probabilities`, in two launches, three with min-p."""
+    """Must equal `sampling.probabilities`, in one launch less than `draw_kernel`."""
     return _filtered(logits, sampling)[0]
 
 
 def _filtered(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """[R, V] float64 `sampling.probabilities`, and the total of each block that races, [R, n] float64."""
     filters = sampling.filters
-    temperature: Tensor | None = sampling.temperature
-    if filters.top_k or filters.top_p:
-        logits, temperature = truncate(logits / sampling.temperature[:, None], sampling), None
-    return _softmax(
-        logits,
-        temperature,
-        sampling.min_p.log() if filters.min_p else None,
-        sampling.greedy if filters.greedy else None,
-    )
+    temperature = sampling.temperature
+    greedy = sampling.greedy if filters.greedy else None
+    if filters.top_k:
+        dropped = outside_top_k(logits / temperature[:, None], sampling)
+        logits = logits.masked_fill(dropped, float("-inf"))
+    if filters.top_p:
+        logits = keep_nucleus_kernel(logits, temperature, sampling.top_p, greedy)
+    return _softmax(logits, temperature, sampling.min_p.log() if filters.min_p else None, greedy)
 
 
 def _softmax(
-    logits: Tensor, temperature: Tensor | None, floor: Tensor | None, greedy: Tensor | None
+    logits: Tensor, temperature: Tensor, floor: Tensor | None, greedy: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Must equal `sampling.probabilities` without top-k and top-p.
 
     Args:
         logits: [R, V], contiguous.
-        temperature: [R] float32, or None for 1.
+        temperature: [R] float32.
         floor: [R] float32 logarithm of min-p: the lowest logit that is kept, relative to the row's largest.
             None keeps all.
         greedy: [R] bool, rows whose best token has probability 1, or None.
@@ -139,7 +146,18 @@ def _softmax(
         peaks = torch.empty(rows, blocks, dtype=torch.float32, device=logits.device)
         best, sums = torch.empty_like(peaks, dtype=torch.int32), torch.empty_like(peaks, dtype=torch.float64)
         _summarize[rows, blocks](
-            logits, temperature, floor, all_peaks, peaks, best, sums, blocks, size, _BLOCK, _width(blocks)
+            logits,
+            temperature,
+            floor,
+            all_peaks,
+            peaks,
+            best,
+            sums,
+            blocks,
+            size,
+            _BLOCK,
+            _width(blocks),
+            **dependent_launch(logits.device),
         )
         return peaks, best, sums
 
@@ -164,6 +182,7 @@ def _softmax(
         _BLOCK,
         BLOCK,
         _width(blocks),
+        **dependent_launch(logits.device),
     )
     return probs, totals
 
@@ -179,17 +198,6 @@ def _width(blocks: int) -> int:
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _scaled(
-    logits: tl.tensor, temperature: tl.tensor, row: tl.tensor, at: tl.tensor, size: tl.constexpr
-) -> tl.tensor:
-    """Logits at temperature, in float32 and rounded as torch does, so that filters keep the same tokens."""
-    x = tl.load(logits + row * size + at, mask=at < size, other=float("-inf")).to(tl.float32)
-    if temperature is not None:
-        x = tl.div_rn(x, tl.load(temperature + row))
-    return x
-
-
-@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _summarize(
     logits: tl.tensor,
     temperature: tl.tensor,
@@ -202,14 +210,16 @@ def _summarize(
     size: tl.constexpr,
     block: tl.constexpr,
     width: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """Largest logit of one row and block, its token, and the sum of exponentials relative to it.
 
     `all_peaks` holds the largest logit of every block; with it, logits below the floor are left out.
     """
+    wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
-    x = _scaled(logits, temperature, row, at, size)
+    x = scaled(logits, temperature, row, at, size)
     if all_peaks is not None:
         others = tl.arange(0, width)
         tops = tl.load(all_peaks + row * blocks + others, mask=others < blocks, other=float("-inf"))
@@ -240,8 +250,10 @@ def _normalize(
     block: tl.constexpr,
     racing: tl.constexpr,
     width: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """Probabilities of one row and block, and the totals of its blocks that race."""
+    wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
     others = tl.arange(0, width)
@@ -251,7 +263,7 @@ def _normalize(
     top = peak.to(tl.float64)
     shares = tl.load(sums + row * blocks + others, mask=real, other=0.0)
     total = tl.sum(shares * tl.exp(tops.to(tl.float64) - top), 0)
-    x = _scaled(logits, temperature, row, at, size)
+    x = scaled(logits, temperature, row, at, size)
     if floor is not None:
         x = tl.where(x < peak + tl.load(floor + row), float("-inf"), x)
     p = tl.exp(x.to(tl.float64) - top) / total
@@ -296,7 +308,16 @@ def accept_or_resample_kernel(
         [R] int64 samples of p.
     """
     (rows, size), totals = p.shape, _empty_totals(p)
-    _total[rows, triton.cdiv(size, _BLOCK)](p, q, totals, totals.shape[1], size, _BLOCK, BLOCK)
+    _total[rows, triton.cdiv(size, _BLOCK)](
+        p,
+        q,
+        totals,
+        totals.shape[1],
+        size,
+        _BLOCK,
+        BLOCK,
+        **dependent_launch(p.device),
+    )
     return _winners(p, q, totals, seeds, positions, samples)
 
 
@@ -339,6 +360,7 @@ def _winners(
         _width(num_totals),
         SAMPLE if q is None else RESIDUAL,
         TEST,
+        **dependent_launch(p.device),
     )
     return out
 
@@ -362,8 +384,10 @@ def _total(
     size: tl.constexpr,
     block: tl.constexpr,
     racing: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The totals of one row and program."""
+    wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     weights = _excess(p, q, row, part * block + tl.arange(0, block), size)
     _store_totals(totals, weights, row, part, num_totals, block, racing)
@@ -413,8 +437,10 @@ def _race(
     width: tl.constexpr,
     purpose: tl.constexpr,
     test: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The token of one row: first the race of the blocks, then that of the tokens in the winner."""
+    wait_for_previous(dependent)
     row = tl.program_id(0).to(tl.int64)
     seed, position = tl.load(seeds + row * seed_stride), tl.load(positions + row * position_stride)
     parts = tl.arange(0, width)

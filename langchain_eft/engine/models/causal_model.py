@@ -115,29 +115,52 @@ def drop_weights(module: nn.Module) -> None:
             delattr(part, name)
 
 
-def project(hidden: Sequence[tuple[Tensor | None, Tensor]], size: int, device: torch.device) -> Tensor:
+def project(
+    hidden: Sequence[tuple[Tensor | None, Tensor]], size: int, device: torch.device, out: Tensor | None = None
+) -> Tensor:
     """Multiply hidden states by the output matrices. Adjacent models with the same matrix share one product.
 
     Args:
         hidden: Each model's head and its [n, hidden] states, or None and its [n, V] logits.
         size: Number of token ids to return logits for.
         device: Device of the result.
+        out: [N, size] float32, contiguous, which takes the result; None for new memory.
 
     Returns:
         [N, size] float32 logits of all models, concatenated.
     """
     logits: list[Tensor] = []
     pending: list[Tensor] = []  # states whose head is the next model's too
+    start = 0
     for i, (head, states) in enumerate(hidden):
-        next_head = hidden[i + 1][0] if i + 1 < len(hidden) else None
-        if head is None:
-            logits.append(states[:, :size].float())
-            continue
         pending.append(states)
-        if next_head is not head:
-            logits.append(product(joined(pending), head)[:, :size].float())
+        next_head = hidden[i + 1][0] if i + 1 < len(hidden) else None
+        if head is None or next_head is not head:
+            part = None if out is None else out[start : start + sum(map(len, pending))]
+            logits.append(_project(joined(pending), head, size, part))
+            start += len(logits[-1])
             pending.clear()
-    return joined([part.to(device) for part in logits])
+    return joined([part.to(device) for part in logits]) if out is None else out
+
+
+def _project(states: Tensor, head: Tensor | None, size: int, out: Tensor | None) -> Tensor:
+    """`project` of one matrix: [n, size] float32, in `out` if it is given."""
+    if head is not None and _multiplies_to_float32(states, head):
+        # The sum is not rounded to the type of the weights on its way.
+        return torch.mm(states, head[:size].t(), out_dtype=torch.float32, out=out)
+    logits = (states if head is None else product(states, head))[:, :size]
+    return logits.float() if out is None else out.copy_(logits)
+
+
+def _multiplies_to_float32(states: Tensor, head: Tensor) -> bool:
+    """Whether torch multiplies these numbers of 16 bits to float32: plain tensors on a CUDA device."""
+    return (
+        states.device.type in {"cuda", "meta"}  # meta tensors show what a CUDA device would do
+        and states.device == head.device
+        and type(head) in {Tensor, nn.Parameter}  # quantized and distributed weights have other classes
+        and states.dtype == head.dtype
+        and head.dtype in {torch.bfloat16, torch.float16}
+    )
 
 
 def joined(tensors: list[Tensor]) -> Tensor:

@@ -11,6 +11,8 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
+from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
+
 
 def rms_norm_kernel(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
     """`residual + norm(x) * weight`.
@@ -58,6 +60,7 @@ def _launch_norm(
         size=x.shape[1],
         block=block,
         num_warps=max(1, min(16, block // 256)),
+        **dependent_launch(x.device),
     )
 
 
@@ -73,12 +76,16 @@ def _norm(
     x_stride: tl.tensor,
     size: tl.constexpr,
     block: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """One token: `before` is added before the norm and the sum goes to `total`; `after` is added after it."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     inside = at < size
     offsets = row * size + at
+    # No kernel writes weights, so they are read before the wait.
+    scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    wait_for_previous(dependent)
     h = tl.load(x + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
     if before is not None:
         h += tl.load(before + offsets, mask=inside, other=0.0).to(tl.float32)
@@ -86,7 +93,7 @@ def _norm(
         tl.store(total + offsets, rounded, mask=inside)
         h = rounded.to(tl.float32)
     h *= tl.rsqrt(tl.sum(h * h, 0) / size + eps)
-    h *= tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+    h *= scale
     if after is not None:
         h += tl.load(after + offsets, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + offsets, h, mask=inside)
@@ -130,6 +137,7 @@ def rotate_kernel(
         half=half,
         block=triton.next_power_of_2(half),
         num_warps=1,
+        **dependent_launch(states.device),
     )
 
 
@@ -146,8 +154,10 @@ def _rotate(
     heads: tl.constexpr,
     half: tl.constexpr,
     block: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """One token and head: (a, b) becomes (a cos - b sin, b cos + a sin)."""
+    wait_for_previous(dependent)
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = tl.arange(0, block)
     inside = at < half
@@ -180,12 +190,21 @@ def silu_mul_kernel(gate_up: Tensor) -> Tensor:
     """
     tokens, width = gate_up.shape
     out = torch.empty(tokens, width // 2, dtype=gate_up.dtype, device=gate_up.device)
-    _silu_mul[tokens, triton.cdiv(width // 2, _GATED)](gate_up, out, size=width // 2, block=_GATED)
+    _silu_mul[tokens, triton.cdiv(width // 2, _GATED)](
+        gate_up,
+        out,
+        size=width // 2,
+        block=_GATED,
+        **dependent_launch(gate_up.device),
+    )
     return out
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _silu_mul(gate_up: tl.tensor, out: tl.tensor, size: tl.constexpr, block: tl.constexpr) -> None:
+def _silu_mul(
+    gate_up: tl.tensor, out: tl.tensor, size: tl.constexpr, block: tl.constexpr, dependent: tl.constexpr
+) -> None:
+    wait_for_previous(dependent)
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < size

@@ -18,7 +18,8 @@ from langchain_eft.engine.decoding.formula import conservative
 from langchain_eft.engine.decoding.penalties import Penalties, penalize
 from langchain_eft.engine.decoding.sampling import Draw, Sampling
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
-from langchain_eft.engine.rounds.round_state import Positions, RoundState, RowProgress
+from langchain_eft.engine.rounds.progress import RowProgress
+from langchain_eft.engine.rounds.round_state import Positions, RoundState
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.rounds.staging import DeviceToHost, Fields, HostToDevice
 from langchain_eft.engine.rounds.transfer import input_fields, output_fields
@@ -61,6 +62,8 @@ class DecodingRound(ABC):
     def draft(self) -> None:
         """Draft with the small models, one pass for each token; rows with given draft tokens follow those."""
         progress, given = self._begin(), self._in["given"]
+        is_given, given_tokens = given > 0, given - 1
+        positions = progress.num_tokens + self._steps[:, None]
         weights = self._in["draft"].index_select(0, self._draft_slots)
         penalties = self._penalties(progress) if self.shape.penalties else None
         token = progress.last
@@ -69,8 +72,8 @@ class DecodingRound(ABC):
             q = self._allow_drafted(self._combine(logits, index, weights[:, :, step].t()), step)
             if penalties is not None:
                 q = torch.where(self._in["penalized"][:, None], penalize(q, penalties), q)
-            drafted = self._draw_drafted(q, self._sampling(progress, step))
-            token = torch.where(given[:, step] > 0, given[:, step] - 1, drafted)
+            drafted = self._draw_drafted(q, self._sampling(positions[step], each_row=True))
+            token = torch.where(is_given[:, step], given_tokens[:, step], drafted)
             self.draft_tokens[:, step] = token
             if self._stop_drafting(step, token):
                 break
@@ -86,7 +89,8 @@ class DecodingRound(ABC):
         logits, index = self._run_verify(progress)
         self._positions = Positions(shape, self._live_positions(progress))
         logp = self._target(logits, index)
-        sampling = self._sampling(progress)
+        positions = (progress.num_tokens[:, None] + self._steps).flatten()
+        sampling = self._sampling(self._positions.select(positions), each_row=False)
         allowed = self._penalized(self._allowed(logp), progress)
         # The largest value is NaN if any is. It is infinite if no token has a probability, or one overflows.
         finite = allowed.amax(-1).isfinite()
@@ -99,7 +103,15 @@ class DecodingRound(ABC):
             )
         else:
             tokens = self._ops.draw(allowed, sampling).tokens
-        self._accept(self._positions.by_row(tokens, 0), self._positions.by_row(finite, 0), progress)
+        self._ops.accept(
+            self.draft_tokens,
+            self._positions.by_row(tokens, 0),
+            self._positions.by_row(finite, 0),
+            progress,
+            self._out,
+            self._state.last,
+            self._state.num_output_tokens,
+        )
         if shape.logprobs:
             self._report_logprobs(logp.log_softmax(-1), tokens)
 
@@ -247,67 +259,41 @@ class DecodingRound(ABC):
             bias=zeros.scatter_add(1, inputs["biased"], inputs["bias"]),
         )
 
-    def _sampling(self, progress: RowProgress, step: int | None = None) -> Sampling:
-        """Sampling parameters of one step of every row, [B], or of all positions, [R]."""
-        if step is None:
-            positions = self._positions.select((progress.num_tokens[:, None] + self._steps).flatten())
-        else:
-            positions = progress.num_tokens + step
+    def _sampling(self, positions: Tensor, *, each_row: bool) -> Sampling:
+        """Sampling parameters of every row, [B], or of every position, [R].
 
-        def column(name: str) -> Tensor:
-            return self._positions.repeat(self._in[name]) if step is None else self._in[name]
+        Args:
+            positions: [B] or [R] int64, number of tokens before the one that is drawn.
+            each_row: Which of the two.
+        """
+        filters = self.shape.filters
+
+        def column(name: str, *, needed: bool) -> Tensor:
+            values = self._in[name]
+            if not needed:
+                return values[:1].expand(len(positions))  # nobody reads it
+            return values if each_row else self._positions.repeat(values)
 
         return Sampling(
-            seeds=column("seed"),
+            seeds=column("seed", needed=filters.sampled),
             positions=positions,
-            greedy=column("greedy"),
-            temperature=column("temperature"),
-            top_k=column("top_k"),
-            top_p=column("top_p"),
-            min_p=column("min_p"),
-            filters=self.shape.filters,
+            greedy=column("greedy", needed=filters.sampled and filters.greedy),
+            temperature=column("temperature", needed=filters.sampled),
+            top_k=column("top_k", needed=filters.top_k > 0),
+            top_p=column("top_p", needed=filters.top_p),
+            min_p=column("min_p", needed=filters.min_p),
+            filters=filters,
         )
 
     # Before and after
 
     def _begin(self) -> RowProgress:
-        """Rows continue where the last round left them, or where the host says."""
-        source = self._in["source"]
-        earlier, continues = (source - 1).clamp(min=0), source > 0
-        last = torch.where(continues, self._state.last[earlier], self._in["last"])
-        num_output_tokens = torch.where(
-            continues, self._state.num_output_tokens[earlier], self._in["num_output_tokens"]
-        )
-        remaining = self._in["limit"] - num_output_tokens
-        return RowProgress(
-            last=last,
-            num_output_tokens=num_output_tokens,
-            num_tokens=self._in["prompt"] + num_output_tokens,
-            alive=remaining > 0,
-            count=torch.minimum(self._in["count"], remaining - 1).clamp(min=0),
-        )
+        """Where the rows stand."""
+        return self._ops.begin(self._in, self._state.last, self._state.num_output_tokens)
 
     def _take_given(self) -> None:
         """Use the draft tokens that the host knows."""
         self.draft_tokens.copy_((self._in["given"] - 1).clamp(min=0))
-
-    def _accept(self, tokens: Tensor, finite: Tensor, progress: RowProgress) -> None:
-        """Accept draft tokens as far as they equal the [B, K + 1] tokens that were drawn, and move on.
-
-        `finite` [B, K + 1] says where a token could be drawn. A draft token that none can follow is refused.
-        """
-        equal = (self.draft_tokens == tokens[:, :-1]) & (self._steps[:-1] < progress.count[:, None])
-        equal &= finite[:, 1:]
-        self._out["undrawn"].copy_(~finite[:, 0])
-        accepted = equal.long().cumprod(1).sum(1)
-        self._out["draft_tokens"].copy_(self.draft_tokens)
-        self._out["count"].copy_(progress.count)
-        self._out["tokens"].copy_(tokens)
-        self._out["accepted"].copy_(accepted)
-        last = tokens.gather(1, accepted[:, None])[:, 0]
-        state, rows, length = self._state, slice(self.shape.rows), progress.num_output_tokens
-        state.last[rows] = torch.where(progress.alive, last, progress.last)
-        state.num_output_tokens[rows] = torch.where(progress.alive, length + accepted + 1, length)
 
     def _report_samples(self, samples: Tensor, progress: RowProgress) -> None:
         """Report [B, K + 1] samples of q: the draft token itself where a model drafted one."""

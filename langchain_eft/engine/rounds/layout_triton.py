@@ -7,7 +7,12 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
+from langchain_eft.engine.attention.batch import MAX_DECODING_QUERIES
+from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
 from langchain_eft.engine.rounds.layout import TokenLayout
+
+WIDTH = 1 << (MAX_DECODING_QUERIES - 1).bit_length()
+"""Power of two for the tokens of a row. One for all lengths, since each would compile the kernel again."""
 
 
 def lay_out_kernel(
@@ -30,15 +35,26 @@ def lay_out_kernel(
         offset.stride(0),
         count.stride(0),
         slots,
-        rows=rows,
-        n=n,
-        width=int(triton.next_power_of_2(n)),
+        rows,
+        n,
+        width=WIDTH,
+        **dependent_launch(tokens.device),
     )
     return TokenLayout(*of_tokens, *of_rows)
 
 
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
-    do_not_specialize=["token_stride", "entry_stride", "offset_stride", "count_stride", "slots"]
+    do_not_specialize=["token_stride", "entry_stride", "offset_stride", "count_stride", "slots", "rows", "n"],
+    do_not_specialize_on_alignment=[
+        "tokens",
+        "last",
+        "offset",
+        "count",
+        "used",
+        "variant",
+        "of_tokens",
+        "of_rows",
+    ],
 )
 def _lay_out(
     tokens: tl.tensor,
@@ -54,11 +70,13 @@ def _lay_out(
     offset_stride: tl.tensor,
     count_stride: tl.tensor,
     slots: tl.tensor,
-    rows: tl.constexpr,
-    n: tl.constexpr,
+    rows: tl.tensor,
+    n: tl.tensor,
     width: tl.constexpr,
+    dependent: tl.constexpr,
 ) -> None:
     """The tokens of one row and slot."""
+    wait_for_previous(dependent)
     index = tl.program_id(0).to(tl.int64)
     row, total = index % rows, slots.to(tl.int64) * rows
     step = tl.arange(0, width)

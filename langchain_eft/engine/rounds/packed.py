@@ -19,7 +19,8 @@ from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import joined, project
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.rounds.decoding_round import DecodingRound, where_finite
-from langchain_eft.engine.rounds.round_state import Positions, RoundState, RowProgress
+from langchain_eft.engine.rounds.progress import RowProgress
+from langchain_eft.engine.rounds.round_state import Positions, RoundState
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,25 +44,6 @@ class RoundState:
         self.ops = round_ops(kernels=kernels)
         self.streams = Streams(self.device, len(family.models))
         self.last, self.num_output_tokens = torch.zeros(2, rows, dtype=torch.int64, device=self.device)
-
-
-@dataclass(frozen=True)
-class RowProgress:
-    """Where each row stands.
-
-    Attributes:
-        last: [B] int64, the token that is known but not computed.
-        num_output_tokens: [B] int64, tokens of the answer.
-        num_tokens: [B] int64, tokens of main prompt and answer.
-        alive: [B] bool, whether the answer may have more tokens.
-        count: [B] int64, draft tokens that are made.
-    """
-
-    last: Tensor
-    num_output_tokens: Tensor
-    num_tokens: Tensor
-    alive: Tensor
-    count: Tensor
 
 
 class Positions:

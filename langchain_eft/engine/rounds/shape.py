@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Literal
 
 from langchain_eft.engine.decoding.formula import Formula, build_formula
@@ -18,7 +19,9 @@ from langchain_eft.engine.scheduling.request_state import RequestState
 MIN_CONTEXT = 1024
 """Smallest bound on the length of a context. Kernels follow each row's own length, so it costs nothing."""
 
-_PADDED_DRAFT_LENGTHS = (0, *DRAFT_LENGTHS, 12, LONGEST_DRAFT)
+PADDED_DRAFT_LENGTHS = (0, *DRAFT_LENGTHS, 12, LONGEST_DRAFT)
+"""Draft lengths of padded rounds, beside those that requests demand."""
+
 _COMMON_DRAFT_LENGTHS = (6, 4, 2, 0)
 
 
@@ -74,6 +77,14 @@ class RoundShape:
         """K + 1, positions of a row at which a token is drawn."""
         return self.num_draft_tokens + 1
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """A round looks its shape up many times."""
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+
 
 def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[list[int]]]:
     """The shape of a round without padding, and the slot of every term of every row.
@@ -81,7 +92,23 @@ def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[
     Args:
         drafts: The rows, and how they draft.
     """
-    states = list(drafts)
+    shape, slots_of_rows = shape_without_drafts(list(drafts))
+    return replace(
+        shape,
+        num_draft_tokens=max(draft.count for draft in drafts.values()),
+        drafting=any(draft.runs_model for draft in drafts.values()),
+        max_context=padded(max(MIN_CONTEXT, *map(longest_context, drafts, drafts.values()))),
+    ), slots_of_rows
+
+
+def shape_without_drafts(states: Sequence[RequestState]) -> tuple[RoundShape, list[list[int]]]:
+    """The shape of a round without drafts and without padding, except for its `max_context`.
+
+    It stays the same for as long as the rows do.
+
+    Returns:
+        The shape, and the slot of every term of every row.
+    """
     requests = [state.request for state in states]
     params = [request.sampling for request in requests]
     slots, slots_of_rows = arrange([state.formula for state in states])
@@ -89,9 +116,9 @@ def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[
     measured = any(request.speculation == "auto" for request in requests)
     shape = RoundShape(
         rows=len(states),
-        num_draft_tokens=max(draft.count for draft in drafts.values()),
-        drafting=any(draft.runs_model for draft in drafts.values()),
-        max_context=padded(max(MIN_CONTEXT, *map(longest_context, states, drafts.values()))),
+        num_draft_tokens=0,
+        drafting=False,
+        max_context=MIN_CONTEXT,
         slots=slots,
         filters=filters,
         draft_samples=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
@@ -105,38 +132,28 @@ def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[
     return shape, slots_of_rows
 
 
-def padded_shape(
-    drafts: Mapping[RequestState, Draft], unread: Mapping[RequestState, Draft], max_batch_size: int
-) -> tuple[RoundShape, list[list[int]]]:
-    """The shape of a round with padding, so that few shapes occur, for each has to be recorded.
+def padded_shape(shape: RoundShape, max_batch_size: int, fixed_draft_lengths: Iterable[int]) -> RoundShape:
+    """A shape with padding, so that few shapes occur, for each has to be recorded.
 
     Args:
-        drafts: The rows, and how they draft.
-        unread: Rows and drafts of the round before, if it has not been read.
+        shape: The shape without padding.
         max_batch_size: Bound on the rows with padding.
-
-    Returns:
-        The shape, and the slot of every term of every row.
+        fixed_draft_lengths: Draft lengths that requests demand.
     """
-    shape, slots_of_rows = exact_shape(drafts)
-    fixed = [s.request.speculation for s in drafts if isinstance(s.request.speculation, int)]
-    longest = max(
-        longest_context(state, draft) + (unread[state].count + 1 if state in unread else 0)
-        for state, draft in drafts.items()
-    )
+    lengths = (*PADDED_DRAFT_LENGTHS, *fixed_draft_lengths)
     filters = shape.filters
     return replace(
         shape,
         rows=min(padded(shape.rows), max_batch_size),
-        num_draft_tokens=min(k for k in (*_PADDED_DRAFT_LENGTHS, *fixed) if k >= shape.num_draft_tokens),
-        max_context=padded(max(MIN_CONTEXT, longest)),
+        num_draft_tokens=min(k for k in lengths if k >= shape.num_draft_tokens),
+        max_context=padded(max(MIN_CONTEXT, shape.max_context)),
         # One shape serves random rows with and without greedy ones.
         filters=replace(filters, greedy=True, top_k=padded(filters.top_k) if filters.top_k else 0),
-    ), slots_of_rows
+    )
 
 
 def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
-    """Shapes of rounds for one behavior at a time with default settings, greedy or not, largest first.
+    """Shapes of rounds for one behavior at a time: greedy, and sampled with or without top-p, largest first.
 
     Args:
         family: The models.
@@ -154,7 +171,7 @@ def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
             drafting=num_draft_tokens > 0,
             max_context=MIN_CONTEXT,
             slots=slots,
-            filters=Filters(greedy=True, sampled=sampled, top_k=0, top_p=sampled, min_p=False),
+            filters=Filters(greedy=True, sampled=sampled, top_k=0, top_p=top_p, min_p=False),
             draft_samples=True,
             conservative=conservative,
             nucleus=False,
@@ -164,7 +181,7 @@ def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
             logprobs=False,
         )
         for num_draft_tokens in _COMMON_DRAFT_LENGTHS
-        for sampled in (True, False)
+        for sampled, top_p in ((True, True), (True, False), (False, False))
         for slots, conservative in sorted(kinds)
         if any(slot.role == "drafts" for slot in slots)
     ]

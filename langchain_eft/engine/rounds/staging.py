@@ -20,6 +20,7 @@ class PackedTensors:
 
     Attributes:
         memory: [bytes] uint8, the whole block.
+        writer: Whoever has filled a host block last and may go on from there; None if its content is zeros.
 
     Args:
         fields: The tensors of the block.
@@ -34,6 +35,7 @@ class PackedTensors:
             slices[name] = slice(end, end + size)
             end += -(-size // _ALIGNMENT) * _ALIGNMENT
         self.memory = torch.zeros(end, dtype=torch.uint8, device=device, pin_memory=pinned)
+        self.writer: object = None
         self._tensors = {
             name: self.memory[slices[name]].view(dtype).view(shape) for name, (shape, dtype) in fields.items()
         }
@@ -61,14 +63,20 @@ class HostToDevice:
         self._copied: list[torch.cuda.Event | None] = [None] * len(self._hosts)
         self._turn = 0
 
-    def open(self) -> PackedTensors:
-        """A host block for the next round, filled with zeros."""
+    def open(self, writer: object = None) -> PackedTensors:
+        """A host block for the next round, filled with zeros, unless this writer has filled it last.
+
+        Args:
+            writer: Whoever fills it; None always gets zeros.
+        """
         self._turn = (self._turn + 1) % len(self._hosts)
         copied = self._copied[self._turn]
         if copied is not None:
             copied.synchronize()
         host = self._hosts[self._turn]
-        host.memory.zero_()
+        if writer is None or host.writer is not writer:
+            host.memory.zero_()
+            host.writer = None
         return host
 
     def send(self) -> None:

@@ -19,20 +19,16 @@ from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
 from langchain_eft.engine.models.compilation import compiled
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
+from langchain_eft.engine.rounds import warm_up
 from langchain_eft.engine.rounds.cuda_graphs import CudaRecorder, Graphs, Recorder
 from langchain_eft.engine.rounds.result import RoundResult
 from langchain_eft.engine.rounds.round_cache import MAX_SHAPES, RoundCache
 from langchain_eft.engine.rounds.round_state import RoundState
-from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded, padded_shape
+from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded
 from langchain_eft.engine.rounds.staging import Moment, PendingCopy, now, seconds_between
-from langchain_eft.engine.rounds.static import DraftLogits, StaticRound
-from langchain_eft.engine.rounds.transfer import (
-    read_outcomes,
-    read_undrawn,
-    write_allowed,
-    write_paging,
-    write_rows,
-)
+from langchain_eft.engine.rounds.static import RoundLogits, StaticRound
+from langchain_eft.engine.rounds.static_rows import StaticRows
+from langchain_eft.engine.rounds.transfer import read_outcomes, read_undrawn, write_allowed, write_rows
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import ScheduledRow
@@ -107,17 +103,19 @@ class StaticRunner:
         self._graphs = Graphs(recorder, keep=(self._state.last, self._state.num_output_tokens))
         # Neither function refers to this runner: a circle would keep its memory after it is closed.
         self._rounds = RoundCache(
-            partial(StaticRound, state=self._state, memory=DraftLogits(self._state.device)),
+            partial(StaticRound, state=self._state, memory=RoundLogits(self._state.device)),
             partial(_forget_recordings, self._graphs),
         )
         self._config = config
+        self._rows: StaticRows | None = None
         if config.compile:
             for model in family.models:
                 model.compiled = compiled(model.body)
-        if recorder is None:
-            return
         try:
-            self._record_common()
+            if self._state.device.type == "cuda":
+                self._compile_kernels()
+            if recorder is not None:
+                self._record_common()
         except torch.OutOfMemoryError as error:
             for pool in pools:  # the error may outlive this runner, and refers to it
                 pool.free()
@@ -125,6 +123,18 @@ class StaticRunner:
                 f"There is no memory to record decoding rounds beside keys and values ({error}): lower "
                 "`kv_cache_fraction`, `kv_cache_tokens` or `max_batch_size`."
             ) from error
+
+    def _compile_kernels(self) -> None:
+        """Run what needs every variant of every kernel, so that none is compiled while requests wait."""
+        warm_up.run_prompts(self._state)
+        if self._config.compile:
+            return  # `torch.compile` takes a minute for each shape
+        for shape in warm_up.shapes(self._state.family, self._config.max_batch_size):
+            static = self._rounds[shape]
+            _clear_inputs(static)
+            if shape.drafting:
+                static.draft()
+            static.verify()
 
     def _record_common(self) -> None:
         """Record the rounds that requests are most likely to start with, the largest first."""
@@ -139,20 +149,27 @@ class StaticRunner:
 
         Recording runs the round several times. Its inputs hold no row, so no run writes keys and values.
         """
-        halves = {"draft": static.draft, "verify": static.verify}
-        if not static.shape.drafting:
-            del halves["draft"]
-        keys = [(static.shape, half) for half in halves]
-        missing = [key for key in keys if key not in self._graphs]
+        missing = self._missing(static)
         if missing:
-            host = static.inputs.open()
-            write_rows(host, static.shape, {}, [], {})
-            if static.shape.grammar:
-                write_allowed(host, [], [], static.vocabulary_size)
-            static.inputs.send()
-        for key in missing:
-            self._graphs.record(key, halves[key[1]])
+            _clear_inputs(static)
+        for half in missing:
+            self._graphs.record((static.shape, half), getattr(static, half))
         return not missing
+
+    def _missing(self, static: StaticRound) -> list[str]:
+        """The halves of a round that are not recorded yet."""
+        halves = ["draft", "verify"] if static.shape.drafting else ["verify"]
+        return [half for half in halves if (static.shape, half) not in self._graphs]
+
+    def _is_recorded(self, static: StaticRound) -> bool:
+        """Whether a round's recordings exist already; if it has run before, they do now.
+
+        Requests wait while a round is recorded. So a round that occurs for the first time is called.
+        """
+        if self._missing(static) and not static.occurred:
+            static.occurred = True
+            return False
+        return self._record(static)
 
     def takes(self, row: ScheduledRow) -> bool:
         """Whether a row's round can be a static one."""
@@ -168,12 +185,13 @@ class StaticRunner:
             unread: The last round, if it has not been read: its rows continue where it leaves them.
         """
         earlier = unread.drafts if unread else {}
-        shape, slots_of_rows = padded_shape(drafts, earlier, self._config.max_batch_size)
-        static, device, states = self._rounds[shape], self._state.device, list(drafts)
-        recorded = self._record(static)
-        host = static.inputs.open()
-        write_rows(host, shape, drafts, slots_of_rows, earlier)
-        write_paging(host, states, slots_of_rows, self._state.num_blocks)
+        device, states = self._state.device, list(drafts)
+        rows = self._rows_of(states)
+        shape = rows.shape(drafts, earlier)
+        static = self._rounds[shape]
+        recorded = self._is_recorded(static)
+        host = static.inputs.open(rows)
+        rows.write(host, shape, drafts, earlier)
         if shape.grammar and not shape.drafting:
             given = [draft.given_tokens for draft in drafts.values()]
             write_allowed(host, states, given, static.vocabulary_size)
@@ -191,6 +209,12 @@ class StaticRunner:
         moments = started, drafted, now(device)
         return PendingRound(dict(drafts), shape, static.outputs.send(), moments, recorded)
 
+    def _rows_of(self, states: Sequence[RequestState]) -> StaticRows:
+        """The rows of the last round, if these are the same; else new ones."""
+        if self._rows is None or not self._rows.are(states):
+            self._rows = StaticRows(states, self._config.max_batch_size, self._state.num_blocks)
+        return self._rows
+
     def collect(self, pending: PendingRound) -> RoundResult:
         """Wait for a round's results; rows that have ended since its launch have none."""
         shape, content = pending.shape, pending.copy.read()
@@ -207,6 +231,15 @@ class StaticRunner:
             for prompt in state.prompts.values():
                 prompt.num_computed_tokens += len(outcome.tokens)
         return result
+
+
+def _clear_inputs(static: StaticRound) -> None:
+    """Give a round inputs that hold no row."""
+    host = static.inputs.open()
+    write_rows(host, static.shape, {}, [], {})
+    if static.shape.grammar:
+        write_allowed(host, [], [], static.vocabulary_size)
+    static.inputs.send()
 
 
 def _forget_recordings(graphs: Graphs, shape: RoundShape) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from langchain_eft.engine.events import TokenLogprobs
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
+from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.rounds.staging import Fields, PackedTensors
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
@@ -122,60 +123,134 @@ def write_rows(
         slots_of_rows: The slot of each of a row's terms.
         unread: Rows of the round before that this one continues, if it has not been read.
     """
-    requests = [state.request for state in drafts]
+    states = list(drafts)
+    write_constants(host, shape, states)
+    for row, (state, slots) in enumerate(zip(states, slots_of_rows, strict=True)):
+        write_coefficients(host, shape, row, state, slots)
+        if shape.penalties:
+            write_history(host, row, state, 0)
+    write_progress(host, drafts, unread)
+
+
+def write_constants(host: PackedTensors, shape: RoundShape, states: Sequence[RequestState]) -> None:
+    """Fill in what stays the same for as long as the rows do.
+
+    Args:
+        host: The host's block, all zeros.
+        shape: The round's.
+        states: The rows.
+    """
+    requests = [state.request for state in states]
     params = [request.sampling for request in requests]
-    earlier = {state: row for row, state in enumerate(unread)}
-
-    def column(name: str, values: list[int] | list[float] | list[bool]) -> None:
-        host[name].numpy()[: len(drafts)] = values
-
-    column("source", [earlier.get(state, -1) + 1 for state in drafts])
-    column("last", [state.tokens[-1] for state in drafts])
-    column("num_output_tokens", [state.num_output_tokens for state in drafts])
-    column("limit", [request.max_tokens for request in requests])
-    column("prompt", [len(request.prompt_ids) for request in requests])
-    column("count", [draft.count for draft in drafts.values()])
-    column("seed", [p.seed for p in params])
-    column("greedy", [p.temperature == 0 for p in params])
     host["temperature"].fill_(1.0)
-    column("temperature", [p.temperature or 1.0 for p in params])
-    column("top_k", [p.top_k for p in params])
     host["top_p"].fill_(1.0)
-    column("top_p", [p.top_p for p in params])
-    column("min_p", [p.min_p for p in params])
+    _write_column(host, "limit", [request.max_tokens for request in requests])
+    _write_column(host, "prompt", [len(request.prompt_ids) for request in requests])
+    _write_column(host, "seed", [p.seed for p in params])
+    _write_column(host, "greedy", [p.temperature == 0 for p in params])
+    _write_column(host, "temperature", [p.temperature or 1.0 for p in params])
+    _write_column(host, "top_k", [p.top_k for p in params])
+    _write_column(host, "top_p", [p.top_p for p in params])
+    _write_column(host, "min_p", [p.min_p for p in params])
+    if shape.conservative:
+        formulas = [state.formula for state in states]
+        _write_column(host, "conservative", [formula.conservative for formula in formulas])
+        _write_column(host, "upscale_top_p", [formula.upscale_top_p for formula in formulas])
+        _write_column(host, "unscaled", [formula.unscaled for formula in formulas])
+    if shape.penalties:
+        _write_penalties(host, params)
+
+
+def write_coefficients(
+    host: PackedTensors, shape: RoundShape, row: int, state: RequestState, slots: Sequence[int]
+) -> None:
+    """Fill in which terms a row has, and how much each of them counts at each position.
+
+    Args:
+        host: The host's block.
+        shape: The round's.
+        row: Which row.
+        state: The row.
+        slots: The slot of each of its terms.
+    """
+    formula, slot_of = state.formula, dict(zip(state.formula.terms, slots, strict=True))
+    host["used"].numpy()[list(slots), row] = True
+    first = state.num_output_tokens
+    names = ("target", "draft", *(("small", "upscale") if shape.conservative else ()))
+    arrays = {name: host[name].numpy()[:, row] for name in names}
+    for array in arrays.values():
+        array[:] = 0
+    constant = formula.is_constant(first, shape.positions)
+    for step in range(1 if constant else shape.positions):
+        coefficients = formula.at(first + step)
+        for name, array in arrays.items():
+            for term, weight in getattr(coefficients, name) or ():
+                array[slot_of[term], slice(None) if constant else step] = weight
+
+
+def write_history(host: PackedTensors, row: int, state: RequestState, first: int) -> None:
+    """Fill in the tokens of a row from the number `first` on, if it has penalties."""
+    if state.request.sampling.has_penalties:
+        host["history"].numpy()[row, first : len(state.tokens)] = state.tokens[first:]
+
+
+def write_progress(
+    host: PackedTensors, drafts: Mapping[RequestState, Draft], unread: Mapping[RequestState, Draft]
+) -> None:
+    """Fill in where the rows stand, and how they draft.
+
+    Args:
+        host: The host's block.
+        drafts: The rows, and how they draft.
+        unread: Rows of the round before that this one continues, if it has not been read.
+    """
+    earlier = {state: row for row, state in enumerate(unread)}
+    _write_column(host, "source", [earlier.get(state, -1) + 1 for state in drafts])
+    _write_column(host, "last", [state.tokens[-1] for state in drafts])
+    _write_column(host, "num_output_tokens", [state.num_output_tokens for state in drafts])
+    _write_column(host, "count", [draft.count for draft in drafts.values()])
+    given = host["given"].numpy()
+    given.fill(0)
     for row, draft in enumerate(drafts.values()):
         if draft.given_tokens:
-            host["given"].numpy()[row, : draft.count] = [token + 1 for token in draft.given_tokens]
-    for row, (state, slots) in enumerate(zip(drafts, slots_of_rows, strict=True)):
-        _write_coefficients(host, shape, row, state, slots)
-    if shape.penalties:
-        _write_penalties(host, list(drafts))
+            given[row, : draft.count] = [token + 1 for token in draft.given_tokens]
 
 
-def write_paging(
-    host: PackedTensors,
-    states: Sequence[RequestState],
-    slots_of_rows: Sequence[Sequence[int]],
-    num_blocks: int,
+def write_terms(
+    host: PackedTensors, states: Sequence[RequestState], slots_of_rows: Sequence[Sequence[int]]
 ) -> None:
-    """Fill in `paging_fields`.
+    """Fill in `paging_fields` except the blocks: they stay the same for as long as the rows do.
 
     Args:
         host: The host's block, all zeros.
         states: The rows.
         slots_of_rows: The slot of each of a row's terms.
-        num_blocks: Blocks of one variant.
     """
-    start, variant, table = (host[name].numpy() for name in ("start", "variant", "table"))
+    start, variant, base = (host[name].numpy() for name in ("start", "variant", "base"))
     for row, (state, slots) in enumerate(zip(states, slots_of_rows, strict=True)):
         slot_of = dict(zip(state.formula.terms, slots, strict=True))
         for term, slot in slot_of.items():
-            prompt = state.prompts[term.prompt_name]
-            start[slot, row] = prompt.num_prompt_tokens
+            start[slot, row] = state.prompts[term.prompt_name].num_prompt_tokens
             variant[slot, row] = term.variant
-            blocks = np.asarray(prompt.block_table[: table.shape[2]], dtype=np.int32)
-            table[slot, row, : len(blocks)] = blocks + term.variant * num_blocks
-        host["base"].numpy()[row] = slot_of.get(state.formula.base, slots[0])
+        base[row] = slot_of.get(state.formula.base, slots[0])
+
+
+def write_blocks(
+    host: PackedTensors, row: int, state: RequestState, slots: Sequence[int], num_blocks: int
+) -> None:
+    """Fill in the blocks of a row.
+
+    Args:
+        host: The host's block of memory.
+        row: Which row.
+        state: The row.
+        slots: The slot of each of its terms.
+        num_blocks: Blocks of one variant.
+    """
+    table = host["table"].numpy()
+    for term, slot in zip(state.formula.terms, slots, strict=True):
+        blocks = np.asarray(state.prompts[term.prompt_name].block_table[: table.shape[2]], dtype=np.int32)
+        table[slot, row, : len(blocks)] = blocks + term.variant * num_blocks
 
 
 def write_allowed(
@@ -240,40 +315,19 @@ def read_undrawn(content: PackedTensors, drafts: Mapping[RequestState, Draft]) -
     return {state for state, undrawn in pairs if undrawn and not state.ended}
 
 
-def _write_coefficients(
-    host: PackedTensors, shape: RoundShape, row: int, state: RequestState, slots: Sequence[int]
-) -> None:
-    """Fill in which terms a row has, and how much each of them counts at each position."""
-    formula, slot_of = state.formula, dict(zip(state.formula.terms, slots, strict=True))
-    host["used"].numpy()[list(slots), row] = True
-    steps = [formula.at(state.num_output_tokens + step) for step in range(shape.positions)]
-    constant = len(set(map(id, steps))) == 1
-    for step, coefficients in enumerate(steps[:1] if constant else steps):
-        where = slice(None) if constant else step
-        sums = {"target": coefficients.target, "draft": coefficients.draft or ()}
-        if shape.conservative:
-            sums |= {"small": coefficients.small or (), "upscale": coefficients.upscale or ()}
-        for name, summands in sums.items():
-            for term, weight in summands:
-                host[name].numpy()[slot_of[term], row, where] = weight
-    if shape.conservative:
-        host["conservative"].numpy()[row] = formula.conservative
-        host["upscale_top_p"].numpy()[row] = formula.upscale_top_p
-        host["unscaled"].numpy()[row] = formula.unscaled
+def _write_column(host: PackedTensors, name: str, values: list[int] | list[float] | list[bool]) -> None:
+    """Fill in the first rows of a column."""
+    host[name].numpy()[: len(values)] = values
 
 
-def _write_penalties(host: PackedTensors, states: Sequence[RequestState]) -> None:
-    for row, state in enumerate(states):
-        params = state.request.sampling
-        host["repetition"].numpy()[row] = params.repetition_penalty
-        if not params.has_penalties:
-            continue
-        host["penalized"].numpy()[row] = True
-        host["frequency"].numpy()[row] = params.frequency_penalty
-        host["presence"].numpy()[row] = params.presence_penalty
-        host["history"].numpy()[row, : len(state.tokens)] = state.tokens
-        host["biased"].numpy()[row, : len(params.logit_bias)] = list(params.logit_bias)
-        host["bias"].numpy()[row, : len(params.logit_bias)] = list(params.logit_bias.values())
+def _write_penalties(host: PackedTensors, params: Sequence[SamplingParams]) -> None:
+    _write_column(host, "repetition", [p.repetition_penalty for p in params])
+    _write_column(host, "penalized", [p.has_penalties for p in params])
+    _write_column(host, "frequency", [p.frequency_penalty for p in params])
+    _write_column(host, "presence", [p.presence_penalty for p in params])
+    for row, p in enumerate(params):
+        host["biased"].numpy()[row, : len(p.logit_bias)] = list(p.logit_bias)
+        host["bias"].numpy()[row, : len(p.logit_bias)] = list(p.logit_bias.values())
 
 
 def _logprobs(content: PackedTensors, row: int, count: int, state: RequestState) -> list[TokenLogprobs]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, product
+from itertools import accumulate, pairwise, product, repeat
 from operator import mul
 from typing import Literal
 
@@ -64,10 +65,12 @@ class PassCosts:
 
     def __init__(self) -> None:
         self._seen: dict[int, deque[float]] = {}
+        self._estimates: dict[int, float | None] = {}
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Record one pass."""
         self._seen.setdefault(tokens, deque(maxlen=5)).append(seconds)
+        self._estimates.clear()
 
     def measurements(self, tokens: int) -> int:
         """How many measurements of a size are kept."""
@@ -75,6 +78,11 @@ class PassCosts:
 
     def estimate(self, tokens: int) -> float | None:
         """Seconds for any size; None before the first measurement."""
+        if tokens not in self._estimates:
+            self._estimates[tokens] = self._interpolated(tokens)
+        return self._estimates[tokens]
+
+    def _interpolated(self, tokens: int) -> float | None:
         below = max((n for n in self._seen if n <= tokens), default=None)
         above = min((n for n in self._seen if n >= tokens), default=None)
         if below is None or above is None:
@@ -142,13 +150,21 @@ def choose_drafts(
     plain = [_fixed(row) if row.fixed is not None else ("model", 0) for row in rows]
     if verify.estimate(len(rows)) is None or all(row.fixed is not None for row in rows):
         return plain
-    best, best_speed = plain, _MARGIN * _speed(rows, plain, draft, verify, share)
-    for by_model, by_lookup in product((0, *DRAFT_LENGTHS), repeat=2):
-        choices = [_pick(row, by_model, by_lookup) for row in rows]
-        speed = _speed(rows, choices, draft, verify, share)
+    options = [_Options.of(row) for row in rows]
+    best, best_speed = plain, _MARGIN * _speed(options, plain, draft, verify, share)
+    by_models = _lengths_up_to(max(option.most_by_model for option in options))
+    by_lookups = _lengths_up_to(max(option.most_by_lookup for option in options))
+    for by_model, by_lookup in product(by_models, by_lookups):
+        choices = [option.pick(by_model, by_lookup) for option in options]
+        speed = _speed(options, choices, draft, verify, share)
         if speed > best_speed:
             best, best_speed = choices, speed
     return best
+
+
+def _lengths_up_to(most: int) -> list[int]:
+    """The draft lengths to try if no row can draft more than `most` tokens: a longer one changes nothing."""
+    return [0, *(k for shorter, k in pairwise((0, *DRAFT_LENGTHS)) if shorter < most)]
 
 
 def _fixed(row: RowForecast) -> Choice:
@@ -158,27 +174,58 @@ def _fixed(row: RowForecast) -> Choice:
     return "model", count
 
 
-def _pick(row: RowForecast, by_model: int, by_lookup: int) -> Choice:
-    if row.fixed is not None:
-        return _fixed(row)
-    model: Choice = ("model", min(by_model, row.limit) if row.model is not None else 0)
-    lookup: Choice = ("lookup", min(by_lookup, row.lookup_tokens, row.limit))
-    return max(model, lookup, key=lambda choice: _gain(row, choice))
+@dataclass(frozen=True)
+class _Options:
+    """What one row can choose, and what it gains by that.
+
+    Attributes:
+        fixed: The choice that the request demands, or None.
+        most_by_model: Most tokens that the small models may draft; 0 with a fixed choice.
+        most_by_lookup: Most tokens that prompt lookup may draft; 0 with a fixed choice.
+        gains: Expected tokens of a round for each draft length, by source.
+    """
+
+    fixed: Choice | None
+    most_by_model: int
+    most_by_lookup: int
+    gains: dict[Source, list[float]]
+
+    @classmethod
+    def of(cls, row: RowForecast) -> _Options:
+        fixed, free = (None, row.limit) if row.fixed is None else (_fixed(row), 0)
+        longest = max(DRAFT_LENGTHS) if fixed is None else fixed[1]
+        return cls(
+            fixed=fixed,
+            most_by_model=0 if row.model is None else free,
+            most_by_lookup=min(row.lookup_tokens, free),
+            gains={"model": _gains(row.model or 0.0, longest), "lookup": _gains(row.lookup, longest)},
+        )
+
+    def pick(self, by_model: int, by_lookup: int) -> Choice:
+        """The source that gains more, if each drafts at most so many tokens."""
+        if self.fixed is not None:
+            return self.fixed
+        model, lookup = min(by_model, self.most_by_model), min(by_lookup, self.most_by_lookup)
+        if self.gains["lookup"][lookup] > self.gains["model"][model]:
+            return "lookup", lookup
+        return "model", model
 
 
-def _gain(row: RowForecast, choice: Choice) -> float:
-    source, count = choice
-    rate = (row.model or 0.0) if source == "model" else row.lookup
-    return expected_tokens([rate] * count)
+def _gains(rate: float, longest: int) -> list[float]:
+    """`expected_tokens` of drafts with 0 to `longest` tokens."""
+    return list(accumulate(accumulate(repeat(rate, longest), mul, initial=1.0)))
 
 
 def _speed(
-    rows: Sequence[RowForecast], choices: Sequence[Choice], draft: PassCosts, verify: PassCosts, share: float
+    options: Sequence[_Options], choices: Sequence[Choice], draft: PassCosts, verify: PassCosts, share: float
 ) -> float:
     """Expected tokens per second of a round."""
-    seconds = verify.estimate(sum(count + 1 for _, count in choices)) or 0.0
-    lengths = [count for source, count in choices if source == "model"]
-    for step in range(max(lengths, default=0)):
-        size = sum(count > step for count in lengths)
+    tokens = sum(count for _, count in choices) + len(choices)
+    seconds = verify.estimate(tokens) or 0.0
+    lengths = sorted(count for source, count in choices if source == "model")
+    for step in range(lengths[-1] if lengths else 0):
+        size = len(lengths) - bisect_right(lengths, step)
         seconds += draft.estimate(size) or share * (verify.estimate(size) or 0.0)
-    return sum(map(_gain, rows, choices)) / seconds if seconds else 0.0
+    drafts = zip(options, choices, strict=True)
+    gained = sum(option.gains[source][count] for option, (source, count) in drafts)
+    return gained / seconds if seconds else 0.0

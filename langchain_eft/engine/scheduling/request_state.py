@@ -30,6 +30,7 @@ class RequestState:
         formula: The mixture as coefficients of terms.
         tokens: Main prompt and answer so far.
         prompts: What the terms read, by the terms' names for it.
+        num_prompt_tokens: Length of the main prompt.
         cached_tokens: Prompt tokens that the prefix cache held, by prompt; None before admission.
         lookup: Index of the text, for prompt lookup.
         rates: Acceptance rate of each draft source.
@@ -53,6 +54,7 @@ class RequestState:
         self.request: GenerationRequest = generation.request
         self.formula = formula
         self.tokens = list(self.request.prompt_ids)
+        self.num_prompt_tokens = len(self.tokens)
         self.prompts = _prompt_states(formula, {**self.request.contexts, "": self.request.prompt_ids})
         self.cached_tokens: dict[str, int] | None = None
         self.lookup = PromptLookup()
@@ -71,11 +73,6 @@ class RequestState:
     def ended(self) -> bool:
         """Whether the request is finished or cancelled."""
         return self.finished is not None or self.generation.cancelled
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        """Length of the main prompt."""
-        return len(self.request.prompt_ids)
 
     @property
     def num_output_tokens(self) -> int:
@@ -106,11 +103,10 @@ class RequestState:
 
         A grammar, penalties and changing weights depend on which tokens came before, or on how many.
         """
-        positions = range(self.num_output_tokens, self.num_output_tokens + count)
         return (
             self.grammar is None
             and not self.request.sampling.has_penalties
-            and len({id(self.formula.at(position)) for position in positions}) == 1
+            and self.formula.is_constant(self.num_output_tokens, count)
         )
 
     def accept(self, outcome: RowOutcome) -> int:

@@ -149,7 +149,7 @@ class Speculator:
         return draft / everything if everything else 0.0
 
     def _pass_costs(self, states: Sequence[RequestState]) -> tuple[PassCosts, PassCosts]:
-        return self._costs(frozenset(term for state in states for term in state.formula.terms))
+        return self._costs(frozenset[Term]().union(*(state.formula.term_set for state in states)))
 
 
 def _slow_rates(_: Hashable) -> AcceptanceRates:

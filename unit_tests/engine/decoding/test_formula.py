@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_eft.engine.decoding.formula import build_formula, combine, conservative, nucleus
+from langchain_eft.engine.decoding.formula import build_formula, combine, conservative
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, weight_at
 
 BEHAVIORS = {"a": ("A", "S"), "b": ("B", "S"), "c": ("C", "T")}
 weights = st.floats(-2, 3).filter(lambda w: abs(w) > 1e-6)
@@ -58,24 +59,6 @@ def test_combining_logits_equals_combining_log_probabilities():
         [weights[0] @ logits[[4, 0, 2]].log_softmax(-1), logits[3].log_softmax(-1)]
     ).softmax(-1)
     torch.testing.assert_close(actual, expected)
-
-
-@pytest.mark.parametrize("spread", [0.1, 3.0, 9.0])
-def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_full_sort(spread):
-    torch.manual_seed(0)
-    logprobs = (torch.randn(4, 5000) * spread).log_softmax(-1)
-    top_p = torch.tensor([0.05, 0.5, 0.9, 1.0])
-    for row, p, inside in zip(logprobs, top_p, nucleus(logprobs, top_p), strict=True):
-        ordered = row.double().exp().sort(descending=True).values
-        size = 5000 if p == 1 else int((ordered.cumsum(-1) < p).sum()) + 1
-        assert int(inside.sum()) == size
-        assert row[inside].min() >= row[~inside].max() if size < 5000 else True
-
-
-def test_nucleus_is_the_smallest_set_that_reaches_top_p():
-    logprobs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    for top_p, size in ((0.01, 1), (0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (1.0, 4)):
-        assert nucleus(logprobs, torch.tensor([top_p])).sum() == size
 
 
 def test_conservative_decoding_leaves_the_tail_to_the_small_mixture():
@@ -138,3 +121,21 @@ def test_the_small_mixture_starts_from_small_models_where_there_are_any():
         formula = build_formula("L", prompted, weights, strength)
         assert set(formula.mixture_start) == start
         assert start <= set(replace(formula, traced=True).terms)
+
+
+@pytest.mark.parametrize(
+    ("weight", "last_change"),
+    [(0.7, 0), (FirstTokens(tokens=5, weight=1.0, then=0.3), 5), (Ramp(start=0.0, end=1.0, tokens=6), None)],
+)
+def test_coefficients_are_constant_exactly_where_every_position_has_the_same(weight, last_change):
+    formula = build_formula("L", {"a": ("F", "S")}, {"a": weight})
+    at = [formula.at(position) for position in range(20)]
+    assert [dict(c.target).get("F", 0.0) for c in at] == pytest.approx(
+        [weight_at(weight, position) for position in range(20)]
+    )
+    for first in range(12):
+        for count in (1, 2, 6):
+            same = all(c == at[first] for c in at[first : first + count])
+            assert formula.is_constant(first, count) == same
+    if last_change is not None:
+        assert formula.is_constant(last_change, 10**6)

@@ -25,7 +25,8 @@ KINDS = {
     "plain": [{}, {"temperature": 0.7}, {"temperature": 1.9}],
     "greedy": [{}, {"temperature": 0}, {"temperature": 0.6}, {"temperature": 0}],
     "min-p": [{"min_p": 0.3}, {}, {"temperature": 1.4, "min_p": 0.02}, {"temperature": 0}, {"min_p": 1.0}],
-    "sorted": [{"top_k": 5}, {"top_p": 0.4}, {"temperature": 0}, {"top_k": 9, "top_p": 0.9, "min_p": 0.1}],
+    "top-p": [{"top_p": 0.4}, {"temperature": 0.7, "top_p": 0.9}, {}, {"temperature": 0, "top_p": 0.5}],
+    "all": [{"top_k": 5}, {"top_p": 0.4}, {"temperature": 0}, {"top_k": 9, "top_p": 0.9, "min_p": 0.1}],
 }
 
 
@@ -150,10 +151,12 @@ def test_padding_rows_get_valid_tokens_from_any_values(params):
 
 
 COMPILE = """
-from langchain_eft.engine.decoding import triton as module
+from langchain_eft.engine.decoding import nucleus_triton, triton as module
 from langchain_eft.engine.decoding.sampling import Filters, Sampling
 
 for kernel in (module._combine, module._summarize, module._normalize, module._total, module._race):
+    compile_only(kernel)
+for kernel in (nucleus_triton._peak, nucleus_triton._narrow, nucleus_triton._cut):
     compile_only(kernel)
 plain, everything = Filters(True, True, 0, False, False), Filters(False, True, 8, True, True)
 for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain, everything])):
@@ -170,4 +173,4 @@ for Driver.capability, size, kinds in ((80, 49152, [plain]), (90, 151936, [plain
 
 @pytest.mark.slow
 def test_kernels_compile_for_gpus(tmp_path):
-    assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 16
+    assert len(compiled_for_gpus(COMPILE, str(tmp_path))) == 24

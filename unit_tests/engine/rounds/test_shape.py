@@ -11,8 +11,8 @@ from langchain_eft.engine.rounds.shape import (
     exact_shape,
     longest_context,
     padded,
-    padded_shape,
 )
+from langchain_eft.engine.rounds.static_rows import StaticRows
 from langchain_eft.engine.scheduling.draft import Draft
 from unit_tests.engine.scheduling.states import new_state
 
@@ -96,17 +96,21 @@ def test_samples_of_q_are_drawn_where_they_decide_or_are_counted(mixture, settin
 # Padded shapes
 
 
+def padded_shape(drafts, unread, max_batch_size):
+    return StaticRows(list(drafts), max_batch_size, num_blocks=1).shape(drafts, unread)
+
+
 def test_powers_of_two():
     assert [padded(number) for number in (0, 1, 2, 3, 4, 5, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 2048]
 
 
 def test_rows_and_contexts_are_padded_to_powers_of_two():
     states = [new_state([5] * length, {"one": 1.0}) for length in (3, 40, 1500)]
-    shape, _ = padded_shape(dict.fromkeys(states, Draft()), {}, max_batch_size=16)
+    shape = padded_shape(dict.fromkeys(states, Draft()), {}, max_batch_size=16)
     assert (shape.rows, shape.max_context) == (4, 2048)
-    shape, _ = padded_shape(dict.fromkeys(states, Draft()), {}, max_batch_size=3)
+    shape = padded_shape(dict.fromkeys(states, Draft()), {}, max_batch_size=3)
     assert shape.rows == 3, "a batch is never larger than the largest"
-    shape, _ = padded_shape({states[0]: Draft()}, {}, max_batch_size=16)
+    shape = padded_shape({states[0]: Draft()}, {}, max_batch_size=16)
     assert (shape.rows, shape.max_context) == (1, MIN_CONTEXT)
 
 
@@ -114,7 +118,7 @@ def test_an_unread_round_lengthens_contexts():
     state, draft = new_state([5] * 1020, {"one": 1.0}), Draft("model", 4)
     assert longest_context(state, draft) == 1024
     for unread, expected in (({}, 1024), ({state: Draft()}, 2048)):
-        shape, _ = padded_shape({state: draft}, unread, max_batch_size=1)
+        shape = padded_shape({state: draft}, unread, max_batch_size=1)
         assert shape.max_context == expected
 
 
@@ -126,15 +130,15 @@ def test_the_longest_prompt_of_a_row_decides():
 
 def test_draft_lengths_are_padded_to_those_that_are_tried_or_asked_for():
     state = new_state(PROMPT, {"one": 1.0})
-    lengths = [padded_shape({state: Draft("model", count)}, {}, 1)[0].num_draft_tokens for count in range(17)]
+    lengths = [padded_shape({state: Draft("model", count)}, {}, 1).num_draft_tokens for count in range(17)]
     assert lengths == [0, 1, 2, 3, 4, 6, 6, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16]
     fixed = new_state(PROMPT, {"one": 1.0}, speculation=5)
-    assert padded_shape({fixed: Draft("model", 5)}, {}, 1)[0].num_draft_tokens == 5
+    assert padded_shape({fixed: Draft("model", 5)}, {}, 1).num_draft_tokens == 5
 
 
 def test_one_shape_serves_greedy_and_random_rows_and_similar_values_of_k():
     shapes = {
-        padded_shape({new_state(PROMPT, {"one": 1.0}, sampling=SamplingParams(top_k=k)): Draft()}, {}, 1)[0]
+        padded_shape({new_state(PROMPT, {"one": 1.0}, sampling=SamplingParams(top_k=k)): Draft()}, {}, 1)
         for k in (5, 6, 8)
     }
     (shape,) = shapes

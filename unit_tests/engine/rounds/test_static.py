@@ -283,7 +283,9 @@ def test_rows_are_padded_and_terms_share_slots(family):
 
 
 @pytest.mark.slow
-def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family, reference, monkeypatch):
+def test_an_engine_records_common_rounds_first_and_others_when_they_occur_again(
+    family, reference, monkeypatch
+):
     recorded = []
 
     def recorder(function):
@@ -303,6 +305,8 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur(family
         for draft in (0, 4):
             tokens, _ = run(engine, mixture={"one": 1.0}, tokens=10, speculation=draft)
             assert tokens == reference.greedy(PROMPT, {"one": 1.0}, 10)
+        run(engine, mixture={"one": 1.0}, tokens=2, speculation=7)
+        assert not any(shape.num_draft_tokens == 7 for shape, _ in recorded), "one round is only called"
         run(engine, mixture={"one": 1.0}, tokens=10, speculation=7)
         occurred = {half for shape, half in recorded[before:] if shape.num_draft_tokens == 7}
         assert occurred == {"draft", "verify"}

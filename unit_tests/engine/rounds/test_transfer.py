@@ -12,8 +12,9 @@ from langchain_eft.engine.rounds.transfer import (
     paging_fields,
     read_outcomes,
     write_allowed,
-    write_paging,
+    write_blocks,
     write_rows,
+    write_terms,
 )
 from langchain_eft.engine.scheduling.draft import Draft
 from unit_tests.engine.scheduling.states import TOKENIZER, ids, new_state
@@ -89,7 +90,8 @@ def test_blocks_are_shifted_to_the_variant_that_reads_them():
     for prompt in state.prompts.values():
         prompt.block_table = [3, 4]
     _, slots, host = written({state: Draft()})
-    write_paging(host, [state], slots, num_blocks=100)
+    write_terms(host, [state], slots)
+    write_blocks(host, 0, state, slots[0], num_blocks=100)
     for term, slot in zip(state.formula.terms, slots[0], strict=True):
         assert host["table"][slot, 0, :2].tolist() == [3 + 100 * term.variant, 4 + 100 * term.variant]
         assert int(host["start"][slot, 0]) == 3

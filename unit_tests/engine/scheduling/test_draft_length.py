@@ -1,10 +1,11 @@
 """The choice of draft lengths follows acceptance rates and costs."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_eft.engine.scheduling.draft_length import (
+    DRAFT_LENGTHS,
     AcceptanceRate,
     PassCosts,
     RowForecast,
@@ -67,20 +68,21 @@ def test_nothing_is_drafted_before_a_pass_has_been_measured():
     assert choices([forecast(1.0)], PassCosts(), PassCosts()) == [("model", 0)]
 
 
-@given(
-    st.lists(
-        st.builds(
-            RowForecast,
-            model=st.none() | st.floats(0, 1),
-            lookup=st.floats(0, 1),
-            lookup_tokens=st.integers(0, 16),
-            limit=st.integers(0, 20),
-            fixed=st.none() | st.integers(0, 16),
-        ),
-        min_size=1,
-        max_size=6,
-    )
+FORECASTS = st.lists(
+    st.builds(
+        RowForecast,
+        model=st.none() | st.floats(0, 1),
+        lookup=st.floats(0, 1),
+        lookup_tokens=st.integers(0, 16),
+        limit=st.integers(0, 20),
+        fixed=st.none() | st.integers(0, 16),
+    ),
+    min_size=1,
+    max_size=6,
 )
+
+
+@given(FORECASTS)
 def test_choices_are_always_possible(rows):
     for row, (source, count) in zip(rows, choices(rows, *costs()), strict=True):
         assert 0 <= count <= row.limit
@@ -88,6 +90,64 @@ def test_choices_are_always_possible(rows):
             assert count <= row.lookup_tokens
         elif row.model is None:
             assert count == 0
+
+
+def possible(row):
+    """Every draft of a row: source, length and expected tokens."""
+    if row.fixed is not None:
+        [choice] = choices([row], *costs())
+        lengths = {choice[0]: [choice[1]]}
+    else:
+        lengths = {
+            "model": [min(k, row.limit if row.model is not None else 0) for k in (0, *DRAFT_LENGTHS)],
+            "lookup": [min(k, row.limit, row.lookup_tokens) for k in (0, *DRAFT_LENGTHS)],
+        }
+    rates = {"model": row.model or 0.0, "lookup": row.lookup}
+    return [(source, k, expected_tokens([rates[source]] * k)) for source, ks in lengths.items() for k in ks]
+
+
+def speed(drafts, drafting, verifying):
+    seconds = verifying.estimate(sum(count + 1 for _, count, _ in drafts))
+    lengths = [count for source, count, _ in drafts if source == "model"]
+    for step in range(max(lengths, default=0)):
+        seconds += drafting.estimate(sum(count > step for count in lengths))
+    return sum(gain for *_, gain in drafts) / seconds
+
+
+@settings(deadline=None)
+@given(FORECASTS, st.floats(0.05, 0.6), st.floats(0, 0.2))
+def test_no_common_draft_length_promises_more_than_the_choice(rows, draft, slope):
+    """All rows draft up to so many tokens by model and so many by lookup, each the better of the two."""
+    drafting, verifying = costs(draft, 1.0, slope)
+    options = [possible(row) for row in rows]
+    chosen = [
+        next(option for option in options[i] if option[:2] == choice)
+        for i, choice in enumerate(choices(rows, drafting, verifying))
+    ]
+    none = [one if len(one) == 1 else [("model", 0, 1.0)] for one in options]
+    reached = speed(chosen, drafting, verifying)
+    assert reached >= speed([one[0] for one in none], drafting, verifying) - 1e-9
+    for by_model in range(len(DRAFT_LENGTHS) + 1):
+        for by_lookup in range(len(DRAFT_LENGTHS) + 1):
+            drafts = [
+                one[0]
+                if len(one) == 1
+                else max(one[by_model], one[len(one) // 2 + by_lookup], key=lambda option: option[2])
+                for one in options
+            ]
+            # A gain of less than a tenth over no drafts is not taken.
+            assert speed(drafts, drafting, verifying) <= 1.1 * reached + 1e-9
+
+
+def test_estimates_follow_measurements():
+    seconds = PassCosts()
+    seconds.observe(4, 2.0)
+    assert seconds.estimate(4) == 2.0
+    seconds.observe(4, 1.0)
+    assert seconds.estimate(4) == 1.0
+    for _ in range(5):
+        seconds.observe(4, 3.0)
+    assert seconds.estimate(4) == 3.0
 
 
 def test_rates_follow_acceptance_and_those_of_new_requests_change_faster():

@@ -1,0 +1,153 @@
+"""`python -m benchmarks.host_time`: what a recorded round costs the host, without a GPU and without models.
+
+A GPU waits whenever the host needs longer to prepare a round than the GPU needs to run one. Here the two
+halves of a static round are replaced by a few lines that fill in results at random, and the host's work
+around them is timed. The clock of the device is simulated, so that `auto` chooses draft lengths as it would
+there.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+from unittest.mock import patch
+
+import torch
+import typer
+
+from benchmarks.family import VOCABULARY, tiny
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.events import Event, Failed, Finished
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
+from langchain_eft.engine.rounds import static_runner
+from langchain_eft.engine.rounds.static import StaticRound
+
+DRAFT_SECONDS, VERIFY_SECONDS = 0.001, 0.005
+"""Simulated time of a draft pass and of a verify pass."""
+
+_WARM_UP = 20
+"""Rounds of each run that are not counted."""
+
+
+class SimulatedDevice:
+    """Takes the place of the device in static rounds.
+
+    Attributes:
+        host_seconds: CPU seconds of the engine's thread for each round, outside the device.
+
+    Args:
+        acceptance: How often a draft token is accepted.
+    """
+
+    def __init__(self, acceptance: float) -> None:
+        self.host_seconds: list[float] = []
+        self._acceptance = acceptance
+        self._random = random.Random(0)
+        self._clock = 0.0
+        self._left: float | None = None
+        self._seconds = 0.0
+
+    def installed(self) -> ExitStack:
+        """Run static rounds here instead, until the context ends."""
+        stack = ExitStack()
+        stack.enter_context(patch.object(StaticRound, "draft", self._timed(self._draft)))
+        stack.enter_context(patch.object(StaticRound, "verify", self._timed(self._verify)))
+        stack.enter_context(patch.object(static_runner, "now", lambda _: self._clock))
+        return stack
+
+    def _timed(self, half: Callable[[StaticRound], None]) -> Callable[[StaticRound], None]:
+        def run(static: StaticRound) -> None:
+            if self._left is not None:
+                self._seconds += time.thread_time() - self._left
+            half(static)
+            self._left = time.thread_time()
+
+        return run
+
+    def _draft(self, static: StaticRound) -> None:
+        self._clock += DRAFT_SECONDS * static.shape.num_draft_tokens
+
+    def _verify(self, static: StaticRound) -> None:
+        self.host_seconds.append(self._seconds)
+        self._seconds = 0.0
+        self._clock += VERIFY_SECONDS
+        inputs, outputs = static.inputs.device, static.outputs.device
+        outputs.memory.zero_()
+        outputs["tokens"].random_(1, VOCABULARY)
+        outputs["count"].copy_(inputs["count"])
+        outputs["draft_samples"].copy_(outputs["tokens"])
+        outputs["draft_tokens"].copy_(outputs["tokens"][:, :-1])
+        for row, count in enumerate(inputs["count"].tolist()):
+            accepted = 0
+            while accepted < count and self._random.random() < self._acceptance:
+                accepted += 1
+            outputs["accepted"][row] = accepted
+            if accepted < count or self._random.random() >= self._acceptance:
+                outputs["draft_samples"][row, accepted] = 0
+
+
+def decode(engine: Engine, rows: int, tokens: int, speculation: Speculation) -> None:
+    """Decode answers of one length, all at once."""
+    ended, left = threading.Event(), [rows]
+
+    def deliver(event: Event) -> None:
+        if isinstance(event, Failed):
+            raise event.error
+        left[0] -= isinstance(event, Finished)
+        if not left[0]:
+            ended.set()
+
+    for number in range(rows):
+        request = GenerationRequest(
+            prompt_ids=tuple(range(2 + number, 34 + number)),
+            mixture=Mixture.of({"tuned": 1.0}),
+            sampling=SamplingParams(top_p=0.9, seed=number),
+            max_tokens=tokens,
+            speculation=speculation,
+        )
+        engine.submit(request, deliver)
+    ended.wait()
+
+
+def measure(engine: Engine, rows: int, tokens: int, speculation: Speculation, acceptance: float) -> float:
+    """Median CPU seconds of the host for a round."""
+    device = SimulatedDevice(acceptance)
+    with device.installed():
+        decode(engine, rows, tokens, speculation)
+    return statistics.median(device.host_seconds[_WARM_UP:])
+
+
+def main(
+    tokens: Annotated[int, typer.Option(help="Length of an answer.")] = 400,
+    repeats: Annotated[int, typer.Option(help="Turns; the least of their medians is shown.")] = 5,
+    acceptance: Annotated[float, typer.Option(help="How often a draft token is accepted.")] = 0.7,
+) -> None:
+    """Measure every setting in turns, and print a table."""
+    torch.set_num_threads(1)
+    config = EngineConfig(device="cpu", static_rounds=True, overlap_rounds=True, kv_cache_tokens=16384)
+    settings: list[tuple[int, Speculation]] = [(rows, k) for rows in (1, 16) for k in ("off", 4, "auto")]
+    least: dict[tuple[int, Speculation], float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(tiny(Path(folder)).recipe, config)
+        for _ in range(repeats):
+            for setting in settings:
+                seconds = measure(engine, setting[0], tokens, setting[1], acceptance)
+                least[setting] = min(seconds, least.get(setting, seconds))
+        engine.close()
+    print("| requests | speculation | host, CPU ms per round |")
+    print("| ---: | --- | ---: |")
+    for (rows, speculation), seconds in least.items():
+        print(f"| {rows} | {speculation} | {1000 * seconds:.2f} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)
