@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.garbage_collection import collection_paused
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
+
+if TYPE_CHECKING:
+    from langchain_eft.engine.engine import Engine
 
 _open: list[Engine] = []
 _opening = threading.RLock()
@@ -38,7 +42,11 @@ def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Pr
         if engine is None:
             for closing in [each for each in tuple(_open) if each.closed]:
                 closing.close()  # waits until its memory is free
-            engine = Engine(recipe, config, progress, on_close=_forget)
+            with collection_paused():
+                # Importing torch and transformers takes seconds, which only an engine needs.
+                from langchain_eft.engine.engine import Engine
+
+                engine = Engine(recipe, config, progress, on_close=_forget)
             _open.append(engine)
         return engine
 
