@@ -1,9 +1,9 @@
 """`python -m benchmarks.start`: from the start of a process to the first token of its first answer.
 
 Every run is a process of its own. It records five moments: LangChain and the package are imported, torch and
-transformers are imported, the engine is open (weights are read and checked, and rounds recorded on a GPU), the
-first token is drawn, the second token is drawn. The first process of each way only warms the machine's caches,
-including that of torch.compile. The table shows it separately.
+transformers are imported, the engine is open (weights are read and checked, and rounds recorded on a GPU),
+the first token is drawn, the second token is drawn. The first process of each way only warms the machine's
+caches, including that of torch.compile. The table shows it separately.
 
 CPU seconds are those of all threads. On a machine with other work to do, compare these.
 """
