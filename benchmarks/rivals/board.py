@@ -42,10 +42,11 @@ def method(report: dict[str, Any]) -> str:
     machine = report["machine"]
     versions = {name: about[name] for about in report["versions"].values() for name in about}
     sampling = "greedy" if report["temperature"] == 0 else f"temperature {report['temperature']:g}"
+    rounds = f"{report['rounds']} rounds" if report["rounds"] > 1 else "1 round"
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; "
         f"{_listed(report, versions)}. Family: {report['family']}; {report['tokens']} tokens, {sampling}. "
-        f"Cells: tokens per second after the first token, median of {report['rounds']} rounds "
+        f"Cells: tokens per second after the first token, median of {rounds} "
         f"(lowest-highest), and the ratio to the {report['baseline']} in the same round."
     )
 

@@ -19,4 +19,4 @@ def replace_between_markers(page: Path, text: str) -> None:
         raise ValueError(f"{page} must have these two lines once each: {BEGIN} and {END}")
     before, rest = content.split(BEGIN)
     _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")

@@ -98,6 +98,8 @@ def _rival(name: str, behaviors: int, lacks: str) -> Rival:
 
 BASE_ALONE = _rival("vLLM, base alone", 0, "behaviors")
 ONE_BEHAVIOR = _rival(
-    "vLLM with our plugin", 1, "behaviors by prompts; drafts on a CPU; traces; the base alone at full speed"
+    "vLLM with our plugin",
+    1,
+    "behaviors by prompts; drafts on a CPU; traces; models that rest while no request needs them",
 )
 FOUR_BEHAVIORS = _rival("vLLM with our plugin, 4 behaviors", 4, ONE_BEHAVIOR.lacks)

@@ -129,7 +129,7 @@ def test_the_text_between_the_markers_is_replaced(tmp_path):
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     replace_between_markers(page, "new")
     replace_between_markers(page, "newer")
-    assert page.read_text() == f"before\n{BEGIN}\nnewer\n{END}\nafter\n"
+    assert page.read_text() == f"before\n{BEGIN}\n\nnewer\n\n{END}\nafter\n"
     page.write_text("no markers")
     with pytest.raises(ValueError, match="must have these two lines"):
         replace_between_markers(page, "new")
