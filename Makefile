@@ -85,6 +85,15 @@ test-vllm: $(VLLM)/.ready ## Run the tests inside vLLM, on both of its runners, 
 	$(VLLM_PYTEST) vllm_tests
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) $(addprefix vllm_tests/test_,equality.py speculation.py sampling.py)
 
+# An environment of its own, for `python -m benchmarks.rivals`. llama.cpp is compiled for this machine.
+LLAMA_CPP := .venv-llama-cpp
+
+$(LLAMA_CPP)/.ready: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(LLAMA_CPP)
+	$(LLAMA_CPP)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(LLAMA_CPP)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --group llama-cpp
+	touch $@
+
 lint: $(DEV) ## Check style, types, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -99,4 +108,4 @@ docs: $(DOCS) ## Build the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## Remove environments and caches (converted weights in the user cache folder stay)
-	rm -rf .venv .venv-newest .venv-oldest .venv-vllm site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-newest .venv-oldest .venv-vllm .venv-llama-cpp site .mypy_cache .ruff_cache .pytest_cache .hypothesis

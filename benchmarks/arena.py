@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import psutil
 
 from benchmarks.family import Family, Prompts
 from benchmarks.result import CPU_TIME, Result
+from benchmarks.rivals.rival import Rival
 from langchain_eft.diagnostics.bench import Spread, available_cores, processor
 
 ROOT = Path(__file__).parent.parent
@@ -25,30 +28,31 @@ ALONE_PROMPTS = 2
 
 
 class Worker:
-    """A contestant's process.
+    """The process of one rival, or of several that share it.
 
     Args:
-        name: One of `worker.CONTESTANTS`.
+        rival: What it decodes with.
         family: What it loads.
-        python: The interpreter with the libraries that it needs.
 
     Attributes:
-        about: Versions and threads.
+        about: Threads, and versions of packages.
     """
 
-    def __init__(self, name: str, family: Family, python: str = sys.executable) -> None:
-        command = [python, "-m", "benchmarks.worker", name, str(family.folder)]
+    def __init__(self, rival: Rival, family: Family) -> None:
+        command = [rival.python, "-m", "benchmarks.worker", rival.process, str(family.folder)]
         # Nothing is downloaded, so no process should wait for a hub that may be out of reach.
         offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self.name = name
+        self._name = rival.process
         self._process = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=offline
         )
         self.about = self._read()
 
-    def decode(self, prompts: Sequence[Sequence[int]], tokens: int, temperature: float, seed: int) -> Result:
+    def decode(
+        self, prompts: Sequence[Sequence[int]], tokens: int, temperature: float, seed: int, **options: Any
+    ) -> Result:
         """Send a batch to the contestant, and wait for the result."""
-        request = {"prompts": prompts, "tokens": tokens, "temperature": temperature, "seed": seed}
+        request = {"prompts": prompts, "tokens": tokens, "temperature": temperature, "seed": seed, **options}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Result(**self._read())
@@ -61,7 +65,7 @@ class Worker:
     def _read(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"The contestant {self.name!r} has died. Its error message is above.")
+            raise RuntimeError(f"The contestant {self._name!r} has died. Its error message is above.")
         return json.loads(line)
 
     def __enter__(self) -> Self:
@@ -136,41 +140,62 @@ def merge_results(results: Sequence[Result]) -> Result:
     )
 
 
-def play(workers: Sequence[Worker], family: Family, rounds: int, baseline: str) -> list[Score]:
-    """Run the contestants in turns. All get the same prompts, and no prompt occurs twice."""
-    prompts = Prompts(family)
-    scores = []
-    for count in family.requests:
-        results: dict[str, list[Result]] = {worker.name: [] for worker in workers}
-        for turn in range(-1, rounds):  # the first one warms up
+Workers = Mapping[Rival, Worker]
+
+
+def play(
+    workers: Workers, family: Family, rounds: int, baseline: Rival, deadline: float = math.inf
+) -> list[Score]:
+    """Let rivals take turns. All get the same prompts, and no prompt occurs twice.
+
+    Args:
+        workers: The process of each rival.
+        family: What they decode.
+        rounds: The number of rounds, after one to warm up.
+        baseline: The rival whose speed is 1.
+        deadline: No round starts after this time of `time.monotonic`, except for the first measured one.
+    """
+    prompts, rivals = Prompts(family), list(workers)
+    results: dict[tuple[int, Rival], list[Result]] = {
+        (count, rival): [] for count in family.requests for rival in rivals
+    }
+    for turn in range(-1, rounds):  # the first one warms up
+        if turn > 0 and time.monotonic() > deadline:
+            report_progress(f"The time is over after {turn} of {rounds} rounds")
+            break
+        for count in family.requests:
             batches = [prompts.take(count) for _ in range(ALONE_PROMPTS if count == 1 else 1)]
-            for i in range(len(workers)):
-                worker = workers[(i + turn) % len(workers)]
+            for i in range(len(rivals)):
+                rival = rivals[(i + turn) % len(rivals)]
                 result = merge_results(
                     [
-                        worker.decode(batch, family.tokens, family.temperature, 1000 * turn + 1000)
+                        workers[rival].decode(
+                            batch, family.tokens, family.temperature, 1000 * turn + 1000, **rival.options
+                        )
                         for batch in batches
                     ]
                 )
                 report_progress(
-                    f"{family.name}, {count} at a time, round {turn + 1} of {rounds}: {worker.name} "
+                    f"{family.name}, {count} at a time, round {turn + 1} of {rounds}: {rival.name} "
                     f"{result.tokens_per_second:.1f} tokens/s"
                 )
                 if turn >= 0:
-                    results[worker.name].append(result)
-        scores += [
-            Score(name, count, tuple(of_worker), tuple(results[baseline]))
-            for name, of_worker in results.items()
-        ]
-    return scores
+                    results[count, rival].append(result)
+    return [
+        Score(rival.name, count, tuple(of_rival), tuple(results[count, baseline]))
+        for (count, rival), of_rival in results.items()
+    ]
 
 
-def agreement(one: Worker, other: Worker, family: Family) -> float:
-    """Return the share of greedy tokens before the first difference between two contestants."""
+def agreement(workers: Workers, one: Rival, other: Rival, family: Family) -> float:
+    """Return the share of greedy tokens before the first difference between two rivals."""
     prompts = Prompts(family).take(ALONE_PROMPTS)
     equal = total = 0
     for prompt in prompts:
-        answers = [worker.decode([prompt], family.tokens, 0.0, 0).answers[0] for worker in (one, other)]
+        answers = [
+            workers[rival].decode([prompt], family.tokens, 0.0, 0, **rival.options).answers[0]
+            for rival in (one, other)
+        ]
         total += family.tokens
         equal += next(
             (i for i, pair in enumerate(zip(*answers, strict=True)) if len(set(pair)) > 1), family.tokens
@@ -180,51 +205,57 @@ def agreement(one: Worker, other: Worker, family: Family) -> float:
 
 def compete(
     make: Callable[[Path], Family],
-    contestants: dict[str, str],
+    rivals: Sequence[Rival],
     rounds: int,
-    baseline: str,
-    twin: str | None = None,
+    baseline: Rival,
+    twins: tuple[Rival, Rival] | None = None,
+    minutes: float = math.inf,
 ) -> dict[str, Any]:
-    """Make a family, start the contestants, and run the rounds.
+    """Make a family, start the rivals, and run the rounds.
 
     Args:
         make: Makes the family in an empty folder.
-        contestants: The interpreter of each contestant, by name.
+        rivals: Who takes part.
         rounds: The number of rounds.
-        baseline: The contestant whose speed is 1.
-        twin: The contestant that decodes the same formula as the first one; None is the baseline.
+        baseline: The rival whose speed is 1.
+        twins: Two rivals that decode the same formula; their greedy answers are compared.
+        minutes: No round starts later than this after the start.
     """
-    twin = twin or baseline
+    deadline = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         report_progress("Making the family")
         family = make(Path(folder))
-        workers = []
-        for name, python in contestants.items():
-            report_progress(f"Starting {name}")
-            workers.append(stack.enter_context(Worker(name, family, python)))
-        threads = {worker.about["threads"] for worker in workers}
+        processes: dict[str, Worker] = {}
+        for rival in rivals:
+            if rival.process not in processes:
+                report_progress(f"Starting {rival.process}")
+                processes[rival.process] = stack.enter_context(Worker(rival, family))
+        workers = {rival: processes[rival.process] for rival in rivals}
+        threads = {worker.about["threads"] for worker in workers.values()}
         if len(threads) > 1:
             raise RuntimeError(f"All contestants must use the same number of threads, got {sorted(threads)}.")
-        report_progress("Comparing greedy answers")
-        greedy_agreement = agreement(workers[0], next(w for w in workers if w.name == twin), family)
-        scores = play(workers, family, rounds, baseline)
+        greedy_agreement = None
+        if twins:
+            report_progress("Comparing greedy answers")
+            greedy_agreement = agreement(workers, *twins, family)
+        scores = play(workers, family, rounds, baseline, deadline)
         return {
             "family": family.name,
             "tokens": family.tokens,
             "temperature": family.temperature,
-            "baseline": baseline,
-            "twin": twin,
+            "baseline": baseline.name,
+            "twins": [rival.name for rival in twins or ()],
             "greedy_agreement": greedy_agreement,
             "machine": {
                 "processor": processor(),
                 "cores": available_cores(),
                 "threads": threads.pop(),
             },
-            "versions": {worker.name: worker.about for worker in workers},
-            "rounds": rounds,
+            "versions": {rival.name: worker.about for rival, worker in workers.items()},
+            "rounds": len(scores[0].results),
             "cpu_time": CPU_TIME in os.environ,
             "scores": [score.summary() for score in scores],
-            "memory": {worker.name: worker.memory() for worker in workers},
+            "memory": {rival.name: worker.memory() for rival, worker in workers.items()},
         }
 
 
@@ -235,8 +266,8 @@ def table(report: dict[str, Any]) -> str:
     baseline, unit = report["baseline"], "CPU s" if report["cpu_time"] else "s"
     method = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; median of "
-        f"{report['rounds']} rounds (lowest-highest); greedy answers equal to those of {report['twin']}: "
-        f"{report['greedy_agreement']:.0%}."
+        f"{report['rounds']} rounds (lowest-highest); greedy tokens before the first difference between "
+        f"{' and '.join(report['twins'])}: {report['greedy_agreement']:.0%}."
     )
     lines = [
         f"### {report['family']}: {report['tokens']} tokens, {sampling}",

@@ -9,23 +9,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchmarks.arena import compete, prepare, report_progress, table
-from benchmarks.family import FAMILIES
+from benchmarks.family import tiny
+from benchmarks.rivals import arithmetic, our_engine
+from benchmarks.rivals.lineup import BASELINE
 from langchain_eft.engine.cache_folder import cache_folder
 
 SOURCE = "https://github.com/eth-sri/language-model-arithmetic/archive/6779b40.zip"
 # A torch that is not pinned may bring gigabytes of CUDA libraries along.
 TORCH = "torch==2.13.0"
 PINS = [TORCH, "transformers==4.44.2", "trl==0.8.6", "peft==0.12.0", "numpy<2", "pyarrow<18", "dill"]
-
-BASELINE = "proxy loop"
-OURS = ["our engine, plain", "our engine, auto", BASELINE]
-THEIRS = ["arithmetic, plain", "arithmetic, speculative"]
 
 
 def install(folder: Path, source: str) -> str:
@@ -77,8 +76,14 @@ def main(
         lines = [line for line in error.stderr.splitlines() if "error" in line.lower()] or [error.stderr]
         print(f"Skipped: language-model-arithmetic cannot be installed here: {lines[-1]}")
         return
-    interpreters = {**dict.fromkeys(OURS, sys.executable), **dict.fromkeys(THEIRS, python)}
-    report = compete(FAMILIES["tiny"], interpreters, rounds, BASELINE)
+    theirs = [replace(rival, python=Path(python)) for rival in (arithmetic.PLAIN, arithmetic.SPECULATIVE)]
+    report = compete(
+        tiny,
+        [our_engine.PLAIN, our_engine.AUTO, BASELINE, *theirs],
+        rounds,
+        BASELINE,
+        twins=(our_engine.PLAIN, BASELINE),
+    )
     print(table(report))
     if output:
         output.write_text(json.dumps([report], indent=2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,19 @@ from typing import Any
 import torch
 from langchain_core.messages import HumanMessage
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+from benchmarks.folder import DESCRIPTION, GGUF, read_description
 from langchain_eft import EFTChatModel
 from langchain_eft.chat.messages import encode
 from langchain_eft.diagnostics.bench import default_prompts, numbered, numbered_tools
-from langchain_eft.engine.loading.checkpoints import fetch_checkpoint
+from langchain_eft.engine.loading.checkpoints import fetch_checkpoint, find_checkpoint
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.presets import load_preset
 
@@ -28,8 +34,6 @@ SPREAD = 3.0
 DISAGREEMENT = 0.4
 """Standard deviation of the difference between the tiny base's logits and the small ones': the base
 then accepts draft tokens of the tuned model about as often as the EFT paper reports."""
-
-_FILE = "family.json"
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,13 @@ class Family:
 
     def save(self) -> Family:
         """Write the description of the family into its folder."""
-        (self.folder / _FILE).write_text(json.dumps({**asdict(self), "folder": str(self.folder)}))
+        (self.folder / DESCRIPTION).write_text(json.dumps({**asdict(self), "folder": str(self.folder)}))
         return self
 
     @classmethod
     def load(cls, folder: Path) -> Family:
         """Read the description that `save` wrote."""
-        saved = json.loads((folder / _FILE).read_text())
+        saved = read_description(folder)
         lists = {name: tuple(saved[name]) for name in ("end_ids", "requests")}
         return cls(**{**saved, **lists, "folder": Path(saved["folder"])})
 
@@ -156,20 +160,19 @@ def smol(folder: Path, prompts: str, tokens: int, requests: tuple[int, ...]) -> 
     models_ = SmolReference(["tools"])
     for name, adapter in (("tuned", "tools"), ("reference", "")):
         models_.small[adapter].save_pretrained(folder / name)
-    (folder / "base").symlink_to(
-        fetch_checkpoint(preset.recipe.base, lambda _: None), target_is_directory=True
-    )
+    base = preset.recipe.base
+    (folder / "base").symlink_to(fetch_checkpoint(base, lambda _: None), target_is_directory=True)
+    file = find_checkpoint(base).path
+    if file and file.suffix == ".gguf":
+        (folder / GGUF).symlink_to(file)
     end = models_.base.generation_config.eos_token_id
     name = f"smol, {prompts}"
     return Family(folder, name, "tools", "smol", prompts, 0.0, tokens, (end,), requests).save()
 
 
-FAMILIES: dict[str, Callable[[Path], Family]] = {
-    "tiny": tiny,
-    "smol-tools": lambda folder: smol(folder, "tool call", 32, (1,)),
-    "smol-chat": lambda folder: smol(folder, "chat", 48, (1, 16)),
-}
-"""How each family is made, in an empty folder."""
+def load_model(folder: Path) -> Any:
+    """Load a model with transformers, in float32."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 class Prompts:

@@ -47,3 +47,8 @@ class Contestant(Protocol):
     """A contestant decodes batches of prompts to answers of a given length."""
 
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result: ...
+
+
+def available_threads() -> int:
+    """The threads that torch would use: those that the environment asks for, or the cores."""
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))

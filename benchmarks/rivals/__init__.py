@@ -1,0 +1,1 @@
+"""Ways to decode that users compare with ours: one file for each."""

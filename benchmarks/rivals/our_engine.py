@@ -1,0 +1,78 @@
+"""Our engine: plain EFT, EFT with drafts, and the base alone. One process has one engine for all three."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result import Prompts, Result, clock
+from benchmarks.rivals.rival import Rival
+
+
+class OurEngine:
+    """Our engine.
+
+    Args:
+        folder: A family.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from benchmarks.family import Family
+        from langchain_eft.engine.config import EngineConfig
+        from langchain_eft.engine.engine import Engine
+
+        family = Family.load(folder)
+        self._engine = Engine(family.recipe, EngineConfig(max_batch_size=max(family.requests)))
+        self._mixture = {family.behavior: 1.0}
+        self._bias = dict.fromkeys(family.end_ids, -100.0)
+
+    def close(self) -> None:
+        """Free the weights."""
+        self._engine.close()
+
+    def decode(
+        self,
+        prompts: Prompts,
+        tokens: int,
+        temperature: float,
+        seed: int,
+        *,
+        speculation: Any = "off",
+        base_alone: bool = False,
+    ) -> Result:
+        from langchain_eft.diagnostics.bench import decode, summarize
+        from langchain_eft.engine.events import acceptance_rate
+        from langchain_eft.engine.recipe.mixture import Mixture
+        from langchain_eft.engine.request import GenerationRequest, SamplingParams
+
+        started = clock()
+        recorders = decode(
+            self._engine,
+            [
+                GenerationRequest(
+                    prompt_ids=tuple(prompt),
+                    mixture=Mixture() if base_alone else Mixture.of(self._mixture),
+                    sampling=SamplingParams(temperature=temperature, logit_bias=self._bias, seed=seed + i),
+                    max_tokens=tokens,
+                    speculation=speculation,
+                )
+                for i, prompt in enumerate(prompts)
+            ],
+            clock,
+        )
+        run = summarize([recorders])
+        return Result(
+            tokens=run.tokens,
+            seconds=run.seconds,
+            first_token=max(recorder.deltas[0][0] for recorder in recorders) - started,
+            passes=run.passes,
+            acceptance_rate=acceptance_rate(run.accepted, run.drafted),
+            answers=[recorder.tokens for recorder in recorders],
+        )
+
+
+PLAIN = Rival("our engine, plain", "our engine", OurEngine, lacks="drafts")
+AUTO = Rival("our engine, auto", "our engine", OurEngine, options={"speculation": "auto"})
+BASE_ALONE = Rival(
+    "our engine, base alone", "our engine", OurEngine, lacks="behaviors", options={"base_alone": True}
+)
