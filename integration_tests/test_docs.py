@@ -10,7 +10,7 @@ from langchain_eft.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
 DOCS = (
-    "agents", "chat_model", "engine", "evaluation", "mixing_behaviors", "models", "performance", "traces",
+    "agents", "chat_model", "decisions", "engine", "evaluation", "mixing_behaviors", "models", "performance", "traces",
     "tutorial",
 )  # fmt: skip
 PAGES = ["README.md", *(f"docs/{name}.md" for name in DOCS)]
