@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.analysis.prefix_tree import PrefixTree
 from langchain_eft.engine.analysis.term_outputs import Answers, Memory, Reading, Steps, term_outputs
 from langchain_eft.engine.decoding.formula import Coefficients, Formula, combine, conservative
 from langchain_eft.engine.models.causal_model import CausalModel
@@ -17,6 +20,11 @@ from langchain_eft.engine.models.linear import product
 
 _ROWS = 64
 """Tokens whose logits are computed at once; it bounds the memory of logits."""
+
+_TOKENS_PER_GROUP = 2048
+"""Most tokens of answers whose outputs are kept at once, while one model runs after the other."""
+
+T = TypeVar("T")
 
 
 @torch.inference_mode()
@@ -41,25 +49,23 @@ def token_logprobs(
     outputs = yield from term_outputs(family, memory, readings)
     logprobs: list[list[Tensor]] = []
     for reading, answers in zip(readings, outputs.rows, strict=True):
-        model = family.models[reading.term.model]
-        logprobs.append([])
-        for answer, rows in zip(reading.answers, answers, strict=True):
-            logprobs[-1].append(_of_tokens(model, rows, answer, family.vocabulary))
+        model, rows = family.models[reading.term.model], list(chain.from_iterable(answers))
+        tokens, parts = list(chain.from_iterable(reading.answers)), []
+        for start in range(0, len(rows), _ROWS):
+            part = slice(start, start + _ROWS)
+            parts.append(_of_tokens(model, torch.stack(rows[part]), tokens[part], family.vocabulary))
             yield
+        logprobs.append(list(torch.split(torch.cat(parts), [len(answer) for answer in reading.answers])))
     return logprobs
 
 
 @torch.inference_mode()
-def _of_tokens(model: CausalModel, rows: list[Tensor], answer: Sequence[int], vocabulary: Tensor) -> Tensor:
-    """[T] log-probabilities of T tokens from the outputs that predict them."""
-    parts = []
-    for start in range(0, len(rows), _ROWS):
-        logits = logits_of(model, torch.stack(rows[start : start + _ROWS]))
-        # Tokens that some model lacks have probability 0, as in decoding.
-        allowed = logits[:, : len(vocabulary)].masked_fill(~vocabulary.to(logits.device), -torch.inf)
-        targets = torch.tensor(answer[start : start + _ROWS], device=logits.device)[:, None]
-        parts.append(allowed.log_softmax(-1).gather(1, targets)[:, 0].cpu())
-    return torch.cat(parts)
+def _of_tokens(model: CausalModel, outputs: Tensor, tokens: Sequence[int], vocabulary: Tensor) -> Tensor:
+    """[T] log-probabilities of T tokens from the [T, ...] outputs that predict them, on the CPU."""
+    logits, targets = logits_of(model, outputs), torch.tensor(tokens)[:, None]
+    # Tokens that some model lacks have probability 0, as in decoding.
+    allowed = logits[:, : len(vocabulary)].masked_fill(~vocabulary.to(logits.device), -torch.inf)
+    return allowed.log_softmax(-1).gather(1, targets.to(logits.device))[:, 0].cpu()
 
 
 def rewards(
@@ -81,9 +87,26 @@ def rewards(
     Returns:
         One reward for each answer, in nats.
     """
-    readings = [Reading(term, prompt, answers) for term, prompt in (tuned, reference)]
-    of_tuned, of_reference = yield from token_logprobs(family, memory, readings)
-    return [float((f - s).sum()) for f, s in zip(of_tuned, of_reference, strict=True)]
+    scores: list[float] = []
+    for group in _groups(answers, len):
+        readings = [Reading(term, prompt, tuple(group)) for term, prompt in (tuned, reference)]
+        of_tuned, of_reference = yield from token_logprobs(family, memory, readings)
+        scores += [float((f - s).sum()) for f, s in zip(of_tuned, of_reference, strict=True)]
+    return scores
+
+
+def _groups(items: Iterable[T], tokens: Callable[[T], int]) -> Iterator[list[T]]:
+    """Divide what is scored into groups with few enough answer tokens; a longer answer gets its own."""
+    group: list[T] = []
+    total = 0
+    for item in items:
+        if group and total + tokens(item) > _TOKENS_PER_GROUP:
+            yield group
+            group, total = [], 0
+        group.append(item)
+        total += tokens(item)
+    if group:
+        yield group
 
 
 @dataclass(frozen=True)
@@ -155,40 +178,72 @@ def answer_logprobs(
         memory: Where keys and values are meanwhile.
         prompts: Prompts with their answers, at least one.
     """
+    logprobs = [[[0.0] * len(answer) for answer in prompt.answers] for prompt in prompts]
+    pairs = ((i, j) for i, prompt in enumerate(prompts) for j in range(len(prompt.answers)))
+    num_cached: int | None = None
+    for group in _groups(pairs, lambda pair: len(prompts[pair[0]].answers[pair[1]])):
+        cached = yield from _score(family, memory, prompts, group, logprobs)
+        num_cached = cached if num_cached is None else num_cached
+    return AnswerLogprobs(logprobs, num_cached or 0)
+
+
+def _score(
+    family: ModelFamily,
+    memory: Memory,
+    prompts: Sequence[ScoredPrompt],
+    group: Sequence[tuple[int, int]],
+    logprobs: list[list[list[float]]],
+) -> Steps[int]:
+    """Score some answers, given as numbers of prompts and answers, and write the results to `logprobs`.
+
+    Returns:
+        Tokens of the first main prompt that memory held already.
+    """
+    answers_of = {i: [j for _, j in pairs] for i, pairs in groupby(group, itemgetter(0))}
     readings = [
-        Reading(term, prompt.prompts[term.prompt_name], prompt.answers)
-        for prompt in prompts
-        for term in prompt.formula.terms
+        Reading(term, prompts[i].prompts[term.prompt_name], tuple(prompts[i].answers[j] for j in answers))
+        for i, answers in answers_of.items()
+        for term in prompts[i].formula.terms
     ]
     outputs = yield from term_outputs(family, memory, readings)
     rows = iter(outputs.rows)
     positions: list[_Position] = []
-    for number, prompt in enumerate(prompts):
-        of_terms = {term: next(rows) for term in prompt.formula.terms}
-        positions.extend(_positions(number, prompt, of_terms))
-    logprobs = [[[0.0] * len(answer) for answer in prompt.answers] for prompt in prompts]
+    for i, answers in answers_of.items():
+        of_terms = {term: next(rows) for term in prompts[i].formula.terms}
+        positions.extend(_positions(i, prompts[i], answers, of_terms))
     for batch in _alike(positions):
         for position, row in zip(batch, _log_p(family, batch), strict=True):
             values = row[list(position.targets.values())].tolist()
             for target, value in zip(position.targets, values, strict=True):
                 logprobs[target.prompt][target.answer][target.position] = value
         yield
-    return AnswerLogprobs(logprobs, outputs.num_cached[0])
+    main = (
+        cached
+        for reading, cached in zip(readings, outputs.num_cached, strict=True)
+        if reading.term.prompt_name == ""
+    )
+    return next(main, 0)
 
 
 def _positions(
-    number: int, prompt: ScoredPrompt, outputs: Mapping[Term, Sequence[Sequence[Tensor]]]
+    number: int,
+    prompt: ScoredPrompt,
+    answers: Sequence[int],
+    outputs: Mapping[Term, Sequence[Sequence[Tensor]]],
 ) -> Iterable[_Position]:
-    """The distinct beginnings of a prompt's answers."""
-    found: dict[tuple[int, ...], _Position] = {}
-    for which, answer in enumerate(prompt.answers):
-        for length, token in enumerate(answer):
-            position = found.get(answer[:length])
+    """The distinct beginnings of some answers to a prompt."""
+    found: dict[int, _Position] = {}
+    tree = PrefixTree()
+    for which, answer in enumerate(answers):
+        tokens = prompt.answers[answer]
+        before = [-1, *tree.add(tokens)]
+        for length, token in enumerate(tokens):
+            position = found.get(before[length])
             if position is None:
                 at = {term: rows[which][length] for term, rows in outputs.items()}
                 position = _Position(prompt.formula, prompt.formula.at(length), at, {})
-                found[answer[:length]] = position
-            position.targets[_Target(number, which, length)] = token
+                found[before[length]] = position
+            position.targets[_Target(number, answer, length)] = token
     return found.values()
 
 

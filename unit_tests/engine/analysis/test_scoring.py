@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from langchain_eft.engine.analysis import tree_passes
+from langchain_eft.engine.analysis import scoring, tree_passes
 from langchain_eft.engine.analysis.term_outputs import OwnMemory, Reading, finished, term_outputs
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
@@ -121,6 +121,7 @@ def test_a_prompt_that_was_decoded_is_not_computed_again(engine, tokens_run):
 
 @pytest.mark.parametrize("one_depth", [False, True])
 def test_passes_may_be_small_and_of_one_depth(engine, reference, monkeypatch, one_depth):
+    monkeypatch.setattr(scoring, "_TOKENS_PER_GROUP", 9)
     monkeypatch.setattr(tree_passes, "_TOKENS_PER_FORWARD", 16)
     monkeypatch.setattr(tree_passes, "_KEYS_PER_FORWARD", 150)
     monkeypatch.setattr(tree_passes, "has_kernel", lambda device: one_depth)
