@@ -2,8 +2,6 @@
 
 import asyncio
 import math
-import subprocess
-import sys
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -259,15 +257,3 @@ def test_a_template_that_opens_reasoning_is_refused(fields, tmp_path):
     classifier = EFTDecisionModel(**fields, chat_template=file)
     with pytest.raises(ModelInvalidRequestError, match=r"reasoning.*chat_template_kwargs"):
         classifier.invoke({"state": "x", "questions": {"late": LATE}})
-
-
-def test_an_older_langchain_is_told_what_to_install():
-    code = (
-        "import sys; sys.modules['langchain_core.decisions'] = None\n"
-        "import langchain_eft\n"
-        "assert langchain_eft.EFTChatModel\n"
-        "try:\n    langchain_eft.EFTDecisionModel\n"
-        "except ImportError as error:\n    print(error)\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
-    assert "langchain-core>=1.8" in run.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
+from math import isfinite
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from langchain_eft.engine.analysis.prefix_tree import PrefixTree
 from langchain_eft.engine.analysis.term_outputs import Answers, Memory, Reading, Steps, term_outputs
 from langchain_eft.engine.decoding.formula import Coefficients, Formula, combine, conservative
+from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.linear import product
@@ -177,6 +179,9 @@ def answer_logprobs(
         family: The loaded models.
         memory: Where keys and values are meanwhile.
         prompts: Prompts with their answers, at least one.
+
+    Raises:
+        DecodingError: A model's outputs are NaN, or log p is not finite.
     """
     logprobs = [[[0.0] * len(answer) for answer in prompt.answers] for prompt in prompts]
     pairs = ((i, j) for i, prompt in enumerate(prompts) for j in range(len(prompt.answers)))
@@ -214,6 +219,12 @@ def _score(
     for batch in _alike(positions):
         for position, row in zip(batch, _log_p(family, batch), strict=True):
             values = row[list(position.targets.values())].tolist()
+            if not all(map(isfinite, values)):
+                raise DecodingError(
+                    "Some log p is not finite, though every model's outputs are: use smaller weights in "
+                    "`mixture`.",
+                    is_retryable=False,
+                )
             for target, value in zip(position.targets, values, strict=True):
                 logprobs[target.prompt][target.answer][target.position] = value
         yield

@@ -237,6 +237,13 @@ def test_outputs_that_are_nan_fail_the_call_alone(engine, monkeypatch):
     assert engine.stats().free_blocks == engine.stats().blocks
 
 
+def test_a_log_p_that_is_not_finite_is_an_error(engine, monkeypatch):
+    run = scoring.logits_of
+    monkeypatch.setattr(scoring, "logits_of", lambda *args: run(*args).fill_(torch.inf))
+    with pytest.raises(DecodingError, match="smaller weights"):
+        engine.answer_logprobs([GivenAnswers(request((5, 6), {}), ((7,),))])
+
+
 def test_a_closed_engine_scores_nothing(family):
     engine = Engine(family.recipe, EngineConfig(device="cpu", kv_cache_tokens=64))
     engine.close()
