@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from langchain_core.decisions import Choice
+from langchain_core.decisions import Choice, Noul
 
 from langchain_eft import EFTDecisionModel
 from langchain_eft.engine.attention.batch import ForwardBatch
@@ -33,44 +33,46 @@ class TokenCount:
         CausalModel.__call__ = counted  # type: ignore[method-assign]
 
 
-def questions(count: int) -> dict[str, Choice]:
-    """Different choices of three labels of several tokens."""
-    return {
-        str(i): Choice(
-            instructions=f"Is guest {i} concerned about the {TOPICS[i % len(TOPICS)]}?", criteria=LABELS
-        )
-        for i in range(count)
-    }
+def questions(count: int, kind: str) -> dict[str, Choice | Noul]:
+    """Different questions: of yes or no, or choices of three labels of several tokens."""
+    asked = [f"Is guest {i} concerned about the {TOPICS[i % len(TOPICS)]}?" for i in range(count)]
+    if kind == "noul":
+        return {text: Noul(instructions=text) for text in asked}
+    return {text: Choice(instructions=text, criteria=LABELS) for text in asked}
 
 
 def main(
     many: Annotated[int, typer.Option(help="Questions about one text.")] = 32,
-    sentences: Annotated[int, typer.Option(help="Length of the text.")] = 100,
-    rounds: Annotated[int, typer.Option(help="How often each is measured, in turn.")] = 5,
+    rounds: Annotated[int, typer.Option(help="How often each is measured, in turn.")] = 3,
 ) -> None:
     """Alternate between one question and many, each about a text that is new, and print the ratios."""
     torch.set_num_threads(1)
     classifier, count = EFTDecisionModel(), TokenCount()
     classifier.open()
 
-    def ask(number: int, text: str) -> tuple[int, float]:
+    def ask(number: int, kind: str, text: str) -> tuple[int, float]:
         count.tokens, started = 0, time.process_time()
-        classifier.invoke({"state": text, "questions": questions(number)})
+        classifier.invoke({"state": text, "questions": questions(number, kind)})
         return count.tokens, time.process_time() - started
 
-    measured: dict[str, list[tuple[int, float]]] = {"one": [], "many": [], "many again": []}
-    for i in range(rounds + 1):  # the first round warms up
-        measured["one"].append(ask(1, f"Report {2 * i}. {SENTENCE * sentences}"))
-        text = f"Report {2 * i + 1}. {SENTENCE * sentences}"
-        measured["many"].append(ask(many, text))
-        measured["many again"].append(ask(many, text))
-    tokens = {name: values[-1][0] for name, values in measured.items()}
-    seconds = {name: statistics.median(s for _, s in values[1:]) for name, values in measured.items()}
-    print("| questions | tokens run, all models | CPU seconds | times one question |")
-    print("| --- | --- | --- | --- |")
-    for name, label in (("one", "1"), ("many", f"{many}"), ("many again", f"{many}, the text once more")):
-        ratio = seconds[name] / seconds["one"]
-        print(f"| {label} | {tokens[name]} | {seconds[name]:.2f} | {ratio:.2f} |")
+    ask(many, "choice", SENTENCE)  # warms up
+    print(
+        f"| text, tokens | questions | tokens run, {many} / 1 | CPU time, {many} / 1 | the same text again |"
+    )
+    print("| --- | --- | --- | --- | --- |")
+    for sentences in (50, 100, 200):
+        length = len(classifier.tokenizer(SENTENCE * sentences).input_ids)
+        for kind in ("noul", "choice"):
+            measured = []
+            for i in range(rounds):
+                names = [f"{kind} {2 * i + j}" for j in range(2)]
+                first, second = (f"Report {name}. {SENTENCE * sentences}" for name in names)
+                measured.append([ask(1, kind, first), ask(many, kind, second), ask(many, kind, second)])
+            tokens = measured[-1][1][0] / measured[-1][0][0]
+            one, all_new, again = (
+                statistics.median(seconds for _, seconds in each) for each in zip(*measured, strict=True)
+            )
+            print(f"| {length} | {kind} | {tokens:.2f} | {all_new / one:.2f} | {again / one:.2f} |")
 
 
 if __name__ == "__main__":

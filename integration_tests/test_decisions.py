@@ -62,9 +62,7 @@ def enumerated(reference, tokenizer, state, question, mixture):
     """The probability of every label, by whole forward passes in transformers over all of them."""
     labels = list(question.criteria)
     listed = "\n".join(f"- {each}" for each in labels)
-    asked = (
-        f"{state}\n\n{question.instructions}\n{listed}\nAnswer with one of these options, and nothing else."
-    )
+    asked = f"{state}\n\n{question.instructions}\n{listed}\nAnswer with one of these options only."
     turns = [{"role": "user", "content": asked}]
     prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
     ids = [tokenizer(each, add_special_tokens=False).input_ids for each in labels]

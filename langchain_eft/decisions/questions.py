@@ -21,9 +21,9 @@ MOST_LABELS = 256
 _FIELDS = {"type", "instructions", "criteria"}
 
 _ASKS: dict[Kind, str] = {
-    "noul": "Answer with Yes or No, and nothing else.",
-    "choice": "Answer with one of these options, and nothing else.",
-    "score": "Answer with the number of the level that fits best, and nothing else.",
+    "noul": "Answer Yes or No only.",
+    "choice": "Answer with one of these options only.",
+    "score": "Answer with the number of the best level only.",
 }
 
 

@@ -64,13 +64,9 @@ def shares(weights):
 
 def asked(state, question):
     listed = {
-        "choice": lambda: (
-            "- New\n- New York: big\n- Ulm\nAnswer with one of these options, and nothing else."
-        ),
-        "noul": lambda: "Answer with Yes or No, and nothing else.",
-        "score": lambda: (
-            "0: not\n1: some\n2: very\nAnswer with the number of the level that fits best, and nothing else."
-        ),
+        "choice": lambda: "- New\n- New York: big\n- Ulm\nAnswer with one of these options only.",
+        "noul": lambda: "Answer Yes or No only.",
+        "score": lambda: "0: not\n1: some\n2: very\nAnswer with the number of the best level only.",
     }[question.type]()
     return f"{state}\n\n{question.instructions}\n{listed}"
 

@@ -17,7 +17,7 @@ def parse(question, **kwargs):
 def test_a_noul_is_answered_by_yes_or_no():
     bare = parse(decisions.Noul(instructions="Is it late?"))
     assert (bare.kind, bare.labels) == ("noul", ("Yes", "No"))
-    assert bare.prompt("12 o'clock") == "12 o'clock\n\nIs it late?\nAnswer with Yes or No, and nothing else."
+    assert bare.prompt("12 o'clock") == "12 o'clock\n\nIs it late?\nAnswer Yes or No only."
     criteria = decisions.NoulCriteria(true="after 10", false={"before": 10})
     told = parse(decisions.Noul(instructions="Late?", criteria=criteria))
     assert 'Late?\nYes: after 10\nNo: {"before": 10}\nAnswer' in told.prompt("x")

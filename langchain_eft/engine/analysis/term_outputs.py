@@ -217,5 +217,7 @@ def _forest(readings: Sequence[Reading]) -> _Forest:
 
 def _numbers(tree: PrefixTree, prompt: tuple[int, ...], answers: Answers) -> list[list[int]]:
     """Add a prompt and what is read of its answers: all but their last tokens."""
-    end = tree.add(prompt)[-1]
+    # The longest answer continues the prompt's row, so that one row fewer has to attend to all of the prompt.
+    longest = max(answers, key=len)
+    end = tree.add((*prompt, *longest[:-1]))[len(prompt) - 1]
     return [[end, *tree.add(answer[:-1], end)] for answer in answers]
