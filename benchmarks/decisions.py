@@ -44,6 +44,7 @@ def questions(count: int, kind: str) -> dict[str, Choice | Noul]:
 def main(
     many: Annotated[int, typer.Option(help="Questions about one text.")] = 32,
     rounds: Annotated[int, typer.Option(help="How often each is measured, in turn.")] = 3,
+    lengths: Annotated[list[int], typer.Option(help="Sentences of the texts.")] = [50, 100, 200],  # noqa: B006
 ) -> None:
     """Alternate between one question and many, each about a text that is new, and print the ratios."""
     torch.set_num_threads(1)
@@ -60,12 +61,12 @@ def main(
         f"| text, tokens | questions | tokens run, {many} / 1 | CPU time, {many} / 1 | the same text again |"
     )
     print("| --- | --- | --- | --- | --- |")
-    for sentences in (50, 100, 200):
+    for sentences in lengths:
         length = len(classifier.tokenizer(SENTENCE * sentences).input_ids)
         for kind in ("noul", "choice"):
             measured = []
             for i in range(rounds):
-                names = [f"{kind} {2 * i + j}" for j in range(2)]
+                names = [f"{sentences} {kind} {2 * i + j}" for j in range(2)]  # nothing is cached
                 first, second = (f"Report {name}. {SENTENCE * sentences}" for name in names)
                 measured.append([ask(1, kind, first), ask(many, kind, second), ask(many, kind, second)])
             tokens = measured[-1][1][0] / measured[-1][0][0]
