@@ -10,8 +10,8 @@ from langchain_eft.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
 DOCS = (
-    "agents", "chat_model", "engine", "evaluation", "mixing_behaviors", "models", "performance", "traces",
-    "tutorial",
+    "agents", "chat_model", "decisions", "engine", "evaluation", "mixing_behaviors", "models", "performance",
+    "traces", "tutorial",
 )  # fmt: skip
 PAGES = ["README.md", *(f"docs/{name}.md" for name in DOCS)]
 SHORT = ["docs/index.md", "docs/reference/index.md", "docs/reference/engine.md"]

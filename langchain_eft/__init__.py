@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import ChatEFT, EFTChatModel
+    from langchain_eft.decisions.model import EFTDecisionModel
     from langchain_eft.engine.config import EngineConfig
     from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
     from langchain_eft.engine.recipe.mixture import Mixture
@@ -22,6 +23,7 @@ _MODULE_OF = {
     "BehaviorDelta": "langchain_eft.engine.recipe.behaviors",
     "ChatEFT": "langchain_eft.chat_models",
     "EFTChatModel": "langchain_eft.chat_models",
+    "EFTDecisionModel": "langchain_eft.decisions.model",
     "EFTLLM": "langchain_eft.llms",
     "EFTRewardScorer": "langchain_eft.rewards",
     "EFTTrace": "langchain_eft.trace.trace",
@@ -37,6 +39,7 @@ __all__ = [
     "BehaviorDelta",
     "ChatEFT",
     "EFTChatModel",
+    "EFTDecisionModel",
     "EFTRewardScorer",
     "EFTTrace",
     "EngineConfig",

@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
+from langchain_eft.engine.analysis.scoring import token_logprobs
+from langchain_eft.engine.analysis.term_outputs import OwnMemory, Reading, finished
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Finished, TextDelta
@@ -31,6 +34,12 @@ def request(ids, mixture=None, sampling=GREEDY, max_tokens=32, **kwargs) -> Gene
 def slow(*values) -> list:
     """Parameters of tests that `make quick` leaves out."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+def term_logprobs(family, term, prompt, answer) -> torch.Tensor:
+    """[len(answer)] log-probabilities of an answer's tokens under one term."""
+    readings = [Reading(term, tuple(prompt), (tuple(answer),))]
+    return finished(token_logprobs(family, OwnMemory(family), readings))[0][0]
 
 
 class Recorder:

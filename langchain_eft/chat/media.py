@@ -31,13 +31,13 @@ def _described(message: BaseMessage) -> BaseMessage:
     if isinstance(message.content, str) or all(map(is_text, message.content)):
         return message
     blocks = [
-        block if isinstance(block, str) or is_text(block) else {"type": "text", "text": _description(block)}
+        block if isinstance(block, str) or is_text(block) else {"type": "text", "text": description(block)}
         for block in message.content
     ]
     return message.model_copy(update={"content": blocks})
 
 
-def _description(block: Mapping[str, Any]) -> str:
+def description(block: Mapping[str, Any]) -> str:
     """A line that says what was there: `[image, image/png, 24 kB: left out, ...]`."""
     details = ", ".join([str(block.get("type")), *_details(block)])
     return f"\n[{details}: left out, because this model reads text only]\n"

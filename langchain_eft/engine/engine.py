@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from itertools import product
 from typing import Any
 
 from langchain_eft.engine.analysis.comparison import ModelComparison, compare_on_answer
-from langchain_eft.engine.analysis.scoring import forward_batches, rewards
+from langchain_eft.engine.analysis.prefix_tree import PrefixTree
+from langchain_eft.engine.analysis.scoring import AnswerLogprobs, ScoredPrompt, answer_logprobs, rewards
+from langchain_eft.engine.analysis.term_outputs import Steps
 from langchain_eft.engine.capacity import Capacity
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import RequestError, release_frames
@@ -28,7 +30,7 @@ from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import weight_at
-from langchain_eft.engine.request import Generation, GenerationRequest
+from langchain_eft.engine.request import AnswerScores, Generation, GenerationRequest, GivenAnswers
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.stats import EngineStats
 from langchain_eft.engine.streaming import Streaming
@@ -151,10 +153,53 @@ class Engine(Streaming[RequestState]):
         terms = self.family.behaviors[behavior]
         self._inputs.require_prompts(terms, prompts)
         tuned, reference = ((term, prompts[term.prompt_name]) for term in terms)
-        for answer, (_, ids) in product(answers, (tuned, reference)):
-            self._inputs.check_scorable(ids, answer)
-        jobs = (partial(rewards, self.family, tuned, reference, batch) for batch in forward_batches(answers))
-        return [reward for job in jobs for reward in self._loop.run_job(job)]
+        self._inputs.check_scorable([tuned[1], reference[1]], answers)
+        return self._loop.run_steps(
+            rewards(self.family, self._loop.memory, tuned, reference, tuple(map(tuple, answers)))
+        )
+
+    def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
+        """Log p of every token of given answers. What prompts and answers have in common runs once.
+
+        Args:
+            given: Prompts with their answers.
+
+        Raises:
+            RecipeError: A mixture that the recipe cannot decode.
+            RequestError: Nothing to score, a prompt that is missing, or token ids outside the vocabulary.
+            ContextWindowError: Prompt and answer do not fit.
+            DecodingError: A model's outputs are NaN.
+            EngineClosedError: The engine was closed.
+        """
+        return self._scores(given, self._loop.run_steps(self._scoring(given)))
+
+    async def aanswer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
+        """As `answer_logprobs`, without blocking the event loop."""
+        steps = await asyncio.to_thread(self._scoring, given)
+        return self._scores(given, await self._loop.arun_steps(steps))
+
+    def _scoring(self, given: Sequence[GivenAnswers]) -> Steps[AnswerLogprobs]:
+        """Check what is scored, and write its mixtures as formulas."""
+        if not given:
+            raise RequestError("There are no answers to score: give at least one.")
+        prompts = []
+        for each in given:
+            request = each.request
+            self.recipe.check(request.mixture)
+            formula = self._inputs.formula(request)
+            texts = {**request.contexts, "": request.prompt_ids}
+            read = {term.prompt_name: texts[term.prompt_name] for term in formula.terms}
+            self._inputs.check_scorable(read.values(), each.answers)
+            prompts.append(ScoredPrompt(formula, read, each.answers))
+        return answer_logprobs(self.family, self._loop.memory, prompts)
+
+    @staticmethod
+    def _scores(given: Sequence[GivenAnswers], scored: AnswerLogprobs) -> AnswerScores:
+        tree = PrefixTree()
+        for each in given:
+            tree.add(each.request.prompt_ids)
+        total = sum(len(each.request.prompt_ids) for each in given)
+        return AnswerScores(scored.logprobs, total - len(tree) + scored.num_cached)
 
     def compare(self, request: GenerationRequest, answer: tuple[int, ...]) -> ModelComparison:
         """How the base, a behavior's tuned model and its reference agree along a given answer.
@@ -178,11 +223,12 @@ class Engine(Streaming[RequestState]):
         (tuned, reference, weight), *_ = formula.behaviors
         prompts = {**request.contexts, "": request.prompt_ids}
         terms = [(term, prompts[term.prompt_name]) for term in (formula.base, tuned, reference)]
-        for _, prompt in terms:
-            self._inputs.check_scorable(prompt, answer)
+        self._inputs.check_scorable([prompt for _, prompt in terms], [answer])
         weights = [weight_at(weight, position) for position in range(len(answer))]
         return self._loop.run_job(
-            partial(compare_on_answer, self.family, terms, weights, answer, request.sampling)
+            partial(
+                compare_on_answer, self.family, self._loop.memory, terms, weights, answer, request.sampling
+            )
         )
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -159,19 +159,26 @@ class InputProcessor:
                 "ids of `tokenizer`."
             )
 
-    def check_scorable(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
-        """Refuse an answer that has no log-probability after a prompt.
+    def check_scorable(self, prompts: Collection[Sequence[int]], answers: Collection[Sequence[int]]) -> None:
+        """Refuse answers that have no log-probability after some prompt.
+
+        Args:
+            prompts: What terms read before every answer.
+            answers: The answers.
 
         Raises:
             RequestError: No tokens, ids outside the vocabulary, or tokens that some model lacks.
             ContextWindowError: Prompt and answer do not fit.
         """
-        if not prompt or not answer:
+        if not answers or not all(prompts) or not all(answers):
             raise RequestError("An answer, or its prompt, has no tokens: give some text to score.")
-        if len(prompt) + len(answer) > self.capacity.window:
-            raise ContextWindowError(len(prompt), len(answer), self.capacity.window)
-        self.check_token_ids(prompt, "prompt")
-        self._check_answer_ids(answer, "answer")
+        longest = max(map(len, answers))
+        for prompt in prompts:
+            if len(prompt) + longest > self.capacity.window:
+                raise ContextWindowError(len(prompt), longest, self.capacity.window)
+            self.check_token_ids(prompt, "prompt")
+        for answer in answers:
+            self._check_answer_ids(answer, "answer")
 
     def _check_answer_ids(self, ids: Sequence[int], field: str) -> None:
         """Refuse ids that no answer can have.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections import Counter
@@ -9,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from langchain_eft.engine.analysis.term_outputs import Steps
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import (
     DecodingError,
@@ -33,6 +35,7 @@ from langchain_eft.engine.rounds.static_runner import (
     decodes_statically,
     overlaps_rounds,
 )
+from langchain_eft.engine.rounds.tree_memory import EngineMemory
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
@@ -51,6 +54,7 @@ class DecodingLoop:
 
     Attributes:
         blocks: The KV memory of all requests.
+        memory: The same, for texts that are scored. Only jobs may use it.
         speculator: Decides how requests draft.
 
     Args:
@@ -72,6 +76,7 @@ class DecodingLoop:
         self._family, self._placement, self._config = family, placement, config
         self._scheduler = Scheduler(self.blocks, config.max_batch_size, config.max_num_batched_tokens)
         self._packed = PackedRunner(family, self.blocks.num_blocks, config.block_size, config.max_batch_size)
+        self.memory = EngineMemory(family, self._packed.pools, self.blocks)
         self._static: StaticRunner | None = None
         if decodes_statically(config, placement):
             self._static = StaticRunner(family, self._packed.pools, self.blocks.num_blocks, config)
@@ -116,12 +121,47 @@ class DecodingLoop:
             EngineClosedError: The loop was stopped.
             DeviceLostError: The device has failed.
         """
+        return self._submit(work).result()
+
+    def run_steps(self, steps: Steps[T]) -> T:
+        """Do work on the loop's thread, one step between two rounds, and wait for its result.
+
+        Raises:
+            EngineError: As `run_job`.
+        """
+        done = False
+        try:
+            while True:
+                done, result = self._submit(partial(_advance, steps)).result()
+                if done:
+                    return cast("T", result)
+        finally:
+            self._abandon(steps, done=done)
+
+    async def arun_steps(self, steps: Steps[T]) -> T:
+        """As `run_steps`, without blocking the event loop. Whoever cancels it cancels the steps to come."""
+        done = False
+        try:
+            while True:
+                done, result = await asyncio.wrap_future(self._submit(partial(_advance, steps)))
+                if done:
+                    return cast("T", result)
+        finally:
+            self._abandon(steps, done=done)
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
         result: Future[T] = Future()
         with self._wake:
             self._require_running()
             self._jobs.append((work, result))
             self._wake.notify()
-        return result.result()
+        return result
+
+    def _abandon(self, steps: Steps[Any], *, done: bool) -> None:
+        """Let work that nobody waits for give back its memory, on the loop's thread."""
+        if not done:
+            with suppress(EngineError):  # of a loop that has stopped
+                self._submit(steps.close)
 
     def stats(self) -> EngineStats:
         """What the loop does now, and what it has done."""
@@ -207,8 +247,13 @@ class DecodingLoop:
             jobs, self._jobs = self._jobs, []
         failures: list[str] = []
         for work, result in jobs:
+            if not result.set_running_or_notify_cancel():
+                continue
             try:
                 result.set_result(work())
+            except EngineError as error:
+                result.set_exception(error)
+                failures.append(str(error))
             except Exception as error:  # noqa: BLE001  (handed to the thread that waits for it)
                 result.set_exception(DecodingError(f"Scoring failed: {error}"))
                 failures.append(str(error))
@@ -376,7 +421,8 @@ class DecodingLoop:
             self._submitted.clear()
             self._pending = None
             for _, result in self._jobs:
-                result.set_exception(error)
+                if result.set_running_or_notify_cancel():
+                    result.set_exception(error)
             self._jobs.clear()
         self._fail(dict.fromkeys((state for state in states if not state.ended), error))
 
@@ -384,6 +430,15 @@ class DecodingLoop:
 def decoding_row(state: RequestState) -> ScheduledRow:
     """A request's part of a round that computes only its last token."""
     return ScheduledRow(state, {name: p.num_uncomputed_tokens for name, p in state.prompts.items()})
+
+
+def _advance(steps: Steps[T]) -> tuple[bool, T | None]:
+    """Do one step of some work; returns whether it was the last one, and what came of all."""
+    try:
+        next(steps)
+    except StopIteration as stop:
+        return True, stop.value
+    return False, None
 
 
 @contextmanager

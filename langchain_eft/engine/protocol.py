@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.recipe.behaviors import Recipe
-from langchain_eft.engine.request import GenerationRequest
+from langchain_eft.engine.request import AnswerScores, GenerationRequest, GivenAnswers
 
 
 class EngineProtocol(Protocol):
@@ -62,6 +62,12 @@ class EngineProtocol(Protocol):
         contexts: Mapping[str, tuple[int, ...]] | None = None,
     ) -> list[float]:
         """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behavior."""
+
+    def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
+        """Log p of every token of given answers. What prompts and answers have in common runs once."""
+
+    async def aanswer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
+        """As `answer_logprobs`, without blocking the event loop."""
 
     def close(self) -> None:
         """Cancel what is running, and free everything. Idempotent."""

@@ -127,6 +127,34 @@ class GenerationRequest(BaseModel):
     """Report what every model contributes to each token."""
 
 
+@dataclass(frozen=True)
+class GivenAnswers:
+    """Answers that are scored rather than decoded.
+
+    Attributes:
+        request: What would be decoded: its prompts, mixture and up-scaling count, and nothing else.
+        answers: Token ids of each answer, at least one each.
+    """
+
+    request: GenerationRequest
+    answers: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class AnswerScores:
+    """Log p of given answers.
+
+    Attributes:
+        logprobs: For each request, answer and token of the answer its log p, before penalties, temperature
+            and filters.
+        cached_tokens: Tokens of main prompts that did not have to run, because another prompt, or the prefix
+            cache, has them too.
+    """
+
+    logprobs: list[list[list[float]]]
+    cached_tokens: int
+
+
 @dataclass
 class Generation:
     """A submitted request: the engine delivers its events, and the caller may cancel it."""

@@ -92,6 +92,14 @@ class Connection:
         """
         return self.wait(self._whole(endpoint, "POST", path, json=json, headers=headers))
 
+    async def apost(
+        self, endpoint: Endpoint, path: str, json: Any, headers: dict[str, str]
+    ) -> httpx.Response:
+        """As `post`, from another event loop; cancelling it closes the connection."""
+        return await asyncio.wrap_future(
+            self.start(self._whole(endpoint, "POST", path, json=json, headers=headers))
+        )
+
     async def _whole(self, endpoint: Endpoint, method: str, path: str, **options: Any) -> httpx.Response:
         async with self.stream(endpoint, method, path, **options) as response:
             try:

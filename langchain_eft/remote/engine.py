@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from langchain_eft.engine.events import Event, Failed, Finished
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
-from langchain_eft.engine.request import Generation, GenerationRequest
+from langchain_eft.engine.request import AnswerScores, Generation, GenerationRequest, GivenAnswers
 from langchain_eft.engine.streaming import Streaming
 from langchain_eft.remote.answer_reader import AnswerReader
 from langchain_eft.remote.connection import Connection, connection
@@ -157,6 +157,60 @@ class RemoteEngine(Streaming[_Prepared]):
             answer = self._connection.post(self.endpoint, "/rewards", body, self._server.headers())
             return [float(reward) for reward in answer.json()["rewards"]]
 
+    def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
+        """Log p of every token of given answers, as `Engine.answer_logprobs`.
+
+        Args:
+            given: Prompts with their answers, all with the same mixture.
+
+        Raises:
+            RequestError: vLLM, which scores nothing; or a value that the server refuses.
+            EngineError: The server cannot be reached, or refuses.
+        """
+        body = self._logprobs_body(given)
+        with _understood(self.endpoint), self._noticing_changes():
+            return _scores(self._connection.post(self.endpoint, "/logprobs", body, self._server.headers()))
+
+    async def aanswer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
+        """As `answer_logprobs`, without blocking the event loop."""
+        body = self._logprobs_body(given)
+        with _understood(self.endpoint), self._noticing_changes():
+            return _scores(
+                await self._connection.apost(self.endpoint, "/logprobs", body, self._server.headers())
+            )
+
+    def _logprobs_body(self, given: Sequence[GivenAnswers]) -> dict[str, Any]:
+        """The body of a request to `/logprobs`.
+
+        Raises:
+            RequestError: vLLM, which scores nothing; or nothing to score, or several mixtures.
+        """
+        if not self._server.scores:
+            raise RequestError(
+                "vLLM cannot score given answers: use `langchain-eft serve`, or an engine in this process."
+            )
+        forms = {(e.request.mixture, e.request.upscale_strength, e.request.upscale_top_p) for e in given}
+        if len(forms) != 1:
+            raise RequestError(
+                f"{len(given)} prompts with {len(forms)} mixtures cannot be scored by one request: give at "
+                "least one prompt, and the same mixture and up-scaling for all."
+            )
+        (mixture, upscale_strength, upscale_top_p), *_ = forms
+        return {
+            "model": self._server.model.id,
+            "mixture": mixture.as_json(),
+            "upscale_strength": upscale_strength,
+            "upscale_top_p": upscale_top_p,
+            "given": [
+                {
+                    "prompt": each.request.prompt_ids,
+                    "contexts": dict(each.request.contexts) or None,
+                    "answers": each.answers,
+                }
+                for each in given
+            ],
+        }
+
     def close(self) -> None:
         """Cancel what is running; a later call of a model asks the server anew. Idempotent."""
         self._closed = True
@@ -256,6 +310,13 @@ def _understood(endpoint: Endpoint) -> Iterator[None]:
         raise
     except _MALFORMED as error:
         raise malformed(endpoint.url, error) from error
+
+
+def _scores(answer: httpx.Response) -> AnswerScores:
+    """What the server answers to a request for log-probabilities."""
+    content = answer.json()
+    logprobs = [[[float(token) for token in tokens] for tokens in each] for each in content["logprobs"]]
+    return AnswerScores(logprobs, int(content["usage"]["prompt_tokens_details"]["cached_tokens"]))
 
 
 def _find_server(endpoint: Endpoint, asked: Connection) -> Server:

@@ -17,7 +17,7 @@ class Server(Protocol):
     """Whether it ends answers at stop strings; otherwise they are found here."""
 
     scores: ClassVar[bool]
-    """Whether it has the route `/rewards`."""
+    """Whether it has the routes `/rewards` and `/logprobs`."""
 
     @property
     def model(self) -> ServedModel:

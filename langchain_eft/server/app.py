@@ -26,17 +26,20 @@ from langchain_eft.server.routes import (
     completions,
     docs,
     health,
+    logprobs,
     models,
     playground,
     recipe,
     rewards,
+    systemone,
     tokenization,
 )
 from langchain_eft.server.serving import Serving
 from langchain_eft.server.settings import ServerSettings
 
 _ROUTES = (
-    chat_completions, completions, rewards, models, recipe, tokenization, health, metrics, docs, playground
+    chat_completions, completions, systemone, rewards, logprobs, models, recipe, tokenization, health,
+    metrics, docs, playground,
 )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_a_lost_device_closes_the_engine_and_says_what_to_do(family, monkeypatch
 def test_a_device_that_is_lost_while_scoring_closes_the_engine_too(family, monkeypatch):
     engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=1024))
     monkeypatch.setattr(Placement, "_answers", lambda placement: False)
-    monkeypatch.setattr("langchain_eft.engine.engine.rewards", lambda *args: 1 / 0)
+    monkeypatch.setattr("langchain_eft.engine.analysis.scoring.term_outputs", lambda *args: 1 / 0)
     try:
         with pytest.raises(DecodingError, match="division by zero"):
             engine.score("one", (5, 6), [(7,)])

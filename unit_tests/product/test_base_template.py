@@ -19,13 +19,12 @@ from langchain_eft.diagnostics.plan import plan_recipe
 from langchain_eft.diagnostics.verify import verify
 from langchain_eft.diagnostics.verify.plan import VerificationPlan, encode_prompts
 from langchain_eft.diagnostics.verify.reference import Reference
-from langchain_eft.engine.analysis.scoring import token_logprobs
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
 from unit_tests import tiny
-from unit_tests.helpers import request, slow
+from unit_tests.helpers import request, slow, term_logprobs
 
 BRIEF = "Be brief."
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
@@ -218,7 +217,7 @@ def test_rewards_compare_what_each_model_reads(llm):
     engine = llm.engine
     answer_ids = (*engine.tokenizer("yes", add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, reference = (
-        token_logprobs(engine.family, term, prompt, [answer_ids])[0].sum()
+        term_logprobs(engine.family, term, prompt, answer_ids).sum()
         for term, prompt in zip(engine.family.behaviors["one"], (MAIN, BARE), strict=True)
     )
     assert score == pytest.approx(float(tuned - reference), abs=1e-4)

@@ -22,7 +22,7 @@ from langchain_eft.diagnostics import bench as benchmark
 from langchain_eft.diagnostics.verify import verify
 from langchain_eft.diagnostics.verify.plan import VerificationPlan, encode_prompts
 from langchain_eft.diagnostics.verify.reference import Reference
-from langchain_eft.engine.analysis.scoring import token_logprobs
+from unit_tests.helpers import term_logprobs
 
 BRIEF = "Be brief."
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
@@ -202,7 +202,7 @@ def test_a_prompt_can_be_a_reward(llm, settings):
     engine = llm.engine
     scored = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, plain = (
-        token_logprobs(engine.family, term, prompt, [scored])[0].sum()
+        term_logprobs(engine.family, term, prompt, scored).sum()
         for term, prompt in zip(
             engine.family.behaviors["hinted"],
             (ids(llm, SystemMessage(BRIEF), HumanMessage("hi")), ids(llm, HumanMessage("hi"))),

@@ -22,6 +22,7 @@ from langchain_eft.engine.errors import (
     RequestTimeoutError,
 )
 from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.request import GivenAnswers
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.engine import RemoteEngine
 from langchain_eft.remote.registry import find_remote, open_remote
@@ -197,6 +198,48 @@ def test_rewards_and_their_refusals(served, engine, tool_settings):
         engine.score("one", (1, 2), [(10**6,)])
 
 
+def test_log_probabilities_of_answers_and_their_refusals(served, engine, tool_settings):
+    local, answers = EFTChatModel(**tool_settings).engine, ((5, 6, 7), (8,))
+    given = [GivenAnswers(request(prompt, {"two": 0.5}), answers) for prompt in ((1, 2), (1, 2, 3))]
+    here, there = local.answer_logprobs(given), engine.answer_logprobs(given)
+    for own, other in zip(there.logprobs, here.logprobs, strict=True):
+        for tokens, of_local in zip(own, other, strict=True):
+            assert tokens == pytest.approx(of_local, abs=1e-4)
+    assert there.cached_tokens == 2
+    assert asyncio.run(engine.aanswer_logprobs(given)).logprobs[1][1] == pytest.approx(there.logprobs[1][1])
+    with pytest.raises(RequestError, match="vocabulary"):
+        engine.answer_logprobs([GivenAnswers(request((1, 2)), ((10**6,),))])
+    with pytest.raises(RequestError, match="2 mixtures"):
+        engine.answer_logprobs([*given, GivenAnswers(request((1, 2)), answers)])
+    with pytest.raises(RequestError, match="at least one"):
+        engine.answer_logprobs([])
+
+
+def test_decisions_are_those_of_an_engine_in_this_process(served, tool_settings):
+    decisions = pytest.importorskip(
+        "langchain_core.decisions", reason="langchain-core 1.8 has decision models"
+    )
+    from langchain_eft import EFTDecisionModel
+
+    fields = {name: tool_settings[name] for name in ("model", "behaviors", "engine_options", "chat_template")}
+    here, there = EFTDecisionModel(**fields, mixture={"one": 1.0}), EFTDecisionModel(base_url=served)
+    questions = {
+        "late": decisions.Noul(instructions="Is it late?"),
+        "team": decisions.Choice(
+            instructions="Who?", criteria={"billing": None, "bill": None, "sales": None}
+        ),
+    }
+    given = {"state": "The bus left.", "questions": questions}
+    for mixture in ({"one": 1.0}, {"two": 0.5}, {}):
+        local, remote = here.invoke(given, mixture=mixture), there.invoke(given, mixture=mixture)
+        assert remote.nouls["late"].noul == pytest.approx(local.nouls["late"].noul, abs=1e-4)
+        probabilities = local.choices["team"].probabilities
+        assert remote.choices["team"].probabilities == pytest.approx(probabilities, abs=1e-4)
+    assert asyncio.run(there.ainvoke(given)).model == "base"
+    with pytest.raises(exceptions.ModelInvalidRequestError, match="nine"):
+        there.invoke(given, mixture={"nine": 1.0})
+
+
 # Servers that misbehave
 
 
@@ -275,6 +318,23 @@ def test_rewards_that_are_none_are_an_error(copied):
     copied.script = [Scripted(body={"scores": [1]})]
     with pytest.raises(DecodingError, match="base_url"):
         RemoteEngine(Endpoint(url=copied.url)).score("one", (1, 2), [(3,)])
+
+
+def test_log_probabilities_that_are_none_are_an_error(copied):
+    copied.script = [Scripted(body={"scores": [1]})]
+    with pytest.raises(DecodingError, match="base_url"):
+        RemoteEngine(Endpoint(url=copied.url)).answer_logprobs([GivenAnswers(request((1, 2)), ((3,),))])
+
+
+async def test_whoever_stops_waiting_for_log_probabilities_closes_the_connection(copied):
+    copied.script = [Scripted(body={"logprobs": []}, held=threading.Event())]
+    engine = RemoteEngine(Endpoint(url=copied.url))
+    waiting = asyncio.create_task(engine.aanswer_logprobs([GivenAnswers(request((1, 2)), ((3,),))]))
+    await await_until(lambda: copied.asked[-1][1].endswith("/logprobs"))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await asyncio.to_thread(copied.left.wait, 10)
 
 
 def test_leaving_closes_the_connection(copied):

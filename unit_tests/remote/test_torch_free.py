@@ -7,6 +7,7 @@ import pytest
 
 CALLS = """
 import asyncio, sys
+from importlib.util import find_spec
 from langchain_core.tools import tool
 from pydantic import BaseModel
 from langchain_eft import EFTLLM, EFTChatModel, EFTRewardScorer
@@ -30,6 +31,10 @@ assert asyncio.run(llm.ainvoke("hi", n=2))
 assert llm.get_num_tokens("hi")
 assert EFTLLM(base_url=url, max_tokens=4).invoke("hi") is not None
 assert EFTRewardScorer(llm, "one").invoke({"prompt": "hi", "answers": ["a", "b"]})
+question = {"late": {"type": "noul", "instructions": "Is it late?"}}
+if find_spec("langchain_core.decisions"):
+    from langchain_eft import EFTDecisionModel
+    assert EFTDecisionModel(base_url=url).invoke({"state": "hi", "questions": question}).nouls
 print([name for name in ("torch", "accelerate", "gguf", "vllm") if name in sys.modules])
 """
 

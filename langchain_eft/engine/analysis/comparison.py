@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.analysis.attribution import normalize
-from langchain_eft.engine.analysis.scoring import answer_outputs, logits_of
+from langchain_eft.engine.analysis.scoring import logits_of
+from langchain_eft.engine.analysis.term_outputs import Memory, Reading, finished, term_outputs
 from langchain_eft.engine.decoding.sampling import Sampling, probabilities
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.request import SamplingParams
@@ -80,24 +81,26 @@ class ModelComparison:
 @torch.inference_mode()
 def compare_on_answer(
     family: ModelFamily,
-    terms: Sequence[tuple[Term, Sequence[int]]],
+    memory: Memory,
+    terms: Sequence[tuple[Term, tuple[int, ...]]],
     weights: Sequence[float],
-    answer: Sequence[int],
+    answer: tuple[int, ...],
     sampling: SamplingParams,
 ) -> ModelComparison:
     """Compare the base, a tuned model and its reference along an answer.
 
     Args:
         family: The loaded models.
+        memory: Where keys and values are meanwhile.
         terms: The terms of L, F and S, each with the token ids of its prompt, at least one.
         weights: w at each token of the answer.
         answer: Token ids, at least one.
         sampling: Temperature and filters for `accepted`; penalties and biases are ignored.
     """
     device, models = family.vocabulary.device, [family.models[term.model] for term, _ in terms]
-    outputs = [
-        torch.split(answer_outputs(family, term, prompt, [answer])[0], _ROWS) for term, prompt in terms
-    ]
+    readings = [Reading(term, prompt, (answer,)) for term, prompt in terms]
+    of_terms = finished(term_outputs(family, memory, readings)).rows
+    outputs = [torch.split(torch.stack(rows), _ROWS) for (rows,) in of_terms]
     starts = range(0, len(answer), _ROWS)
     parts = [
         compare(

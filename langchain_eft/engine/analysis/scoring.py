@@ -1,15 +1,21 @@
-"""Log-probabilities of given answers, and their implicit rewards."""
+"""Log-probabilities of given answers: those of one term, of the formula, and implicit rewards."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
+from math import isfinite
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.attention.kv_pool import KVPool
-from langchain_eft.engine.models.batch import Chunk, pack
+from langchain_eft.engine.analysis.prefix_tree import PrefixTree
+from langchain_eft.engine.analysis.term_outputs import Answers, Memory, Reading, Steps, term_outputs
+from langchain_eft.engine.decoding.formula import Coefficients, Formula, combine, conservative
+from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.linear import product
@@ -17,52 +23,10 @@ from langchain_eft.engine.models.linear import product
 _ROWS = 64
 """Tokens whose logits are computed at once; it bounds the memory of logits."""
 
-_TOKENS_PER_FORWARD = 2048
-"""Most tokens of several answers in one forward pass."""
+_TOKENS_PER_GROUP = 2048
+"""Most tokens of answers whose outputs are kept at once, while one model runs after the other."""
 
-_BLOCK = 16
-"""Token positions per block of KV memory."""
-
-Answers = Sequence[Sequence[int]]
-
-
-@torch.inference_mode()
-def answer_outputs(
-    family: ModelFamily, term: Term, prompt: Sequence[int], answers: Answers
-) -> tuple[Tensor, ...]:
-    """Outputs of one term that predict the tokens of some answers; `logits_of` turns them into logits.
-
-    The answers are rows of one forward pass. The full blocks of their common prompt are computed once.
-
-    Args:
-        family: The loaded models.
-        term: Which variant of which model.
-        prompt: Token ids before each answer, at least one.
-        answers: Token ids of each answer, at least one each.
-
-    Returns:
-        For each answer, [len(answer), hidden] if the model's head is a plain matrix, else [len(answer), V'],
-        on the model's device.
-    """
-    model = family.models[term.model]
-    num_shared = (len(prompt) - 1) // _BLOCK
-    rows = [[*prompt[num_shared * _BLOCK :], *answer[:-1]] for answer in answers]
-    ends = list(itertools.accumulate((-(-len(ids) // _BLOCK) for ids in rows), initial=num_shared))
-    pool, shared = KVPool(ends[-1] * _BLOCK), list(range(num_shared))
-
-    def forward(chunks: list[Chunk], keep: list[int]) -> Tensor:
-        batch = pack(chunks, pool, _BLOCK, model.device)
-        return model(batch, [term.variant], torch.tensor(keep).to(model.device))
-
-    if shared:
-        forward([Chunk(prompt[: num_shared * _BLOCK], 0, term.variant, shared)], [0])
-    tables = [[*shared, *range(start, end)] for start, end in itertools.pairwise(ends)]
-    chunks = [
-        Chunk(ids, num_shared * _BLOCK, term.variant, table) for ids, table in zip(rows, tables, strict=True)
-    ]
-    stops = itertools.accumulate(map(len, rows))
-    keep = [i for stop, answer in zip(stops, answers, strict=True) for i in range(stop - len(answer), stop)]
-    return torch.split(forward(chunks, keep), [len(answer) for answer in answers])
+T = TypeVar("T")
 
 
 @torch.inference_mode()
@@ -71,56 +35,262 @@ def logits_of(model: CausalModel, outputs: Tensor) -> Tensor:
     return (outputs if model.head is None else product(outputs, model.head)).float()
 
 
-@torch.inference_mode()
-def token_logprobs(family: ModelFamily, term: Term, prompt: Sequence[int], answers: Answers) -> list[Tensor]:
-    """Log-probability of every token of some answers under one term of the formula.
+def token_logprobs(
+    family: ModelFamily, memory: Memory, readings: Sequence[Reading]
+) -> Steps[list[list[Tensor]]]:
+    """Log-probability of every token of some answers under single terms of the formula.
 
     Args:
         family: The loaded models.
-        term: Which variant of which model.
-        prompt: Token ids before each answer, at least one.
-        answers: Token ids of each answer, at least one each.
+        memory: Where keys and values are meanwhile.
+        readings: What the terms read, at least one.
 
     Returns:
-        For each answer, [len(answer)] float32, on the CPU.
+        For each reading and answer, [len(answer)] float32, on the CPU.
     """
-    model, output = family.models[term.model], torch.cat(answer_outputs(family, term, prompt, answers))
-    targets = torch.tensor([token for answer in answers for token in answer])[:, None].to(output.device)
-    vocabulary = family.vocabulary.to(output.device)
-    logprobs = []
-    for rows, target in zip(torch.split(output, _ROWS), torch.split(targets, _ROWS), strict=True):
-        # Tokens that some model lacks have probability 0, as in decoding.
-        allowed = logits_of(model, rows)[:, : len(vocabulary)].masked_fill(~vocabulary, -torch.inf)
-        logprobs.append(allowed.log_softmax(-1).gather(1, target)[:, 0])
-    return list(torch.split(torch.cat(logprobs).cpu(), [len(answer) for answer in answers]))
+    outputs = yield from term_outputs(family, memory, readings)
+    logprobs: list[list[Tensor]] = []
+    for reading, answers in zip(readings, outputs.rows, strict=True):
+        model, rows = family.models[reading.term.model], list(chain.from_iterable(answers))
+        tokens, parts = list(chain.from_iterable(reading.answers)), []
+        for start in range(0, len(rows), _ROWS):
+            part = slice(start, start + _ROWS)
+            parts.append(_of_tokens(model, torch.stack(rows[part]), tokens[part], family.vocabulary))
+            yield
+        logprobs.append(list(torch.split(torch.cat(parts), [len(answer) for answer in reading.answers])))
+    return logprobs
+
+
+@torch.inference_mode()
+def _of_tokens(model: CausalModel, outputs: Tensor, tokens: Sequence[int], vocabulary: Tensor) -> Tensor:
+    """[T] log-probabilities of T tokens from the [T, ...] outputs that predict them, on the CPU."""
+    logits, targets = logits_of(model, outputs), torch.tensor(tokens)[:, None]
+    # Tokens that some model lacks have probability 0, as in decoding.
+    allowed = logits[:, : len(vocabulary)].masked_fill(~vocabulary.to(logits.device), -torch.inf)
+    return allowed.log_softmax(-1).gather(1, targets.to(logits.device))[:, 0].cpu()
 
 
 def rewards(
     family: ModelFamily,
-    tuned: tuple[Term, Sequence[int]],
-    reference: tuple[Term, Sequence[int]],
+    memory: Memory,
+    tuned: tuple[Term, tuple[int, ...]],
+    reference: tuple[Term, tuple[int, ...]],
     answers: Answers,
-) -> list[float]:
+) -> Steps[list[float]]:
     """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)`.
 
     Args:
         family: The loaded models.
+        memory: Where keys and values are meanwhile.
         tuned: The term of F, and the token ids of its prompt.
         reference: The term of S, and the token ids of its prompt.
-        answers: Token ids of each answer, at least one each. They run in one forward pass per model.
+        answers: Token ids of each answer, at least one each.
 
     Returns:
         One reward for each answer, in nats.
     """
-    of_tuned, of_reference = (token_logprobs(family, *pair, answers) for pair in (tuned, reference))
-    return [float((f - s).sum()) for f, s in zip(of_tuned, of_reference, strict=True)]
+    scores: list[float] = []
+    for group in _groups(answers, len):
+        readings = [Reading(term, prompt, tuple(group)) for term, prompt in (tuned, reference)]
+        of_tuned, of_reference = yield from token_logprobs(family, memory, readings)
+        scores += [float((f - s).sum()) for f, s in zip(of_tuned, of_reference, strict=True)]
+    return scores
 
 
-def forward_batches(answers: Answers) -> list[list[Sequence[int]]]:
-    """Divide answers into forward passes with few enough tokens; a longer answer gets a pass of its own."""
-    batches: list[list[Sequence[int]]] = []
-    for answer in answers:
-        if not batches or sum(map(len, [*batches[-1], answer])) > _TOKENS_PER_FORWARD:
-            batches.append([])
-        batches[-1].append(answer)
-    return batches
+def _groups(items: Iterable[T], tokens: Callable[[T], int]) -> Iterator[list[T]]:
+    """Divide what is scored into groups with few enough answer tokens; a longer answer gets its own."""
+    group: list[T] = []
+    total = 0
+    for item in items:
+        if group and total + tokens(item) > _TOKENS_PER_GROUP:
+            yield group
+            group, total = [], 0
+        group.append(item)
+        total += tokens(item)
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class ScoredPrompt:
+    """Answers to one prompt, whose log p is asked for.
+
+    Attributes:
+        formula: p.
+        prompts: Token ids that terms read, by the terms' names for them.
+        answers: Token ids of each answer, at least one each.
+    """
+
+    formula: Formula[Term]
+    prompts: Mapping[str, tuple[int, ...]]
+    answers: Answers
+
+
+@dataclass(frozen=True)
+class AnswerLogprobs:
+    """Log p of given answers.
+
+    Attributes:
+        logprobs: For each prompt, answer and token of the answer.
+        num_cached: Tokens of the first prompt that memory held already.
+    """
+
+    logprobs: list[list[list[float]]]
+    num_cached: int
+
+
+class _Target(NamedTuple):
+    """A token whose log p is wanted.
+
+    Attributes:
+        prompt: Which prompt.
+        answer: Which answer to it.
+        position: Which token of the answer.
+    """
+
+    prompt: int
+    answer: int
+    position: int
+
+
+@dataclass(frozen=True)
+class _Position:
+    """A beginning of answers to one prompt, behind which p is wanted.
+
+    Attributes:
+        formula: p.
+        coefficients: Its coefficients there.
+        outputs: What each term says there.
+        targets: The tokens that follow, with where they are wanted.
+    """
+
+    formula: Formula[Term]
+    coefficients: Coefficients[Term]
+    outputs: dict[Term, Tensor]
+    targets: dict[_Target, int]
+
+
+def answer_logprobs(
+    family: ModelFamily, memory: Memory, prompts: Sequence[ScoredPrompt]
+) -> Steps[AnswerLogprobs]:
+    """Log p of every token of given answers, before penalties, temperature and filters.
+
+    Args:
+        family: The loaded models.
+        memory: Where keys and values are meanwhile.
+        prompts: Prompts with their answers, at least one.
+
+    Raises:
+        DecodingError: A model's outputs are NaN, or log p is not finite.
+    """
+    logprobs = [[[0.0] * len(answer) for answer in prompt.answers] for prompt in prompts]
+    pairs = ((i, j) for i, prompt in enumerate(prompts) for j in range(len(prompt.answers)))
+    num_cached: int | None = None
+    for group in _groups(pairs, lambda pair: len(prompts[pair[0]].answers[pair[1]])):
+        cached = yield from _score(family, memory, prompts, group, logprobs)
+        num_cached = cached if num_cached is None else num_cached
+    return AnswerLogprobs(logprobs, num_cached or 0)
+
+
+def _score(
+    family: ModelFamily,
+    memory: Memory,
+    prompts: Sequence[ScoredPrompt],
+    group: Sequence[tuple[int, int]],
+    logprobs: list[list[list[float]]],
+) -> Steps[int]:
+    """Score some answers, given as numbers of prompts and answers, and write the results to `logprobs`.
+
+    Returns:
+        Tokens of the first main prompt that memory held already.
+    """
+    answers_of = {i: [j for _, j in pairs] for i, pairs in groupby(group, itemgetter(0))}
+    readings = [
+        Reading(term, prompts[i].prompts[term.prompt_name], tuple(prompts[i].answers[j] for j in answers))
+        for i, answers in answers_of.items()
+        for term in prompts[i].formula.terms
+    ]
+    outputs = yield from term_outputs(family, memory, readings)
+    rows = iter(outputs.rows)
+    positions: list[_Position] = []
+    for i, answers in answers_of.items():
+        of_terms = {term: next(rows) for term in prompts[i].formula.terms}
+        positions.extend(_positions(i, prompts[i], answers, of_terms))
+    for batch in _alike(positions):
+        for position, row in zip(batch, _log_p(family, batch), strict=True):
+            values = row[list(position.targets.values())].tolist()
+            if not all(map(isfinite, values)):
+                raise DecodingError(
+                    "Some log p is not finite, though every model's outputs are: use smaller weights in "
+                    "`mixture`.",
+                    is_retryable=False,
+                )
+            for target, value in zip(position.targets, values, strict=True):
+                logprobs[target.prompt][target.answer][target.position] = value
+        yield
+    main = (
+        cached
+        for reading, cached in zip(readings, outputs.num_cached, strict=True)
+        if reading.term.prompt_name == ""
+    )
+    return next(main, 0)
+
+
+def _positions(
+    number: int,
+    prompt: ScoredPrompt,
+    answers: Sequence[int],
+    outputs: Mapping[Term, Sequence[Sequence[Tensor]]],
+) -> Iterable[_Position]:
+    """The distinct beginnings of some answers to a prompt."""
+    found: dict[int, _Position] = {}
+    tree = PrefixTree()
+    for which, answer in enumerate(answers):
+        tokens = prompt.answers[answer]
+        before = [-1, *tree.add(tokens)]
+        for length, token in enumerate(tokens):
+            position = found.get(before[length])
+            if position is None:
+                at = {term: rows[which][length] for term, rows in outputs.items()}
+                position = _Position(prompt.formula, prompt.formula.at(length), at, {})
+                found[before[length]] = position
+            position.targets[_Target(number, answer, length)] = token
+    return found.values()
+
+
+def _alike(positions: Sequence[_Position]) -> Iterator[list[_Position]]:
+    """Divide positions into batches whose p has the same form."""
+    forms: dict[tuple[object, ...], list[_Position]] = {}
+    for each in positions:
+        form = each.coefficients, each.formula.upscale_top_p, each.formula.unscaled
+        forms.setdefault(form, []).append(each)
+    for group in forms.values():
+        yield from (group[start : start + _ROWS] for start in range(0, len(group), _ROWS))
+
+
+@torch.inference_mode()
+def _log_p(family: ModelFamily, positions: Sequence[_Position]) -> Tensor:
+    """[n, V] log p at n positions of one form."""
+    device, size = family.vocabulary.device, len(family.vocabulary)
+    logits: dict[Term, Tensor] = {}
+    for term in positions[0].outputs:
+        outputs = torch.stack([position.outputs[term] for position in positions])
+        logits[term] = logits_of(family.models[term.model], outputs)[:, :size].to(device)
+
+    def total(summands: Sequence[tuple[Term, float]]) -> Tensor:
+        """[n, V] a weighted sum of terms."""
+        rows = len(positions)
+        index = torch.arange(len(summands) * rows, device=device).view(len(summands), rows).t()
+        weights = torch.tensor([[weight for _, weight in summands]], device=device).expand(rows, -1)
+        return combine(torch.cat([logits[term] for term, _ in summands]), index, weights, family.vocabulary)
+
+    formula, coefficients = positions[0].formula, positions[0].coefficients
+    if coefficients.small is None or coefficients.upscale is None:
+        return total(coefficients.target).log_softmax(-1)
+    small = total(coefficients.small)
+    for term, values in logits.items():
+        inside = values.masked_fill(~family.vocabulary, -torch.inf)
+        logits[term] = values - inside.logsumexp(-1, keepdim=True)
+    top_p = small.new_tensor([formula.upscale_top_p] * len(small)) if formula.upscale_top_p < 1 else None
+    unscaled = family.unscaled[None] if formula.unscaled and family.unscaled is not None else None
+    return conservative(small, total(coefficients.upscale), top_p, unscaled).log_softmax(-1)

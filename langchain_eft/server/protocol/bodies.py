@@ -61,11 +61,32 @@ class StreamOptions(Body):
     """Has no effect: chunks are not padded."""
 
 
-class DecodingBody(Body):
-    """How an answer is decoded. A field that is left out, or null, has the server's own value."""
+class MixtureBody(Body):
+    """Which p a request is about. A field that is left out, or null, has the server's own value."""
 
     model: str
     """The model, alone or with a mixture: `smol`, `smol:pirate=0.7,concise=0.3`, `smol:none` (the base)."""
+
+    mixture: dict[str, Weight] | None = None
+    """Weight of each behavior: a number, or a schedule such as `{"start": 1, "end": 0, "tokens": 32}`."""
+
+    upscale_strength: float | None = None
+    """How much the large model adds; 0 is the small models alone."""
+
+    upscale_top_p: float | None = None
+    """Below 1, the large model re-weights only likely tokens."""
+
+    def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def upscaling(self) -> dict[str, Any]:
+        """The parameters of a call that say how much the large model adds."""
+        return self._given(("upscale_strength", "upscale_top_p"))
+
+
+class DecodingBody(MixtureBody):
+    """How an answer is decoded. A field that is left out, or null, has the server's own value."""
 
     stream: StrictBool | None = None
     """Send the answer in pieces, as server-sent events."""
@@ -93,15 +114,6 @@ class DecodingBody(Body):
     logit_bias: dict[int, float] | None = None
     """Added to the log-probability of tokens, by token id."""
 
-    mixture: dict[str, Weight] | None = None
-    """Weight of each behavior: a number, or a schedule such as `{"start": 1, "end": 0, "tokens": 32}`."""
-
-    upscale_strength: float | None = None
-    """How much the large model adds; 0 is the small models alone."""
-
-    upscale_top_p: float | None = None
-    """Below 1, the large model re-weights only likely tokens."""
-
     speculation: Speculation | None = None
     """Tokens to draft for each pass of the large model: `auto`, `off`, or a number."""
 
@@ -126,9 +138,6 @@ class DecodingBody(Body):
     def includes_usage(self) -> bool:
         """Whether a stream counts its tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
-
-    def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 class NamedFunction(BaseModel):
@@ -320,6 +329,40 @@ class RewardsBody(Body):
 
     answers: Annotated[list[TokenIds], Field(min_length=1)]
     """Token ids of each answer."""
+
+
+class PromptWithAnswers(Body):
+    """A prompt, and answers to it."""
+
+    prompt: TokenIds
+    """Token ids of the prompt."""
+
+    contexts: dict[str, TokenIds] | None = None
+    """The other prompts that some models read, by name."""
+
+    answers: Annotated[list[TokenIds], Field(min_length=1)]
+    """Token ids of each answer."""
+
+
+class LogprobsBody(MixtureBody):
+    """Body of `/v1/logprobs`."""
+
+    given: Annotated[list[PromptWithAnswers], Field(min_length=1)]
+    """Prompts with their answers. What they have in common is read once."""
+
+
+class DecisionBody(MixtureBody):
+    """Body of `/v1/systemone`."""
+
+    state: str | dict[str, Any] | list[Any]
+    """What is judged: a text, or JSON."""
+
+    questions: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    """Questions by name: `type` is `noul` (yes or no), `choice` or `score`; `instructions` is the question;
+    `criteria` are the answers, as LangChain's decision models have them."""
+
+    assets: dict[str, Any] | None = None
+    """Images, which the models cannot read: leave them out."""
 
 
 class TokenizeBody(Body):

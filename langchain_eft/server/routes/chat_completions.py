@@ -30,6 +30,7 @@ async def create_chat_completion(body: ChatBody, request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
     serving, record = request.app.state.serving, request.state.record
     engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
+    record.stream = bool(body.stream)
     messages = [message.as_langchain() for message in body.messages]
     parameters = {**body.parameters, "mixture": mixture.weights, "stream_usage": True}
     call = await asyncio.to_thread(serving.llm.prepare_call, messages, body.stop, **parameters)

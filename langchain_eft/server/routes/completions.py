@@ -39,6 +39,7 @@ async def create_completion(body: CompletionBody, request: Request) -> Response:
     serving, record = request.app.state.serving, request.state.record
     await require_match(request)
     engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
+    record.stream = bool(body.stream)
     requests = await asyncio.to_thread(_requests, serving, body, mixture)
     return await TextAnswers(body, engine, record, requests, serving.llm.timeout).respond(request)
 

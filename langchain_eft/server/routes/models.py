@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from langchain_eft.server.access.keys import Caller
     from langchain_eft.server.monitoring.request_record import RequestRecord
     from langchain_eft.server.policy import Policy
-    from langchain_eft.server.protocol.bodies import DecodingBody
+    from langchain_eft.server.protocol.bodies import MixtureBody
     from langchain_eft.server.serving import Serving
 
 router = APIRouter()
@@ -69,7 +69,7 @@ def mixture_of(serving: Serving, model: str) -> Mixture:
     return mixture
 
 
-def requested_mixture(serving: Serving, caller: Caller, record: RequestRecord, body: DecodingBody) -> Mixture:
+def requested_mixture(serving: Serving, caller: Caller, record: RequestRecord, body: MixtureBody) -> Mixture:
     """The mixture that a request asks for, which its caller may use.
 
     Args:
@@ -87,7 +87,6 @@ def requested_mixture(serving: Serving, caller: Caller, record: RequestRecord, b
     serving.llm.recipe.check(mixture)  # first, so that the log and the metrics have known names only
     strength = serving.llm.upscale_strength if body.upscale_strength is None else body.upscale_strength
     record.model, record.mixture, record.upscale_strength = body.model, mixture.as_json(), strength
-    record.stream = bool(body.stream)
     caller.policy.check(mixture, strength)
     return mixture
 

@@ -1,0 +1,1 @@
+"""Decisions: probabilities of given answers to typed questions about a text."""

@@ -1,0 +1,160 @@
+"""A decision: what the engine scores for some questions about a state, and how the scores become answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from langchain_core.messages import HumanMessage
+
+from langchain_eft.chat.media import UnsupportedContent
+from langchain_eft.chat.prompts import Prompts, conversation_prompts
+from langchain_eft.chat.tool_formats import THINK
+from langchain_eft.decisions.answers import answer, label_scores, normalized
+from langchain_eft.decisions.content import as_text
+from langchain_eft.decisions.labels import LabelTokens
+from langchain_eft.decisions.questions import AskedQuestion, parse_questions
+from langchain_eft.engine.errors import ContextWindowError, RequestError
+from langchain_eft.engine.protocol import EngineProtocol
+from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.request import AnswerScores, GenerationRequest, GivenAnswers
+
+Calibration = Literal["none", "contextual"]
+
+NO_CONTENT = "N/A"
+"""A state that says nothing."""
+
+
+@dataclass(frozen=True)
+class DecisionOptions:
+    """How decisions are read.
+
+    Attributes:
+        length_normalized: Compare labels by the mean of their tokens' log p instead of the sum.
+        calibration: `contextual` divides by what the model says about a state without content.
+        score_end: Whether labels include the end of the answer; None where one begins another.
+        unsupported_content: What happens to media: `describe` or `error`.
+        chat_template_kwargs: Variables of the chat template.
+        sanitize_control_tokens: Keep text from becoming control tokens.
+    """
+
+    length_normalized: bool = False
+    calibration: Calibration = "none"
+    score_end: bool | None = None
+    unsupported_content: UnsupportedContent = "describe"
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=lambda: {"enable_thinking": False})
+    sanitize_control_tokens: bool = True
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision that the engine can score.
+
+    Attributes:
+        questions: What is asked.
+        given: The prompt and the labels of each question; behind them, the same for a state without content
+            if decisions are calibrated by it.
+        options: How the scores are read.
+    """
+
+    questions: list[AskedQuestion]
+    given: list[GivenAnswers]
+    options: DecisionOptions
+
+    def answers(self, scores: AnswerScores) -> dict[str, dict[str, Any]]:
+        """The answer to each question, by its name."""
+        of_labels = [
+            label_scores(logprobs, length_normalized=self.options.length_normalized)
+            for logprobs in scores.logprobs
+        ]
+        count = len(self.questions)
+        prior = of_labels[count:] or [[0.0] * len(labels) for labels in of_labels]
+        answers = {}
+        for question, own, before in zip(self.questions, of_labels[:count], prior, strict=True):
+            calibrated = [score - other for score, other in zip(own, before, strict=True)]
+            answers[question.name] = answer(question, normalized(calibrated))
+        return answers
+
+    def usage(self, scores: AnswerScores) -> dict[str, Any]:
+        """Tokens of all prompts, in the form of LangChain's `UsageMetadata`."""
+        read = sum(len(each.request.prompt_ids) for each in self.given)
+        return {
+            "input_tokens": read,
+            "output_tokens": 0,
+            "total_tokens": read,
+            "input_token_details": {"cache_read": scores.cached_tokens},
+        }
+
+
+def prepare_decision(
+    engine: EngineProtocol,
+    state: Any,
+    questions: Mapping[str, Any],
+    mixture: Mixture,
+    new_request: Callable[[Prompts], GenerationRequest],
+    options: DecisionOptions,
+) -> Decision:
+    """Turn questions about a state into what the engine scores.
+
+    Args:
+        engine: Scores it. Its tokenizer and recipe decide what the models read.
+        state: A text, messages, or a structure of both.
+        questions: LangChain's questions by name, or dictionaries of their fields.
+        mixture: The behaviors that take part.
+        new_request: Makes the request of a prompt, with the same mixture.
+        options: How decisions are read.
+
+    Raises:
+        RequestError: A state or a question that cannot be read.
+        ContextWindowError: A question and its state do not fit.
+    """
+    asked = parse_questions(questions, options.unsupported_content)
+    states = [as_text(state, options.unsupported_content, "The state")]
+    if options.calibration == "contextual":
+        states.append(NO_CONTENT)
+    tokenizer = engine.tokenizer
+    details: dict[str, Any] = {
+        "options": options.chat_template_kwargs,
+        "sanitize_control_tokens": options.sanitize_control_tokens,
+    }
+    tokens = LabelTokens(tokenizer, **details)
+    labels = [
+        tuple(tokens.of_question(f"The question {each.name!r}", each.labels, end=options.score_end))
+        for each in asked
+    ]
+    given = []
+    for text in states:
+        for question, of_question in zip(asked, labels, strict=True):
+            messages = [HumanMessage(question.prompt(text))]
+            prompts = conversation_prompts(tokenizer, engine.recipe, mixture, messages, **details)
+            _require_room(engine, prompts, of_question)
+            given.append(GivenAnswers(new_request(prompts), of_question))
+    _refuse_reasoning(tokenizer, given[0].request.prompt_ids)
+    return Decision(asked, given, options)
+
+
+def _require_room(engine: EngineProtocol, prompts: Prompts, labels: Sequence[tuple[int, ...]]) -> None:
+    """Refuse a prompt that does not fit the window together with the longest label.
+
+    Raises:
+        ContextWindowError: With its length.
+    """
+    longest = max(map(len, labels))
+    for length in prompts.lengths:
+        if length + longest > engine.window:
+            raise ContextWindowError(length, longest, engine.window)
+
+
+def _refuse_reasoning(tokenizer: Any, prompt: Sequence[int]) -> None:
+    """Refuse a template with which answers begin with reasoning.
+
+    Raises:
+        RequestError: With the remedy.
+    """
+    if tokenizer.decode(prompt[-16:]).rstrip().endswith(THINK):
+        raise RequestError(
+            "The chat template opens the model's reasoning, and a decision is read where the answer begins: "
+            "give a template without it with `chat_template='<file>.jinja'`, or a variable that switches it "
+            "off in `chat_template_kwargs`."
+        )

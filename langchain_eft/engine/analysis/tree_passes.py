@@ -1,0 +1,172 @@
+"""Forward passes over trees of tokens: every token runs once, whatever number of texts begins with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.analysis.prefix_tree import PrefixTree, Run
+from langchain_eft.engine.attention.batch import has_kernel
+from langchain_eft.engine.attention.kv_pool import KVPool
+from langchain_eft.engine.attention.sdpa import padded_length
+from langchain_eft.engine.errors import DecodingError
+from langchain_eft.engine.models.batch import Chunk, pack
+from langchain_eft.engine.models.causal_model import CausalModel
+
+_TOKENS_PER_FORWARD = 2048
+"""Most tokens of one forward pass."""
+
+_KEYS_PER_FORWARD = 65536
+"""Most keys that the rows of one forward pass attend to together; it bounds the memory of gathered keys."""
+
+
+@dataclass(frozen=True)
+class TreeMemory:
+    """Memory for the keys and values of trees.
+
+    Attributes:
+        pools: The KV memory of each model of the family.
+        block_size: Tokens per block.
+        stride: Blocks from one variant of a model to the next one.
+    """
+
+    pools: Sequence[KVPool]
+    block_size: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class ReadTree:
+    """A tree that a variant of a model reads.
+
+    Attributes:
+        tree: The tree.
+        blocks: Blocks that hold its tokens, in the order of their numbers.
+        num_cached: Tokens, from number 0 on, whose keys and values are there already.
+        kept: Numbers of the tokens whose outputs are wanted.
+    """
+
+    tree: PrefixTree
+    blocks: Sequence[int]
+    num_cached: int
+    kept: Collection[int]
+
+    def slots(self, memory: TreeMemory, variant: int) -> np.ndarray:
+        """[tokens] int64, the slot of each token for a variant."""
+        blocks = np.array(self.blocks, np.int64)[:, None] + variant * memory.stride
+        return (blocks * memory.block_size + np.arange(memory.block_size)).reshape(-1)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Tokens of a run that one forward pass computes.
+
+    Attributes:
+        chunk: They, with the slots of their text.
+        depth: Runs before them.
+        kept: Which of them have outputs that are wanted.
+        numbers: The numbers of those.
+    """
+
+    chunk: Chunk
+    depth: int
+    kept: list[int]
+    numbers: list[int]
+
+
+def tree_outputs(
+    model: CausalModel, index: int, memory: TreeMemory, trees: Mapping[int, ReadTree]
+) -> Generator[None, None, dict[int, dict[int, Tensor]]]:
+    """Run variants of a model over trees; it yields after every forward pass.
+
+    Args:
+        model: The model.
+        index: Its number in the family.
+        memory: Where keys and values are.
+        trees: What each variant reads.
+
+    Returns:
+        For each variant the outputs of the wanted tokens, by their numbers: [hidden] if the model's head is a
+        plain matrix, else [V'], on the model's device.
+    """
+    outputs: dict[int, dict[int, Tensor]] = {variant: {} for variant in trees}
+    pieces = [piece for variant, read in trees.items() for piece in _pieces(variant, read, memory)]
+    for batch in _batches(pieces, one_depth=has_kernel(model.device)):
+        rows = _forward(model, memory.pools[index], batch)
+        wanted = [(piece.chunk.variant, number) for piece in batch for number in piece.numbers]
+        for (variant, number), row in zip(wanted, rows, strict=True):
+            outputs[variant][number] = row
+        yield
+    return outputs
+
+
+@torch.inference_mode()
+def _forward(model: CausalModel, pool: KVPool, pieces: Sequence[_Piece]) -> Tensor:
+    """[n, ...] outputs of the wanted tokens.
+
+    Raises:
+        DecodingError: Some of them are NaN.
+    """
+    batch = pack([piece.chunk for piece in pieces], pool, 1, model.device)
+    starts = np.cumsum([0, *(len(piece.chunk.tokens) for piece in pieces)])
+    keep = [int(start) + i for start, piece in zip(starts, pieces, strict=False) for i in piece.kept]
+    active = sorted({piece.chunk.variant for piece in pieces})
+    outputs = model(batch, active, torch.tensor(keep, dtype=torch.int64).to(model.device))
+    if outputs.isnan().any():
+        raise DecodingError(
+            f"The outputs of {model.name!r} are NaN: check these weights, or use dtype='float32' if their "
+            "activations overflow.",
+            is_retryable=False,
+        )
+    return outputs
+
+
+def _pieces(variant: int, read: ReadTree, memory: TreeMemory) -> Iterator[_Piece]:
+    """What has to run, in the order of the tree."""
+    slots, kept = read.slots(memory, variant), set(read.kept)
+    for run in read.tree.runs:
+        yield from _pieces_of_run(run, variant, slots, kept, read.num_cached)
+
+
+def _pieces_of_run(
+    run: Run, variant: int, slots: np.ndarray, kept: Collection[int], num_cached: int
+) -> Iterator[_Piece]:
+    own = run.path[-1]
+    skip = max(num_cached - own.start, 0)
+    table = slots[np.fromiter(chain.from_iterable(run.path), np.int64)].tolist()
+    for start in range(skip, len(own), _TOKENS_PER_FORWARD):
+        numbers = own[start : start + _TOKENS_PER_FORWARD]
+        tokens = run.tokens[start : start + _TOKENS_PER_FORWARD]
+        position = run.position + start
+        wanted = [i for i, number in enumerate(numbers) if number in kept]
+        chunk = Chunk(tokens, position, variant, table[: position + len(tokens)])
+        yield _Piece(chunk, run.depth, wanted, [numbers[i] for i in wanted])
+
+
+def _batches(pieces: Sequence[_Piece], *, one_depth: bool) -> Iterator[list[_Piece]]:
+    """Divide pieces into forward passes; every piece comes after what its text begins with.
+
+    Args:
+        pieces: In the order of their trees.
+        one_depth: Whether a pass has pieces of one depth only. The kernel stores and reads keys in one
+            launch, so its rows do not see one another; elsewhere a pass stores all keys before it reads any.
+    """
+    ordered = sorted(pieces, key=lambda piece: piece.depth) if one_depth else pieces
+    batch: list[_Piece] = []
+    tokens = keys = 0
+    for piece in ordered:
+        more_tokens = len(piece.chunk.tokens)
+        more_keys = padded_length(piece.chunk.position + more_tokens)
+        full = tokens + more_tokens > _TOKENS_PER_FORWARD or keys + more_keys > _KEYS_PER_FORWARD
+        if batch and (full or (one_depth and piece.depth != batch[0].depth)):
+            yield batch
+            batch, tokens, keys = [], 0, 0
+        batch.append(piece)
+        tokens, keys = tokens + more_tokens, keys + more_keys
+    if batch:
+        yield batch

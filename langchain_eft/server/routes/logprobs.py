@@ -1,0 +1,64 @@
+"""`/v1/logprobs`: log p of given answers. A remote engine decides by it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+
+from langchain_eft.chat.parameters import MOST_ANSWERS
+from langchain_eft.chat.prompts import Prompts
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.request import GivenAnswers
+from langchain_eft.server.protocol.bodies import LogprobsBody
+from langchain_eft.server.protocol.leaving import unless_left
+from langchain_eft.server.routes.models import requested_mixture
+from langchain_eft.server.routes.recipe import require_match
+
+if TYPE_CHECKING:
+    from langchain_eft.engine.recipe.mixture import Mixture
+    from langchain_eft.server.serving import Serving
+
+router = APIRouter()
+
+
+@router.post("/v1/logprobs")
+async def score_given_answers(body: LogprobsBody, request: Request) -> dict[str, Any]:
+    """Log p of every token of given answers, by the formula of a mixture."""
+    serving, record = request.app.state.serving, request.state.record
+    await require_match(request)
+    mixture = requested_mixture(serving, request.state.caller, record, body)
+    given = await asyncio.to_thread(_given, serving, body, mixture)
+    scores = await unless_left(request, serving.engine.aanswer_logprobs(given))
+    record.prompt_tokens = sum(len(each.request.prompt_ids) for each in given)
+    record.cached_tokens = scores.cached_tokens
+    return {
+        "object": "list",
+        "model": body.model,
+        "logprobs": scores.logprobs,
+        "usage": {
+            "prompt_tokens": record.prompt_tokens,
+            "prompt_tokens_details": {"cached_tokens": record.cached_tokens},
+        },
+    }
+
+
+def _given(serving: Serving, body: LogprobsBody, mixture: Mixture) -> list[GivenAnswers]:
+    """What the engine scores.
+
+    Raises:
+        RequestError: Too many answers, or a value that the engine does not accept.
+    """
+    total = sum(len(each.answers) for each in body.given)
+    if total > MOST_ANSWERS:
+        raise RequestError(
+            f"{total} answers are too many: a request may have {MOST_ANSWERS}. Send several requests."
+        )
+    decoding = serving.llm.decoding_parameters(None, {**body.upscaling, "mixture": mixture.weights})
+    given = []
+    for each in body.given:
+        contexts = {name: tuple(ids) for name, ids in (each.contexts or {}).items()}
+        request = decoding.request(Prompts(tuple(each.prompt), contexts), decoding.max_tokens)
+        given.append(GivenAnswers(request, tuple(map(tuple, each.answers))))
+    return given

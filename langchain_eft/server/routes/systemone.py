@@ -1,0 +1,56 @@
+"""`/v1/systemone`: typed questions about a state, answered by probabilities, as transformers' server does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+
+from langchain_eft.decisions.decision import Decision, DecisionOptions, prepare_decision
+from langchain_eft.engine.errors import RequestError
+from langchain_eft.server.protocol.bodies import DecisionBody
+from langchain_eft.server.protocol.leaving import unless_left
+from langchain_eft.server.routes.models import requested_mixture
+
+if TYPE_CHECKING:
+    from langchain_eft.chat.prompts import Prompts
+    from langchain_eft.engine.recipe.mixture import Mixture
+    from langchain_eft.engine.request import GenerationRequest
+    from langchain_eft.server.serving import Serving
+
+router = APIRouter()
+
+
+@router.post("/v1/systemone")
+async def decide(body: DecisionBody, request: Request) -> dict[str, Any]:
+    """Answer questions about a state by the probabilities of their answers. Nothing is generated."""
+    serving, record = request.app.state.serving, request.state.record
+    mixture = requested_mixture(serving, request.state.caller, record, body)
+    decision = await asyncio.to_thread(_prepare, serving, body, mixture)
+    scores = await unless_left(request, serving.engine.aanswer_logprobs(decision.given))
+    usage = decision.usage(scores)
+    record.prompt_tokens, record.cached_tokens = usage["input_tokens"], scores.cached_tokens
+    return {"model": body.model, "answers": decision.answers(scores), "usage": usage}
+
+
+def _prepare(serving: Serving, body: DecisionBody, mixture: Mixture) -> Decision:
+    """What the engine scores.
+
+    Raises:
+        RequestError: Images, or questions that cannot be answered.
+    """
+    if body.assets:
+        raise RequestError("`assets` holds images, and the models read text only: leave it out.")
+    llm = serving.llm
+    decoding = llm.decoding_parameters(None, {**body.upscaling, "mixture": mixture.weights})
+
+    def new_request(prompts: Prompts) -> GenerationRequest:
+        return decoding.request(prompts, decoding.max_tokens)
+
+    options = DecisionOptions(
+        unsupported_content=llm.unsupported_content,
+        chat_template_kwargs={"enable_thinking": False, **llm.chat_template_kwargs},
+        sanitize_control_tokens=llm.sanitize_control_tokens,
+    )
+    return prepare_decision(serving.engine, body.state, body.questions, mixture, new_request, options)

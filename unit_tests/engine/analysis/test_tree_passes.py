@@ -1,0 +1,35 @@
+"""Trees with the attention kernel, whose rows do not see one another: passes have one depth."""
+
+from unit_tests.interpreter import DEVICE  # isort: skip
+
+import pytest
+
+from langchain_eft.engine.analysis import tree_passes
+from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.engine import Engine
+from langchain_eft.engine.models import batch as packing
+from langchain_eft.engine.request import GivenAnswers
+from langchain_eft.engine.rounds import round_state
+from unit_tests.helpers import request
+
+
+@pytest.mark.cuda
+def test_scores_with_the_kernel_are_those_of_full_passes(family, reference, monkeypatch):
+    for module in (round_state, packing, tree_passes):
+        monkeypatch.setattr(module, "has_kernel", lambda device: True)
+    config = EngineConfig(device=DEVICE, dtype="float32", kv_cache_tokens=512, block_size=8)
+    kernels = Engine(family.recipe, config)
+    shared, tails = tuple(range(30, 60)), ((9, 8), (9, 7, 6))
+    answers = ((70, 71, 72, 73), (70, 71, 80), (70, 90), (99,))
+    try:
+        given = [GivenAnswers(request(shared + tail, {"one": 1.0}), answers) for tail in tails]
+        for _ in range(2):  # the second time, the prefix cache has the beginning
+            scores = kernels.answer_logprobs(given)
+            for tail, of_prompt in zip(tails, scores.logprobs, strict=True):
+                for answer, logprobs in zip(answers, of_prompt, strict=True):
+                    rows = reference.all_logprobs([*shared, *tail, *answer[:-1]], len(answer), {"one": 1.0})
+                    expected = rows[range(len(answer)), answer].tolist()
+                    assert logprobs == pytest.approx(expected, abs=1e-3)
+        assert scores.cached_tokens > len(shared)
+    finally:
+        kernels.close()
