@@ -74,10 +74,8 @@ class SamplingParams(BaseModel):
 
     @property
     def has_penalties(self) -> bool:
-        """Whether any penalty or bias changes log p."""
-        return bool(
-            self.repetition_penalty != 1 or self.frequency_penalty or self.presence_penalty or self.logit_bias
-        )
+        """Whether any penalty changes log p."""
+        return bool(self.repetition_penalty != 1 or self.frequency_penalty or self.presence_penalty)
 
 
 class GenerationRequest(BaseModel):

@@ -34,6 +34,42 @@ def eft(mixture, strength=1.0, top_p=1.0, **kwargs):
     return {"mixture": mixture, "upscale_strength": strength, "upscale_top_p": top_p, **kwargs}
 
 
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_biases_are_added_to_log_p(family, reference, static, drafts):
+    """Rows without biases decode beside them, and rows with other numbers of them."""
+    prompt, mixture = [30, 31, 9, 40, 77], {"one": 1.0}
+    biases = [{}, {40: 100.0}, {reference.greedy(prompt, mixture, 1)[0]: -100.0, 8: 2.0, 9: 2.0}]
+    config = EngineConfig(device="cpu", kv_cache_tokens=512, block_size=4, static_rounds=static)
+    engine = Engine(family.recipe, config)
+    try:
+        streams = [
+            engine.stream(
+                request(
+                    prompt,
+                    mixture,
+                    SamplingParams(temperature=0, logit_bias=bias, repetition_penalty=1.0 + 0.2 * len(bias)),
+                    max_tokens=6,
+                    speculation=drafts,
+                )
+            )
+            for bias in biases
+        ]
+        answers = [
+            [token for event in stream for token in getattr(event, "tokens", ())] for stream in streams
+        ]
+    finally:
+        engine.close()
+    for bias, tokens in zip(biases, answers, strict=True):
+        for i, token in enumerate(tokens):
+            text = [*prompt, *tokens[:i]]
+            biased = reference.logprobs(text, mixture).clone()
+            biased[list(set(text))] *= 1 + 0.2 * len(bias)  # the penalty
+            for biased_token, value in bias.items():
+                biased[biased_token] += value
+            assert token == int(biased.argmax())
+
+
 @pytest.mark.parametrize("setting", [SETTINGS[0], SETTINGS[7], *slow(*SETTINGS[1:7], SETTINGS[8])])
 def test_greedy_decoding_equals_full_forwards(engine, reference, setting):
     mixture, strength, top_p = setting

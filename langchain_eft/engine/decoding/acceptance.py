@@ -19,6 +19,7 @@ from torch import Tensor
 
 from langchain_eft.engine.decoding.race import race
 from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST, uniforms
+from langchain_eft.engine.decoding.shortcuts import takes_shortcuts
 
 
 def accept_or_resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
@@ -35,11 +36,23 @@ def accept_or_resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, pos
         [R] int64 samples of p.
     """
     p_sample, q_sample = (x.gather(1, samples[:, None])[:, 0] for x in (p, q))
-    residual = (p - q).clamp(min=0)
-    test = uniforms(seeds, positions, TEST, 1)[0][:, 0]
+    kept = uniforms(seeds, positions, TEST, 1)[0][:, 0] * q_sample < p_sample
+    if not takes_shortcuts(p):
+        return torch.where(kept, samples, _resample(p, q, samples, seeds, positions))
+    # Most samples are kept, and residuals take long.
+    refused = (~kept).nonzero()[:, 0]
+    if not len(refused):
+        return samples
+    drawn = _resample(*(x[refused] for x in (p, q, samples, seeds, positions)))
+    return samples.index_copy(0, refused, drawn)
+
+
+def _resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+    """Draw from the residual of each row."""
+    residual = (p - q).clamp_(min=0)
     # Where p and q are almost equal, rounding may refuse a sample and leave no residual to draw from.
-    kept = (test * q_sample < p_sample) | (residual.sum(-1) == 0)
-    return torch.where(kept, samples, race(residual, seeds, positions, RESIDUAL))
+    none_left = residual.sum(-1) == 0
+    return torch.where(none_left, samples, race(residual, seeds, positions, RESIDUAL))
 
 
 def num_accepted(draft_tokens: Sequence[int], tokens: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""Penalties and biases on logits."""
+"""Penalties on tokens that have occurred."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Penalties:
-    """Penalties and biases of R rows.
+    """Penalties of R rows.
 
     Attributes:
         counts: [R, V] float32, how often each token occurs in the answer.
@@ -18,7 +18,6 @@ class Penalties:
         repetition: [R] float32, 1 for none.
         frequency: [R] float32, subtracted once per occurrence in the answer.
         presence: [R] float32, subtracted once from tokens that occur in the answer.
-        bias: [R, V] float32, added.
     """
 
     counts: Tensor
@@ -26,11 +25,10 @@ class Penalties:
     repetition: Tensor
     frequency: Tensor
     presence: Tensor
-    bias: Tensor
 
 
 def penalize(logits: Tensor, penalties: Penalties) -> Tensor:
-    """Apply penalties and biases.
+    """Apply penalties.
 
     Args:
         logits: [R, V] float32 log-probabilities up to a constant per row.
@@ -44,4 +42,4 @@ def penalize(logits: Tensor, penalties: Penalties) -> Tensor:
     logprobs = torch.where(penalties.seen, logprobs * penalties.repetition[:, None], logprobs)
     frequency = penalties.frequency[:, None] * penalties.counts
     presence = penalties.presence[:, None] * (penalties.counts > 0)
-    return logprobs - (frequency + presence) + penalties.bias
+    return logprobs - (frequency + presence)

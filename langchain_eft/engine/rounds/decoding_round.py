@@ -72,6 +72,8 @@ class DecodingRound(ABC):
             q = self._allow_drafted(self._combine(logits, index, weights[:, :, step].t()), step)
             if penalties is not None:
                 q = torch.where(self._in["penalized"][:, None], penalize(q, penalties), q)
+            if self.shape.biases:
+                q = q.scatter_add(1, self._in["biased"], self._in["bias"])
             drafted = self._draw_drafted(q, self._sampling(positions[step], each_row=True))
             token = torch.where(is_given[:, step], given_tokens[:, step], drafted)
             self.draft_tokens[:, step] = token
@@ -221,9 +223,16 @@ class DecodingRound(ABC):
         return logits.masked_fill(allowed == 0, float("-inf"))
 
     def _penalized(self, logits: Tensor, progress: RowProgress) -> Tensor:
+        """Apply the rows' penalties and then their biases, [R, V]."""
+        if self.shape.penalties:
+            logits = self._with_penalties(logits, progress)
+        if self.shape.biases:
+            biased, bias = (self._positions.repeat(self._in[name]) for name in ("biased", "bias"))
+            logits = logits.scatter_add(1, biased, bias)
+        return logits
+
+    def _with_penalties(self, logits: Tensor, progress: RowProgress) -> Tensor:
         """Apply the rows' penalties, which count the draft tokens before a position too, [R, V]."""
-        if not self.shape.penalties:
-            return logits
         penalties = self._penalties(progress)
         steps = [penalties]
         for step in range(self.shape.num_draft_tokens):
@@ -237,7 +246,6 @@ class DecodingRound(ABC):
             repetition=self._positions.repeat(penalties.repetition),
             frequency=self._positions.repeat(penalties.frequency),
             presence=self._positions.repeat(penalties.presence),
-            bias=self._positions.repeat(penalties.bias),
         )
         penalized = self._positions.repeat(self._in["penalized"])
         return torch.where(penalized[:, None], penalize(logits, of_positions), logits)
@@ -256,7 +264,6 @@ class DecodingRound(ABC):
             repetition=inputs["repetition"],
             frequency=inputs["frequency"],
             presence=inputs["presence"],
-            bias=zeros.scatter_add(1, inputs["biased"], inputs["bias"]),
         )
 
     def _sampling(self, positions: Tensor, *, each_row: bool) -> Sampling:

@@ -193,7 +193,7 @@ class PackedRound(DecodingRound):
         progress: RowProgress,
     ) -> Draw:
         """Those that drafting has drawn are not drawn again."""
-        if not self._drawn or self.shape.grammar or self.shape.penalties:
+        if not self._drawn or self.shape.grammar or self.shape.penalties or self.shape.biases:
             return super()._draw_samples(logits, index, target, drafts, sampling, progress)
         positions = self.shape.positions
         live = self._positions.live

@@ -53,8 +53,8 @@ class RoundShape:
         conservative: Whether some row up-scales some tokens only.
         nucleus: Whether some row up-scales inside a nucleus only.
         grammar: Whether a grammar restricts the tokens of some row.
-        penalties: Whether some row has penalties or biases.
-        biases: Most biased tokens of a row.
+        penalties: Whether some row has penalties.
+        biases: Most biased tokens of a row; 0 if no row has any.
         logprobs: Whether some row reports log-probabilities.
     """
 
@@ -126,7 +126,7 @@ def shape_without_drafts(states: Sequence[RequestState]) -> tuple[RoundShape, li
         nucleus=any(state.formula.conservative and state.formula.upscale_top_p < 1 for state in states),
         grammar=any(state.grammar is not None for state in states),
         penalties=any(p.has_penalties for p in params),
-        biases=padded(max(len(p.logit_bias) for p in params)),
+        biases=padded(biases) if (biases := max(len(p.logit_bias) for p in params)) else 0,
         logprobs=any(request.top_logprobs is not None for request in requests),
     )
     return shape, slots_of_rows
@@ -177,7 +177,7 @@ def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
             nucleus=False,
             grammar=False,
             penalties=False,
-            biases=1,
+            biases=0,
             logprobs=False,
         )
         for num_draft_tokens in _COMMON_DRAFT_LENGTHS

@@ -9,7 +9,6 @@ import torch
 
 from langchain_eft.engine.events import TokenLogprobs
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
-from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.rounds.staging import Fields, PackedTensors
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
@@ -64,9 +63,9 @@ def input_fields(shape: RoundShape, vocabulary: int) -> Fields:
             "repetition": ((rows,), _REAL),
             "frequency": ((rows,), _REAL),
             "presence": ((rows,), _REAL),
-            "biased": ((rows, shape.biases), _INT),
-            "bias": ((rows, shape.biases), _REAL),
         }
+    if shape.biases:
+        fields |= {"biased": ((rows, shape.biases), _INT), "bias": ((rows, shape.biases), _REAL)}
     return fields
 
 
@@ -158,7 +157,14 @@ def write_constants(host: PackedTensors, shape: RoundShape, states: Sequence[Req
         _write_column(host, "upscale_top_p", [formula.upscale_top_p for formula in formulas])
         _write_column(host, "unscaled", [formula.unscaled for formula in formulas])
     if shape.penalties:
-        _write_penalties(host, params)
+        _write_column(host, "repetition", [p.repetition_penalty for p in params])
+        _write_column(host, "penalized", [p.has_penalties for p in params])
+        _write_column(host, "frequency", [p.frequency_penalty for p in params])
+        _write_column(host, "presence", [p.presence_penalty for p in params])
+    if shape.biases:
+        for row, p in enumerate(params):
+            host["biased"].numpy()[row, : len(p.logit_bias)] = list(p.logit_bias)
+            host["bias"].numpy()[row, : len(p.logit_bias)] = list(p.logit_bias.values())
 
 
 def write_coefficients(
@@ -318,16 +324,6 @@ def read_undrawn(content: PackedTensors, drafts: Mapping[RequestState, Draft]) -
 def _write_column(host: PackedTensors, name: str, values: list[int] | list[float] | list[bool]) -> None:
     """Fill in the first rows of a column."""
     host[name].numpy()[: len(values)] = values
-
-
-def _write_penalties(host: PackedTensors, params: Sequence[SamplingParams]) -> None:
-    _write_column(host, "repetition", [p.repetition_penalty for p in params])
-    _write_column(host, "penalized", [p.has_penalties for p in params])
-    _write_column(host, "frequency", [p.frequency_penalty for p in params])
-    _write_column(host, "presence", [p.presence_penalty for p in params])
-    for row, p in enumerate(params):
-        host["biased"].numpy()[row, : len(p.logit_bias)] = list(p.logit_bias)
-        host["bias"].numpy()[row, : len(p.logit_bias)] = list(p.logit_bias.values())
 
 
 def _logprobs(content: PackedTensors, row: int, count: int, state: RequestState) -> list[TokenLogprobs]:

@@ -8,6 +8,8 @@ import torch
 from scipy import stats
 
 from langchain_eft.engine.decoding.acceptance import accept_or_resample, num_accepted, speculative_decode
+from langchain_eft.engine.decoding.race import race
+from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST, uniforms
 from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import request, slow
@@ -127,3 +129,21 @@ def test_the_engines_sampled_answers_are_the_loops(engine, reference, name, seed
         one = request(PROMPT, {name: 1.0}, sampling, num_tokens, speculation=draft_length)
         deltas = [event for event in engine.stream(one) if isinstance(event, TextDelta)]
         assert [token for delta in deltas for token in delta.tokens] == expected
+
+
+def test_rows_of_a_large_vocabulary_are_resampled_alone_with_the_same_result():
+    """There the host looks which rows need it."""
+    torch.manual_seed(0)
+    rows, size = 200, 1500
+    p, q = (torch.randn(rows, size, dtype=torch.float64).softmax(-1) for _ in range(2))
+    q[:20] = p[:20]
+    seeds, positions = torch.arange(rows), torch.arange(rows) % 7
+    samples = race(q, seeds, positions, SAMPLE)
+    tokens = accept_or_resample(p, q, samples, seeds, positions)
+    p_sample, q_sample = (x.gather(1, samples[:, None])[:, 0] for x in (p, q))
+    kept = uniforms(seeds, positions, TEST, 1)[0][:, 0] * q_sample < p_sample
+    assert torch.equal(tokens[kept], samples[kept])
+    assert kept[:20].all()
+    drawn = race((p - q).clamp(min=0), seeds, positions, RESIDUAL)
+    assert 0 < int((~kept).sum()) < rows
+    assert torch.equal(tokens[~kept], drawn[~kept])

@@ -22,12 +22,9 @@ def penalized(params, prompt, output) -> torch.Tensor:
         torch.bincount(torch.tensor(tokens, dtype=torch.int64), minlength=5)[None].float()
         for tokens in (output, prompt)
     )
-    bias = torch.zeros(1, 5)
-    for token, value in params.logit_bias.items():
-        bias[0, token] = value
     strengths = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
     seen = counts + prompt_counts > 0
-    return penalize(LOGITS, Penalties(counts, seen, *torch.tensor(strengths)[:, None], bias))[0]
+    return penalize(LOGITS, Penalties(counts, seen, *torch.tensor(strengths)[:, None]))[0]
 
 
 def one(**params) -> torch.Tensor:
@@ -120,12 +117,6 @@ def test_frequency_and_presence_penalties_act_on_the_answer_alone():
     expected[1] -= 2 * 0.5 + 0.25
     expected[2] -= 0.5 + 0.25
     torch.testing.assert_close(actual, expected)
-
-
-def test_logit_bias_forces_and_forbids_tokens():
-    biases = ({4: 100.0}, {0: -100.0}, {})
-    best = [int(penalized(SamplingParams(logit_bias=bias), [0], []).argmax()) for bias in biases]
-    assert best == [4, 1, 0]
 
 
 def test_draws_follow_the_filtered_distribution():

@@ -62,7 +62,9 @@ def test_a_shape_has_what_some_row_needs():
         new_state(
             PROMPT,
             {"one": 1.0},
-            sampling=SamplingParams(top_k=7, top_p=0.9, logit_bias={5: 1.0, 6: 1.0, 7: 1.0}),
+            sampling=SamplingParams(
+                top_k=7, top_p=0.9, logit_bias={5: 1.0, 6: 1.0, 7: 1.0}, frequency_penalty=0.1
+            ),
         ),
     ]
     shape, slots_of_rows = exact_shape({plain: Draft(), **dict.fromkeys(rich, Draft("model", 3))})
