@@ -84,7 +84,7 @@ def paged_attention(
     for group in eft.groups:
         of_rows = tokens[group.tokens].view(-1, group.queries, *tokens.shape[1:]).transpose(1, 2)
         row_keys, row_values = group.context(keys), group.context(values)
-        parts = []
+        parts: list[Tensor] = []
         for first in range(0, group.queries, QUERY_TILE):
             stop = min(first + QUERY_TILE, group.queries)
             bias = group.bias(first, stop, sliding_window)
@@ -100,7 +100,10 @@ def paged_attention(
             )
             parts.append(result)
         results = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-        out[group.tokens] = results.transpose(1, 2).flatten(0, 1)
+        results = results.transpose(1, 2).flatten(0, 1)
+        if len(eft.groups) == 1:
+            return results[None], None
+        out[group.tokens] = results
     return out[None], None
 
 

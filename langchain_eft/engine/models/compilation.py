@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from langchain_eft.engine.cache_folder import cache_folder
+from langchain_eft.engine.models.linear import StackedLinear
 
 _SHAPES = 256
 """Number of shapes that one model may be compiled for. torch's limit of 8 counts all models of a class."""
@@ -23,6 +24,9 @@ def compiled(module: nn.Module) -> Callable[..., Any]:
     Args:
         module: The module that runs in decoding rounds.
     """
+    for layer in module.modules():
+        if isinstance(layer, StackedLinear) and layer.apart:  # the compiler cannot read packed weights
+            layer.forward = torch.compiler.disable(layer.forward)  # type: ignore[method-assign, no-untyped-call]
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, _SHAPES)

@@ -46,7 +46,7 @@ class HalfWeight(PackedWeight):
 
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T`: [N, in] float32 to [N, out] float32. A row does not depend on other rows."""
-        y: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+        y: Tensor = torch.ops.quantized.linear_dynamic_fp16.default(x, self.packed)
         return y if self.factor == 1 else y.mul_(self.factor)
 
     def unpacked(self) -> Tensor:

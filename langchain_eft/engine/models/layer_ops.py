@@ -55,7 +55,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     Returns:
         [N, hidden].
     """
-    normed = F.rms_norm(x, weight.shape, weight, eps)
+    size = x.shape[-1]
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # fewer operations than `F.rms_norm`
+    normed = (x * length.square_().div_(size).add_(eps).rsqrt_()).mul_(weight)
     return normed if residual is None else normed.add_(residual)
 
 
@@ -91,7 +93,7 @@ def rotate(
     dim = cos.shape[-1]
     rotated = states.view(len(states), -1, dim)[:, : heads + key_heads]
     if query_weight is not None and key_weight is not None:
-        query, key = torch.split(rotated, [heads, key_heads], 1)
+        query, key = rotated[:, :heads], rotated[:, heads:]
         query.copy_(rms_norm(query, query_weight, eps))
         key.copy_(rms_norm(key, key_weight, eps))
     first, second = rotated.chunk(2, -1)

@@ -139,6 +139,9 @@ class StackedLinear(nn.Module):
     each token uses only its own adapter. Tokens may be in any order, and adapters may have any rank. If the
     weight is packed, the adapters are too, and each active adapter is a separate pair of products: a packed
     tensor cannot be sliced, and a further product has almost no overhead on a CPU.
+
+    Attributes:
+        apart: Whether the weight is packed.
     """
 
     weight: Tensor
@@ -150,8 +153,8 @@ class StackedLinear(nn.Module):
         self, linear: nn.Linear, updates: Sequence[LoraUpdate | None], router: VariantRouter
     ) -> None:
         super().__init__()
-        self._apart = _packable(linear.weight)
-        if self._apart:
+        self.apart = _packable(linear.weight)
+        if self.apart:
             self.register_buffer("weight", _packed(linear.weight))
         else:
             self.weight = linear.weight
@@ -159,11 +162,12 @@ class StackedLinear(nn.Module):
         self._router = router
         self._ranks = tuple(update.down.shape[0] if update else 0 for update in updates)
         present = [update for update in updates if update]
+        self._adapted = bool(present)
         if not present:
             return
         owner = [i + 1 for i, rank in enumerate(self._ranks) for _ in range(rank)]
         self.register_buffer("owner", torch.tensor(owner, device=linear.weight.device))
-        if self._apart:
+        if self.apart:
             firsts = accumulate((update.down.shape[0] for update in present), initial=0)
             for first, update in zip(firsts, present, strict=False):
                 self.register_buffer(f"down{first}", _packed(update.down))
@@ -174,23 +178,16 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] to [..., out]. The leading dimensions are the packed tokens."""
-        return self._forward_apart(x) if self._apart else self._forward(x)
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch.compile cannot handle packed weights
-    def _forward_apart(self, x: Tensor) -> Tensor:
-        return self._forward(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         y = product(flat, self.weight, self.bias)
-        if any(self._ranks):
-            for span in self._router.spans(self._ranks, self.owner, apart=self._apart):
+        if self._adapted:
+            for span in self._router.spans(self._ranks, self.owner, apart=self.apart):
                 down, up = self._factors(span)
                 y = product(product(flat, down) * span.mask, up, y)
         return y.view(*x.shape[:-1], y.shape[-1])
 
     def _factors(self, span: Span) -> tuple[Tensor, Tensor]:
-        if self._apart:
+        if self.apart:
             return getattr(self, f"down{span.first}"), getattr(self, f"up{span.first}")
         return self.down[span.first : span.last], self.up[:, span.first : span.last]
 

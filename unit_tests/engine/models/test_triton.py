@@ -6,36 +6,36 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from langchain_eft.engine.models.triton import (
-    add_rms_norm_kernel,
-    rms_norm_kernel,
-    rotate_kernel,
-    silu_mul_kernel,
-)
+from langchain_eft.engine.models.layer_ops import layer_ops
 
 pytestmark = pytest.mark.cuda
 TOLERANCE = {"atol": 2e-5, "rtol": 2e-5}
 
 
+@pytest.fixture(params=[True, False], ids=["kernels", "torch"])
+def ops(request):
+    return layer_ops(kernels=request.param)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("hidden", [24, 300])
-def test_norms(dtype, tolerance, hidden):
+def test_norms(ops, dtype, tolerance, hidden):
     torch.manual_seed(0)
     norm = LlamaRMSNorm(hidden, 1e-5).to(DEVICE, dtype)
     norm.weight.data.normal_()
     x, residual = (torch.randn(5, 2 * hidden, device=DEVICE).to(dtype)[:, :hidden] for _ in range(2))
     residual = residual.contiguous()
     close = {"atol": tolerance, "rtol": tolerance}
-    torch.testing.assert_close(rms_norm_kernel(x, norm.weight, 1e-5), norm(x), **close)
-    torch.testing.assert_close(rms_norm_kernel(x, norm.weight, 1e-5, residual), residual + norm(x), **close)
-    total, normed = add_rms_norm_kernel(x, residual, norm.weight, 1e-5)
+    torch.testing.assert_close(ops.rms_norm(x, norm.weight, 1e-5), norm(x), **close)
+    torch.testing.assert_close(ops.rms_norm(x, norm.weight, 1e-5, residual), residual + norm(x), **close)
+    total, normed = ops.add_rms_norm(x, residual, norm.weight, 1e-5)
     torch.testing.assert_close(total, x + residual)
     torch.testing.assert_close(normed, norm(x + residual), **close)
 
 
 @pytest.mark.parametrize("norms", [False, True])
 @pytest.mark.parametrize("dim", [16, 80])
-def test_rotation(norms, dim):
+def test_rotation(ops, norms, dim):
     torch.manual_seed(0)
     states, angles = torch.randn(3, 6 * dim, device=DEVICE), torch.randn(3, dim // 2, device=DEVICE)
     cos, sin = (torch.cat([f(angles)] * 2, -1) for f in (torch.cos, torch.sin))
@@ -48,14 +48,14 @@ def test_rotation(norms, dim):
         query, key = query_norm(query), key_norm(key)
         weights = {"query_weight": query_norm.weight, "key_weight": key_norm.weight, "eps": 1e-5}
     query, key = apply_rotary_pos_emb(query, key, cos, sin)
-    rotate_kernel(states, cos, sin, heads=3, key_heads=1, **weights)
+    ops.rotate(states, cos, sin, heads=3, key_heads=1, **weights)
     torch.testing.assert_close(states.view(3, 6, dim), torch.cat([query, key, value], 1), **TOLERANCE)
 
 
-def test_gated_unit():
+def test_gated_unit(ops):
     gate_up = 3 * torch.randn(3, 2 * 1500, device=DEVICE)
     gate, up = gate_up.chunk(2, -1)
-    torch.testing.assert_close(silu_mul_kernel(gate_up), torch.nn.functional.silu(gate) * up, **TOLERANCE)
+    torch.testing.assert_close(ops.silu_mul(gate_up), torch.nn.functional.silu(gate) * up, **TOLERANCE)
 
 
 COMPILE = """
