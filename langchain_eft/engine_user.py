@@ -71,7 +71,8 @@ class EngineUser(BaseModel):
     """Device of the weights: `auto` is CUDA where there is a GPU, else the CPU."""
 
     dtype: Dtype = "auto"
-    """Precision of weights and activations: `auto` is bfloat16 on a GPU and float32 on a CPU."""
+    """Precision of weights and activations: `auto` is bfloat16 on a GPU and float32 on a CPU, where weights
+    that were saved in 16 bits stay so."""
 
     engine_options: dict[str, Any] = Field(default_factory=dict)
     """Further `EngineConfig` settings, for example `{"max_batch_size": 32, "kv_cache_tokens": 65536}`."""
