@@ -28,13 +28,10 @@ def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     """
     distances = logits.amax(-1, keepdim=True) - logits
     wanted = top_p.double() * distances.neg().exp_().sum(-1, dtype=torch.float64)
-    nearest, weights = _nearest(distances, wanted)
-    # The weight before each token is compared, so the token that crosses the threshold is kept.
-    size = (weights.cumsum(-1) - weights < wanted[:, None]).sum(-1, keepdim=True)
-    last = nearest.gather(-1, (size - 1).clamp(min=0))
+    edge = _edge(distances, wanted)
+    size, (last, following) = edge[:, :1].long(), edge[:, 1:, None].float().unbind(1)
     furthest = last.clamp(min=LARGEST_TIE)
     inside = distances <= furthest
-    following = nearest.gather(-1, size.clamp(max=nearest.shape[-1] - 1))
     if not takes_shortcuts(distances) or bool((following <= furthest).any()):  # not all that are equal
         before = distances < torch.where(last > LARGEST_TIE, last, 0.0)
         equal = inside & ~before
@@ -43,17 +40,33 @@ def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     return inside | (top_p[:, None] >= 1)
 
 
-def _nearest(distances: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest of [B, V] distances in order, and their weights.
+def _edge(distances: Tensor, wanted: Tensor) -> Tensor:
+    """Where a nucleus ends.
 
-    They are at least as many as a nucleus of the weight `wanted`, [B], has tokens.
+    Args:
+        distances: [B, V] float32, how far logits are below the largest one.
+        wanted: [B] float64, the weight that the nucleus reaches.
+
+    Returns:
+        [B, 3] float64: its number of tokens, the distance of the last one, and the distance of the next one.
     """
-    if takes_shortcuts(distances):
-        # On a CPU, sorting a whole vocabulary takes as long as a small model.
-        for count in _NUM_SORTED:
-            nearest = distances.topk(count, -1, largest=False).values
-            weights = torch.exp(-nearest).double()
-            if bool((weights.sum(-1) > wanted).all()):
-                return nearest, weights
-    nearest = distances.sort(-1).values
-    return nearest, torch.exp(-nearest).double()
+    if not takes_shortcuts(distances):
+        return _edge_of_sorted(distances.sort(-1).values, wanted)[1]
+    # On a CPU, sorting a whole vocabulary takes as long as a small model.
+    edge, rows = wanted.new_empty(len(wanted), 3), torch.arange(len(wanted))
+    for count in _NUM_SORTED:
+        found, part = _edge_of_sorted(distances[rows].topk(count, -1, largest=False).values, wanted[rows])
+        edge[rows[found]], rows = part[found], rows[~found]
+        if not len(rows):
+            return edge
+    edge[rows] = _edge_of_sorted(distances[rows].sort(-1).values, wanted[rows])[1]
+    return edge
+
+
+def _edge_of_sorted(nearest: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """[B] whether the smallest distances, in order, are enough, and the `_edge` that they show."""
+    weights = torch.exp(-nearest).double()
+    # The weight before each token is compared, so the token that crosses the threshold is kept.
+    size = (weights.cumsum(-1) - weights < wanted[:, None]).sum(-1, keepdim=True)
+    ends = torch.cat((size - 1, size), 1).clamp(0, nearest.shape[-1] - 1)
+    return weights.sum(-1) > wanted, torch.cat((size.double(), nearest.gather(-1, ends).double()), 1)
