@@ -20,7 +20,7 @@ def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     Of equally probable tokens it takes those with the lowest ids.
 
     Args:
-        logits: [B, V] float32 log-probabilities up to a constant per row.
+        logits: [B, V] float32 or float64 log-probabilities up to a constant per row.
         top_p: [B] in (0, 1].
 
     Returns:
@@ -29,7 +29,7 @@ def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     distances = logits.amax(-1, keepdim=True) - logits
     wanted = top_p.double() * distances.neg().exp_().sum(-1, dtype=torch.float64)
     edge = _edge(distances, wanted)
-    size, (last, following) = edge[:, :1].long(), edge[:, 1:, None].float().unbind(1)
+    size, (last, following) = edge[:, :1].long(), edge[:, 1:, None].to(logits.dtype).unbind(1)
     furthest = last.clamp(min=LARGEST_TIE)
     inside = distances <= furthest
     if not takes_shortcuts(distances) or bool((following <= furthest).any()):  # not all that are equal
