@@ -98,9 +98,8 @@ def _made(token: TracedToken) -> str:
     for name, part in token.behaviors.items():
         logprobs = f"{part.tuned:.2f} / {part.reference:.2f}"
         gate = {None: "", True: ", gate open", False: ", gate closed"}[part.opened]
-        rows.append(
-            _row(f"{part.weight:g} · {name} (F / S{gate})", logprobs, f"{part.contribution:+.2f}", part)
-        )
+        title = f"{part.weight:g} · {name} (F / S{gate})"
+        rows.append(_row(title, logprobs, f"{part.contribution:+.2f}", part))
     head = "".join(f"<th>{title}</th>" for title in ("", "log p", "adds", "changed", "up", "down"))
     return f"<code>{_quoted(token.token)}</code><table><thead><tr>{head}</tr></thead>{''.join(rows)}</table>"
 

@@ -209,11 +209,9 @@ class DecodingRound(ABC):
     def _weights(self, name: str, opened: Tensor | None) -> Tensor:
         """[R, S] coefficients of a sum, with what [R, G] open gates add to them."""
         weights = self._positions.by_position(self._in[name])
-        return (
-            weights
-            if opened is None
-            else add_gated(weights, opened, self._positions.repeat(self._in["gated"]))
-        )
+        if opened is None:
+            return weights
+        return add_gated(weights, opened, self._positions.repeat(self._in["gated"]))
 
     def _opened(self, logits: Tensor, index: Tensor) -> Tensor:
         """[R, G] which gates are open, by the base's logits at [R, S] entries."""
