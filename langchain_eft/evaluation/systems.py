@@ -229,8 +229,8 @@ def nudged(llm: EFTChatModel, behavior: str, below: float = 0.4, name: str | Non
     small = None if delta is None else delta.tuned or (delta.adapter and delta.reference)
     if delta is None or small is None:
         raise EvaluationError(
-            f"Nudging by {behavior!r} needs a small model: name a behavior of the recipe with `tuned`, or with "
-            "`adapter` and `reference`."
+            f"Nudging by {behavior!r} needs a small model: name a behavior with `tuned`, or with `adapter` "
+            "and `reference`."
         )
     instead = BehaviorDelta(tuned=small, reference=llm.recipe.base)
     weights = {_INSTEAD: Gate(below=below)} | ({behavior: Gate(below=below)} if delta.adapter else {})
