@@ -91,8 +91,8 @@ def gates(bench: Bench) -> Section:
         "authors report that this changes fewer than 9 % of the tokens. EFT adds F - S at every token, and "
         "proxy-tuning (Liu et al. 2024) is the same formula. Gated EFT adds F - S only where the base "
         f"is unsure: up to a probability of {_BELOW:g}, or of {_WIDER:g}. All of them are weights of one "
-        "sampler here. The question is whether facts gain where the base decides more tokens alone, and what the "
-        "behavior loses. The base is an instruct model, which is often sure of another style.",
+        "sampler here. The question is whether facts gain where the base decides more tokens alone, and what "
+        "the behavior loses. The base is an instruct model, which is often sure of another style.",
         (captioned("Shares with 95 % intervals.", markdown(header, [alone, *rows])),),
         "gates.svg",
         tuple(
