@@ -87,8 +87,8 @@ def gates(bench: Bench) -> Section:
         "gates",
         "Gates: emulated fine-tuning beside nudging",
         "The paper has no such experiment. Nudging (Fei et al. 2024) takes the token of the small tuned "
-        f"model F where the base's largest probability is at most {_BELOW:g}, and the base's token elsewhere. Its "
-        "authors report that this changes fewer than 9 % of the tokens. EFT adds F - S at every token, and "
+        f"model F where the base's largest probability is at most {_BELOW:g}, else that of the base. "
+        "Its authors report that this changes fewer than 9 % of the tokens. EFT adds F - S at every token; "
         "proxy-tuning (Liu et al. 2024) is the same formula. Gated EFT adds F - S only where the base "
         f"is unsure: up to a probability of {_BELOW:g}, or of {_WIDER:g}. All of them are weights of one "
         "sampler here. The question is whether facts gain where the base decides more tokens alone, and what "

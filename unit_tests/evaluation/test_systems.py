@@ -104,7 +104,7 @@ def test_gated_systems_ask_the_behavior_where_the_base_is_unsure(llm, reference)
 
 
 def test_nudging_by_an_adapter_gates_two_behaviors(llm, family, reference):
-    with pytest.raises(EvaluationError, match="'one' needs a small model.*`adapter` and `reference`"):
+    with pytest.raises(EvaluationError, match=r"'one' needs a small model.*`adapter` and `reference`"):
         nudged(llm, "one")
     with pytest.raises(EvaluationError, match="'three' needs a small model"):
         nudged(llm, "three")
