@@ -21,7 +21,7 @@ from langchain_eft.evaluation import (
 )
 from langchain_eft.evaluation.results import markdown
 from reproduction.bench import SEED, Bench, Section
-from reproduction.wording import captioned, difference, drop_missing, format_cell, numbers
+from reproduction.wording import captioned, difference, format_cell, numbers, systems_of
 from training.smol.probes import PIRATE
 
 _BEHAVIORS = ("tools", "harmless", "pirate")
@@ -52,28 +52,27 @@ def _systems(bench: Bench, behavior: str) -> Mapping[str, System]:
 
 def gates(bench: Bench) -> Section:
     """Measure EFT with and without a gate, and nudging, on facts and on behavior."""
-    requests, base = bench.sizes.swept_requests, base_alone(bench.llm)
-    facts = bench.capitals().with_scorers(Matches("pirate", PIRATE.pattern)).limited(2 * requests, SEED)
+    sizes = bench.sizes
+    facts = bench.capitals().with_scorers(Matches("pirate", PIRATE.pattern))
+    facts = facts.limited(sizes.swept_requests, SEED)
+    # Who makes no call writes until the limit, so calls are few, and the base is not asked for any.
     tasks = {
-        "tools": [facts, tool_calls(bench.sizes.swept_tools, SEED)],
-        "harmless": [facts, harmful(SEED).limited(requests), benign(SEED).limited(requests)],
-        "pirate": [facts],
+        "tools": [tool_calls(sizes.swept_tools, SEED).limited(12)],
+        "harmless": [harmful(SEED).limited(sizes.chat), benign(SEED).limited(sizes.chat)],
+        "pirate": [],
     }
+    base = bench.runner.evaluate([base_alone(bench.llm)], [facts, *tasks["harmless"]])
     evaluations = {
-        behavior: bench.runner.evaluate([base, *_systems(bench, behavior).values()], tasks[behavior])
+        behavior: bench.runner.evaluate(list(_systems(bench, behavior).values()), [facts, *tasks[behavior]])
         for behavior in _BEHAVIORS
     }
     columns = [("capitals", "correct", "capitals"), *_MEASURES.values(), ("benign", "over-refused", "benign")]
+    header = ["system", *(title for *_, title in columns)]
     rows = [
         [name, *(format_cell([evaluation], name, task, metric) for task, metric, _ in columns)]
-        for behavior, evaluation in evaluations.items()
-        for name in [system.name for system in _systems(bench, behavior).values()]
+        for evaluation in (base, *evaluations.values())
+        for name in systems_of(evaluation)
     ]
-    alone = [
-        "base",
-        *(format_cell(evaluations.values(), "base", task, metric) for task, metric, _ in columns),
-    ]
-    header = ["system", *(title for *_, title in columns)]
     plot_bars(
         {
             title: _shares(bench, behavior, evaluations[behavior])
@@ -93,7 +92,7 @@ def gates(bench: Bench) -> Section:
         f"is unsure: up to a probability of {_BELOW:g}, or of {_WIDER:g}. All of them are weights of one "
         "sampler here. The question is whether facts gain where the base decides more tokens alone, and what "
         "the behavior loses. The base is an instruct model, which is often sure of another style.",
-        (captioned("Shares with 95 % intervals.", markdown(header, [alone, *rows])),),
+        (captioned("Shares with 95 % intervals.", markdown(header, rows)),),
         "gates.svg",
         tuple(
             difference(evaluation, f"{way} {behavior} at {_BELOW:g}", f"EFT {behavior}", *measure)
@@ -101,13 +100,15 @@ def gates(bench: Bench) -> Section:
             for way in ("gated", "nudged")
             for measure in (_MEASURES[behavior][:2], ("capitals", "correct"))
         ),
-        numbers(*evaluations.values()),
+        numbers(base, *evaluations.values()),
     )
 
 
 def _shares(bench: Bench, behavior: str, evaluation: Evaluation) -> dict[str, Estimate]:
     """The share of what a behavior is for, by the way to use it."""
     task, metric, _ = _MEASURES[behavior]
-    cells = {"base": "base", **{way: system.name for way, system in _systems(bench, behavior).items()}}
-    estimates = {way: evaluation.cell(name, task, metric).estimate for way, name in cells.items()}
-    return {way: drop_missing([estimate])[0] for way, estimate in estimates.items()}
+    estimates = {
+        way: evaluation.cell(system.name, task, metric).estimate
+        for way, system in _systems(bench, behavior).items()
+    }
+    return {way: estimate for way, estimate in estimates.items() if estimate is not None}
