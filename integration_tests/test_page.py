@@ -468,7 +468,16 @@ def test_a_drawn_line_becomes_the_nearest_schedule(page, url):
     assert point.get("start", point.get("weight")) == 0.5
 
 
-@pytest.mark.parametrize("mixture", ["pirate=0.7", "a=0..1/32,b=1/16:0.3", "c=1e-05", "none"])
+@pytest.mark.parametrize(
+    "mixture",
+    [
+        "pirate=0.7",
+        "a=0..1/32,b=1/16:0.3",
+        "c=1e-05",
+        "none",
+        "d=1/below0.4:0,e=2/entropy-above1.5:0.5",
+    ],
+)
 def test_links_and_commands_share_a_notation(page, url, mixture):
     visit(page, url)
     rewrite = "async text => { const n = await import('/page/notation.js');"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from langchain_eft.decisions.model import EFTDecisionModel
     from langchain_eft.engine.config import EngineConfig
     from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
+    from langchain_eft.engine.recipe.gate import Gate
     from langchain_eft.engine.recipe.mixture import Mixture
     from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
     from langchain_eft.llms import EFTLLM
@@ -29,6 +30,7 @@ _MODULE_OF = {
     "EFTTrace": "langchain_eft.trace.trace",
     "EngineConfig": "langchain_eft.engine.config",
     "FirstTokens": "langchain_eft.engine.recipe.schedules",
+    "Gate": "langchain_eft.engine.recipe.gate",
     "Mixture": "langchain_eft.engine.recipe.mixture",
     "Ramp": "langchain_eft.engine.recipe.schedules",
     "Recipe": "langchain_eft.engine.recipe.behaviors",
@@ -44,6 +46,7 @@ __all__ = [
     "EFTTrace",
     "EngineConfig",
     "FirstTokens",
+    "Gate",
     "Mixture",
     "Ramp",
     "Recipe",

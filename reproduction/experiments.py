@@ -33,6 +33,7 @@ from langchain_eft.evaluation.systems import System, variant
 from reproduction import paper
 from reproduction.bench import BEHAVIORS, SEED, Bench, Section
 from reproduction.down_scaling import down_scaling
+from reproduction.gates import gates
 from reproduction.probes import familiar_harmful, familiar_tool_calls
 from reproduction.wording import (
     against_measured,
@@ -436,6 +437,7 @@ EXPERIMENTS: Mapping[str, Callable[[Bench], Section]] = {
     "amplification": amplification,
     "truncation": truncation,
     "tools_concise": tools_against_concise,
+    "gates": gates,
     "reward_accuracy": reward_accuracy,
     "speculation": speculation,
 }

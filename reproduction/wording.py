@@ -157,13 +157,13 @@ def target(what: str, estimate: Estimate | None, least: float) -> list[str]:
     return [f"{what}: {show(estimate, 'share')}; the target of {least:.0%} is {verdict}."]
 
 
-def difference(evaluation: Evaluation, first: str, second: str, task: str) -> str:
-    """Describe the difference between two systems, paired by prompt."""
-    gap = evaluation.difference(first, second, task)
+def difference(evaluation: Evaluation, first: str, second: str, task: str, metric: str | None = None) -> str:
+    """Describe the difference between two systems, paired by prompt. The first metric is the default."""
+    gap = evaluation.difference(first, second, task, metric)
     verdict = "clear" if gap.low > 0 or gap.high < 0 else "not distinguishable from zero"
     points = gap.scaled(100)
     return (
-        f"{task}, {first} minus {second}: {points.value:+.1f} points "
+        f"{task}{f' ({metric})' if metric else ''}, {first} minus {second}: {points.value:+.1f} points "
         f"({points.low:+.1f} to {points.high:+.1f}), {verdict}."
     )
 

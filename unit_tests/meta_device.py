@@ -55,6 +55,7 @@ EXTRAS = (
     {"logprobs": True},
     {"max_context": 4096},
     {"conservative": True, "nucleus": True},
+    {"gates": 2},
     {"filters": Filters(greedy=True, sampled=True, top_k=8, top_p=True, min_p=True)},
 )
 """What else a round may do."""

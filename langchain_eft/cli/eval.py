@@ -14,6 +14,7 @@ from rich.table import Table
 from langchain_eft.cli.console import InputError, load, note, notes, readable_errors
 from langchain_eft.cli.options import EndpointOptions, JsonFlag, RecipeOptions, option_groups
 from langchain_eft.cli.parse_evaluation import (
+    NUDGED,
     SELF,
     TUNED,
     Axis,
@@ -49,9 +50,10 @@ class EvaluationOptions:
     system: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"A system to evaluate: base, reference, eft (the usual mixture), {TUNED}NAME, a mixture "
-            "such as tools=1,concise=0.5, or PROVIDER:MODEL. Repeat the option to add several. Left out, "
-            "base and eft are evaluated."
+            help=f"A system to evaluate: base, reference, eft (the usual mixture), {TUNED}NAME, "
+            f"{NUDGED}NAME (its tuned model where the base is unsure), a mixture such as "
+            "tools=1,concise=0.5 or tools=1/below0.4, or PROVIDER:MODEL. Repeat the option to add several. "
+            "Left out, base and eft are evaluated."
         ),
     ] = None
     sweep: Annotated[

@@ -25,6 +25,9 @@ SELF = "self"
 TUNED = "tuned:"
 """Prefix of a behavior's name in `--system`, for its tuned model alone."""
 
+NUDGED = "nudged:"
+"""Prefix of a behavior's name in `--system`, for its tuned model where the base is unsure."""
+
 Axis: TypeAlias = tuple[str, str | None]
 """A task and one of its metrics, or None for its first metric."""
 
@@ -57,7 +60,7 @@ def parse_system(llm: EFTChatModel, text: str) -> System:
         InputError: The name has none of these forms.
         RecipeError: A mixture cannot be parsed.
     """
-    from langchain_eft.evaluation import System, base_alone, mixed, reference_alone, tuned_alone
+    from langchain_eft.evaluation import System, base_alone, mixed, nudged, reference_alone, tuned_alone
 
     if text == "base":
         return base_alone(llm)
@@ -67,13 +70,15 @@ def parse_system(llm: EFTChatModel, text: str) -> System:
         return System(f"eft {describe_mixture(dict(llm.active_mixture.weights))}", llm)
     if text.startswith(TUNED):
         return tuned_alone(llm, text.removeprefix(TUNED), text)
+    if text.startswith(NUDGED):
+        return nudged(llm, text.removeprefix(NUDGED), name=text)
     if "=" in text:
         return mixed(llm, parse_mixture(text.split(",")), text)
     if ":" in text:
         return System(text, hosted(text, "--system"))
     raise InputError(
-        f"--system {text!r} is unknown: write base, reference, eft (the usual mixture), {TUNED}NAME, a "
-        "mixture such as tools=1,concise=0.5, or PROVIDER:MODEL."
+        f"--system {text!r} is unknown: write base, reference, eft (the usual mixture), {TUNED}NAME, "
+        f"{NUDGED}NAME, a mixture such as tools=1,concise=0.5 or tools=1/below0.4, or PROVIDER:MODEL."
     )
 
 

@@ -29,7 +29,6 @@ from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
-from langchain_eft.engine.recipe.schedules import weight_at
 from langchain_eft.engine.request import AnswerScores, Generation, GenerationRequest, GivenAnswers
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.stats import EngineStats
@@ -224,10 +223,9 @@ class Engine(Streaming[RequestState]):
         prompts = {**request.contexts, "": request.prompt_ids}
         terms = [(term, prompts[term.prompt_name]) for term in (formula.base, tuned, reference)]
         self._inputs.check_scorable([prompt for _, prompt in terms], [answer])
-        weights = [weight_at(weight, position) for position in range(len(answer))]
         return self._loop.run_job(
             partial(
-                compare_on_answer, self.family, self._loop.memory, terms, weights, answer, request.sampling
+                compare_on_answer, self.family, self._loop.memory, terms, weight, answer, request.sampling
             )
         )
 

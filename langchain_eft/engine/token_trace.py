@@ -29,12 +29,14 @@ class BehaviorTrace:
         tuned: log F_i of the token.
         reference: log S_i of the token.
         shift: How p differs from p without this behavior.
+        opened: Whether the weight's gate was open; None for a weight without a gate.
     """
 
     weight: float
     tuned: float
     reference: float
     shift: Shift
+    opened: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,17 @@ from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence
 
 from langchain_eft import presets
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.evaluation.cases import Answer, Case, digest, token_counts
 from langchain_eft.evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
+
+_INSTEAD = "instead-of-the-base"
+"""Name of the behavior `small model - base` that nudging adds to a recipe."""
 
 ADDRESS = " at 0x"
 """Part of a representation that holds an address, which changes with every process."""
@@ -189,6 +194,55 @@ def small_alone(llm: EFTChatModel, mixture: Mapping[str, Weight], name: str | No
 def tuned_alone(llm: EFTChatModel, behavior: str, name: str | None = None) -> System:
     """A small tuned model F."""
     return small_alone(llm, {behavior: 1.0}, name or f"tuned {behavior}")
+
+
+def gated(llm: EFTChatModel, behavior: str, below: float = 0.4, name: str | None = None) -> System:
+    """Emulated fine-tuning where the base is unsure, and the base alone elsewhere.
+
+    Args:
+        llm: The recipe.
+        behavior: The behavior, whose weight is 1 where the base's confidence is at most `below`.
+        below: The largest probability of a token under the base up to which the base counts as unsure.
+        name: The system's name.
+    """
+    return mixed(llm, {behavior: Gate(below=below)}, name or f"gated {behavior} at {below:g}")
+
+
+def nudged(llm: EFTChatModel, behavior: str, below: float = 0.4, name: str | None = None) -> System:
+    """Nudging (Fei et al. 2024): the small tuned model F where the base is unsure, and the base elsewhere.
+
+    In the formula, `F - L` has a gate. It is the sum of `F - S` and `S - L` for an adapter on S. The behavior
+    that this adds is one of a recipe of its own, so an engine loads the models once more. Every token follows
+    the base or F, also those that are otherwise left to the small models (`unscaled_tokens`).
+
+    Args:
+        llm: The recipe.
+        behavior: The behavior of F.
+        below: The largest probability of a token under the base up to which F has the word.
+        name: The system's name.
+
+    Raises:
+        EvaluationError: The recipe has no such behavior, or the behavior has no weights, or no reference by
+            name.
+    """
+    delta = llm.recipe.behaviors.get(behavior)
+    small = None if delta is None else delta.tuned or (delta.adapter and delta.reference)
+    if delta is None or small is None:
+        raise EvaluationError(
+            f"Nudging by {behavior!r} needs a small model: name a behavior with `tuned`, or with `adapter` "
+            "and `reference`."
+        )
+    instead = BehaviorDelta(tuned=small, reference=llm.recipe.base)
+    weights = {_INSTEAD: Gate(below=below)} | ({behavior: Gate(below=below)} if delta.adapter else {})
+    model = variant(
+        llm,
+        behaviors={**(llm.behaviors or {}), _INSTEAD: instead},
+        unscaled_tokens=(),
+        mixture=weights,
+        upscale_strength=1.0,
+        upscale_top_p=1.0,
+    )
+    return System(name or f"nudged {behavior} at {below:g}", model)
 
 
 def mixture_name(mixture: Mapping[str, Weight]) -> str:

@@ -9,9 +9,11 @@ from typing import Any, ClassVar, get_args
 from pydantic_core import from_json
 
 from langchain_eft.engine.capacity import Capacity
+from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError, DecodingError, RequestError
 from langchain_eft.engine.events import FinishReason, TokenLogprobs
 from langchain_eft.engine.loading.hub import HubModel
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.notation import format_mixture
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.remote.answer_reader import Piece, token_logprobs
@@ -149,7 +151,12 @@ def _refuse(request: GenerationRequest) -> None:
     """
     largest = max(map(abs, request.sampling.logit_bias.values()), default=0.0)
     penalties = max(abs(request.sampling.presence_penalty), abs(request.sampling.frequency_penalty))
+    gated = [name for name, weight in request.mixture.active().items() if isinstance(weight, Gate)]
     for impossible, problem in (
+        (
+            gated,
+            f"the gated weight of {quoted_names(gated)}: vLLM needs weights before it knows L",
+        ),
         (request.trace, "trace=True: vLLM does not trace"),
         (request.contexts, "a behavior that compares two prompts: vLLM reads one prompt for each request"),
         (request.answer_prefix, "answer_prefix: vLLM would not count it as a part of the answer"),

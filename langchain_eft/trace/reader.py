@@ -26,7 +26,11 @@ def read_trace(entry: Any) -> TokenTrace:
         from_small=None if token.from_small is None else _shift(token.from_small),
         behaviors={
             name: BehaviorTrace(
-                weight=part.weight, tuned=part.tuned, reference=part.reference, shift=_shift(part)
+                weight=part.weight,
+                tuned=part.tuned,
+                reference=part.reference,
+                shift=_shift(part),
+                opened=part.opened,
             )
             for name, part in token.behaviors.items()
         },

@@ -52,6 +52,9 @@ class Contribution(Change):
     contribution: float
     """`w_i (F_i - S_i)`: what the behavior adds to the token's log p before normalization, in nats."""
 
+    opened: bool | None = None
+    """Whether the gate of the weight was open; None for a weight without a gate."""
+
 
 class TracedToken(FrozenModel):
     """One token of an answer.
@@ -119,6 +122,9 @@ class PartSummary(FrozenModel):
     contribution: float | None = None
     """Mean of `w_i (F_i - S_i)` over the tokens, in nats; None for the large model."""
 
+    opened: float | None = None
+    """Share of tokens for which the behavior's gate was open; None without a gate."""
+
 
 class TraceSummary(FrozenModel):
     """The trace of an answer in a few numbers."""
@@ -135,7 +141,8 @@ class TraceSummary(FrozenModel):
         lines = [f"{self.tokens} tokens; share that would differ without each part:"]
         for name, part in parts.items():
             words = ", ".join(f"{word.text!r} {word.total_variation:.2f}" for word in part.words)
-            lines.append(f"  {name}: {part.mean:.0%} (most: {words or 'nothing'})")
+            gate = "" if part.opened is None else f", gate open for {part.opened:.0%}"
+            lines.append(f"  {name}: {part.mean:.0%} (most: {words or 'nothing'}){gate}")
         return "\n".join(lines)
 
 

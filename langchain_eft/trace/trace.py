@@ -110,12 +110,15 @@ class EFTTrace(FrozenModel):
 
     def _part(self, changes: Sequence[Change], words: int) -> PartSummary:
         values = [change.total_variation for change in changes]
-        added = [change.contribution for change in changes if isinstance(change, Contribution)]
+        parts = [change for change in changes if isinstance(change, Contribution)]
+        added = [part.contribution for part in parts]
+        opened = [part.opened for part in parts if part.opened is not None]
         return PartSummary(
             mean=sum(values) / len(values),
             changed=sum(value > 0.5 for value in values) / len(values),
             words=tuple(self._words(values, words)),
             contribution=sum(added) / len(added) if added else None,
+            opened=sum(opened) / len(opened) if opened else None,
         )
 
     def _words(self, values: Sequence[float], count: int) -> list[Word]:

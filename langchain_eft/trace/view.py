@@ -97,7 +97,9 @@ def _made(token: TracedToken) -> str:
         rows.append(_row("small mixture", f"{token.small:.2f}", "", None))
     for name, part in token.behaviors.items():
         logprobs = f"{part.tuned:.2f} / {part.reference:.2f}"
-        rows.append(_row(f"{part.weight:g} · {name} (F / S)", logprobs, f"{part.contribution:+.2f}", part))
+        gate = {None: "", True: ", gate open", False: ", gate closed"}[part.opened]
+        title = f"{part.weight:g} · {name} (F / S{gate})"
+        rows.append(_row(title, logprobs, f"{part.contribution:+.2f}", part))
     head = "".join(f"<th>{title}</th>" for title in ("", "log p", "adds", "changed", "up", "down"))
     return f"<code>{_quoted(token.token)}</code><table><thead><tr>{head}</tr></thead>{''.join(rows)}</table>"
 

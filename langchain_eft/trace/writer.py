@@ -47,6 +47,7 @@ class TraceWriter:
                     tuned=part.tuned,
                     reference=part.reference,
                     contribution=part.weight * (part.tuned - part.reference),
+                    opened=part.opened,
                     **self._change(part.shift),
                 )
                 for name, part in trace.behaviors.items()

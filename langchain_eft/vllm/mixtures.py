@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.error_text import describe, quoted_names
-from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.errors import RecipeError, RequestError
 from langchain_eft.engine.limits import LARGEST_COEFFICIENT, SMALLEST_SHARE
 from langchain_eft.engine.recipe.exponents import refuse_negative_exponents
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.notation import parse_mixture
+from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.vllm.section import BASE, EFTSection
 
 _OTHERS = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode"})
@@ -58,6 +60,7 @@ def request_formula(section: EFTSection, extra_args: Mapping[str, Any] | None) -
     recipe = section.recipe
     recipe.check(mixture)
     weights = mixture.active()
+    refuse_gates(weights)
     formula = build_formula(
         BASE,
         {name: (behavior.tuned, behavior.reference) for name, behavior in section.behaviors.items()},
@@ -69,6 +72,20 @@ def request_formula(section: EFTSection, extra_args: Mapping[str, Any] | None) -
     if not section.allow_negative_weights:
         _refuse_negative_exponents(section, formula, weights)
     return formula
+
+
+def refuse_gates(weights: Mapping[str, Weight]) -> None:
+    """Refuse weights that depend on the base's logits: the plugin knows a row's weights before they exist.
+
+    Raises:
+        RecipeError: With the first behavior whose weight has a gate.
+    """
+    for name, weight in weights.items():
+        if isinstance(weight, Gate):
+            raise RecipeError(
+                f"The weight of behavior {name!r} has a gate, and vLLM cannot decode gates: use a number, a "
+                "Ramp or FirstTokens, or decode with EFTChatModel itself."
+            )
 
 
 def _mixture(section: EFTSection, notation: str | None) -> Mixture:

@@ -82,6 +82,14 @@ def test_judges_comparisons_and_a_frontier(recipe, task, tmp_path, judges):
     assert (tmp_path / "run" / "frontier.svg").is_file()
 
 
+def test_gates_and_nudging_are_systems(recipe, task, family):
+    systems = ["one=1/below0.2", "nudged:one"]
+    options = ["--reference", str(family.folder / "reference"), "--limit", "1", "--json"]
+    result = run(task, *recipe, *options, *(f"--system={each}" for each in systems))
+    assert result.exit_code == 0, result.output
+    assert [cell["system"] for cell in json.loads(result.stdout)["cells"]] == systems
+
+
 def test_json_is_all_that_is_printed(recipe, task):
     result = run(task, *recipe, "--system", "reference", "--system", "tuned:one", "--limit", "1", "--json")
     assert result.exit_code == 0, result.output
@@ -95,6 +103,8 @@ def test_json_is_all_that_is_printed(recipe, task):
         (["nothing.jsonl"], "'nothing.jsonl' cannot be read"),
         (["--system", "large"], "--system 'large' is unknown"),
         (["--system", "tuned:three"], "three"),
+        (["--system", "nudged:three"], "Nudging by 'three' needs a small model"),
+        (["--system", "one=1/below7"], "a confidence of 7"),
         (["--sweep", "three=1,2"], "'one', 'two', 'upscale_strength', 'upscale_top_p'"),
         (["--sweep", "one=a"], "--sweep 'one=a' is not a sweep"),
         (["--rubric", "beauty", "--judge", "self"], "'beauty' is unknown"),

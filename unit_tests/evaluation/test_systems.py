@@ -3,7 +3,7 @@
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langchain_eft import EFTChatModel, EFTRewardScorer
+from langchain_eft import BehaviorDelta, EFTChatModel, EFTRewardScorer
 from langchain_eft.engine.recipe.schedules import Ramp
 from langchain_eft.evaluation import (
     Case,
@@ -14,8 +14,10 @@ from langchain_eft.evaluation import (
     System,
     Task,
     base_alone,
+    gated,
     interpolation,
     mixed,
+    nudged,
     reference_alone,
     small_alone,
     strength_sweep,
@@ -70,6 +72,53 @@ def test_a_system_decodes_what_its_name_says(llm, reference, build, mixture, set
     said = answer.text.rstrip("\ufffd"), answer.usage["output_tokens"]
     assert said == expected(llm, reference, mixture, **settings)
     assert answer.details["mixture"] == mixture
+
+
+def sure(reference, ids):
+    return float(reference.logprobs(ids, {}).exp().max())
+
+
+def test_gated_systems_ask_the_behavior_where_the_base_is_unsure(llm, reference):
+    tokenizer = llm.engine.tokenizer
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "abc"}], add_generation_prompt=True, return_dict=False
+    )
+    for build, mixture, settings in (
+        (gated, {"one": 1.0}, {}),
+        (nudged, {"full": 1.0}, {"strength": 0.0}),
+    ):
+        (name,), answer, opened = mixture, [], []
+        while len(answer) < STEPS and (not answer or answer[-1] != tokenizer.eos_token_id):
+            ids = [*prompt, *answer]
+            opened.append(sure(reference, ids) <= 0.12)
+            logprobs = (
+                reference.logprobs(ids, mixture, **settings) if opened[-1] else reference.logprobs(ids, {})
+            )
+            answer.append(int(logprobs.argmax()))
+        system = build(llm, name, 0.12)
+        found = system.answer(CASE, max_tokens=STEPS)
+        said = found.text.rstrip("\ufffd"), found.usage["output_tokens"]
+        assert said == (tokenizer.decode(answer, skip_special_tokens=True).rstrip("\ufffd"), len(answer))
+        assert set(opened) == {True, False}, name
+        assert system.name == f"{build.__name__} {name} at 0.12"
+
+
+def test_nudging_by_an_adapter_gates_two_behaviors(llm, family, reference):
+    with pytest.raises(EvaluationError, match=r"'one' needs a small model.*`adapter` and `reference`"):
+        nudged(llm, "one")
+    with pytest.raises(EvaluationError, match="'three' needs a small model"):
+        nudged(llm, "three")
+    behaviors = {
+        "one": BehaviorDelta(adapter=str(family.folder / "one"), reference=str(family.folder / "reference"))
+    }
+    always = nudged(EFTChatModel(**{**llm_settings(llm), "behaviors": behaviors}), "one", 1.0)
+    found = always.answer(CASE, max_tokens=STEPS)
+    said = found.text.rstrip("\ufffd"), found.usage["output_tokens"]
+    assert said == expected(llm, reference, {"one": 1.0}, strength=0.0)
+
+
+def llm_settings(llm):
+    return {name: getattr(llm, name) for name in llm.model_fields_set}
 
 
 def test_names_and_identities_of_sweeps_are_unique(llm):

@@ -175,6 +175,9 @@ def test_what_changes_the_answer_is_part_of_the_models_identity(settings):
         ([1, 2], "a dictionary with the same keys"),
         ({"start": 0, "tokens": 4}, "end"),
         ({"tokens": 0, "weight": 1}, "tokens"),
+        ({"below": 1.4}, "confidence of 1.4, which is a probability"),
+        ({"below": 0.2, "above": 0.4}, "both was given"),
+        ({"below": 0.4, "measure": "margin"}, "'confidence' or 'entropy'"),
         (Ramp(start=0.5, end=-0.5, tokens=4), "falls to -0.5: negative weights can undo safety"),
     ],
 )

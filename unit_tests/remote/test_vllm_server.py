@@ -6,6 +6,7 @@ import pytest
 
 from langchain_eft.engine.errors import CheckpointNotFoundError, DecodingError, RecipeError, RequestError
 from langchain_eft.engine.events import TokenLogprobs
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.remote.answer_reader import Piece
 from langchain_eft.remote.endpoint import Endpoint
@@ -107,6 +108,7 @@ def test_a_request_in_vllms_words(server):
     ("asked", "said"),
     [
         ({"trace": True}, "trace"),
+        ({"mixture": {"one": Gate(below=0.4)}}, "gated weight of 'one'"),
         ({"contexts": {"guided": (1,)}}, "two prompts"),
         ({"answer_prefix": (4,)}, "answer_prefix"),
         ({"speculation": "off"}, "'off'"),

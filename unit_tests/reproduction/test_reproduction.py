@@ -31,7 +31,10 @@ def llm(family, tmp_path_factory):
     behaviors = {"tools": "one", "concise": "two", "harmless": "one", "pirate": "two"}
     return EFTChatModel(
         model=str(folder / "base"),
-        behaviors={name: BehaviorDelta(adapter=str(folder / adapter)) for name, adapter in behaviors.items()},
+        behaviors={
+            name: BehaviorDelta(adapter=str(folder / adapter), reference=str(folder / "reference"))
+            for name, adapter in behaviors.items()
+        },
         mixture={"tools": 1.0},
         temperature=0,
         engine_options={"kv_cache_tokens": 32768},

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from rich.console import Console
 from typer.testing import CliRunner
 
-from langchain_eft import EFTLLM, EFTChatModel, EFTTrace
+from langchain_eft import EFTLLM, EFTChatModel, EFTTrace, Gate
 from langchain_eft.cli import app
 from langchain_eft.cli.chat import show
 from langchain_eft.engine.errors import RequestError
@@ -257,3 +257,21 @@ def test_a_chunk_is_colored_in_a_terminal(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "\x1b[" in out
     assert out.endswith("plain")
+
+
+def test_gates_are_in_traces_summaries_and_pages(llm):
+    mixture = {"one": Gate(below=0.12, otherwise=0.25), "two": 0.5}
+    message = llm.invoke("hi", trace=True, mixture=mixture)
+    trace = EFTTrace.from_message(message)
+    opened = [token.behaviors["one"].opened for token in trace.tokens]
+    assert set(opened) == {True, False}
+    assert [token.behaviors["one"].weight for token in trace.tokens] == [1.0 if o else 0.25 for o in opened]
+    assert all(token.behaviors["two"].opened is None for token in trace.tokens)
+    summary = trace.summary()
+    share = sum(opened) / len(opened)
+    assert (summary.behaviors["one"].opened, summary.behaviors["two"].opened) == (share, None)
+    assert f"gate open for {share:.0%}" in str(summary)
+    page = trace.to_html()
+    assert page.count("gate open)") == sum(opened)
+    assert page.count("gate closed)") == len(opened) - sum(opened)
+    assert EFTTrace.from_dict(json.loads(json.dumps(trace.to_dict()))) == trace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from langchain_eft.engine.decoding.formula import build_formula
+from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.vllm.mixtures import request_formula
 from langchain_eft.vllm.section import EFTSection
@@ -111,3 +112,10 @@ def test_wrong_arguments_are_refused_with_the_value(xargs, message):
 @pytest.mark.parametrize("mixture", ["pirate=-1", "own=2", "backwards=1", "pirate=1,undo=2"])
 def test_a_section_may_allow_negative_exponents(mixture):
     request_formula(section(allow_negative_weights=True), {"mixture": mixture})
+
+
+@pytest.mark.parametrize("xargs", [{"mixture": "pirate=1/below0.4,concise=0.5"}, None])
+def test_gates_are_refused(xargs):
+    gated = section() if xargs else section(mixture={"pirate": {"below": 0.4}})
+    with pytest.raises(RecipeError, match=r"'pirate' has a gate, .*a number, a Ramp or FirstTokens"):
+        request_formula(gated, xargs)

@@ -13,7 +13,8 @@ from torch import Tensor
 from langchain_eft.diagnostics.verify.plan import VerificationPlan
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.self_check import plain_variant_logits
-from langchain_eft.engine.recipe.schedules import weight_at
+from langchain_eft.engine.recipe.gate import Gate
+from langchain_eft.engine.recipe.schedules import Weight, weight_at
 from langchain_eft.engine.request import SamplingParams
 
 _IMPOSSIBLE = -1e9
@@ -81,7 +82,8 @@ class Reference:
         weights = plan.mixture.active()
         delta = torch.zeros_like(large)
         for name, (tuned, reference) in self._pairs.items():
-            weight = [weight_at(weights[name], position) for position in positions]
+            opened = _opened(weights[name], large)
+            weight = [weight_at(weights[name], position, opened=opened[position]) for position in positions]
             delta += delta.new_tensor(weight)[:, None] * (log_probs(tuned) - log_probs(reference))
         references = self._references
         if not references:
@@ -94,6 +96,15 @@ class Reference:
                 upscale = upscale.masked_fill(self.family.unscaled, 0.0)
             total = mixture + torch.where(nucleus(mixture, plan.upscale_top_p), upscale, 0.0)
         return total.masked_fill(~self.family.vocabulary, _IMPOSSIBLE).log_softmax(-1)
+
+
+def _opened(weight: Weight, large: Tensor) -> list[bool]:
+    """Whether a weight's gate is open at each of T positions, by [T, V] log-probabilities of the base."""
+    if not isinstance(weight, Gate):
+        return [False] * len(large)
+    probs = large.exp()
+    measured = probs.amax(-1).clamp(max=1) if weight.measure == "confidence" else -(probs * large).sum(-1)
+    return [weight.opens(value) for value in measured.tolist()]
 
 
 def nucleus(log_p: Tensor, top_p: float) -> Tensor:

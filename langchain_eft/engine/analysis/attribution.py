@@ -19,11 +19,15 @@ from langchain_eft.engine.token_trace import BehaviorTrace, Shift, TokenTrace
 
 @dataclass(frozen=True)
 class WeightedDelta:
-    """A behavior's delta at one position, `weight * (tuned - reference)`, of [V] log-probabilities."""
+    """A behavior's delta at one position, `weight * (tuned - reference)`, of [V] log-probabilities.
+
+    `opened` tells whether the weight's gate is open; it is None for a weight without a gate.
+    """
 
     weight: float
     tuned: Tensor
     reference: Tensor
+    opened: bool | None = None
 
     @property
     def added(self) -> Tensor:
@@ -124,6 +128,7 @@ def attribute(token: int, parts: Parts) -> TokenTrace:
                 float(delta.tuned[token]),
                 float(delta.reference[token]),
                 shift(parts.without(name), p),
+                delta.opened,
             )
             for name, delta in parts.deltas.items()
         },

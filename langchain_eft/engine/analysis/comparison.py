@@ -14,8 +14,11 @@ from torch import Tensor
 from langchain_eft.engine.analysis.attribution import normalize
 from langchain_eft.engine.analysis.scoring import logits_of
 from langchain_eft.engine.analysis.term_outputs import Memory, Reading, finished, term_outputs
+from langchain_eft.engine.decoding.gates import gates_opened
 from langchain_eft.engine.decoding.sampling import Sampling, probabilities
 from langchain_eft.engine.models.family import ModelFamily, Term
+from langchain_eft.engine.recipe.gate import Gate
+from langchain_eft.engine.recipe.schedules import Weight, weight_at
 from langchain_eft.engine.request import SamplingParams
 
 _ROWS = 16
@@ -83,7 +86,7 @@ def compare_on_answer(
     family: ModelFamily,
     memory: Memory,
     terms: Sequence[tuple[Term, tuple[int, ...]]],
-    weights: Sequence[float],
+    weight: Weight,
     answer: tuple[int, ...],
     sampling: SamplingParams,
 ) -> ModelComparison:
@@ -93,7 +96,7 @@ def compare_on_answer(
         family: The loaded models.
         memory: Where keys and values are meanwhile.
         terms: The terms of L, F and S, each with the token ids of its prompt, at least one.
-        weights: w at each token of the answer.
+        weight: w.
         answer: Token ids, at least one.
         sampling: Temperature and filters for `accepted`; penalties and biases are ignored.
     """
@@ -102,18 +105,21 @@ def compare_on_answer(
     of_terms = finished(term_outputs(family, memory, readings)).rows
     outputs = [torch.split(torch.stack(rows), _ROWS) for (rows,) in of_terms]
     starts = range(0, len(answer), _ROWS)
-    parts = [
-        compare(
-            [logits_of(model, rows).to(device) for model, rows in zip(models, part, strict=True)],
-            weights[start : start + _ROWS],
-            answer[start : start + _ROWS],
-            family.vocabulary,
-            family.end_ids,
-            sampling,
-        )
-        for start, *part in zip(starts, *outputs, strict=True)
-    ]
+    parts = []
+    for start, *part in zip(starts, *outputs, strict=True):
+        logits = [logits_of(model, rows).to(device) for model, rows in zip(models, part, strict=True)]
+        weights = _weights(weight, start, logits[0], family.vocabulary)
+        tokens = answer[start : start + _ROWS]
+        parts.append(compare(logits, weights, tokens, family.vocabulary, family.end_ids, sampling))
     return reduce(add, parts)
+
+
+def _weights(weight: Weight, start: int, base: Tensor, vocabulary: Tensor) -> list[float]:
+    """W at T positions from `start` on, where the base has [T, V'] logits."""
+    opened = [False] * len(base)
+    if isinstance(weight, Gate):
+        opened = (gates_opened([weight], base[:, : len(vocabulary)], vocabulary)[:, 0] == 1).tolist()
+    return [weight_at(weight, start + step, opened=is_open) for step, is_open in enumerate(opened)]
 
 
 def compare(

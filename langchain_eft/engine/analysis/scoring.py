@@ -15,6 +15,7 @@ from torch import Tensor
 from langchain_eft.engine.analysis.prefix_tree import PrefixTree
 from langchain_eft.engine.analysis.term_outputs import Answers, Memory, Reading, Steps, term_outputs
 from langchain_eft.engine.decoding.formula import Coefficients, Formula, combine, conservative
+from langchain_eft.engine.decoding.gates import add_gated, gates_opened
 from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.family import ModelFamily, Term
@@ -262,7 +263,7 @@ def _alike(positions: Sequence[_Position]) -> Iterator[list[_Position]]:
     """Divide positions into batches whose p has the same form."""
     forms: dict[tuple[object, ...], list[_Position]] = {}
     for each in positions:
-        form = each.coefficients, each.formula.upscale_top_p, each.formula.unscaled
+        form = each.coefficients, each.formula.gates, each.formula.upscale_top_p, each.formula.unscaled
         forms.setdefault(form, []).append(each)
     for group in forms.values():
         yield from (group[start : start + _ROWS] for start in range(0, len(group), _ROWS))
@@ -277,20 +278,34 @@ def _log_p(family: ModelFamily, positions: Sequence[_Position]) -> Tensor:
         outputs = torch.stack([position.outputs[term] for position in positions])
         logits[term] = logits_of(family.models[term.model], outputs)[:, :size].to(device)
 
-    def total(summands: Sequence[tuple[Term, float]]) -> Tensor:
-        """[n, V] a weighted sum of terms."""
-        rows = len(positions)
-        index = torch.arange(len(summands) * rows, device=device).view(len(summands), rows).t()
-        weights = torch.tensor([[weight for _, weight in summands]], device=device).expand(rows, -1)
-        return combine(torch.cat([logits[term] for term, _ in summands]), index, weights, family.vocabulary)
-
     formula, coefficients = positions[0].formula, positions[0].coefficients
+    gates = [each.gate for each in formula.gates]
+    opened = gates_opened(gates, logits[formula.base], family.vocabulary) if gates else None
+
+    def total(summands: Sequence[tuple[Term, float]], *, gated: bool) -> Tensor:
+        """[n, V] a weighted sum of terms, with what open gates add to it."""
+        rows, added = len(positions), [gate.added for gate in formula.gates if gated]
+        terms = list(dict.fromkeys(term for part in (summands, *added) for term, _ in part))
+        weights = _row(summands, terms, device).expand(rows, -1)
+        if added and opened is not None:
+            changes = torch.cat([_row(part, terms, device) for part in added])
+            weights = add_gated(weights, opened, changes.expand(rows, -1, -1))
+        index = torch.arange(len(terms) * rows, device=device).view(len(terms), rows).t()
+        return combine(torch.cat([logits[term] for term in terms]), index, weights, family.vocabulary)
+
     if coefficients.small is None or coefficients.upscale is None:
-        return total(coefficients.target).log_softmax(-1)
-    small = total(coefficients.small)
+        return total(coefficients.target, gated=True).log_softmax(-1)
+    small = total(coefficients.small, gated=True)
     for term, values in logits.items():
         inside = values.masked_fill(~family.vocabulary, -torch.inf)
         logits[term] = values - inside.logsumexp(-1, keepdim=True)
     top_p = small.new_tensor([formula.upscale_top_p] * len(small)) if formula.upscale_top_p < 1 else None
     unscaled = family.unscaled[None] if formula.unscaled and family.unscaled is not None else None
-    return conservative(small, total(coefficients.upscale), top_p, unscaled).log_softmax(-1)
+    upscale = total(coefficients.upscale, gated=False)
+    return conservative(small, upscale, top_p, unscaled).log_softmax(-1)
+
+
+def _row(summands: Sequence[tuple[Term, float]], terms: Sequence[Term], device: torch.device) -> Tensor:
+    """[1, T] the coefficients of T terms in a sum."""
+    weights = dict(summands)
+    return torch.tensor([[weights.get(term, 0.0) for term in terms]], device=device)

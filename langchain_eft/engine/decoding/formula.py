@@ -10,14 +10,18 @@ Some tokens get the up-scaling weight 1. The first kind are tokens outside the n
 template that the base was never trained on: their probabilities in L and S are noise.
 
 Where behaviors have references of their own, S is the mean of the references' log-probabilities.
+
+The weight of a behavior may have a gate (`recipe.gate`). An open gate adds `weight - otherwise` times the
+behavior's delta to log p and to the small mixture.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Generic, TypeVar
 
 import torch
@@ -25,6 +29,7 @@ from torch import Tensor
 
 from langchain_eft.engine.decoding.nucleus import nucleus
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.recipe.gate import Gate, gate_states
 from langchain_eft.engine.recipe.schedules import Weight, knots, values, weight_at
 
 T = TypeVar("T", bound=Hashable)
@@ -45,6 +50,21 @@ class Coefficients(Generic[T]):
     small: tuple[tuple[T, float], ...] | None
     upscale: tuple[tuple[T, float], ...] | None
     draft: tuple[tuple[T, float], ...] | None
+
+
+@dataclass(frozen=True)
+class GatedDelta(Generic[T]):
+    """What an open gate adds to log p, and to the small mixture.
+
+    Attributes:
+        behavior: Number of the behavior whose weight has the gate.
+        gate: When it opens.
+        added: The terms and their coefficients: `weight - otherwise` times the behavior's delta.
+    """
+
+    behavior: int
+    gate: Gate
+    added: tuple[tuple[T, float], ...]
 
 
 @dataclass(frozen=True)
@@ -96,28 +116,49 @@ class Formula(Generic[T]):
         """Whether only some tokens are up-scaled. It is the same at every position."""
         return self.at(0).small is not None
 
+    @cached_property
+    def gates(self) -> tuple[GatedDelta[T], ...]:
+        """The gates of the behaviors, less those that change nothing."""
+        return tuple(
+            GatedDelta(number, weight, added)
+            for number, (tuned, reference, weight) in enumerate(self.behaviors)
+            if isinstance(weight, Gate)
+            and (change := weight.weight - weight.otherwise)
+            and (added := _total([(tuned, change), (reference, -change)]))
+        )
+
     def at(self, position: int) -> Coefficients[T]:
-        """The coefficients for the answer's token at `position`, counted from 0; equal ones are identical."""
+        """The coefficients for the answer's token at `position`, counted from 0; equal ones are identical.
+
+        Gates are closed in p and open in q: who drafts does not know L.
+        """
         return self._last if position >= self.knots[-1] else self._at(position)
 
     def is_constant(self, first: int, count: int) -> bool:
         """Whether `count` positions, from the position `first` on, have the same coefficients."""
         return first >= self.knots[-1] or len({id(self.at(first + i)) for i in range(count)}) == 1
 
-    def _at(self, position: int) -> Coefficients[T]:
-        weights = tuple(weight_at(weight, position) for _, _, weight in self.behaviors)
+    def _at(self, position: int, opened: Container[int] = ()) -> Coefficients[T]:
+        """The coefficients at `position` where the gates of some behaviors, given by number, are open."""
+        weights = tuple(
+            weight_at(weight, position, opened=number in opened)
+            for number, (_, _, weight) in enumerate(self.behaviors)
+        )
         if weights not in self._coefficients:
-            self._coefficients[weights] = self._with(weights)
+            drafting = (weight_at(weight, position, opened=True) for _, _, weight in self.behaviors)
+            self._coefficients[weights] = self._with(weights, tuple(drafting))
         return self._coefficients[weights]
 
     def distributions(self) -> Iterator[tuple[tuple[T, float], ...]]:
         """Every sum of terms that tokens are drawn from, at the positions between which weights are linear.
 
-        Under `upscale_top_p` the tokens outside the nucleus follow the small mixture. The few tokens that are
-        unscaled do too, but they are no text, so they do not count here.
+        There is one for every way in which gates can be open together. Under `upscale_top_p` the tokens
+        outside the nucleus follow the small mixture. The few tokens that are unscaled do too, but they are no
+        text, so they do not count here.
         """
-        for position in self.knots:
-            coefficients = self.at(position)
+        for position, opened in product(self.knots, gate_states([each.gate for each in self.gates])):
+            numbers = {each.behavior for each, is_open in zip(self.gates, opened, strict=True) if is_open}
+            coefficients = self._at(position, numbers)
             yield coefficients.target
             if self.upscale_top_p < 1 and coefficients.small:
                 yield coefficients.small
@@ -133,6 +174,8 @@ class Formula(Generic[T]):
         """Every term that an answer runs, in a fixed order. Each runs at every position."""
         at_knots = [self.at(position) for position in self.knots]
         sums = [total for c in at_knots for total in (c.target, c.small or (), c.upscale or ())]
+        if self.gates:  # they ask the base, even where log p has no such term
+            sums += [((self.base, 1.0),), *(each.added for each in self.gates)]
         ordered = dict.fromkeys(term for total in sums for term, _ in total)
         if self.traced:
             pairs = (term for *pair, _ in self.behaviors for term in pair)
@@ -159,13 +202,9 @@ class Formula(Generic[T]):
         """The coefficients computed so far, by the weights of the behaviors."""
         return {}
 
-    def _with(self, weights: tuple[float, ...]) -> Coefficients[T]:
-        """The coefficients for given weights of the behaviors."""
-        beta = self.upscale_strength
-        deltas: Counter[T] = Counter()
-        for (tuned, reference, _), weight in zip(self.behaviors, weights, strict=True):
-            deltas[tuned] += weight  # type: ignore[assignment]
-            deltas[reference] -= weight  # type: ignore[assignment]
+    def _with(self, weights: tuple[float, ...], drafting: tuple[float, ...]) -> Coefficients[T]:
+        """The coefficients for given weights of the behaviors in p, and in q."""
+        beta, deltas = self.upscale_strength, self._deltas(weights)
         target = [(self.base, beta), *deltas.items()]
         if self.common_reference is not None:
             target.append((self.common_reference, 1 - beta))
@@ -175,8 +214,17 @@ class Formula(Generic[T]):
             upscale = _total([(self.base, beta), *((reference, -beta * share) for reference, share in mean)])
             small = _total([*mean, *deltas.items()]) if upscale else None
         if self.drafter is not None:
-            draft = _total([(self.drafter.term, 1.0), *(deltas.items() if self.drafter.mixed else ())])
+            mixed = self._deltas(drafting).items() if self.drafter.mixed else ()
+            draft = _total([(self.drafter.term, 1.0), *mixed])
         return Coefficients(_total(target), small, upscale or None, draft)
+
+    def _deltas(self, weights: tuple[float, ...]) -> Counter[T]:
+        """`sum_i w_i (F_i - S_i)`."""
+        deltas: Counter[T] = Counter()
+        for (tuned, reference, _), weight in zip(self.behaviors, weights, strict=True):
+            deltas[tuned] += weight  # type: ignore[assignment]
+            deltas[reference] -= weight  # type: ignore[assignment]
+        return deltas
 
 
 def build_formula(

@@ -56,5 +56,5 @@ class Mixture(FrozenModel):
 
     def as_json(self) -> dict[str, Any]:
         """The weights as plain numbers and dictionaries."""
-        plain: dict[str, Any] = self.model_dump(mode="json")["weights"]
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)["weights"]
         return plain

@@ -1,4 +1,8 @@
-"""Mixtures in writing: `pirate=0.7,concise=1..0/32`, as on the command line and in names of models."""
+"""Mixtures in writing: `pirate=0.7,concise=1..0/32`, as on the command line and in names of models.
+
+A slash precedes where a weight holds, and a colon what holds elsewhere: `pirate=1/16:0.3` for 16 tokens,
+`pirate=1/below0.4:0.3` where the base's confidence is at most 0.4.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from pydantic import ValidationError
 
 from langchain_eft.engine.error_text import describe, shown
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.recipe.gate import MEASURES, Gate
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, Weight
 
@@ -20,6 +25,10 @@ NOTHING = "none"
 _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
 _RAMP = re.compile(rf"(?P<start>{_NUMBER})\.\.(?P<end>{_NUMBER})/(?P<tokens>\d+)")
 _FIRST_TOKENS = re.compile(rf"(?P<weight>{_NUMBER})/(?P<tokens>\d+)(?::(?P<then>{_NUMBER}))?")
+_GATE = re.compile(
+    rf"(?P<weight>{_NUMBER})/(?:(?P<measure>{'|'.join(MEASURES)})-)?"
+    rf"(?:below(?P<below>{_NUMBER})|above(?P<above>{_NUMBER}))(?::(?P<otherwise>{_NUMBER}))?"
+)
 
 
 def parse_mixture(entries: Iterable[str]) -> dict[str, Weight]:
@@ -56,14 +65,18 @@ def _parse_weight(entry: str, weight: str) -> Weight:
         return _build_schedule(entry, Ramp, **match.groupdict())
     if match := _FIRST_TOKENS.fullmatch(weight):
         return _build_schedule(entry, FirstTokens, **match.groupdict("0"))
+    if match := _GATE.fullmatch(weight):
+        given = {name: value for name, value in match.groupdict().items() if value is not None}
+        return _build_schedule(entry, Gate, **given)
     raise RecipeError(
         f"{shown(entry)} is not a valid part of a mixture: write NAME=WEIGHT, for example pirate=0.7, "
-        "pirate=0..1/32 (from 0 to 1 over 32 tokens) or pirate=1/16:0.3 (1 for 16 tokens, then 0.3), or "
+        "pirate=0..1/32 (from 0 to 1 over 32 tokens), pirate=1/16:0.3 (1 for 16 tokens, then 0.3) or "
+        "pirate=1/below0.4:0.3 (1 where the base's confidence is at most 0.4, else 0.3), or "
         f"{NOTHING!r} alone for the base model alone."
     )
 
 
-def _build_schedule(entry: str, kind: type[Ramp] | type[FirstTokens], **fields: str) -> Weight:
+def _build_schedule(entry: str, kind: type[Ramp] | type[FirstTokens] | type[Gate], **fields: str) -> Weight:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -76,4 +89,8 @@ def _format_weight(weight: Weight) -> str:
             return f"{weight.start:g}..{weight.end:g}/{weight.tokens}"
         case FirstTokens():
             return f"{weight.weight:g}/{weight.tokens}:{weight.then:g}"
+        case Gate():
+            side = "above" if weight.below is None else "below"
+            measure = "" if weight.measure == "confidence" else f"{weight.measure}-"
+            return f"{weight.weight:g}/{measure}{side}{weight.threshold:g}:{weight.otherwise:g}"
     return f"{weight:g}"

@@ -1,4 +1,4 @@
-"""Weights that change along an answer: piecewise linear functions of the token's position."""
+"""Weights that change along an answer: piecewise linear functions of the token's position, and gates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
+
+from langchain_eft.engine.recipe.gate import Gate
 
 
 class _Schedule(BaseModel):
@@ -57,11 +59,11 @@ class FirstTokens(_Schedule):
 
 
 def _kind(value: Any) -> str | None:
-    if isinstance(value, Ramp | FirstTokens):
+    if isinstance(value, Ramp | FirstTokens | Gate):
         return type(value).__name__
     if not isinstance(value, Mapping):
         return "number" if isinstance(value, int | float | str) else None
-    for kind in (Ramp, FirstTokens):
+    for kind in (Ramp, FirstTokens, Gate):
         if value and set(value) <= set(kind.model_fields):
             return kind.__name__
     return None
@@ -70,27 +72,42 @@ def _kind(value: Any) -> str | None:
 Weight = Annotated[
     Annotated[float, Tag("number")]
     | Annotated[Ramp, Tag("Ramp")]
-    | Annotated[FirstTokens, Tag("FirstTokens")],
+    | Annotated[FirstTokens, Tag("FirstTokens")]
+    | Annotated[Gate, Tag("Gate")],
     Discriminator(
         _kind,
         custom_error_type="weight",
         custom_error_message="A weight is a number, Ramp(start=0, end=1, tokens=32), "
-        "FirstTokens(tokens=16, weight=1, then=0), or a dictionary with the same keys as one of these.",
+        "FirstTokens(tokens=16, weight=1, then=0), Gate(below=0.4, weight=1, otherwise=0), or a dictionary "
+        "with the same keys as one of these.",
     ),
 ]
-"""The weight of a behavior: a constant, or a function of the position in the answer."""
+"""The weight of a behavior: a constant, a function of the position in the answer, or a function of L."""
 
 
-def weight_at(weight: Weight, position: int) -> float:
-    """The weight of the answer's token at `position`, counted from 0."""
+def weight_at(weight: Weight, position: int, *, opened: bool = False) -> float:
+    """The weight of the answer's token at `position`, counted from 0.
+
+    Args:
+        weight: A weight.
+        position: Number of the token.
+        opened: Whether the weight's gate, if it is one, is open there.
+    """
+    if isinstance(weight, Gate):
+        return weight.weight if opened else weight.otherwise
     return weight.at(position) if isinstance(weight, Ramp | FirstTokens) else weight
 
 
 def knots(weight: Weight) -> tuple[int, ...]:
-    """Positions between which a weight is linear; after the last position it is constant."""
+    """Positions between which a weight is linear; after the last position it is constant.
+
+    A gate may open and close anywhere; each of its two weights is constant.
+    """
     return weight.knots if isinstance(weight, Ramp | FirstTokens) else (0,)
 
 
 def values(weight: Weight) -> list[float]:
-    """The weight at its knots. They include its largest and its smallest value."""
+    """The weight at its knots, or both weights of a gate. They include the largest and the smallest value."""
+    if isinstance(weight, Gate):
+        return [weight.weight, weight.otherwise]
     return [weight_at(weight, knot) for knot in knots(weight)]

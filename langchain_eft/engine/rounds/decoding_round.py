@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.decoding.formula import conservative
+from langchain_eft.engine.decoding.gates import GateNumbers, add_gated, measures, open_gates
 from langchain_eft.engine.decoding.penalties import Penalties, penalize
 from langchain_eft.engine.decoding.sampling import Draw, Sampling
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
@@ -191,7 +192,8 @@ class DecodingRound(ABC):
     def _target(self, logits: Tensor, index: Tensor) -> Tensor:
         """[R, V] log p up to a constant."""
         inputs, family, index = self._in, self._state.family, self._positions.by_position(index)
-        logp = self._combine(logits, index, self._positions.by_position(inputs["target"]))
+        opened = self._opened(logits, index) if self.shape.gates else None
+        logp = self._combine(logits, index, self._weights("target", opened))
         if not self.shape.conservative:
             return logp
         normalizers = logits.masked_fill(~self._vocabulary, float("-inf")).logsumexp(-1, keepdim=True)
@@ -199,12 +201,26 @@ class DecodingRound(ABC):
         if family.unscaled is not None:
             unscaled = self._positions.repeat(inputs["unscaled"])[:, None] & family.unscaled
         restricted = conservative(
-            self._combine(logits, index, self._positions.by_position(inputs["small"])),
+            self._combine(logits, index, self._weights("small", opened)),
             self._combine(logits - normalizers, index, self._positions.by_position(inputs["upscale"])),
             self._positions.repeat(inputs["upscale_top_p"]) if self.shape.nucleus else None,
             unscaled,
         )
         return torch.where(self._positions.repeat(inputs["conservative"])[:, None], restricted, logp)
+
+    def _weights(self, name: str, opened: Tensor | None) -> Tensor:
+        """[R, S] coefficients of a sum, with what [R, G] open gates add to them."""
+        weights = self._positions.by_position(self._in[name])
+        if opened is None:
+            return weights
+        return add_gated(weights, opened, self._positions.repeat(self._in["gated"]))
+
+    def _opened(self, logits: Tensor, index: Tensor) -> Tensor:
+        """[R, G] which gates are open, by the base's logits at [R, S] entries."""
+        inputs, repeat = self._in, self._positions.repeat
+        base = logits[index.gather(1, repeat(inputs["large"])[:, None])[:, 0]]
+        kind, threshold, below = (repeat(inputs[f"gate_{name}"]) for name in GateNumbers._fields)
+        return open_gates(measures(base, self._vocabulary), kind, threshold, below)
 
     def _draft_target(self, logits: Tensor, index: Tensor) -> Tensor:
         """[R, V] log q up to a constant."""

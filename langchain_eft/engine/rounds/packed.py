@@ -55,6 +55,7 @@ class PackedRound(DecodingRound):
         logits: [N, V] all logits of the round, until it is cleared.
         index: [S, B, K + 1] int64, which of them belong to a slot, row and step.
         logp: [R, V] log p up to a constant.
+        opened: [R, G] which gates are open.
     """
 
     row_of: dict[RequestState, int]
@@ -99,7 +100,7 @@ class PackedRound(DecodingRound):
         self._computed = []
         self._drawn = []
         self._positions = Positions(self.shape)
-        self.logits = self.index = self.logp = torch.empty(0)
+        self.logits = self.index = self.logp = self.opened = torch.empty(0)
 
     def slot_of(self, state: RequestState, term: Term) -> int:
         """The slot of a row's term."""
@@ -182,6 +183,10 @@ class PackedRound(DecodingRound):
     def _target(self, logits: Tensor, index: Tensor) -> Tensor:
         self.logp = super()._target(logits, index)
         return self.logp
+
+    def _opened(self, logits: Tensor, index: Tensor) -> Tensor:
+        self.opened = super()._opened(logits, index)
+        return self.opened
 
     def _draw_samples(
         self,

@@ -145,14 +145,20 @@ class PackedRunner:
             index = packed.index[packed.slot_of(state, term), row, step]
             return normalize(packed.logits[index], family.vocabulary)
 
-        names = state.request.mixture.active()
+        gates = {each.behavior: number for number, each in enumerate(formula.gates)}
+        first = packed.first_position(state)
+
+        def delta(behavior: int) -> WeightedDelta:
+            tuned, reference, weight = formula.behaviors[behavior]
+            gate = gates.get(behavior)
+            opened = None if gate is None else bool(packed.opened[first + step, gate] == 1)
+            now = weight_at(weight, position, opened=bool(opened))
+            return WeightedDelta(now, logprobs(tuned), logprobs(reference), opened)
+
         return Parts(
             p=normalize(logp, family.vocabulary),
             base=logprobs(formula.base),
-            deltas={
-                name: WeightedDelta(weight_at(weight, position), logprobs(tuned), logprobs(reference))
-                for name, (tuned, reference, weight) in zip(names, formula.behaviors, strict=True)
-            },
+            deltas={name: delta(number) for number, name in enumerate(state.request.mixture.active())},
             reference=mean(list(map(logprobs, formula.mixture_start))) if formula.mixture_start else None,
             upscale_strength=formula.upscale_strength,
             upscale_top_p=formula.upscale_top_p,

@@ -52,6 +52,7 @@ class RoundShape:
         draft_samples: Whether samples of q are drawn at every position.
         conservative: Whether some row up-scales some tokens only.
         nucleus: Whether some row up-scales inside a nucleus only.
+        gates: G, most gates of a row.
         grammar: Whether a grammar restricts the tokens of some row.
         penalties: Whether some row has penalties.
         biases: Most biased tokens of a row; 0 if no row has any.
@@ -67,6 +68,7 @@ class RoundShape:
     draft_samples: bool
     conservative: bool
     nucleus: bool
+    gates: int
     grammar: bool
     penalties: bool
     biases: int
@@ -124,6 +126,7 @@ def shape_without_drafts(states: Sequence[RequestState]) -> tuple[RoundShape, li
         draft_samples=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
         conservative=any(state.formula.conservative for state in states),
         nucleus=any(state.formula.conservative and state.formula.upscale_top_p < 1 for state in states),
+        gates=max(len(state.formula.gates) for state in states),
         grammar=any(state.grammar is not None for state in states),
         penalties=any(p.has_penalties for p in params),
         biases=padded(biases) if (biases := max(len(p.logit_bias) for p in params)) else 0,
@@ -147,6 +150,7 @@ def padded_shape(shape: RoundShape, max_batch_size: int, fixed_draft_lengths: It
         rows=min(padded(shape.rows), max_batch_size),
         num_draft_tokens=min(k for k in lengths if k >= shape.num_draft_tokens),
         max_context=padded(max(MIN_CONTEXT, shape.max_context)),
+        gates=padded(shape.gates) if shape.gates else 0,
         # One shape serves random rows with and without greedy ones.
         filters=replace(filters, greedy=True, top_k=padded(filters.top_k) if filters.top_k else 0),
     )
@@ -175,6 +179,7 @@ def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
             draft_samples=True,
             conservative=conservative,
             nucleus=False,
+            gates=0,
             grammar=False,
             penalties=False,
             biases=0,

@@ -24,6 +24,7 @@ from langchain_eft.engine.rounds.transfer import (
     write_blocks,
     write_coefficients,
     write_constants,
+    write_gates,
     write_history,
     write_progress,
     write_terms,
@@ -109,6 +110,7 @@ class StaticRows:
             write_terms(host, self.states, self._slots_of_rows)
             for row, state in enumerate(self.states):
                 write_coefficients(host, shape, row, state, self._slots_of_rows[row])
+                write_gates(host, row, state, self._slots_of_rows[row])
             self._num_written[host] = [(0, 0)] * len(self.states)
             host.writer = self
         else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from langchain_eft.engine.decoding.gates import GateNumbers
 from langchain_eft.engine.events import TokenLogprobs
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
 from langchain_eft.engine.rounds.shape import RoundShape
@@ -53,6 +54,15 @@ def input_fields(shape: RoundShape, vocabulary: int) -> Fields:
             "upscale": ((slots, rows, positions), _REAL),
             "upscale_top_p": ((rows,), _REAL),
             "unscaled": ((rows,), _BOOL),
+        }
+    if shape.gates:
+        gates = (rows, shape.gates)
+        fields |= {
+            "large": ((rows,), _INT),  # slot of L
+            "gate_measure": (gates, _INT),
+            "gate_threshold": (gates, _REAL),
+            "gate_below": (gates, _BOOL),
+            "gated": ((*gates, slots), _REAL),  # what each gate adds to the coefficients where it is open
         }
     if shape.grammar:
         fields["allowed"] = ((rows, positions, -(-vocabulary // 32)), _SMALL)
@@ -126,6 +136,7 @@ def write_rows(
     write_constants(host, shape, states)
     for row, (state, slots) in enumerate(zip(states, slots_of_rows, strict=True)):
         write_coefficients(host, shape, row, state, slots)
+        write_gates(host, row, state, slots)
         if shape.penalties:
             write_history(host, row, state, 0)
     write_progress(host, drafts, unread)
@@ -192,6 +203,28 @@ def write_coefficients(
         for name, array in arrays.items():
             for term, weight in getattr(coefficients, name) or ():
                 array[slot_of[term], slice(None) if constant else step] = weight
+
+
+def write_gates(host: PackedTensors, row: int, state: RequestState, slots: Sequence[int]) -> None:
+    """Fill in a row's gates: they stay the same for as long as the rows do.
+
+    Args:
+        host: The host's block, all zeros.
+        row: Which row.
+        state: The row.
+        slots: The slot of each of its terms.
+    """
+    formula = state.formula
+    if not formula.gates:
+        return
+    slot_of = dict(zip(formula.terms, slots, strict=True))
+    host["large"].numpy()[row] = slot_of[formula.base]
+    for number, each in enumerate(formula.gates):
+        gate = GateNumbers.of(each.gate)
+        for name, value in zip(gate._fields, gate, strict=True):
+            host[f"gate_{name}"].numpy()[row, number] = value
+        for term, weight in each.added:
+            host["gated"].numpy()[row, number, slot_of[term]] = weight
 
 
 def write_history(host: PackedTensors, row: int, state: RequestState, first: int) -> None:

@@ -86,7 +86,7 @@ export function asPolicy(state) {
   const value = (weight) =>
     isSchedule(weight)
       ? `{ ${Object.entries(weight)
-          .map(([name, part]) => `${name} = ${part}`)
+          .map(([name, part]) => `${name} = ${JSON.stringify(part)}`)
           .join(", ")} }`
       : weight;
   const lines = Object.entries(active(state.mixture)).map(

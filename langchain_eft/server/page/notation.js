@@ -6,15 +6,28 @@ const NUMBER = "[-+]?(?:\\d+\\.?\\d*|\\.\\d+)";
 const RAMP = new RegExp(`^(${NUMBER}?)\\.\\.(${NUMBER})/(\\d+)$`);
 const FIRST_TOKENS = new RegExp(`^(${NUMBER})/(\\d+)(?::(${NUMBER}))?$`);
 
+const GATE = new RegExp(
+  `^(${NUMBER})/(?:(confidence|entropy)-)?(below|above)(${NUMBER})(?::(${NUMBER}))?$`,
+);
+
 /** @param {Weight} weight */
 export const isRamp = (weight) => typeof weight === "object" && "start" in weight;
 
 /** @param {Weight} weight */
 export const isSchedule = (weight) => typeof weight === "object";
 
+/** Whether a weight depends on how sure the base is. @param {Weight} weight */
+export const isGate = (weight) => typeof weight === "object" && ("below" in weight || "above" in weight);
+
+/** The parts of a gate, with what it leaves out. @param {import("./store.js").Gate} gate */
+function parts({ below, above, weight = 1, otherwise = 0, measure = "confidence" }) {
+  return { side: below == null ? "above" : "below", threshold: below ?? above, weight, otherwise, measure };
+}
+
 /** Whether a weight is zero at every token. @param {Weight} weight */
 export function isOff(weight) {
   if (isRamp(weight)) return weight.start === 0 && weight.end === 0;
+  if (isGate(weight)) return parts(weight).weight === 0 && parts(weight).otherwise === 0;
   return isSchedule(weight) ? weight.weight === 0 && weight.then === 0 : weight === 0;
 }
 
@@ -26,12 +39,21 @@ export function active(mixture) {
 /** @param {Weight} weight */
 export function formatWeight(weight) {
   if (isRamp(weight)) return `${weight.start}..${weight.end}/${weight.tokens}`;
+  if (isGate(weight)) {
+    const gate = parts(weight);
+    const measure = gate.measure === "confidence" ? "" : `${gate.measure}-`;
+    return `${gate.weight}/${measure}${gate.side}${gate.threshold}:${gate.otherwise}`;
+  }
   return isSchedule(weight) ? `${weight.weight}/${weight.tokens}:${weight.then}` : String(weight);
 }
 
 /** A weight for people: `0.7`, or `1 → 0 in 16 tokens`. @param {Weight} weight */
 export function describeWeight(weight) {
   if (isRamp(weight)) return `${weight.start} → ${weight.end} in ${weight.tokens} tokens`;
+  if (isGate(weight)) {
+    const gate = parts(weight);
+    return `${gate.weight} where the base's ${gate.measure} is ${gate.side} ${gate.threshold}, else ${gate.otherwise}`;
+  }
   return isSchedule(weight)
     ? `${weight.weight} for ${weight.tokens} tokens, then ${weight.then}`
     : String(weight);
@@ -49,6 +71,16 @@ export function parseWeight(text) {
   if (ramp) return { start: Number(ramp[1]), end: Number(ramp[2]), tokens: Number(ramp[3]) };
   const first = FIRST_TOKENS.exec(text);
   if (first) return { weight: Number(first[1]), tokens: Number(first[2]), then: Number(first[3] ?? 0) };
+  const gate = GATE.exec(text);
+  if (gate) {
+    const [, weight, measure, side, threshold, otherwise] = gate;
+    return {
+      [side]: Number(threshold),
+      weight: Number(weight),
+      otherwise: Number(otherwise ?? 0),
+      measure: measure ?? "confidence",
+    };
+  }
   const number = Number(text);
   return text.trim() && Number.isFinite(number) ? number : null;
 }

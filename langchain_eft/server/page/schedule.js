@@ -2,7 +2,7 @@
 
 import { element, newId, svg } from "./dom.js";
 import { fitSchedule } from "./fit.js";
-import { isRamp, isSchedule } from "./notation.js";
+import { isGate, isRamp, isSchedule } from "./notation.js";
 
 /** @typedef {import("./store.js").Weight} Weight */
 
@@ -10,7 +10,11 @@ const TOKENS = 64; // of the drawing
 const [WIDTH, HEIGHT] = [256, 80];
 const KINDS = { constant: "constant", ramp: "ramp", first: "first tokens" };
 
-const kindOf = (weight) => (isRamp(weight) ? "ramp" : isSchedule(weight) ? "first" : "constant");
+/** The kind of a weight; a gate is not edited here, only replaced. @param {Weight} weight */
+function kindOf(weight) {
+  if (isGate(weight)) return "gate";
+  return isRamp(weight) ? "ramp" : isSchedule(weight) ? "first" : "constant";
+}
 
 /** The same weight as another kind. @param {Weight} weight @param {string} kind @returns {Weight} */
 function convert(weight, kind) {
@@ -23,6 +27,7 @@ function convert(weight, kind) {
 /** First weight, last weight, and number of tokens between. @param {Weight} weight */
 function ends(weight) {
   if (isRamp(weight)) return [weight.start, weight.end, weight.tokens];
+  if (isGate(weight)) return [weight.weight ?? 1, weight.otherwise ?? 0, 16];
   return isSchedule(weight) ? [weight.weight, weight.then, weight.tokens] : [weight, weight, 16];
 }
 
@@ -91,10 +96,10 @@ export function scheduleEditor(name, max, onChange) {
       for (const { input } of radios) input.checked = input.value === kind;
       ends(weight).forEach((value, i) => {
         const { input } = fields[i];
-        input.disabled = kind === "constant";
+        input.disabled = kind === "constant" || kind === "gate";
         if (document.activeElement !== input) input.value = String(value);
       });
-      drawLine(corners(weight));
+      drawLine(kind === "gate" ? [] : corners(weight));
     },
   };
 }

@@ -3,7 +3,8 @@
  *
  * @typedef {{start: number, end: number, tokens: number}} Ramp
  * @typedef {{weight: number, tokens: number, then: number}} FirstTokens
- * @typedef {number | Ramp | FirstTokens} Weight
+ * @typedef {{below?: number, above?: number, weight?: number, otherwise?: number, measure?: string}} Gate
+ * @typedef {number | Ramp | FirstTokens | Gate} Weight
  * @typedef {Object} State
  * @property {string} prompt
  * @property {string} system

@@ -13,6 +13,7 @@ from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.vllm.export.recipe_models import NamedModel, RecipeModels
 from langchain_eft.vllm.export.weights import fitting_adapter
+from langchain_eft.vllm.mixtures import refuse_gates
 from langchain_eft.vllm.section import EFTSection, SmallModel, id_ranges
 
 Location = dict[str, Any]
@@ -37,11 +38,13 @@ def describe_recipe(
 
     Raises:
         EngineError: A file cannot be read.
-        RecipeError: A mixture that the recipe cannot decode, or an adapter that does not fit its model.
+        RecipeError: A mixture that the recipe or vLLM cannot decode, or an adapter that does not fit its
+            model.
         UnsupportedModelError: The base's config.json names no architecture.
         VocabularyMismatchError: The ordinary tokens of two models differ.
     """
     recipe.check(mixture)
+    refuse_gates(mixture.weights)
     tokens = TokenMeanings.compare(recipe, models.checkpoints, tokenizers)
     base = read_config(models.checkpoints.base)
     if not base.architectures:

@@ -38,6 +38,7 @@ from langchain_eft.engine.decoding.sampling import Sampling, probabilities
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.progress import silent
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.registry import close_all
 from langchain_eft.engine.request import SamplingParams
@@ -201,6 +202,13 @@ def test_a_right_engine_passes(engine):
 @pytest.mark.parametrize(("mixture", "strength", "top_p"), SETTINGS[::2])
 def test_every_kind_of_mixture_passes(engine, mixture, strength, top_p):
     report = verify(engine, planned(engine, mixture, strength, top_p), silent)
+    assert outcomes(report.checks) == {"passed"}
+
+
+@pytest.mark.usefixtures("brief")
+def test_gates_pass(engine):
+    mixture = {"one": Gate(below=0.12, otherwise=0.3), "two": Gate(above=4.2, measure="entropy")}
+    report = verify(engine, planned(engine, mixture, 1.2, 0.9), silent)
     assert outcomes(report.checks) == {"passed"}
 
 

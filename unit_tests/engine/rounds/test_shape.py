@@ -3,6 +3,7 @@
 import pytest
 
 from langchain_eft.engine.decoding.sampling import Filters
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds.shape import (
     MIN_CONTEXT,
@@ -55,10 +56,12 @@ def test_a_shape_has_what_some_row_needs():
     shape, _ = exact_shape({plain: Draft()})
     assert (shape.rows, shape.num_draft_tokens, shape.positions, shape.drafting) == (1, 0, 1, False)
     assert not any((shape.conservative, shape.nucleus, shape.grammar, shape.penalties, shape.logprobs))
+    assert shape.gates == 0
     rich = [
         new_state(PROMPT, {"one": 1.0}, top_p=0.5),
         new_state(PROMPT, {"one": 1.0}, grammar='start: "a"'),
         new_state(PROMPT, {"one": 1.0}, top_logprobs=0),
+        new_state(PROMPT, {"one": Gate(below=0.4), "two": Gate(below=0.2)}),
         new_state(
             PROMPT,
             {"one": 1.0},
@@ -68,11 +71,12 @@ def test_a_shape_has_what_some_row_needs():
         ),
     ]
     shape, slots_of_rows = exact_shape({plain: Draft(), **dict.fromkeys(rich, Draft("model", 3))})
-    assert (shape.rows, shape.num_draft_tokens, shape.positions, shape.drafting) == (5, 3, 4, True)
+    assert (shape.rows, shape.num_draft_tokens, shape.positions, shape.drafting) == (6, 3, 4, True)
+    assert shape.gates == 2
     assert all((shape.conservative, shape.nucleus, shape.grammar, shape.penalties, shape.logprobs))
     assert shape.filters == Filters(greedy=True, sampled=True, top_k=7, top_p=True, min_p=False)
     assert shape.biases == 4
-    assert len(slots_of_rows) == 5
+    assert len(slots_of_rows) == 6
 
 
 def test_given_drafts_run_no_small_model():

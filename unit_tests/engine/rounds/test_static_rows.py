@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds.staging import HostToDevice
@@ -20,6 +21,7 @@ KINDS = (
     {"mixture": {"one": Ramp(start=1.0, end=0.0, tokens=6)}},
     {"mixture": {"two": FirstTokens(tokens=3, weight=0.0, then=1.5)}, "speculation": 5},
     {"mixture": {"one": 1.0}, "top_p": 0.5},
+    {"mixture": {"one": Gate(below=0.4), "two": Gate(above=2.0, measure="entropy", otherwise=0.5)}},
     {"mixture": {}},
 )
 PENALIZED = (

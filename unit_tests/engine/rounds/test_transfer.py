@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds.shape import exact_shape
 from langchain_eft.engine.rounds.staging import PackedTensors
@@ -17,7 +18,7 @@ from langchain_eft.engine.rounds.transfer import (
     write_terms,
 )
 from langchain_eft.engine.scheduling.draft import Draft
-from unit_tests.engine.scheduling.states import TOKENIZER, ids, new_state
+from unit_tests.engine.scheduling.states import BEHAVIORS, TOKENIZER, ids, new_state
 
 CPU, SIZE, BLOCK = torch.device("cpu"), len(TOKENIZER), 4
 
@@ -83,6 +84,24 @@ def test_coefficients_are_those_of_the_formula_and_other_slots_are_zero():
         assert host["target"][:, row, 0].tolist() == expected
         used = [slot in slots[row] for slot in range(len(shape.slots))]
         assert host["used"][:, row].tolist() == used
+
+
+def test_gates_are_those_of_the_formula_and_rows_without_have_none():
+    gates = {"one": Gate(below=0.4, weight=1.5, otherwise=0.5), "two": Gate(above=2, measure="entropy")}
+    gated, plain = new_state([5], gates), new_state([5], {"one": 1.0})
+    shape, slots, host = written({plain: Draft(), gated: Draft()})
+    slot_of = dict(zip(gated.formula.terms, slots[1], strict=True))
+    assert int(host["large"][1]) == slot_of[gated.formula.base]
+    assert host["gate_measure"][1].tolist() == [0, 1]
+    assert host["gate_threshold"][1].tolist() == pytest.approx([0.4, 2.0])
+    assert host["gate_below"][1].tolist() == [True, False]
+    for number, (name, change) in enumerate((("one", 1.0), ("two", 1.0))):
+        tuned, reference = BEHAVIORS[name]
+        expected = [0.0] * len(shape.slots)
+        expected[slot_of[tuned]], expected[slot_of[reference]] = change, -change
+        assert host["gated"][1, number].tolist() == expected
+    assert not host["gated"][0].any()
+    assert "gated" not in input_fields(written({plain: Draft()})[0], SIZE)
 
 
 def test_blocks_are_shifted_to_the_variant_that_reads_them():
