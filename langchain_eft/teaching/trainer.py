@@ -160,9 +160,7 @@ def _trainer(
     if preferences:
         return _PairTrainer(args=DPOConfig(beta=settings.beta, **arguments), **common)
     prepared = {"skip_prepare_dataset": True}
-    config = SFTConfig(
-        dataset_kwargs=prepared, packing=False, train_sampling_strategy="group_by_length", **arguments
-    )
+    config = SFTConfig(dataset_kwargs=prepared, packing=False, **arguments)
     return SFTTrainer(args=config, **common)
 
 

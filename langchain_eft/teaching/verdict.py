@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -104,8 +105,9 @@ class TaughtVerdict:
     measured_by: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict as plain data."""
-        return asdict(self)
+        """The verdict as plain data, for JSON."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
 
 @dataclass(frozen=True)
