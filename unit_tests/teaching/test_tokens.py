@@ -21,7 +21,8 @@ def learned(text, words):
 def test_only_answers_are_learned_with_the_token_that_ends_them():
     words = tokenizer()
     messages = (
-        SystemMessage("sys"), HumanMessage("one"), AIMessage("first"), HumanMessage("two"), AIMessage("second"),
+        SystemMessage("sys"), HumanMessage("one"), AIMessage("first"), HumanMessage("two"),
+        AIMessage("second"),
     )  # fmt: skip
     (text,) = Renderer(words, 500).conversation(Conversation("line 1", messages))
     assert learned(text, words) == "first <end>second <end>"
@@ -51,7 +52,8 @@ def test_tool_calls_are_learned_and_results_are_not():
     call = {"name": "add", "args": {"a": 1}, "id": "1"}
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
     messages = (
-        HumanMessage("q"), AIMessage("", tool_calls=[call]), ToolMessage("42", tool_call_id="1"), AIMessage("ok"),
+        HumanMessage("q"), AIMessage("", tool_calls=[call]), ToolMessage("42", tool_call_id="1"),
+        AIMessage("ok"),
     )  # fmt: skip
     (text,) = Renderer(words, 900).conversation(Conversation("line 1", messages, (tool,)))
     said = learned(text, words)

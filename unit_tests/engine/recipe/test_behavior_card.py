@@ -6,8 +6,8 @@ from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.behavior_card import CARD_FILE, BehaviorCard, read_card
 
 CARD = BehaviorCard(
-    name="terse", base="smol", reference="preset:smol", reference_hash="xxh3:1", source="x.jsonl", data_hash="1",
-    license="mit",
+    name="terse", base="smol", reference="preset:smol", reference_hash="xxh3:1", source="x.jsonl",
+    data_hash="1", license="mit",
 )  # fmt: skip
 
 
