@@ -117,6 +117,9 @@ def teach(
     no_verdict: Annotated[
         bool, typer.Option("--no-verdict", help="Do not measure whether the behavior transfers.")
     ] = False,
+    capitals: Annotated[
+        int, typer.Option(min=1, help="Capitals that the verdict asks for, to measure knowledge.")
+    ] = 48,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a behavior from examples or a description, and find out whether it transfers and at which weight.
@@ -147,6 +150,7 @@ def teach(
                 license=license_name,
                 resume=resume,
                 verdict=not no_verdict,
+                capitals=capitals,
                 progress=report,
             )
     if as_json:
