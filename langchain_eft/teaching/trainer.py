@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from peft import LoraConfig
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -75,6 +75,7 @@ def train(
         TeachingStoppedError: The user pressed Ctrl-C. The folder holds a checkpoint.
         TeachingError: The loss is not finite, or the disk is full.
     """
+    set_seed(settings.seed)  # of the adapter's first weights
     stop = StopRequest()
     callback = _Callback(progress, stop)
     with _quiet(), quiet_transformers():
