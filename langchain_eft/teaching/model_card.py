@@ -8,6 +8,15 @@ from typing import Any
 from langchain_eft.engine.recipe.behavior_card import BehaviorCard
 from langchain_eft.teaching.verdict import TaughtVerdict
 
+HUB_LICENSES = frozenset(
+    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigscience-openrail-m bsd bsd-2-clause "
+    "bsd-3-clause bsl-1.0 cc cc0-1.0 cc-by-4.0 cc-by-nc-4.0 cc-by-nc-nd-4.0 cc-by-nc-sa-4.0 "
+    "cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 creativeml-openrail-m gemma gpl gpl-2.0 gpl-3.0 "
+    "lgpl-3.0 llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 mit mpl-2.0 odc-by openrail "
+    "openrail++ other unlicense".split()
+)
+"""Identifiers of licenses on the hub."""
+
 
 def model_card(card: BehaviorCard, hub_base: str | None, verdict: TaughtVerdict | None) -> str:
     """The text of the README.
@@ -19,7 +28,7 @@ def model_card(card: BehaviorCard, hub_base: str | None, verdict: TaughtVerdict 
     """
     head = {
         "library_name": "peft",
-        "license": card.license,
+        **hub_license(card.license),
         "base_model": hub_base,
         "tags": ["langchain-eft", "emulated-fine-tuning", "lora"],
     }
@@ -43,6 +52,14 @@ def model_card(card: BehaviorCard, hub_base: str | None, verdict: TaughtVerdict 
     if verdict is not None:
         parts.append(verdict_markdown(verdict))
     return "\n".join(parts)
+
+
+def hub_license(name: str) -> dict[str, str]:
+    """A license as the hub's metadata has it. The hub refuses names that it does not know as `license`."""
+    identifier = name.strip().lower().replace(" ", "-")
+    if identifier in HUB_LICENSES:
+        return {"license": identifier}
+    return {"license": "other", "license_name": identifier}
 
 
 def verdict_markdown(verdict: TaughtVerdict) -> str:
