@@ -9,11 +9,45 @@ from langchain_eft.engine.recipe.behavior_card import BehaviorCard
 from langchain_eft.teaching.verdict import TaughtVerdict
 
 HUB_LICENSES = frozenset(
-    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigscience-openrail-m bsd bsd-2-clause "
-    "bsd-3-clause bsl-1.0 cc cc0-1.0 cc-by-4.0 cc-by-nc-4.0 cc-by-nc-nd-4.0 cc-by-nc-sa-4.0 "
-    "cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 creativeml-openrail-m gemma gpl gpl-2.0 gpl-3.0 "
-    "lgpl-3.0 llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 mit mpl-2.0 odc-by openrail "
-    "openrail++ other unlicense".split()
+    {
+        "afl-3.0",
+        "agpl-3.0",
+        "apache-2.0",
+        "artistic-2.0",
+        "bigscience-openrail-m",
+        "bsd",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "bsl-1.0",
+        "cc",
+        "cc0-1.0",
+        "cc-by-4.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "creativeml-openrail-m",
+        "gemma",
+        "gpl",
+        "gpl-2.0",
+        "gpl-3.0",
+        "lgpl-3.0",
+        "llama2",
+        "llama3",
+        "llama3.1",
+        "llama3.2",
+        "llama3.3",
+        "llama4",
+        "mit",
+        "mpl-2.0",
+        "odc-by",
+        "openrail",
+        "openrail++",
+        "other",
+        "unlicense",
+    }
 )
 """Identifiers of licenses on the hub."""
 
