@@ -386,6 +386,21 @@ def test_sliders_have_the_ranges_of_the_callers_policy(page, url):
         expect(place.locator(".problem")).to_have_text(error["message"])
 
 
+def test_a_taught_behaviors_slider_ends_where_its_range_ends(page, url):
+    models = httpx.get(f"{url}/v1/models").json()
+    for model in models["data"]:
+        for behavior in model["eft"]["behaviors"]:
+            if behavior["name"] == "pirate":
+                behavior["recommended"] = {"weight": 0.75, "min": 0.5, "max": 1.25}
+    page.route("**/v1/models", lambda route: route.fulfill(json=models))
+    page.goto(url)
+    row = page.locator("[data-param='mixture.pirate']")
+    assert page.get_by_role("slider", name="pirate").get_attribute("max") == "1.25"
+    expect(row.locator(".marks span")).to_have_text(["0", "0.75", "1.25"])
+    expect(row).to_contain_text("works from 0.5 to 1.25, best at 0.75")
+    assert page.get_by_role("slider", name="harmless").get_attribute("max") == "2"
+
+
 def test_tools_that_are_not_json_are_shown_at_their_field(page, url):
     visit(page, url, **WHALES)
     page.get_by_text("System message and tools").click()

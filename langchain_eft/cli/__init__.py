@@ -20,6 +20,7 @@ from langchain_eft.cli import (
     playground,
     presets,
     serve,
+    teach,
     trace,
     verify,
 )
@@ -53,6 +54,7 @@ for command in (
     presets.presets,
     serve.serve,
     playground.playground,
+    teach.teach,
     trace.trace,
     verify.verify,
     bench.bench,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langchain_eft.chat_models import EFTChatModel
+from langchain_eft.engine.recipe.behavior_card import BehaviorCard
 from langchain_eft.engine.stats import EngineStats
 from langchain_eft.remote.description import Description
 from langchain_eft.remote.tokenizer_files import TokenizerFiles, tokenizer_files
@@ -30,6 +31,7 @@ class Serving:
     Attributes:
         created: When the server began, in seconds since 1970.
         failure: Why the engine could not be opened; None if it could, or is being opened.
+        cards: What the folders of behaviors say of themselves.
     """
 
     def __init__(self, llm: EFTChatModel, settings: ServerSettings) -> None:
@@ -38,15 +40,22 @@ class Serving:
         self.model_name = settings.served_model_name or Path(llm.model).name
         self.created = int(time.time())
         self.failure: Exception | None = None
+        self.cards: dict[str, BehaviorCard] = {}
         self._engine: Engine | None = None
 
     async def open(self) -> None:
         """Load the weights in a thread."""
         try:
-            self._engine = await asyncio.to_thread(self.llm.open_local, _log_progress)
+            self._engine, self.cards = await asyncio.to_thread(self._opened)
             log(event="ready", model=self.model_name)
         except Exception as error:  # noqa: BLE001  (whatever it is, the process ends with it)
             self.failure = error
+
+    def _opened(self) -> tuple[Engine, dict[str, BehaviorCard]]:
+        engine = self.llm.open_local(_log_progress)
+        from langchain_eft.engine.loading.behavior_cards import behavior_cards
+
+        return engine, behavior_cards(engine.recipe)
 
     @property
     def is_open(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from langchain_eft.engine.loading.behavior_cards import warn_of_other_references
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.tokenizers import TokenMeanings, read_tokenizers
@@ -47,6 +48,7 @@ def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> Mod
     checkpoints.require_memory(placement)
     checkpoints = checkpoints.fetch(progress)
     checkpoints.require_memory(placement)  # the size of converted files is known only now
+    warn_of_other_references(checkpoints)
     loader = _Loader(checkpoints, placement, progress)
     try:
         return _load(recipe, checkpoints, loader, placement.device, progress)

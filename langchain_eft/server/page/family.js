@@ -1,7 +1,8 @@
 /**
  * What the server serves, read from `/v1/models`.
  *
- * @typedef {{name: string, description?: string, min: number, max: number}} Behavior
+ * @typedef {{weight: number, min: number, max: number}} Recommended What a taught behavior's verdict found.
+ * @typedef {{name: string, description?: string, min: number, max: number, recommended?: Recommended}} Behavior
  * @typedef {Object} Family
  * @property {string} model The name of the model in requests.
  * @property {Behavior[]} behaviors
@@ -23,7 +24,18 @@ export function readFamily(list) {
   };
 }
 
-/** Negative weights stay locked, whatever the server allows. */
-function readBehavior({ name, description, min, max }) {
-  return { name, description, min: Math.max(min ?? 0, 0), max: Math.min(max ?? LARGEST, LARGEST) };
+/** Negative weights stay locked, whatever the server allows. A taught behavior's range ends its slider. */
+function readBehavior({ name, description, min, max, recommended }) {
+  const largest = Math.min(max ?? LARGEST, recommended?.max ?? LARGEST);
+  return {
+    name,
+    description: description ?? (recommended && describeRange(recommended)),
+    min: Math.max(min ?? 0, 0),
+    max: largest,
+    recommended,
+  };
+}
+
+function describeRange({ weight, min, max }) {
+  return `Measured: works from ${min} to ${max}, best at ${weight}.`;
 }

@@ -17,7 +17,7 @@ export function createSliders(root, store, behaviors) {
   root.append(...behaviors.map((behavior) => behaviorRow(store, behavior)));
 }
 
-function behaviorRow(store, { name, description, min, max }) {
+function behaviorRow(store, { name, description, min, max, recommended }) {
   const id = newId("weight");
   const set = (weight) => store.setWeight(name, weight);
   const slider = element("input", {
@@ -57,7 +57,7 @@ function behaviorRow(store, { name, description, min, max }) {
   const marks = element(
     "div",
     { class: "marks", "aria-hidden": "true" },
-    ...[...new Set([0, 1, max])]
+    ...[...new Set([0, recommended?.weight ?? 1, max])]
       .filter((mark) => mark >= min && mark <= max)
       .map((mark) => tick(mark, min, max)),
   );

@@ -127,6 +127,7 @@ def _entry(serving: Serving, policy: Policy, model: str) -> dict[str, Any]:
             "mixture": mixture,
             "behaviors": [
                 {"name": name, "min": low_high[0], "max": low_high[1], "default": mixture.get(name, 0.0)}
+                | _recommended(serving, name)
                 for name, low_high in ranges.items()
                 if low_high is not None
             ],
@@ -135,6 +136,15 @@ def _entry(serving: Serving, policy: Policy, model: str) -> dict[str, Any]:
             "max_model_len": window,
         },
     }
+
+
+def _recommended(serving: Serving, behavior: str) -> dict[str, Any]:
+    """What a taught behavior's folder recommends; nothing for other behaviors."""
+    card = serving.cards.get(behavior)
+    if card is None or card.recommended_weight is None or card.weight_range is None:
+        return {}
+    low, high = card.weight_range
+    return {"recommended": {"weight": card.recommended_weight, "min": low, "max": high}}
 
 
 def _example(serving: Serving) -> str:

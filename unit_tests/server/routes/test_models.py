@@ -1,12 +1,15 @@
 """Mixtures as models."""
 
 import re
+import shutil
 
 import pytest
 from openai import AsyncOpenAI
 from openai.types import Model
 
-from langchain_eft import EFTChatModel
+from langchain_eft import BehaviorDelta, EFTChatModel
+from langchain_eft.engine.loading.behavior_cards import weights_hash
+from langchain_eft.engine.recipe.behavior_card import BehaviorCard
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.server.policy import Policy
 from unit_tests.server.conftest import serving
@@ -134,3 +137,22 @@ async def test_openais_own_client_lists_models(client):
     sdk = AsyncOpenAI(api_key="none", base_url="http://127.0.0.1/v1", http_client=client, max_retries=0)
     assert "base" in [model.id async for model in await sdk.models.list()]
     assert (await sdk.models.retrieve("base:one=0.5,two=1")).eft["mixture"] == {"one": 0.5, "two": 1.0}
+
+
+async def test_a_taught_behavior_recommends_its_range(family, tmp_path):
+    shutil.copytree(family.folder / "one", tmp_path / "one")
+    card = BehaviorCard(
+        name="one", base="b", reference="r", reference_hash=weights_hash(family.folder / "reference"),
+        source="s", data_hash="d", license="mit", recommended_weight=0.75, weight_range=(0.5, 1.25),
+    )  # fmt: skip
+    (tmp_path / "one" / "behavior.json").write_text(card.model_dump_json())
+    reference = str(family.folder / "reference")
+    behaviors = {
+        name: BehaviorDelta(adapter=str(folder / name), reference=reference)
+        for name, folder in (("one", tmp_path), ("two", family.folder))
+    }
+    llm = EFTChatModel(model=str(family.folder / "base"), behaviors=behaviors, mixture={"one": 1.0})
+    async with serving(llm) as client:
+        one, two = (await entries(client))["base"]["eft"]["behaviors"]
+        assert one["recommended"] == {"weight": 0.75, "min": 0.5, "max": 1.25}
+        assert "recommended" not in two

@@ -1,0 +1,132 @@
+"""The folder of a behavior: adapter, card and README. It appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_eft.engine.recipe.behavior_card import CARD_FILE, BehaviorCard
+from langchain_eft.teaching.errors import TeachingError
+
+ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Where a behavior is made: a folder beside the final one.
+
+    Attributes:
+        final: The folder that the behavior gets.
+    """
+
+    final: Path
+
+    @property
+    def path(self) -> Path:
+        """The folder with checkpoints, and with what was asked of a teacher."""
+        return self.final.with_name(f"{self.final.name}.part")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of the training."""
+        return self.path / "checkpoints"
+
+    @property
+    def answers(self) -> Path:
+        """What a teacher has answered."""
+        return self.path / "answers.jsonl"
+
+    def begin(self, identity: Mapping[str, Any], *, resume: bool) -> None:
+        """Make the folder, or continue in it.
+
+        Args:
+            identity: What makes this training different from others.
+            resume: Whether to continue.
+
+        Raises:
+            TeachingError: The final folder exists, or there is another training or none to continue.
+        """
+        if self.final.exists():
+            raise TeachingError(
+                f"The folder {str(self.final)!r} exists: remove it, or name another folder with `folder`."
+            )
+        file = self.path / "teaching.json"
+        text = json.dumps(identity, sort_keys=True, indent=1, default=str)
+        if resume:
+            if not file.is_file():
+                raise TeachingError(
+                    f"There is no training to continue in {str(self.path)!r}: leave out `resume`."
+                )
+            if file.read_text(encoding="utf-8") != text:
+                raise TeachingError(
+                    f"{str(self.path)!r} holds a training with other examples, models or settings: use "
+                    "the same ones, or remove the folder and begin anew."
+                )
+            return
+        if file.is_file():
+            raise TeachingError(
+                f"{str(self.path)!r} holds a training that has not ended: go on with `resume` (--resume), or "
+                "remove the folder."
+            )
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+
+    def end(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Report an error of the disk as one that says what to do.
+
+    Args:
+        folder: What is written.
+
+    Raises:
+        TeachingError: Writing failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TeachingError(
+            f"{str(folder)!r} cannot be written ({error}): free some space, or make it writable."
+        ) from error
+
+
+def write_behavior(
+    folder: Path, checkpoint: Path, card: BehaviorCard, adapter_base: str, readme: str
+) -> None:
+    """Write a behavior's folder beside its place, and rename it.
+
+    Args:
+        folder: The new folder, which must not exist.
+        checkpoint: The folder of the adapter in PEFT's format.
+        card: What the behavior says of itself.
+        adapter_base: What the adapter's configuration names as its model.
+        readme: The model card.
+
+    Raises:
+        TeachingError: The disk is full, or the folder cannot be written.
+    """
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
+            fresh = Path(scratch) / "behavior"
+            fresh.mkdir()
+            shutil.copyfile(checkpoint / ADAPTER_FILE, fresh / ADAPTER_FILE)
+            config = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            config["base_model_name_or_path"] = adapter_base
+            (fresh / ADAPTER_CONFIG).write_text(
+                json.dumps(config, indent=2, sort_keys=True), encoding="utf-8"
+            )
+            (fresh / CARD_FILE).write_text(card.model_dump_json(indent=2), encoding="utf-8")
+            (fresh / "README.md").write_text(readme, encoding="utf-8")
+            fresh.rename(folder)

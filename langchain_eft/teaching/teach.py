@@ -1,0 +1,259 @@
+"""Make a behavior: examples or a description, a LoRA on the small reference, a verdict, a folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.language_models import BaseChatModel
+
+from langchain_eft.engine.progress import Progress, silent
+from langchain_eft.engine.recipe.behavior_card import BehaviorCard
+from langchain_eft.engine.recipe.behaviors import BehaviorDelta
+from langchain_eft.errors import langchain_errors
+from langchain_eft.teaching.behavior import TaughtBehavior
+from langchain_eft.teaching.behavior_folder import WorkFolder, write_behavior
+from langchain_eft.teaching.errors import TeachingError, require_extra
+from langchain_eft.teaching.examples import Conversation, Example, Lesson, PreferencePair
+from langchain_eft.teaching.model_card import model_card
+from langchain_eft.teaching.settings import Settings
+from langchain_eft.teaching.sources import read_lesson
+from langchain_eft.teaching.sources.description import (
+    QUESTIONS,
+    ChatTeacher,
+    SelfTeacher,
+    describe_lesson,
+)
+from langchain_eft.teaching.tokens import Renderer
+from langchain_eft.teaching.verdict import CAPITALS, TaughtVerdict, judge_behavior
+
+if TYPE_CHECKING:
+    from langchain_eft.teaching.family import Family
+    from langchain_eft.teaching.trainer import TrainingResult
+
+
+def teach(
+    name: str,
+    source: str | Path | None = None,
+    *,
+    describe: str | None = None,
+    teacher: BaseChatModel | None = None,
+    questions: int = QUESTIONS,
+    model: str = "smol",
+    reference: str | None = None,
+    chat_template: Path | None = None,
+    folder: str | Path | None = None,
+    settings: Settings | None = None,
+    style: str | None = None,
+    license: str | None = None,  # noqa: A002
+    resume: bool = False,
+    verdict: bool = True,
+    capitals: int = CAPITALS,
+    progress: Progress = silent,
+) -> TaughtBehavior:
+    r"""Make a behavior from examples or from a description. Only the small reference is trained.
+
+    Args:
+        name: Name of the behavior.
+        source: A `.jsonl` file of conversations or pairs, or a data set on the hub or in a folder.
+        describe: A system prompt, instead of a source. A teacher answers questions under it, and the adapter
+            learns to answer so without it.
+        teacher: Who answers. The default is the model itself, with emphasis on the description.
+        questions: How many questions the teacher answers.
+        model: The large base: a preset, a hub id or a folder. It is not trained.
+        reference: The small model that is trained. A preset has one.
+        chat_template: A Jinja template instead of the models' own.
+        folder: The behavior's folder, which must not exist. The default is `name` in the current folder.
+        settings: How to train. What it leaves open follows from the number of examples.
+        style: A regular expression that answers with the behavior match, such as `"Warm regards"`. Without
+            it, the verdict goes by the implicit reward.
+        license: License of the adapter. The default is the data set's, then the preset's.
+        resume: Go on with a training that was stopped.
+        verdict: Measure whether the behavior transfers to the base, and at which weight.
+        capitals: How many capitals the verdict asks for.
+        progress: Receives each step in a few words, with the time left of the training.
+
+    Returns:
+        The behavior in its folder.
+
+    Raises:
+        TeachingError: Examples, settings or folders that cannot be used; a full disk.
+        TeachingStoppedError: The user pressed Ctrl-C during the training. `resume` goes on.
+        MissingExtraError: A package of the extra `teach` is not installed.
+        EngineError: The models cannot be found, loaded or combined.
+
+    Example:
+        ```python
+        from langchain_eft.teaching import teach
+
+        behavior = teach("house", "conversations.jsonl", progress=print)
+        print(behavior.card.recommended_weight)
+        ```
+    """
+    require_extra()
+    settings = settings or Settings()
+    if (source is None) == (describe is None):
+        raise TeachingError(
+            f"teach takes either a source or `describe`, got source={source!r} and describe={describe!r}."
+        )
+    if not name or name.strip() != name or "/" in name:
+        raise TeachingError(f"name={name!r} cannot be a behavior's name: use a word such as 'house-style'.")
+    from langchain_eft.teaching.family import find_family
+
+    family = find_family(model, reference, chat_template, progress)
+    work = WorkFolder(Path(folder or name).expanduser().absolute())
+    given = {} if source is None else {"lesson": read_lesson(str(source), settings.seed)}
+    identity = {
+        "name": name,
+        "data": given["lesson"].digest if given else f"{describe}, {questions} questions",
+        "reference": family.reference_hash,
+        "settings": settings.to_dict(),
+    }
+    work.begin(identity, resume=resume)
+    lesson = given.get("lesson") or _described(
+        family, str(describe), teacher, questions, work, settings.seed, progress
+    )
+    result, resolved, renderer = _train(family, lesson, settings, work, progress)
+    card = _card(name, family, lesson, license, resolved, result)
+    measured = None
+    if verdict:
+        measured = _verdict(card, family, lesson, result, renderer, work, style, capitals, progress)
+        card = card.model_copy(
+            update={
+                "measured": {**card.measured, "verdict": measured.to_dict()},
+                "recommended_weight": measured.recommended_weight,
+                "weight_range": measured.weight_range,
+            }
+        )
+    readme = model_card(card, family.hub_base, measured)
+    write_behavior(work.final, result.adapter, card, family.reference_name, readme)
+    work.end()
+    return TaughtBehavior(work.final, card, measured)
+
+
+def _described(
+    family: Family,
+    description: str,
+    llm: BaseChatModel | None,
+    questions: int,
+    work: WorkFolder,
+    seed: int,
+    progress: Progress,
+) -> Lesson:
+    """The conversations of a teacher."""
+    if llm is None:
+        teacher: SelfTeacher | ChatTeacher = SelfTeacher(family.model, description, seed)
+    else:
+        teacher = ChatTeacher(llm, type(llm).__name__, description)
+    try:
+        return describe_lesson(description, teacher, work.answers, seed, progress, questions)
+    finally:
+        teacher.close()
+
+
+def _train(
+    family: Family, lesson: Lesson, settings: Settings, work: WorkFolder, progress: Progress
+) -> tuple[TrainingResult, Settings, Renderer]:
+    """Train the adapter. The reference is freed at the end."""
+    progress("Loading the trainer")
+    from langchain_eft.engine.models.window import context_window
+    from langchain_eft.teaching.reference_model import load_reference
+    from langchain_eft.teaching.trainer import train
+
+    reference = load_reference(family.reference_folder, family.base_folder)
+    config = reference.config.get_text_config()
+    renderer = Renderer(family.tokenizer, context_window(config))
+    rows, held_out = (_rows(renderer, examples) for examples in (lesson.train, lesson.held_out))
+    resolved = settings.resolved(len(rows), config.hidden_size, preferences=lesson.is_preferences)
+    result = train(
+        reference,
+        family.tokenizer,
+        rows,
+        held_out,
+        resolved,
+        work.checkpoints,
+        preferences=lesson.is_preferences,
+        progress=progress,
+    )
+    return result, resolved, renderer
+
+
+def _rows(renderer: Renderer, examples: tuple[Example, ...]) -> list[dict[str, list[int]]]:
+    rows = []
+    for example in examples:
+        match example:
+            case Conversation():
+                rows += [text.to_row() for text in renderer.conversation(example)]
+            case PreferencePair():
+                rows.append(renderer.pair(example).to_row())
+    return rows
+
+
+def _card(
+    name: str,
+    family: Family,
+    lesson: Lesson,
+    license_name: str | None,
+    settings: Settings,
+    result: TrainingResult,
+) -> BehaviorCard:
+    return BehaviorCard(
+        name=name,
+        base=family.model,
+        reference=family.reference_name,
+        reference_hash=family.reference_hash,
+        source=Path(lesson.source).name if Path(lesson.source).exists() else lesson.source,
+        data_hash=lesson.digest,
+        license=license_name or lesson.license or family.license or "other",
+        settings={**settings.to_dict(), "method": "DPO" if lesson.is_preferences else "SFT"},
+        measured={
+            "examples": len(lesson.train),
+            "held_out": len(lesson.held_out),
+            "loss_before": result.loss_before,
+            "loss_after": result.loss_after,
+            "training_seconds": round(result.seconds, 1),
+            "trained_parameters": result.trained_parameters,
+        },
+    )
+
+
+def _verdict(
+    card: BehaviorCard,
+    family: Family,
+    lesson: Lesson,
+    result: TrainingResult,
+    renderer: Renderer,
+    work: WorkFolder,
+    style: str | None,
+    capitals: int,
+    progress: Progress,
+) -> TaughtVerdict:
+    """Measure the adapter as it will be used, from a folder of its own."""
+    from langchain_eft.chat_models import EFTChatModel
+
+    candidate = work.path / "candidate"
+    shutil.rmtree(candidate, ignore_errors=True)
+    write_behavior(candidate, result.adapter, card, family.reference_name, "")
+    fields: dict[str, Any] = {}
+    if family.recipe.chat_template is not None:
+        fields["chat_template"] = family.recipe.chat_template
+    delta = BehaviorDelta(adapter=str(candidate), reference=family.reference)
+    llm = EFTChatModel(
+        model=family.model, behaviors={card.name: delta}, mixture={card.name: 1.0}, temperature=0.0, **fields
+    )
+    with langchain_errors():
+        engine = llm.open_local(progress)
+        try:
+            return judge_behavior(
+                llm,
+                card.name,
+                lesson.held_out,
+                renderer,
+                work.path / "verdict",
+                style=style,
+                progress=progress,
+                capitals_asked=capitals,
+            )
+        finally:
+            engine.close()
