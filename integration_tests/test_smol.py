@@ -98,7 +98,8 @@ def test_the_reference_is_stored_once(llm):
     # bfloat16 on disk; the reference's embeddings and head are the base's.
     bytes_per_weight = 2 if has_fbgemm() else 4
     expected = bytes_per_weight * (base + head) + bytes_per_weight / 2 * stored
-    assert llm.engine.stats().weight_bytes == pytest.approx(expected, rel=0.01)
+    # Where layers are fused, their adapters have zeros between the parts of different layers.
+    assert llm.engine.stats().weight_bytes == pytest.approx(expected, rel=0.03)
 
 
 def test_streams_are_whole_characters(llm):
