@@ -40,7 +40,7 @@ def test_a_few_conversations_teach_the_real_reference_a_house_style(tmp_path):
         "house",
         tmp_path / "house.jsonl",
         folder=tmp_path / "house",
-        settings=Settings(steps=10, batch_size=4),
+        settings=Settings(steps=16, batch_size=4),
         verdict=False,
     )
     measured = behavior.card.measured
