@@ -37,6 +37,25 @@ class Result:
     acceptance_rate: float | None
     answers: list[list[int]]
 
+    @classmethod
+    def of_steps(cls, started: float, moments: Sequence[float], answers: list[list[int]]) -> Result:
+        """The result of a contestant that decodes one token of every answer at a time.
+
+        Args:
+            started: When it began.
+            moments: When it had each token of all answers.
+            answers: Token ids.
+        """
+        steps = len(answers) * (len(moments) - 1)
+        return cls(
+            tokens=steps,
+            seconds=moments[-1] - moments[0],
+            first_token=moments[0] - started,
+            passes=steps,
+            acceptance_rate=None,
+            answers=answers,
+        )
+
     @property
     def tokens_per_second(self) -> float:
         """Decoding speed over the whole batch."""

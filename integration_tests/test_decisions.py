@@ -16,7 +16,7 @@ decisions = pytest.importorskip("langchain_core.decisions", reason="langchain-co
 from integration_tests.conftest import KEYS  # noqa: E402
 from integration_tests.reference import SmolReference  # noqa: E402
 from langchain_eft import EFTDecisionModel  # noqa: E402
-from langchain_eft.engine.models.causal_model import CausalModel  # noqa: E402
+from unit_tests.helpers import counted_tokens  # noqa: E402
 
 of_langchain_1_5 = pytest.mark.skipif(
     not hasattr(middleware, "AutoModeMiddleware"), reason="langchain 1.5 has the router and the auto mode"
@@ -94,14 +94,7 @@ def test_fifty_choices_equal_full_enumeration(classifier):
 @pytest.fixture
 def tokens_run(monkeypatch):
     """Tokens of each forward pass."""
-    counts, run = [], CausalModel.__call__
-
-    def counting(model, batch, *args, **kwargs):
-        counts.append(batch.ids.numel())
-        return run(model, batch, *args, **kwargs)
-
-    monkeypatch.setattr(CausalModel, "__call__", counting)
-    return counts
+    return counted_tokens(monkeypatch)
 
 
 def test_thirty_two_questions_about_a_text_run_at_most_three_times_the_tokens_of_one(classifier, tokens_run):

@@ -13,6 +13,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.models import linear, placement
+from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 from langchain_eft.engine.rounds import ops, packed_runner, static_runner, transfer
@@ -195,6 +196,23 @@ def engine_with(family, **rules):
 def keep_every_draft_token(p, q, samples, seeds, positions):
     """A wrong rule of acceptance."""
     return samples
+
+
+def values(weight) -> torch.Tensor:
+    """The numbers of a packed weight, [out, in], by its product with the identity."""
+    return weight.product(torch.eye(weight.shape[1])).t()
+
+
+def counted_tokens(monkeypatch) -> list[int]:
+    """A list that receives the number of tokens of each forward pass from now on."""
+    counts, run = [], CausalModel.__call__
+
+    def counting(model, batch, *args, **kwargs):
+        counts.append(batch.ids.numel())
+        return run(model, batch, *args, **kwargs)
+
+    monkeypatch.setattr(CausalModel, "__call__", counting)
+    return counts
 
 
 @contextmanager

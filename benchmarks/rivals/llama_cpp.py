@@ -56,14 +56,7 @@ class LlamaCpp:
             ):
                 answer.append(token)
             moments.append(clock())
-        return Result(
-            tokens=len(prompts) * (tokens - 1),
-            seconds=moments[-1] - moments[0],
-            first_token=moments[0] - started,
-            passes=len(prompts) * (tokens - 1),
-            acceptance_rate=None,
-            answers=answers,
-        )
+        return Result.of_steps(started, moments, answers)
 
     def _step(self, texts: Sequence[Sequence[int]], positions: Sequence[int]) -> list[int]:
         """Append tokens to each sequence, and return its likeliest next token.

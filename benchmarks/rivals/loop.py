@@ -25,14 +25,7 @@ class Loop:
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
         started = clock()
         answers, moments = self._loop.decode(prompts, tokens, temperature, seed)
-        return Result(
-            tokens=len(prompts) * (tokens - 1),
-            seconds=moments[-1] - moments[0],
-            first_token=moments[0] - started,
-            passes=len(prompts) * (tokens - 1),
-            acceptance_rate=None,
-            answers=answers,
-        )
+        return Result.of_steps(started, moments, answers)
 
 
 LOOP = Rival(

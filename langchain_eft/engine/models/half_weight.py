@@ -49,11 +49,6 @@ class HalfWeight(PackedWeight):
         y: Tensor = torch.ops.quantized.linear_dynamic_fp16.default(x, self.packed)
         return y if self.factor == 1 else y.mul_(self.factor)
 
-    def unpacked(self) -> Tensor:
-        """The weight as an ordinary tensor: [out, in] float32."""
-        weight: Tensor = torch.ops.quantized.linear_unpack_fp16(self.packed)[0]
-        return weight.float() * self.factor
-
 
 def half_weight(weight: Tensor) -> HalfWeight | None:
     """A weight in half precision, or None if that would lose digits.

@@ -15,24 +15,14 @@ from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_pre
 
 
 def rms_norm_kernel(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
-    """`residual + norm(x) * weight`.
-
-    Args:
-        x: [N, hidden], the last axis contiguous.
-        weight: [hidden].
-        eps: Added to the mean square.
-        residual: [N, hidden], or None to add nothing.
-
-    Returns:
-        [N, hidden].
-    """
+    """Must equal `layer_ops.rms_norm`, in one launch. The last axis of `x` is contiguous."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _launch_norm(x, weight, eps, None, residual, None, out)
     return out
 
 
 def add_rms_norm_kernel(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """`x + residual`, and its norm times `weight`. The arguments are those of `rms_norm_kernel`."""
+    """Must equal `layer_ops.add_rms_norm`, in one launch. The last axis of `x` is contiguous."""
     out, total = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
     _launch_norm(x, weight, eps, residual, None, total, out)
     return total, out
@@ -110,18 +100,7 @@ def rotate_kernel(
     key_weight: Tensor | None = None,
     eps: float = 0.0,
 ) -> None:
-    """Rotate the queries and keys of packed tokens in place, after a norm of each head if weights are given.
-
-    Args:
-        states: [N, (heads + key_heads + ...) * dim] queries, keys and other states, contiguous.
-        cos: [N, dim]; the halves of `cos` are equal, and so are those of `sin`.
-        sin: [N, dim].
-        heads: Number of query heads.
-        key_heads: Number of key heads.
-        query_weight: [dim] weight of the queries' norm, or None.
-        key_weight: [dim] weight of the keys' norm, or None.
-        eps: Added to the mean square of each head.
-    """
+    """Must equal `layer_ops.rotate`, in one launch."""
     dim = cos.shape[-1]
     half = dim // 2
     _rotate[states.shape[0], heads + key_heads](
@@ -180,14 +159,7 @@ _GATED = 1024
 
 
 def silu_mul_kernel(gate_up: Tensor) -> Tensor:
-    """`silu(gate) * up`.
-
-    Args:
-        gate_up: [N, 2 * size], contiguous.
-
-    Returns:
-        [N, size].
-    """
+    """Must equal `layer_ops.silu_mul`, in one launch. `gate_up` is contiguous."""
     tokens, width = gate_up.shape
     out = torch.empty(tokens, width // 2, dtype=gate_up.dtype, device=gate_up.device)
     _silu_mul[tokens, triton.cdiv(width // 2, _GATED)](

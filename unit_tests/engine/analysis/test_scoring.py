@@ -21,7 +21,7 @@ from langchain_eft.engine.errors import (
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.recipe.schedules import Ramp
 from langchain_eft.engine.request import GivenAnswers
-from unit_tests.helpers import request
+from unit_tests.helpers import counted_tokens, request
 
 MIXTURES = [
     ({}, {}),
@@ -51,14 +51,7 @@ def expected(reference, prompt, answer, mixture, options):
 @pytest.fixture
 def tokens_run(monkeypatch):
     """Tokens of each forward pass."""
-    counts, run = [], CausalModel.__call__
-
-    def counting(model, batch, *args, **kwargs):
-        counts.append(batch.ids.numel())
-        return run(model, batch, *args, **kwargs)
-
-    monkeypatch.setattr(CausalModel, "__call__", counting)
-    return counts
+    return counted_tokens(monkeypatch)
 
 
 @pytest.mark.parametrize(("mixture", "options"), MIXTURES)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from langchain_eft.engine.models.half_weight import HalfWeight, half_weight
 from langchain_eft.engine.models.packed_weight import has_fbgemm
+from unit_tests.helpers import values
 
 pytestmark = pytest.mark.skipif(
     not has_fbgemm(), reason="this build of torch has no FBGEMM for the processor"
@@ -22,7 +23,7 @@ def test_a_product_equals_the_float32_product(stored, scale):
     torch.manual_seed(0)
     weight = (torch.randn(192, 576) * scale).to(torch.bfloat16 if scale < 1e-4 else torch.float16).to(stored)
     half, x, bias = half_weight(weight), torch.randn(3, 5, 576), torch.randn(192)
-    assert torch.equal(half.unpacked(), weight.float())
+    assert torch.equal(values(half), weight.float())
     assert half.nbytes == 2 * weight.numel()
     for added in (None, bias):
         expected = functional.linear(x, weight.float(), added)
@@ -40,7 +41,7 @@ def test_any_16_bit_number_survives_as_far_as_a_sum_in_float32_can_tell(bits, dt
         assert half is None
         return
     weight = weight.float()
-    error = (half.unpacked() - weight).abs().max()
+    error = (values(half) - weight).abs().max()
     assert error <= 2**-32 * weight.abs().max() or error <= 2.0**-100  # far below the smallest product
 
 

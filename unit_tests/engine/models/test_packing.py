@@ -16,7 +16,7 @@ from langchain_eft.engine.models.half_weight import HalfWeight
 from langchain_eft.engine.models.int8_weight import Int8Weight
 from langchain_eft.engine.models.packed_weight import has_fbgemm
 from langchain_eft.engine.models.packing import pack_weights
-from unit_tests.helpers import GREEDY, greedy_answers, request, without_fbgemm
+from unit_tests.helpers import GREEDY, greedy_answers, request, values, without_fbgemm
 from unit_tests.tiny import Reference, TinyFamily
 
 pytestmark = pytest.mark.skipif(
@@ -178,7 +178,7 @@ def test_only_weights_without_more_digits_are_packed():
     assert kinds == [HalfWeight, nn.Parameter, HalfWeight]
     assert torch.equal(model.embedding(torch.arange(10)), vectors)
     assert model.embedding(torch.arange(10)).dtype == torch.float32
-    assert torch.equal(model.head.weight.unpacked(), vectors)
+    assert torch.equal(values(model.head.weight), vectors)
 
 
 def test_quantizing_small_models_needs_8_bits_on_a_cpu(family):
