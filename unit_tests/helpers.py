@@ -16,8 +16,9 @@ from langchain_eft.engine.models import linear, placement
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
-from langchain_eft.engine.rounds import ops, packed_runner, static_runner, transfer
+from langchain_eft.engine.rounds import ops, packed_runner
 from langchain_eft.engine.rounds.packed_runner import PackedRunner
+from langchain_eft.engine.rounds.static_rows import StaticRows
 
 GREEDY = SamplingParams(temperature=0)
 
@@ -141,16 +142,23 @@ def failing_rounds(message):
 @contextmanager
 def failing_rows(fails, error):
     """Rounds of every kind raise `error` if `fails(states)`, for the requests that draw in them."""
-    original = transfer.write_rows
+    write_packed, write_static = packed_runner.write_rows, StaticRows.write
 
-    def write_rows(host, shape, drafts, *rest):
+    def look(drafts):
         if fails(list(drafts)):
             raise error
-        original(host, shape, drafts, *rest)
+
+    def packed(host, shape, drafts, *rest):
+        look(drafts)
+        write_packed(host, shape, drafts, *rest)
+
+    def static(rows, host, shape, drafts, *rest):
+        look(drafts)
+        write_static(rows, host, shape, drafts, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        for runner in (packed_runner, static_runner):
-            patch.setattr(runner, "write_rows", write_rows)
+        patch.setattr(packed_runner, "write_rows", packed)
+        patch.setattr(StaticRows, "write", static)
         yield
 
 
