@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from langchain_eft.engine.attention.flash import flash_bias
 from langchain_eft.engine.attention.kv_pool import KVPool, token_slots
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.attention.sdpa import QUERY_TILE, causal_bias, padded_length
@@ -116,11 +117,14 @@ class RowGroup:
         queries: Q.
         tokens: Where their queries are on the packed axis: a slice, or [R * Q] int64.
         new_slots: [R * Q] int64, where the keys and values of these go.
+        tiles: First query, and one past the last, of those that attend at once.
     """
 
     def __init__(self, spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> None:
         self.spans, self.queries, self._device = spans, spans[0].queries, device
         slots = [token_slots(span.blocks, 0, span.length, block_size) for span in spans]
+        firsts = range(0, self.queries, QUERY_TILE)
+        self.tiles = [(first, min(first + QUERY_TILE, self.queries)) for first in firsts]
         starts = [span.start for span in spans]
         packed = list(range(starts[0], starts[0] + len(spans) * self.queries, self.queries))
         self.tokens: slice | Tensor = slice(starts[0], packed[-1] + self.queries)
@@ -131,17 +135,28 @@ class RowGroup:
         # A row's first slot fills it up: what another request has left in memory may be NaN.
         length = padded_length(spans[0].length)
         self._slots = torch.stack([F.pad(x, (0, length - len(x)), value=int(x[0])) for x in slots]).to(device)
-        self._entries: dict[int, Tensor] = {}
+        self._entries: dict[tuple[int, int], Tensor] = {}
         self._biases: dict[tuple[int, int, int | None], Tensor] = {}
+        self._flash_biases: dict[tuple[int, int, int | None, int], Tensor] = {}
 
-    def context(self, pool: Tensor) -> Tensor:
-        """The rows' keys or values, [R, kv_heads, T, dim], from [slots, kv_heads, dim]."""
-        heads = pool.shape[1]
-        if heads not in self._entries:
+    def context(self, memory: Tensor, segment: int | None = None) -> Tensor:
+        """The rows' keys and values.
+
+        Args:
+            memory: [slots, kv_heads, size] a layer's memory.
+            segment: n, positions in a segment, or None for all T.
+
+        Returns:
+            [R * T / n, kv_heads, n, size].
+        """
+        heads, size = memory.shape[1:]
+        segment = segment or self._slots.shape[1]
+        if (heads, segment) not in self._entries:
             head = torch.arange(heads, device=self._device)[:, None]
-            self._entries[heads] = (self._slots[:, None] * heads + head).flatten()
-        gathered = pool.flatten(0, 1).index_select(0, self._entries[heads])
-        return gathered.view(len(self.spans), heads, -1, pool.shape[-1])
+            slots = self._slots.view(-1, 1, segment)
+            self._entries[heads, segment] = (slots * heads + head).flatten()
+        gathered = memory.flatten(0, 1).index_select(0, self._entries[heads, segment])
+        return gathered.view(-1, heads, segment, size)
 
     def bias(self, first: int, stop: int, window: int | None) -> Tensor:
         """[R, n, T] `sdpa.causal_bias` of the queries from `first` to `stop`; all layers share it."""
@@ -151,6 +166,13 @@ class RowGroup:
             rows = [causal_bias(stop - first, s.length - behind, window, self._device) for s in self.spans]
             self._biases[key] = torch.stack(rows)
         return self._biases[key]
+
+    def flash_bias(self, first: int, stop: int, window: int | None, groups: int) -> Tensor:
+        """`flash.flash_bias` of the queries from `first` to `stop`; all layers share it."""
+        key = first, stop, window, groups
+        if key not in self._flash_biases:
+            self._flash_biases[key] = flash_bias(self.bias(first, stop, window), groups)
+        return self._flash_biases[key]
 
 
 def paged_rows(spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> list[PagedRows]:

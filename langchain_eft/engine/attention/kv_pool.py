@@ -30,13 +30,13 @@ class KVPool:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._layers: dict[int, Tensor] = {}
 
     def free(self) -> None:
         """Free the memory of all layers."""
         self._layers.clear()
 
-    def allocate(self, layers: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+    def allocate(self, layers: Mapping[int, Tensor]) -> None:
         """Allocate layers like those of another pool.
 
         Args:
@@ -46,45 +46,41 @@ class KVPool:
             OutOfMemoryError: The device has no memory for them.
             MemoryError: The CPU has none.
         """
-        for index, (keys, values) in layers.items():
-            self.layer(index, keys, values)
+        for index, layer in layers.items():
+            self.layer(index, layer, layer[..., :0])
 
     @property
-    def layers(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """Keys and values without a slot, [0, kv_heads, dim], of each layer allocated so far."""
-        return {
-            index: (keys.new_empty(0, *keys.shape[1:]), values.new_empty(0, *values.shape[1:]))
-            for index, (keys, values) in self._layers.items()
-        }
+    def layers(self) -> dict[int, Tensor]:
+        """Memory without a slot, [0, kv_heads, dim + value_dim], of each layer allocated so far."""
+        return {index: layer.new_empty(0, *layer.shape[1:]) for index, layer in self._layers.items()}
 
     @property
     def bytes_per_slot(self) -> dict[torch.device, int]:
         """Bytes of one slot's keys and values on each device, over all layers allocated so far."""
         total: Counter[torch.device] = Counter()
         for layer in self._layers.values():
-            for pool in layer:
-                total[pool.device] += pool[0].nbytes
+            total[layer.device] += layer[0].nbytes
         return dict(total)
 
-    def layer(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def layer(self, index: int, keys: Tensor, values: Tensor) -> Tensor:
         """The memory of one layer.
 
         Args:
             index: Number of the layer.
-            keys: [N, kv_heads, head_dim] new keys, for their shape, type and device.
-            values: [N, kv_heads, value_dim] new values, for the same.
+            keys: [N, kv_heads, dim] new keys, for their shape, type and device.
+            values: [N, kv_heads, value_dim] new values, for their shape.
 
         Returns:
-            Key and value pools, each [slots + 1, kv_heads, dim]. The last slot takes padding.
+            [slots + 1, kv_heads, dim + value_dim] keys and values. The last slot takes padding.
         """
-        pools = self._layers.get(index)
-        if pools is None:
-            pools = self._layers[index] = _zeros(self.slots + 1, keys), _zeros(self.slots + 1, values)
-        return pools
+        memory = self._layers.get(index)
+        if memory is None:
+            shape = self.slots + 1, keys.shape[1], keys.shape[2] + values.shape[2]
+            memory = self._layers[index] = _zeros(shape, keys)
+        return memory
 
 
-def _zeros(slots: int, like: Tensor) -> Tensor:
-    shape = (slots, *like.shape[1:])
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     # torch writes its zeros at once. The pages of numpy's zeros take no memory until they are used.

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from langchain_eft.engine.attention.batch import ForwardBatch
-from langchain_eft.engine.attention.sdpa import QUERY_TILE, attend
+from langchain_eft.engine.attention import flash
+from langchain_eft.engine.attention.batch import ForwardBatch, RowGroup
+from langchain_eft.engine.attention.sdpa import KEY_BLOCK, attend
 
 ATTENTION = "eft"
 """The registered name: transformers' `attn_implementation`."""
@@ -56,55 +57,64 @@ def paged_attention(
     Returns:
         [1, N, heads, value_dim] and None for the attention weights.
     """
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    tokens, new_keys, new_values = (x[0].transpose(0, 1) for x in (query, key, value))
-    keys, values = eft.pool.layer(layer, new_keys, new_values)
-    # With several groups there may be padding between rows, and its results must be defined.
-    new_output = query.new_empty if len(eft.paged) < 2 else query.new_zeros
-    out = new_output(*tokens.shape[:2], value.shape[-1])
+    tokens, new_keys, new_values = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
+    memory = eft.pool.layer(int(module.layer_idx), new_keys, new_values)  # type: ignore[arg-type]
+    features: dict[str, Any] = {
+        "scaling": scaling,
+        "softcap": softcap,
+        "sinks": s_aux,
+        "sliding_window": sliding_window,
+    }
     if eft.paged:
         store_and_attend = _gathered() if eft.gathers else _kernel()
+        keys, values = torch.split(memory, [key.shape[-1], value.shape[-1]], -1)
+        # With several groups there may be padding between rows, and its results must be defined.
+        new_output = query.new_empty if len(eft.paged) == 1 else query.new_zeros
+        out = new_output(*tokens.shape[:2], value.shape[-1])
         for rows in eft.paged:
-            store_and_attend(
-                tokens,
-                new_keys,
-                new_values,
-                keys,
-                values,
-                rows,
-                out,
-                scaling=scaling,
-                sliding_window=sliding_window,
-                softcap=softcap,
-                sinks=s_aux,
-            )
+            store_and_attend(tokens, new_keys, new_values, keys, values, rows, out, **features)
         return out[None], None
-    keys.index_copy_(0, eft.new_slots, new_keys)
-    values.index_copy_(0, eft.new_slots, new_values)
+    memory.index_copy_(0, eft.new_slots, torch.cat((new_keys, new_values), -1))
+    if len(eft.groups) == 1:
+        return _group_attention(tokens, memory, eft.groups[0], value.shape[-1], **features)[None], None
+    out = query.new_empty(*tokens.shape[:2], value.shape[-1])
     for group in eft.groups:
-        of_rows = tokens[group.tokens].view(-1, group.queries, *tokens.shape[1:]).transpose(1, 2)
-        row_keys, row_values = group.context(keys), group.context(values)
-        parts: list[Tensor] = []
-        for first in range(0, group.queries, QUERY_TILE):
-            stop = min(first + QUERY_TILE, group.queries)
-            bias = group.bias(first, stop, sliding_window)
-            length = bias.shape[-1]
-            result = attend(
-                of_rows[:, :, first:stop],
-                row_keys[:, :, :length],
-                row_values[:, :, :length],
-                bias,
-                scaling,
-                softcap,
-                s_aux,
-            )
-            parts.append(result)
-        results = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-        results = results.transpose(1, 2).flatten(0, 1)
-        if len(eft.groups) == 1:
-            return results[None], None
-        out[group.tokens] = results
+        out[group.tokens] = _group_attention(tokens, memory, group, value.shape[-1], **features)
     return out[None], None
+
+
+def _group_attention(
+    tokens: Tensor,
+    memory: Tensor,
+    group: RowGroup,
+    value_dim: int,
+    *,
+    scaling: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+    sliding_window: int | None,
+) -> Tensor:
+    """[R * Q, heads, value_dim] of R rows, whose queries are among `tokens`, [N, heads, dim]."""
+    heads, dim = tokens.shape[1:]
+    query = tokens[group.tokens].view(-1, group.queries, heads, dim)
+    parts: list[Tensor] = []
+    if flash.takes(query, value_dim, softcap):
+        context = group.context(memory, KEY_BLOCK)
+        for first, stop in group.tiles:
+            bias = group.flash_bias(first, stop, sliding_window, heads // memory.shape[1])
+            seen = context[: len(bias)]  # with several tiles, the group is one row
+            parts.append(flash.flash_attend(query[:, first:stop], seen, bias, scaling, sinks))
+    else:
+        query = query.transpose(1, 2)
+        keys, values = torch.split(group.context(memory), [dim, value_dim], -1)
+        for first, stop in group.tiles:
+            bias = group.bias(first, stop, sliding_window)
+            of_tile, length = query[:, :, first:stop], bias.shape[-1]
+            seen_keys, seen_values = keys[:, :, :length], values[:, :, :length]
+            out = attend(of_tile, seen_keys, seen_values, bias, scaling, softcap, sinks)
+            parts.append(out.transpose(1, 2))
+    results = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return results.flatten(0, 1)
 
 
 def _kernel() -> Callable[..., None]:

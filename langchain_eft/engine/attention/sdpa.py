@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KEY_BLOCK = 64
+KEY_BLOCK = 128
 """Keys that are summed at once."""
 
 QUERY_TILE = 64

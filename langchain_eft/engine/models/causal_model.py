@@ -40,7 +40,7 @@ class CausalModel:
         self.negated = frozenset(i for i, adapter in enumerate(adapters, 1) if adapter.negated)
         self.head: Tensor | None = None
         self.compiled: Callable[..., Any] | None = None
-        self.kv_layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.kv_layers: dict[int, Tensor] = {}
         self.bytes_per_token: dict[torch.device, int] = {}
         self.router = VariantRouter()
         self.device = next(module.parameters()).device

@@ -2,14 +2,16 @@
 
 q, k and v become one product, and gate and up another. Each norm with its residual, the rotation and the
 gated unit are one Triton kernel each on a GPU. When a small model decodes one token, launching kernels costs
-more than its memory traffic, so fusion makes drafts fast. On a CPU it saves calls of torch. The self-check
-compares the fused model with the model as it was loaded.
+more than its memory traffic, so fusion makes drafts fast. On a CPU it saves calls of torch. There the look
+for hooks takes as long as a small operation, so a layer calls the method `forward` of its parts. The
+self-check compares the fused model with the model as it was loaded.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -110,14 +112,21 @@ class _Attention(nn.Module):
             {name: getattr(plain, name) for name in ("q_proj", "k_proj", "v_proj")}
         )
         self.o_proj = plain.o_proj
-        self._heads = plain.q_proj.out_features // self._dim
-        self._key_heads = plain.k_proj.out_features // self._dim
+        heads, key_heads = (x.out_features // self._dim for x in (plain.q_proj, plain.k_proj))
+        self._sizes = [heads, key_heads, key_heads]
         # Qwen 3 normalizes each head, Olmo 2 all heads together.
         self.q_norm = _Norm(plain.q_norm, ops) if hasattr(plain, "q_norm") else None
         self.k_norm = _Norm(plain.k_norm, ops) if hasattr(plain, "k_norm") else None
-        self._by_head = self.q_norm is not None and self.q_norm.weight.shape[0] == self._dim
+        norms: dict[str, Any] = {}
+        if self.q_norm is not None and self.k_norm is not None:
+            weights = self.q_norm.weight, self.k_norm.weight
+            if weights[0].shape[0] == self._dim:
+                norms = {"query_weight": weights[0], "key_weight": weights[1], "eps": self.q_norm.eps}
+        self._norms_all_heads = self.q_norm is not None and not norms
+        # Layers with a norm of each head always rotate.
+        rotates = getattr(plain, "use_rope", True)
+        self._rotate = partial(ops.rotate, heads=heads, key_heads=key_heads, **norms) if rotates else None
         self._window = getattr(plain, "sliding_window", getattr(config, "sliding_window", None))
-        self._rotates = bool(getattr(plain, "use_rope", True))
         self._eager = sys.modules[type(plain).__module__].eager_attention_forward
 
     def forward(
@@ -128,36 +137,37 @@ class _Attention(nn.Module):
         **kwargs: Any,
     ) -> Tensor:
         """[1, N, hidden] to [1, N, hidden]."""
-        states = self.qkv_proj(hidden_states)
+        states = self.qkv_proj.forward(hidden_states)
         query, key, value = self._rotated(states, *position_embeddings)
-        attend = AttentionInterface().get_interface(self.config._attn_implementation, self._eager)
+        attend = _attention_function(self.config._attn_implementation, self._eager)
         out, _ = attend(
             self,
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
+            query,
+            key,
+            value,
             attention_mask,
             scaling=self.scaling,
             sliding_window=self._window,
             **kwargs,
         )
-        return self.o_proj(out.reshape(*hidden_states.shape[:-1], -1))  # type: ignore[no-any-return]
+        result: Tensor = self.o_proj.forward(out.reshape(*hidden_states.shape[:-1], -1))
+        return result
 
     def _rotated(self, states: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
-        """Queries, keys and values [1, N, heads, dim] out of [1, N, (heads + 2 key_heads) * dim] states."""
-        sizes = [self._heads, self._key_heads, self._key_heads]
-        norms: dict[str, Any] = {}
-        if self.q_norm is not None and self.k_norm is not None:
-            if self._by_head:
-                weights = self.q_norm.weight, self.k_norm.weight
-                norms = {"query_weight": weights[0], "key_weight": weights[1], "eps": self.q_norm.eps}
-            else:
-                query, key, value = torch.split(states, [size * self._dim for size in sizes], -1)
-                states = torch.cat([self.q_norm(query), self.k_norm(key), value], -1)
-        if self._rotates:  # layers with a norm of each head always rotate
-            heads = {"heads": self._heads, "key_heads": self._key_heads}
-            self._ops.rotate(states[0], cos[0], sin[0], **heads, **norms)
-        return torch.split(states.view(*states.shape[:-1], -1, self._dim), sizes, 2)
+        """Queries, keys and values [1, heads, N, dim] out of [1, N, (heads + 2 key_heads) * dim] states."""
+        if self._norms_all_heads:
+            query, key, value = torch.split(states, [size * self._dim for size in self._sizes], -1)
+            states = torch.cat([self.q_norm(query), self.k_norm(key), value], -1)  # type: ignore[misc]
+        if self._rotate is not None:
+            self._rotate(states[0], cos[0], sin[0])
+        return torch.split(states.view(*states.shape[:-1], -1, self._dim).transpose(1, 2), self._sizes, 1)
+
+
+@cache
+def _attention_function(name: str, eager: Callable[..., Any]) -> Callable[..., Any]:
+    """The attention function that is registered in transformers, which takes a while to look it up."""
+    attend: Callable[..., Any] = AttentionInterface().get_interface(name, eager)
+    return attend
 
 
 class _GatedUnit(nn.Module):
@@ -173,8 +183,9 @@ class _GatedUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[1, N, hidden] to [1, N, hidden]."""
-        gate_up = self.gate_up_proj(x)
-        return self.down_proj(self._ops.silu_mul(gate_up[0])[None])  # type: ignore[no-any-return]
+        gate_up = self.gate_up_proj.forward(x)
+        result: Tensor = self.down_proj.forward(self._ops.silu_mul(gate_up[0])[None])
+        return result
 
 
 class _Layer(nn.Module):
@@ -195,8 +206,9 @@ class _PreNormLayer(_Layer):
     def forward(self, hidden_states: Stream, **kwargs: Any) -> Stream:
         """[1, N, hidden] to a pair of them, which the next norm adds."""
         total, normed = self.input_layernorm.enter(hidden_states)
-        total, normed = self.post_attention_layernorm.enter((total, self.self_attn(normed, **kwargs)))
-        return total, self.mlp(normed)
+        attended = self.self_attn.forward(normed, **kwargs)
+        total, normed = self.post_attention_layernorm.enter((total, attended))
+        return total, self.mlp.forward(normed)
 
 
 class _PostNormLayer(_Layer):
@@ -208,5 +220,6 @@ class _PostNormLayer(_Layer):
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """[1, N, hidden] to [1, N, hidden]."""
-        total = self.post_attention_layernorm.normed(self.self_attn(hidden_states, **kwargs), hidden_states)
-        return self.post_feedforward_layernorm.normed(self.mlp(total), total)
+        attended = self.self_attn.forward(hidden_states, **kwargs)
+        total = self.post_attention_layernorm.normed(attended, hidden_states)
+        return self.post_feedforward_layernorm.normed(self.mlp.forward(total), total)

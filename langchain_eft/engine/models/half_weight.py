@@ -30,10 +30,11 @@ class HalfWeight(PackedWeight):
 
     Attributes:
         factor: A power of two. The packed values are the weight divided by it, which lifts small values over
-            the smallest float16 numbers: these have fewer digits.
+            the smallest float16 numbers: these have fewer digits. A tensor, since torch would make one of a
+            number at every product.
     """
 
-    factor: float
+    factor: Tensor
     bytes_per_value = 2
 
     @classmethod
@@ -41,13 +42,13 @@ class HalfWeight(PackedWeight):
         """Pack an [out, in] weight of any floating point type."""
         self = cls._of_shape(weight.shape)
         self.packed = torch.ops.quantized.linear_prepack_fp16(weight.float() / factor, None)
-        self.factor = factor
+        self.factor = torch.tensor(factor)
         return self
 
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T`: [N, in] float32 to [N, out] float32. A row does not depend on other rows."""
         y: Tensor = torch.ops.quantized.linear_dynamic_fp16.default(x, self.packed)
-        return y if self.factor == 1 else y.mul_(self.factor)
+        return y.mul_(self.factor)
 
 
 def half_weight(weight: Tensor) -> HalfWeight | None:

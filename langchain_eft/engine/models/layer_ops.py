@@ -6,6 +6,7 @@ The kernels must equal the torch functions; they take fewer launches.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -55,10 +56,18 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     Returns:
         [N, hidden].
     """
-    size = x.shape[-1]
+    root, least = _norm_constants(x.shape[-1], eps, x.dtype, x.device)
     length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # fewer operations than `F.rms_norm`
-    normed = (x * length.square_().div_(size).add_(eps).rsqrt_()).mul_(weight)
+    normed = (x * length.mul_(length).add_(least).rsqrt_().mul_(root)).mul_(weight)
     return normed if residual is None else normed.add_(residual)
+
+
+@cache
+@torch.inference_mode(mode=False)  # the constants have to be ordinary tensors
+def _norm_constants(size: int, eps: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """sqrt(n) and n * eps as tensors, which torch would make of numbers at every norm."""
+    constants = torch.tensor([size**0.5, size * eps], dtype=dtype, device=device)
+    return constants[0], constants[1]
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

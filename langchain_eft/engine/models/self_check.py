@@ -107,7 +107,7 @@ def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     first = pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device)
     output = _probe(model, first, calls)
     model.head = None
-    precision = next(iter(pool.layers.values()))[0].dtype  # some models convert their logits
+    precision = next(iter(pool.layers.values())).dtype  # some models convert their logits
     if head is not None and _is_head(head, output, _last_output(model, first)[0], precision):
         model.head = head  # else the logits are capped, scaled, biased or projected: the module computes them
     last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], pool, len(ids), device))

@@ -113,9 +113,7 @@ def test_rows_as_tensors_give_the_results_of_rows_as_spans(window, softcap, sink
     pools = [KVPool(12 * BLOCK) for _ in range(2)]
     past = torch.randn(2, 12 * BLOCK + 1, KV_HEADS, DIM)
     for pool in pools:
-        keys, values = pool.layer(Layer.layer_idx, past[0, :1], past[1, :1])
-        keys.copy_(past[0])
-        values.copy_(past[1])
+        pool.layer(Layer.layer_idx, past[0, :1], past[1, :1]).copy_(torch.cat([*past], -1))
     # (start on the packed axis, queries, length, blocks); the second row of the first group is empty.
     spans = [(0, 1, 7, [3, 5]), (2, 3, 9, [1, 7, 0]), (5, 2, 2, [4])]
     query, key, value = (torch.randn(1, n, 8, DIM) for n in (HEADS, KV_HEADS, KV_HEADS))
@@ -149,6 +147,5 @@ def test_rows_as_tensors_give_the_results_of_rows_as_spans(window, softcap, sink
     out, _ = paged_attention(Layer(), query, key, value, None, eft=tensors, **kwargs)
     torch.testing.assert_close(out[:, tokens], expected)
     assert not out[:, [i for i in range(8) if i not in tokens]].any()
-    stored = [pool.layer(Layer.layer_idx, key, value) for pool in pools]
-    for expected, actual in zip(*stored, strict=True):
-        torch.testing.assert_close(actual[:-1], expected[:-1])
+    expected, actual = (pool.layer(Layer.layer_idx, key, value) for pool in pools)
+    torch.testing.assert_close(actual[:-1], expected[:-1])

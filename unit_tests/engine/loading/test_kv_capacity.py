@@ -31,10 +31,10 @@ def test_keys_and_values_that_cannot_be_allocated_are_refused_when_the_engine_op
 ):
     plain = kv_pool._zeros
 
-    def allocate(slots, like):
-        if slots > 256:
+    def allocate(shape, like):
+        if shape[0] > 256:
             raise error
-        return plain(slots, like)
+        return plain(shape, like)
 
     monkeypatch.setattr(kv_pool, "_zeros", allocate)
     with pytest.raises(InsufficientMemoryError, match=r"512 tokens.*no memory.*lower `kv_cache_tokens`"):

@@ -138,9 +138,7 @@ def test_float16_rounds_the_weights_alone(family, tmp_path, fbgemm):
         with without_fbgemm():
             engine = opened(family, dtype="float16")
     try:
-        assert all(
-            pool.dtype == torch.float32 for model in engine.family.models for pool in model.kv_layers[0]
-        )
+        assert all(model.kv_layers[0].dtype == torch.float32 for model in engine.family.models)
         assert greedy_answers(engine, PROMPTS, {}) == [expected.greedy(prompt, {}, 8) for prompt in PROMPTS]
     finally:
         engine.close()

@@ -1,0 +1,105 @@
+"""Flash attention on a CPU: what `sdpa.attend` computes, whatever is computed beside it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from langchain_eft.engine.attention import flash
+from langchain_eft.engine.attention.flash import flash_attend, flash_bias
+from langchain_eft.engine.attention.sdpa import KEY_BLOCK, attend, causal_bias, padded_length
+from unit_tests.helpers import slow
+
+CPU = torch.device("cpu")
+FEATURES = [{}, *slow({"window": 40}, {"window": 200}, {"sinks": True})]
+
+
+def sequence(heads, kv_heads, dim, length=1200, seed=0):
+    """Queries, keys and values of a whole sequence, [heads, length, dim]."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, length, dim, generator=generator) for n in (heads, kv_heads, kv_heads)]
+
+
+def inputs(query, keys, values, queries, length, window=None):
+    """The last queries of the first `length` positions, their context with padding, and their bias."""
+    padding = padded_length(length) - length
+    memory = torch.cat([keys, values], -1)[:, :length]
+    memory = torch.cat([memory, torch.randn(len(memory), padding, memory.shape[-1])], 1)
+    context = memory.unflatten(1, (-1, KEY_BLOCK)).transpose(0, 1)
+    return (
+        query[:, length - queries : length].transpose(0, 1),
+        context,
+        causal_bias(queries, length, window, CPU),
+    )
+
+
+def attended(query, keys, values, queries, length, sinks=None, window=None):
+    """[Q, heads, dim] for the last queries of the first `length` positions; other numbers pad the keys."""
+    rows, context, bias = inputs(query, keys, values, queries, length, window)
+    bias = flash_bias(bias[None], len(query) // len(keys))
+    return flash_attend(rows[None], context, bias, rows.shape[-1] ** -0.5, sinks)[0]
+
+
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize(("queries", "length"), [(1, 1), (1, 130), (5, 128), (33, 300), (64, 1000)])
+def test_it_equals_attention_in_single_steps(queries, length, features):
+    features = {**features, "sinks": torch.randn(9)} if "sinks" in features else features
+    data = sequence(9, 3, 64)
+    rows, context, bias = inputs(*data, queries, length, features.get("window"))
+    keys, values = context.transpose(0, 1).flatten(1, 2).chunk(2, -1)
+    expected = attend(rows.transpose(0, 1), keys, values, bias, 0.125, sinks=features.get("sinks"))
+    actual = attended(*data, queries, length, **features)
+    torch.testing.assert_close(actual, expected.transpose(0, 1), atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 3), *slow((1, 1), (4, 4), (32, 8), (8, 1), (28, 4))])
+@pytest.mark.parametrize("dim", [64, *slow(80, 96, 128, 256)])
+@pytest.mark.parametrize("features", FEATURES)
+def test_a_query_gets_the_same_alone_and_in_any_chunk(shape, dim, features):
+    """Bit for bit, for chunks before and behind the position."""
+    features = {**features, "sinks": torch.randn(shape[0])} if "sinks" in features else features
+    data = sequence(*shape, dim)
+    for position in (0, 3, 31, 127, 128, 300, 511, 1000):
+        alone = attended(*data, 1, position + 1, **features)[0]
+        for queries, behind in ((2, 0), (2, 1), (3, 1), (5, 4), (9, 3), (11, 0), (17, 7), (33, 32), (64, 20)):
+            if behind < queries <= position + 1 + behind:
+                chunk = attended(*data, queries, position + 1 + behind, **features)
+                assert torch.equal(chunk[queries - 1 - behind], alone), (position, queries, behind)
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_a_row_gets_the_same_beside_other_rows(queries):
+    data = [inputs(*sequence(9, 3, 64, seed=seed), queries, 250) for seed in range(4)]
+    query, context, bias = (torch.stack(x) for x in zip(*data, strict=True))
+    together = flash_attend(query, context.flatten(0, 1), flash_bias(bias, 3), 0.1)
+    for alone, (query, context, bias) in zip(together, data, strict=True):
+        assert torch.equal(alone, flash_attend(query[None], context, flash_bias(bias[None], 3), 0.1)[0])
+
+
+def test_kinds_that_it_does_not_compute_exactly_are_left_to_others():
+    query = torch.zeros(1, 9, 64)
+    assert flash.takes(query, 64, None)
+    assert not flash.takes(query, 64, 50.0)
+    assert not flash.takes(query, 128, None)
+    assert not flash.takes(query.bfloat16(), 64, None)
+    assert not flash.takes(query[..., :32], 32, None), "these depend on the number of queries"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "machine",
+    [
+        {"OMP_NUM_THREADS": "2"},
+        {"OMP_NUM_THREADS": "8", "MKL_DYNAMIC": "FALSE"},
+        {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    ],
+)
+def test_so_it_is_with_several_threads_and_on_older_processors(machine):
+    test = f"{__file__}::test_a_query_gets_the_same_alone_and_in_any_chunk"
+    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", "features0"]
+    environment = {**os.environ, **machine}
+    command = [sys.executable, "-m", "pytest", *options, test]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stdout
