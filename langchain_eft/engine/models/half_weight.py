@@ -25,6 +25,9 @@ _CHECKED_VALUES = 1 << 16
 """Number of values that are compared at a time."""
 
 
+_product = torch.ops.quantized.linear_dynamic_fp16.default._op  # without a look for Python's own dispatch
+
+
 class HalfWeight(PackedWeight):
     """A weight in half precision.
 
@@ -47,7 +50,7 @@ class HalfWeight(PackedWeight):
 
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T`: [N, in] float32 to [N, out] float32. A row does not depend on other rows."""
-        y: Tensor = torch.ops.quantized.linear_dynamic_fp16.default(x, self.packed)
+        y: Tensor = _product(x, self.packed)
         return y.mul_(self.factor)
 
 
