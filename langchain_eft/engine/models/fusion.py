@@ -31,7 +31,10 @@ _FAMILIES = {
 }
 
 Stream = Tensor | tuple[Tensor, Tensor]
-"""Hidden states between layers. A pair is a sum that the next norm will compute."""
+"""Hidden states between layers, [N, hidden], or [1, N, hidden] before the first layer.
+
+A pair is a sum that the next norm will compute.
+"""
 
 
 @torch.inference_mode(mode=False)  # the copies have to be ordinary tensors
@@ -82,21 +85,25 @@ class _Norm(nn.Module):
         self.eps = float(plain.variance_epsilon)
 
     def forward(self, stream: Stream) -> Tensor:
-        """The norm of a stream, [..., hidden]."""
-        return self.enter(stream)[1]
+        """The norm of a stream, [1, N, hidden]."""
+        return self.enter(stream)[1][None]
 
     def enter(self, stream: Stream) -> tuple[Tensor, Tensor]:
-        """The stream as one tensor, [..., hidden], and its norm."""
+        """The stream as one tensor, [N, hidden], and its norm."""
         if isinstance(stream, Tensor):
-            return stream, self.normed(stream)
+            total = _packed(stream)
+            return total, self.normed(total)
         total, new = stream
-        pair = self._ops.add_rms_norm(new.flatten(0, -2), total.flatten(0, -2), self.weight, self.eps)
-        return pair[0].view(new.shape), pair[1].view(new.shape)
+        return self._ops.add_rms_norm(new, total, self.weight, self.eps)
 
     def normed(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """The norm of `x` plus `residual`."""
-        after = None if residual is None else residual.flatten(0, -2)
-        return self._ops.rms_norm(x.flatten(0, -2), self.weight, self.eps, after).view(x.shape)
+        """The norm of `x`, [N, size], plus `residual`."""
+        return self._ops.rms_norm(x, self.weight, self.eps, residual)
+
+
+def _packed(hidden_states: Tensor) -> Tensor:
+    """[N, hidden] from that or from [1, N, hidden]."""
+    return hidden_states if hidden_states.dim() == 2 else hidden_states.flatten(0, 1)
 
 
 class _Attention(nn.Module):
@@ -136,7 +143,7 @@ class _Attention(nn.Module):
         attention_mask: Tensor | None,
         **kwargs: Any,
     ) -> Tensor:
-        """[1, N, hidden] to [1, N, hidden]."""
+        """[N, hidden] to [N, hidden]."""
         states = self.qkv_proj.forward(hidden_states)
         query, key, value = self._rotated(states, *position_embeddings)
         attend = _attention_function(self.config._attn_implementation, self._eager)
@@ -150,17 +157,18 @@ class _Attention(nn.Module):
             sliding_window=self._window,
             **kwargs,
         )
-        result: Tensor = self.o_proj.forward(out.reshape(*hidden_states.shape[:-1], -1))
+        result: Tensor = self.o_proj.forward(out.reshape(len(hidden_states), -1))
         return result
 
     def _rotated(self, states: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
-        """Queries, keys and values [1, heads, N, dim] out of [1, N, (heads + 2 key_heads) * dim] states."""
+        """Queries, keys and values [1, heads, N, dim] out of [N, (heads + 2 key_heads) * dim] states."""
         if self._norms_all_heads:
             query, key, value = torch.split(states, [size * self._dim for size in self._sizes], -1)
-            states = torch.cat([self.q_norm(query), self.k_norm(key), value], -1)  # type: ignore[misc]
+            normed = self.q_norm.normed(query), self.k_norm.normed(key)  # type: ignore[union-attr]
+            states = torch.cat([*normed, value], -1)
         if self._rotate is not None:
-            self._rotate(states[0], cos[0], sin[0])
-        return torch.split(states.view(*states.shape[:-1], -1, self._dim).transpose(1, 2), self._sizes, 1)
+            self._rotate(states, cos[0], sin[0])
+        return torch.split(states.view(1, len(states), -1, self._dim).transpose(1, 2), self._sizes, 1)
 
 
 @cache
@@ -182,9 +190,8 @@ class _GatedUnit(nn.Module):
         self.down_proj = plain.down_proj
 
     def forward(self, x: Tensor) -> Tensor:
-        """[1, N, hidden] to [1, N, hidden]."""
-        gate_up = self.gate_up_proj.forward(x)
-        result: Tensor = self.down_proj.forward(self._ops.silu_mul(gate_up[0])[None])
+        """[N, hidden] to [N, hidden]."""
+        result: Tensor = self.down_proj.forward(self._ops.silu_mul(self.gate_up_proj.forward(x)))
         return result
 
 
@@ -204,7 +211,7 @@ class _PreNormLayer(_Layer):
         self.input_layernorm = _Norm(plain.input_layernorm, ops)
 
     def forward(self, hidden_states: Stream, **kwargs: Any) -> Stream:
-        """[1, N, hidden] to a pair of them, which the next norm adds."""
+        """A stream to a pair, which the next norm adds."""
         total, normed = self.input_layernorm.enter(hidden_states)
         attended = self.self_attn.forward(normed, **kwargs)
         total, normed = self.post_attention_layernorm.enter((total, attended))
@@ -219,7 +226,8 @@ class _PostNormLayer(_Layer):
         self.post_feedforward_layernorm = _Norm(plain.post_feedforward_layernorm, ops)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        """[1, N, hidden] to [1, N, hidden]."""
-        attended = self.self_attn.forward(hidden_states, **kwargs)
-        total = self.post_attention_layernorm.normed(attended, hidden_states)
+        """A stream to [N, hidden]."""
+        before = _packed(hidden_states)
+        attended = self.self_attn.forward(before, **kwargs)
+        total = self.post_attention_layernorm.normed(attended, before)
         return self.post_feedforward_layernorm.normed(self.mlp.forward(total), total)

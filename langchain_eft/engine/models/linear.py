@@ -178,13 +178,13 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] to [..., out]. The leading dimensions are the packed tokens."""
-        flat = x.reshape(-1, x.shape[-1])
+        flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
         y = product(flat, self.weight, self.bias)
         if self._adapted:
             for span in self._router.spans(self._ranks, self.owner, apart=self.apart):
                 down, up = self._factors(span)
                 y = product(product(flat, down) * span.mask, up, y)
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
     def _factors(self, span: Span) -> tuple[Tensor, Tensor]:
         if self.apart:
