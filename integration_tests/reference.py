@@ -1,6 +1,6 @@
-"""The bundled family in transformers alone: full forward passes, no cache, merged adapters."""
+"""The bundled family in transformers alone: full forward passes and merged adapters."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -62,6 +62,28 @@ class SmolReference:
                 hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
             ).log_softmax(-1)
 
+        return self._mixed(log_probs, mixture, strength, top_p)
+
+    @torch.inference_mode()
+    def answer_logprobs(self, prompt, answers, mixture) -> torch.Tensor:
+        """log p before each token of every answer to one prompt, [answers, longest answer, V].
+
+        The prompt is computed once, with transformers' own cache.
+        """
+        longest = max(map(len, answers))
+        ids = torch.tensor([[prompt[-1], *answer[:-1], *[0] * (longest - len(answer))] for answer in answers])
+
+        def log_probs(model):
+            cache = model(torch.tensor([prompt[:-1]]), use_cache=True, logits_to_keep=1).past_key_values
+            cache.batch_repeat_interleave(len(answers))
+            return model(ids, past_key_values=cache).logits.log_softmax(-1)
+
+        return self._mixed(log_probs, mixture)
+
+    def _mixed(
+        self, log_probs: Callable[[torch.nn.Module], torch.Tensor], mixture, strength=1.0, top_p=1.0
+    ) -> torch.Tensor:
+        """log p, by the definition, from what `log_probs` says of each model."""
         large = log_probs(self.base)
         if not mixture and strength == 1 and top_p == 1:
             return large

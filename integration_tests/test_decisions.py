@@ -59,7 +59,7 @@ def questions(tokenizer, count, seed=0):
 
 
 def enumerated(reference, tokenizer, state, question, mixture):
-    """The probability of every label, by whole forward passes in transformers over all of them."""
+    """The probability of every label, by forward passes in transformers over all of them."""
     labels = list(question.criteria)
     listed = "\n".join(f"- {each}" for each in labels)
     asked = f"{state}\n\n{question.instructions}\n{listed}\nAnswer with one of these options only."
@@ -68,12 +68,9 @@ def enumerated(reference, tokenizer, state, question, mixture):
     ids = [tokenizer(each, add_special_tokens=False).input_ids for each in labels]
     if any(a != b and b[: len(a)] == a for a in ids for b in ids):
         ids = [[*each, tokenizer.eos_token_id] for each in ids]
-    totals = torch.zeros(len(ids), dtype=torch.float64)
-    longest = max(map(len, ids))
-    rows = reference.logprobs([[*prompt, *each[:-1]] for each in ids], mixture, last=longest)
-    for number, each in enumerate(ids):
-        totals[number] = rows[number, longest - len(each) :][range(len(each)), each].double().sum()
-    return totals.softmax(0).tolist()
+    rows = reference.answer_logprobs(prompt, ids, mixture)
+    totals = [row[range(len(each)), each].double().sum() for row, each in zip(rows, ids, strict=True)]
+    return torch.stack(totals).softmax(0).tolist()
 
 
 @pytest.mark.slow
