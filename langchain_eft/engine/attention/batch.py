@@ -15,7 +15,7 @@ from torch import Tensor
 from langchain_eft.engine.attention.flash import flash_bias
 from langchain_eft.engine.attention.kv_pool import KVPool, token_slots
 from langchain_eft.engine.attention.rows import PagedRows
-from langchain_eft.engine.attention.sdpa import QUERY_TILE, causal_bias, padded_length
+from langchain_eft.engine.attention.sdpa import KEY_BLOCK, QUERY_TILE, causal_bias, padded_length
 from langchain_eft.engine.limits import LONGEST_DRAFT
 
 MAX_DECODING_QUERIES = LONGEST_DRAFT + 1
@@ -135,28 +135,45 @@ class RowGroup:
         # A row's first slot fills it up: what another request has left in memory may be NaN.
         length = padded_length(spans[0].length)
         self._slots = torch.stack([F.pad(x, (0, length - len(x)), value=int(x[0])) for x in slots]).to(device)
-        self._entries: dict[tuple[int, int], Tensor] = {}
+        self._entries: dict[tuple[int, int, int], Tensor] = {}
         self._biases: dict[tuple[int, int, int | None], Tensor] = {}
         self._flash_biases: dict[tuple[int, int, int | None, int], Tensor] = {}
 
-    def context(self, memory: Tensor, segment: int | None = None) -> Tensor:
-        """The rows' keys and values.
+    @cached_property
+    def num_shared(self) -> int:
+        """Segments of `KEY_BLOCK` keys with which all rows begin, and which come before all queries."""
+        if len(self.spans) == 1:
+            return 0
+        before = min(span.length for span in self.spans) - self.queries
+        equal = self._slots[:, :before].eq(self._slots[:1, :before]).all(0)
+        return int(equal.cumprod(0).sum()) // KEY_BLOCK
+
+    def context(self, memory: Tensor) -> Tensor:
+        """The rows' keys and values, [R, kv_heads, T, size], from [slots, kv_heads, size]."""
+        return self._gathered(memory, self._slots, self._slots.shape[1])
+
+    def segments(self, memory: Tensor, num_shared: int) -> tuple[Tensor | None, Tensor]:
+        """The rows' keys and values in segments.
 
         Args:
             memory: [slots, kv_heads, size] a layer's memory.
-            segment: n, positions in a segment, or None for all T.
+            num_shared: Segments that are read once for all rows, at most `self.num_shared`.
 
         Returns:
-            [R * T / n, kv_heads, n, size].
+            [num_shared, kv_heads, KEY_BLOCK, size] of the shared segments, None if there are none, and
+            [R * S, kv_heads, KEY_BLOCK, size] of each row's other segments, S of them.
         """
+        first = num_shared * KEY_BLOCK
+        shared = self._gathered(memory, self._slots[:1, :first], KEY_BLOCK) if num_shared else None
+        return shared, self._gathered(memory, self._slots[:, first:], KEY_BLOCK)
+
+    def _gathered(self, memory: Tensor, slots: Tensor, segment: int) -> Tensor:
         heads, size = memory.shape[1:]
-        segment = segment or self._slots.shape[1]
-        if (heads, segment) not in self._entries:
+        key = heads, slots.numel(), segment
+        if key not in self._entries:
             head = torch.arange(heads, device=self._device)[:, None]
-            slots = self._slots.view(-1, 1, segment)
-            self._entries[heads, segment] = (slots * heads + head).flatten()
-        gathered = memory.flatten(0, 1).index_select(0, self._entries[heads, segment])
-        return gathered.view(-1, heads, segment, size)
+            self._entries[key] = (slots.reshape(-1, 1, segment) * heads + head).flatten()
+        return memory.flatten(0, 1).index_select(0, self._entries[key]).view(-1, heads, segment, size)
 
     def bias(self, first: int, stop: int, window: int | None) -> Tensor:
         """[R, n, T] `sdpa.causal_bias` of the queries from `first` to `stop`; all layers share it."""
@@ -167,11 +184,15 @@ class RowGroup:
             self._biases[key] = torch.stack(rows)
         return self._biases[key]
 
-    def flash_bias(self, first: int, stop: int, window: int | None, groups: int) -> Tensor:
-        """`flash.flash_bias` of the queries from `first` to `stop`; all layers share it."""
+    def flash_bias(self, first: int, stop: int, window: int | None, groups: int, num_shared: int) -> Tensor:
+        """`flash.flash_bias` of the queries from `first` to `stop` and of the segments that are not shared.
+
+        All layers share it.
+        """
         key = first, stop, window, groups
         if key not in self._flash_biases:
-            self._flash_biases[key] = flash_bias(self.bias(first, stop, window), groups)
+            own = self.bias(first, stop, window)[..., num_shared * KEY_BLOCK :]
+            self._flash_biases[key] = flash_bias(own, groups)
         return self._flash_biases[key]
 
 

@@ -3,7 +3,8 @@
 The results are those of `sdpa.attend`, and as there a query's result is the same bit for bit, whatever is
 computed beside it. To that end every segment of `KEY_BLOCK` keys attends for itself, since BLAS sums longer
 rows in other ways, and no product has fewer than `_LEAST_ROWS` rows. The segments' results are joined as in
-flash-decoding (Dao et al. 2023).
+flash-decoding (Dao et al. 2023). So rows that begin with the same segments can attend to these as one row,
+which reads them once.
 """
 
 from __future__ import annotations
@@ -58,54 +59,93 @@ def flash_bias(bias: Tensor, groups: int) -> Tensor:
 
 
 def flash_attend(
-    query: Tensor, context: Tensor, bias: Tensor, scaling: float, sinks: Tensor | None = None
+    query: Tensor,
+    context: Tensor,
+    bias: Tensor,
+    scaling: float,
+    sinks: Tensor | None = None,
+    shared: Tensor | None = None,
 ) -> Tensor:
     """Grouped-query attention of R rows with Q queries each.
 
     Args:
         query: [R, Q, heads, dim].
-        context: [R * S, kv_heads, KEY_BLOCK, 2 * dim] keys and values of S segments.
+        context: [R * S, kv_heads, KEY_BLOCK, 2 * dim] keys and values of S segments of each row.
         bias: See `flash_bias`.
         scaling: Factor on the scores.
         sinks: [heads] learned sink logits (gpt-oss), or None.
+        shared: [S', kv_heads, KEY_BLOCK, 2 * dim] segments before those, which all queries of all rows attend
+            to, or None. All rows attend to them as one.
 
     Returns:
         [R, Q, heads, dim].
     """
     num_rows, queries, _, dim = query.shape
     kv_heads, segments = context.shape[1], len(context) // num_rows
-    of_heads = query.view(num_rows, queries, kv_heads, -1, dim).transpose(1, 2)
-    rows = _padded(of_heads.reshape(num_rows, kv_heads, -1, dim))
-    if segments > 1:
-        rows = rows[:, None].expand(-1, segments, -1, -1, -1).flatten(0, 1)
-    keys, values = torch.split(context, dim, -1)
-    out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        rows, keys, values, attn_mask=bias, scale=scaling
-    )
-    if segments > 1:
-        out, logsumexp = _joined(out, logsumexp.view(num_rows, segments, kv_heads, -1))
-    out = out[:, :, : of_heads.shape[2] * of_heads.shape[3]].view(of_heads.shape)
+    rows = _by_key_head(query, kv_heads)
+    out, logsumexp = _attend(rows, context, bias, scaling)
+    if segments > 1 or shared is not None:
+        out, logsumexp = (x.view(num_rows, segments, *x.shape[1:]) for x in (out, logsumexp))
+    if shared is not None:
+        of_all = _by_key_head(query.flatten(0, 1)[None], kv_heads)
+        nothing_hidden = _padded(bias.new_zeros(len(shared), 1, of_all.shape[2], KEY_BLOCK))
+        parts = _attend(of_all, shared, nothing_hidden, scaling)
+        of_rows = (x[:, :, : of_all.shape[2]] for x in parts)
+        before = [torch.unflatten(x, 2, (num_rows, -1)).movedim(2, 0) for x in of_rows]
+        own = [x[:, :, :, : rows.shape[2]] for x in (out, logsumexp)]
+        out, logsumexp = (torch.cat(pair, 1) for pair in zip(before, own, strict=True))
+    if segments > 1 or shared is not None:
+        out, logsumexp = _joined(out, logsumexp)
+    result = out[:, :, : rows.shape[2]].view(num_rows, kv_heads, queries, -1, dim)
     if sinks is not None:
-        total = logsumexp[:, :, : out.shape[2] * out.shape[3]].view(out.shape[:-1])
-        out = out / (sinks.float().view(kv_heads, 1, -1) - total).exp_().add_(1)[..., None]
-    result: Tensor = out.transpose(1, 2).reshape(query.shape)
-    return result
+        total = logsumexp[:, :, : rows.shape[2]].view(result.shape[:-1])
+        result = result / (sinks.float().view(kv_heads, 1, -1) - total).exp_().add_(1)[..., None]
+    return result.transpose(1, 2).reshape(query.shape)
+
+
+def _by_key_head(query: Tensor, kv_heads: int) -> Tensor:
+    """[R, Q, heads, dim] to [R, kv_heads, Q * G, dim]."""
+    grouped = query.view(*query.shape[:2], kv_heads, -1, query.shape[-1]).transpose(1, 2)
+    return grouped.reshape(len(query), kv_heads, -1, query.shape[-1])
+
+
+def _attend(rows: Tensor, context: Tensor, bias: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """What every row gets from each of its segments.
+
+    Args:
+        rows: [R, kv_heads, m, dim] queries.
+        context: [R * S, kv_heads, KEY_BLOCK, 2 * dim].
+        bias: [R * S, 1, n, KEY_BLOCK]; n is m with padding.
+        scaling: Factor on the scores.
+
+    Returns:
+        [R * S, kv_heads, n, dim], and the logarithms of the weights' sums, [R * S, kv_heads, n].
+    """
+    segments = len(context) // len(rows)
+    padded = _padded(rows)
+    if segments > 1:
+        padded = padded[:, None].expand(-1, segments, -1, -1, -1).flatten(0, 1)
+    keys, values = torch.split(context, rows.shape[-1], -1)
+    out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        padded, keys, values, attn_mask=bias, scale=scaling
+    )
+    return out, logsumexp
 
 
 def _joined(out: Tensor, logsumexp: Tensor) -> tuple[Tensor, Tensor]:
     """Results over all segments, [R, kv_heads, n, dim] and [R, kv_heads, n], from those of single ones.
 
-    Segments are added one after another, so that hidden ones at the end change nothing.
+    Segments are added one after another, so that hidden ones at the end change nothing. `out` is overwritten.
 
     Args:
-        out: [R * S, kv_heads, n, dim].
+        out: [R, S, kv_heads, n, dim].
         logsumexp: [R, S, kv_heads, n].
     """
     peak = logsumexp.amax(1, keepdim=True)
     weights = (logsumexp - peak).exp_()
     total = weights.cumsum(1)[:, -1]
-    weighted = out.view(*logsumexp.shape, out.shape[-1]) * weights[..., None]
-    return weighted.cumsum(1)[:, -1] / total[..., None], total.log().add_(peak[:, 0])
+    weighted = out.mul_(weights[..., None]).cumsum_(1)[:, -1]
+    return weighted / total[..., None], total.log().add_(peak[:, 0])
 
 
 def _padded(rows: Tensor) -> Tensor:

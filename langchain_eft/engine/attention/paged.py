@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 
 from langchain_eft.engine.attention import flash
 from langchain_eft.engine.attention.batch import ForwardBatch, RowGroup
-from langchain_eft.engine.attention.sdpa import KEY_BLOCK, attend
+from langchain_eft.engine.attention.sdpa import attend
 
 ATTENTION = "eft"
 """The registered name: transformers' `attn_implementation`."""
@@ -99,11 +99,12 @@ def _group_attention(
     query = tokens[group.tokens].view(-1, group.queries, heads, dim)
     parts: list[Tensor] = []
     if flash.takes(query, value_dim, softcap):
-        context = group.context(memory, KEY_BLOCK)
+        num_shared = group.num_shared if sliding_window is None else 0
+        shared, own = group.segments(memory, num_shared)
         for first, stop in group.tiles:
-            bias = group.flash_bias(first, stop, sliding_window, heads // memory.shape[1])
-            seen = context[: len(bias)]  # with several tiles, the group is one row
-            parts.append(flash.flash_attend(query[:, first:stop], seen, bias, scaling, sinks))
+            bias = group.flash_bias(first, stop, sliding_window, heads // memory.shape[1], num_shared)
+            seen = own[: len(bias)]  # with several tiles, the group is one row
+            parts.append(flash.flash_attend(query[:, first:stop], seen, bias, scaling, sinks, shared))
     else:
         query = query.transpose(1, 2)
         keys, values = torch.split(group.context(memory), [dim, value_dim], -1)

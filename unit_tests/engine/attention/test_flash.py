@@ -69,6 +69,23 @@ def test_a_query_gets_the_same_alone_and_in_any_chunk(shape, dim, features):
                 assert torch.equal(chunk[queries - 1 - behind], alone), (position, queries, behind)
 
 
+@pytest.mark.parametrize("queries", [1, 4])
+@pytest.mark.parametrize("kind", [{}, {"sinks": torch.linspace(-1, 1, 9)}])
+@pytest.mark.parametrize("num_shared", [1, 3])
+def test_rows_that_begin_alike_get_the_same_if_that_is_read_once(queries, kind, num_shared):
+    first, *others = (sequence(9, 3, 64, 512, seed) for seed in range(4))
+    for other in others:
+        for x, y in zip(first[1:], other[1:], strict=True):
+            y[:, : num_shared * KEY_BLOCK] = x[:, : num_shared * KEY_BLOCK]
+    data = [inputs(*each, queries, 480) for each in (first, *others)]
+    query, context, bias = (torch.stack(x) for x in zip(*data, strict=True))
+    expected = flash_attend(query, context.flatten(0, 1), flash_bias(bias, 3), 0.1, **kind)
+    own = context[:, num_shared:].flatten(0, 1)
+    own_bias = flash_bias(bias[..., num_shared * KEY_BLOCK :], 3)
+    actual = flash_attend(query, own, own_bias, 0.1, shared=context[0, :num_shared], **kind)
+    assert torch.equal(actual, expected)
+
+
 @pytest.mark.parametrize("queries", [1, 3])
 def test_a_row_gets_the_same_beside_other_rows(queries):
     data = [inputs(*sequence(9, 3, 64, seed=seed), queries, 250) for seed in range(4)]

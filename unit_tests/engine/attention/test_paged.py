@@ -87,6 +87,36 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
         torch.testing.assert_close(torch.cat(parts, 1), dense(query, keys, values, window, softcap, sinks))
 
 
+@pytest.mark.parametrize("window", [None, 100])
+def test_rows_that_begin_alike_attend_as_if_they_were_alone(window):
+    """Three rows of one prompt, and a fourth row of another one, with blocks of their own at the end."""
+    torch.manual_seed(0)
+    block, dim, length, queries = 16, 64, 300, 2
+    pool = KVPool(100 * block)
+    pool.layer(Layer.layer_idx, torch.empty(1, 3, dim), torch.empty(1, 3, dim)).normal_()
+    prompt = list(range(17))
+    tables = [[*prompt, 40, 41], [*prompt, 42, 43], [*prompt, 44, 45], [*range(50, 67), 46, 47]]
+    states = [torch.randn(1, heads, 4 * queries, dim) for heads in (9, 3, 3)]
+
+    def attended(rows):
+        tokens = [i * queries + j for i in rows for j in range(queries)]
+        spans = [QuerySpan(i * queries, queries, length, tables[row]) for i, row in enumerate(rows)]
+        numbers = torch.zeros(1, len(tokens), dtype=torch.int64)
+        batch = ForwardBatch(numbers, numbers, numbers[0], pool, block, spans)
+        new = [state[:, :, tokens] for state in states]
+        out, _ = paged_attention(Layer(), *new, None, scaling=0.1, eft=batch, sliding_window=window)
+        return out[0].unflatten(0, (len(rows), queries)), batch.groups[0].num_shared
+
+    alike, num_shared = attended([0, 1, 2])
+    assert num_shared == 2
+    mixed, num_shared = attended([0, 1, 2, 3])
+    assert num_shared == 0
+    for row, (one, two) in enumerate(zip(alike, mixed, strict=False)):
+        alone, _ = attended([row])
+        assert torch.equal(one, alone[0])
+        assert torch.equal(two, alone[0])
+
+
 @pytest.mark.parametrize(
     ("queries", "length", "window"), [(1, 9, None), (1, 4, 2), (2, 3, None), (3, 200, 150)]
 )
