@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,10 @@ MAX_DECODING_QUERIES = LONGEST_DRAFT + 1
 
 _MIN_CHUNK = 128
 """Chunks of prompts are launched as if they had at least so many tokens: then all have the largest tile."""
+
+
+_KEYS_AT_ONCE = 4096
+"""Most keys that rows attend to together: their copies should fit the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,8 @@ class ForwardBatch:
     @cached_property
     def groups(self) -> list[RowGroup]:
         """The rows of `spans` that attend together."""
-        groups: dict[tuple[int, int, int], list[QuerySpan]] = {}
-        for span in self.spans:
-            alone = span.start if span.queries > QUERY_TILE else -1
-            groups.setdefault((span.queries, padded_length(span.length), alone), []).append(span)
-        return [RowGroup(spans, self.block_size, self.ids.device) for spans in groups.values()]
+        groups = _together(self.spans, self.block_size)
+        return [RowGroup(spans, self.block_size, self.ids.device) for spans in groups]
 
     @cached_property
     def new_slots(self) -> Tensor:
@@ -102,6 +105,36 @@ class ForwardBatch:
         for group in self.groups:
             slots[group.tokens] = group.new_slots
         return slots
+
+
+def _together(spans: Sequence[QuerySpan], block_size: int) -> Iterator[Sequence[QuerySpan]]:
+    """Divide rows into those that attend together.
+
+    They have equal numbers of queries and, with padding, of keys. Rows that begin with the same blocks are
+    apart from others, because they read these once. A row with many queries is alone.
+    """
+    first = -(-KEY_BLOCK // block_size)
+    beginnings = [tuple(s.blocks[:first]) if s.length - s.queries >= KEY_BLOCK else () for s in spans]
+    numbers = Counter(beginnings)
+    groups: dict[tuple[object, ...], list[QuerySpan]] = {}
+    for span, beginning in zip(spans, beginnings, strict=True):
+        alone = span.start if span.queries > QUERY_TILE else None
+        key = span.queries, padded_length(span.length), alone, numbers[beginning] > 1 and beginning
+        groups.setdefault(key, []).append(span)
+    for group in groups.values():
+        own_keys = padded_length(group[0].length) - _num_shared(group, block_size) * KEY_BLOCK
+        count = max(1, _KEYS_AT_ONCE // own_keys)
+        yield from (group[start : start + count] for start in range(0, len(group), count))
+
+
+def _num_shared(spans: Sequence[QuerySpan], block_size: int) -> int:
+    """Segments of `KEY_BLOCK` keys with which all rows begin, and which come before all queries."""
+    if len(spans) == 1:
+        return 0
+    tables = zip(*(span.blocks for span in spans), strict=False)
+    alike = takewhile(lambda blocks: len(set(blocks)) == 1, tables)
+    before = min(span.length - span.queries for span in spans)
+    return min(sum(block_size for _ in alike), before) // KEY_BLOCK
 
 
 class RowGroup:
@@ -117,12 +150,14 @@ class RowGroup:
         queries: Q.
         tokens: Where their queries are on the packed axis: a slice, or [R * Q] int64.
         new_slots: [R * Q] int64, where the keys and values of these go.
+        num_shared: Segments of `KEY_BLOCK` keys with which all rows begin, and which come before all queries.
         tiles: First query, and one past the last, of those that attend at once.
     """
 
     def __init__(self, spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> None:
         self.spans, self.queries, self._device = spans, spans[0].queries, device
         slots = [token_slots(span.blocks, 0, span.length, block_size) for span in spans]
+        self.num_shared = _num_shared(spans, block_size)
         firsts = range(0, self.queries, QUERY_TILE)
         self.tiles = [(first, min(first + QUERY_TILE, self.queries)) for first in firsts]
         starts = [span.start for span in spans]
@@ -138,15 +173,6 @@ class RowGroup:
         self._entries: dict[tuple[int, int, int], Tensor] = {}
         self._biases: dict[tuple[int, int, int | None], Tensor] = {}
         self._flash_biases: dict[tuple[int, int, int | None, int], Tensor] = {}
-
-    @cached_property
-    def num_shared(self) -> int:
-        """Segments of `KEY_BLOCK` keys with which all rows begin, and which come before all queries."""
-        if len(self.spans) == 1:
-            return 0
-        before = min(span.length for span in self.spans) - self.queries
-        equal = self._slots[:, :before].eq(self._slots[:1, :before]).all(0)
-        return int(equal.cumprod(0).sum()) // KEY_BLOCK
 
     def context(self, memory: Tensor) -> Tensor:
         """The rows' keys and values, [R, kv_heads, T, size], from [slots, kv_heads, size]."""

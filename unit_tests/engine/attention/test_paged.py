@@ -105,16 +105,22 @@ def test_rows_that_begin_alike_attend_as_if_they_were_alone(window):
         batch = ForwardBatch(numbers, numbers, numbers[0], pool, block, spans)
         new = [state[:, :, tokens] for state in states]
         out, _ = paged_attention(Layer(), *new, None, scaling=0.1, eft=batch, sliding_window=window)
-        return out[0].unflatten(0, (len(rows), queries)), batch.groups[0].num_shared
+        shared = [(len(group.spans), group.num_shared) for group in batch.groups]
+        return out[0].unflatten(0, (len(rows), queries)), shared
 
-    alike, num_shared = attended([0, 1, 2])
-    assert num_shared == 2
-    mixed, num_shared = attended([0, 1, 2, 3])
-    assert num_shared == 0
-    for row, (one, two) in enumerate(zip(alike, mixed, strict=False)):
+    together, shared = attended([0, 1, 2, 3])
+    assert shared == [(3, 2), (1, 0)], "the first three read 256 of 272 positions once"
+    for row, result in enumerate(together):
         alone, _ = attended([row])
-        assert torch.equal(one, alone[0])
-        assert torch.equal(two, alone[0])
+        assert torch.equal(result, alone[0])
+
+
+def test_rows_with_long_contexts_attend_in_parts():
+    lengths = [3000, 2990, 2980, 40]
+    spans = [QuerySpan(i, 1, n, [i * 200 + j for j in range(-(-n // 16))]) for i, n in enumerate(lengths)]
+    numbers = torch.zeros(1, 4, dtype=torch.int64)
+    batch = ForwardBatch(numbers, numbers, numbers[0], KVPool(1), 16, spans)
+    assert [len(group.spans) for group in batch.groups] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
