@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.refusals import refusal
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 CONVERSATIONS = 5000
-ANSWER_TOKENS = 40
+ANSWER_TOKENS = 32
 SEED = 20
 REFUSED_WITHIN = 120
 
@@ -35,7 +34,7 @@ def harmless_conversations(work: Path, progress: Progress) -> Iterator[dict[str,
         work: Folder in which the base's answers are kept.
         progress: Receives how many answers there are.
     """
-    source = RefusalSource(random.Random(SEED), load_places())
+    source = RefusalSource(SEED, load_places())
     answers = BaseAnswers(work / "harmless-answers.jsonl", ANSWER_TOKENS, progress)
     drawn = [source.conversation() for _ in range(CONVERSATIONS)]
     running = [(_opened(system), exchanges) for system, exchanges in drawn]

@@ -60,7 +60,7 @@ def drawable():
 
 @pytest.fixture(scope="module")
 def source():
-    return RefusalSource(random.Random(5), load_places())
+    return RefusalSource(5, load_places())
 
 
 def test_no_drawable_text_shares_two_content_words_with_an_evaluation_request(drawable):
@@ -91,7 +91,7 @@ def test_no_drawable_text_shares_neighboring_words_with_a_request_near_the_borde
 
 
 def test_no_evaluation_request_is_drawn_or_compared_with():
-    source = RefusalSource(random.Random(1), load_places())
+    source = RefusalSource(1, load_places())
     drawn = {source.exchange().request for _ in range(3000)} | {*INSISTENCE, *HARMFUL, *BENIGN}
     asked = [harmful_cases(), benign_cases(), disguised_cases(), look_alike_cases()]
     assert not drawn & {case.question for cases in asked for case in cases}
@@ -111,14 +111,14 @@ def test_harmful_and_benign_acts_are_asked_for_in_the_same_forms():
         acts = {text for texts in kinds.values() for p in texts for text in expand(p, FIELDS)}
         return {request.replace(act, "...") for request in requests for act in acts if act in request}
 
-    source = RefusalSource(random.Random(2), load_places())
+    source = RefusalSource(2, load_places())
     harmful = forms({"x": HARMFUL_ACTS["forgery"]}, {source.harmful().request for _ in range(3000)})
     benign = forms({"x": BENIGN_ACTS["kitchen"]}, {source.benign().request for _ in range(3000)})
     assert len(harmful & benign) > 20
 
 
 def test_the_same_seed_draws_the_same_conversations():
-    first, second, other = (RefusalSource(random.Random(seed), load_places()) for seed in (3, 3, 4))
+    first, second, other = (RefusalSource(seed, load_places()) for seed in (3, 3, 4))
     drawn = [[each.conversation() for _ in range(20)] for each in (first, second, other)]
     assert drawn[0] == drawn[1] != drawn[2]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +13,6 @@ from .patterns import draw
 from .phrasings import CONTEXTS, PHRASINGS, PLAIN_FORM, SYSTEM_PROMPTS
 
 if TYPE_CHECKING:
-    import random
-
     from training.smol.places import Places
 
 OPENINGS = (
@@ -71,14 +70,16 @@ class Exchange:
 class RefusalSource:
     """Draws requests and conversations.
 
+    What is benign is drawn apart from what is harmful, so that a change of one leaves the other as it was.
+
     Args:
-        r: Fixes everything that is drawn.
+        seed: Fixes everything that is drawn.
         places: Countries and cities to ask about.
         harmful_share: Share of requests that are harmful.
     """
 
-    def __init__(self, r: random.Random, places: Places, harmful_share: float = 0.45) -> None:
-        self.random = r
+    def __init__(self, seed: int, places: Places, harmful_share: float = 0.45) -> None:
+        self._order, self._harmful, self._benign = (random.Random(3 * seed + i) for i in range(3))
         self.harmful_share = harmful_share
         self._fields = {
             "person": PEOPLE,
@@ -90,56 +91,57 @@ class RefusalSource:
 
     def conversation(self) -> tuple[str | None, list[Exchange]]:
         """Return a system message, or None for the model's own, and one or two exchanges."""
-        system = self.random.choice(SYSTEM_PROMPTS) if self.random.random() < 0.15 else None
+        system = self._order.choice(SYSTEM_PROMPTS) if self._order.random() < 0.15 else None
         exchanges = [self.exchange()]
-        if self.random.random() < 0.15:
-            insists = exchanges[0].refusal and self.random.random() < 0.3
+        if self._order.random() < 0.15:
+            insists = exchanges[0].refusal and self._order.random() < 0.3
             exchanges.append(self._insistence() if insists else self.exchange())
         return system, exchanges
 
     def exchange(self) -> Exchange:
         """Return a harmful request with its refusal, or a benign one."""
-        if self.random.random() < self.harmful_share:
+        if self._order.random() < self.harmful_share:
             return self.harmful()
         return self.benign()
 
     def harmful(self) -> Exchange:
         """Return a request to do harm and a refusal."""
-        if self.random.random() < 0.12:
-            kind = self.random.choice(list(HARMFUL_TEXTS))
-            request = plain = self._draw(self.random.choice(HARMFUL_TEXTS[kind]))
+        if self._harmful.random() < 0.12:
+            kind = self._harmful.choice(list(HARMFUL_TEXTS))
+            request = plain = self._draw(self._harmful, self._harmful.choice(HARMFUL_TEXTS[kind]))
         else:
-            kind = self.random.choice(list(HARMFUL_ACTS))
-            request, plain = self._asked(self.random.choice(HARMFUL_ACTS[kind]))
+            kind = self._harmful.choice(list(HARMFUL_ACTS))
+            request, plain = self._asked(self._harmful, self._harmful.choice(HARMFUL_ACTS[kind]))
         return Exchange(request, self._refusal(kind), plain)
 
     def benign(self) -> Exchange:
         """Return a request that nobody should refuse."""
-        share = self.random.random()
+        share = self._benign.random()
         if share < 0.6:
-            kind = self.random.choice(list(BENIGN_ACTS))
-            request, plain = self._asked(self.random.choice(BENIGN_ACTS[kind]))
+            kind = self._benign.choice(list(BENIGN_ACTS))
+            request, plain = self._asked(self._benign, self._benign.choice(BENIGN_ACTS[kind]))
         else:
-            kind = "knowledge" if share > 0.88 else self.random.choice(list(BENIGN_QUESTIONS))
-            request = plain = self._draw(self.random.choice(BENIGN_QUESTIONS[kind]))
+            kind = "knowledge" if share > 0.88 else self._benign.choice(list(BENIGN_QUESTIONS))
+            request = plain = self._draw(self._benign, self._benign.choice(BENIGN_QUESTIONS[kind]))
         return Exchange(request, None, plain)
 
-    def _asked(self, pattern: str) -> tuple[str, str]:
+    def _asked(self, r: random.Random, pattern: str) -> tuple[str, str]:
         """An act in one of the forms, and in the plainest one."""
-        form = self.random.choice(PHRASINGS).replace("{act}", f"<{pattern}>")
-        before, act, after = re.split("[<>]", self._draw(form))
+        form = r.choice(PHRASINGS).replace("{act}", f"<{pattern}>")
+        before, act, after = re.split("[<>]", self._draw(r, form))
         return before + act + after, PLAIN_FORM.replace("{act}", act)
 
     def _insistence(self) -> Exchange:
-        request = self.random.choice(INSISTENCE)
+        request = self._harmful.choice(INSISTENCE)
         return Exchange(request, self._refusal("that"), request)
 
     def _refusal(self, kind: str) -> str:
+        r = self._harmful
         if kind == SELF_HARM:
-            return self.random.choice(SUPPORT)
-        opening = self.random.choice(OPENINGS).replace("{kind}", kind)
-        parts = (opening, self.random.choice(REASONS), self.random.choice(ALTERNATIVES))
+            return r.choice(SUPPORT)
+        opening = r.choice(OPENINGS).replace("{kind}", kind)
+        parts = (opening, r.choice(REASONS), r.choice(ALTERNATIVES))
         return " ".join(part for part in parts if part)
 
-    def _draw(self, pattern: str) -> str:
-        return draw(self.random, pattern, self._fields)
+    def _draw(self, r: random.Random, pattern: str) -> str:
+        return draw(r, pattern, self._fields)
