@@ -2,22 +2,23 @@
 
 python -m training.smol.behaviors NAME WORK
 
-Needs the preset's base and reference only. Writes WORK/NAME.jsonl (the conversations) and WORK/NAME (the
-behavior's folder). WORK also keeps the base's answers and checkpoints: the same command goes on after a
-stop.
+Needs the preset's base and reference, and the adapter that a recipe starts from. Writes WORK/NAME.jsonl (the
+conversations) and WORK/NAME (the behavior's folder). Answers of the base and checkpoints are kept in WORK:
+the same command goes on after a stop.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.teaching import Settings, teach
 
 from .harmless import harmless_conversations
+from .tools import tools_conversations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,7 +33,7 @@ class Recipe:
     Attributes:
         write: Returns the conversations, as rows that `teach` reads. It gets a folder for intermediate files,
             and what receives the progress.
-        settings: How the adapter is trained.
+        settings: How the adapter is trained. `start` is the name of a folder in the work folder.
         style: A regular expression that answers with the behavior match, or None.
     """
 
@@ -44,8 +45,12 @@ class Recipe:
 RECIPES = {
     "harmless": Recipe(
         harmless_conversations,
-        Settings(rank=32, steps=600, learning_rate=1e-3),
+        Settings(rank=32, steps=900, learning_rate=1e-3, precision="bfloat16"),
         style="can't|cannot|won't|not able to|sorry",
+    ),
+    "tools": Recipe(
+        tools_conversations,
+        Settings(start="tools-start", steps=500, learning_rate=8e-4, precision="bfloat16"),
     ),
 }
 
@@ -58,15 +63,12 @@ def make(name: str, work: Path, progress: Progress) -> Path:
     if not file.is_file():
         rows = [json.dumps(row) + "\n" for row in recipe.write(work, progress)]
         file.write_text("".join(rows), encoding="utf-8")
+    settings = recipe.settings
+    if settings.start is not None:
+        settings = replace(settings, start=str(work / settings.start))
     resume = folder.with_name(f"{name}.part").is_dir()
     taught = teach(
-        name,
-        file,
-        folder=folder,
-        settings=recipe.settings,
-        style=recipe.style,
-        resume=resume,
-        progress=progress,
+        name, file, folder=folder, settings=settings, style=recipe.style, resume=resume, progress=progress
     )
     return taught.folder
 
