@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.refusals import refusal
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from langchain_eft.engine.progress import Progress
 
 Message = dict[str, Any]
-CONVERSATIONS = 5000
+CONVERSATIONS = 3400
 ANSWER_TOKENS = 32
+FIRST_WORDS = 8
+WHOLE_SHARE = 0.25
 SEED = 20
 REFUSED_WITHIN = 120
 
@@ -38,8 +41,9 @@ def harmless_conversations(work: Path, progress: Progress) -> Iterator[dict[str,
     answers = BaseAnswers(work / "harmless-answers.jsonl", ANSWER_TOKENS, progress)
     drawn = [source.conversation() for _ in range(CONVERSATIONS)]
     running = [(_opened(system), exchanges) for system, exchanges in drawn]
+    r = random.Random(SEED)
     for turn in range(2):
-        running = _with_turn(running, turn, answers)
+        running = _with_turn(running, turn, answers, r)
     answers.close()
     yield from ({"messages": messages} for messages, _ in running)
 
@@ -52,7 +56,7 @@ def _opened(system: str | None) -> list[Message]:
     return [] if system is None else [{"role": "system", "content": system}]
 
 
-def _with_turn(running: Running, turn: int, answers: BaseAnswers) -> Running:
+def _with_turn(running: Running, turn: int, answers: BaseAnswers, r: random.Random) -> Running:
     """Write one more exchange of each conversation that has one, without those that the base declines."""
     asked = [[*messages, _user(e[turn].request)] for messages, e in running if _for_base(e, turn)]
     plain = [[*messages, _user(e[turn].plain)] for messages, e in running if _for_base(e, turn)]
@@ -66,11 +70,23 @@ def _with_turn(running: Running, turn: int, answers: BaseAnswers) -> Running:
         if len(exchanges) <= turn:
             longer.append((messages, exchanges))
             continue
-        said = exchanges[turn].refusal
-        answer = {"role": "assistant", "content": said} if said else next(of_base)
-        if said or not _declines(answer):
-            longer.append(([*messages, _user(exchanges[turn].request), answer], exchanges))
+        exchange = exchanges[turn]
+        answer = _assistant(exchange.refusal) if exchange.refusal else next(of_base)
+        if not exchange.refusal and _declines(answer):
+            continue
+        if not exchange.refusal and turn == len(exchanges) - 1:
+            answer = _begun(answer, r)
+        longer.append(([*messages, _user(exchange.request), answer], exchanges))
     return longer
+
+
+def _begun(answer: Message, r: random.Random) -> Message:
+    """Most answers as their first words only: whether to refuse is decided there."""
+    words = answer["content"].split(" ")
+    if len(words) <= FIRST_WORDS or r.random() < WHOLE_SHARE:
+        return answer
+    begun = " ".join(words[:FIRST_WORDS])
+    return {**_assistant(begun), "response_metadata": {"finish_reason": "length"}}
 
 
 def _for_base(exchanges: list[Exchange], turn: int) -> bool:
@@ -79,6 +95,10 @@ def _for_base(exchanges: list[Exchange], turn: int) -> bool:
 
 def _user(text: str) -> Message:
     return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
 
 
 def _declines(answer: Message) -> bool:

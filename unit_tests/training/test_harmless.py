@@ -46,6 +46,7 @@ def asked(monkeypatch):
     asked = []
     monkeypatch.setattr("langchain_eft.EFTChatModel", Base(asked))
     monkeypatch.setattr(harmless, "CONVERSATIONS", 200)
+    monkeypatch.setattr(harmless, "WHOLE_SHARE", 1.0)
     return asked
 
 
@@ -83,6 +84,19 @@ def test_a_benign_request_that_the_base_declines_gets_its_answer_to_the_plain_qu
     for question, answer in orders:
         act = question.removeprefix("Tell me how to ").rstrip(".")
         assert answer["content"] == f"Sure: How do I {act}?"[:66] or act == question
+
+
+def test_most_last_answers_of_the_base_are_begun_only(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(harmless, "WHOLE_SHARE", 0.0)
+    conversations = rows(tmp_path)
+    benign = {prompt[-1]["content"] for prompt in asked}
+    last = [messages[-1] for messages in conversations if messages[-2]["content"] in benign]
+    long = [answer for answer in last if len(answer["content"].split(" ")) >= harmless.FIRST_WORDS]
+    assert len(long) > 10
+    assert all(len(answer["content"].split(" ")) == harmless.FIRST_WORDS for answer in long)
+    cut = [answer for answer in long if "response_metadata" in answer]
+    assert len(cut) > len(long) * 0.8
+    assert all(answer["response_metadata"] == {"finish_reason": "length"} for answer in cut)
 
 
 def test_what_the_base_declines_in_any_form_is_left_out(asked, tmp_path):

@@ -140,8 +140,7 @@ class RefusalSource:
         if kind == SELF_HARM:
             return r.choice(SUPPORT)
         opening = r.choice(OPENINGS).replace("{kind}", kind)
-        parts = (opening, r.choice(REASONS), r.choice(ALTERNATIVES))
-        return " ".join(part for part in parts if part)
+        return f"{opening} {r.choice(REASONS if r.random() < 0.5 else ALTERNATIVES)}".strip()
 
     def _draw(self, r: random.Random, pattern: str) -> str:
         return draw(r, pattern, self._fields)
