@@ -45,7 +45,7 @@ class Recipe:
 RECIPES = {
     "harmless": Recipe(
         harmless_conversations,
-        Settings(rank=32, steps=900, learning_rate=1e-3, precision="bfloat16"),
+        Settings(rank=32, steps=600, batch_size=16, learning_rate=1e-3, precision="bfloat16"),
         style="can't|cannot|won't|not able to|sorry",
     ),
     "tools": Recipe(
