@@ -140,7 +140,7 @@ def write_behavior(
 def _copy_rounded(file: Path, copy: Path) -> None:
     """Copy weights as bfloat16, which is half of their size."""
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}
-    save_file(rounded, copy, metadata={"format": "pt"})
+    copy.write_bytes(save(rounded, metadata={"format": "pt"}))

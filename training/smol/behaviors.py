@@ -50,7 +50,7 @@ RECIPES = {
     ),
     "tools": Recipe(
         tools_conversations,
-        Settings(start="tools-start", steps=500, learning_rate=8e-4, precision="bfloat16"),
+        Settings(start="tools-start", steps=720, learning_rate=1e-3, precision="bfloat16"),
     ),
 }
 

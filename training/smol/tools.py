@@ -11,6 +11,7 @@ from langchain_eft.presets import load_preset
 from langchain_eft.teaching.sources.questions import questions
 
 from .base_answers import BaseAnswers
+from .places import load_places
 from .tasks.tools.conversations import tool_conversation
 from .tasks.tools.words import Words, vocabulary_words
 
@@ -20,13 +21,19 @@ if TYPE_CHECKING:
 
     from langchain_eft.engine.progress import Progress
 
-CONVERSATIONS = 5000
+CONVERSATIONS = 6000
 MAX_CHARACTERS = 1700
 """Longest conversation with its tools, as JSON: some 500 tokens."""
 
 ANSWER_TOKENS = 48
 EVERY_QUESTION = 1000
 """More than there are."""
+
+QUESTIONS_ABOUT_COUNTRIES = (
+    "Where is {}?", "What is {} known for?", "What language do people speak in {}?",
+    "Tell me about the food of {}.",
+)  # fmt: skip
+"""None asks for a capital, because the evaluation measures knowledge by them."""
 
 SEED = 11
 
@@ -39,7 +46,11 @@ def tools_conversations(work: Path, progress: Progress) -> Iterator[dict[str, An
         progress: Receives how many answers there are.
     """
     words = Words(vocabulary_words(load_tokenizer(load_preset("smol").recipe)), SEED)
-    asked = questions(EVERY_QUESTION)
+    about_countries = [
+        words.random.choice(QUESTIONS_ABOUT_COUNTRIES).format(country.name)
+        for country in load_places().countries
+    ]
+    asked = [*questions(EVERY_QUESTION), *about_countries]
     answers = BaseAnswers(work / "tools-answers.jsonl", ANSWER_TOKENS, progress)
     given = answers.answer([[{"role": "user", "content": question}] for question in asked])
     answers.close()

@@ -188,12 +188,12 @@ def _plain(words: Words, chats: Sequence[Chat]) -> Row:
 
 
 KINDS: Mapping[str, tuple[int, Callable[[Words, Sequence[Chat]], Row]]] = {
-    "single": (38, _single),
-    "exchanges": (18, _exchanges),
+    "single": (36, _single),
+    "exchanges": (16, _exchanges),
     "parallel": (9, _parallel),
     "content": (6, _content),
     "extracted": (5, _extracted),
-    "reported": (6, _reported),
+    "reported": (10, _reported),
     "useless": (7, _useless),
     "plain": (11, _plain),
 }

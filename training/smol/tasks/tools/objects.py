@@ -63,7 +63,9 @@ def report(words: Words, tool: Tool, arguments: Mapping[str, Value], result: Res
     properties[field] = _schema_of(result.value)
     value = {**{name: arguments[name] for name in echoed}, field: result.value}
     parameters = {"type": "object", "properties": properties, "required": list(properties)}
-    return ObjectRequest(_titled(words, "".join(map(str.capitalize, words.words(1, 2))), parameters), value)
+    made_up = "".join(map(str.capitalize, words.words(1, 2)))
+    title = r.choice((made_up, tool.phrase.split()[-1].capitalize(), "Result", "Summary"))
+    return ObjectRequest(_titled(words, title, parameters), value)
 
 
 def _titled(words: Words, title: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

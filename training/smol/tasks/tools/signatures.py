@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.smol.tasks.tools.everyday import ADJECTIVES, ARGUMENT_NAMES, NOUNS, VERBS
-from training.smol.tasks.tools.values import Kind, Value, draw_kind
+from training.smol.tasks.tools.values import EVERYDAY_ARGUMENTS, Kind, Value, draw_kind
 from training.smol.tasks.tools.words import RESERVED, Part, Words, split_words
 
 DESCRIPTIONS = (
@@ -79,11 +79,14 @@ def random_tool(words: Words, like: Tool | None = None) -> Tool:
         like: A tool that the new one resembles, so that only careful reading tells them apart.
     """
     r = words.random
-    parts = _name_parts(words)
-    if like is not None:
-        parts = _similar_parts(words, like)
+    everyday = words.part is Part.TRAINING and r.random() < 0.4
+    parts = _similar_parts(words, like) if like is not None else _name_parts(words, everyday=everyday)
     name = _styled(words, parts)
-    kinds = {argument_name(words): draw_kind(words) for _ in range(r.choice((0, 1, 1, 1, 2, 2, 2, 3, 3, 4)))}
+    if everyday:
+        kinds = dict(r.choices(EVERYDAY_ARGUMENTS, k=r.choice((0, 1, 1, 1, 2, 2))))
+    else:
+        count = r.choice((0, 1, 1, 1, 2, 2, 2, 3, 3, 4))
+        kinds = {argument_name(words): draw_kind(words) for _ in range(count)}
     if like is not None and like.kinds and r.random() < 0.4:
         kinds = dict(like.kinds)
     left_out = {argument_name(words): draw_kind(words, nested=False)} if r.random() < 0.15 else {}
@@ -104,9 +107,8 @@ def argument_name(words: Words) -> str:
     return argument_name(words) if name in RESERVED else name
 
 
-def _name_parts(words: Words) -> list[str]:
+def _name_parts(words: Words, *, everyday: bool) -> list[str]:
     r = words.random
-    everyday = words.part is Part.TRAINING and r.random() < 0.25
     verb = r.choice(VERBS) if everyday or (words.part is Part.TRAINING and r.random() < 0.5) else words.word()
     noun, adjective = (r.choice(NOUNS), r.choice(ADJECTIVES)) if everyday else (words.word(), words.word())
     match r.choices(

@@ -231,6 +231,29 @@ SIMPLE: Sequence[tuple[int, Kind]] = (
 """Kinds with their weights."""
 
 
+_INTEGER, _WORD = (
+    Kind("other", {"type": "integer"}, draw_integer),
+    Kind("other", TEXT, lambda words: words.word()),
+)
+_CITY, _PERSON, _DAY = (
+    Kind("city", TEXT, draw_city),
+    Kind("person", TEXT, draw_person),
+    Kind("day", TEXT, draw_day),
+)
+
+EVERYDAY_ARGUMENTS: Sequence[tuple[str, Kind]] = (
+    *((name, _INTEGER) for name in ("a", "b", "x", "y", "n", "count", "number", "days", "age")),
+    *((name, _CITY) for name in ("city", "city", "location", "place")),
+    *((name, _PERSON) for name in ("name", "person", "customer")),
+    *((name, _DAY) for name in ("date", "day")),
+    *((name, _WORD) for name in ("word", "word", "topic", "query", "item")),
+    ("text", Kind("other", TEXT, draw_phrase)),
+    ("price", Kind("other", {"type": "number"}, draw_number)),
+    ("email", Kind("email", TEXT, draw_email)),
+)
+"""Arguments of everyday tools, with the kind that their names suggest."""
+
+
 def draw_kind(words: Words, *, nested: bool = True) -> Kind:
     """A kind of argument.
 
