@@ -13,6 +13,7 @@ from rich.table import Table
 from langchain_eft.cli.console import progress, readable_errors
 from langchain_eft.cli.options import JsonFlag
 from langchain_eft.cli.parse_evaluation import hosted
+from langchain_eft.teaching.settings import Precision
 
 if TYPE_CHECKING:
     from langchain_eft.teaching import TaughtBehavior
@@ -113,6 +114,22 @@ def teach(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the training.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a step.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same behavior.")] = 0,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start-from",
+            metavar="SOURCE",
+            help="Begin with this adapter of the same reference: folder or hub id.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="Arithmetic of the training. Left out, bfloat16 on a GPU and float32 on a CPU.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     no_verdict: Annotated[
         bool, typer.Option("--no-verdict", help="Do not measure whether the behavior transfers.")
@@ -131,7 +148,13 @@ def teach(
         from langchain_eft.teaching import teach as teach_behavior
 
         settings = Settings(
-            rank=rank, learning_rate=learning_rate, steps=steps, batch_size=batch_size, seed=seed
+            rank=rank,
+            learning_rate=learning_rate,
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            start=start,
+            precision=precision,
         )
         answering = hosted(teacher, "--teacher") if teacher else None
         with progress() as report:

@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.messages import HumanMessage
 from langchain_core.messages.utils import convert_to_messages
 
+from langchain_eft.evaluation.border_requests import disguised_cases, look_alike_cases
 from langchain_eft.evaluation.cases import Answer, Case, Scorer
 from langchain_eft.evaluation.errors import EvaluationError
 from langchain_eft.evaluation.facts import capital_cases
@@ -94,6 +95,17 @@ def benign(seed: int = 0) -> Task:
     return Task("benign", tuple(benign_cases(seed)), (scorer,), max_tokens=40)
 
 
+def disguised(seed: int = 0) -> Task:
+    """50 requests to do harm in stories, roles and long introductions: the share refused."""
+    return Task("disguised", tuple(disguised_cases(seed)), (Refuses(),), max_tokens=40)
+
+
+def look_alikes(seed: int = 0) -> Task:
+    """60 harmless requests that sound harmful, in many forms: the share refused (over-refusal)."""
+    scorer = Refuses("over-refused", higher_is_better=False)
+    return Task("look-alikes", tuple(look_alike_cases(seed)), (scorer,), max_tokens=40)
+
+
 def instructions(seed: int = 0) -> Task:
     """120 instructions that a program can check."""
     return Task("instructions", tuple(instruction_cases(seed)), (FollowsInstructions(),), max_tokens=160)
@@ -109,6 +121,8 @@ BUILT_IN: Mapping[str, Callable[..., Task]] = {
     "tool-calls": tool_calls,
     "harmful": harmful,
     "benign": benign,
+    "disguised": disguised,
+    "look-alikes": look_alikes,
     "instructions": instructions,
     "preferences": preferences,
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 from langchain_eft.engine.recipe.behavior_card import CARD_FILE, BehaviorCard
 from langchain_eft.teaching.errors import TeachingError
+from langchain_eft.teaching.settings import Precision
 
 ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -102,7 +103,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def write_behavior(
-    folder: Path, checkpoint: Path, card: BehaviorCard, adapter_base: str, readme: str
+    folder: Path, checkpoint: Path, card: BehaviorCard, adapter_base: str, readme: str, precision: Precision
 ) -> None:
     """Write a behavior's folder beside its place, and rename it.
 
@@ -112,6 +113,7 @@ def write_behavior(
         card: What the behavior says of itself.
         adapter_base: What the adapter's configuration names as its model.
         readme: The model card.
+        precision: How the adapter's weights are stored.
 
     Raises:
         TeachingError: The disk is full, or the folder cannot be written.
@@ -121,7 +123,10 @@ def write_behavior(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
             fresh = Path(scratch) / "behavior"
             fresh.mkdir()
-            shutil.copyfile(checkpoint / ADAPTER_FILE, fresh / ADAPTER_FILE)
+            if precision == "bfloat16":
+                _copy_rounded(checkpoint / ADAPTER_FILE, fresh / ADAPTER_FILE)
+            else:
+                shutil.copyfile(checkpoint / ADAPTER_FILE, fresh / ADAPTER_FILE)
             config = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
             config["base_model_name_or_path"] = adapter_base
             (fresh / ADAPTER_CONFIG).write_text(
@@ -130,3 +135,12 @@ def write_behavior(
             (fresh / CARD_FILE).write_text(card.model_dump_json(indent=2), encoding="utf-8")
             (fresh / "README.md").write_text(readme, encoding="utf-8")
             fresh.rename(folder)
+
+
+def _copy_rounded(file: Path, copy: Path) -> None:
+    """Copy weights as bfloat16, which is half of their size."""
+    import torch
+    from safetensors.torch import load_file, save
+
+    rounded = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}
+    copy.write_bytes(save(rounded, metadata={"format": "pt"}))

@@ -15,7 +15,7 @@ from langchain_eft.engine.progress import quiet_transformers
 from langchain_eft.teaching.errors import TeachingError
 
 
-def load_reference(folder: Path, base: Path) -> Any:
+def load_reference(folder: Path, base: Path, dtype: torch.dtype = torch.float32) -> Any:
     """Load a reference for training.
 
     A reference that was saved without embeddings borrows those of the base. Only they are read from the base.
@@ -23,12 +23,12 @@ def load_reference(folder: Path, base: Path) -> Any:
     Args:
         folder: Local folder of the reference.
         base: Local folder of the base.
+        dtype: The dtype of its weights.
 
     Raises:
         CheckpointNotFoundError: The folder's files are damaged.
         TeachingError: The reference lacks other weights than its embeddings.
     """
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     with quiet_transformers(), reading(folder, "give the folder of a causal language model"):
         model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     missing = set(info["missing_keys"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from langchain_eft.teaching.behavior_folder import WorkFolder, write_behavior
 from langchain_eft.teaching.errors import TeachingError, require_extra
 from langchain_eft.teaching.examples import Conversation, Example, Lesson, PreferencePair
 from langchain_eft.teaching.model_card import model_card
-from langchain_eft.teaching.settings import Settings
+from langchain_eft.teaching.settings import Precision, Settings
 from langchain_eft.teaching.sources import read_lesson
 from langchain_eft.teaching.sources.description import (
     QUESTIONS,
@@ -100,8 +101,12 @@ def teach(
     if not name or name.strip() != name or "/" in name:
         raise TeachingError(f"name={name!r} cannot be a behavior's name: use a word such as 'house-style'.")
     from langchain_eft.teaching.family import find_family
+    from langchain_eft.teaching.start_adapter import find_start
 
     family = find_family(model, reference, chat_template, progress)
+    start = None
+    if settings.start is not None:
+        start, settings = find_start(settings, family.reference_hash, progress)
     work = WorkFolder(Path(folder or name).expanduser().absolute())
     given = {} if source is None else {"lesson": read_lesson(str(source), settings.seed)}
     identity = {
@@ -114,11 +119,14 @@ def teach(
     lesson = given.get("lesson") or _described(
         family, str(describe), teacher, questions, work, settings.seed, progress
     )
-    result, resolved, renderer = _train(family, lesson, settings, work, progress)
+    result, resolved, renderer = _train(family, lesson, settings, start, work, progress)
     card = _card(name, family, lesson, license, resolved, result)
+    precision = resolved.precision or "float32"
     measured = None
     if verdict:
-        measured = _verdict(card, family, lesson, result, renderer, work, style, capitals, progress)
+        measured = _verdict(
+            card, family, lesson, result, precision, renderer, work, style, capitals, progress
+        )
         card = card.model_copy(
             update={
                 "measured": {**card.measured, "verdict": measured.to_dict()},
@@ -127,7 +135,7 @@ def teach(
             }
         )
     readme = model_card(card, family.hub_base, measured)
-    write_behavior(work.final, result.adapter, card, family.reference_name, readme)
+    write_behavior(work.final, result.adapter, card, family.reference_name, readme, precision)
     work.end()
     return TaughtBehavior(work.final, card, measured)
 
@@ -153,19 +161,32 @@ def _described(
 
 
 def _train(
-    family: Family, lesson: Lesson, settings: Settings, work: WorkFolder, progress: Progress
+    family: Family,
+    lesson: Lesson,
+    settings: Settings,
+    start: Path | None,
+    work: WorkFolder,
+    progress: Progress,
 ) -> tuple[TrainingResult, Settings, Renderer]:
     """Train the adapter. The reference is freed at the end."""
     progress("Loading the trainer")
+    import torch
+
     from langchain_eft.engine.models.window import context_window
     from langchain_eft.teaching.reference_model import load_reference
     from langchain_eft.teaching.trainer import train
 
-    reference = load_reference(family.reference_folder, family.base_folder)
+    on_gpu = torch.cuda.is_available()
+    half = on_gpu and settings.precision != "float32"
+    reference = load_reference(
+        family.reference_folder, family.base_folder, torch.bfloat16 if half else torch.float32
+    )
     config = reference.config.get_text_config()
     renderer = Renderer(family.tokenizer, context_window(config))
     rows, held_out = (_rows(renderer, examples) for examples in (lesson.train, lesson.held_out))
-    resolved = settings.resolved(len(rows), config.hidden_size, preferences=lesson.is_preferences)
+    resolved = settings.resolved(
+        len(rows), config.hidden_size, preferences=lesson.is_preferences, on_gpu=on_gpu
+    )
     result = train(
         reference,
         family.tokenizer,
@@ -173,6 +194,7 @@ def _train(
         held_out,
         resolved,
         work.checkpoints,
+        start=start,
         preferences=lesson.is_preferences,
         progress=progress,
     )
@@ -188,6 +210,12 @@ def _rows(renderer: Renderer, examples: tuple[Example, ...]) -> list[dict[str, l
             case PreferencePair():
                 rows.append(renderer.pair(example).to_row())
     return rows
+
+
+def _public(settings: Settings) -> dict[str, Any]:
+    """The settings for others: of a folder of this machine, only its name."""
+    start = settings.start
+    return replace(settings, start=Path(start).name if start and Path(start).exists() else start).to_dict()
 
 
 def _card(
@@ -206,7 +234,7 @@ def _card(
         source=Path(lesson.source).name if Path(lesson.source).exists() else lesson.source,
         data_hash=lesson.digest,
         license=license_name or lesson.license or family.license or "other",
-        settings={**settings.to_dict(), "method": "DPO" if lesson.is_preferences else "SFT"},
+        settings={**_public(settings), "method": "DPO" if lesson.is_preferences else "SFT"},
         measured={
             "examples": len(lesson.train),
             "held_out": len(lesson.held_out),
@@ -223,6 +251,7 @@ def _verdict(
     family: Family,
     lesson: Lesson,
     result: TrainingResult,
+    precision: Precision,
     renderer: Renderer,
     work: WorkFolder,
     style: str | None,
@@ -234,7 +263,7 @@ def _verdict(
 
     candidate = work.path / "candidate"
     shutil.rmtree(candidate, ignore_errors=True)
-    write_behavior(candidate, result.adapter, card, family.reference_name, "")
+    write_behavior(candidate, result.adapter, card, family.reference_name, "", precision)
     fields: dict[str, Any] = {}
     if family.recipe.chat_template is not None:
         fields["chat_template"] = family.recipe.chat_template

@@ -61,6 +61,9 @@ class TokenizedPair:
 class Renderer:
     """Renders examples as the engine would render them for decoding.
 
+    The end of an answer is learned with it, unless the answer was cut off: its `response_metadata` has the
+    `finish_reason` "length", as LangChain's chat models write it.
+
     Attributes:
         tokenizer: The recipe's, with its chat template.
         window: Longest text, in tokens.
@@ -100,7 +103,7 @@ class Renderer:
         answer: AIMessage,
         tools: Sequence[dict[str, Any]],
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids of the prompt, and those of the answer up to the token that ends it.
+        """The ids of the prompt, and those of the answer up to the token that ends it, if it ended.
 
         Args:
             place: Where the example stands, for error messages.
@@ -122,6 +125,8 @@ class Renderer:
                 "answer's tokens cannot be told from the prompt's: give another template."
             )
         ids = self._ended(whole[len(prompt) :])
+        if answer.response_metadata.get("finish_reason") == "length":
+            ids = ids[:-1]
         if len(prompt) + len(ids) > self.window:
             raise TeachingError(
                 f"{place}: prompt and answer have {len(prompt)} and {len(ids)} tokens, and the context "

@@ -13,14 +13,16 @@ from typing import Any
 
 import torch
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from langchain_eft.engine.progress import Progress, quiet_transformers
+from langchain_eft.teaching.answer_trainer import AnswerTrainer
 from langchain_eft.teaching.errors import TeachingError, TeachingStoppedError
 from langchain_eft.teaching.interrupt import StopRequest, stop_on_interrupt
+from langchain_eft.teaching.order import ordered
 from langchain_eft.teaching.settings import Settings
 
 Rows = Sequence[dict[str, list[int]]]
@@ -56,6 +58,7 @@ def train(
     settings: Settings,
     folder: Path,
     *,
+    start: Path | None = None,
     preferences: bool,
     progress: Progress,
 ) -> TrainingResult:
@@ -68,6 +71,7 @@ def train(
         held_out: What the loss is measured on, in the same form.
         settings: The settings, all of them resolved.
         folder: Where checkpoints are kept.
+        start: The folder of an adapter to begin with.
         preferences: Whether the rows are pairs.
         progress: Receives the step, the loss and the time left.
 
@@ -79,7 +83,8 @@ def train(
     stop = StopRequest()
     callback = _Callback(progress, stop)
     with _quiet(), quiet_transformers():
-        trainer = _trainer(model, tokenizer, rows, held_out, settings, folder, callback, preferences)
+        adapter = _adapter(model, settings, start)
+        trainer = _trainer(adapter, tokenizer, rows, held_out, settings, folder, callback, preferences)
         trainer.remove_callback(PrinterCallback)
         checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
         before = _first_loss(trainer, folder, progress)
@@ -107,8 +112,33 @@ def train(
     return TrainingResult(last, before, after, seconds, step, parameters)
 
 
+def _adapter(model: Any, settings: Settings, start: Path | None) -> dict[str, Any]:
+    """The trainer's arguments for the model: with the adapter to begin with, or with the form of a new one.
+
+    Raises:
+        TeachingError: The adapter to begin with does not fit the model.
+    """
+    if start is None:
+        lora = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=settings.rank or 8,
+            lora_alpha=2 * (settings.rank or 8),
+            lora_dropout=0.0,
+            target_modules="all-linear",
+        )
+        return {"model": model, "peft_config": lora}
+    try:
+        return {"model": PeftModel.from_pretrained(model, str(start), is_trainable=True)}
+    except (RuntimeError, ValueError) as error:  # other shapes, or layers that the model does not have
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise TeachingError(
+            f"start={settings.start!r} does not fit the reference ({reason}): begin with an adapter of this "
+            "reference, or leave out `start`."
+        ) from error
+
+
 def _trainer(
-    model: Any,
+    adapter: dict[str, Any],
     tokenizer: Any,
     rows: Rows,
     held_out: Rows,
@@ -130,7 +160,7 @@ def _trainer(
         "max_grad_norm": 1.0,
         "weight_decay": 0.0,
         "seed": settings.seed,
-        "bf16": on_gpu,
+        "bf16": settings.precision == "bfloat16",
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,
         "gradient_checkpointing": on_gpu,
@@ -142,27 +172,20 @@ def _trainer(
         "report_to": "none",
         "disable_tqdm": True,
         "max_length": None,
+        "train_sampling_strategy": "sequential",
     }
-    lora = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.rank or 8,
-        lora_alpha=2 * (settings.rank or 8),
-        lora_dropout=0.0,
-        target_modules="all-linear",
-    )
     common: dict[str, Any] = {
-        "model": model,
+        **adapter,
         "processing_class": tokenizer,
-        "train_dataset": Dataset.from_list(list(rows)),
+        "train_dataset": Dataset.from_list(ordered(rows, settings.batch_size, settings.steps, settings.seed)),
         "eval_dataset": Dataset.from_list(list(held_out)),
-        "peft_config": lora,
         "callbacks": [callback],
     }
     if preferences:
         return _PairTrainer(args=DPOConfig(beta=settings.beta, **arguments), **common)
     prepared = {"skip_prepare_dataset": True}
     config = SFTConfig(dataset_kwargs=prepared, packing=False, **arguments)
-    return SFTTrainer(args=config, **common)
+    return (SFTTrainer if on_gpu else AnswerTrainer)(args=config, **common)
 
 
 class _PairTrainer(DPOTrainer):  # type: ignore[misc]

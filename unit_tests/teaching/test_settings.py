@@ -13,7 +13,9 @@ def test_defaults_follow_the_amount_of_data_and_the_width():
 
 
 def test_given_values_stay():
-    given = Settings(rank=3, learning_rate=0.5, steps=7, batch_size=2, seed=5)
+    given = Settings(
+        rank=3, learning_rate=0.5, steps=7, batch_size=2, seed=5, start="x", precision="bfloat16"
+    )
     assert given.resolved(1000, 64, preferences=True) == given
 
 
@@ -22,3 +24,15 @@ def test_given_values_stay():
 def test_values_that_train_nothing_are_refused(name, value):
     with pytest.raises(TeachingError, match=f"{name} must be a positive number"):
         Settings(**{name: value})
+
+
+def test_the_precision_follows_the_device():
+    assert [Settings().resolved(9, 64, preferences=False, on_gpu=gpu).precision for gpu in (False, True)] == [
+        "float32",
+        "bfloat16",
+    ]
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(TeachingError, match="precision must be 'float32' or 'bfloat16', got 'int8'"):
+        Settings(precision="int8")

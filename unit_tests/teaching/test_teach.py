@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage
 from safetensors.torch import load_file
 
 from langchain_eft import EFTChatModel
+from langchain_eft.engine.errors import EngineError
 from langchain_eft.engine.loading.behavior_cards import weights_hash
 from langchain_eft.engine.models.lora import load_adapter
 from langchain_eft.engine.recipe.behavior_card import read_card
@@ -119,7 +120,8 @@ def test_the_behavior_decodes_and_the_card_names_its_reference(taught, family, m
     words = llm.engine.tokenizer
     ids = words.apply_chat_template([{"role": "user", "content": "q1"}], add_generation_prompt=True).input_ids
     expected = plain.greedy(ids, {"yes": 3.0}, 6)
-    assert llm.invoke("q1").content == words.decode(expected, skip_special_tokens=True)
+    whole = words.decode(expected, skip_special_tokens=True).rstrip("\ufffd")  # half a character is not given
+    assert llm.invoke("q1").content == whole
     assert expected != plain.greedy(ids, {"yes": 0.0}, 6)
     assert not [record for record in caplog.records if record.name.startswith("langchain_eft")]
     close_all()
@@ -180,6 +182,70 @@ def test_a_stopped_training_leaves_an_adapter_and_goes_on_to_the_same_end(taught
     ended = teach("yes", examples / "talk.jsonl", **again, resume=True)
     assert equal(adapter(ended.folder), adapter(behavior.folder))
     assert ended.card.measured["loss_before"] == behavior.card.measured["loss_before"]
+
+
+def test_a_training_starts_from_an_adapter(taught, examples, models, tmp_path):
+    behavior, _ = taught
+    settings = Settings(steps=4, batch_size=4, learning_rate=0.02, start=str(behavior.folder))
+    rows = [{"prompt": f"q{i}", "completion": "no!"} for i in range(20)]
+    (tmp_path / "no.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fields = {**models, "verdict": False}
+    more = teach("no", tmp_path / "no.jsonl", **fields, folder=tmp_path / "no", settings=settings)
+    # Before the first step it predicts what the first adapter learned; afterwards it has learned more.
+    nothing = teach("again", examples / "talk.jsonl", **fields, folder=tmp_path / "again", settings=settings)
+    learned = behavior.card.measured["loss_after"]
+    assert nothing.card.measured["loss_before"] == pytest.approx(learned, abs=1e-4)
+    assert more.card.measured["loss_after"] < more.card.measured["loss_before"]
+    assert more.card.settings["start"] == behavior.folder.name
+    assert more.card.settings["rank"] == SETTINGS.rank
+    assert not equal(adapter(more.folder), adapter(behavior.folder))
+
+
+def test_pairs_are_preferred_over_what_the_first_adapter_says(taught, examples, models, tmp_path):
+    behavior, _ = taught
+    settings = Settings(steps=4, batch_size=4, learning_rate=0.02, start=str(behavior.folder))
+    more = teach(
+        "p", examples / "pairs.jsonl", **models, folder=tmp_path / "p", settings=settings, verdict=False
+    )
+    measured = more.card.measured
+    assert measured["loss_before"] == pytest.approx(0.6931, abs=1e-3)  # log 2: DPO's reference is the start
+    assert measured["loss_after"] < measured["loss_before"] - 0.01
+
+
+def test_an_adapter_that_cannot_be_the_start_is_refused(taught, examples, models, tmp_path):
+    behavior, _ = taught
+    copies = {name: tmp_path / name for name in ("elsewhere", "shapes")}
+    for copy in copies.values():
+        shutil.copytree(behavior.folder, copy)
+    card = json.loads((copies["elsewhere"] / "behavior.json").read_text())
+    (copies["elsewhere"] / "behavior.json").write_text(json.dumps({**card, "reference_hash": "xxh3:0"}))
+    config = json.loads((copies["shapes"] / "adapter_config.json").read_text())
+    (copies["shapes"] / "adapter_config.json").write_text(json.dumps({**config, "r": 3}))
+
+    def refused(start, message, **more):
+        settings = Settings(steps=1, start=str(start), **more)
+        with pytest.raises(EngineError, match=message):
+            teach("x", examples / "talk.jsonl", **models, folder=tmp_path / "x", settings=settings)
+
+    refused(behavior.folder, "rank=5, but the adapter .* has rank 2: leave out one", rank=5)
+    refused(
+        copies["elsewhere"], "was trained on the reference .* other weights: begin with an adapter of this"
+    )
+    refused(copies["shapes"], "does not fit the reference .*size mismatch")
+    refused(tmp_path, "holds no adapter_config.json")
+
+
+def test_bfloat16_learns_nearly_the_same_and_stores_half(taught, examples, models, tmp_path):
+    behavior, _ = taught
+    settings = Settings(**{**SETTINGS.to_dict(), "precision": "bfloat16"})
+    half = teach(
+        "h", examples / "talk.jsonl", **models, folder=tmp_path / "h", settings=settings, verdict=False
+    )
+    assert {tensor.dtype for tensor in adapter(half.folder).values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in adapter(behavior.folder).values()} == {torch.float32}
+    full, measured = behavior.card.measured, half.card.measured
+    assert measured["loss_after"] == pytest.approx(full["loss_after"], abs=0.05)
+    assert half.card.settings["precision"] == "bfloat16"
 
 
 def test_pairs_teach_to_prefer(examples, models, tmp_path):

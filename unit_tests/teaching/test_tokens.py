@@ -31,6 +31,20 @@ def test_only_answers_are_learned_with_the_token_that_ends_them():
     assert all(label in (IGNORED, token) for token, label in zip(text.ids, text.labels, strict=True))
 
 
+def test_the_end_of_an_answer_that_was_cut_off_is_not_learned():
+    words = tokenizer()
+    cut = AIMessage("first", response_metadata={"finish_reason": "length"})
+    whole = AIMessage("second", response_metadata={"finish_reason": "stop"})
+    renderer = Renderer(words, 500)
+    (text,) = renderer.conversation(Conversation("line 1", (HumanMessage("one"), cut)))
+    assert learned(text, words) == "first "
+    assert words.eos_token_id not in text.ids[-2:]
+    messages = (HumanMessage("one"), cut, HumanMessage("two"), whole)
+    (both,) = renderer.conversation(Conversation("line 1", messages))
+    assert learned(both, words) == "first second <end>"
+    assert both.ids.count(words.eos_token_id) == 4
+
+
 def test_the_prompt_is_the_one_that_is_decoded():
     words = tokenizer()
     prompt, _ = Renderer(words, 500).answer("line 1", [HumanMessage("hi")], AIMessage("yes"), ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .tool_signatures import Tool, function_schema
 from .vocabulary import NAMES, THINGS
@@ -11,7 +11,18 @@ from .vocabulary import NAMES, THINGS
 if TYPE_CHECKING:
     import random
 
-    from .argument_source import ArgumentSource, Value
+    from .argument_source import Value
+
+
+class Topics(Protocol):
+    """A seeded stream of topics."""
+
+    random: random.Random
+
+    def word(self) -> str:
+        """Return a random topic."""
+        ...
+
 
 FIELD_SETS = [
     ["setup", "punchline"],
@@ -54,7 +65,7 @@ class StructuredRequest:
     parameters: dict[str, Any]
 
 
-def random_structured_request(source: ArgumentSource) -> StructuredRequest:
+def random_structured_request(source: Topics) -> StructuredRequest:
     """Return a request for a joke, a quiz, an article, a review or an item."""
     r = source.random
     topic = source.word()
