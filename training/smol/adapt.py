@@ -3,7 +3,7 @@
 python -m training.smol.adapt WORK FAMILY
 
 Reads WORK/base, WORK/conversations.safetensors and FAMILY/reference; writes the PEFT folders
-FAMILY/tools, FAMILY/concise and FAMILY/pirate. `behaviors.py` teaches `harmless`.
+FAMILY/tools, FAMILY/concise, FAMILY/pirate and FAMILY/harmless.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ BEHAVIORS = [
     Behavior("tools", 150, 640, 1.5e-3),
     Behavior("concise", 25, 256, 1e-3),
     Behavior("pirate", 25, 256, 1e-3),
+    Behavior("harmless", 25, 256, 1e-3),
 ]
 
 
