@@ -170,13 +170,14 @@ class RowGroup:
         # A row's first slot fills it up: what another request has left in memory may be NaN.
         length = padded_length(spans[0].length)
         self._slots = torch.stack([F.pad(x, (0, length - len(x)), value=int(x[0])) for x in slots]).to(device)
-        self._entries: dict[tuple[int, int, int], Tensor] = {}
+        self._entries: dict[tuple[int, range, range], Tensor] = {}
         self._biases: dict[tuple[int, int, int | None], Tensor] = {}
         self._flash_biases: dict[tuple[int, int, int | None, int], Tensor] = {}
 
     def context(self, memory: Tensor) -> Tensor:
         """The rows' keys and values, [R, kv_heads, T, size], from [slots, kv_heads, size]."""
-        return self._gathered(memory, self._slots, self._slots.shape[1])
+        rows, keys = range(len(self.spans)), range(self._slots.shape[1])
+        return self._gathered(memory, rows, keys, len(keys))
 
     def segments(self, memory: Tensor, num_shared: int) -> tuple[Tensor | None, Tensor]:
         """The rows' keys and values in segments.
@@ -189,17 +190,19 @@ class RowGroup:
             [num_shared, kv_heads, KEY_BLOCK, size] of the shared segments, None if there are none, and
             [R * S, kv_heads, KEY_BLOCK, size] of each row's other segments, S of them.
         """
-        first = num_shared * KEY_BLOCK
-        shared = self._gathered(memory, self._slots[:1, :first], KEY_BLOCK) if num_shared else None
-        return shared, self._gathered(memory, self._slots[:, first:], KEY_BLOCK)
+        rows, first = range(len(self.spans)), num_shared * KEY_BLOCK
+        shared = self._gathered(memory, rows[:1], range(first), KEY_BLOCK) if num_shared else None
+        return shared, self._gathered(memory, rows, range(first, self._slots.shape[1]), KEY_BLOCK)
 
-    def _gathered(self, memory: Tensor, slots: Tensor, segment: int) -> Tensor:
+    def _gathered(self, memory: Tensor, rows: range, keys: range, segment: int) -> Tensor:
+        """[rows * segments, kv_heads, segment, size] some keys and values of the first rows."""
         heads, size = memory.shape[1:]
-        key = heads, slots.numel(), segment
-        if key not in self._entries:
+        if (heads, rows, keys) not in self._entries:
+            slots = self._slots[: len(rows), keys.start : keys.stop].reshape(-1, 1, segment)
             head = torch.arange(heads, device=self._device)[:, None]
-            self._entries[key] = (slots.reshape(-1, 1, segment) * heads + head).flatten()
-        return memory.flatten(0, 1).index_select(0, self._entries[key]).view(-1, heads, segment, size)
+            self._entries[heads, rows, keys] = (slots * heads + head).flatten()
+        entries = self._entries[heads, rows, keys]
+        return memory.flatten(0, 1).index_select(0, entries).view(-1, heads, segment, size)
 
     def bias(self, first: int, stop: int, window: int | None) -> Tensor:
         """[R, n, T] `sdpa.causal_bias` of the queries from `first` to `stop`; all layers share it."""

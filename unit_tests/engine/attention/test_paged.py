@@ -88,8 +88,9 @@ def test_ragged_chunks_equal_dense_attention(window, softcap, sinks):
 
 
 @pytest.mark.parametrize("window", [None, 100])
-def test_rows_that_begin_alike_attend_as_if_they_were_alone(window):
-    """Three rows of one prompt, and a fourth row of another one, with blocks of their own at the end."""
+@pytest.mark.parametrize("number", [2, 3])
+def test_rows_that_begin_alike_attend_as_if_they_were_alone(window, number):
+    """Two or three rows of one prompt, and a row of another one, with blocks of their own at the end."""
     torch.manual_seed(0)
     block, dim, length, queries = 16, 64, 300, 2
     pool = KVPool(100 * block)
@@ -108,9 +109,10 @@ def test_rows_that_begin_alike_attend_as_if_they_were_alone(window):
         shared = [(len(group.spans), group.num_shared) for group in batch.groups]
         return out[0].unflatten(0, (len(rows), queries)), shared
 
-    together, shared = attended([0, 1, 2, 3])
-    assert shared == [(3, 2), (1, 0)], "the first three read 256 of 272 positions once"
-    for row, result in enumerate(together):
+    rows = [*range(number), 3]
+    together, shared = attended(rows)
+    assert shared == [(number, 2), (1, 0)], "those of one prompt read 256 of 272 positions once"
+    for row, result in zip(rows, together, strict=True):
         alone, _ = attended([row])
         assert torch.equal(result, alone[0])
 
