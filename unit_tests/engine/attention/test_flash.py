@@ -1,9 +1,5 @@
 """Flash attention on a CPU: what `sdpa.attend` computes, whatever is computed beside it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -11,6 +7,7 @@ from langchain_eft.engine.attention import flash
 from langchain_eft.engine.attention.flash import flash_attend, flash_bias
 from langchain_eft.engine.attention.sdpa import KEY_BLOCK, attend, causal_bias, padded_length
 from unit_tests.helpers import slow
+from unit_tests.machines import on_other_machines, run_again
 
 CPU = torch.device("cpu")
 FEATURES = [{}, *slow({"window": 40}, {"window": 200}, {"sinks": True})]
@@ -105,18 +102,6 @@ def test_kinds_that_it_does_not_compute_exactly_are_left_to_others():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "machine",
-    [
-        {"OMP_NUM_THREADS": "2"},
-        {"OMP_NUM_THREADS": "8", "MKL_DYNAMIC": "FALSE"},
-        {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    ],
-)
+@on_other_machines
 def test_so_it_is_with_several_threads_and_on_older_processors(machine):
-    test = f"{__file__}::test_a_query_gets_the_same_alone_and_in_any_chunk"
-    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", "features0"]
-    environment = {**os.environ, **machine}
-    command = [sys.executable, "-m", "pytest", *options, test]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
-    assert done.returncode == 0, done.stdout
+    run_again(machine, f"{__file__}::test_a_query_gets_the_same_alone_and_in_any_chunk", "features0")

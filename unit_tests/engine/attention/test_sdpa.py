@@ -1,14 +1,11 @@
 """The results of a query do not depend on what is computed beside it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from langchain_eft.engine.attention.sdpa import attend, causal_bias, padded_length
 from unit_tests.helpers import slow
+from unit_tests.machines import on_other_machines, run_again
 
 DIM = 64
 
@@ -54,18 +51,6 @@ def test_a_row_gets_the_same_beside_other_rows():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "machine",
-    [
-        {"OMP_NUM_THREADS": "2"},
-        {"OMP_NUM_THREADS": "8", "MKL_DYNAMIC": "FALSE"},
-        {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    ],
-)
+@on_other_machines
 def test_so_it_is_with_several_threads_and_on_older_processors(machine):
-    test = f"{__file__}::test_a_query_gets_the_same_alone_and_in_any_chunk"
-    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", "features0"]
-    command = [sys.executable, "-m", "pytest", *options, test]
-    environment = {**os.environ, **machine}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
-    assert done.returncode == 0, done.stdout
+    run_again(machine, f"{__file__}::test_a_query_gets_the_same_alone_and_in_any_chunk", "features0")
