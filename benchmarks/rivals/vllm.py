@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.result import Prompts, Result
+from benchmarks.result import Prompts, Result, clock
 from benchmarks.rivals.rival import Rival
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class VLLM:
             max_model_len=512,
             max_num_seqs=max(family.requests),
             enforce_eager=True,
-            disable_log_stats=False,  # else there are no times
         )
 
     def decode(self, prompts: Prompts, tokens: int, temperature: float, seed: int) -> Result:
@@ -58,17 +57,27 @@ class VLLM:
             )
             for i in range(len(prompts))
         ]
-        inputs = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
-        outputs = self._llm.generate(inputs, params, use_tqdm=False)
-        times = [output.metrics for output in outputs]
-        first = max(each.first_token_ts for each in times)
+        engine = self._llm.llm_engine
+        started = clock()
+        for i, (prompt, param) in enumerate(zip(prompts, params, strict=True)):
+            engine.add_request(str(i), TokensPrompt(prompt_token_ids=list(prompt)), param)
+        moments: list[dict[int, float]] = [{} for _ in prompts]
+        answers: list[list[int]] = [[] for _ in prompts]
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                i = int(output.request_id)
+                answers[i] = list(output.outputs[0].token_ids)
+                moments[i][len(answers[i])] = clock()
+        # Prompts may be read one after the other: what is decoded meanwhile does not count.
+        first, last = (max(pick(each.values()) for each in moments) for pick in (min, max))
+        later = sum(moment > first for each in moments for moment in each.values())
         return Result(
-            tokens=len(prompts) * (tokens - 1),
-            seconds=max(each.last_token_ts for each in times) - first,
-            first_token=max(each.first_token_latency for each in times),
-            passes=len(prompts) * (tokens - 1),
+            tokens=later,
+            seconds=last - first,
+            first_token=first - started,
+            passes=later,
             acceptance_rate=None,
-            answers=[list(output.outputs[0].token_ids) for output in outputs],
+            answers=answers,
         )
 
 

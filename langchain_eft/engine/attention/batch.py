@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from itertools import takewhile
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from langchain_eft.engine.attention.flash import flash_bias
@@ -96,7 +95,7 @@ class ForwardBatch:
     def groups(self) -> list[RowGroup]:
         """The rows of `spans` that attend together."""
         groups = _together(self.spans, self.block_size)
-        return [RowGroup(spans, self.block_size, self.ids.device) for spans in groups]
+        return [RowGroup(spans, self.block_size, self.pool, self.ids.device) for spans in groups]
 
     @cached_property
     def new_slots(self) -> Tensor:
@@ -143,6 +142,7 @@ class RowGroup:
     Args:
         spans: R rows of Q queries.
         block_size: Token positions per block.
+        pool: Their KV memory.
         device: Device of the tensors.
 
     Attributes:
@@ -154,9 +154,10 @@ class RowGroup:
         tiles: First query, and one past the last, of those that attend at once.
     """
 
-    def __init__(self, spans: Sequence[QuerySpan], block_size: int, device: torch.device) -> None:
-        self.spans, self.queries, self._device = spans, spans[0].queries, device
-        slots = [token_slots(span.blocks, 0, span.length, block_size) for span in spans]
+    def __init__(
+        self, spans: Sequence[QuerySpan], block_size: int, pool: KVPool, device: torch.device
+    ) -> None:
+        self.spans, self.queries, self._pool, self._device = spans, spans[0].queries, pool, device
         self.num_shared = _num_shared(spans, block_size)
         firsts = range(0, self.queries, QUERY_TILE)
         self.tiles = [(first, min(first + QUERY_TILE, self.queries)) for first in firsts]
@@ -166,21 +167,25 @@ class RowGroup:
         if starts != packed:
             tokens = [torch.arange(start, start + self.queries) for start in starts]
             self.tokens = torch.cat(tokens).to(device)
-        self.new_slots = torch.cat([x[len(x) - self.queries :] for x in slots]).to(device)
-        # A row's first slot fills it up: what another request has left in memory may be NaN.
-        length = padded_length(spans[0].length)
-        self._slots = torch.stack([F.pad(x, (0, length - len(x)), value=int(x[0])) for x in slots]).to(device)
+        lengths = [span.length for span in spans]
+        slots = token_slots([span.blocks for span in spans], lengths, padded_length(lengths[0]), block_size)
+        new = torch.tensor(lengths)[:, None] - torch.arange(self.queries, 0, -1)
+        self.new_slots = slots.gather(1, new).flatten().to(device)
+        self._slots = slots.to(device)
         self._entries: dict[tuple[int, range, range], Tensor] = {}
         self._biases: dict[tuple[int, int, int | None], Tensor] = {}
         self._flash_biases: dict[tuple[int, int, int | None, int], Tensor] = {}
 
     def context(self, memory: Tensor) -> Tensor:
-        """The rows' keys and values, [R, kv_heads, T, size], from [slots, kv_heads, size]."""
+        """The rows' keys and values, [R, kv_heads, T, size], from [slots, kv_heads, size].
+
+        The next layer overwrites them.
+        """
         rows, keys = range(len(self.spans)), range(self._slots.shape[1])
-        return self._gathered(memory, rows, keys, len(keys))
+        return self._gathered(memory, rows, keys, len(keys), "own")
 
     def segments(self, memory: Tensor, num_shared: int) -> tuple[Tensor | None, Tensor]:
-        """The rows' keys and values in segments.
+        """The rows' keys and values in segments. The next layer overwrites them.
 
         Args:
             memory: [slots, kv_heads, size] a layer's memory.
@@ -191,10 +196,10 @@ class RowGroup:
             [R * S, kv_heads, KEY_BLOCK, size] of each row's other segments, S of them.
         """
         rows, first = range(len(self.spans)), num_shared * KEY_BLOCK
-        shared = self._gathered(memory, rows[:1], range(first), KEY_BLOCK) if num_shared else None
-        return shared, self._gathered(memory, rows, range(first, self._slots.shape[1]), KEY_BLOCK)
+        shared = self._gathered(memory, rows[:1], range(first), KEY_BLOCK, "shared") if num_shared else None
+        return shared, self._gathered(memory, rows, range(first, self._slots.shape[1]), KEY_BLOCK, "own")
 
-    def _gathered(self, memory: Tensor, rows: range, keys: range, segment: int) -> Tensor:
+    def _gathered(self, memory: Tensor, rows: range, keys: range, segment: int, name: str) -> Tensor:
         """[rows * segments, kv_heads, segment, size] some keys and values of the first rows."""
         heads, size = memory.shape[1:]
         if (heads, rows, keys) not in self._entries:
@@ -202,15 +207,15 @@ class RowGroup:
             head = torch.arange(heads, device=self._device)[:, None]
             self._entries[heads, rows, keys] = (slots * heads + head).flatten()
         entries = self._entries[heads, rows, keys]
-        return memory.flatten(0, 1).index_select(0, entries).view(-1, heads, segment, size)
+        return self._pool.gather(memory.flatten(0, 1), entries, name).view(-1, heads, segment, size)
 
     def bias(self, first: int, stop: int, window: int | None) -> Tensor:
         """[R, n, T] `sdpa.causal_bias` of the queries from `first` to `stop`; all layers share it."""
         key = first, stop, window
         if key not in self._biases:
             behind = self.queries - stop
-            rows = [causal_bias(stop - first, s.length - behind, window, self._device) for s in self.spans]
-            self._biases[key] = torch.stack(rows)
+            lengths = [span.length - behind for span in self.spans]
+            self._biases[key] = causal_bias(stop - first, lengths, window, self._device)
         return self._biases[key]
 
     def flash_bias(self, first: int, stop: int, window: int | None, groups: int, num_shared: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -31,10 +31,12 @@ class KVPool:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._layers: dict[int, Tensor] = {}
+        self._copies: dict[tuple[str, torch.device], Tensor] = {}
 
     def free(self) -> None:
         """Free the memory of all layers."""
         self._layers.clear()
+        self._copies.clear()
 
     def allocate(self, layers: Mapping[int, Tensor]) -> None:
         """Allocate layers like those of another pool.
@@ -79,6 +81,26 @@ class KVPool:
             memory = self._layers[index] = _zeros(shape, keys)
         return memory
 
+    def gather(self, memory: Tensor, entries: Tensor, name: str) -> Tensor:
+        """Copy entries of a layer, into memory that is used again.
+
+        The system would map new memory of some MB page by page at every layer. That takes longer than copying.
+
+        Args:
+            memory: [entries of the layer, size].
+            entries: [n] int64.
+            name: Which copies: the next call with this name overwrites the result.
+
+        Returns:
+            [n, size].
+        """
+        key, size = (name, memory.device), len(entries) * memory.shape[1]
+        if key not in self._copies or self._copies[key].numel() < size:
+            with torch.inference_mode(mode=False):  # an ordinary tensor, which every pass may overwrite
+                self._copies[key] = memory.new_empty(size)
+        copy = self._copies[key][:size].view(len(entries), -1)
+        return torch.index_select(memory, 0, entries, out=copy)
+
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     if like.device.type != "cpu":
@@ -91,18 +113,22 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     )
 
 
-def token_slots(blocks: Iterable[int], start: int, stop: int, block_size: int) -> Tensor:
-    """Slots of a row's token positions from `start` to `stop`.
+def token_slots(
+    tables: Sequence[Sequence[int]], lengths: Sequence[int], padded: int, block_size: int
+) -> Tensor:
+    """Slots of the token positions of some rows.
 
     Args:
-        blocks: The row's block table.
-        start: First position.
-        stop: One past the last position.
+        tables: Block ids of each of R rows, in order.
+        lengths: Number of token positions of each row.
+        padded: T, at least the largest length.
         block_size: Token positions per block.
 
     Returns:
-        [stop - start] int64.
+        [R, T] int64. A row's first slot fills it up: what another request has left in memory may be NaN.
     """
-    table = torch.as_tensor(list(blocks), dtype=torch.int64)
-    positions = torch.arange(start, stop)
-    return table[positions // block_size] * block_size + positions % block_size
+    width = -(-padded // block_size)
+    table = torch.tensor([[*blocks[:width], *[blocks[0]] * (width - len(blocks))] for blocks in tables])
+    slots = (table[..., None] * block_size + torch.arange(block_size)).flatten(1)[:, :padded]
+    used = torch.arange(padded) < torch.tensor(lengths)[:, None]
+    return torch.where(used, slots, slots[:, :1])

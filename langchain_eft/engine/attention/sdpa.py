@@ -8,6 +8,8 @@ add exact zeros. And no product has fewer rows than those for which BLAS has ker
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,24 +32,25 @@ def padded_length(length: int) -> int:
     return -(-length // KEY_BLOCK) * KEY_BLOCK
 
 
-def causal_bias(queries: int, length: int, window: int | None, device: torch.device) -> Tensor:
-    """What is added to scores so that the last queries of a row see what they may.
+def causal_bias(queries: int, lengths: Sequence[int], window: int | None, device: torch.device) -> Tensor:
+    """What is added to scores so that the last queries of some rows see what they may.
 
     Args:
-        queries: Q, number of queries; they have the last positions.
-        length: Number of keys, padding not counted.
+        queries: Q, number of queries of each row; they have the last positions.
+        lengths: Number of keys of each of R rows, padding not counted.
         window: Positions that a query attends to, its own included, or None.
         device: Device of the result.
 
     Returns:
-        [Q, padded length] float32, 0 where a query attends and -inf elsewhere.
+        [R, Q, T] float32, 0 where a query attends and -inf elsewhere. T is the padded length of the longest.
     """
-    query = torch.arange(length - queries, length, device=device)[:, None]
-    key = torch.arange(padded_length(length), device=device)[None]
+    last = torch.tensor(lengths, device=device)[:, None, None]
+    query = last - torch.arange(queries, 0, -1, device=device)[:, None]
+    key = torch.arange(padded_length(max(lengths)), device=device)
     visible = key <= query
     if window is not None:
         visible &= key > query - window
-    return torch.zeros(visible.shape, device=device).masked_fill(~visible, float("-inf"))
+    return torch.zeros(visible.shape, device=device).masked_fill_(~visible, float("-inf"))
 
 
 def attend(

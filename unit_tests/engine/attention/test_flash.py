@@ -28,7 +28,7 @@ def inputs(query, keys, values, queries, length, window=None):
     return (
         query[:, length - queries : length].transpose(0, 1),
         context,
-        causal_bias(queries, length, window, CPU),
+        causal_bias(queries, [length], window, CPU)[0],
     )
 
 

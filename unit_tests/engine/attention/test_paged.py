@@ -126,19 +126,26 @@ def test_rows_with_long_contexts_attend_in_parts():
 
 
 @pytest.mark.parametrize(
-    ("queries", "length", "window"), [(1, 9, None), (1, 4, 2), (2, 3, None), (3, 200, 150)]
+    ("queries", "lengths", "window"),
+    [(1, [9, 1, 128], None), (1, [4], 2), (2, [3], None), (3, [200, 130], 70)],
 )
-def test_queries_see_earlier_keys_inside_the_window_and_no_padding(queries, length, window):
-    bias = causal_bias(queries, length, window, torch.device("cpu"))
-    assert bias.shape[1] % KEY_BLOCK == 0
-    for row, position in zip(bias, range(length - queries, length), strict=True):
-        first = 0 if window is None else max(0, position - window + 1)
-        assert row.eq(0).nonzero().flatten().tolist() == list(range(first, position + 1))
-        assert bool(row[row != 0].eq(float("-inf")).all())
+def test_queries_see_earlier_keys_inside_the_window_and_no_padding(queries, lengths, window):
+    biases = causal_bias(queries, lengths, window, torch.device("cpu"))
+    assert biases.shape[2] % KEY_BLOCK == 0
+    for bias, length in zip(biases, lengths, strict=True):
+        for row, position in zip(bias, range(length - queries, length), strict=True):
+            first = 0 if window is None else max(0, position - window + 1)
+            assert row.eq(0).nonzero().flatten().tolist() == list(range(first, position + 1))
+            assert bool(row[row != 0].eq(float("-inf")).all())
 
 
 def test_slots_follow_the_block_table():
-    assert token_slots([5, 2], 3, 7, BLOCK).tolist() == [23, 8, 9, 10]
+    slots = token_slots([[5, 2], [3], [7, 1, 6]], [7, 2, 8], 8, 4)
+    assert slots.tolist() == [
+        [20, 21, 22, 23, 8, 9, 10, 20],
+        [12, 13, 12, 12, 12, 12, 12, 12],
+        [28, 29, 30, 31, 4, 5, 6, 7],
+    ]
 
 
 @pytest.mark.parametrize(

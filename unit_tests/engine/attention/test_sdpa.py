@@ -20,7 +20,7 @@ def attended(query, keys, values, queries, length, **features):
     """What the last queries of the first `length` positions get; other numbers pad the keys."""
     padding = padded_length(length) - length
     keys, values = (torch.cat([x[:, :length], torch.randn(len(x), padding, DIM)], 1) for x in (keys, values))
-    bias = causal_bias(queries, length, features.pop("window", None), query.device)
+    bias = causal_bias(queries, [length], features.pop("window", None), query.device)[0]
     return attend(query[:, length - queries : length], keys, values, bias, DIM**-0.5, **features)
 
 
@@ -43,7 +43,7 @@ def test_a_query_gets_the_same_alone_and_in_any_chunk(groups, kv_heads, features
 
 def test_a_row_gets_the_same_beside_other_rows():
     data = [row(9, 3, 256, seed) for seed in range(4)]
-    bias = causal_bias(3, 250, None, torch.device("cpu"))
+    bias = causal_bias(3, [250], None, torch.device("cpu"))[0]
     query, keys, values = (torch.stack(x) for x in zip(*data, strict=True))
     together = attend(query[:, :, 247:250], keys, values, bias, 0.1)
     for alone, (query, keys, values) in zip(together, data, strict=True):

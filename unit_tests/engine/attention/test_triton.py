@@ -139,7 +139,7 @@ class Case:
                 self.query[start : start + count].float().transpose(0, 1),
                 self.keys[padded].float().transpose(0, 1),
                 self.values[padded].float().transpose(0, 1),
-                causal_bias(count, len(context), window, torch.device("cpu")),
+                causal_bias(count, [len(context)], window, torch.device("cpu"))[0],
                 self.features["scaling"],
                 self.features.get("softcap"),
                 None if self.sinks is None else self.sinks.float(),
