@@ -84,7 +84,7 @@ class KVPool:
     def gather(self, memory: Tensor, entries: Tensor, name: str) -> Tensor:
         """Copy entries of a layer, into memory that is used again.
 
-        The system would map new memory of some MB page by page at every layer. That takes longer than copying.
+        The system would map new memory of some MB page by page at every layer, and that takes longer.
 
         Args:
             memory: [entries of the layer, size].

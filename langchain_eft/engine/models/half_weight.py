@@ -32,12 +32,12 @@ class HalfWeight(PackedWeight):
     """A weight in half precision.
 
     Attributes:
-        factor: A power of two. The packed values are the weight divided by it, which lifts small values over
-            the smallest float16 numbers: these have fewer digits. A tensor, since torch would make one of a
-            number at every product.
+        factor: None if the packed values are the weight, else a power of two: they are the weight divided by
+            it, which lifts small values over the smallest float16 numbers, since these have fewer digits. A
+            tensor, since torch would make one of a number at every product.
     """
 
-    factor: Tensor
+    factor: Tensor | None
     bytes_per_value = 2
 
     @classmethod
@@ -45,13 +45,13 @@ class HalfWeight(PackedWeight):
         """Pack an [out, in] weight of any floating point type."""
         self = cls._of_shape(weight.shape)
         self.packed = torch.ops.quantized.linear_prepack_fp16(weight.float() / factor, None)
-        self.factor = torch.tensor(factor)
+        self.factor = None if factor == 1 else torch.tensor(factor)
         return self
 
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T`: [N, in] float32 to [N, out] float32. A row does not depend on other rows."""
         y: Tensor = _product(x, self.packed)
-        return y.mul_(self.factor)
+        return y if self.factor is None else y.mul_(self.factor)
 
 
 def half_weight(weight: Tensor) -> HalfWeight | None:
@@ -64,6 +64,8 @@ def half_weight(weight: Tensor) -> HalfWeight | None:
     largest = max(map(abs, map(float, weight.aminmax()))) if weight.numel() else math.nan
     if not math.isfinite(largest):
         return None  # it is empty, or reported elsewhere
+    if _survives(weight, 1.0, 0.0):
+        return HalfWeight.pack(weight, 1.0)
     factor = 2.0 ** max(-100, math.frexp(largest)[1] - _LARGEST_EXPONENT)
     # All digits of a 16-bit number survive, but those of numbers far below the precision of the largest.
     if weight.dtype == torch.float32 and not _survives(weight, factor, largest * _PRECISION):
@@ -73,7 +75,8 @@ def half_weight(weight: Tensor) -> HalfWeight | None:
 
 def _survives(weight: Tensor, factor: float, tolerance: float) -> bool:
     # A part fits the processor's cache, and the first one shows whether the weight has more digits.
-    for rows in torch.split(weight, max(1, _CHECKED_VALUES // weight.shape[1])):
+    for part in torch.split(weight, max(1, _CHECKED_VALUES // weight.shape[1])):
+        rows = part.float()
         if ((rows / factor).half().float() * factor - rows).abs().amax() > tolerance:
             return False
     return True
