@@ -13,7 +13,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.attention.flash import flash_bias
+from langchain_eft.engine.attention.flash import KEY_STEP, flash_bias
 from langchain_eft.engine.attention.kv_pool import KVPool, token_slots
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.attention.sdpa import KEY_BLOCK, QUERY_TILE, causal_bias, padded_length
@@ -193,11 +193,20 @@ class RowGroup:
 
         Returns:
             [num_shared, kv_heads, KEY_BLOCK, size] of the shared segments, None if there are none, and
-            [R * S, kv_heads, KEY_BLOCK, size] of each row's other segments, S of them.
+            [R * S, kv_heads, keys, size] of each row's other segments, S of them.
         """
-        rows, first = range(len(self.spans)), num_shared * KEY_BLOCK
-        shared = self._gathered(memory, rows[:1], range(first), KEY_BLOCK, "shared") if num_shared else None
-        return shared, self._gathered(memory, rows, range(first, self._slots.shape[1]), KEY_BLOCK, "own")
+        rows, own = range(len(self.spans)), self._own_keys(num_shared)
+        shared = None
+        if num_shared:
+            shared = self._gathered(memory, rows[:1], range(own.start), KEY_BLOCK, "shared")
+        return shared, self._gathered(memory, rows, own, min(KEY_BLOCK, len(own)), "own")
+
+    def _own_keys(self, num_shared: int) -> range:
+        """The keys that are not shared. A single segment of them ends soon after the longest row."""
+        first, stop = num_shared * KEY_BLOCK, self._slots.shape[1]
+        if stop - first == KEY_BLOCK:
+            stop = -(-max(span.length for span in self.spans) // KEY_STEP) * KEY_STEP
+        return range(first, stop)
 
     def _gathered(self, memory: Tensor, rows: range, keys: range, segment: int, name: str) -> Tensor:
         """[rows * segments, kv_heads, segment, size] some keys and values of the first rows."""
@@ -225,7 +234,8 @@ class RowGroup:
         """
         key = first, stop, window, groups
         if key not in self._flash_biases:
-            own = self.bias(first, stop, window)[..., num_shared * KEY_BLOCK :]
+            keys = self._own_keys(num_shared)
+            own = self.bias(first, stop, window)[..., keys.start : keys.stop]
             self._flash_biases[key] = flash_bias(own, groups)
         return self._flash_biases[key]
 

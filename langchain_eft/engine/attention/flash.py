@@ -4,7 +4,8 @@ The results are those of `sdpa.attend`, and as there a query's result is the sam
 computed beside it. To that end every segment of `KEY_BLOCK` keys attends for itself, since BLAS sums longer
 rows in other ways, and no product has fewer than `_LEAST_ROWS` rows. The segments' results are joined as in
 flash-decoding (Dao et al. 2023). So rows that begin with the same segments can attend to these as one row,
-which reads them once.
+which reads them once. Hidden keys at the end of a segment add exact zeros. So where each row has a single
+segment, it ends soon after the longest row.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.attention.sdpa import KEY_BLOCK
+
+KEY_STEP = 32
+"""The size of a segment is a multiple of this."""
 
 _LEAST_DIM = 64
 """Smaller heads are summed in ways that depend on the number of queries."""
@@ -47,15 +51,17 @@ def flash_bias(bias: Tensor, groups: int) -> Tensor:
     """The bias in the form that `flash_attend` takes; all layers share it.
 
     Args:
-        bias: [R, Q, T] `sdpa.causal_bias` of R rows with Q queries. T is a multiple of `KEY_BLOCK`.
+        bias: [R, Q, T] `sdpa.causal_bias` of R rows with Q queries. T is a multiple of `KEY_BLOCK`, or smaller
+            and a multiple of `KEY_STEP`.
         groups: G, query heads per key head.
 
     Returns:
-        [R * S, 1, n, KEY_BLOCK] of S segments; n is Q * G with padding.
+        [R * S, 1, n, keys] of S segments with equal numbers of keys; n is Q * G with padding.
     """
     rows = _padded(bias.clamp(min=_HIDDEN).repeat_interleave(groups, 1))
-    segments = rows.view(*rows.shape[:2], -1, KEY_BLOCK).transpose(1, 2)
-    return segments.reshape(-1, 1, rows.shape[1], KEY_BLOCK)
+    keys = min(rows.shape[2], KEY_BLOCK)
+    segments = rows.view(*rows.shape[:2], -1, keys).transpose(1, 2)
+    return segments.reshape(-1, 1, rows.shape[1], keys)
 
 
 def flash_attend(
@@ -70,7 +76,7 @@ def flash_attend(
 
     Args:
         query: [R, Q, heads, dim].
-        context: [R * S, kv_heads, KEY_BLOCK, 2 * dim] keys and values of S segments of each row.
+        context: [R * S, kv_heads, keys, 2 * dim] keys and values of S segments of each row.
         bias: See `flash_bias`.
         scaling: Factor on the scores.
         sinks: [heads] learned sink logits (gpt-oss), or None.
@@ -114,8 +120,8 @@ def _attend(rows: Tensor, context: Tensor, bias: Tensor, scaling: float) -> tupl
 
     Args:
         rows: [R, kv_heads, m, dim] queries.
-        context: [R * S, kv_heads, KEY_BLOCK, 2 * dim].
-        bias: [R * S, 1, n, KEY_BLOCK]; n is m with padding.
+        context: [R * S, kv_heads, keys, 2 * dim].
+        bias: [R * S, 1, n, keys]; n is m with padding.
         scaling: Factor on the scores.
 
     Returns:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from langchain_eft.engine.attention import flash
-from langchain_eft.engine.attention.flash import flash_attend, flash_bias
+from langchain_eft.engine.attention.flash import KEY_STEP, flash_attend, flash_bias
 from langchain_eft.engine.attention.sdpa import KEY_BLOCK, attend, causal_bias, padded_length
 from unit_tests.helpers import slow
 from unit_tests.machines import on_other_machines, run_again
@@ -92,6 +92,20 @@ def test_a_row_gets_the_same_beside_other_rows(queries):
         assert torch.equal(alone, flash_attend(query[None], context, flash_bias(bias[None], 3), 0.1)[0])
 
 
+@pytest.mark.parametrize("shape", [(9, 3), *slow((1, 1), (4, 4), (32, 8), (8, 1), (28, 4))])
+@pytest.mark.parametrize("dim", [64, *slow(80, 96, 128, 256)])
+def test_hidden_keys_at_the_end_of_a_segment_change_nothing(shape, dim):
+    for queries, length in ((1, 1), (1, 33), (2, 50), (5, 64), (12, 90), (64, 70)):
+        rows, context, bias = inputs(*sequence(*shape, dim, 128), queries, length)
+        whole, *shorter = (
+            flash_attend(
+                rows[None], context[:, :, :keys], flash_bias(bias[None, :, :keys], shape[0] // shape[1]), 0.1
+            )
+            for keys in range(KEY_BLOCK, length - 1, -KEY_STEP)
+        )
+        assert all(torch.equal(whole, each) for each in shorter)
+
+
 def test_kinds_that_it_does_not_compute_exactly_are_left_to_others():
     query = torch.zeros(1, 9, 64)
     assert flash.takes(query, 64, None)
@@ -103,5 +117,12 @@ def test_kinds_that_it_does_not_compute_exactly_are_left_to_others():
 
 @pytest.mark.slow
 @on_other_machines
-def test_so_it_is_with_several_threads_and_on_older_processors(machine):
-    run_again(machine, f"{__file__}::test_a_query_gets_the_same_alone_and_in_any_chunk", "features0")
+@pytest.mark.parametrize(
+    ("test", "keyword"),
+    [
+        ("test_a_query_gets_the_same_alone_and_in_any_chunk", "features0"),
+        ("test_hidden_keys_at_the_end_of_a_segment_change_nothing", "hidden_keys"),
+    ],
+)
+def test_so_it_is_with_several_threads_and_on_older_processors(machine, test, keyword):
+    run_again(machine, f"{__file__}::{test}", keyword)
