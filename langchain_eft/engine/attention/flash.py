@@ -51,8 +51,8 @@ def flash_bias(bias: Tensor, groups: int) -> Tensor:
     """The bias in the form that `flash_attend` takes; all layers share it.
 
     Args:
-        bias: [R, Q, T] `sdpa.causal_bias` of R rows with Q queries. T is a multiple of `KEY_BLOCK`, or smaller
-            and a multiple of `KEY_STEP`.
+        bias: [R, Q, T] `sdpa.causal_bias` of R rows with Q queries. T is a multiple of `KEY_BLOCK`, or it is
+            smaller, and a multiple of `KEY_STEP`.
         groups: G, query heads per key head.
 
     Returns:
