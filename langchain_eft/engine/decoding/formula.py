@@ -338,10 +338,10 @@ def combine(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: Tensor |
     Returns:
         [R, V].
     """
-    total = logits[index[:, 0]] * weights[:, 0, None]
+    total = logits[index[:, 0]].to(weights.dtype).mul_(weights[:, 0, None])
     for i in range(1, index.shape[1]):
-        total = torch.addcmul(total, logits[index[:, i]], weights[:, i, None])
-    return total if vocabulary is None else total.masked_fill(~vocabulary, float("-inf"))
+        total.addcmul_(logits[index[:, i]], weights[:, i, None])
+    return total if vocabulary is None else total.masked_fill_(~vocabulary, float("-inf"))
 
 
 def conservative(small: Tensor, upscale: Tensor, top_p: Tensor | None, unscaled: Tensor | None) -> Tensor:
