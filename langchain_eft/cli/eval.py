@@ -129,8 +129,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[TASK]...",
-            help="capitals, tool-calls, harmful, benign, instructions, preferences, or a JSONL file with "
-            f"one prompt a line. Left out: {' '.join(TASKS)}.",
+            help="capitals, tool-calls, harmful, benign, disguised, look-alikes, instructions, preferences, "
+            f"or a JSONL file with one prompt a line. Left out: {' '.join(TASKS)}.",
         ),
     ] = None,
     *,

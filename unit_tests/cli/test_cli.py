@@ -29,6 +29,7 @@ from langchain_eft.engine.cache_folder import CACHE_VARIABLE
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.errors import EFTDecodingError
+from langchain_eft.evaluation import BUILT_IN
 from unit_tests.tiny import write_gguf
 
 
@@ -364,6 +365,7 @@ def test_help_lists_commands_and_options():
         shown = plain(command, "--help")
         assert [option for option in [*shared, *options] if option not in shown] == []
         assert "--mix none" in shown
+    assert all(task in plain("eval", "--help") for task in BUILT_IN)
 
 
 def test_one_shot_prints_the_answer_alone_on_stdout(cli):
