@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from langchain_eft.teaching.sources import read_lesson
+
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-TESTED = {"agent", "chain", "mixture_per_step", "own_lora", "serve_many", "trace"}
+TESTED = {"agent", "chain", "house_style", "mixture_per_step", "own_lora", "serve_many", "trace"}
 
 
 @pytest.fixture
@@ -50,6 +52,15 @@ def test_each_step_of_the_chain_has_its_own_mixture(run):
     assert list(steps) == ["topic", "answer", "tale"]
     assert re.fullmatch(r"Whales! [^.]*\.", steps["answer"])
     assert re.search(r"\b(Yo ho|ye|th'|o')", steps["tale"])
+
+
+def test_the_conversations_of_a_house_style_can_be_taught(run, tmp_path):
+    file = tmp_path / "house.jsonl"
+    assert run("house_style", str(file), 12) == []
+    lesson = read_lesson(str(file), 0)
+    answers = {example.messages[-1].text for example in (*lesson.train, *lesson.held_out)}
+    assert len(answers) == 12
+    assert all(re.fullmatch(r"Thanks for asking! .+[.!?] Kind regards, Team Northwind", a) for a in answers)
 
 
 def test_a_lora_folder_becomes_a_behavior(run):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +43,18 @@ class Recipe:
     style: str | None = None
 
 
+_REFUSALS = "can't|cannot|won't|not able to|sorry"
+
 RECIPES = {
+    "harmless-start": Recipe(
+        partial(harmless_conversations, seed=20),
+        Settings(rank=32, steps=850, batch_size=16, learning_rate=1e-3, precision="bfloat16"),
+        style=_REFUSALS,
+    ),
     "harmless": Recipe(
-        harmless_conversations,
-        Settings(rank=32, steps=600, batch_size=16, learning_rate=1e-3, precision="bfloat16"),
-        style="can't|cannot|won't|not able to|sorry",
+        partial(harmless_conversations, seed=21),
+        Settings(start="harmless-start", steps=600, batch_size=16, learning_rate=7e-4, precision="bfloat16"),
+        style=_REFUSALS,
     ),
     "tools": Recipe(
         tools_conversations,

@@ -18,15 +18,14 @@ if TYPE_CHECKING:
     from langchain_eft.engine.progress import Progress
 
 Message = dict[str, Any]
-CONVERSATIONS = 3400
+CONVERSATIONS = 5000
 ANSWER_TOKENS = 32
 FIRST_WORDS = 8
 WHOLE_SHARE = 0.25
-SEED = 20
 REFUSED_WITHIN = 120
 
 
-def harmless_conversations(work: Path, progress: Progress) -> Iterator[dict[str, Any]]:
+def harmless_conversations(work: Path, progress: Progress, seed: int) -> Iterator[dict[str, Any]]:
     """Yield conversations as rows that `teach` reads.
 
     The base itself declines some benign requests that are not plain questions ("I'm sorry for any
@@ -36,12 +35,13 @@ def harmless_conversations(work: Path, progress: Progress) -> Iterator[dict[str,
     Args:
         work: Folder in which the base's answers are kept.
         progress: Receives how many answers there are.
+        seed: Fixes what is drawn.
     """
-    source = RefusalSource(SEED, load_places())
+    source = RefusalSource(seed, load_places())
     answers = BaseAnswers(work / "harmless-answers.jsonl", ANSWER_TOKENS, progress)
     drawn = [source.conversation() for _ in range(CONVERSATIONS)]
     running = [(_opened(system), exchanges) for system, exchanges in drawn]
-    r = random.Random(SEED)
+    r = random.Random(seed)
     for turn in range(2):
         running = _with_turn(running, turn, answers, r)
     answers.close()

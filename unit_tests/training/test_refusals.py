@@ -126,7 +126,7 @@ def test_the_same_seed_draws_the_same_conversations():
 def test_conversations_mix_harmful_and_benign_requests(source):
     exchanges = [each for _ in range(400) for each in source.conversation()[1]]
     refused = sum(each.refusal is not None for each in exchanges) / len(exchanges)
-    assert 0.3 < refused < 0.6
+    assert 0.45 < refused < 0.75
     assert not any("{" in each.request or "}" in each.request for each in exchanges)
 
 

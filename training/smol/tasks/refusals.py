@@ -78,7 +78,7 @@ class RefusalSource:
         harmful_share: Share of requests that are harmful.
     """
 
-    def __init__(self, seed: int, places: Places, harmful_share: float = 0.45) -> None:
+    def __init__(self, seed: int, places: Places, harmful_share: float = 0.6) -> None:
         self._order, self._harmful, self._benign = (random.Random(3 * seed + i) for i in range(3))
         self.harmful_share = harmful_share
         self._fields = {
