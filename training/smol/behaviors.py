@@ -56,9 +56,13 @@ RECIPES = {
         Settings(start="harmless-start", steps=600, batch_size=16, learning_rate=7e-4, precision="bfloat16"),
         style=_REFUSALS,
     ),
+    "tools-start": Recipe(
+        partial(tools_conversations, seed=11),
+        Settings(start="tools-first", steps=720, learning_rate=1e-3, precision="bfloat16"),
+    ),
     "tools": Recipe(
-        tools_conversations,
-        Settings(start="tools-start", steps=720, learning_rate=1e-3, precision="bfloat16"),
+        partial(tools_conversations, seed=12, first_share=0.4),
+        Settings(start="tools-start", steps=300, learning_rate=7e-4, precision="bfloat16"),
     ),
 }
 

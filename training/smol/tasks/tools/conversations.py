@@ -87,7 +87,7 @@ def random_tools(words: Words) -> tuple[list[Tool], Tool]:
     r = words.random
     chosen = random_tool(words)
     tools = {chosen.name: chosen}
-    for _ in range(r.choice((0, 0, 0, 0, 1, 1, 2))):
+    for _ in range(r.choice((0, 0, 0, 1, 1, 2))):
         other = random_tool(words, like=chosen if r.random() < 0.4 else None)
         tools.setdefault(other.name, other)
     shuffled = list(tools.values())
@@ -159,7 +159,7 @@ def _extracted(words: Words, _: Sequence[Chat]) -> Row:
 
 
 def _reported(words: Words, chats: Sequence[Chat]) -> Row:
-    """A call, its result, and an object that holds it: as a call of another tool, or as an answer."""
+    """A call, its result, and an object that holds it."""
     tools, tool = random_tools(words)
     arguments = tool.arguments(words)
     result = random_result(words, tool, arguments)
@@ -167,11 +167,7 @@ def _reported(words: Words, chats: Sequence[Chat]) -> Row:
         return _reported(words, chats)
     wanted = report(words, tool, arguments, result)
     messages = [user(ask_for(words, tool, arguments)), called((tool.name, arguments)), *returned(result.text)]
-    if words.random.random() < 0.6:
-        final = said(json.dumps(wanted.value, ensure_ascii=False))
-        return _row(words, [*messages, final], tools, wanted.schema)
-    final = called((wanted.tool["function"]["name"], wanted.value))
-    return _row(words, [*messages, final], [*tools, wanted.tool])
+    return _row(words, [*messages, said(json.dumps(wanted.value, ensure_ascii=False))], tools, wanted.schema)
 
 
 def _useless(words: Words, chats: Sequence[Chat]) -> Row:
@@ -188,12 +184,12 @@ def _plain(words: Words, chats: Sequence[Chat]) -> Row:
 
 
 KINDS: Mapping[str, tuple[int, Callable[[Words, Sequence[Chat]], Row]]] = {
-    "single": (36, _single),
-    "exchanges": (16, _exchanges),
-    "parallel": (9, _parallel),
-    "content": (6, _content),
-    "extracted": (5, _extracted),
-    "reported": (10, _reported),
+    "single": (34, _single),
+    "exchanges": (24, _exchanges),
+    "parallel": (10, _parallel),
+    "content": (5, _content),
+    "extracted": (4, _extracted),
+    "reported": (5, _reported),
     "useless": (7, _useless),
     "plain": (11, _plain),
 }
