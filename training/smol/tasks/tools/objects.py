@@ -31,13 +31,6 @@ class ObjectRequest:
     value: dict[str, Value]
     request: str = ""
 
-    @property
-    def tool(self) -> dict[str, Any]:
-        """The object as a tool whose arguments are its fields."""
-        parameters = {key: self.schema[key] for key in ("properties", "required", "type")}
-        described = {"name": self.schema["title"], "description": self.schema.get("description", "")}
-        return {"type": "function", "function": {**described, "parameters": parameters}}
-
 
 def instruction(schema: Mapping[str, Any]) -> str:
     """The system message that asks for an object of a schema."""
