@@ -23,6 +23,14 @@ intervals for means and for differences, which are paired by prompt. The paper's
 tables and figures. [evaluation.md](evaluation.md) explains how everything is counted.
 """
 
+FIRST_ADAPTER_UNTIL = "2026-11-29"
+"""The last day on which `harmless` was the first adapter."""
+
+FIRST_ADAPTER = (
+    "Runs up to {day} measured the first adapter of `harmless`. It has been taught again since then; "
+    "`training/smol/README.md` has the figures of the old and the new one side by side."
+)
+
 
 def write_page(sections: Sequence[Mapping[str, Any]], names: Sequence[str], figures: str) -> str:
     """Return the page's text.
@@ -58,7 +66,10 @@ def _runs(sections: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> st
         f"The machine had other work to do during {', '.join(busy)}. These runs took longer than on an idle "
         "machine, and their speeds are lower. Answers do not depend on the load."
     )
-    return "\n".join(rows) + "\n" + (f"\n{wrapped(note)}\n" if busy else "")
+    early = [name for name in sections if sections[name]["run"]["day"] <= FIRST_ADAPTER_UNTIL]
+    notes = [FIRST_ADAPTER.format(day=FIRST_ADAPTER_UNTIL)] if early else []
+    notes += [note] if busy else []
+    return "\n".join(rows) + "\n" + "".join(f"\n{wrapped(each)}\n" for each in notes)
 
 
 def _section(section: Mapping[str, Any], figures: str) -> str:
