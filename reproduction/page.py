@@ -27,8 +27,8 @@ FIRST_ADAPTER_UNTIL = "2026-11-29"
 """The last day on which `harmless` was the first adapter."""
 
 FIRST_ADAPTER = (
-    "Runs up to {day} measured the first adapter of `harmless`. It has been taught again since then; "
-    "`training/smol/README.md` has the figures of the old and the new one side by side."
+    f"Runs up to {FIRST_ADAPTER_UNTIL} measured the first adapter of `harmless`. It has been taught again "
+    "since then; `training/smol/README.md` has the figures of the old and the new one side by side."
 )
 
 
@@ -67,7 +67,7 @@ def _runs(sections: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> st
         "machine, and their speeds are lower. Answers do not depend on the load."
     )
     early = [name for name in sections if sections[name]["run"]["day"] <= FIRST_ADAPTER_UNTIL]
-    notes = [FIRST_ADAPTER.format(day=FIRST_ADAPTER_UNTIL)] if early else []
+    notes = [FIRST_ADAPTER] if early else []
     notes += [note] if busy else []
     return "\n".join(rows) + "\n" + "".join(f"\n{wrapped(each)}\n" for each in notes)
 

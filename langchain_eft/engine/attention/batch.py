@@ -168,6 +168,7 @@ class RowGroup:
             tokens = [torch.arange(start, start + self.queries) for start in starts]
             self.tokens = torch.cat(tokens).to(device)
         lengths = [span.length for span in spans]
+        self._longest = max(lengths)
         slots = token_slots([span.blocks for span in spans], lengths, padded_length(lengths[0]), block_size)
         new = torch.tensor(lengths)[:, None] - torch.arange(self.queries, 0, -1)
         self.new_slots = slots.gather(1, new).flatten().to(device)
@@ -205,7 +206,7 @@ class RowGroup:
         """The keys that are not shared. A single segment of them ends soon after the longest row."""
         first, stop = num_shared * KEY_BLOCK, self._slots.shape[1]
         if stop - first == KEY_BLOCK:
-            stop = -(-max(span.length for span in self.spans) // KEY_STEP) * KEY_STEP
+            stop = -(-self._longest // KEY_STEP) * KEY_STEP
         return range(first, stop)
 
     def _gathered(self, memory: Tensor, rows: range, keys: range, segment: int, name: str) -> Tensor:

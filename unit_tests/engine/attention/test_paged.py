@@ -127,7 +127,7 @@ def test_rows_with_long_contexts_attend_in_parts():
 
 @pytest.mark.parametrize(
     ("queries", "lengths", "window"),
-    [(1, [9, 1, 128], None), (1, [4], 2), (2, [3], None), (3, [200, 130], 70)],
+    [(1, [9, 1, 128], None), (1, [4], 2), (2, [3], None), (3, [200, 130], 70), (3, [200], 150)],
 )
 def test_queries_see_earlier_keys_inside_the_window_and_no_padding(queries, lengths, window):
     biases = causal_bias(queries, lengths, window, torch.device("cpu"))
