@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
 from itertools import takewhile
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -136,6 +137,20 @@ def _num_shared(spans: Sequence[QuerySpan], block_size: int) -> int:
     return min(sum(block_size for _ in alike), before) // KEY_BLOCK
 
 
+class _Gather(NamedTuple):
+    """How keys and values are copied at every layer.
+
+    Attributes:
+        entries: [n] int64, which ones, of a layer's [slots * kv_heads].
+        copy: [n, size] where they go.
+        result: The copy in the form that attention takes.
+    """
+
+    entries: Tensor
+    copy: Tensor
+    result: Tensor
+
+
 class RowGroup:
     """Rows with equal numbers of queries and, with padding, of keys; one row if it has many queries.
 
@@ -173,7 +188,7 @@ class RowGroup:
         new = torch.tensor(lengths)[:, None] - torch.arange(self.queries, 0, -1)
         self.new_slots = slots.gather(1, new).flatten().to(device)
         self._slots = slots.to(device)
-        self._entries: dict[tuple[int, range, range], Tensor] = {}
+        self._gathers: dict[tuple[str, int, int, range, int], _Gather] = {}
         self._biases: dict[tuple[int, int, int | None], Tensor] = {}
         self._flash_biases: dict[tuple[int, int, int | None, int], Tensor] = {}
 
@@ -212,12 +227,16 @@ class RowGroup:
     def _gathered(self, memory: Tensor, rows: range, keys: range, segment: int, name: str) -> Tensor:
         """[rows * segments, kv_heads, segment, size] some keys and values of the first rows."""
         heads, size = memory.shape[1:]
-        if (heads, rows, keys) not in self._entries:
+        key = name, heads, size, keys, segment
+        if key not in self._gathers:
             slots = self._slots[: len(rows), keys.start : keys.stop].reshape(-1, 1, segment)
-            head = torch.arange(heads, device=self._device)[:, None]
-            self._entries[heads, rows, keys] = (slots * heads + head).flatten()
-        entries = self._entries[heads, rows, keys]
-        return self._pool.gather(memory.flatten(0, 1), entries, name).view(-1, heads, segment, size)
+            entries = slots * heads + torch.arange(heads, device=self._device)[:, None]
+            copy = self._pool.scratch(name, (entries.numel(), size), memory)
+            result = copy.view(*entries.shape, size)
+            self._gathers[key] = _Gather(entries.flatten(), copy, result)
+        gather = self._gathers[key]
+        torch.index_select(memory.flatten(0, 1), 0, gather.entries, out=gather.copy)
+        return gather.result
 
     def bias(self, first: int, stop: int, window: int | None) -> Tensor:
         """[R, n, T] `sdpa.causal_bias` of the queries from `first` to `stop`; all layers share it."""

@@ -86,7 +86,7 @@ def flash_attend(
     Returns:
         [R, Q, heads, dim].
     """
-    num_rows, queries, _, dim = query.shape
+    num_rows, queries = query.shape[:2]
     kv_heads, segments = context.shape[1], len(context) // num_rows
     rows = _by_key_head(query, kv_heads)
     out, logsumexp = _attend(rows, context, bias, scaling)
@@ -96,21 +96,26 @@ def flash_attend(
         of_all = _by_key_head(query.flatten(0, 1)[None], kv_heads)
         nothing_hidden = _padded(bias.new_zeros(len(shared), 1, of_all.shape[2], KEY_BLOCK))
         parts = _attend(of_all, shared, nothing_hidden, scaling)
-        of_rows = (x[:, :, : of_all.shape[2]] for x in parts)
+        of_rows = (x.narrow(2, 0, of_all.shape[2]) for x in parts)
         before = [torch.unflatten(x, 2, (num_rows, -1)).movedim(2, 0) for x in of_rows]
         own = [x[:, :, :, : rows.shape[2]] for x in (out, logsumexp)]
         out, logsumexp = (torch.cat(pair, 1) for pair in zip(before, own, strict=True))
     if segments > 1 or shared is not None:
         out, logsumexp = _joined(out, logsumexp)
-    result = out[:, :, : rows.shape[2]].view(num_rows, kv_heads, queries, -1, dim)
+    result = out.narrow(2, 0, rows.shape[2])
     if sinks is not None:
-        total = logsumexp[:, :, : rows.shape[2]].view(result.shape[:-1])
-        result = result / (sinks.float().view(kv_heads, 1, -1) - total).exp_().add_(1)[..., None]
-    return result.transpose(1, 2).reshape(query.shape)
+        total = logsumexp.narrow(2, 0, rows.shape[2])
+        sink = sinks.float().view(kv_heads, 1, -1).expand(-1, queries, -1).reshape(kv_heads, -1)
+        result = result / (sink - total).exp_().add_(1)[..., None]
+    if queries > 1:
+        result = torch.unflatten(result, 2, (queries, -1)).transpose(1, 2)
+    return result.reshape(query.shape)
 
 
 def _by_key_head(query: Tensor, kv_heads: int) -> Tensor:
     """[R, Q, heads, dim] to [R, kv_heads, Q * G, dim]."""
+    if query.shape[1] == 1:
+        return query.view(len(query), kv_heads, -1, query.shape[-1])
     grouped = query.view(*query.shape[:2], kv_heads, -1, query.shape[-1]).transpose(1, 2)
     return grouped.reshape(len(query), kv_heads, -1, query.shape[-1])
 

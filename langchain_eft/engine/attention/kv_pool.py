@@ -31,12 +31,12 @@ class KVPool:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._layers: dict[int, Tensor] = {}
-        self._copies: dict[tuple[str, torch.device], Tensor] = {}
+        self._scratch: dict[tuple[str, torch.device], Tensor] = {}
 
     def free(self) -> None:
         """Free the memory of all layers."""
         self._layers.clear()
-        self._copies.clear()
+        self._scratch.clear()
 
     def allocate(self, layers: Mapping[int, Tensor]) -> None:
         """Allocate layers like those of another pool.
@@ -49,7 +49,7 @@ class KVPool:
             MemoryError: The CPU has none.
         """
         for index, layer in layers.items():
-            self.layer(index, layer, layer[..., :0])
+            self.layer(index, layer[:, :, None], layer[:, :, None, :0])
 
     @property
     def layers(self) -> dict[int, Tensor]:
@@ -69,37 +69,33 @@ class KVPool:
 
         Args:
             index: Number of the layer.
-            keys: [N, kv_heads, dim] new keys, for their shape, type and device.
-            values: [N, kv_heads, value_dim] new values, for their shape.
+            keys: [1, kv_heads, N, dim] new keys, for their shape, type and device.
+            values: [1, kv_heads, N, value_dim] new values, for their shape.
 
         Returns:
             [slots + 1, kv_heads, dim + value_dim] keys and values. The last slot takes padding.
         """
         memory = self._layers.get(index)
         if memory is None:
-            shape = self.slots + 1, keys.shape[1], keys.shape[2] + values.shape[2]
+            shape = self.slots + 1, keys.shape[1], keys.shape[-1] + values.shape[-1]
             memory = self._layers[index] = _zeros(shape, keys)
         return memory
 
-    def gather(self, memory: Tensor, entries: Tensor, name: str) -> Tensor:
-        """Copy entries of a layer, into memory that is used again.
+    def scratch(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Memory that is used again.
 
         The system would map new memory of some MB page by page at every layer, and that takes longer.
 
         Args:
-            memory: [entries of the layer, size].
-            entries: [n] int64.
-            name: Which copies: the next call with this name overwrites the result.
-
-        Returns:
-            [n, size].
+            name: What it is for: the next call with this name returns the same memory.
+            shape: Shape of the result.
+            like: A tensor of the same type and on the same device.
         """
-        key, size = (name, memory.device), len(entries) * memory.shape[1]
-        if key not in self._copies or self._copies[key].numel() < size:
+        key, size = (name, like.device), math.prod(shape)
+        if key not in self._scratch or self._scratch[key].numel() < size:
             with torch.inference_mode(mode=False):  # an ordinary tensor, which every pass may overwrite
-                self._copies[key] = memory.new_empty(size)
-        copy = self._copies[key][:size].view(len(entries), -1)
-        return torch.index_select(memory, 0, entries, out=copy)
+                self._scratch[key] = like.new_empty(size)
+        return self._scratch[key][:size].view(shape)
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ def paged_attention(
     Returns:
         [1, N, heads, value_dim] and None for the attention weights.
     """
-    tokens, new_keys, new_values = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
-    memory = eft.pool.layer(int(module.layer_idx), new_keys, new_values)  # type: ignore[arg-type]
+    memory = eft.pool.layer(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    tokens = query.squeeze(0).transpose(0, 1)
     features: dict[str, Any] = {
         "scaling": scaling,
         "softcap": softcap,
@@ -68,19 +68,22 @@ def paged_attention(
     if eft.paged:
         store_and_attend = _gathered() if eft.gathers else _kernel()
         keys, values = torch.split(memory, [key.shape[-1], value.shape[-1]], -1)
+        new_keys, new_values = (x.squeeze(0).transpose(0, 1) for x in (key, value))
         # With several groups there may be padding between rows, and its results must be defined.
         new_output = query.new_empty if len(eft.paged) == 1 else query.new_zeros
         out = new_output(*tokens.shape[:2], value.shape[-1])
         for rows in eft.paged:
             store_and_attend(tokens, new_keys, new_values, keys, values, rows, out, **features)
         return out[None], None
-    memory.index_copy_(0, eft.new_slots, torch.cat((new_keys, new_values), -1))
+    new = torch.cat((key, value), -1).squeeze(0).transpose(0, 1)
+    memory.index_copy_(0, eft.new_slots, new)
     if len(eft.groups) == 1:
-        return _group_attention(tokens, memory, eft.groups[0], value.shape[-1], **features)[None], None
-    out = query.new_empty(*tokens.shape[:2], value.shape[-1])
+        return _group_attention(tokens, memory, eft.groups[0], value.shape[-1], **features), None
+    out = query.new_empty(1, *tokens.shape[:2], value.shape[-1])
     for group in eft.groups:
-        out[group.tokens] = _group_attention(tokens, memory, group, value.shape[-1], **features)
-    return out[None], None
+        of_group = tokens[group.tokens]
+        out[:, group.tokens] = _group_attention(of_group, memory, group, value.shape[-1], **features)
+    return out, None
 
 
 def _group_attention(
@@ -94,9 +97,9 @@ def _group_attention(
     sinks: Tensor | None,
     sliding_window: int | None,
 ) -> Tensor:
-    """[R * Q, heads, value_dim] of R rows, whose queries are among `tokens`, [N, heads, dim]."""
+    """[1, R * Q, heads, value_dim] of R rows, whose queries are `tokens`, [R * Q, heads, dim]."""
     heads, dim = tokens.shape[1:]
-    query = tokens[group.tokens].view(-1, group.queries, heads, dim)
+    query = torch.unflatten(tokens, 0, (-1, group.queries))
     parts: list[Tensor] = []
     if flash.takes(query, value_dim, softcap):
         num_shared = group.num_shared if sliding_window is None else 0
@@ -115,7 +118,7 @@ def _group_attention(
             out = attend(of_tile, seen_keys, seen_values, bias, scaling, softcap, sinks)
             parts.append(out.transpose(1, 2))
     results = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-    return results.flatten(0, 1)
+    return results.reshape(1, -1, *results.shape[2:])
 
 
 def _kernel() -> Callable[..., None]:

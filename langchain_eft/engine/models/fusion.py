@@ -58,6 +58,7 @@ def fuse(model: nn.Module, *, kernels: bool) -> bool:
         kind = _PostNormLayer if hasattr(layer, "post_feedforward_layernorm") else _PreNormLayer
         layers[i] = kind(layer, ops)
     base.norm = _Norm(base.norm, ops)
+    base.rotary_emb = _Rotation(base.rotary_emb, ops)
     return True
 
 
@@ -106,6 +107,18 @@ def _packed(hidden_states: Tensor) -> Tensor:
     return hidden_states if hidden_states.dim() == 2 else hidden_states.flatten(0, 1)
 
 
+class _Rotation(nn.Module):
+    """The angles by which queries and keys are rotated, in the form that the layers take."""
+
+    def __init__(self, plain: nn.Module, ops: LayerOps) -> None:
+        super().__init__()
+        self._plain, self._ops = plain, ops
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """See `LayerOps.angles`."""
+        return self._ops.angles(*self._plain(*args, **kwargs))
+
+
 class _Attention(nn.Module):
     """Self-attention with q, k and v as one product."""
 
@@ -145,7 +158,7 @@ class _Attention(nn.Module):
     ) -> Tensor:
         """[N, hidden] to [N, hidden]."""
         states = self.qkv_proj.forward(hidden_states)
-        query, key, value = self._rotated(states, *position_embeddings)
+        query, key, value = self._rotated(states, position_embeddings)
         attend = _attention_function(self.config._attn_implementation, self._eager)
         out, _ = attend(
             self,
@@ -160,14 +173,14 @@ class _Attention(nn.Module):
         result: Tensor = self.o_proj.forward(out.reshape(len(hidden_states), -1))
         return result
 
-    def _rotated(self, states: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
+    def _rotated(self, states: Tensor, factors: tuple[Tensor, Tensor]) -> Sequence[Tensor]:
         """Queries, keys and values [1, heads, N, dim] out of [N, (heads + 2 key_heads) * dim] states."""
         if self._norms_all_heads:
             query, key, value = torch.split(states, [size * self._dim for size in self._sizes], -1)
             normed = self.q_norm.normed(query), self.k_norm.normed(key)  # type: ignore[union-attr]
             states = torch.cat([*normed, value], -1)
         if self._rotate is not None:
-            self._rotate(states, cos[0], sin[0])
+            self._rotate(states, factors)
         return torch.split(states.view(1, len(states), -1, self._dim).transpose(1, 2), self._sizes, 1)
 
 

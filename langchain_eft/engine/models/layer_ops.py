@@ -20,12 +20,14 @@ class LayerOps(NamedTuple):
     Attributes:
         rms_norm: See `rms_norm`.
         add_rms_norm: See `add_rms_norm`.
+        angles: See `angles`.
         rotate: See `rotate`.
         silu_mul: See `silu_mul`.
     """
 
     rms_norm: Callable[..., Tensor]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+    angles: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     rotate: Callable[..., None]
     silu_mul: Callable[[Tensor], Tensor]
 
@@ -33,15 +35,16 @@ class LayerOps(NamedTuple):
 def layer_ops(*, kernels: bool) -> LayerOps:
     """The operations as kernels, or as torch functions."""
     if not kernels:
-        return LayerOps(rms_norm, add_rms_norm, rotate, silu_mul)
+        return LayerOps(rms_norm, add_rms_norm, angles, rotate, silu_mul)
     from langchain_eft.engine.models.triton import (
         add_rms_norm_kernel,
+        kernel_angles,
         rms_norm_kernel,
         rotate_kernel,
         silu_mul_kernel,
     )
 
-    return LayerOps(rms_norm_kernel, add_rms_norm_kernel, rotate_kernel, silu_mul_kernel)
+    return LayerOps(rms_norm_kernel, add_rms_norm_kernel, kernel_angles, rotate_kernel, silu_mul_kernel)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
@@ -56,18 +59,16 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     Returns:
         [N, hidden].
     """
-    root, least = _norm_constants(x.shape[-1], eps, x.dtype, x.device)
     length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # fewer operations than `F.rms_norm`
-    normed = (x * length.mul_(length).add_(least).rsqrt_().mul_(root)).mul_(weight)
+    mean_square = torch.addcmul(_as_tensor(eps, x.dtype, x.device), length, length, value=1 / x.shape[-1])
+    normed = (x * mean_square.rsqrt_()).mul_(weight)
     return normed if residual is None else normed.add_(residual)
 
 
 @cache
-@torch.inference_mode(mode=False)  # the constants have to be ordinary tensors
-def _norm_constants(size: int, eps: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """sqrt(n) and n * eps as tensors, which torch would make of numbers at every norm."""
-    constants = torch.tensor([size**0.5, size * eps], dtype=dtype, device=device)
-    return constants[0], constants[1]
+@torch.inference_mode(mode=False)  # the constant has to be an ordinary tensor
+def _as_tensor(number: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(number, dtype=dtype, device=device)
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -76,10 +77,23 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     return total, rms_norm(total, weight, eps)
 
 
+def angles(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """What `rotate` takes, which all layers share.
+
+    Args:
+        cos: [1, N, dim]; the halves of `cos` are equal, and so are those of `sin`.
+        sin: [1, N, dim].
+
+    Returns:
+        Factors of the states and of their exchanged halves, [N, 1, dim].
+    """
+    first, second = sin.transpose(0, 1).chunk(2, -1)
+    return cos.transpose(0, 1), torch.cat((-first, second), -1)
+
+
 def rotate(
     states: Tensor,
-    cos: Tensor,
-    sin: Tensor,
+    factors: tuple[Tensor, Tensor],
     *,
     heads: int,
     key_heads: int,
@@ -87,27 +101,28 @@ def rotate(
     key_weight: Tensor | None = None,
     eps: float = 0.0,
 ) -> None:
-    """Rotate the queries and keys of packed tokens in place, after a norm of each head if weights are given.
+    """Rotate the queries and keys of packed tokens in place (Su et al. 2021).
+
+    If weights are given, a norm of each head comes first.
 
     Args:
         states: [N, (heads + key_heads + ...) * dim] queries, keys and other states, contiguous.
-        cos: [N, dim]; the halves of `cos` are equal, and so are those of `sin`.
-        sin: [N, dim].
+        factors: `angles` of the tokens' positions.
         heads: Number of query heads.
         key_heads: Number of key heads.
         query_weight: [dim] weight of the queries' norm, or None.
         key_weight: [dim] weight of the keys' norm, or None.
         eps: Added to the mean square of each head.
     """
+    cos, sin = factors
     dim = cos.shape[-1]
-    rotated = states.view(len(states), -1, dim)[:, : heads + key_heads]
+    rotated = states.view(len(states), -1, dim).narrow(1, 0, heads + key_heads)
     if query_weight is not None and key_weight is not None:
         query, key = rotated[:, :heads], rotated[:, heads:]
         query.copy_(rms_norm(query, query_weight, eps))
         key.copy_(rms_norm(key, key_weight, eps))
-    first, second = rotated.chunk(2, -1)
-    turned = torch.cat((-second, first), -1).mul_(sin[:, None])
-    rotated.mul_(cos[:, None]).add_(turned)
+    exchanged = rotated.roll(dim // 2, -1)
+    rotated.mul_(cos).addcmul_(exchanged, sin)
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:

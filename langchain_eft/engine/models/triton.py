@@ -89,10 +89,14 @@ def _norm(
     tl.store(out + offsets, h, mask=inside)
 
 
+def kernel_angles(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """What `rotate_kernel` takes: [N, dim] from [1, N, dim]."""
+    return cos[0], sin[0]
+
+
 def rotate_kernel(
     states: Tensor,
-    cos: Tensor,
-    sin: Tensor,
+    factors: tuple[Tensor, Tensor],
     *,
     heads: int,
     key_heads: int,
@@ -100,7 +104,8 @@ def rotate_kernel(
     key_weight: Tensor | None = None,
     eps: float = 0.0,
 ) -> None:
-    """Must equal `layer_ops.rotate`, in one launch."""
+    """Must equal `layer_ops.rotate`, in one launch. The factors are `kernel_angles`."""
+    cos, sin = factors
     dim = cos.shape[-1]
     half = dim // 2
     _rotate[states.shape[0], heads + key_heads](

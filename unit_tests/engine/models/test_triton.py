@@ -48,7 +48,7 @@ def test_rotation(ops, norms, dim):
         query, key = query_norm(query), key_norm(key)
         weights = {"query_weight": query_norm.weight, "key_weight": key_norm.weight, "eps": 1e-5}
     query, key = apply_rotary_pos_emb(query, key, cos, sin)
-    ops.rotate(states, cos, sin, heads=3, key_heads=1, **weights)
+    ops.rotate(states, ops.angles(cos[None], sin[None]), heads=3, key_heads=1, **weights)
     torch.testing.assert_close(states.view(3, 6, dim), torch.cat([query, key, value], 1), **TOLERANCE)
 
 
@@ -71,7 +71,7 @@ for Driver.capability in (80, 90):
     module.silu_mul_kernel(meta(5, 2 * 14336))
     states, cos, norm = meta(5, 48 * 128), meta(5, 128), meta(128)
     for norms in ({}, {"query_weight": norm, "key_weight": norm, "eps": 1e-5}):
-        module.rotate_kernel(states, cos, cos, heads=32, key_heads=8, **norms)
+        module.rotate_kernel(states, (cos, cos), heads=32, key_heads=8, **norms)
 """
 
 
