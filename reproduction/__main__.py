@@ -87,6 +87,11 @@ def _sizes(file: Path) -> dict[str, int] | None:
     return sizes
 
 
+def _missing(folder: Path, planned: list[str]) -> list[str]:
+    """Experiments that are neither done nor planned."""
+    return [name for name in EXPERIMENTS if name not in planned and not (folder / f"{name}.json").is_file()]
+
+
 def _write(folder: Path, page: Path, figures: Path) -> None:
     figures.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.json" for name in EXPERIMENTS]
@@ -109,14 +114,21 @@ def main(
     ] = False,
     folder: Annotated[Path, typer.Option(help="The folder for answers.")] = ROOT / "build" / "reproduction",
 ) -> None:
-    """Reproduce the paper's findings with the smol family, and write docs/reproduction.md."""
+    """Reproduce the paper's findings with the smol family, and write docs/reproduction.md.
+
+    If experiments are missing, because `--only` names others, the page is written to the folder of the answers.
+    """
     unknown = sorted(set(only or ()) - set(EXPERIMENTS))
     if unknown:
         raise typer.BadParameter(f"{unknown} are unknown: choose from {sorted(EXPERIMENTS)}.")
-    # The results of a quick run are too few to publish: it does not overwrite the page of a full run.
-    page = folder / "quick" / "reproduction.md" if quick else ROOT / "docs" / "reproduction.md"
-    figures = folder / "quick" if quick else ROOT / "docs" / "reproduction"
     results = folder / "quick" if quick else folder
+    missing = [] if only is None and not write_only else _missing(results, only or [])
+    # What lacks experiments, or has few cases, is not published: it does not overwrite the page of a full run.
+    publish = not quick and not missing
+    page = ROOT / "docs" / "reproduction.md" if publish else results / "reproduction.md"
+    figures = ROOT / "docs" / "reproduction" if publish else results
+    if missing:
+        notes.print(f"Not in this page, because they have not been run: {', '.join(missing)}.")
     if write_only:
         _write(results, page, figures)
         return

@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 
 from langchain_eft import BehaviorDelta, EFTChatModel
 from langchain_eft.diagnostics import bench as benchmark
-from reproduction.__main__ import reproduce
+from reproduction.__main__ import ROOT, main, reproduce
 from reproduction.bench import Sizes
 from reproduction.experiments import EXPERIMENTS
 from reproduction.page import write_page
@@ -98,3 +98,12 @@ def test_a_page_says_which_adapter_early_runs_measured():
     section = {"title": "One", "question": "Why?", "tables": [], "figure": "", "findings": [], "run": run}
     page = write_page([{**section, "name": "one"}], ["one"], "figures")
     assert "Runs up to 2026-11-29 measured the first adapter of `harmless`" in page
+
+
+def test_a_page_without_all_experiments_is_not_published(tmp_path, capsys):
+    published = ROOT / "docs" / "reproduction.md"
+    before = published.read_text(encoding="utf-8")
+    main(write_only=True, folder=tmp_path)
+    assert published.read_text(encoding="utf-8") == before
+    assert "| gates | not run |" in (tmp_path / "reproduction.md").read_text(encoding="utf-8")
+    assert "because they have not been run" in " ".join(capsys.readouterr().err.split())
