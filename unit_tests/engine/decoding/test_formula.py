@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_eft.engine.decoding.formula import build_formula, combine, conservative
+from langchain_eft.engine.decoding.shortcuts import SMALL_VOCABULARY
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, weight_at
 
@@ -59,6 +60,18 @@ def test_combining_logits_equals_combining_log_probabilities():
         [weights[0] @ logits[[4, 0, 2]].log_softmax(-1), logits[3].log_softmax(-1)]
     ).softmax(-1)
     torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [1, 3, 5], [5, 3, 1], [2, 2, 2], [0, 1, 3], [4], []])
+def test_rows_combine_alike_wherever_they_lie(rows):
+    """A CPU does not copy the evenly spaced logits of a large vocabulary, and leaves them as they are."""
+    torch.manual_seed(0)
+    logits = torch.randn(6, 2 * SMALL_VOCABULARY)
+    index = torch.tensor([rows, rows[::-1]], dtype=torch.int64).t()
+    weights, before = torch.randn(len(rows), 2), logits.clone()
+    expected = weights[:, :1] * logits[rows] + weights[:, 1:] * logits[rows[::-1]]
+    torch.testing.assert_close(combine(logits, index, weights), expected)
+    assert torch.equal(logits, before)
 
 
 def test_conservative_decoding_leaves_the_tail_to_the_small_mixture():
