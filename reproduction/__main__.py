@@ -116,14 +116,14 @@ def main(
 ) -> None:
     """Reproduce the paper's findings with the smol family, and write docs/reproduction.md.
 
-    If experiments are missing, because `--only` names others, the page is written to the folder of the answers.
+    If experiments are missing, because `--only` names others, the page goes to the folder of the answers.
     """
     unknown = sorted(set(only or ()) - set(EXPERIMENTS))
     if unknown:
         raise typer.BadParameter(f"{unknown} are unknown: choose from {sorted(EXPERIMENTS)}.")
     results = folder / "quick" if quick else folder
     missing = [] if only is None and not write_only else _missing(results, only or [])
-    # What lacks experiments, or has few cases, is not published: it does not overwrite the page of a full run.
+    # What lacks experiments, or has few cases, does not overwrite the page of a full run.
     publish = not quick and not missing
     page = ROOT / "docs" / "reproduction.md" if publish else results / "reproduction.md"
     figures = ROOT / "docs" / "reproduction" if publish else results
