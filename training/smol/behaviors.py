@@ -60,9 +60,13 @@ RECIPES = {
         partial(tools_conversations, seed=11),
         Settings(start="tools-first", steps=720, learning_rate=1e-3, precision="bfloat16"),
     ),
-    "tools": Recipe(
+    "tools-second": Recipe(
         partial(tools_conversations, seed=12, first_share=0.4),
         Settings(start="tools-start", steps=300, learning_rate=7e-4, precision="bfloat16"),
+    ),
+    "tools-third": Recipe(
+        partial(tools_conversations, seed=13, first_share=0.3),
+        Settings(start="tools-second", steps=500, learning_rate=7e-4, precision="bfloat16"),
     ),
 }
 

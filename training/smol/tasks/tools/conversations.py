@@ -87,7 +87,7 @@ def random_tools(words: Words) -> tuple[list[Tool], Tool]:
     r = words.random
     chosen = random_tool(words)
     tools = {chosen.name: chosen}
-    for _ in range(r.choice((0, 0, 0, 1, 1, 2))):
+    for _ in range(r.choice((0, 0, 1, 1, 2, 2))):
         other = random_tool(words, like=chosen if r.random() < 0.4 else None)
         tools.setdefault(other.name, other)
     shuffled = list(tools.values())
@@ -127,7 +127,7 @@ def _exchanges(words: Words, _: Sequence[Chat]) -> Row:
 def _parallel(words: Words, _: Sequence[Chat]) -> Row:
     r = words.random
     tools, first = random_tools(words)
-    second = first if r.random() < 0.5 else r.choice(tools)
+    second = first if r.random() < 0.6 else r.choice(tools)
     calls = [(tool, tool.arguments(words)) for tool in (first, second)]
     requests = [ask_for(words, tool, arguments) for tool, arguments in calls]
     between = r.choice((" And also: ", " ", " Then: ", "\n", " After that: ", " Second: ", " Also, "))
@@ -184,9 +184,9 @@ def _plain(words: Words, chats: Sequence[Chat]) -> Row:
 
 
 KINDS: Mapping[str, tuple[int, Callable[[Words, Sequence[Chat]], Row]]] = {
-    "single": (34, _single),
-    "exchanges": (24, _exchanges),
-    "parallel": (10, _parallel),
+    "single": (30, _single),
+    "exchanges": (20, _exchanges),
+    "parallel": (18, _parallel),
     "content": (5, _content),
     "extracted": (4, _extracted),
     "reported": (5, _reported),

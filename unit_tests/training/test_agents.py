@@ -1,0 +1,40 @@
+"""What is measured of agents: the right calls, and answers that hold their results."""
+
+import pytest
+from langchain_core.messages import AIMessage
+
+from training.smol.agents import TOOLS, calls_of, results_of, tasks, tells
+
+
+def called(*calls):
+    return AIMessage(
+        "", tool_calls=[{"name": name, "args": args, "id": str(i)} for i, (name, args) in enumerate(calls)]
+    )
+
+
+def test_tasks_name_all_values_of_their_calls():
+    made = tasks(seed=3)
+    assert made == tasks(seed=3) != tasks(seed=4)
+    assert {name for task in made for name, _ in task.calls} == set(TOOLS)
+    for task in made:
+        assert all(str(value) in task.request for _, given in task.calls for value in given.values())
+        assert calls_of(called(*task.calls)) == list(task.calls)
+
+
+@pytest.mark.parametrize(
+    ("text", "tells_all"),
+    [
+        ("The results are 42 and 72.", True),
+        ("The result is 42.", False),
+        ("multiply failed: 42 and 72", False),
+    ],
+)
+def test_an_answer_tells_every_result_and_no_failure(text, tells_all):
+    results = results_of(called(("multiply", {"a": 6, "b": 7}), ("multiply", {"a": 8, "b": 9})))
+    assert tells(AIMessage(text), results) is tells_all
+
+
+def test_an_answer_that_calls_again_tells_nothing():
+    call = called(("count_letters", {"word": "four"}))
+    again = AIMessage("It is 4.", tool_calls=call.tool_calls)
+    assert not tells(again, results_of(call))
