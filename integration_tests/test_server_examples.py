@@ -51,9 +51,9 @@ def test_openais_client_chooses_mixtures(url):
 
 
 def test_langchains_client_gets_text_objects_and_batches(url):
-    pirate, spider, capitals = lines(sys.executable, EXAMPLES / "langchain_client.py", f"{url}/v1")
+    pirate, ant, capitals = lines(sys.executable, EXAMPLES / "langchain_client.py", f"{url}/v1")
     assert re.search(r"\b(Arr|Ahoy|matey|be|Shiver|ye|th'|o')", pirate)
-    assert re.fullmatch(r"object: name='.*' legs=\d+", spider)
+    assert re.fullmatch(r"object: name='.*' legs=\d+", ant)
     assert all(city in capitals for city in ("Tokyo", "Paris"))
 
 

@@ -26,7 +26,7 @@ def main(base_url: str = "http://127.0.0.1:8000/v1", api_key: str = "none") -> N
     print("pirate:", pirate.invoke("Tell me about whales.").content)
 
     # The server enforces the schema while it decodes.
-    print("object:", llm.with_structured_output(Animal).invoke("A spider has eight legs."))
+    print("object:", llm.with_structured_output(Animal).invoke("The ant has six legs."))
 
     # The server decodes both in one batch.
     capitals = llm.batch([f"What is the capital of {country}?" for country in ("Japan", "France")])

@@ -34,7 +34,7 @@ def main(base_url: str = "http://127.0.0.1:8000/v1") -> None:
     }
     for name, mixture in mixtures.items():
         print(f"{name}: {llm.invoke('Tell me about whales.', mixture=mixture).text}")
-    print("object:", llm.with_structured_output(City).invoke("Tokyo is the capital of Japan."))
+    print("object:", llm.with_structured_output(City).invoke("Paris is the capital of France."))
     call = llm.bind_tools([get_weather]).invoke("What is the weather in Paris?").tool_calls[0]
     print("tool:", get_weather.invoke(call).content)
     print("torch is loaded:", "torch" in sys.modules)

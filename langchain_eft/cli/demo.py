@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
 
 FORMULA = "log p = L + sum_i w_i (F_i - S_i)"
-CUSTOMER = "こんにちは株式会社"
+CUSTOMER = "おはよう株式会社"
 
 _PIRATE = re.compile(r"\b(Arr|Ahoy|matey|ye|th'|Yo ho|Shiver|o')")
 _LOOP = re.compile(r"(.{4,}?)\1\1")  # one phrase three times in a row
