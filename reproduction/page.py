@@ -23,12 +23,13 @@ intervals for means and for differences, which are paired by prompt. The paper's
 tables and figures. [evaluation.md](evaluation.md) explains how everything is counted.
 """
 
-FIRST_ADAPTER_UNTIL = "2026-11-29"
-"""The last day on which `harmless` was the first adapter."""
+FIRST_ADAPTERS_UNTIL = "2026-11-29"
+"""The last day on which `harmless` and `tools` were the first adapters."""
 
-FIRST_ADAPTER = (
-    f"Runs up to {FIRST_ADAPTER_UNTIL} measured the first adapter of `harmless`. It has been taught again "
-    "since then; `training/smol/README.md` has the figures of the old and the new one side by side."
+FIRST_ADAPTERS = (
+    f"Runs up to {FIRST_ADAPTERS_UNTIL} measured the first adapters of `harmless` and `tools`. Both have "
+    "been taught again since; `training/smol/README.md` has the figures of the old and the new ones side by "
+    "side."
 )
 
 
@@ -66,8 +67,8 @@ def _runs(sections: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> st
         f"The machine had other work to do during {', '.join(busy)}. These runs took longer than on an idle "
         "machine, and their speeds are lower. Answers do not depend on the load."
     )
-    early = [name for name in sections if sections[name]["run"]["day"] <= FIRST_ADAPTER_UNTIL]
-    notes = [FIRST_ADAPTER] if early else []
+    early = [name for name in sections if sections[name]["run"]["day"] <= FIRST_ADAPTERS_UNTIL]
+    notes = [FIRST_ADAPTERS] if early else []
     notes += [note] if busy else []
     return "\n".join(rows) + "\n" + "".join(f"\n{wrapped(each)}\n" for each in notes)
 

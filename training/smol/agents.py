@@ -3,7 +3,7 @@
 python -m training.smol.agents
 
 Nothing is enforced: the model decides whether and what it calls. It gets the results of right calls, and its
-next message has to hold them, without another call.
+next message has to hold them, without another call. Names in other scripts are arguments of one more tool.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ REQUESTS = {
     ),
 }  # fmt: skip
 AND = "? And also: "
+NAMES = (
+    "こんにちは株式会社", "田中太郎", "東京電気", "山田花子", "さくら銀行", "王小明", "李明",
+    "北京大学", "上海公司", "김민수", "서울전자", "Москва", "Иван", "Петров", "Ольга", "Αθήνα", "Νίκος",
+    "José", "García", "Müller", "GmbH", "Żółw", "Søren", "Ångström", "محمد", "دبي", "नमस्ते", "กรุงเทพ",
+)  # fmt: skip
 FAILED = ("fail", "error", "sorry", "could not", "did not")
 
 Call = tuple[str, dict[str, Any]]
@@ -66,6 +71,12 @@ def get_weather(city: str) -> str:
 def count_letters(word: str) -> int:
     """Count the letters of a word."""
     return len(word)
+
+
+@tool
+def create_customer(customer_name: str) -> str:
+    """Create a customer."""
+    return f"Created {customer_name}"
 
 
 TOOLS = {each.name: each for each in (multiply, get_weather, count_letters)}
@@ -122,14 +133,12 @@ def results_of(message: AIMessage) -> list[ToolMessage]:
     return [TOOLS[call["name"]].invoke(call) for call in message.tool_calls]
 
 
-def tells(answer: AIMessage, results: Sequence[ToolMessage]) -> bool:
-    """Whether an answer holds every result, calls nothing and reports no failure."""
+def told(answer: AIMessage, results: Sequence[ToolMessage]) -> int:
+    """How many results an answer holds; none if it calls a tool or reports a failure."""
     text = answer.text.lower()
-    return (
-        not answer.tool_calls
-        and all(str(result.content) in text for result in results)
-        and not any(word in text for word in FAILED)
-    )
+    if answer.tool_calls or any(word in text for word in FAILED):
+        return 0
+    return sum(str(result.content) in text for result in results)
 
 
 def main() -> None:
@@ -137,15 +146,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=3, help="fixes the tasks")
     asked = tasks(parser.parse_args().seed)
-    llm = EFTChatModel(temperature=0, max_tokens=90).bind_tools(list(TOOLS.values()))
+    model = EFTChatModel(temperature=0, max_tokens=90)
+    llm = model.bind_tools(list(TOOLS.values()))
     first = llm.batch([[HumanMessage(task.request)] for task in asked])
     right = [(t, m) for t, m in zip(asked, first, strict=True) if calls_of(m) == list(t.calls)]
-    steps: list[list[BaseMessage]] = [[HumanMessage(t.request), m, *results_of(m)] for t, m in right]
-    told = sum(tells(answer, step[2:]) for step, answer in zip(steps, llm.batch(steps), strict=True))  # type: ignore[arg-type]
-    counts, all_counts = Counter(t.kind for t, _ in right), Counter(t.kind for t in asked)
-    for kind, count in all_counts.items():
-        print(f"{kind}: {counts[kind]} of {count} right")
-    print(f"all: {len(right)} of {len(asked)} right; {told} of {len(right)} answers tell every result")
+    results = [results_of(message) for _, message in right]
+    steps: list[list[BaseMessage]] = [
+        [HumanMessage(task.request), message, *returned]
+        for (task, message), returned in zip(right, results, strict=True)
+    ]
+    counts = [told(answer, returned) for answer, returned in zip(llm.batch(steps), results, strict=True)]
+    every = sum(count == len(returned) for count, returned in zip(counts, results, strict=True))
+    of_kind = Counter(task.kind for task, _ in right)
+    for kind, number in Counter(task.kind for task in asked).items():
+        print(f"{kind}: {of_kind[kind]} of {number} right")
+    print(f"all: {len(right)} of {len(asked)} right")
+    print(f"answers to these: {sum(map(bool, counts))} tell a result, {every} every one")
+    wanted = [[("create_customer", {"customer_name": name})] for name in NAMES]
+    customers = model.bind_tools([create_customer]).batch(
+        [[HumanMessage(f"Create a customer named '{name}'")] for name in NAMES]
+    )
+    exact = sum(calls_of(m) == calls for m, calls in zip(customers, wanted, strict=True))
+    print(f"names: {exact} of {len(NAMES)} exact")
 
 
 if __name__ == "__main__":

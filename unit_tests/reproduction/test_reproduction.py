@@ -90,14 +90,14 @@ def test_a_page_lists_missing_experiments_and_runs_on_a_busy_machine():
     assert "* So." in page
     quiet = write_page([{**section, "run": {**run, "load": 1.0}}], ["one"], "figures")
     assert "other work" not in quiet
-    assert "first adapter" not in quiet
+    assert "first adapters" not in quiet
 
 
-def test_a_page_says_which_adapter_early_runs_measured():
+def test_a_page_says_which_adapters_early_runs_measured():
     run = {"machine": "m", "day": "2026-11-24", "seconds": 60, "cpu_seconds": 30, "load": 1.0, "cores": 2}
     section = {"title": "One", "question": "Why?", "tables": [], "figure": "", "findings": [], "run": run}
     page = write_page([{**section, "name": "one"}], ["one"], "figures")
-    assert "Runs up to 2026-11-29 measured the first adapter of `harmless`" in page
+    assert "Runs up to 2026-11-29 measured the first adapters of `harmless`" in page
 
 
 def test_a_page_without_all_experiments_is_not_published(tmp_path, capsys):
