@@ -122,7 +122,7 @@ def main(
     if unknown:
         raise typer.BadParameter(f"{unknown} are unknown: choose from {sorted(EXPERIMENTS)}.")
     results = folder / "quick" if quick else folder
-    missing = [] if only is None and not write_only else _missing(results, only or [])
+    missing = _missing(results, [] if write_only else only or list(EXPERIMENTS))
     # What lacks experiments, or has few cases, does not overwrite the page of a full run.
     publish = not quick and not missing
     page = ROOT / "docs" / "reproduction.md" if publish else results / "reproduction.md"
