@@ -348,10 +348,10 @@ def combine(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: Tensor |
 def _rows(logits: Tensor, index: Tensor) -> Tensor:
     """`logits[index]`; a view where a CPU sees that the rows are evenly spaced."""
     if takes_shortcuts(logits) and len(index):
-        first, second = int(index[0]), int(index[min(1, len(index) - 1)])
-        step = max(1, second - first)
-        if index.tolist() == list(range(first, first + len(index) * step, step)):
-            return logits[first : first + len(index) * step : step]
+        first, *others = rows = index.tolist()
+        step = max(1, others[0] - first) if others else 1
+        if rows == list(range(first, first + len(rows) * step, step)):
+            return logits[first : first + len(rows) * step : step]
     return logits[index]
 
 
