@@ -137,10 +137,13 @@ def _attend(rows: Tensor, context: Tensor, bias: Tensor, scaling: float) -> tupl
     if segments > 1:
         padded = padded[:, None].expand(-1, segments, -1, -1, -1).flatten(0, 1)
     keys, values = torch.split(context, rows.shape[-1], -1)
+    lone = len(padded) * padded.shape[1] == 1 and torch.get_num_threads() > 1
+    if lone:  # BLAS divides a lone product among threads, which changes its sums: give it a twin
+        padded, keys, values, bias = (x.expand(2, -1, -1, -1) for x in (padded, keys, values, bias))
     out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         padded, keys, values, attn_mask=bias, scale=scaling
     )
-    return out, logsumexp
+    return (out[:1], logsumexp[:1]) if lone else (out, logsumexp)
 
 
 def _joined(out: Tensor, logsumexp: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,6 @@ from langchain_eft.engine.attention import flash
 from langchain_eft.engine.attention.flash import KEY_STEP, flash_attend, flash_bias
 from langchain_eft.engine.attention.sdpa import KEY_BLOCK, attend, causal_bias, padded_length
 from unit_tests.helpers import slow
-from unit_tests.machines import on_other_machines, run_again
 
 CPU = torch.device("cpu")
 FEATURES = [{}, *slow({"window": 40}, {"window": 200}, {"sinks": True})]
@@ -113,16 +112,3 @@ def test_kinds_that_it_does_not_compute_exactly_are_left_to_others():
     assert not flash.takes(query, 128, None)
     assert not flash.takes(query.bfloat16(), 64, None)
     assert not flash.takes(query[..., :32], 32, None), "these depend on the number of queries"
-
-
-@pytest.mark.slow
-@on_other_machines
-@pytest.mark.parametrize(
-    ("test", "keyword"),
-    [
-        ("test_a_query_gets_the_same_alone_and_in_any_chunk", "features0"),
-        ("test_hidden_keys_at_the_end_of_a_segment_change_nothing", "hidden_keys"),
-    ],
-)
-def test_so_it_is_with_several_threads_and_on_older_processors(machine, test, keyword):
-    run_again(machine, f"{__file__}::{test}", keyword)

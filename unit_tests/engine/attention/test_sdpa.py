@@ -5,7 +5,6 @@ import torch
 
 from langchain_eft.engine.attention.sdpa import attend, causal_bias, padded_length
 from unit_tests.helpers import slow
-from unit_tests.machines import on_other_machines, run_again
 
 DIM = 64
 
@@ -48,9 +47,3 @@ def test_a_row_gets_the_same_beside_other_rows():
     together = attend(query[:, :, 247:250], keys, values, bias, 0.1)
     for alone, (query, keys, values) in zip(together, data, strict=True):
         assert torch.equal(alone, attend(query[:, 247:250], keys, values, bias, 0.1))
-
-
-@pytest.mark.slow
-@on_other_machines
-def test_so_it_is_with_several_threads_and_on_older_processors(machine):
-    run_again(machine, f"{__file__}::test_a_query_gets_the_same_alone_and_in_any_chunk", "features0")
