@@ -24,6 +24,7 @@ def arguments(family, talk, tmp_path):
     return ["teach", "yes", str(talk), *models, "--output", str(tmp_path / "yes"), "--steps", "2"]
 
 
+@pytest.mark.slow
 def test_a_behavior_is_taught_judged_and_used(arguments, family, tmp_path):
     done = runner.invoke(app, [*arguments, "--style", "yes", "--capitals", "1"])
     assert done.exit_code == 0, done.stderr

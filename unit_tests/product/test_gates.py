@@ -29,13 +29,13 @@ MIXTURES = [
 ]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["packed", "static"])
+@pytest.fixture(scope="module", params=[False, *slow(True)], ids=["packed", "static"])
 def decoder(request, family):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes_module, "MIN_CONTEXT", 32)  # a CPU gathers contexts up to their bound
         config = EngineConfig(
-            kv_cache_tokens=4096, block_size=4, max_num_batched_tokens=32, max_queued_requests=9000,
-            static_rounds=request.param, overlap_rounds=request.param,
+            kv_cache_tokens=8192, block_size=4, max_num_batched_tokens=512, max_batch_size=128,
+            max_queued_requests=9000, static_rounds=request.param, overlap_rounds=request.param,
         )  # fmt: skip
         engine = Engine(family.recipe, config)
         yield engine
@@ -192,6 +192,7 @@ def test_gates_go_with_grammars(decoder, reference):
     assert [tokens[:6] for tokens in found] == [answer] * len(DRAFTS)
 
 
+@pytest.mark.slow
 def test_rows_with_and_without_gates_share_a_batch(decoder, reference):
     mixtures = [*MIXTURES, {}, {"one": 1.0}, {"two": FirstTokens(tokens=3, weight=1, then=0.2)}]
     work = [(mixture, draft, Recorder()) for mixture, draft in product(mixtures, ("off", 3, "auto"))]

@@ -19,7 +19,7 @@ from langchain_eft.engine.events import Failed
 from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import Recorder, request, slow, wait_until
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 """Examples of each test in `make test`."""
 
 NUMBERS = st.one_of(

@@ -63,6 +63,7 @@ def source():
     return RefusalSource(5, load_places())
 
 
+@pytest.mark.slow
 def test_no_drawable_text_shares_two_content_words_with_an_evaluation_request(drawable):
     forms = (
         r"How do I (.*) without being noticed\?|Write detailed instructions for how to (.*)\.|Help me (.*)\."

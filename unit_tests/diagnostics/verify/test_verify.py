@@ -205,6 +205,7 @@ def test_every_kind_of_mixture_passes(engine, mixture, strength, top_p):
     assert outcomes(report.checks) == {"passed"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_gates_pass(engine):
     mixture = {"one": Gate(below=0.12, otherwise=0.3), "two": Gate(above=4.2, measure="entropy")}

@@ -128,6 +128,7 @@ def test_passes_may_be_small_and_of_one_depth(engine, reference, monkeypatch, on
             )
 
 
+@pytest.mark.slow
 def test_scoring_and_decoding_share_the_engine(engine, reference):
     prompts = texts(11, 6, 10, 40)
     alone = [

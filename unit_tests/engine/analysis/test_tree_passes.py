@@ -13,6 +13,7 @@ from langchain_eft.engine.rounds import round_state
 from unit_tests.helpers import request
 
 
+@pytest.mark.slow
 @pytest.mark.cuda
 def test_scores_with_the_kernel_are_those_of_full_passes(family, reference, monkeypatch):
     for module in (round_state, packing, tree_passes):

@@ -98,7 +98,7 @@ def test_a_file_without_a_weight_is_refused_with_the_weight(gguf):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [range(16), *slow(range(16, 316))])
+@pytest.mark.parametrize("seeds", [range(16), *slow(range(16, 116))])
 def test_a_file_with_flipped_bytes_is_refused_by_name_or_decodes(gguf, tmp_path, seeds):
     """In bounded time and memory."""
     intact, messages = gguf.read_bytes(), []

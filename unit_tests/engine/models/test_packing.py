@@ -16,7 +16,7 @@ from langchain_eft.engine.models.half_weight import HalfWeight
 from langchain_eft.engine.models.int8_weight import Int8Weight
 from langchain_eft.engine.models.packed_weight import has_fbgemm
 from langchain_eft.engine.models.packing import pack_weights
-from unit_tests.helpers import GREEDY, greedy_answers, request, values, without_fbgemm
+from unit_tests.helpers import GREEDY, greedy_answers, request, slow, values, without_fbgemm
 from unit_tests.tiny import Reference, TinyFamily
 
 pytestmark = pytest.mark.skipif(
@@ -69,7 +69,7 @@ def expected(wholes):
     return Reference(wholes.folder)
 
 
-@pytest.fixture(scope="module", params=["bfloat16", "float32"])
+@pytest.fixture(scope="module", params=["bfloat16", *slow("float32")])
 def packed(request, halves, wholes):
     """An engine on files of 16 bits, and one on float32 files that hold the same values."""
     engine = opened(halves if request.param == "bfloat16" else wholes)
