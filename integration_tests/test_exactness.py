@@ -10,7 +10,7 @@ from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
-LOOP, STEPS = 4, 16
+LOOP, STEPS = 2, 16
 QUESTIONS = [
     "What is the capital of Japan?",
     "What is the capital of Kenya?",
