@@ -10,7 +10,7 @@ DEV := $(VENV)/.ready-dev
 DOCS := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat reproduce test quick test-newest test-oldest test-vllm lint format docs clean
+.PHONY: help demo chat reproduce test quick test-newest test-oldest test-vllm vllm-runner-1 vllm-runner-2 lint format docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -80,9 +80,14 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# vLLM has two runners. The second needs a GPU, or Triton's interpreter, as in these tests.
-test-vllm: $(VLLM)/.ready ## Run the tests inside vLLM, on both of its runners, in about 10 minutes
+# vLLM has two runners. The second needs a GPU, or Triton's interpreter, as in these tests. Both run at once.
+test-vllm: $(VLLM)/.ready ## Run the tests inside vLLM, on both of its runners
+	$(MAKE) --jobs 2 --output-sync=target vllm-runner-1 vllm-runner-2
+
+vllm-runner-1:
 	$(VLLM_PYTEST) vllm_tests
+
+vllm-runner-2:
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) $(addprefix vllm_tests/test_,equality.py speculation.py sampling.py)
 
 # An environment of its own, for `python -m benchmarks.rivals`. llama.cpp is compiled for this machine.
