@@ -13,25 +13,15 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
+from training.smol.agents import count_letters, multiply
+
 WEATHER = {"Paris": "cloudy", "Nairobi": "sunny", "Lima": "foggy"}
-
-
-@tool
-def multiply(a: int, b: int) -> int:
-    """Multiply two numbers."""
-    return a * b
 
 
 @tool
 def get_weather(city: str) -> str:
     """Get the weather in a city."""
     return WEATHER.get(city, f"Error: no station in {city}")
-
-
-@tool
-def count_letters(word: str) -> int:
-    """Count the letters of a word."""
-    return len(word)
 
 
 TOOLS = [multiply, get_weather, count_letters]
