@@ -77,26 +77,26 @@ def test_the_page_has_every_experiment(llm, large_adapters, tmp_path, monkeypatc
     assert (tmp_path / "answers.jsonl").read_text() == answers
 
 
+RUN = {"machine": "m", "day": "2030-01-01", "seconds": 60, "cpu_seconds": 30, "load": 1.0, "cores": 2}
+SECTION = {
+    "name": "one", "title": "One", "question": "Why?", "tables": ["| a |"], "figure": "one.svg",
+    "findings": ["So."], "data": {}, "run": RUN,
+}  # fmt: skip
+
+
 def test_a_page_lists_missing_experiments_and_runs_on_a_busy_machine():
-    run = {"machine": "m", "day": "2030-01-01", "seconds": 60, "cpu_seconds": 30, "load": 9.0, "cores": 2}
-    section = {
-        "name": "one", "title": "One", "question": "Why?", "tables": ["| a |"], "figure": "one.svg",
-        "findings": ["So."], "run": run,
-    }  # fmt: skip
-    page = write_page([section], ["one", "two"], "figures")
+    page = write_page([{**SECTION, "run": {**RUN, "load": 9.0}}], ["one", "two"], "figures")
     assert "| two | not run |" in page
     assert "other work to do during one" in page
     assert "![One](figures/one.svg)" in page
     assert "* So." in page
-    quiet = write_page([{**section, "run": {**run, "load": 1.0}}], ["one"], "figures")
+    quiet = write_page([SECTION], ["one"], "figures")
     assert "other work" not in quiet
     assert "first adapters" not in quiet
 
 
 def test_a_page_says_which_adapters_early_runs_measured():
-    run = {"machine": "m", "day": "2026-11-24", "seconds": 60, "cpu_seconds": 30, "load": 1.0, "cores": 2}
-    section = {"title": "One", "question": "Why?", "tables": [], "figure": "", "findings": [], "run": run}
-    page = write_page([{**section, "name": "one"}], ["one"], "figures")
+    page = write_page([{**SECTION, "run": {**RUN, "day": "2026-11-24"}}], ["one"], "figures")
     assert "Runs up to 2026-11-29 measured the first adapters of `harmless`" in page
 
 
@@ -105,18 +105,8 @@ def test_a_page_without_all_experiments_is_not_published(tmp_path, capsys, only)
     """Writing runs nothing, so what `only` names is missing too."""
     published = ROOT / "docs" / "reproduction.md"
     before = published.read_text(encoding="utf-8")
-    run = {"machine": "m", "day": "2030-01-01", "seconds": 60, "cpu_seconds": 30, "load": 1.0, "cores": 2}
-    section = {
-        "title": "T",
-        "question": "Q",
-        "tables": [],
-        "figure": "",
-        "findings": [],
-        "data": {},
-        "run": run,
-    }
     for name in set(EXPERIMENTS) - {"gates"}:
-        (tmp_path / f"{name}.json").write_text(json.dumps({**section, "name": name}))
+        (tmp_path / f"{name}.json").write_text(json.dumps({**SECTION, "name": name}))
     main(write_only=True, only=only, folder=tmp_path)
     assert published.read_text(encoding="utf-8") == before
     assert "| gates | not run |" in (tmp_path / "reproduction.md").read_text(encoding="utf-8")
