@@ -28,8 +28,8 @@ def messages(smol_server):
         model = remote(smol_server)
         wholes = [model.ainvoke(asked, **parameters) for asked, parameters in calls]
         streams = [streamed(model, asked, **parameters) for asked, parameters in calls]
-        answers = await asyncio.gather(*wholes, *streams)
-        pairs = zip(answers[: len(calls)], answers[len(calls) :], strict=True)
+        told = await asyncio.gather(*wholes, *streams)
+        pairs = zip(told[: len(calls)], told[len(calls) :], strict=True)
         return dict(zip(CASES, pairs, strict=True))
 
     return asyncio.run(ask())
@@ -97,15 +97,15 @@ def test_a_trace_is_that_of_the_engine(in_process, messages):
 def test_an_answer_is_that_of_the_same_call_in_process(in_process, answers, case, in_parts):
     expected, answer = in_process[case], answers[case][in_parts]
     metadata, (_, parameters) = expected.response_metadata, CASES[case]
-    entries = metadata["logprobs"]["content"]
+    drawn = entries(expected)
     beginning = parameters.get("answer_prefix", [])
-    assert answer.token_ids == [*beginning, *(entry["token_id"] for entry in entries)]
+    assert answer.token_ids == [*beginning, *(entry["token_id"] for entry in drawn)]
     assert answer.content == expected.content
     calls = [(call["name"], call["args"]) for call in expected.tool_calls]
     assert [(name, json.loads(arguments)) for name, arguments in answer.calls.values()] == calls
     assert answer.finish_reason == metadata["finish_reason"]
-    assert [entry["token"] for entry in answer.logprobs] == [entry["token"] for entry in entries]
-    assert [e["logprob"] for e in answer.logprobs] == pytest.approx([e["logprob"] for e in entries], abs=1e-4)
+    assert [entry["token"] for entry in answer.logprobs] == [entry["token"] for entry in drawn]
+    assert [e["logprob"] for e in answer.logprobs] == pytest.approx([e["logprob"] for e in drawn], abs=1e-4)
     assert len(answer.trace) == len(metadata.get("trace", ()))
     for name in ("mixture", "upscale_strength", "upscale_top_p"):
         assert answer.eft[name] == metadata["eft"][name]

@@ -529,7 +529,7 @@ def test_ctrl_c_ends_the_program_at_any_moment(moment, delay, times, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["loading", "answering"])
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_termination_signal_ends_the_program_at_any_moment(moment, tmp_path):
     status, stderr = signalled(moment, [signal.SIGTERM], delay=0.05, folder=tmp_path)
     assert status == -signal.SIGTERM
