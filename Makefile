@@ -81,13 +81,13 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	touch $@
 
 # vLLM has two runners. The second needs a GPU, or Triton's interpreter, as in these tests. Both run at once.
-test-vllm: $(VLLM)/.ready ## Run the tests inside vLLM, on both of its runners
+test-vllm: ## Run the tests inside vLLM, on both of its runners
 	$(MAKE) --jobs 2 --output-sync=target vllm-runner-1 vllm-runner-2
 
-vllm-runner-1:
+vllm-runner-1: $(VLLM)/.ready
 	$(VLLM_PYTEST) vllm_tests
 
-vllm-runner-2:
+vllm-runner-2: $(VLLM)/.ready
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) $(addprefix vllm_tests/test_,equality.py speculation.py sampling.py)
 
 # An environment of its own, for `python -m benchmarks.rivals`. llama.cpp is compiled for this machine.
