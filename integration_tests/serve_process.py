@@ -104,6 +104,14 @@ def body(*, tokens=900, **more):
     return {"model": "base", "messages": messages, "max_tokens": tokens, "logit_bias": {0: -1000}, **more}
 
 
+def event_lines(pieces):
+    """Lines of server-sent events. Only line feeds end them, not U+0085 in a text."""
+    rest = ""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split("\n")
+        yield from (line.rstrip("\r") for line in lines)
+
+
 @dataclass
 class Stream:
     """A streamed answer that is being read in a thread."""
@@ -125,7 +133,7 @@ class Stream:
                 "POST", f"{self.url}/v1/chat/completions", json=asked, timeout=PATIENCE
             ) as answer:
                 self.status = answer.status_code
-                for line in answer.iter_lines():
+                for line in event_lines(answer.iter_text()):
                     if line == "data: [DONE]":
                         self.done = True
                     elif line.startswith("data: "):
