@@ -6,7 +6,7 @@ import torch
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.registry import close_all
-from unit_tests.tiny import TOOL_TEMPLATE, Reference, TinyFamily, build
+from unit_tests.tiny import KINDS, TOOL_TEMPLATE, Reference, TinyFamily, build
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -26,13 +26,20 @@ def closed_engines():
 
 
 @pytest.fixture(scope="session")
-def family(tmp_path_factory) -> TinyFamily:
-    return build(tmp_path_factory.mktemp("family"))
+def families(tmp_path_factory) -> dict[str, TinyFamily]:
+    """Every tiny family, by its kind."""
+    return {name: build(tmp_path_factory.mktemp(name), kind) for name, kind in KINDS.items()}
+
+
+@pytest.fixture(scope="session")
+def family(request, families) -> TinyFamily:
+    """The first tiny family; another one where a module is marked with `helpers.every_family`."""
+    return families[getattr(request, "param", "llama")]
 
 
 @pytest.fixture(scope="session")
 def reference(family) -> Reference:
-    return Reference(family.folder)
+    return Reference(family)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from langchain_eft.engine.request import GenerationRequest, SamplingParams
 from langchain_eft.engine.rounds import ops, packed_runner
 from langchain_eft.engine.rounds.packed_runner import PackedRunner
 from langchain_eft.engine.rounds.static_rows import StaticRows
+from unit_tests.tiny import KINDS
 
 GREEDY = SamplingParams(temperature=0)
 
@@ -36,6 +37,11 @@ def request(ids, mixture=None, sampling=GREEDY, max_tokens=32, **kwargs) -> Gene
 def slow(*values) -> list:
     """Parameters of tests that `make quick` leaves out."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+def every_family(function):
+    """Run a test, or all tests of a class, on each tiny family."""
+    return pytest.mark.parametrize("family", KINDS, indirect=True)(function)
 
 
 def term_logprobs(family, term, prompt, answer) -> torch.Tensor:

@@ -1,15 +1,31 @@
-"""A random family of tiny models, saved like real ones: base, reference, tuned model, adapters."""
+"""Two random families of tiny models, saved like real ones: base, reference, tuned model, adapters.
+
+The first is like the bundled one: Llama models that share their embeddings, one end token, small heads. The
+second is like Qwen's: embeddings of their own, padded vocabularies, large heads, tokens of two letters, and a
+base that ends texts with another token than the tuned model ends its turns.
+"""
 
 import copy
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 
 import torch
 from gguf import GGUFWriter
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
 
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.oracle import conservative_log_p, formula_log_p, merged_weights
@@ -23,6 +39,15 @@ TOOL_TEMPLATE = (
     "{% for message in messages %}{{ '<' + message['role'] + '> ' }}{{ message['content'] or '' }}"
     "{% for call in message['tool_calls'] or [] %}<tool_call>{{ call | tojson }}</tool_call>{% endfor %}"
     "{{ ' <end> ' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
+)
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are kind.<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
 )
 TARGETS = {
     "one": ["self_attn.q_proj", "mlp.down_proj"],
@@ -52,6 +77,35 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def qwen_tokenizer(end: str = "<|endoftext|>") -> PreTrainedTokenizerFast:
+    """A tokenizer of Qwen's kind: pairs of letters and of signs before line feeds are tokens.
+
+    Args:
+        end: What ends a text: `<|endoftext|>` for a base, `<|im_end|>` for a tuned model.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    space, line = "\u0120", "\u010a"  # how a byte-level alphabet spells them
+    merges = [*product(ascii_lowercase + ascii_uppercase, ascii_lowercase), *product(space, ascii_lowercase)]
+    merges += product(":.?!" + line, line)
+    tokens = [*alphabet, *map("".join, merges), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    raw = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    raw.normalizer = normalizers.NFC()
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    raw.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        eos_token=end,
+        pad_token="<|endoftext|>",  # noqa: S106
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        chat_template=CHATML,
+    )
+
+
 def config(hidden: int, layers: int, vocab: int, **kwargs) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=vocab,
@@ -70,9 +124,64 @@ def config(hidden: int, layers: int, vocab: int, **kwargs) -> LlamaConfig:
     )
 
 
+def qwen_config(hidden: int, layers: int, vocab: int) -> Qwen2Config:
+    """As Qwen's: two query heads of 64 or 128 for one key head, and a padded vocabulary."""
+    end = vocab - 3
+    return Qwen2Config(
+        vocab_size=-(-vocab // 64) * 64,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=2 * hidden,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        eos_token_id=end,
+        bos_token_id=None,
+        pad_token_id=end,
+        initializer_range=0.3,
+    )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the models of a family have in common.
+
+    Attributes:
+        tokenizer: Makes the base's.
+        config: Makes a model's, from its hidden size, layers and tokens.
+        base_hidden: Hidden size of the base; small models have 32.
+        shares_embeddings: Whether the reference is saved without embeddings, as the bundled one is.
+        ends: Ids that end an answer.
+        unscaled: Ids that only tuned models were trained on.
+    """
+
+    tokenizer: Callable[[], PreTrainedTokenizerFast]
+    config: Callable[[int, int, int], PretrainedConfig]
+    base_hidden: int
+    shares_embeddings: bool
+    ends: frozenset[int]
+    unscaled: frozenset[int]
+
+
+LLAMA = Kind(tokenizer, config, 32, shares_embeddings=True, ends=frozenset({0}), unscaled=frozenset())
+_END, _START, _TURN_END = range(len(qwen_tokenizer()) - 3, len(qwen_tokenizer()))
+QWEN = Kind(
+    qwen_tokenizer,
+    qwen_config,
+    64,
+    shares_embeddings=False,
+    ends=frozenset({_END, _TURN_END}),
+    unscaled=frozenset({_START, _TURN_END}),
+)
+KINDS = {"llama": LLAMA, "qwen": QWEN}
+
+
 @dataclass
 class TinyFamily:
     folder: Path
+    kind: Kind = LLAMA
 
     @property
     def recipe(self) -> Recipe:
@@ -88,16 +197,17 @@ class TinyFamily:
         )
 
 
-def build(folder: Path) -> TinyFamily:
-    """Write the family to `folder`. The reference is saved without embeddings, as smol's is."""
+def build(folder: Path, kind: Kind = LLAMA) -> TinyFamily:
+    """Write a family to `folder`."""
     torch.manual_seed(0)
-    words = tokenizer()
+    words = kind.tokenizer()
     vocab = len(words)
-    base = LlamaForCausalLM(config(32, 3, vocab))
-    reference = LlamaForCausalLM(config(32, 2, vocab))
-    reference.set_input_embeddings(base.get_input_embeddings())
-    reference.set_output_embeddings(base.get_output_embeddings())
-    tuned = LlamaForCausalLM(config(32, 2, vocab))
+    base = AutoModelForCausalLM.from_config(kind.config(kind.base_hidden, 3, vocab))
+    reference = AutoModelForCausalLM.from_config(kind.config(32, 2, vocab))
+    if kind.shares_embeddings:
+        reference.set_input_embeddings(base.get_input_embeddings())
+        reference.set_output_embeddings(base.get_output_embeddings())
+    tuned = AutoModelForCausalLM.from_config(kind.config(32, 2, vocab))
     tuned.load_state_dict(reference.state_dict())
     with torch.no_grad():
         for parameter in tuned.model.layers.parameters():
@@ -105,19 +215,24 @@ def build(folder: Path) -> TinyFamily:
     base.save_pretrained(folder / "base")
     words.save_pretrained(folder / "base")
     tuned.save_pretrained(folder / "tuned")
-    reference.config.save_pretrained(folder / "reference")
-    state = {
-        k: v.contiguous()
-        for k, v in reference.state_dict().items()
-        if "embed_tokens" not in k and "lm_head" not in k
-    }
-    save_file(state, folder / "reference" / "model.safetensors", metadata={"format": "pt"})
+    if kind.shares_embeddings:
+        reference.config.save_pretrained(folder / "reference")
+        state = {
+            k: v.contiguous()
+            for k, v in reference.state_dict().items()
+            if "embed_tokens" not in k and "lm_head" not in k
+        }
+        save_file(state, folder / "reference" / "model.safetensors", metadata={"format": "pt"})
+    else:
+        reference.save_pretrained(folder / "reference")
+        words.save_pretrained(folder / "reference")
+        qwen_tokenizer("<|im_end|>").save_pretrained(folder / "tuned")
     for name, targets in TARGETS.items():
         write_adapter(folder / name, reference, targets, RANKS[name])
-    return TinyFamily(folder)
+    return TinyFamily(folder, kind)
 
 
-def write_adapter(folder: Path, model: LlamaForCausalLM, targets: list[str], rank: int) -> None:
+def write_adapter(folder: Path, model: PreTrainedModel, targets: list[str], rank: int) -> None:
     """A random LoRA in PEFT's format, large enough to change what is said."""
     tensors = {}
     for name, layer in model.named_modules():
@@ -171,7 +286,7 @@ def write_gguf(path: Path) -> None:
     writer.close()
 
 
-def merged(model: LlamaForCausalLM, adapter: Path) -> LlamaForCausalLM:
+def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """A copy of the model with an adapter in its weights."""
     model = copy.deepcopy(model)
     model.load_state_dict(merged_weights(model.state_dict(), adapter))
@@ -179,40 +294,41 @@ def merged(model: LlamaForCausalLM, adapter: Path) -> LlamaForCausalLM:
 
 
 class Reference:
-    """The tiny family in transformers alone: full forward passes, no cache, merged adapters."""
+    """A tiny family in transformers alone: full forward passes, no cache, merged adapters."""
 
-    def __init__(self, folder: Path) -> None:
-        self.base = LlamaForCausalLM.from_pretrained(folder / "base").eval()
+    def __init__(self, family: TinyFamily) -> None:
+        folder, self.kind = family.folder, family.kind
+        self.num_tokens = len(self.kind.tokenizer())
+        self.base = AutoModelForCausalLM.from_pretrained(folder / "base").eval()
         self.small = {"reference": self._small(folder)}
         for name in TARGETS:
-            self.small[name] = self._merged(folder, name)
-        self.small["full"] = LlamaForCausalLM.from_pretrained(folder / "tuned").eval()
+            self.small[name] = merged(self._small(folder), folder / name)
+        self.small["full"] = AutoModelForCausalLM.from_pretrained(folder / "tuned").eval()
 
-    def _small(self, folder: Path) -> LlamaForCausalLM:
-        model = LlamaForCausalLM.from_pretrained(folder / "reference").eval()
-        model.set_input_embeddings(self.base.get_input_embeddings())
-        model.set_output_embeddings(self.base.get_output_embeddings())
+    def _small(self, folder: Path) -> PreTrainedModel:
+        model = AutoModelForCausalLM.from_pretrained(folder / "reference").eval()
+        if self.kind.shares_embeddings:
+            model.set_input_embeddings(self.base.get_input_embeddings())
+            model.set_output_embeddings(self.base.get_output_embeddings())
         return model
 
-    def _merged(self, folder: Path, name: str) -> LlamaForCausalLM:
-        return merged(self._small(folder), folder / name)
+    @torch.inference_mode()
+    def logp(self, model: PreTrainedModel, ids: Sequence[int], last: int = 1) -> torch.Tensor:
+        """[last, V] log-probabilities after a text's last tokens, each over the tokenizer's V tokens."""
+        logits = model(torch.tensor([[*ids]])).logits[0, -last:, : self.num_tokens]
+        return logits.double().log_softmax(-1)
 
-    def logprobs(self, ids, mixture, strength=1.0, top_p=1.0, unscaled=()) -> torch.Tensor:
+    def logprobs(self, ids, mixture, strength=1.0, top_p=1.0, unscaled=None) -> torch.Tensor:
         """log p of the next token by the formula's definition, [V]."""
         return self.all_logprobs(ids, 1, mixture, strength, top_p, unscaled)[0]
 
-    @torch.inference_mode()
-    def all_logprobs(self, ids, last, mixture, strength=1.0, top_p=1.0, unscaled=()) -> torch.Tensor:
+    def all_logprobs(self, ids, last, mixture, strength=1.0, top_p=1.0, unscaled=None) -> torch.Tensor:
         """log p after each of the last tokens of a text, [last, V]; `unscaled` ids are not up-scaled."""
-
-        def log_probs(model):
-            return model(torch.tensor([ids])).logits[0, -last:].double().log_softmax(-1)
-
-        tuned = {name: log_probs(self.small[name]) for name in mixture}
-        large, small = log_probs(self.base), log_probs(self.small["reference"])
+        tuned = {name: self.logp(self.small[name], ids, last) for name in mixture}
+        large, small = self.logp(self.base, ids, last), self.logp(self.small["reference"], ids, last)
+        unscaled = self.kind.unscaled if unscaled is None else unscaled
         return formula_log_p(large, small, tuned, mixture, strength, top_p, unscaled)
 
-    @torch.inference_mode()
     def mixed(self, summands, answer) -> torch.Tensor:
         """log p of every token of an answer and of the one after it, for a weighted sum, [answer + 1, V].
 
@@ -223,30 +339,25 @@ class Reference:
         total, positions = 0, range(len(answer) + 1)
         for weight, model, prompt in summands:
             factor = [weight(position) if callable(weight) else weight for position in positions]
-            logits = model(torch.tensor([[*prompt, *answer]])).logits[0, -len(positions) :]
-            total += torch.tensor(factor)[:, None] * logits.double().log_softmax(-1)
+            total += torch.tensor(factor)[:, None] * self.logp(model, [*prompt, *answer], len(positions))
         return total.log_softmax(-1)
 
-    def loop(self, summands, steps, end=0) -> list[int]:
+    def loop(self, summands, steps) -> list[int]:
         """Greedy answer of a weighted sum, end token included."""
         answer: list[int] = []
-        while len(answer) < steps and (not answer or answer[-1] != end):
+        while len(answer) < steps and not self.kind.ends.intersection(answer):
             answer.append(int(self.mixed(summands, answer)[-1].argmax()))
         return answer
 
-    @torch.inference_mode()
     def conservative(self, summands, base, small, prompt, top_p) -> torch.Tensor:
         """log p of the first token if the nucleus of a small mixture bounds up-scaling, [V]."""
+        mixed = sum(weight * self.logp(model, ids)[0] for weight, model, ids in summands).log_softmax(-1)
+        upscale = self.logp(base, prompt)[0] - self.logp(small, prompt)[0]
+        return conservative_log_p(mixed, upscale, top_p)
 
-        def log_probs(model, ids):
-            return model(torch.tensor([list(ids)])).logits[0, -1].double().log_softmax(-1)
-
-        mixed = sum(weight * log_probs(model, ids) for weight, model, ids in summands).log_softmax(-1)
-        return conservative_log_p(mixed, log_probs(base, prompt) - log_probs(small, prompt), top_p)
-
-    def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, end=0, unscaled=()) -> list[int]:
+    def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, unscaled=None) -> list[int]:
         """Greedy answer, end token included."""
         answer: list[int] = []
-        while len(answer) < steps and (not answer or answer[-1] != end):
+        while len(answer) < steps and not self.kind.ends.intersection(answer):
             answer.append(int(self.logprobs([*ids, *answer], mixture, strength, top_p, unscaled).argmax()))
         return answer

@@ -89,7 +89,7 @@ def test_the_folder_holds_adapter_card_and_readme_and_nothing_else_is_left(taugh
 
 def test_the_losses_are_those_of_plain_forward_passes(taught, family, examples):
     behavior, _ = taught
-    reference = Reference(family.folder).small["reference"]
+    reference = Reference(family).small["reference"]
     lesson = read_lesson(str(examples / "talk.jsonl"), seed=0)
     words = EFTChatModel(model=str(family.folder / "base")).engine.tokenizer
     texts = [t for e in lesson.held_out for t in Renderer(words, 500).conversation(e)]
@@ -115,7 +115,7 @@ def test_the_behavior_decodes_and_the_card_names_its_reference(taught, family, m
     llm = EFTChatModel(
         model=models["model"], behaviors={"yes": delta}, mixture={"yes": 3.0}, max_tokens=6, temperature=0
     )
-    plain = Reference(family.folder)
+    plain = Reference(family)
     plain.small["yes"] = merged(plain.small["reference"], behavior.folder)
     words = llm.engine.tokenizer
     ids = words.apply_chat_template([{"role": "user", "content": "q1"}], add_generation_prompt=True).input_ids

@@ -66,7 +66,7 @@ def wholes(family, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(wholes):
     """The same weights in transformers, in float32."""
-    return Reference(wholes.folder)
+    return Reference(wholes)
 
 
 @pytest.fixture(scope="module", params=["bfloat16", *slow("float32")])
@@ -109,7 +109,7 @@ def test_answers_do_not_depend_on_the_layout(halves, packed):
 def test_8_bits_decode_like_a_plain_loop_over_the_rounded_weights(halves, wholes, monkeypatch, small_too):
     monkeypatch.setattr(packing, "_FEWEST_IN_INT8", 0)
     engine = opened(halves, quantization="int8", quantize_small_models=small_too)
-    reference = Reference(wholes.folder)
+    reference = Reference(wholes)
     for model in [reference.base, *([reference.small["full"]] if small_too else [])]:
         for name, layer in model.named_modules():
             if name.endswith("_proj"):
@@ -131,7 +131,7 @@ def test_8_bits_decode_like_a_plain_loop_over_the_rounded_weights(halves, wholes
 
 @pytest.mark.parametrize("fbgemm", [True, False])
 def test_float16_rounds_the_weights_alone(family, tmp_path, fbgemm):
-    expected = Reference(copy_rounded(family, tmp_path / "f", torch.float16, torch.float32).folder)
+    expected = Reference(copy_rounded(family, tmp_path / "f", torch.float16, torch.float32))
     if fbgemm:
         engine = opened(family, dtype="float16")
     else:

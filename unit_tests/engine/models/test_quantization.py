@@ -29,7 +29,7 @@ def quantized(family):
 
 @pytest.mark.parametrize("mixture", [{}, {"one": 1.0}, {"full": 0.5, "two": 0.5}])
 def test_a_quantized_base_decodes_like_a_plain_loop_over_it(quantized, family, mixture):
-    plain = Reference(family.folder)
+    plain = Reference(family)
     plain.base = LlamaForCausalLM.from_pretrained(family.folder / "base").eval().requires_grad_(False)
     quantize(plain.base, "int8", None)
     assert greedy_answers(quantized, PROMPTS, mixture) == [
