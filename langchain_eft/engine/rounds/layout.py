@@ -27,25 +27,32 @@ class TokenLayout(NamedTuple):
 
 
 def lay_out(
-    tokens: Tensor, last: Tensor, offset: Tensor, count: Tensor, used: Tensor, variant: Tensor
+    tokens: Tensor,
+    known: Tensor,
+    last: Tensor,
+    offset: Tensor,
+    count: Tensor,
+    used: Tensor,
+    variant: Tensor,
 ) -> TokenLayout:
     """Lay out the tokens of every row for every slot.
 
     Args:
-        tokens: [B, n] int64, the same for every slot.
+        tokens: [B, n] int64, the same for every slot but for its last known token.
+        known: [S, B] int64, each row's last known token, in what the slot reads.
         last: [S, B] int64, position of each row's last known token.
         offset: [B] int64, position of each row's first token here, counted from `last`.
         count: [B] int64 or bool, how many of the n entries are tokens.
         used: [S, B] bool, whether a row has a term in a slot.
         variant: [S, B] int64, variant of the model that runs that term.
     """
-    slots, n = len(used), tokens.shape[1]
+    n = tokens.shape[1]
     step = torch.arange(n, device=tokens.device)
     queries = torch.where(used, count, 0)
     begin = last + offset
     positions = torch.where(step < queries[..., None], begin[..., None] + step, 0)
     return TokenLayout(
-        ids=tokens.expand(slots, -1, -1).flatten(),
+        ids=torch.where(offset[:, None] + step == 0, known[..., None], tokens).flatten(),
         positions=positions.flatten(),
         variants=variant.flatten().repeat_interleave(n),
         queries=queries.flatten().int(),

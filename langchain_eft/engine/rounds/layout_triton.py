@@ -16,7 +16,13 @@ WIDTH = 1 << (MAX_DECODING_QUERIES - 1).bit_length()
 
 
 def lay_out_kernel(
-    tokens: Tensor, last: Tensor, offset: Tensor, count: Tensor, used: Tensor, variant: Tensor
+    tokens: Tensor,
+    known: Tensor,
+    last: Tensor,
+    offset: Tensor,
+    count: Tensor,
+    used: Tensor,
+    variant: Tensor,
 ) -> TokenLayout:
     """Must equal `layout.lay_out`, in one launch. [S, B] arguments are contiguous, others need not be."""
     (slots, rows), n = used.shape, tokens.shape[1]
@@ -24,6 +30,7 @@ def lay_out_kernel(
     of_rows = torch.empty(2, slots * rows, dtype=torch.int32, device=tokens.device)
     _lay_out[slots * rows,](
         tokens,
+        known,
         last,
         offset,
         count,
@@ -47,6 +54,7 @@ def lay_out_kernel(
     do_not_specialize=["token_stride", "entry_stride", "offset_stride", "count_stride", "slots", "rows", "n"],
     do_not_specialize_on_alignment=[
         "tokens",
+        "known",
         "last",
         "offset",
         "count",
@@ -58,6 +66,7 @@ def lay_out_kernel(
 )
 def _lay_out(
     tokens: tl.tensor,
+    known: tl.tensor,
     last: tl.tensor,
     offset: tl.tensor,
     count: tl.tensor,
@@ -82,8 +91,10 @@ def _lay_out(
     step = tl.arange(0, width)
     inside = step < n
     queries = tl.where(tl.load(used + index) != 0, tl.load(count + row * count_stride).to(tl.int64), 0)
-    begin = tl.load(last + index) + tl.load(offset + row * offset_stride)
+    first = tl.load(offset + row * offset_stride)
+    begin = tl.load(last + index) + first
     ids = tl.load(tokens + row * token_stride + step * entry_stride, mask=inside, other=0)
+    ids = tl.where(first + step == 0, tl.load(known + index), ids)
     out = of_tokens + index * n + step
     tl.store(out, ids, mask=inside)
     tl.store(out + total * n, tl.where(step < queries, begin + step, 0), mask=inside)

@@ -128,7 +128,14 @@ class PackedRound(DecodingRound):
         before = sum(map(len, self._computed))
         logits = self._compute(
             [
-                Work(state, term, [last], _index_before(state, term, step), range(step, step + 1))
+                Work(
+                    state,
+                    term,
+                    # Prompts may end in different tokens.
+                    [last if step else state.prompts[term.prompt_name].tokens[-1]],
+                    _index_before(state, term, step),
+                    range(step, step + 1),
+                )
                 for state, last in rows
                 for term in state.formula.draft_terms
             ]

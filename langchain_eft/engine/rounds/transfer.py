@@ -89,6 +89,7 @@ def paging_fields(shape: RoundShape, block_size: int) -> Fields:
     rows, slots = shape.rows, len(shape.slots)
     return {
         "start": ((slots, rows), _INT),  # tokens before the answer in the term's prompt
+        "prompt_end": ((slots, rows), _INT),  # last token of the term's prompt
         "variant": ((slots, rows), _INT),
         "table": ((slots, rows, -(-shape.max_context // block_size)), _SMALL),
         "base": ((rows,), _INT),  # slot of L
@@ -265,11 +266,13 @@ def write_terms(
         states: The rows.
         slots_of_rows: The slot of each of a row's terms.
     """
-    start, variant, base = (host[name].numpy() for name in ("start", "variant", "base"))
+    start, end, variant, base = (host[name].numpy() for name in ("start", "prompt_end", "variant", "base"))
     for row, (state, slots) in enumerate(zip(states, slots_of_rows, strict=True)):
         slot_of = dict(zip(state.formula.terms, slots, strict=True))
         for term, slot in slot_of.items():
-            start[slot, row] = state.prompts[term.prompt_name].num_prompt_tokens
+            prompt = state.prompts[term.prompt_name]
+            start[slot, row] = prompt.num_prompt_tokens
+            end[slot, row] = prompt.tokens[prompt.num_prompt_tokens - 1]
             variant[slot, row] = term.variant
         base[row] = slot_of.get(state.formula.base, slots[0])
 

@@ -46,10 +46,6 @@ class PromptState:
         """Index of the token before token number `position` of the answer: its logits predict that token."""
         return self.num_prompt_tokens + position - 1
 
-    def position_after(self, index: int) -> int:
-        """Number, within the answer, of the token that the logits at `index` predict."""
-        return index + 1 - self.num_prompt_tokens
-
     def block_keys(self, num_tokens: int, block_size: int) -> list[bytes]:
         """Keys of the full blocks among the first `num_tokens` tokens."""
         full = num_tokens // block_size

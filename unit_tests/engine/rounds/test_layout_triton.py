@@ -14,12 +14,13 @@ pytestmark = pytest.mark.cuda
 def random_rows(slots, rows, entries, *, flags):
     """Arguments as rounds give them: rows without tokens or terms, strided and expanded tensors."""
     tokens = torch.randint(0, 50000, (entries, rows)).t()
+    known = torch.randint(50000, 60000, (slots, rows))
     last, variant = torch.randint(0, 900, (slots, rows)), torch.randint(0, 3, (slots, rows))
-    offset = torch.randint(0, 5, (1,)).expand(rows)
+    offset = torch.randint(0, 3, (1,)).expand(rows) if flags else torch.randint(0, 3, (rows,))
     count = torch.randint(0, entries + 1, (2 * rows,))[::2]
     used = torch.rand(slots, rows) < 0.7
     count = count > 0 if flags else count
-    return [x.to(DEVICE) for x in (tokens, last, offset, count, used, variant)]
+    return [x.to(DEVICE) for x in (tokens, known, last, offset, count, used, variant)]
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -36,7 +37,8 @@ def test_padding_has_position_zero_and_no_length():
     last = torch.tensor([[30, 40]], device=DEVICE)
     no_offset = torch.zeros(2, dtype=torch.int64, device=DEVICE)
     count = torch.tensor([1, 0], device=DEVICE)
-    layout = lay_out(tokens, last, no_offset, count, torch.tensor([[True, True]], device=DEVICE), last * 0)
+    used = torch.tensor([[True, True]], device=DEVICE)
+    layout = lay_out(tokens, tokens.t(), last, no_offset, count, used, last * 0)
     assert layout.ids.tolist() == [7, 8]
     assert layout.positions.tolist() == [30, 0]
     assert (layout.queries.tolist(), layout.lengths.tolist()) == ([1, 0], [31, 0])
@@ -49,8 +51,8 @@ compile_only(module._lay_out)
 for Driver.capability, entries in ((80, 1), (90, 5)):
     whole, flags = meta(2, 8, dtype=torch.int64), meta(2, 8, dtype=torch.bool)
     rows = meta(8, dtype=torch.int64)
-    module.lay_out_kernel(meta(8, entries, dtype=torch.int64), whole, rows, rows, flags, whole)
-    module.lay_out_kernel(meta(8, entries, dtype=torch.int64), whole, rows, rows > 0, flags, whole)
+    module.lay_out_kernel(meta(8, entries, dtype=torch.int64), whole, whole, rows, rows, flags, whole)
+    module.lay_out_kernel(meta(8, entries, dtype=torch.int64), whole, whole, rows, rows > 0, flags, whole)
 """
 
 
