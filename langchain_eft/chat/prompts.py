@@ -37,8 +37,8 @@ class Prompts(NamedTuple):
 
     @property
     def lengths(self) -> list[int]:
-        """Number of tokens of every prompt, the main one first."""
-        return [len(self.main), *map(len, self.named.values())]
+        """Number of tokens of every distinct prompt, the main one first."""
+        return [*map(len, dict.fromkeys([self.main, *self.named.values()]))]
 
 
 def conversation_prompts(

@@ -170,18 +170,17 @@ class Engine(Streaming[RequestState]):
             DecodingError: A model's outputs are NaN.
             EngineClosedError: The engine was closed.
         """
-        return self._scores(given, self._loop.run_steps(self._scoring(given)))
+        return self._loop.run_steps(self._scoring(given))
 
     async def aanswer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
         """As `answer_logprobs`, without blocking the event loop."""
-        steps = await asyncio.to_thread(self._scoring, given)
-        return self._scores(given, await self._loop.arun_steps(steps))
+        return await self._loop.arun_steps(await asyncio.to_thread(self._scoring, given))
 
-    def _scoring(self, given: Sequence[GivenAnswers]) -> Steps[AnswerLogprobs]:
-        """Check what is scored, and write its mixtures as formulas."""
+    def _scoring(self, given: Sequence[GivenAnswers]) -> Steps[AnswerScores]:
+        """Check what is scored, write its mixtures as formulas, and count what its prompts share."""
         if not given:
             raise RequestError("There are no answers to score: give at least one.")
-        prompts = []
+        prompts, tree, total = [], PrefixTree(), 0
         for each in given:
             request = each.request
             self.recipe.check(request.mixture)
@@ -190,15 +189,9 @@ class Engine(Streaming[RequestState]):
             read = {term.prompt_name: texts[term.prompt_name] for term in formula.terms}
             self._inputs.check_scorable(read.values(), each.answers)
             prompts.append(ScoredPrompt(formula, read, each.answers))
-        return answer_logprobs(self.family, self._loop.memory, prompts)
-
-    @staticmethod
-    def _scores(given: Sequence[GivenAnswers], scored: AnswerLogprobs) -> AnswerScores:
-        tree = PrefixTree()
-        for each in given:
-            tree.add(each.request.prompt_ids)
-        total = sum(len(each.request.prompt_ids) for each in given)
-        return AnswerScores(scored.logprobs, total - len(tree) + scored.num_cached)
+            tree.add(request.prompt_ids)
+            total += len(request.prompt_ids)
+        return _scores(answer_logprobs(self.family, self._loop.memory, prompts), total - len(tree))
 
     def compare(self, request: GenerationRequest, answer: tuple[int, ...]) -> ModelComparison:
         """How the base, a behavior's tuned model and its reference agree along a given answer.
@@ -248,6 +241,12 @@ class Engine(Streaming[RequestState]):
             self.close()
         except KeyboardInterrupt:
             os._exit(130)
+
+
+def _scores(steps: Steps[AnswerLogprobs], shared: int) -> Steps[AnswerScores]:
+    """Scores, with how many prompt tokens were computed once for several prompts, or not at all."""
+    scored = yield from steps
+    return AnswerScores(scored.logprobs, shared + scored.num_cached)
 
 
 def _stop_loop(ready: Future[tuple[DecodingLoop, InputProcessor]]) -> None:

@@ -62,8 +62,9 @@ class InputProcessor:
         """
         self._recipe.check(request.mixture)
         formula = replace(self.formula(request), traced=request.trace)
-        prompts = [request.prompt_ids, *request.contexts.values()]
-        self.capacity.check([*map(len, prompts)], len(request.answer_prefix), request.max_tokens)
+        texts = {**request.contexts, "": request.prompt_ids}
+        read = {term.prompt_name: len(texts[term.prompt_name]) for term in formula.terms}
+        self.capacity.check([*read.values()], len(request.answer_prefix), request.max_tokens)
         biased = tuple(request.sampling.logit_bias)
         fields = {"prompt_ids": request.prompt_ids, **request.contexts, "logit_bias": biased}
         for field, ids in fields.items():

@@ -82,6 +82,8 @@ class DecodingLoop:
             self._static = StaticRunner(family, self._packed.pools, self.blocks.num_blocks, config)
         self._overlap = overlaps_rounds(config, placement)
         self._pending: PendingRound | None = None
+        # The last round had no memory for any row, since scoring has borrowed it.
+        self._starved = False
         self._submitted: list[RequestState] = []
         self._jobs: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._totals: Counter[str] = Counter()
@@ -233,7 +235,7 @@ class DecodingLoop:
                     or self._jobs
                     or self._pending
                     or scheduler.running
-                    or scheduler.waiting
+                    or (scheduler.waiting and not self._starved)
                 )
             )
             for state in self._submitted:
@@ -265,6 +267,7 @@ class DecodingLoop:
         pending, self._pending = self._pending, None
         if pending is None:
             rows = self._scheduler.schedule()
+            self._starved = not rows
             failures = self._attempt(rows, partial(self._run, rows)) if rows else {}
         else:
             rows = [decoding_row(state) for state in pending.drafts if not state.ended]

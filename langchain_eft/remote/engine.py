@@ -221,7 +221,7 @@ class RemoteEngine(Streaming[_Prepared]):
     # Requests
 
     def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> _Prepared:
-        prompts = [request.prompt_ids, *request.contexts.values()]
+        prompts = {request.prompt_ids, *request.contexts.values()}
         capacity = self._server.model.capacity
         capacity.check([*map(len, prompts)], len(request.answer_prefix), request.max_tokens)
         return _Prepared(_RemoteGeneration(request, deliver), to_json(self._server.body(request)))

@@ -35,6 +35,21 @@ def test_a_prompt_longer_than_the_window_is_refused_before_decoding(engine):
     answer(engine, request([5] * 1000, max_tokens=6))
 
 
+def test_only_distinct_texts_that_are_read_need_memory(family):
+    instruction = BehaviorDelta(prompt="Be brief.")
+    behaviors = {"one": instruction, "two": instruction}
+    recipe = family.recipe.model_copy(update={"behaviors": behaviors, "allow_negative_weights": True})
+    engine = Engine(recipe, EngineConfig(kv_cache_tokens=96, block_size=4))
+    asked = {"mixture": {"one": 0.3, "two": 0.3}, "max_tokens": 2}
+    try:
+        contexts = {"one": (6,) * 40, "two": (6,) * 40, "nobody": (7,) * 40}
+        assert answer(engine, request([5] * 40, contexts=contexts, **asked))[1].completion_tokens
+        with pytest.raises(ContextWindowError):
+            engine.submit(request([5] * 40, contexts={**contexts, "two": (8,) * 40}, **asked), Recorder())
+    finally:
+        engine.close()
+
+
 def test_requests_that_cannot_be_served_are_refused(engine):
     with pytest.raises(RecipeError, match=r"'three'.*'full', 'one', 'two'"):
         engine.submit(request([5], {"three": 1.0}), Recorder())

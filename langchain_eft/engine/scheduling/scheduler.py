@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 from langchain_eft.engine.scheduling.draft import Draft
@@ -132,30 +133,31 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Let waiting requests run, in order; one whose beginning is being computed now waits for it."""
+        if len(self.running) == self._max_batch_size:
+            return
+        coming = {key for state in self.running for key in self._uncomputed_blocks(state)}
         for state in list(self.waiting):
             if len(self.running) == self._max_batch_size:
                 break
-            if self._shares_uncached_prefix(state):
+            if not coming.isdisjoint(self._missing_blocks(state)):
                 continue
             if not self._allocate_with_prefix(state):
                 break
             self.waiting.remove(state)
             self.running.append(state)
+            coming.update(self._uncomputed_blocks(state))
 
-    def _shares_uncached_prefix(self, state: RequestState) -> bool:
-        """Whether a running request is about to compute the next block that this one lacks."""
+    def _uncomputed_blocks(self, state: RequestState) -> Iterator[bytes]:
+        """Keys of the blocks that a running request is about to compute."""
         size = self._blocks.block_size
-        missing = set()
         for prompt in state.prompts.values():
-            keys = prompt.block_keys(len(prompt.tokens) - 1, size)
-            missing |= set(next(([key] for key in keys if not self._blocks.contains(key)), []))
-        return any(
-            not missing.isdisjoint(
-                prompt.block_keys(len(prompt.tokens), size)[prompt.num_computed_tokens // size :]
-            )
-            for running in self.running
-            for prompt in running.prompts.values()
-        )
+            yield from prompt.block_keys(len(prompt.tokens), size)[prompt.num_computed_tokens // size :]
+
+    def _missing_blocks(self, state: RequestState) -> Iterator[bytes]:
+        """Key of the next block of each prompt that the prefix cache lacks."""
+        for prompt in state.prompts.values():
+            keys = prompt.block_keys(len(prompt.tokens) - 1, self._blocks.block_size)
+            yield from islice((key for key in keys if not self._blocks.contains(key)), 1)
 
     def _allocate_with_prefix(self, state: RequestState) -> bool:
         """Give the request every cached block of its beginnings; False if it does not fit beside the others.
@@ -169,7 +171,7 @@ class Scheduler:
             prompt.num_cached_blocks = len(blocks)
             prompt.num_computed_tokens = len(blocks) * size
         missing = self._missing([(p.block_table, len(p.tokens) + 1) for p in prompts.values()])
-        if self.running and missing > self._blocks.num_free_blocks:
+        if missing > self._blocks.num_free_blocks:
             self._release(state)
             return False
         if state.cached_tokens is None:

@@ -3,11 +3,13 @@
 import asyncio
 import random
 import threading
+import time
 
 import pytest
 import torch
 
 from langchain_eft.engine.analysis import scoring, tree_passes
+from langchain_eft.engine.analysis.prefix_tree import PrefixTree
 from langchain_eft.engine.analysis.term_outputs import OwnMemory, Reading, finished, term_outputs
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
@@ -18,10 +20,12 @@ from langchain_eft.engine.errors import (
     RecipeError,
     RequestError,
 )
+from langchain_eft.engine.events import Finished
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.recipe.schedules import Ramp
 from langchain_eft.engine.request import GivenAnswers
-from unit_tests.helpers import counted_tokens, request
+from langchain_eft.engine.scheduling.scheduler import Scheduler
+from unit_tests.helpers import Recorder, await_until, counted_tokens, request
 
 MIXTURES = [
     ({}, {}),
@@ -196,6 +200,42 @@ async def test_scoring_waits_without_blocking_and_can_be_cancelled(engine, monke
     go_on.set()
     engine.answer_logprobs(given)  # the loop goes on, and what was borrowed is back
     assert engine.stats().free_blocks == engine.stats().blocks
+
+
+async def test_a_request_waits_for_memory_that_scoring_has_borrowed(family, monkeypatch):
+    """Without a round after the other: between two steps of scoring there is nothing to do."""
+    rounds, schedule = [], Scheduler.schedule
+    monkeypatch.setattr(Scheduler, "schedule", lambda self: rounds.append(0) or schedule(self))
+    engine = Engine(family.recipe, EngineConfig(device="cpu", kv_cache_tokens=64, block_size=4))
+    try:
+        (prompt,), answers = texts(20, 1, 48, 49), tuple(texts(21, 3, 3, 4))
+        scoring = asyncio.create_task(
+            engine.aanswer_logprobs([GivenAnswers(request(prompt, {"one": 1.0, "full": 0.5}), answers)])
+        )
+        await await_until(lambda: engine.stats().free_blocks < 4)
+        waiting = Recorder()
+        engine.submit(request((5,) * 20, max_tokens=4), waiting)
+        time.sleep(0.3)  # noqa: ASYNC251  (the event loop asks for no further step meanwhile)
+        assert len(rounds) < 20
+        assert (engine.stats().waiting, engine.stats().preemptions) == (1, 0)
+        await scoring
+        await await_until(lambda: waiting.ended)
+        assert isinstance(waiting.events[-1], Finished)
+    finally:
+        engine.close()
+
+
+async def test_texts_are_compared_in_another_thread_than_the_event_loops(engine, monkeypatch):
+    threads, add = set(), PrefixTree.add
+
+    def watched(*args):
+        threads.add(threading.current_thread())
+        return add(*args)
+
+    monkeypatch.setattr(PrefixTree, "add", watched)
+    await engine.aanswer_logprobs([GivenAnswers(request((5, 6), {}), ((7, 8),))])
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 @pytest.mark.parametrize(
