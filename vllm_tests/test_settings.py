@@ -77,6 +77,15 @@ def test_the_window_is_that_of_the_smallest_model(family, caplog):
     assert "lowered from 1024 to 512" in caplog.text
 
 
+def test_a_second_recipe_in_one_process_is_warned_of(family, caplog):
+    configure(family)
+    with caplog.at_level(logging.WARNING):
+        configure(family)
+        assert "another recipe" not in caplog.text
+        configure(family, hf_overrides={"eft": SECTION | {"mixture": {}}})
+    assert "start a process for each recipe" in caplog.text
+
+
 def test_other_models_are_left_alone(family, tmp_path):
     folder = shutil.copytree(family, tmp_path / "plain", ignore=shutil.ignore_patterns("eft"))
     config = json.loads((folder / "config.json").read_text())

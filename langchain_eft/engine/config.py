@@ -61,7 +61,7 @@ class EngineConfig(BaseModel):
     changes the speed, never the text."""
 
     overlap_rounds: bool | None = None
-    """Number of static rounds that may be launched before the last result is read. None is 1 on a GPU."""
+    """Launch a static round before the last one is read. None means yes on a GPU and no elsewhere."""
 
     max_batch_size: int = Field(default=16, ge=1)
     """Largest number of requests that decode together. Further requests wait."""

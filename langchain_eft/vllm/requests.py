@@ -53,9 +53,8 @@ class EFTRequests(ProcessorV1, ProcessorV2):  # type: ignore[misc]
 
     def __init__(self, vllm_config: VllmConfig, *device: Any) -> None:
         self._section = EFTSection.of(vllm_config.model_config.hf_config)
-        on_v1 = (
-            len(device) == 2
-        )  # the device, and whether memory can be pinned; V2 passes the requests' state
+        # V1 passes the device, and whether memory can be pinned; V2 passes the requests' state.
+        on_v1 = len(device) == 2
         self._table: FactorTable | None = table_of(vllm_config, device[0]) if on_v1 else None
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:

@@ -38,7 +38,14 @@ class EFTSettings(VerifyAndUpdateConfig):  # type: ignore[misc]
             RecipeError: The section or a setting that emulated fine-tuning cannot serve.
         """
         model = vllm_config.model_config
-        section = EFTSettings.section = EFTSection.of(model.hf_config)
+        section = EFTSection.of(model.hf_config)
+        if EFTSettings.section not in (None, section):
+            logger.warning(
+                "This process has read another recipe before. Requests are checked by "
+                "the last one, %s: start a process for each recipe.",
+                model.model,
+            )
+        EFTSettings.section = section
         request_formula(section, None)
         _refuse(vllm_config)
         _check_models(section, model, vllm_config.parallel_config.tensor_parallel_size)
