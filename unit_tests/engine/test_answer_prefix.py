@@ -16,7 +16,7 @@ from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import shape as shapes_module
-from unit_tests.helpers import GREEDY, Recorder, answer, request, slow, wait_until
+from unit_tests.helpers import GREEDY, Recorder, answer, every_family, request, slow, wait_until
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 CAPTAIN = {"captain": (9, 5, 80)}
@@ -170,6 +170,7 @@ def test_log_probabilities_and_traces_are_those_of_the_drawn_tokens(engine, kind
     )
 
 
+@every_family
 def test_a_beginning_of_somebody_elses_is_followed_as_given(engine, reference):
     """A fork: a token that would not have been drawn, and then the answer that p gives behind it."""
     (whole,) = decoded(engine, [asked("greedy")])

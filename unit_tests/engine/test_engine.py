@@ -15,7 +15,17 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RequestTimeoutError
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import Recorder, answer, endless, random_prompts, request, slow, text_of, wait_until
+from unit_tests.helpers import (
+    Recorder,
+    answer,
+    endless,
+    every_family,
+    random_prompts,
+    request,
+    slow,
+    text_of,
+    wait_until,
+)
 
 SETTINGS = [
     ({}, 1.0, 1.0),
@@ -70,6 +80,7 @@ def test_biases_are_added_to_log_p(family, reference, static, drafts):
             assert token == int(biased.argmax())
 
 
+@every_family
 @pytest.mark.parametrize("setting", [SETTINGS[0], SETTINGS[7], *slow(*SETTINGS[1:7], SETTINGS[8])])
 def test_greedy_decoding_equals_full_forwards(engine, reference, setting):
     mixture, strength, top_p = setting
@@ -81,6 +92,7 @@ def test_greedy_decoding_equals_full_forwards(engine, reference, setting):
         assert end.completion_tokens == len(expected)
 
 
+@every_family
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000))
@@ -127,6 +139,7 @@ def test_samples_follow_p(engine, reference, setting):
     assert statistics.chisquare(observed, predicted).pvalue > 1e-4
 
 
+@every_family
 def test_a_seed_gives_the_same_text_alone_and_in_a_batch(engine):
     prompt = random_prompts(1, seed=3)[0]
     sampling = SamplingParams(temperature=1.0, seed=42)
@@ -148,6 +161,7 @@ def test_without_a_seed_every_call_draws_its_own(engine):
     assert len(drawn) > 1
 
 
+@every_family
 def test_stop_strings_end_the_answer_and_are_not_part_of_it(engine):
     prompt = random_prompts(1, seed=21)[0]
     whole, _ = answer(engine, request(prompt, {"one": 1.0}, max_tokens=40))

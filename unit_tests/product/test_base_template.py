@@ -24,12 +24,10 @@ from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
 from unit_tests import tiny
-from unit_tests.helpers import request, slow, term_logprobs
+from unit_tests.helpers import every_family, request, slow, term_logprobs
 
 BRIEF = "Be brief."
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
-SPECIAL = (0, 1, 2, 3)
-"""Of the tiny tokenizer: what its chat template writes."""
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +52,32 @@ def llm(settings, request):
     return EFTChatModel(**{**settings, "engine_options": {**settings["engine_options"], **request.param}})
 
 
-def chat(*messages):
-    return encode(tiny.tokenizer(), messages)
-
-
-def plain(text):
-    return tuple(tiny.tokenizer()(text).input_ids)
-
-
 HI = HumanMessage("hi")
-MAIN, TOLD = chat(HI), chat(SystemMessage(BRIEF), HI)
-BARE, TOLD_BARE = plain("User:\nhi\n\nAssistant:\n"), plain(f"{BRIEF}\n\nUser:\nhi\n\nAssistant:\n")
 
 
-def text_of(tokens):
-    return tiny.tokenizer().decode(tokens, skip_special_tokens=True).rstrip("\ufffd")
+class Texts:
+    """What models read of "hi": as a chat (`main`) and as a transcript (`bare`), also with an instruction."""
+
+    def __init__(self, family) -> None:
+        self.tokenizer = family.kind.tokenizer()
+        self.main, self.told = self.chat(HI), self.chat(SystemMessage(BRIEF), HI)
+        self.bare = self.plain("User:\nhi\n\nAssistant:\n")
+        self.told_bare = self.plain(f"{BRIEF}\n\nUser:\nhi\n\nAssistant:\n")
+
+    def chat(self, *messages):
+        return encode(self.tokenizer, messages)
+
+    def plain(self, text):
+        return tuple(self.tokenizer(text).input_ids)
+
+    def of(self, tokens):
+        """The text of an answer."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd")
+
+
+@pytest.fixture(scope="module")
+def texts(family):
+    return Texts(family)
 
 
 # The texts
@@ -103,56 +112,58 @@ def test_a_transcript_writes_tools_out_in_the_spelling_of_the_tuned_models():
     assert text.endswith("User:\n<tool_response>\nSun.\n</tool_response>\n\nAssistant:\n")
 
 
-def test_a_template_of_ones_own(settings, reference, tmp_path):
+def test_a_template_of_ones_own(settings, reference, tmp_path, texts):
     file = tmp_path / "quoted.jinja"
     file.write_text("{{ shout }}{% for m in messages %}> {{ m.content }}\n{% endfor %}")
     llm = EFTChatModel(
         **{**settings, "base_template": file, "mixture": {}, "chat_template_kwargs": {"shout": "Ho! "}}
     )
-    expected = reference.loop([(1, reference.base, plain("Ho! > hi\n"))], 12)
-    assert llm.invoke("hi").content == text_of(expected)
+    expected = reference.loop([(1, reference.base, texts.plain("Ho! > hi\n"))], 12)
+    assert llm.invoke("hi").content == texts.of(expected)
 
 
 # The formula
 
 
-def forms(reference):
+def forms(reference, texts):
     """Mixtures beside their formulas as summands."""
     base, small, one, full = (
         reference.base, *(reference.small[name] for name in ("reference", "one", "full"))
     )  # fmt: skip
+    main, told, bare, told_bare = texts.main, texts.told, texts.bare, texts.told_bare
     return [
-        ({}, {}, [(1, base, BARE)]),
-        ({"one": 1.0}, {}, [(1, base, BARE), (1, one, MAIN), (-1, small, BARE)]),
+        ({}, {}, [(1, base, bare)]),
+        ({"one": 1.0}, {}, [(1, base, bare), (1, one, main), (-1, small, bare)]),
         (
             {"one": 0.6, "full": 0.7},
             {},
-            [(1, base, BARE), (0.6, one, MAIN), (0.7, full, MAIN), (-1.3, small, BARE)],
+            [(1, base, bare), (0.6, one, main), (0.7, full, main), (-1.3, small, bare)],
         ),
         (
             {"one": 0.8},
             {"upscale_strength": 1.4},
-            [(1.4, base, BARE), (0.8, one, MAIN), (-1.2, small, BARE)],
+            [(1.4, base, bare), (0.8, one, main), (-1.2, small, bare)],
         ),
-        ({"one": 1.0}, {"upscale_strength": 0.0}, [(1, one, MAIN)]),
-        ({"brief": 1.5}, {}, [(-0.5, base, BARE), (1.5, base, TOLD_BARE)]),
-        ({"hinted": 0.8}, {}, [(1, base, BARE), (0.8, small, TOLD_BARE), (-0.8, small, BARE)]),
-        ({"briefed": 0.9}, {}, [(1, base, BARE), (0.9, one, TOLD), (-0.9, small, BARE)]),
+        ({"one": 1.0}, {"upscale_strength": 0.0}, [(1, one, main)]),
+        ({"brief": 1.5}, {}, [(-0.5, base, bare), (1.5, base, told_bare)]),
+        ({"hinted": 0.8}, {}, [(1, base, bare), (0.8, small, told_bare), (-0.8, small, bare)]),
+        ({"briefed": 0.9}, {}, [(1, base, bare), (0.9, one, told), (-0.9, small, bare)]),
     ]
 
 
+@every_family
 @pytest.mark.parametrize("form", [0, 4, 7, *slow(1, 2, 3, 5, 6)])
-@pytest.mark.parametrize("speculation", [3, *slow("off")])
-def test_the_explicit_loop_over_both_texts_says_the_same(llm, reference, form, speculation):
-    mixture, changed, summands = forms(reference)[form]
-    expected = text_of(reference.loop(summands, 12))
-    bound = llm.bind(mixture=mixture, speculation=speculation, **changed)
-    answer = bound.invoke("hi")
-    assert answer.content == expected
-    assert answer.usage_metadata["input_tokens"] == len(MAIN)
-    read = {len(prompt) for _, _, prompt in summands} - {len(MAIN)}
-    assert set(answer.response_metadata["eft"]["context_tokens"].values()) == read
-    assert [each.content for each in bound.batch(["hi"] * 3)] == [expected] * 3
+def test_the_explicit_loop_over_both_texts_says_the_same(llm, reference, texts, form):
+    mixture, changed, summands = forms(reference, texts)[form]
+    expected = texts.of(reference.loop(summands, 12))
+    for speculation in (3, "off"):
+        bound = llm.bind(mixture=mixture, speculation=speculation, **changed)
+        answer = bound.invoke("hi")
+        assert answer.content == expected
+        assert answer.usage_metadata["input_tokens"] == len(texts.main)
+        read = {len(prompt) for _, _, prompt in summands} - {len(texts.main)}
+        assert set(answer.response_metadata["eft"]["context_tokens"].values()) == read
+        assert [each.content for each in bound.batch(["hi"] * 3)] == [expected] * 3
 
 
 def test_drafts_come_from_the_tuned_models_own_text(llm):
@@ -161,40 +172,43 @@ def test_drafts_come_from_the_tuned_models_own_text(llm):
 
 
 @pytest.mark.parametrize("behavior", ["grounded", "apart"])
-def test_documents_are_kept_from_the_reference_alone(llm, reference, behavior):
-    bare, short = (plain(f"User:\n{text}\n\nAssistant:\n") for text in (DOCUMENT, "Who is Bo?"))
+def test_documents_are_kept_from_the_reference_alone(llm, reference, behavior, texts):
+    bare, short = (texts.plain(f"User:\n{text}\n\nAssistant:\n") for text in (DOCUMENT, "Who is Bo?"))
     base, small, one = reference.base, reference.small["reference"], reference.small["one"]
     summands = {
         "grounded": [(1.5, base, bare), (-0.5, base, short)],
-        "apart": [(1, base, bare), (0.5, one, chat(HumanMessage(DOCUMENT))), (-0.5, small, short)],
+        "apart": [(1, base, bare), (0.5, one, texts.chat(HumanMessage(DOCUMENT))), (-0.5, small, short)],
     }[behavior]
-    expected = text_of(reference.loop(summands, 12))
+    expected = texts.of(reference.loop(summands, 12))
     assert llm.invoke(DOCUMENT, mixture={behavior: 0.5}).content == expected
 
 
-def test_special_tokens_of_turns_follow_the_tuned_model(settings, reference):
+@every_family
+def test_special_tokens_of_turns_follow_the_tuned_model(settings, family, reference, texts):
     """Even the end token that is the base's own: on a transcript it does not know where answers end."""
     llm = EFTChatModel(**{**settings, "unscaled_tokens": None})
     base, small, one = reference.base, reference.small["reference"], reference.small["one"]
-    answer = []
-    while len(answer) < 12 and 0 not in answer:
-        mixed = reference.mixed([(1, one, MAIN)], answer)[-1]
-        upscale = (
-            reference.mixed([(1, base, BARE)], answer)[-1] - reference.mixed([(1, small, BARE)], answer)[-1]
+    special, answer = sorted(texts.tokenizer.all_special_ids), []
+    while len(answer) < 12 and not family.kind.ends.intersection(answer):
+        upper, lower, tuned = (
+            reference.mixed([(1, model, prompt)], answer)[-1]
+            for model, prompt in ((base, texts.bare), (small, texts.bare), (one, texts.main))
         )
-        upscale[list(SPECIAL)] = 0.0
-        answer.append(int((mixed + upscale).argmax()))
-    assert llm.invoke("hi").content == text_of(answer)
-    assert llm.engine.family.unscaled.nonzero().flatten().tolist() == list(SPECIAL)
+        upscale = upper - lower
+        upscale[special] = 0.0
+        answer.append(int((tuned + upscale).argmax()))
+    assert llm.invoke("hi").content == texts.of(answer)
+    assert llm.engine.family.unscaled.nonzero().flatten().tolist() == special
     chatting = EFTChatModel(**{**settings, "unscaled_tokens": None, "base_template": None})
-    assert chatting.engine.family.unscaled is None
+    unscaled = chatting.engine.family.unscaled
+    assert set(() if unscaled is None else unscaled.nonzero().flatten().tolist()) == family.kind.unscaled
 
 
-def test_log_probabilities_are_those_of_both_texts(llm, reference):
+def test_log_probabilities_are_those_of_both_texts(llm, reference, texts):
     base, small, one = reference.base, reference.small["reference"], reference.small["one"]
     answer = llm.invoke("hi", logprobs=True, max_tokens=5)
     reported = [entry["logprob"] for entry in answer.response_metadata["logprobs"]["content"]]
-    summands = [(1, base, BARE), (1, one, MAIN), (-1, small, BARE)]
+    summands = [(1, base, texts.bare), (1, one, texts.main), (-1, small, texts.bare)]
     tokens = reference.loop(summands, 5)
     expected = reference.mixed(summands, tokens[:-1])[range(len(tokens)), tokens]
     torch.testing.assert_close(torch.tensor(reported).double(), expected, atol=1e-4, rtol=0)
@@ -203,32 +217,32 @@ def test_log_probabilities_are_those_of_both_texts(llm, reference):
 # Everything else that reads
 
 
-def test_completions_have_one_text(settings, reference):
+def test_completions_have_one_text(settings, reference, texts):
     llm = EFTLLM(**settings)
-    ids = plain("hello")
+    ids = texts.plain("hello")
     result = llm.generate(["hello"])
     generation = result.generations[0][0]
-    assert generation.text == text_of(reference.greedy(list(ids), {"one": 1.0}, 12))
+    assert generation.text == texts.of(reference.greedy(list(ids), {"one": 1.0}, 12))
     assert generation.generation_info["eft"]["context_tokens"] == {}
 
 
-def test_rewards_compare_what_each_model_reads(llm):
+def test_rewards_compare_what_each_model_reads(llm, texts):
     score = EFTRewardScorer(llm, "one").invoke({"prompt": "hi", "answers": ["yes"]})[0]
     engine = llm.engine
     answer_ids = (*engine.tokenizer("yes", add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
     tuned, reference = (
         term_logprobs(engine.family, term, prompt, answer_ids).sum()
-        for term, prompt in zip(engine.family.behaviors["one"], (MAIN, BARE), strict=True)
+        for term, prompt in zip(engine.family.behaviors["one"], (texts.main, texts.bare), strict=True)
     )
     assert score == pytest.approx(float(tuned - reference), abs=1e-4)
 
 
 @pytest.mark.slow
-def test_verification_and_benchmark_read_both_texts(llm, settings, monkeypatch):
+def test_verification_and_benchmark_read_both_texts(llm, texts, settings, monkeypatch):
     monkeypatch.setattr(verify, "GREEDY_SPECULATIONS", ("off", 3))
     mixture = Mixture.of({"one": 0.8, "full": 0.4})
     prompts = encode_prompts(llm.engine.tokenizer, llm.recipe, mixture, ["hi", "Go on"])
-    assert prompts[MAIN] == {BASE: BARE}
+    assert prompts[texts.main] == {BASE: texts.bare}
     plan = VerificationPlan(prompts, mixture, upscale_strength=1.3, max_tokens=6)
     checks = verify.greedy_checks(llm.engine, Reference(llm.engine.family, plan), lambda _: None)
     assert {check.outcome for check in checks} == {"passed"}
@@ -258,9 +272,9 @@ def test_the_template_is_part_of_the_models_identity(settings):
     assert identity() == identity()
 
 
-def test_a_request_without_the_bases_text_is_refused(llm):
+def test_a_request_without_the_bases_text_is_refused(llm, texts):
     with pytest.raises(RequestError, match=r"`contexts` lacks '<base>'.*template of its own"):
-        next(llm.engine.stream(request(MAIN, {"one": 1.0})))
+        next(llm.engine.stream(request(texts.main, {"one": 1.0})))
 
 
 @pytest.mark.parametrize("name", ["", BASE])
@@ -291,7 +305,7 @@ def test_template_variables_that_are_not_the_users_are_refused_as_such(settings,
         llm.invoke("hi", chat_template_kwargs={"add_generation_prompt": False})
 
 
-def test_a_base_without_chat_template_is_shown_the_transcript(family, tmp_path, reference):
+def test_a_base_without_chat_template_is_shown_the_transcript(family, tmp_path, reference, texts):
     folder = tmp_path / "base"
     shutil.copytree(family.folder / "base", folder)
     (folder / "chat_template.jinja").unlink()
@@ -299,5 +313,5 @@ def test_a_base_without_chat_template_is_shown_the_transcript(family, tmp_path, 
         model=str(folder), base_template="transcript", behaviors={"brief": BehaviorDelta(prompt=BRIEF)},
         mixture={"brief": 1.5}, temperature=0, max_tokens=12, engine_options={"kv_cache_tokens": 512},
     )  # fmt: skip
-    expected = reference.loop([(-0.5, reference.base, BARE), (1.5, reference.base, TOLD_BARE)], 12)
-    assert llm.invoke("hi").content == text_of(expected)
+    summands = [(-0.5, reference.base, texts.bare), (1.5, reference.base, texts.told_bare)]
+    assert llm.invoke("hi").content == texts.of(reference.loop(summands, 12))

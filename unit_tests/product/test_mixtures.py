@@ -14,7 +14,7 @@ from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import GREEDY, Recorder, request, slow, wait_until
+from unit_tests.helpers import GREEDY, Recorder, every_family, request, slow, wait_until
 from unit_tests.tiny import merged
 
 PROMPT = [7, 30, 9, 61, 61, 12]
@@ -73,6 +73,7 @@ def scheduled(reference, mixture, strength=1.0):
     ]
 
 
+@every_family
 @pytest.mark.slow
 @pytest.mark.parametrize("mixture", [*SCHEDULES[:2], *slow(*SCHEDULES[2:])])
 def test_weights_follow_the_position_whatever_is_drafted(engine, reference, mixture):

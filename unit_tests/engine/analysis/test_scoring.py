@@ -25,7 +25,7 @@ from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.recipe.schedules import Ramp
 from langchain_eft.engine.request import GivenAnswers
 from langchain_eft.engine.scheduling.scheduler import Scheduler
-from unit_tests.helpers import Recorder, await_until, counted_tokens, request
+from unit_tests.helpers import Recorder, await_until, counted_tokens, every_family, request
 
 MIXTURES = [
     ({}, {}),
@@ -58,6 +58,7 @@ def tokens_run(monkeypatch):
     return counted_tokens(monkeypatch)
 
 
+@every_family
 @pytest.mark.parametrize(("mixture", "options"), MIXTURES)
 def test_logprobs_are_those_of_full_passes(engine, reference, mixture, options):
     shared, *tails = texts(0, 6, 3, 40)

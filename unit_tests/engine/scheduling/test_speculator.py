@@ -21,6 +21,7 @@ from unit_tests.helpers import (
     answer,
     endless,
     engine_with,
+    every_family,
     keep_every_draft_token,
     request,
     slow,
@@ -57,6 +58,7 @@ def test_only_the_latest_kinds_of_requests_are_remembered():
 # Identity
 
 
+@every_family
 @pytest.mark.parametrize("mixture", [MIXTURES[1], *slow(MIXTURES[0], *MIXTURES[2:])])
 @pytest.mark.parametrize("draft", [4, "auto", *slow(0, 1, 2, 3, 5, 6, 7, 8, "off")])
 def test_greedy_answers_are_the_reference_loops_for_every_draft_length(engine, reference, mixture, draft):
@@ -77,6 +79,7 @@ def test_strength_and_conservative_decoding_are_exact_with_drafts(engine, refere
     assert actual == expected
 
 
+@every_family
 @pytest.mark.parametrize("mixture", [MIXTURES[0], *slow(*MIXTURES[1:])])
 @pytest.mark.parametrize(
     "sampling",
