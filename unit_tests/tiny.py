@@ -154,6 +154,7 @@ class Kind:
         base_hidden: Hidden size of the base; small models have 32.
         shares_embeddings: Whether the reference is saved without embeddings, as the bundled one is.
         ends: Ids that end an answer.
+        turn_end: What the template writes after an answer.
         unscaled: Ids that only tuned models were trained on.
     """
 
@@ -162,10 +163,19 @@ class Kind:
     base_hidden: int
     shares_embeddings: bool
     ends: frozenset[int]
+    turn_end: str
     unscaled: frozenset[int]
 
 
-LLAMA = Kind(tokenizer, config, 32, shares_embeddings=True, ends=frozenset({0}), unscaled=frozenset())
+LLAMA = Kind(
+    tokenizer,
+    config,
+    32,
+    shares_embeddings=True,
+    ends=frozenset({0}),
+    turn_end="<end>",
+    unscaled=frozenset(),
+)
 _END, _START, _TURN_END = range(len(qwen_tokenizer()) - 3, len(qwen_tokenizer()))
 QWEN = Kind(
     qwen_tokenizer,
@@ -173,6 +183,7 @@ QWEN = Kind(
     64,
     shares_embeddings=False,
     ends=frozenset({_END, _TURN_END}),
+    turn_end="<|im_end|>",
     unscaled=frozenset({_START, _TURN_END}),
 )
 KINDS = {"llama": LLAMA, "qwen": QWEN}

@@ -14,13 +14,15 @@ from pydantic import ValidationError
 decisions = pytest.importorskip("langchain_core.decisions", reason="langchain-core 1.8 has decision models")
 
 from langchain_eft import BehaviorDelta, EFTDecisionModel, Ramp  # noqa: E402
+from unit_tests.helpers import every_family  # noqa: E402
 from unit_tests.tiny import TEMPLATE  # noqa: E402
 
 CITY = decisions.Choice(instructions="Which?", criteria={"New": None, "New York": "big", "Ulm": None})
 LATE = decisions.Noul(instructions="Late?")
 RUSH = decisions.Score(instructions="How urgent?", criteria=["not", "some", "very"])
 QUESTIONS = {"city": CITY, "late": LATE, "rush": RUSH}
-ANSWERS = {"city": ["New<end>", "New York<end>", "Ulm<end>"], "late": ["Yes", "No"], "rush": ["0", "1", "2"]}
+# A label that another one begins with counts with the end of its answer.
+ANSWERS = {"city": ["New{}", "New York{}", "Ulm{}"], "late": ["Yes", "No"], "rush": ["0", "1", "2"]}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def expected_scores(classifier, reference, state, question, answers, mixture, st
     """Log-probabilities of answers by a whole forward pass over each of them."""
     prompt, scores = prompt_ids(classifier, state, question), []
     for answer in answers:
-        ids = label_ids(classifier, answer)
+        ids = label_ids(classifier, answer.format(reference.kind.turn_end))
         rows = reference.all_logprobs([*prompt, *ids[:-1]], len(ids), mixture, strength)
         scores.append(float(rows[range(len(ids)), ids].sum()))
     return scores
@@ -75,6 +77,7 @@ def probabilities(answer):
     return [answer.noul, 1 - answer.noul] if answer.type == "noul" else [*answer.probabilities.values()]
 
 
+@every_family
 @pytest.mark.parametrize(
     ("parameters", "strength"),
     [
@@ -115,15 +118,17 @@ def test_the_mean_and_the_prior_are_opt_in(classifier, reference):
     calibrated = classifier.invoke(given, calibration="contextual").choices["city"]
     divided = shares(math.exp(score - other) for score, other in zip(scores, prior, strict=True))
     assert probabilities(calibrated) == pytest.approx(divided, abs=1e-4)
-    lengths = [len(label_ids(classifier, answer)) for answer in ANSWERS["city"]]
+    end = reference.kind.turn_end
+    lengths = [len(label_ids(classifier, answer.format(end))) for answer in ANSWERS["city"]]
     means = shares(math.exp(score / length) for score, length in zip(scores, lengths, strict=True))
     normalized = classifier.invoke(given, length_normalized=True).choices["city"]
     assert probabilities(normalized) == pytest.approx(means, abs=1e-4)
 
 
+@every_family
 def test_the_end_of_an_answer_counts_on_request(classifier, reference):
     given = {"state": "The bus left.", "questions": {"late": LATE}}
-    ended = expected(classifier, reference, "The bus left.", LATE, ["Yes<end>", "No<end>"], {"one": 1.0})
+    ended = expected(classifier, reference, "The bus left.", LATE, ["Yes{}", "No{}"], {"one": 1.0})
     answer = classifier.invoke(given, score_end=True).nouls["late"]
     assert probabilities(answer) == pytest.approx(ended, abs=1e-4)
 
