@@ -5,6 +5,7 @@ Names are imported when they are first used, so that importing the package costs
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from langchain_eft.llms import EFTLLM
     from langchain_eft.rewards import EFTRewardScorer
     from langchain_eft.trace.trace import EFTTrace
+
+# MKL, which torch multiplies by on x86, then adds up a row in one way in every batch. It reads this once, at
+# its first product (`engine/attention/row_invariance.py`).
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 _MODULE_OF = {
     "BehaviorDelta": "langchain_eft.engine.recipe.behaviors",

@@ -2,7 +2,7 @@
 
 The results are those of `sdpa.attend`, and as there a query's result is the same bit for bit, whatever is
 computed beside it. To that end every segment of `KEY_BLOCK` keys attends for itself, since BLAS sums longer
-rows in other ways, and no product has fewer than `_LEAST_ROWS` rows. The segments' results are joined as in
+rows in other ways, and no product has fewer than `MIN_ROWS` rows. The segments' results are joined as in
 flash-decoding (Dao et al. 2023). So rows that begin with the same segments can attend to these as one row,
 which reads them once. Hidden keys at the end of a segment add exact zeros. So where each row has a single
 segment, it ends soon after the longest row.
@@ -13,16 +13,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.attention.sdpa import KEY_BLOCK
+from langchain_eft.engine.attention.sdpa import KEY_BLOCK, MIN_ROWS
 
 KEY_STEP = 32
 """The size of a segment is a multiple of this."""
 
 _LEAST_DIM = 64
 """Smaller heads are summed in ways that depend on the number of queries."""
-
-_LEAST_ROWS = 4
-"""Products of fewer rows round in other ways."""
 
 _ROWS_AT_ONCE = 32
 """torch divides the rows into parts of so many, or of a multiple; the last part has what remains."""
@@ -165,7 +162,7 @@ def _joined(out: Tensor, logsumexp: Tensor) -> tuple[Tensor, Tensor]:
 def _padded(rows: Tensor) -> Tensor:
     """[..., n, size] with further rows, equal to the first ones, so that no part has too few."""
     count = rows.shape[-2]
-    missing = _LEAST_ROWS - (count % _ROWS_AT_ONCE or _ROWS_AT_ONCE)
+    missing = MIN_ROWS - (count % _ROWS_AT_ONCE or _ROWS_AT_ONCE)
     if missing <= 0:
         return rows
     more = rows[..., : min(missing, count), :]

@@ -20,7 +20,7 @@ KEY_BLOCK = 128
 QUERY_TILE = 64
 """Most queries of a prompt that attend at once. It bounds the memory of their scores."""
 
-_MIN_ROWS = 4
+MIN_ROWS = 4
 """Products of fewer rows round in other ways."""
 
 _MIN_ROWS_ALONE = 64
@@ -79,7 +79,7 @@ def attend(
     *lead, heads, num_queries, dim = query.shape
     kv_heads, num_keys = keys.shape[-3:-1]
     groups = heads // kv_heads
-    padded = max(num_queries, -(-_MIN_ROWS // groups))  # the results of further queries are dropped
+    padded = max(num_queries, -(-MIN_ROWS // groups))  # the results of further queries are dropped
     rows = groups * padded
     if num_queries == 1:
         query = query.expand(*lead, heads, padded, dim)  # quicker than padding
