@@ -40,7 +40,11 @@ _LOCAL_FIELDS = (
 class EngineUser(BaseModel):
     """Fields that say which engine answers, with which mixture, and access to that engine."""
 
-    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        populate_by_name=True,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,  # among the values are keys
+    )
 
     model: str = Field(default="smol", alias="model_name")
     """The large base: a preset name, hub id, local folder or `.gguf` file. With `base_url` it is the server's
@@ -101,8 +105,8 @@ class EngineUser(BaseModel):
     api_key: SecretStr | None = Field(
         default_factory=secret_from_env("LANGCHAIN_EFT_API_KEY", default=None), repr=False
     )
-    """Key of the server; by default that in the variable LANGCHAIN_EFT_API_KEY. Without `base_url` it has no
-    effect."""
+    """Key of the server; by default that in the variable LANGCHAIN_EFT_API_KEY. Space around it is no part of
+    it. Without `base_url` it has no effect."""
 
     @model_validator(mode="before")
     @classmethod
@@ -230,14 +234,7 @@ class EngineUser(BaseModel):
         """
         name = model or self.model
         if self.base_url is not None:
-            endpoint = Endpoint(
-                url=self.base_url,
-                model=name,
-                api_key=self.api_key,
-                tokenizer=self.tokenizer_source,
-                max_retries=self.max_retries,
-            )
-            return RemoteSource(endpoint)
+            return RemoteSource(self._endpoint(name))
         recipe = build_recipe(
             name,
             FrozenDict(self.behaviors),
@@ -247,6 +244,23 @@ class EngineUser(BaseModel):
             self.allow_negative_weights,
         )
         return LocalSource(name, recipe, self.engine_config)
+
+    def _endpoint(self, model: str) -> Endpoint:
+        """The server, and its model.
+
+        Raises:
+            RequestError: An address or a key that cannot be used. Neither is in the message.
+        """
+        try:
+            return Endpoint(
+                url=self.base_url,
+                model=model,
+                api_key=self.api_key,
+                tokenizer=self.tokenizer_source,
+                max_retries=self.max_retries,
+            )
+        except ValidationError as error:
+            raise RequestError(describe(error, secret=True)) from error
 
     @staticmethod
     def _mixture(source: EngineSource, mixture: dict[str, Weight] | None) -> Mixture:

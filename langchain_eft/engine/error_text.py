@@ -22,9 +22,15 @@ def quoted_names(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in sorted(names)) or "none"
 
 
-def describe(error: ValidationError) -> str:
-    """A pydantic error in words: name, value and allowed values of each parameter."""
-    return "; ".join(describe_part(part, part["loc"]) for part in error.errors(include_url=False))
+def describe(error: ValidationError, *, secret: bool = False) -> str:
+    """A pydantic error in words: name, value and allowed values of each parameter.
+
+    Args:
+        error: The error.
+        secret: Whether a value may be a secret: then none is shown.
+    """
+    parts = error.errors(include_url=False, include_input=not secret)
+    return "; ".join(describe_part(part, part["loc"]) for part in parts)
 
 
 def describe_part(part: Mapping[str, Any], location: Iterable[str | int]) -> str:
@@ -36,4 +42,5 @@ def describe_part(part: Mapping[str, Any], location: Iterable[str | int]) -> str
     """
     where = ".".join(map(str, location))
     message: str = part["msg"].removeprefix("Value error, ")
-    return f"{where}={shown(part['input'])}: {message}" if where else message
+    value = f"={shown(part['input'])}" if "input" in part else ""
+    return f"{where}{value}: {message}" if where else message

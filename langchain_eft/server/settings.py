@@ -30,7 +30,7 @@ def is_loopback(host: str) -> bool:
 class ServerSettings(BaseModel):
     """Everything that an operator sets, besides the model itself."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # it holds keys
 
     host: str = "127.0.0.1"
     """Address to listen on."""
