@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from langchain_eft.engine.decoding.answer_text import AnswerText
 from langchain_eft.engine.events import Finished, FinishReason, TextDelta, TokenLogprobs
@@ -50,7 +49,7 @@ class AnswerReader:
 
     def __init__(self, request: GenerationRequest, model: ServedModel, submitted: float) -> None:
         self._request, self._submitted = request, submitted
-        self._end_ids = model.end_ids
+        self._end_ids, self._num_ids = model.end_ids, model.num_ids
         self._text = AnswerText(model.tokenizer, request.visible_tokens, request.stop)
         self._first_token: float | None = None
         self._counters: dict[str, int] = {}
@@ -62,7 +61,11 @@ class AnswerReader:
         """Add a piece. Returns what it adds to the answer; None if that is nothing.
 
         What follows an end token or a stop string is left out.
+
+        Raises:
+            ValueError: Tokens that the model does not have, or not one value for each token.
         """
+        self._check(piece)
         self._counters.update(piece.counters)
         self._context_tokens.update(piece.context_tokens)
         if self.reason is not None:
@@ -90,6 +93,18 @@ class AnswerReader:
             traces=tuple(piece.traces[:taken]),
             cut=self._text.cut,
         )
+
+    def _check(self, piece: Piece) -> None:
+        unknown = next((token for token in piece.tokens if token >= self._num_ids), None)
+        if unknown is not None:
+            raise ValueError(f"the token id {unknown}, where the tokenizer's are below {self._num_ids}")
+        given = self.num_tokens < len(self._request.answer_prefix)  # what was not drawn has neither
+        for name, asked, values in (
+            ("logprobs", self._request.top_logprobs is not None, piece.logprobs),
+            ("trace", self._request.trace, piece.traces),
+        ):
+            if asked and not given and len(values) != len(piece.tokens):
+                raise ValueError(f"{len(values)} {name} for {len(piece.tokens)} tokens")
 
     @property
     def stopped(self) -> bool:
@@ -139,18 +154,3 @@ class AnswerReader:
         rest = self._text.flush()
         self.reason = "stop" if self._text.stopped else self.reason
         return piece + rest.piece, released + rest.released
-
-
-def token_logprobs(logprob: Any, top: Any) -> TokenLogprobs:
-    """Log-probabilities at one position.
-
-    Args:
-        logprob: That of the token.
-        top: Pairs of the most probable tokens' ids and log-probabilities.
-    """
-    return TokenLogprobs(_number(logprob), tuple((int(token), _number(value)) for token, value in top))
-
-
-def _number(value: Any) -> float:
-    """A log-probability. JSON has no infinite numbers: null is the logarithm of 0."""
-    return float("-inf") if value is None else float(value)

@@ -11,9 +11,10 @@ import os
 import random
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
@@ -26,7 +27,15 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS = 10.0
 _SHORT_SECONDS = 60.0
-"""Time for answers that nothing is decoded for."""
+"""Time for the beginning of an answer that nothing is decoded for."""
+
+_BODY_SECONDS = 600.0
+"""Time for the rest of it: a tokenizer has tens of megabytes."""
+
+_LARGEST_BODY = 256 * 2**20
+_LARGEST_REFUSAL = 64 * 2**10
+_REFUSAL_SECONDS = 10.0
+"""Bytes of whole bodies and of the body of a refusal, and time for that: what it has by then must do."""
 
 _IDLE_SECONDS = 3.0
 """Idle connections are closed after this time, before servers do so: uvicorn closes them after 5 s."""
@@ -57,7 +66,13 @@ class Connection:
         )
         transport = httpx.AsyncHTTPTransport(limits=limits, socket_options=_KEEPALIVE)
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
-        self._client = httpx.AsyncClient(transport=transport, timeout=timeout, follow_redirects=False)
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            timeout=timeout,
+            follow_redirects=False,
+            headers={"Accept-Encoding": "identity"},  # a few bytes may be gigabytes once they are unpacked
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # callers share this client
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="eft-remote", daemon=True)
         self._thread.start()
@@ -81,14 +96,17 @@ class Connection:
 
         Raises:
             EngineError: As `stream`.
+            ValueError: A body that is too long, or compressed.
         """
-        return self.wait(self._whole(endpoint, "GET", path, params=query or None, timeout=_SHORT_SECONDS))
+        limits = {"seconds": _SHORT_SECONDS, "body_seconds": _BODY_SECONDS}
+        return self.wait(self._whole(endpoint, "GET", path, params=query or None, **limits))
 
     def post(self, endpoint: Endpoint, path: str, json: Any, headers: dict[str, str]) -> httpx.Response:
         """The whole answer to a POST request.
 
         Raises:
             EngineError: As `stream`.
+            ValueError: As `get`.
         """
         return self.wait(self._whole(endpoint, "POST", path, json=json, headers=headers))
 
@@ -100,19 +118,22 @@ class Connection:
             self.start(self._whole(endpoint, "POST", path, json=json, headers=headers))
         )
 
-    async def _whole(self, endpoint: Endpoint, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _whole(
+        self, endpoint: Endpoint, method: str, path: str, *, body_seconds: float | None = None, **options: Any
+    ) -> httpx.Response:
         async with self.stream(endpoint, method, path, **options) as response:
             try:
-                await response.aread()
-            except httpx.HTTPError as error:
+                async with asyncio.timeout(body_seconds):
+                    content = b"".join([piece async for piece in body(response, _LARGEST_BODY)])
+            except (httpx.HTTPError, TimeoutError) as error:
                 raise _unreachable(response.url, error) from error
-        return response
+        return httpx.Response(response.status_code, headers=response.headers, content=content)
 
     @asynccontextmanager
     async def stream(
-        self, endpoint: Endpoint, method: str, path: str, **options: Any
+        self, endpoint: Endpoint, method: str, path: str, *, seconds: float | None = None, **options: Any
     ) -> AsyncIterator[httpx.Response]:
-        """The answer to a request, whose body is read in pieces.
+        """The answer to a request, whose body is read in pieces: see `body`.
 
         A request that no server has begun to answer is sent again, up to `max_retries` times: where nothing
         listens, or where the server says when to come back.
@@ -121,32 +142,39 @@ class Connection:
             endpoint: Where the request goes.
             method: The HTTP method.
             path: The path behind the base URL.
+            seconds: Time for the beginning of the answer.
             options: Further arguments of httpx' requests.
 
         Raises:
             EngineUnreachableError: There is no connection.
             EngineError: The server answers with an error.
         """
-        request = self._client.build_request(method, f"{endpoint.url}{path}", **options)
+        url = f"{endpoint.url}{path}"
+        try:
+            request = self._client.build_request(method, url, **options)
+        except httpx.InvalidURL as error:
+            raise _unreachable(url, error) from error
         request.headers.update(endpoint.headers)
-        response = await self._answer(request, endpoint.max_retries)
+        response = await self._answer(request, endpoint.max_retries, seconds)
         try:
             yield response
         finally:
             await response.aclose()
 
-    async def _answer(self, request: httpx.Request, retries: int) -> httpx.Response:
+    async def _answer(self, request: httpx.Request, retries: int, seconds: float | None) -> httpx.Response:
         """The answer to a request, whose body is not read yet.
 
         Args:
             request: The request.
             retries: How often it may be sent again.
+            seconds: Time for the beginning of the answer.
         """
         attempt = 0
         while True:
             try:
-                response = await self._client.send(request, stream=True)
-            except httpx.HTTPError as error:
+                async with asyncio.timeout(seconds):
+                    response = await self._client.send(request, stream=True)
+            except (httpx.HTTPError, TimeoutError) as error:
                 refused = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 failure: EngineError = _unreachable(request.url, error)
                 pause = 0.0 if refused else None
@@ -172,23 +200,61 @@ class Connection:
             self._thread.join(timeout=5)
 
 
-def _unreachable(url: httpx.URL, error: httpx.HTTPError) -> EngineUnreachableError:
-    reason = str(error) or type(error).__name__
+async def body(response: httpx.Response, largest: int) -> AsyncGenerator[bytes, None]:
+    """The body of an answer, in the pieces that arrive.
+
+    Args:
+        response: The answer.
+        largest: Bytes that it may have.
+
+    Raises:
+        HTTPError: The connection breaks.
+        ValueError: It is longer, or compressed.
+    """
+    if _is_compressed(response):
+        raise ValueError("a body that is compressed, which this client does not ask for")
+    size = 0
+    async for piece in response.aiter_raw():
+        size += len(piece)
+        if size > largest:
+            raise ValueError(f"a body of more than {largest} bytes")
+        yield piece
+
+
+def _is_compressed(response: httpx.Response) -> bool:
+    return bool(response.headers.get("content-encoding", "identity") != "identity")
+
+
+def _unreachable(url: httpx.URL | str, error: Exception) -> EngineUnreachableError:
+    """There is no connection, or it broke.
+
+    Args:
+        url: Where to.
+        error: What httpx says. Of a request that cannot be sent nothing is shown, for it may hold a key.
+    """
+    secret = isinstance(error, httpx.LocalProtocolError)
+    reason = "" if secret else str(error)[:200]
     unreachable = EngineUnreachableError(
-        f"The connection to {url} fails ({reason}): check `base_url`, and whether the server runs."
+        f"The connection to {url} fails ({reason or type(error).__name__}): check `base_url`, and whether "
+        "the server runs."
     )
-    unreachable.__cause__ = error
+    unreachable.__cause__ = None if secret else error
     return unreachable
 
 
 async def _refusal(response: httpx.Response) -> EngineError:
     """Why a server does not do what it is asked."""
+    content = b""
     try:
-        return status_error(response.status_code, await response.aread(), response.headers)
-    except httpx.HTTPError as error:
-        return _unreachable(response.url, error)
+        with suppress(httpx.HTTPError, TimeoutError):
+            async with asyncio.timeout(_REFUSAL_SECONDS):
+                async for piece in response.aiter_raw():
+                    content += piece
+                    if len(content) > _LARGEST_REFUSAL:
+                        break
     finally:
         await response.aclose()
+    return status_error(response.status_code, b"" if _is_compressed(response) else content, response.headers)
 
 
 def _pause(attempt: int) -> float:

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
+
+from langchain_eft.engine.events import FinishReason, TokenLogprobs
 from langchain_eft.engine.request import GenerationRequest
-from langchain_eft.remote.answer_reader import Piece, token_logprobs
+from langchain_eft.remote.answer_reader import Piece
 from langchain_eft.remote.connection import Connection
 from langchain_eft.remote.description import Description
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.served_model import ServedModel
 from langchain_eft.remote.tokenizer_files import TokenizerFiles, cached_tokenizer
+from langchain_eft.remote.wire import MOST_TOP, Chunk, Count, Items, Logprob, Said, TokenId
 from langchain_eft.trace.reader import read_trace
+from langchain_eft.trace.tokens import TracedToken
+
+
+class _Logprobs(Said):
+    token_logprobs: Items[Logprob]
+    top_token_ids: Items[Annotated[Items[tuple[TokenId, Logprob]], Field(max_length=MOST_TOP)]]
+
+
+class _Figures(Said):
+    drafted: Count
+    accepted: Count
+    verify_passes: Count
+    context_tokens: dict[str, Count] | None = None
+
+
+class _Choice(Said):
+    token_ids: Items[TokenId] | None = None
+    logprobs: _Logprobs | None = None
+    trace: Items[TracedToken] | None = None
+    finish_reason: FinishReason | None = None
+    eft: _Figures | None = None
 
 
 class EFTServer:
@@ -38,7 +62,9 @@ class EFTServer:
             files = connection.get(endpoint, f"/tokenizers/{description.tokenizer}")
             return TokenizerFiles.model_validate_json(files.content)
 
-        self._etag = answer.headers["etag"]
+        self._etag = answer.headers.get("etag")
+        if self._etag is None:
+            raise ValueError("a recipe without an ETag")
         self.model = ServedModel(
             id=description.model,
             name=name,
@@ -76,21 +102,31 @@ class EFTServer:
             "stream_options": {"include_usage": True},
         }
 
-    def read(self, chunk: Mapping[str, Any]) -> Piece:
-        """What a chunk of the answer's stream says."""
-        choice: Mapping[str, Any] = next(iter(chunk["choices"]), {})
-        counters, eft = {}, choice.get("eft") or {}
-        if usage := chunk.get("usage"):
-            counters["cached_tokens"] = usage["prompt_tokens_details"]["cached_tokens"]
-        if eft:
-            counters["drafted_tokens"], counters["accepted_tokens"] = eft["drafted"], eft["accepted"]
-            counters["verify_passes"] = eft["verify_passes"]
-        logprobs = choice.get("logprobs") or {"token_logprobs": (), "top_token_ids": ()}
+    def read(self, data: bytes) -> Piece:
+        """What an event of the answer's stream says.
+
+        Raises:
+            EngineError: The answer failed.
+            ValueError: It is no such event.
+        """
+        chunk = Chunk[_Choice].parse(data)
+        choice = chunk.choices[0] if chunk.choices else _Choice()
+        counters, figures, logprobs = {}, choice.eft, choice.logprobs
+        if chunk.usage and chunk.usage.cached_tokens is not None:
+            counters["cached_tokens"] = chunk.usage.cached_tokens
+        if figures:
+            counters["drafted_tokens"], counters["accepted_tokens"] = figures.drafted, figures.accepted
+            counters["verify_passes"] = figures.verify_passes
         return Piece(
-            tokens=choice.get("token_ids") or (),
-            logprobs=list(map(token_logprobs, logprobs["token_logprobs"], logprobs["top_token_ids"])),
-            traces=[read_trace(entry) for entry in choice.get("trace") or ()],
-            reason=choice.get("finish_reason"),
+            tokens=choice.token_ids or (),
+            logprobs=[
+                TokenLogprobs(logprob, tuple(top))
+                for logprob, top in zip(logprobs.token_logprobs, logprobs.top_token_ids, strict=True)
+            ]
+            if logprobs
+            else (),
+            traces=[read_trace(token) for token in choice.trace or ()],
+            reason=choice.finish_reason,
             counters=counters,
-            context_tokens=eft.get("context_tokens") or {},
+            context_tokens=(figures and figures.context_tokens) or {},
         )

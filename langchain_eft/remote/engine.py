@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import httpx
-from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import (
@@ -27,18 +27,24 @@ from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import AnswerScores, Generation, GenerationRequest, GivenAnswers
 from langchain_eft.engine.streaming import Streaming
-from langchain_eft.remote.answer_reader import AnswerReader
-from langchain_eft.remote.connection import Connection, connection
+from langchain_eft.remote.answer_reader import AnswerReader, Piece
+from langchain_eft.remote.connection import Connection, body, connection
 from langchain_eft.remote.eft_server import EFTServer
 from langchain_eft.remote.endpoint import Endpoint
-from langchain_eft.remote.errors import ServerChangedError, event_error, malformed
+from langchain_eft.remote.errors import ServerChangedError, malformed
 from langchain_eft.remote.event_stream import event_data
 from langchain_eft.remote.server import Server
 from langchain_eft.remote.vllm_server import VLLMServer
+from langchain_eft.remote.wire import Logprobs, Models, Rewards
 
 _DONE = b"[DONE]"
-_MALFORMED = (ValidationError, ValueError, LookupError, TypeError, AttributeError)
-"""What reading raises on something that is no answer of such a server."""
+
+_REST_SECONDS = 3.0
+"""Time for what a server says behind an answer: it counts tokens, and ends the body."""
+
+_BYTES = 32 * 2**20
+_BYTES_PER_TOKEN = 64 * 2**10
+"""Bytes that an answer may have: the prompt is repeated once, and a token's trace has a few thousand."""
 
 
 @dataclass
@@ -60,10 +66,12 @@ class _Prepared(NamedTuple):
     Attributes:
         generation: The handle of the caller.
         content: The body.
+        reader: Reads the answer.
     """
 
     generation: _RemoteGeneration
     content: bytes
+    reader: AnswerReader
 
 
 class RemoteEngine(Streaming[_Prepared]):
@@ -155,7 +163,7 @@ class RemoteEngine(Streaming[_Prepared]):
         body = {"model": model, "behavior": behavior, **texts}
         with _understood(self.endpoint), self._noticing_changes():
             answer = self._connection.post(self.endpoint, "/rewards", body, self._server.headers())
-            return [float(reward) for reward in answer.json()["rewards"]]
+            return Rewards.model_validate_json(answer.content).rewards
 
     def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
         """Log p of every token of given answers, as `Engine.answer_logprobs`.
@@ -224,14 +232,16 @@ class RemoteEngine(Streaming[_Prepared]):
         prompts = {request.prompt_ids, *request.contexts.values()}
         capacity = self._server.model.capacity
         capacity.check([*map(len, prompts)], len(request.answer_prefix), request.max_tokens)
-        return _Prepared(_RemoteGeneration(request, deliver), to_json(self._server.body(request)))
+        generation = _RemoteGeneration(request, deliver)
+        reader = AnswerReader(request, self._server.model, generation.submitted)
+        return _Prepared(generation, to_json(self._server.body(request)), reader)
 
     def _start(self, prepared: _Prepared) -> Generation:
         if self.closed:
             raise EngineClosedError("The engine was closed: call the model again.")
         generation = prepared.generation
         self._running[id(generation)] = generation
-        generation.work = self._connection.start(self._run(generation, prepared.content))
+        generation.work = self._connection.start(self._run(prepared))
         generation.work.add_done_callback(lambda _: self._running.pop(id(generation), None))
         return generation
 
@@ -244,61 +254,80 @@ class RemoteEngine(Streaming[_Prepared]):
             self._closed = True
             raise
 
-    async def _run(self, generation: _RemoteGeneration, content: bytes) -> None:
+    async def _run(self, prepared: _Prepared) -> None:
         """Let the server decode a request, and deliver the events; whatever fails is the last one."""
-        reader = AnswerReader(generation.request, self._server.model, generation.submitted)
         try:
-            event: Event = await self._read(generation, content, reader)
+            event: Event = await self._read(prepared)
         except Exception as error:  # noqa: BLE001  (whatever it is, the caller waits for it)
-            event = Failed(self._as_engine_error(error, reader.num_tokens))
-        if not generation.cancelled:
-            generation.deliver(event)
+            event = Failed(self._as_engine_error(error, prepared.reader.num_tokens))
+        if not prepared.generation.cancelled:
+            prepared.generation.deliver(event)
 
     def _as_engine_error(self, error: Exception, num_tokens: int) -> Exception:
         """What the caller is told."""
-        url, told = self.endpoint.url, error
+        url = self.endpoint.url
         if isinstance(error, httpx.HTTPError):
-            reason = str(error) or type(error).__name__
-            told = EngineUnreachableError(
+            reason = str(error)[:200] or type(error).__name__
+            broken = EngineUnreachableError(
                 f"The connection to {url} breaks after {num_tokens} tokens of the answer ({reason}): call "
                 "again once the server runs."
             )
-        elif isinstance(error, _MALFORMED) and not isinstance(error, EngineError):
-            told = malformed(url, error)
-        if told is not error:
-            told.__cause__ = error
-        return told
+            broken.__cause__ = error
+            return broken
+        if isinstance(error, ValueError) and not isinstance(error, EngineError):
+            return malformed(url, error)
+        return error
 
-    async def _read(self, generation: _RemoteGeneration, content: bytes, reader: AnswerReader) -> Finished:
+    async def _read(self, prepared: _Prepared) -> Finished:
         """Deliver the text of an answer as it arrives. Returns its end.
 
         Raises:
             EngineError: The server refuses, or ends the answer by an error.
             HTTPError: The connection breaks.
         """
+        generation, content, reader = prepared
         headers = {"Content-Type": "application/json", **self._server.headers()}
         sending = self._connection.stream(
             self.endpoint, "POST", "/completions", content=content, headers=headers
         )
+        largest = _BYTES + generation.request.max_tokens * _BYTES_PER_TOKEN
         with self._noticing_changes():
-            async with sending as response, aclosing(event_data(response.aiter_bytes())) as stream:
-                async for data in stream:
-                    if data == _DONE:
-                        continue  # the end of the body follows, and the connection can be used again
-                    chunk = from_json(data)
-                    if error := chunk.get("error"):
-                        raise event_error(error)
-                    delta = reader.feed(self._server.read(chunk))
-                    if delta is not None and not generation.cancelled:
-                        generation.deliver(delta)
-                    if reader.stopped and not self._server.matches_stops:
-                        break  # closes the connection, and with it the request
+            async with sending as response, aclosing(event_data(body(response, largest))) as events:
+                await self._read_answer(prepared, events)
+                if reader.reason is not None and (self._server.matches_stops or not reader.stopped):
+                    await self._read_rest(reader, events)
+                # Otherwise the server would go on: leaving closes the connection, and with it the request.
         if reader.reason is None:
             raise EngineUnreachableError(
                 f"{self.endpoint.url} ends the stream after {reader.num_tokens} tokens, before the answer "
                 "has ended: call again."
             )
         return reader.finished(reader.reason)
+
+    async def _read_answer(self, prepared: _Prepared, events: AsyncIterator[bytes]) -> None:
+        """Read events, and deliver what they add, until the answer or the stream has ended."""
+        generation, _, reader = prepared
+        async for data in events:
+            if data == _DONE:
+                return
+            delta = reader.feed(self._server.read(data))
+            if delta is not None and not generation.cancelled:
+                generation.deliver(delta)
+            if reader.reason is not None:
+                return
+
+    async def _read_rest(self, reader: AnswerReader, events: AsyncIterator[bytes]) -> None:
+        """Read what follows an answer, to the end of the body: then the connection can be used again.
+
+        All tokens have arrived, so a connection that breaks now does no harm, and nobody waits for long.
+        """
+        with suppress(httpx.HTTPError, TimeoutError):
+            async with asyncio.timeout(_REST_SECONDS):
+                async for data in events:
+                    piece = Piece() if data == _DONE else self._server.read(data)
+                    if piece.tokens:
+                        return
+                    reader.feed(piece)
 
 
 @contextmanager
@@ -308,15 +337,14 @@ def _understood(endpoint: Endpoint) -> Iterator[None]:
         yield
     except EngineError:
         raise
-    except _MALFORMED as error:
-        raise malformed(endpoint.url, error) from error
+    except ValueError as error:
+        raise malformed(endpoint.url, error) from None
 
 
 def _scores(answer: httpx.Response) -> AnswerScores:
     """What the server answers to a request for log-probabilities."""
-    content = answer.json()
-    logprobs = [[[float(token) for token in tokens] for tokens in each] for each in content["logprobs"]]
-    return AnswerScores(logprobs, int(content["usage"]["prompt_tokens_details"]["cached_tokens"]))
+    said = Logprobs.model_validate_json(answer.content)
+    return AnswerScores(said.logprobs, said.usage.cached_tokens or 0)
 
 
 def _find_server(endpoint: Endpoint, asked: Connection) -> Server:
@@ -326,12 +354,12 @@ def _find_server(endpoint: Endpoint, asked: Connection) -> Server:
         CheckpointNotFoundError: It has no such model.
         EngineError: It cannot be reached, or refuses.
     """
-    entries = asked.get(endpoint, "/models").json()["data"]
-    owner, names = entries[0]["owned_by"], [entry["id"] for entry in entries]
+    entries = Models.model_validate_json(asked.get(endpoint, "/models").content).data
+    owner, names = entries[0].owned_by, [entry.id for entry in entries]
     if owner == "langchain-eft":
         return EFTServer(endpoint, endpoint.model or names[0], asked)
     if owner == "vllm":
-        named = [entry for entry in entries if endpoint.model in ("", entry["id"])]
+        named = [entry for entry in entries if endpoint.model in ("", entry.id)]
         if not named:
             raise CheckpointNotFoundError(
                 f"{endpoint.url} has no model {endpoint.model!r}: it serves {quoted_names(names)}."

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
+from langchain_eft.engine.error_text import describe
 from langchain_eft.engine.errors import (
     AuthenticationError,
     CheckpointNotFoundError,
+    ContextWindowError,
     DecodingError,
     EngineClosedError,
     EngineError,
@@ -35,6 +39,13 @@ class ServerTimeoutError(RequestTimeoutError):
         EngineError.__init__(self, message)
 
 
+class ServerContextError(ContextWindowError):
+    """Prompt and answer do not fit the window of the server, which is smaller than it said."""
+
+    def __init__(self, message: str) -> None:
+        EngineError.__init__(self, message)
+
+
 class ServerChangedError(EngineClosedError):
     """The server has other models than when it was asked what it serves."""
 
@@ -49,7 +60,8 @@ def status_error(status: int, body: bytes, headers: Mapping[str, str]) -> Engine
     """
     error = _content(body)
     message = error.get("message") or body[:200].decode(errors="replace").strip() or "no reason"
-    return _error(status, f"The server answers with status {status}: {message}", error.get("code"), headers)
+    said = f"The server answers with status {status}: {str(message)[:_LONGEST_MESSAGE]}"
+    return _error(status, said, error.get("code"), headers)
 
 
 def event_error(error: Mapping[str, Any]) -> EngineError:
@@ -60,8 +72,12 @@ def event_error(error: Mapping[str, Any]) -> EngineError:
     """
     code = error.get("code")
     status = code if isinstance(code, int) else _STATUS.get(str(code), 500)
-    return _error(status, f"The server ends the answer: {error.get('message')}", code, {})
+    said = f"The server ends the answer: {str(error.get('message'))[:_LONGEST_MESSAGE]}"
+    return _error(status, said, code, {})
 
+
+_LONGEST_MESSAGE = 4000
+"""Characters of a server's message that are shown."""
 
 _STATUS = {
     "timeout": 408,
@@ -69,8 +85,13 @@ _STATUS = {
     "device_lost": 503,
     "invalid_value": 400,
     "invalid_mixture": 400,
+    "context_length_exceeded": 400,
 }
 """Statuses of the errors of `langchain-eft serve` that may end a stream, by code."""
+
+
+_TOO_LONG = re.compile(r"maximum (context|model) length|model's context length|context_length_exceeded")
+"""How vLLM, which gives no code, and proxies speak of a request that does not fit."""
 
 
 def _content(body: bytes) -> Mapping[str, Any]:
@@ -98,16 +119,29 @@ def _error(status: int, message: str, code: Any, headers: Mapping[str, str]) -> 
             return ServerBusyError(message)
         case 502 | 503:
             return EngineClosedError(message)
+    if status == 400 and (code == "context_length_exceeded" or _TOO_LONG.search(message)):
+        return ServerContextError(message)
     if status < 500:
         return RecipeError(message) if code == "invalid_mixture" else RequestError(message)
     return DecodingError(message, is_retryable=headers.get("x-should-retry") != "false")
 
 
-def malformed(url: str, reason: Exception) -> EngineError:
-    """The error of an answer that is not what a server of models says."""
+def malformed(url: str, reason: ValueError) -> EngineError:
+    """The error of an answer that is not what a server of models says.
+
+    Args:
+        url: Who answers.
+        reason: What was wrong with it. There may be millions of wrong values, so a few are described.
+    """
+    text = str(reason)
+    if isinstance(reason, ValidationError):
+        count = reason.error_count()
+        text = describe(reason) if count <= _MOST_DESCRIBED else f"{count} wrong values"
     return DecodingError(
         f"{url} answers with something that is no answer of `langchain-eft serve` or of vLLM "
-        f"({type(reason).__name__}: {reason}): check `base_url`, and that client and server have the same "
-        "version.",
+        f"({text[:500]}): check `base_url`, and that client and server have the same version.",
         is_retryable=False,
     )
+
+
+_MOST_DESCRIBED = 5

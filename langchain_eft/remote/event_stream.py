@@ -6,6 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 _DATA = b"data:"
 
+_LONGEST_LINE = 16 * 2**20
+"""Bytes of a line. The longest ones repeat a prompt: that of a million tokens has half of this."""
+
 
 async def event_data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """The data of each event of a stream. Comments and other fields are left out.
@@ -14,10 +17,18 @@ async def event_data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None
 
     Args:
         pieces: The stream, cut anywhere. Both servers write the data of an event in one line.
+
+    Raises:
+        ValueError: A line is too long.
     """
-    rest = b""
+    line = bytearray()
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
+        *ends, rest = piece.split(b"\n")
+        for end in ends:
+            line += end
             if line.startswith(_DATA):
-                yield line.removeprefix(_DATA).strip()
+                yield bytes(line.removeprefix(_DATA).strip())
+            line.clear()
+        line += rest
+        if len(line) > _LONGEST_LINE:
+            raise ValueError(f"a line of more than {_LONGEST_LINE} bytes")

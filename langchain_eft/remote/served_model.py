@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from langchain_eft.engine.capacity import Capacity
@@ -31,3 +32,8 @@ class ServedModel:
     tokenizer: Any
     end_ids: frozenset[int]
     capacity: Capacity
+
+    @cached_property
+    def num_ids(self) -> int:
+        """Ids of tokens are smaller."""
+        return 1 + int(max(self.tokenizer.get_vocab().values()))

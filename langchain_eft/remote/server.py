@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from langchain_eft.engine.request import GenerationRequest
@@ -33,5 +32,10 @@ class Server(Protocol):
             RequestError: The server cannot decode this.
         """
 
-    def read(self, chunk: Mapping[str, Any]) -> Piece:
-        """What a chunk of the answer's stream says."""
+    def read(self, data: bytes) -> Piece:
+        """What an event of the answer's stream says.
+
+        Raises:
+            EngineError: The answer failed.
+            ValueError: It is no such event.
+        """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
+from pydantic import Field
 from pydantic_core import from_json
 
 from langchain_eft.engine.capacity import Capacity
@@ -16,10 +16,11 @@ from langchain_eft.engine.loading.hub import HubModel
 from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.notation import format_mixture
 from langchain_eft.engine.request import GenerationRequest
-from langchain_eft.remote.answer_reader import Piece, token_logprobs
+from langchain_eft.remote.answer_reader import Piece
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.served_model import ServedModel
 from langchain_eft.remote.tokenizer_files import load_tokenizer
+from langchain_eft.remote.wire import MOST_TOP, Chunk, Items, Logprob, Model, Said, TokenId
 from langchain_eft.vllm.section import EFTSection
 
 _FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -33,6 +34,19 @@ _LARGEST_PENALTY = 2.0
 _TOKEN = "token_id:"  # noqa: S105
 """How vLLM writes a token by its id."""
 
+_WrittenToken = Annotated[str, Field(pattern=f"^{_TOKEN}[0-9]{{1,9}}$")]
+
+
+class _Logprobs(Said):
+    token_logprobs: Items[Logprob]
+    top_logprobs: Items[Annotated[dict[_WrittenToken, Logprob], Field(max_length=MOST_TOP)]]
+
+
+class _Choice(Said):
+    token_ids: Items[TokenId] | None = None
+    logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
+
 
 class VLLMServer:
     """A vLLM server with the plugin.
@@ -41,7 +55,7 @@ class VLLMServer:
 
     Args:
         endpoint: Where it is.
-        entry: What it says about the model in `/v1/models`.
+        entry: What it says about the model in `/models`.
 
     Raises:
         CheckpointNotFoundError: The export's files are not on this machine or on the hub.
@@ -51,13 +65,13 @@ class VLLMServer:
     matches_stops: ClassVar[bool] = False
     scores: ClassVar[bool] = False
 
-    def __init__(self, endpoint: Endpoint, entry: Mapping[str, Any]) -> None:
-        folder = _folder(endpoint.tokenizer or str(entry.get("root") or ""), endpoint)
+    def __init__(self, endpoint: Endpoint, entry: Model) -> None:
+        folder = _folder(endpoint.tokenizer or entry.root or "", endpoint)
         section = EFTSection.of(from_json((folder / "config.json").read_bytes()))
-        window = min(section.window, entry.get("max_model_len") or section.window)
+        window = min(section.window, entry.max_model_len or section.window)
         self.model = ServedModel(
-            id=entry["id"],
-            name=entry["id"],
+            id=entry.id,
+            name=entry.id,
             recipe=section.recipe,
             mixture=section.default_mixture,
             tokenizer=load_tokenizer(folder),
@@ -97,16 +111,20 @@ class VLLMServer:
             "stream_options": {"include_usage": True},
         }
 
-    def read(self, chunk: Mapping[str, Any]) -> Piece:
-        """What a chunk of the answer's stream says."""
-        choice: Mapping[str, Any] = next(iter(chunk["choices"]), {})
-        details = (chunk.get("usage") or {}).get("prompt_tokens_details") or {}
-        cached = details.get("cached_tokens")
-        logprobs = choice.get("logprobs") or {"token_logprobs": (), "top_logprobs": ()}
+    def read(self, data: bytes) -> Piece:
+        """What an event of the answer's stream says.
+
+        Raises:
+            EngineError: The answer failed.
+            ValueError: It is no such event.
+        """
+        chunk = Chunk[_Choice].parse(data)
+        choice = chunk.choices[0] if chunk.choices else _Choice()
+        cached = chunk.usage.cached_tokens if chunk.usage else None
         return Piece(
-            tokens=choice.get("token_ids") or (),
-            logprobs=list(map(_logprobs, logprobs["token_logprobs"], logprobs["top_logprobs"])),
-            reason=_reason(choice.get("finish_reason")),
+            tokens=choice.token_ids or (),
+            logprobs=_token_logprobs(choice.logprobs) if choice.logprobs else (),
+            reason=_reason(choice.finish_reason),
             counters={} if cached is None else {"cached_tokens": cached},
         )
 
@@ -178,10 +196,18 @@ def _refuse(request: GenerationRequest) -> None:
             )
 
 
-def _logprobs(logprob: float | None, top: Mapping[str, float]) -> TokenLogprobs:
-    """Log-probabilities at one position; vLLM adds the drawn token to the most probable ones."""
-    pairs = [(int(token.removeprefix(_TOKEN)), value) for token, value in top.items()]
-    return token_logprobs(logprob, sorted(pairs, key=lambda pair: -pair[1]))
+def _token_logprobs(said: _Logprobs) -> list[TokenLogprobs]:
+    """Log-probabilities of each token; vLLM adds the drawn one to the most probable ones."""
+    return [
+        TokenLogprobs(
+            logprob,
+            tuple(
+                (int(token.removeprefix(_TOKEN)), value)
+                for token, value in sorted(top.items(), key=lambda entry: -entry[1])
+            ),
+        )
+        for logprob, top in zip(said.token_logprobs, said.top_logprobs, strict=True)
+    ]
 
 
 def _reason(reason: str | None) -> FinishReason | None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from langchain_eft.engine.token_trace import BehaviorTrace, Shift, TokenTrace
 from langchain_eft.trace.tokens import Change, TracedToken
 
 
-def read_trace(entry: Any) -> TokenTrace:
+def read_trace(token: TracedToken) -> TokenTrace:
     """The engine's trace of a token.
 
     Args:
-        entry: One entry of `{"trace": [...]}`.
-
-    Raises:
-        ValidationError: It is not such an entry.
+        token: One entry of `{"trace": [...]}`.
     """
-    token = TracedToken.model_validate(entry)
     return TokenTrace(
         logprob=token.logprob,
         base=token.base,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import Generation
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 BASE = "base"
 """The name of the large model in `TracedToken.changed_by`."""
@@ -19,7 +19,7 @@ class FrozenModel(BaseModel):
 class Alternative(FrozenModel):
     """A token whose probability was changed, and by how much: -1 to 1."""
 
-    id: int
+    id: int = Field(ge=0, lt=2**32)
     token: str
     change: float
 

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,8 @@ class Scripted:
         headers: Its headers.
         cut: Whether the connection breaks behind the body.
         held: Keeps the connection open behind the body, until it is set.
+        endless: Sent again and again behind the body, until the client leaves.
+        pause: Seconds before each time.
     """
 
     status: int = 200
@@ -25,6 +28,8 @@ class Scripted:
     headers: dict = field(default_factory=dict)
     cut: bool = False
     held: threading.Event | None = None
+    endless: bytes = b""
+    pause: float = 0.0
 
     @property
     def content(self) -> bytes:
@@ -50,7 +55,7 @@ class ScriptedServer:
         self.asked: list[tuple[str, str, dict, bytes]] = []
         self.connections = 0
         self.left = threading.Event()
-        """Set once a client has closed a connection that was held open."""
+        """Set once a client has closed a connection that was held open, or to which there is no end."""
 
     @property
     def bodies(self) -> list:
@@ -79,7 +84,9 @@ def scripted_server():
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             if answer.content:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(answer.content), answer.content))
+                self.write(answer.content)
+            if answer.endless:
+                self.repeat(answer.endless, answer.pause)
             if answer.held is not None:
                 self.watch(answer.held)
             if answer.cut:
@@ -87,6 +94,18 @@ def scripted_server():
                 self.close_connection = True
             else:
                 self.wfile.write(b"0\r\n\r\n")
+
+        def write(self, content):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
+
+        def repeat(self, content, pause):
+            try:
+                while True:
+                    time.sleep(pause)
+                    self.write(content)
+            except OSError:
+                running.left.set()
+                raise
 
         def watch(self, held):
             self.connection.settimeout(0.01)

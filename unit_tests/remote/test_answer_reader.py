@@ -9,7 +9,7 @@ from langchain_eft.engine.events import Finished, TextDelta, TokenLogprobs
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
-from langchain_eft.remote.answer_reader import AnswerReader, Piece, token_logprobs
+from langchain_eft.remote.answer_reader import AnswerReader, Piece
 from langchain_eft.remote.served_model import ServedModel
 from unit_tests.engine.scheduling.states import END, TOKENIZER, ids, new_state
 from unit_tests.helpers import Recorder, request
@@ -118,10 +118,6 @@ def test_no_more_alternatives_are_reported_than_asked_for():
     reader = new_reader(top_logprobs=2)
     (delta,) = [reader.feed(Piece(ids("a"), logprobs=[entry]))]
     assert delta.logprobs == (TokenLogprobs(-1.0, ((5, -0.5), (6, -1.0))),)
-
-
-def test_null_is_the_logarithm_of_zero():
-    assert token_logprobs(-1, [[3, None], ["4", -2]]) == TokenLogprobs(-1.0, ((3, float("-inf")), (4, -2.0)))
 
 
 def test_random_answers_are_those_of_the_engine():

@@ -1,11 +1,14 @@
 """Requests, and when they are sent again."""
 
 import asyncio
+import gzip
 import socket
 import time
+from traceback import format_exception
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from langchain_eft.engine.errors import (
     EngineClosedError,
@@ -13,6 +16,7 @@ from langchain_eft.engine.errors import (
     PermissionDeniedError,
     QueueFullError,
 )
+from langchain_eft.remote import connection as module
 from langchain_eft.remote.connection import Connection
 from langchain_eft.remote.endpoint import Endpoint
 from unit_tests.helpers import slow
@@ -135,3 +139,67 @@ def test_connections_are_used_again_from_event_loops_that_come_and_go(connection
     answers = [asyncio.run(ask()).json()["number"] for _ in range(3)]
     answers += [connection.get(endpoint, "/models").json()["number"] for _ in range(3)]
     assert answers == [0, 1, 2, 3, 4, 5]
+
+
+def test_cookies_are_not_sent_back(connection, scripted, endpoint):
+    scripted.script = [
+        Scripted(body={}, headers={"Set_Cookie": "session=of-alice; Path=/"}),
+        Scripted(body={}),
+    ]
+    for _ in range(2):
+        connection.get(endpoint, "/models")
+    assert "Cookie" not in scripted.asked[-1][2]
+
+
+def test_what_http_cannot_send_is_not_shown(connection, scripted):
+    endpoint = Endpoint(url=scripted.url).model_copy(update={"api_key": SecretStr("sesame\n")})  # unchecked
+    with pytest.raises(EngineUnreachableError) as caught:
+        connection.get(endpoint, "/models")
+    assert "sesame" not in "".join(format_exception(caught.value))
+
+
+def test_an_address_that_only_httpx_refuses_is_an_error_of_this_package(connection):
+    with pytest.raises(EngineUnreachableError, match="base_url"):
+        connection.get(Endpoint(url="http://exa\u200bmple/v1"), "/models")
+
+
+def test_bodies_are_not_unpacked(connection, scripted, endpoint):
+    packed, header = gzip.compress(b"0" * 10**6), {"Content_Encoding": "gzip"}
+    scripted.script = [Scripted(body=packed, headers=header), Scripted(500, packed, header)]
+    with pytest.raises(ValueError, match="compressed"):
+        connection.get(endpoint, "/models")
+    assert scripted.asked[0][2]["Accept-Encoding"] == "identity"
+    with pytest.raises(Exception, match="status 500: no reason"):
+        connection.get(endpoint, "/models")
+
+
+def test_a_body_without_end_is_not_read_to_its_end(connection, scripted, endpoint, monkeypatch):
+    monkeypatch.setattr(module, "_LARGEST_BODY", 10**5)
+    scripted.script = [Scripted(endless=b"x" * 1000), Scripted(500, b"on fire: ", endless=b"x" * 1000)]
+    with pytest.raises(ValueError, match="100000 bytes"):
+        connection.get(endpoint, "/models")
+    assert scripted.left.wait(10)
+    scripted.left.clear()
+    with pytest.raises(Exception, match="status 500: on fire") as caught:
+        connection.get(endpoint, "/models")
+    assert len(str(caught.value)) < 1000
+    assert scripted.left.wait(10)
+
+
+def test_a_body_that_drips_ends(connection, scripted, endpoint, monkeypatch):
+    monkeypatch.setattr(module, "_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(module, "_REFUSAL_SECONDS", 0.2)
+    drip = {"endless": b"x", "pause": 0.02}
+    scripted.script = [Scripted(**drip), Scripted(500, b"on fire", **drip)]
+    with pytest.raises(EngineUnreachableError):
+        connection.get(endpoint, "/models")
+    with pytest.raises(Exception, match="status 500: on fire"):
+        connection.get(endpoint, "/models")
+
+
+def test_a_server_that_says_nothing_is_unreachable(connection, monkeypatch):
+    monkeypatch.setattr(module, "_SHORT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(EngineUnreachableError, match=str(port)):
+            connection.get(Endpoint(url=f"http://127.0.0.1:{port}"), "/models")

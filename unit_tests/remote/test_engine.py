@@ -1,6 +1,7 @@
 """A remote engine over a real server with tiny models, and over scripted ones that misbehave."""
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ from langchain_eft.engine.errors import (
 )
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.request import GivenAnswers
+from langchain_eft.remote import engine as engine_module
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.engine import RemoteEngine
 from langchain_eft.remote.registry import find_remote, open_remote
@@ -272,16 +274,119 @@ def test_an_error_event_ends_the_answer(copied):
         EFTChatModel(base_url=copied.url).invoke("hi")
 
 
+USAGE = {"choices": [], "usage": {"prompt_tokens_details": {"cached_tokens": 3}}}
+FIGURES = {"drafted": 4, "accepted": 2, "verify_passes": 2, "context_tokens": {}}
+LOGPROBS = {"token_logprobs": [-1.0], "top_token_ids": [[[70, -1.0]]]}
+
+
 @pytest.mark.parametrize(
-    "body", [b"data: {no json}\n\n", b'data: ["list"]\n\n', b'data: {"other": 1}\n\n',
-             b'data: {"choices": [{"token_ids": ["a"], "finish_reason": null}]}\n\n',
-             b'data: {"choices": [{"logprobs": {"token_logprobs": [1]}}]}\n\n'],
-)  # fmt: skip
-def test_nonsense_is_an_error_that_names_the_address(copied, body):
-    copied.script = [Scripted(body=body)]
+    "event",
+    [
+        "text",
+        ["list"],
+        {"other": 1},
+        {"choices": 5},
+        {"choices": [chunk([70]), chunk([71])]},
+        chunk(["a"]),
+        chunk([True]),
+        chunk([-1]),
+        chunk([10**6]),
+        chunk([10**12]),
+        chunk([2**70]),
+        chunk([70], 5),
+        chunk([70], ["stop"]),
+        chunk([70], "tired"),
+        chunk([70], "stop", eft={**FIGURES, "accepted": None}),
+        chunk([70], "stop", eft={**FIGURES, "accepted": 10**400}),
+        chunk([70], "stop", eft={**FIGURES, "context_tokens": {"one": "many"}}),
+        chunk([70], logprobs={"token_logprobs": [1]}),
+        chunk([70], logprobs={**LOGPROBS, "token_logprobs": [-1.0, -1.0]}),
+        chunk([70], logprobs={**LOGPROBS, "top_token_ids": [[[-70, -1.0]]]}),
+        chunk([70], trace=[{"id": 70}]),
+        {"choices": [], "usage": {"prompt_tokens_details": {"cached_tokens": "many"}}},
+        {"error": "text"},
+    ],
+)
+def test_nonsense_is_an_error_that_names_the_address(copied, event):
+    copied.script = [events(event, chunk([70], "stop"))]
     with pytest.raises(exceptions.ModelAPIError, match=copied.url) as caught:
         EFTChatModel(base_url=copied.url).invoke("hi")
     assert not caught.value.is_retryable
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "body", [b"data: {no json}\n\n", b"data: " + b"[" * 10**5 + b"\n\n", b"data: \xff\n\n"]
+)
+def test_what_is_no_json_is_an_error_too(copied, body):
+    copied.script = [Scripted(body=body)]
+    with pytest.raises(exceptions.ModelAPIError, match=copied.url):
+        EFTChatModel(base_url=copied.url).invoke("hi")
+
+
+@pytest.mark.parametrize("asked", [{"logprobs": True}, {"trace": True}])
+def test_what_was_asked_for_is_there_for_every_token(copied, asked):
+    copied.script = [events(chunk([70], "stop"))]
+    with pytest.raises(exceptions.ModelAPIError, match="1 tokens"):
+        EFTChatModel(base_url=copied.url).invoke("hi", **asked)
+
+
+# Answers that have ended, of servers that have not
+
+
+PING = b": ping\n\n"
+TOKEN = b"data: " + json.dumps(chunk([70])).encode() + b"\n\n"
+END = chunk([], "stop", eft=FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("said", "done", "endless"),
+    [
+        ([chunk([70]), END, USAGE], True, PING),
+        ([chunk([70]), END, USAGE], False, PING),
+        ([chunk([70]), END], False, TOKEN),
+        ([chunk([70]), END], False, b"data: " + json.dumps(USAGE).encode() + b"\n\n"),
+        ([], False, TOKEN),
+    ],
+    ids=["pings behind the end", "pings and no end", "tokens", "usage", "tokens and no end"],
+)
+def test_an_answer_ends_though_its_server_goes_on(copied, monkeypatch, said, done, endless):
+    monkeypatch.setattr(engine_module, "_REST_SECONDS", 0.2)
+    copied.script = [events(*said, done=done, endless=endless, pause=0.001)]
+    answer = EFTChatModel(base_url=copied.url, max_tokens=9).invoke("hi")
+    assert answer.usage_metadata["output_tokens"] == (1 if said else 9)
+    assert copied.left.wait(10)
+    if said:
+        assert answer.response_metadata["eft"]["accepted"] == 2
+    if USAGE in said:
+        assert answer.usage_metadata["input_token_details"] == {"cache_read": 3}
+
+
+def test_an_end_that_is_none_is_an_error_though_the_server_goes_on(copied):
+    copied.script = [events(chunk([70]), endless=PING, pause=0.01)]
+    with pytest.raises(exceptions.ModelConnectionError, match="1 tokens"):
+        EFTChatModel(base_url=copied.url).invoke("hi")
+
+
+def test_a_connection_that_breaks_behind_the_answer_does_it_no_harm(copied):
+    copied.script = [events(chunk([70]), END, done=False, cut=True)]
+    assert EFTChatModel(base_url=copied.url).invoke("hi").usage_metadata["output_tokens"] == 1
+
+
+def test_a_stream_without_tokens_and_without_end_is_an_error(copied, monkeypatch):
+    monkeypatch.setattr(engine_module, "_BYTES", 10**5)
+    copied.script = [Scripted(endless=PING * 1000)]
+    with pytest.raises(exceptions.ModelAPIError, match="bytes"):
+        EFTChatModel(base_url=copied.url, max_tokens=1).invoke("hi")
+    assert copied.left.wait(10)
+
+
+def test_a_window_that_is_smaller_than_the_server_said_is_a_context_overflow(copied):
+    copied.script = [
+        refusal(400, "The prompt has 12 tokens (context_length_exceeded)", "context_length_exceeded")
+    ]
+    with pytest.raises(exceptions.ContextOverflowError, match="12 tokens"):
+        EFTChatModel(base_url=copied.url).invoke("hi")
 
 
 def test_a_full_queue_is_a_rate_limit(copied):

@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import pytest
 from langchain_core import exceptions
@@ -67,12 +68,36 @@ def test_a_mixture_that_the_server_refuses_is_a_recipe_error():
 
 
 @pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("The prompt has 9 tokens (context_length_exceeded)", "context_length_exceeded"),
+        ("This model's maximum context length is 8 tokens. However, you requested 9 tokens.", 400),
+        ("The decoder prompt (length 9) is longer than the maximum model length of 8.", 400),
+        ("You passed 9 input tokens. However, the model's context length is only 8 tokens.", 400),
+    ],
+)
+def test_too_long_a_prompt_is_a_context_overflow(message, code):
+    body = json.dumps({"error": {"message": message, "code": code}}).encode()
+    error = raised(status_error(400, body, {}))
+    assert isinstance(error, exceptions.ContextOverflowError)
+    assert message in str(error)
+    assert type(pickle.loads(pickle.dumps(error))) is type(error)  # noqa: S301
+
+
+def test_a_message_without_end_is_cut():
+    body = json.dumps({"error": {"message": "no" * 10**5}}).encode()
+    assert len(str(status_error(400, body, {}))) < 5000
+    assert len(str(event_error({"message": "no" * 10**5}))) < 5000
+
+
+@pytest.mark.parametrize(
     ("code", "kind"),
     [
         ("decoding_failed", exceptions.ModelAPIError),
         ("timeout", exceptions.ModelTimeoutError),
         ("engine_closed", exceptions.ModelAPIError),
         ("invalid_value", exceptions.ModelInvalidRequestError),
+        ("context_length_exceeded", exceptions.ContextOverflowError),
         (400, exceptions.ModelInvalidRequestError),
         (None, exceptions.ModelAPIError),
     ],

@@ -1,14 +1,17 @@
+import time
+
 import pytest
 
+from langchain_eft.remote import event_stream
 from langchain_eft.remote.event_stream import event_data
 
 STREAM = 'data: {"a": "Ça\u2028va\x85 \x1e"}\n\n: ping\n\nevent: x\ndata:two\n\ndata: [DONE]\n\n'.encode()
 DATA = ['{"a": "Ça\u2028va\x85 \x1e"}'.encode(), b"two", b"[DONE]"]
 
 
-async def cut(size):
-    for start in range(0, len(STREAM), size):
-        yield STREAM[start : start + size]
+async def cut(size, stream=STREAM):
+    for start in range(0, len(stream), size):
+        yield stream[start : start + size]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -21,3 +24,17 @@ async def test_carriage_returns_belong_to_no_data():
         yield STREAM.replace(b"\n", b"\r\n")
 
     assert [data async for data in event_data(pieces())] == DATA
+
+
+async def test_a_line_without_end_is_an_error(monkeypatch):
+    monkeypatch.setattr(event_stream, "_LONGEST_LINE", 1000)
+    assert [len(data) async for data in event_data(cut(7, b"data: " + b"x" * 990 + b"\n"))] == [990]
+    with pytest.raises(ValueError, match="1000 bytes"):
+        _ = [data async for data in event_data(cut(7, b"x" * 1010))]
+
+
+async def test_a_long_line_in_many_pieces_is_joined_once():
+    size, start = 4 * 2**20, time.monotonic()
+    (data,) = [data async for data in event_data(cut(256, b"data:" + b"x" * size + b"\n"))]
+    assert len(data) == size
+    assert time.monotonic() - start < 5  # a join for each piece takes more than a minute

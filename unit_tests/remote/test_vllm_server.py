@@ -11,6 +11,7 @@ from langchain_eft.engine.request import SamplingParams
 from langchain_eft.remote.answer_reader import Piece
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.vllm_server import VLLMServer
+from langchain_eft.remote.wire import Model
 from langchain_eft.vllm.section import Behavior, EFTSection, SmallModel
 from unit_tests.helpers import request
 from unit_tests.tiny import tokenizer
@@ -38,7 +39,11 @@ def folder(tmp_path_factory):
 
 def new_server(root="", **fields) -> VLLMServer:
     endpoint = Endpoint(url="http://host", **fields)
-    return VLLMServer(endpoint, {"id": "tiny", "root": str(root), "max_model_len": 300})
+    return VLLMServer(endpoint, Model(id="tiny", owned_by="vllm", root=str(root), max_model_len=300))
+
+
+def read(server, **chunk) -> Piece:
+    return server.read(json.dumps(chunk).encode())
 
 
 @pytest.fixture
@@ -130,7 +135,7 @@ def test_a_chunk_is_read(server):
         "top_logprobs": [{"token_id:9": -3.0, "token_id:5": -0.5}, {"token_id:6": -9999.0}],
     }
     choice = {"index": 0, "text": "x", "token_ids": [5, 6], "finish_reason": "stop", "logprobs": logprobs}
-    assert server.read({"choices": [choice]}) == Piece(
+    assert read(server, choices=[choice]) == Piece(
         [5, 6], [TokenLogprobs(-0.5, ((5, -0.5), (9, -3.0))), TokenLogprobs(-9999.0, ((6, -9999.0),))],
         reason="stop",
     )  # fmt: skip
@@ -145,9 +150,9 @@ def test_a_chunk_is_read(server):
     ],
 )
 def test_cached_tokens_are_read_where_vllm_counts_them(server, usage, counters):
-    assert server.read({"choices": [], "usage": usage}).counters == counters
+    assert read(server, choices=[], usage=usage).counters == counters
 
 
 def test_an_answer_that_vllm_gives_up_is_an_error(server):
     with pytest.raises(DecodingError, match="'abort'"):
-        server.read({"choices": [{"token_ids": [], "finish_reason": "abort"}]})
+        read(server, choices=[{"token_ids": [], "finish_reason": "abort"}])
