@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any, Literal, Self
 
 from langchain_core.language_models.base import BaseLanguageModel, LangSmithParams
+from langchain_core.runnables import RunnableConfig
 from pydantic import Field, ValidationError, model_validator
 from typing_extensions import override
 
@@ -22,6 +23,9 @@ from langchain_eft.engine.error_text import describe
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import Speculation
 from langchain_eft.engine_user import EngineUser
+
+Configs = RunnableConfig | list[RunnableConfig] | None
+"""What a batch takes: config for all of its calls, or for each."""
 
 _VERSION = version("langchain-eft")
 
@@ -135,6 +139,22 @@ class BaseEFT(EngineUser):
         except ValidationError as error:
             raise RequestError(describe(error)) from error
 
+    # Batches
+
+    def paced(self, config: Configs, answers: Any = 1) -> Configs:
+        """Config of a batch whose calls keep the engine busy, and wait before they fill its queue.
+
+        LangChain's own default is a few threads, which would leave most of the engine's batch empty, or a
+        task for each input, some of which the queue would refuse.
+
+        Args:
+            config: That of the caller, whose `max_concurrency` counts if it is smaller.
+            answers: Answers of each call.
+        """
+        source = self._source()
+        most = min(2 * source.max_batch_size, source.max_queued_requests)
+        return bounded(config, max(most // answers, 1) if isinstance(answers, int) and answers > 1 else most)
+
     # What tracers, caches and token counters ask
 
     def identity(self) -> dict[str, Any]:
@@ -169,3 +189,17 @@ class BaseEFT(EngineUser):
         if stop or self.stop:
             params["ls_stop"] = stop or self.stop
         return params
+
+
+def bounded(config: Configs, most: int) -> Configs:
+    """Config with at most so many calls at a time.
+
+    Args:
+        config: That of the caller.
+        most: The number.
+    """
+
+    def bound(each: RunnableConfig) -> RunnableConfig:
+        return {**each, "max_concurrency": min(each.get("max_concurrency") or most, most)}
+
+    return list(map(bound, config)) if isinstance(config, list | tuple) else bound(config or {})

@@ -29,7 +29,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -195,20 +195,29 @@ class EFTChatModel(BaseEFT, BaseChatModel):
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
 
+    # Batches: as many calls at a time as keep the engine busy
+
     @override
-    def batch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
+    def batch(self, inputs: list[LanguageModelInput], config: Any = None, **options: Any) -> list[AIMessage]:
+        return super().batch(inputs, self.paced(config, options.get("n", self.n)), **options)
+
+    @override
+    async def abatch(
+        self, inputs: list[LanguageModelInput], config: Any = None, **options: Any
     ) -> list[AIMessage]:
-        """Answer all inputs in one engine batch, unless `max_concurrency` says otherwise."""
-        # LangChain's own default is a few threads, which would leave most of the batch empty.
-        configs = config if isinstance(config, list) else [config or {}] * len(inputs)
-        configs = [{**c, "max_concurrency": c.get("max_concurrency") or len(inputs)} for c in configs]
-        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+        return await super().abatch(inputs, self.paced(config, options.get("n", self.n)), **options)
+
+    @override
+    def batch_as_completed(
+        self, inputs: Sequence[LanguageModelInput], config: Any = None, **options: Any
+    ) -> Iterator[tuple[int, Any]]:
+        return super().batch_as_completed(inputs, self.paced(config, options.get("n", self.n)), **options)
+
+    @override
+    def abatch_as_completed(
+        self, inputs: Sequence[LanguageModelInput], config: Any = None, **options: Any
+    ) -> AsyncIterator[tuple[int, Any]]:
+        return super().abatch_as_completed(inputs, self.paced(config, options.get("n", self.n)), **options)
 
     # How a call is prepared
 

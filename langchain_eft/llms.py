@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Sized
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.base import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from typing_extensions import override
 
-from langchain_eft.base import BaseEFT
+from langchain_eft.base import BaseEFT, Configs, bounded
 from langchain_eft.chat.chunks import statistics, total_usage, usage
 from langchain_eft.chat.parameters import CALL_PARAMETERS, DecodingParameters, refuse_unknown
 from langchain_eft.chat.prompts import Prompts, text_prompts
@@ -106,6 +106,32 @@ class EFTLLM(BaseEFT, BaseLLM):
                 if run_manager and chunk.text:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
+
+    # Batches: as many prompts at a time as the engine's queue takes
+
+    @override
+    def batch(self, inputs: list[LanguageModelInput], config: Any = None, **options: Any) -> list[str]:
+        return super().batch(inputs, self._queued(inputs, config), **options)
+
+    @override
+    async def abatch(self, inputs: list[LanguageModelInput], config: Any = None, **options: Any) -> list[str]:
+        return await super().abatch(inputs, self._queued(inputs, config), **options)
+
+    @override
+    def batch_as_completed(
+        self, inputs: Sequence[LanguageModelInput], config: Any = None, **options: Any
+    ) -> Iterator[tuple[int, Any]]:
+        return super().batch_as_completed(inputs, self.paced(config), **options)
+
+    @override
+    def abatch_as_completed(
+        self, inputs: Sequence[LanguageModelInput], config: Any = None, **options: Any
+    ) -> AsyncIterator[tuple[int, Any]]:
+        return super().abatch_as_completed(inputs, self.paced(config), **options)
+
+    def _queued(self, inputs: Sized, config: Configs) -> Configs:
+        most = self._source().max_queued_requests
+        return bounded(config, most) if len(inputs) > most else config
 
     def _decoding(self, stop: list[str] | None, parameters: Mapping[str, Any]) -> DecodingParameters:
         refuse_unknown(parameters, CALL_PARAMETERS, "a call")

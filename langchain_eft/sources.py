@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from langchain_core.language_models.model_profile import ModelProfile
 
@@ -51,6 +51,14 @@ class EngineSource(Protocol):
     @property
     def profile(self) -> ModelProfile:
         """What the model can do, as far as it is known by now."""
+
+    @property
+    def max_batch_size(self) -> int:
+        """Requests that decode together."""
+
+    @property
+    def max_queued_requests(self) -> int:
+        """Further requests that may wait."""
 
     def identity(self) -> dict[str, Any]:
         """What tells this engine's answers from those of others."""
@@ -122,6 +130,16 @@ class LocalSource:
         window = configured_window(self.recipe, self.config.max_model_len)
         return model_profile(self.name, window, configured_template(self.recipe))
 
+    @property
+    def max_batch_size(self) -> int:
+        """Requests that decode together."""
+        return self.config.max_batch_size
+
+    @property
+    def max_queued_requests(self) -> int:
+        """Further requests that may wait."""
+        return self.config.max_queued_requests
+
     def identity(self) -> dict[str, Any]:
         """The recipe, and the settings that change answers."""
         settings = self.config.model_dump(include={"device", "dtype", "quantization", "max_model_len"})
@@ -137,6 +155,10 @@ class RemoteSource:
     """
 
     endpoint: Endpoint
+
+    max_batch_size: ClassVar[int] = 64
+    max_queued_requests: ClassVar[int] = 1024
+    """No server says them: its own queue is `langchain-eft serve`'s default, and vLLM's is endless."""
 
     def find(self) -> EngineProtocol | None:
         """The engine, if the server was asked already what it serves."""
