@@ -14,6 +14,8 @@ from langchain_eft.engine.events import Event
 from langchain_eft.engine.limits import (
     LARGEST_COEFFICIENT,
     LONGEST_DRAFT,
+    LONGEST_STOP,
+    MOST_STOPS,
     MOST_TOP_LOGPROBS,
     SMALLEST_SHARE,
     TEMPERATURES,
@@ -110,7 +112,10 @@ class GenerationRequest(BaseModel):
     speculation: Speculation = "auto"
     """How much to draft. It changes the speed and never the answer."""
 
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)], ...], Field(max_length=MOST_STOPS)
+    ] = ()
+    """Strings that end the answer and are not part of it."""
 
     grammar: str | None = None
     """A Lark grammar in llguidance's dialect that the answer must follow."""

@@ -44,6 +44,7 @@ def test_biases_are_finite_in_float32(bias):
         ("max_tokens", [0, -1, 2**63, 10**400, NAN]),
         ("top_logprobs", [-1, 21, 2**63]),
         ("speculation", [-1, 17, 2**63, "on", NAN]),
+        ("stop", [[""], ["x"] * 129, ["x" * 1025]]),
     ],
 )
 def test_fields_of_a_request_stay_within_their_ranges(field, refused):

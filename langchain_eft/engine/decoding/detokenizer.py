@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
 _REPLACEMENT = "\ufffd"
+
+_LONGEST_CHARACTER = 4
+"""Bytes of UTF-8, and so tokens, that one character may need."""
+
+_MOST_HELD = 2 * _LONGEST_CHARACTER
+"""Tokens that are held back. Among more of them is one that no further token makes part of a character."""
 
 
 def token_bytes(tokenizer: Any, token_id: int) -> bytes:
@@ -52,15 +59,13 @@ class Detokenizer:
 
     def feed(self, token_ids: Sequence[int]) -> str:
         """Add tokens; returns the text that they complete."""
-        self._window.extend(token_ids)
+        self._window.extend(token for token in token_ids if token not in self._hidden)
         text = self._decode(self._window)
-        delta = text[len(self._emitted) :]
-        if not delta or text.endswith(_REPLACEMENT):
-            return ""
-        self._window = self._window[self._num_emitted :]
-        self._num_emitted = len(self._window)
-        self._emitted = self._decode(self._window)
-        return delta
+        if len(text) > len(self._emitted) and not text.endswith(_REPLACEMENT):
+            return self._emit(len(self._window), text)
+        if len(self._window) - self._num_emitted > _MOST_HELD:
+            return self._give_up(text)
+        return ""
 
     def flush(self) -> str:
         """The complete characters that are still held back; the bytes of an incomplete one are dropped."""
@@ -68,10 +73,24 @@ class Detokenizer:
         delta, self._emitted = text[len(self._emitted) :], text
         return delta
 
+    def _emit(self, end: int, text: str) -> str:
+        """What `text`, that of the window's tokens before `end`, adds. Older tokens are dropped."""
+        delta = text[len(self._emitted) :]
+        self._window, self._num_emitted = self._window[self._num_emitted :], end - self._num_emitted
+        self._emitted = self._decode(self._window[: self._num_emitted])
+        return delta
+
+    def _give_up(self, text: str) -> str:
+        """Emit tokens that are no part of a character, up to a place where the text can be cut."""
+        for end in range(len(self._window) - _LONGEST_CHARACTER, self._num_emitted, -1):
+            before = self._decode(self._window[:end])
+            if text == before + self._decode(self._window[end:]):
+                return self._emit(end, before)
+        return ""
+
     def _decode(self, token_ids: list[int]) -> str:
-        visible = [i for i in token_ids if i not in self._hidden]
         text: str = self._tokenizer.decode(
-            visible, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text
 
@@ -88,7 +107,8 @@ class StopMatcher:
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = stops
+        self._stops = sorted(stops)
+        self._longest = max(map(len, stops), default=0)
         self._held = ""
         self.stopped = False
         self.cut = 0
@@ -114,8 +134,9 @@ class StopMatcher:
 
     def _partial_match(self, text: str) -> int:
         """Length of the longest end of the text that begins a stop string."""
-        longest = max((len(stop) for stop in self._stops), default=1) - 1
-        for size in range(min(longest, len(text)), 0, -1):
-            if any(stop.startswith(text[-size:]) for stop in self._stops):
+        for size in range(min(self._longest - 1, len(text)), 0, -1):
+            end = text[-size:]
+            place = bisect_left(self._stops, end)  # in order, a string is followed by those that it begins
+            if place < len(self._stops) and self._stops[place].startswith(end):
                 return size
         return 0

@@ -74,3 +74,50 @@ def test_text_that_cannot_become_a_stop_is_shown_at_once():
     assert matcher.feed("A") == "STA"
     assert matcher.feed("STOP and more") == ""
     assert matcher.stopped
+
+
+class Counting:
+    """A tokenizer that counts the tokens it decodes."""
+
+    def __init__(self):
+        self.decoded = 0
+
+    def __getattr__(self, name):
+        return getattr(TOKENIZER, name)
+
+    def decode(self, token_ids, **options):
+        self.decoded += len(token_ids)
+        return TOKENIZER.decode(token_ids, **options)
+
+
+def test_a_token_costs_the_same_however_many_without_a_character_came_before_it():
+    counting, count = Counting(), 2000
+    detokenizer, part = Detokenizer(counting), ids("界")[1]
+    said = "".join(detokenizer.feed([part]) for _ in range(count)) + detokenizer.feed(ids("a界"))
+    assert said + detokenizer.flush() == "\ufffd" * count + "a界"
+    assert counting.decoded < 200 * count  # a quadratic number is 2 million
+
+
+@given(st.lists(st.sampled_from([*ids("a界"), *ids("👩é"), 0]), max_size=40))
+def test_bytes_in_any_order_become_the_text_of_all_tokens(tokens):
+    detokenizer = Detokenizer(TOKENIZER)
+    said = "".join(detokenizer.feed([token]) for token in tokens) + detokenizer.flush()
+    whole = TOKENIZER.decode([token for token in tokens if token])
+    assert whole.startswith(said)
+    assert set(whole[len(said) :]) <= {"\ufffd"}
+
+
+def test_many_stop_strings_cost_little_more_than_one():
+    compared = 0
+
+    class Stop(str):
+        __slots__ = ()
+
+        def startswith(self, *args):
+            nonlocal compared
+            compared += 1
+            return str.startswith(self, *args)
+
+    matcher = StopMatcher([Stop(f"{number:09}") for number in range(2000)])
+    assert "".join(matcher.feed("000-") for _ in range(100)) == "000-" * 100
+    assert compared < 10_000  # one for each end of the text, not for each stop string
