@@ -6,10 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import clear_frames
+from typing import Any
 
 
 class EngineError(Exception):
     """Base class of all errors of the engine."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, also in other processes, have the same message and attributes."""
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[EngineError], args: tuple[Any, ...], attributes: dict[str, Any]) -> EngineError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class RecipeError(EngineError, ValueError):
@@ -47,9 +58,15 @@ class ContextWindowError(EngineError, ValueError):
         prompt_tokens: Length of the prompt.
         max_tokens: Requested length of the answer.
         window: Largest length of prompt and answer together.
+
+    Args:
+        prompt_tokens: As above.
+        max_tokens: As above.
+        window: As above.
+        counted_all: Whether the prompt has no more tokens than that.
     """
 
-    def __init__(self, prompt_tokens: int, max_tokens: int, window: int) -> None:
+    def __init__(self, prompt_tokens: int, max_tokens: int, window: int, *, counted_all: bool = True) -> None:
         self.prompt_tokens = prompt_tokens
         self.max_tokens = max_tokens
         self.window = window
@@ -59,9 +76,10 @@ class ContextWindowError(EngineError, ValueError):
             if remaining_tokens > 0
             else "shorten or summarize"
         )
+        count = f"{prompt_tokens}" if counted_all else f"more than {prompt_tokens}"
         super().__init__(
-            f"The prompt has {prompt_tokens} tokens and the request asks for {max_tokens} more, but the "
-            f"context window is {window} tokens: {remedy} the messages."
+            f"The prompt has {count} tokens and the request asks for {max_tokens} more, but the context window "
+            f"is {window} tokens: {remedy} the messages."
         )
 
 
