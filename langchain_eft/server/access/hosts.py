@@ -72,7 +72,8 @@ class HostMiddleware:
 
     def _trusts(self, origin: str, host: str) -> bool:
         """Whether an Origin is this server itself, or allowed."""
-        return origin.partition("://")[2] == host or origin in self._origins or "*" in self._origins
+        own = {f"http://{host}", f"https://{host}"}  # https where a proxy stands before the server
+        return bool({origin, "*"} & {*own, *self._origins})
 
 
 def _is_address(name: str) -> bool:

@@ -58,7 +58,8 @@ async def test_the_page_of_the_server_itself_may_call_it(origin):
 @pytest.mark.parametrize(
     "origin",
     ["https://evil.example", "null", "", "http://127.0.0.1:8001", "http://127.0.0.1", "127.0.0.1:8000",
-     "http://127.0.0.1:8000.evil.example", "file://", ["http://127.0.0.1:8000", "https://evil.example"]],
+     "http://127.0.0.1:8000.evil.example", "file://", "file://127.0.0.1:8000",
+     "chrome-extension://127.0.0.1:8000", ["http://127.0.0.1:8000", "https://evil.example"]],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 async def test_other_pages_are_refused(origin, method):
