@@ -6,6 +6,7 @@ import difflib
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Any
 
 from pydantic import ValidationError
@@ -30,6 +31,9 @@ CHAT_PARAMETERS = CALL_PARAMETERS | {
     "stream_options", "stream_usage", "strict", "tool_choice", "tools", "top_logprobs",
 }  # fmt: skip
 """Names of what a call of the chat model may set."""
+
+_LONGEST_NAME = 64
+"""Characters of an unknown name for which a similar one is looked for."""
 
 MOST_ANSWERS = 1024
 """Largest number of answers of one call."""
@@ -98,7 +102,8 @@ def refuse_unknown(names: Iterable[str], allowed: Collection[str], receiver: str
     """
     unknown = set(names) - set(allowed)
     if unknown:
-        similar = [match for name in unknown for match in difflib.get_close_matches(name, allowed, 1)]
+        few = [name for name in nsmallest(5, unknown) if len(name) <= _LONGEST_NAME]
+        similar = {match for name in few for match in difflib.get_close_matches(name, allowed, 1)}
         hint = f" Did you mean {quoted_names(similar)}?" if similar else ""
         raise RequestError(
             f"Unknown parameter {quoted_names(unknown)} for {receiver}.{hint} Allowed are "

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from heapq import nsmallest
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
+
+_LONGEST = 200
+"""Characters of a value or name."""
+
+_MOST_NAMES = 100
+"""Names that are listed."""
+
+_MOST_FAULTS = 5
+"""Faults of one value that are described."""
+
+
+def shortened(text: str) -> str:
+    """A text, shortened to 200 characters."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def shown(value: object) -> str:
@@ -14,33 +30,42 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an integer of more than 4300 digits
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 200 else f"{text[:197]}..."
+    return shortened(text)
 
 
 def quoted_names(names: Iterable[str]) -> str:
-    """The names sorted, quoted and separated by commas, or "none" if there are no names."""
-    return ", ".join(repr(name) for name in sorted(names)) or "none"
+    """The names sorted, quoted and separated by commas, or "none" if there are no names; at most 100."""
+    names = list(names)
+    listed = ", ".join(map(shown, nsmallest(_MOST_NAMES, names)))
+    return f"{listed} and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else listed or "none"
 
 
 def describe(error: ValidationError, *, secret: bool = False) -> str:
-    """A pydantic error in words: name, value and allowed values of each parameter.
+    """A pydantic error in words: name, value and allowed values of the first few parameters.
 
     Args:
         error: The error.
         secret: Whether a value may be a secret: then none is shown.
     """
-    parts = error.errors(include_url=False, include_input=not secret)
-    return "; ".join(describe_part(part, part["loc"]) for part in parts)
+    return describe_parts(error.errors(include_url=False, include_input=not secret))
 
 
-def describe_part(part: Mapping[str, Any], location: Iterable[str | int]) -> str:
-    """One part of a pydantic error in words.
+def describe_parts(parts: Iterable[Mapping[str, Any]]) -> str:
+    """The first few parts of a pydantic error in words.
 
     Args:
-        part: What pydantic says about one value.
-        location: Where the value is, step by step.
+        parts: What pydantic says about single values.
     """
-    where = ".".join(map(str, location))
+    return "; ".join(dict.fromkeys(_describe(part) for part in islice(parts, _MOST_FAULTS)))
+
+
+def place_of(part: Mapping[str, Any]) -> str:
+    """Where the value is that a part of a pydantic error is about, step by step."""
+    return shortened(".".join(map(str, part["loc"])))
+
+
+def _describe(part: Mapping[str, Any]) -> str:
+    where = place_of(part)
     message: str = part["msg"].removeprefix("Value error, ")
     value = f"={shown(part['input'])}" if "input" in part else ""
     return f"{where}{value}: {message}" if where else message

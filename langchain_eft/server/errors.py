@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from langchain_eft.engine.error_text import describe_part, shown
+from langchain_eft.engine.error_text import describe_parts, place_of, shown
 from langchain_eft.engine.errors import (
     CheckpointNotFoundError,
     ContextWindowError,
@@ -76,9 +76,9 @@ def http_error(error: Exception) -> HTTPError:
         case HTTPError():
             return error
         case RequestValidationError():
-            return _invalid(422, error.errors())
+            return invalid(422, error.errors())
         case ValidationError():
-            return _invalid(400, error.errors(include_url=False))
+            return invalid(400, error.errors(include_url=False))
         case HTTPException():
             return HTTPError(error.status_code, str(error.detail), headers=dict(error.headers or {}))
         case EngineError():
@@ -115,16 +115,14 @@ def _of_engine(error: EngineError) -> HTTPError:
     return HTTPError(500, message, code="engine_error")
 
 
-def _invalid(status: int, parts: Iterable[Any]) -> HTTPError:
-    """What pydantic refuses: each field, its value and why."""
-    sentences, fields = [], []
-    for part in parts:
-        location = [str(step) for step in part["loc"] if step != "body"]
-        fields.append(".".join(location))
-        sentences.append(describe_part(part, location))
-    return HTTPError(
-        status, "; ".join(dict.fromkeys(sentences)), param=fields[0] or None, code="invalid_value"
-    )
+def invalid(status: int, parts: Sequence[Mapping[str, Any]]) -> HTTPError:
+    """What pydantic refuses: the first few fields, their values and why.
+
+    Args:
+        status: HTTP status.
+        parts: What pydantic says about single values.
+    """
+    return HTTPError(status, describe_parts(parts), param=place_of(parts[0]) or None, code="invalid_value")
 
 
 def error_body(error: Exception, request_id: str | None = None) -> dict[str, Any]:

@@ -51,3 +51,10 @@ def test_an_unknown_name_is_refused_with_a_similar_one():
     refuse_unknown({"stop", "seed"}, CALL_PARAMETERS, "a call")
     with pytest.raises(RequestError, match=r"'temprature' for a call\. Did you mean 'temperature'"):
         refuse_unknown({"temprature"}, CALL_PARAMETERS, "a call")
+
+
+def test_many_long_unknown_names_cost_and_say_no_more_than_a_few():
+    names = {f"{number}" + "x" * 10_000 for number in range(1000)}
+    with pytest.raises(RequestError, match=r"and 900 more for a call\. Allowed are") as refused:
+        refuse_unknown(names, CALL_PARAMETERS, "a call")
+    assert len(str(refused.value)) < 30_000
