@@ -394,6 +394,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         *,
         answer: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        window: int | None = None,
     ) -> list[int]:
         """The messages and tools in the chat template, as the models read them.
 
@@ -402,8 +403,10 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             tools: Tools that the model may call.
             answer: Open the assistant's turn at the end.
             chat_template_kwargs: Variables of the chat template, beside the model's own.
+            window: Tokens beyond which they need not all be counted; None counts any number.
 
         Raises:
+            ContextWindowError: More than twice the tokens of `window`.
             RequestError: Messages or tools that cannot be rendered.
         """
         with langchain_errors():
@@ -417,6 +420,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
                     **options("chat_template_kwargs", chat_template_kwargs),
                 },
                 sanitize_control_tokens=self.sanitize_control_tokens,
+                window=window,
             )
             return list(ids)
 

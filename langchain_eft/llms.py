@@ -175,7 +175,7 @@ def completion_request(
     if not prompt:
         raise RequestError("prompt='' is empty: give some text to continue.")
     if isinstance(prompt, str):
-        prompt = text_prompts(engine.tokenizer, engine.recipe, decoding.mixture, prompt)
+        prompt = text_prompts(engine.tokenizer, engine.recipe, decoding.mixture, prompt, engine.window)
     return decoding.request(prompt, engine.max_output_tokens(*prompt.lengths), **fields)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,9 +22,10 @@ from langchain_core.messages import (
 )
 
 from langchain_eft.chat.control_tokens import ControlTokens
+from langchain_eft.chat.overlong import refuse_overlong
 from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.chat.tool_formats import HERMES, ToolFormat, detect_tool_format, tool_instructions
-from langchain_eft.engine.error_text import shown
+from langchain_eft.engine.error_text import quoted_names, shown
 from langchain_eft.engine.errors import RequestError
 
 _SILENT_BLOCKS = {
@@ -45,6 +47,7 @@ def encode(
     tool_format: ToolFormat | None = None,
     options: Mapping[str, Any] | None = None,
     sanitize_control_tokens: bool = True,
+    window: int | None = None,
 ) -> tuple[int, ...]:
     """Render messages with the chat template and tokenize them.
 
@@ -56,8 +59,10 @@ def encode(
         tool_format: The format of tool calls. By default the chat template decides.
         options: Variables of the chat template.
         sanitize_control_tokens: Keep the text of messages, tools and variables from becoming control tokens.
+        window: Tokens that a prompt and its answer may have together; None takes any length.
 
     Raises:
+        ContextWindowError: The text is much longer than `window`.
         RequestError: No messages, no chat template, or content that is not text.
     """
     if not messages:
@@ -77,7 +82,9 @@ def encode(
         turns = _short_ids(turns)
     settings = {"tools": tools or None, "add_generation_prompt": answer}
     variables = _marked_variables(tokenizer, options or {}, control)
-    return control.encode(_rendered(tokenizer, "chat_template", turns, settings, variables))
+    text = _rendered(tokenizer, "chat_template", turns, settings, variables)
+    refuse_overlong(tokenizer, text, window)
+    return control.encode(text)
 
 
 def encode_plainly(
@@ -89,6 +96,7 @@ def encode_plainly(
     tool_format: ToolFormat | None = None,
     options: Mapping[str, Any] | None = None,
     sanitize_control_tokens: bool = True,
+    window: int | None = None,
 ) -> tuple[int, ...]:
     """Render messages as plain text that ends with an answer's opening, and tokenize it.
 
@@ -100,8 +108,10 @@ def encode_plainly(
         tool_format: The format of tool calls. By default the chat template decides.
         options: Variables of the template.
         sanitize_control_tokens: Keep the text of messages, tools and variables from becoming control tokens.
+        window: Tokens that a prompt and its answer may have together; None takes any length.
 
     Raises:
+        ContextWindowError: The text is much longer than `window`.
         RequestError: Content that is not text, or a template that cannot be rendered.
     """
     tool_format = tool_format or detect_tool_format(tokenizer)
@@ -111,6 +121,7 @@ def encode_plainly(
     settings = {"chat_template": template, "add_generation_prompt": True}
     variables = _marked_variables(tokenizer, options or {}, control)
     text = _rendered(tokenizer, "base_template", turns, settings, variables)
+    refuse_overlong(tokenizer, text, window)
     return control.encode(text, add_special_tokens=True)
 
 
@@ -128,6 +139,12 @@ def _marked_variables(
     tokenizer: Any, variables: Mapping[str, Any], control: ControlTokens
 ) -> Mapping[str, Any]:
     """Variables of a template with marked text. A template and the tokens that it writes stay as they are."""
+    arguments = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters}
+    if taken := (arguments - {"chat_template", "documents"}) & set(variables):
+        raise RequestError(
+            f"chat_template_kwargs has {quoted_names(taken)}, which every prompt sets by itself: leave it "
+            "out, and give variables that are the template's own."
+        )
     own = {"chat_template", *tokenizer.special_tokens_map}
     return {name: value if name in own else control.mark(value) for name, value in variables.items()}
 

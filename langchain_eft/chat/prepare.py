@@ -141,6 +141,7 @@ def prepare_call(
         tool_format=tool_format,
         options=parameters["chat_template_kwargs"],
         sanitize_control_tokens=parameters["sanitize_control_tokens"],
+        window=engine.window,
     )
     reading = _reading(tokenizer, prompts.main, form, tool_format)
     request = decoding.request(

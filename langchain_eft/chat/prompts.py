@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from langchain_eft.chat.messages import encode, encode_plainly, instruct
+from langchain_eft.chat.overlong import refuse_overlong
 from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, BehaviorDelta, Recipe, read_template
@@ -51,7 +52,8 @@ def conversation_prompts(
         recipe: The models.
         mixture: The behaviors that take part.
         messages: The conversation, oldest first.
-        details: `tools`, `tool_format`, `options` and `sanitize_control_tokens`, as for `messages.encode`.
+        details: `tools`, `tool_format`, `options`, `sanitize_control_tokens` and `window`, as for
+            `messages.encode`.
 
     Raises:
         RecipeError: A mixture that the recipe cannot decode.
@@ -71,7 +73,9 @@ def conversation_prompts(
     return Prompts(encode_chat(messages), named)
 
 
-def text_prompts(tokenizer: Any, recipe: Recipe, mixture: Mixture, text: str) -> Prompts:
+def text_prompts(
+    tokenizer: Any, recipe: Recipe, mixture: Mixture, text: str, window: int | None = None
+) -> Prompts:
     """The prompts of a plain text, which no template changes.
 
     Args:
@@ -79,12 +83,15 @@ def text_prompts(tokenizer: Any, recipe: Recipe, mixture: Mixture, text: str) ->
         recipe: The models.
         mixture: The behaviors that take part.
         text: The text to continue.
+        window: Tokens that a prompt and its answer may have together; None takes any length.
 
     Raises:
+        ContextWindowError: The text is much longer.
         RecipeError: A mixture that the recipe cannot decode.
         RequestError: Lone surrogates, or a behavior that removes a tag which the text does not have.
     """
     refuse_surrogates(text)
+    refuse_overlong(tokenizer, text, window)
     texts = {BASE: text} if recipe.base_template else {}
     texts |= {name: contrast_text(text, name, delta) for name, delta in recipe.comparing(mixture).items()}
     main, *others = (tuple(tokenizer(each).input_ids) for each in (text, *texts.values()))

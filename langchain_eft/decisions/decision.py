@@ -127,7 +127,9 @@ def prepare_decision(
     for text in states:
         for question, of_question in zip(asked, labels, strict=True):
             messages = [HumanMessage(question.prompt(text))]
-            prompts = conversation_prompts(tokenizer, engine.recipe, mixture, messages, **details)
+            prompts = conversation_prompts(
+                tokenizer, engine.recipe, mixture, messages, window=engine.window, **details
+            )
             _require_room(engine, prompts, of_question)
             given.append(GivenAnswers(new_request(prompts), of_question))
     _refuse_reasoning(tokenizer, given[0].request.prompt_ids)

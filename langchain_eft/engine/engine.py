@@ -147,15 +147,34 @@ class Engine(Streaming[RequestState]):
             ContextWindowError: Prompt and answer do not fit.
             EngineClosedError: The engine was closed.
         """
+        return self._loop.run_steps(self._rewarding(behavior, prompt, answers, contexts))
+
+    async def ascore(
+        self,
+        behavior: str,
+        prompt: tuple[int, ...],
+        answers: list[tuple[int, ...]],
+        contexts: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> list[float]:
+        """As `score`, without blocking the event loop or keeping a thread."""
+        steps = await asyncio.to_thread(self._rewarding, behavior, prompt, answers, contexts)
+        return await self._loop.arun_steps(steps)
+
+    def _rewarding(
+        self,
+        behavior: str,
+        prompt: tuple[int, ...],
+        answers: list[tuple[int, ...]],
+        contexts: Mapping[str, tuple[int, ...]] | None,
+    ) -> Steps[list[float]]:
+        """Check what is scored by `score`."""
         self.recipe.check(Mixture.of({behavior: 1.0}))
         prompts = {"": prompt, **(contexts or {})}
         terms = self.family.behaviors[behavior]
         self._inputs.require_prompts(terms, prompts)
         tuned, reference = ((term, prompts[term.prompt_name]) for term in terms)
         self._inputs.check_scorable([tuned[1], reference[1]], answers)
-        return self._loop.run_steps(
-            rewards(self.family, self._loop.memory, tuned, reference, tuple(map(tuple, answers)))
-        )
+        return rewards(self.family, self._loop.memory, tuned, reference, tuple(map(tuple, answers)))
 
     def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
         """Log p of every token of given answers. What prompts and answers have in common runs once.

@@ -78,8 +78,8 @@ class ContextWindowError(EngineError, ValueError):
         )
         count = f"{prompt_tokens}" if counted_all else f"more than {prompt_tokens}"
         super().__init__(
-            f"The prompt has {count} tokens and the request asks for {max_tokens} more, but the context window "
-            f"is {window} tokens: {remedy} the messages."
+            f"The prompt has {count} tokens and the request asks for {max_tokens} more, but the context "
+            f"window is {window} tokens: {remedy} the messages."
         )
 
 

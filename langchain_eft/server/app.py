@@ -61,6 +61,7 @@ def create_app(llm: EFTChatModel, settings: ServerSettings) -> FastAPI:
         opening = asyncio.create_task(serving.open())
         yield
         opening.cancel()
+        serving.threads.close()
 
     figures, queue_clock = metrics.Metrics(serving.stats), QueueClock(serving.stats)
     draining = Draining(settings.drain_seconds)

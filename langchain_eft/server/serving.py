@@ -13,6 +13,7 @@ from langchain_eft.engine.recipe.behavior_card import BehaviorCard
 from langchain_eft.engine.stats import EngineStats
 from langchain_eft.remote.description import Description
 from langchain_eft.remote.tokenizer_files import TokenizerFiles, tokenizer_files
+from langchain_eft.server.caller_threads import CallerThreads
 from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.monitoring.request_log import log
 from langchain_eft.server.settings import ServerSettings
@@ -32,6 +33,7 @@ class Serving:
         created: When the server began, in seconds since 1970.
         failure: Why the engine could not be opened; None if it could, or is being opened.
         cards: What the folders of behaviors say of themselves.
+        threads: Run what the bodies of requests make to do.
     """
 
     def __init__(self, llm: EFTChatModel, settings: ServerSettings) -> None:
@@ -41,6 +43,7 @@ class Serving:
         self.created = int(time.time())
         self.failure: Exception | None = None
         self.cards: dict[str, BehaviorCard] = {}
+        self.threads = CallerThreads()
         self._engine: Engine | None = None
 
     async def open(self) -> None:

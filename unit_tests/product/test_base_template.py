@@ -299,10 +299,11 @@ def test_a_template_that_fails_is_named(settings, tmp_path):
 
 
 @pytest.mark.parametrize("base_template", [None, "transcript"])
-def test_template_variables_that_are_not_the_users_are_refused_as_such(settings, base_template):
+@pytest.mark.parametrize("name", ["add_generation_prompt", "tools", "conversation", "messages", "max_length"])
+def test_template_variables_that_are_not_the_users_are_refused_as_such(settings, base_template, name):
     llm = EFTChatModel(**{**settings, "base_template": base_template})
-    with pytest.raises(ModelInvalidRequestError, match="add_generation_prompt"):
-        llm.invoke("hi", chat_template_kwargs={"add_generation_prompt": False})
+    with pytest.raises(ModelInvalidRequestError, match=f"^chat_template_kwargs has '{name}'.*leave it out"):
+        llm.invoke("hi", chat_template_kwargs={name: [1]})
 
 
 def test_a_base_without_chat_template_is_shown_the_transcript(family, tmp_path, reference, texts):

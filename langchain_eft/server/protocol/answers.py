@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -14,7 +15,7 @@ from langchain_core.messages.ai import UsageMetadata
 from starlette.responses import Response
 
 from langchain_eft.engine.events import Finished, TextDelta
-from langchain_eft.server.protocol.event_stream import event_stream, json_bytes
+from langchain_eft.server.protocol.event_stream import event_stream, json_response
 from langchain_eft.server.protocol.join import join
 from langchain_eft.server.protocol.leaving import unless_left
 from langchain_eft.server.protocol.usage import openai_usage
@@ -66,8 +67,7 @@ class Answers(ABC):
         """Answer the request as its body asks."""
         if self.body.stream:
             return await event_stream(request, self.chunks())
-        whole = await unless_left(request, self.whole())
-        return Response(json_bytes(whole), media_type="application/json")
+        return json_response(await unless_left(request, self.whole()))
 
     async def whole(self) -> dict[str, Any]:
         """The object with all answers, once they have ended."""
@@ -75,9 +75,10 @@ class Answers(ABC):
         async with aclosing(self.pieces()) as pieces:
             async for piece in pieces:
                 choices.setdefault(piece["index"], []).append(piece)
+        in_order = [choices[number] for number in sorted(choices)]
         return {
             **self._head(self.kinds[0]),
-            "choices": [self.whole_choice(join(choices[number])) for number in sorted(choices)],
+            "choices": await asyncio.to_thread(lambda: [self.whole_choice(join(each)) for each in in_order]),
             "usage": openai_usage(self._usages, self.per_prompt),
             **self.prompt_ids(),
         }

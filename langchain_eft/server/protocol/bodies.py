@@ -18,7 +18,8 @@ from langchain_eft.chat.parameters import refuse_unknown
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import Speculation
-from langchain_eft.server.protocol.messages import Message
+from langchain_eft.server.limits import MOST_QUESTIONS
+from langchain_eft.server.protocol.messages import Items, Message
 
 _DECODING = (
     "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty",
@@ -98,7 +99,7 @@ class DecodingBody(MixtureBody):
     max_tokens: int | None = None
     """Longest answer, in tokens."""
 
-    stop: Annotated[list[str] | None, BeforeValidator(_listed)] = None
+    stop: Annotated[Items[str] | None, BeforeValidator(_listed)] = None
     """Strings that end the answer and are not part of it."""
 
     seed: int | None = None
@@ -120,7 +121,7 @@ class DecodingBody(MixtureBody):
     trace: StrictBool | None = None
     """Report what every model contributes to each token, in `choices[].trace`."""
 
-    answer_prefix: list[int] | None = None
+    answer_prefix: Annotated[list[int], Field(fail_fast=True)] | None = None
     """Token ids that the answer begins with."""
 
     return_token_ids: StrictBool | None = None
@@ -156,7 +157,7 @@ class AllowedTools(BaseModel):
     """Some of the tools, and whether one of them has to be called."""
 
     mode: Literal["auto", "required"]
-    tools: list[NamedTool]
+    tools: Items[NamedTool]
 
 
 class AllowedToolChoice(BaseModel):
@@ -184,13 +185,13 @@ TemplateVariables = Annotated[dict[str, Any] | None, AfterValidator(_without_tem
 class ChatBody(DecodingBody):
     """Body of `/v1/chat/completions`."""
 
-    messages: list[Message]
+    messages: Items[Message]
     """The conversation, oldest message first."""
 
     max_completion_tokens: int | None = None
     """OpenAI's newer name of `max_tokens`; it counts if both are given."""
 
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     """Functions that the model may call."""
 
     tool_choice: str | AllowedToolChoice | dict[str, Any] | None = None
@@ -217,7 +218,7 @@ class ChatBody(DecodingBody):
     strict: StrictBool | None = None
     """Enforce the schema of calls that the model makes by its own choice, as `strict` of a function does."""
 
-    modalities: list[Literal["text"]] | None = None
+    modalities: Items[Literal["text"]] | None = None
     """Text is the only one."""
 
     # OpenAI's fields that change no answer
@@ -270,7 +271,7 @@ def _name(tool: dict[str, Any]) -> Any:
     return function.get("name") if isinstance(function, dict) else None
 
 
-TokenIds = Annotated[list[int], Field(min_length=1)]
+TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
 
 
 class CompletionBody(DecodingBody):
@@ -279,8 +280,8 @@ class CompletionBody(DecodingBody):
     prompt: (
         str
         | TokenIds
-        | Annotated[list[str], Field(min_length=1)]
-        | Annotated[list[TokenIds], Field(min_length=1)]
+        | Annotated[Items[str], Field(min_length=1)]
+        | Annotated[Items[TokenIds], Field(min_length=1)]
     )
     """A text, its token ids, or a list of either."""
 
@@ -290,7 +291,7 @@ class CompletionBody(DecodingBody):
     grammar: str | None = None
     """A Lark grammar in llguidance's dialect that the answer must follow."""
 
-    visible_tokens: list[int] | None = None
+    visible_tokens: Items[int] | None = None
     """Special tokens that are part of the text."""
 
     logprobs: Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
@@ -327,7 +328,7 @@ class RewardsBody(Body):
     contexts: dict[str, TokenIds] | None = None
     """The other prompts that some models read, by name."""
 
-    answers: Annotated[list[TokenIds], Field(min_length=1)]
+    answers: Annotated[Items[TokenIds], Field(min_length=1)]
     """Token ids of each answer."""
 
 
@@ -340,14 +341,14 @@ class PromptWithAnswers(Body):
     contexts: dict[str, TokenIds] | None = None
     """The other prompts that some models read, by name."""
 
-    answers: Annotated[list[TokenIds], Field(min_length=1)]
+    answers: Annotated[Items[TokenIds], Field(min_length=1)]
     """Token ids of each answer."""
 
 
 class LogprobsBody(MixtureBody):
     """Body of `/v1/logprobs`."""
 
-    given: Annotated[list[PromptWithAnswers], Field(min_length=1)]
+    given: Annotated[Items[PromptWithAnswers], Field(min_length=1)]
     """Prompts with their answers. What they have in common is read once."""
 
 
@@ -357,7 +358,7 @@ class DecisionBody(MixtureBody):
     state: str | dict[str, Any] | list[Any]
     """What is judged: a text, or JSON."""
 
-    questions: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    questions: Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=MOST_QUESTIONS)]
     """Questions by name: `type` is `noul` (yes or no), `choice` or `score`; `instructions` is the question;
     `criteria` are the answers, as LangChain's decision models have them."""
 
@@ -377,10 +378,10 @@ class TokenizeBody(Body):
     add_special_tokens: bool | None = None
     """Add the tokens that begin every text. By default a prompt gets them, and messages do not."""
 
-    messages: list[Message] | None = None
+    messages: Items[Message] | None = None
     """A conversation, which the chat template renders."""
 
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     add_generation_prompt: bool = True
     """Open the assistant's turn at the end."""
 
@@ -401,5 +402,5 @@ class DetokenizeBody(Body):
     model: str | None = None
     """Has no effect: all mixtures share one tokenizer."""
 
-    tokens: list[int]
+    tokens: Annotated[list[int], Field(fail_fast=True)]
     """Token ids."""

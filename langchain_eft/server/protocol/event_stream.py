@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request
 from pydantic_core import to_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from langchain_eft.server.errors import error_body, note_error
@@ -89,3 +90,8 @@ def _event(chunk: Mapping[str, Any]) -> bytes:
 def json_bytes(value: Any) -> bytes:
     """JSON that every client can read: infinite numbers, which it does not have, are null."""
     return to_json(value, inf_nan_mode="null")
+
+
+def json_response(value: Any) -> Response:
+    """An answer of plain values. FastAPI would first look at each of them, on the event loop."""
+    return Response(json_bytes(value), media_type="application/json")

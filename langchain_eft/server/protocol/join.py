@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 
@@ -11,24 +12,30 @@ def join(pieces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
     Parts of lists that have an `index`, as tool calls do, are joined with the part of the same index.
     """
-    joined: dict[str, Any] = {}
+    values: dict[str, list[Any]] = {}
     for piece in pieces:
         for name, value in piece.items():
-            joined[name] = _joined(joined.get(name), value)
-    return joined
+            values.setdefault(name, []).append(value)
+    return {name: _joined(each) for name, each in values.items()}
 
 
-def _joined(old: Any, new: Any) -> Any:
-    match old, new:
-        case str(), str():
-            return old + new
-        case dict(), dict():
-            return join([old, new])
-        case list(), list() if any(isinstance(part, dict) and "index" in part for part in new):
-            by_index = {part["index"]: part for part in old}
-            for part in new:
-                by_index[part["index"]] = join([by_index.get(part["index"], {}), part])
-            return list(by_index.values())
-        case list(), list():
-            return [*old, *new]
-    return old if new is None else new
+def _joined(values: list[Any]) -> Any:
+    """The values of one name as one; each is looked at once, however many there are."""
+    given = [value for value in values if value is not None] or [None]
+    match given[-1]:
+        case str():
+            return "".join(given)
+        case dict():
+            return join(given)
+        case list():
+            return _listed(list(chain.from_iterable(given)))
+    return given[-1]
+
+
+def _listed(parts: list[Any]) -> list[Any]:
+    if not any(isinstance(part, dict) and "index" in part for part in parts):
+        return parts
+    by_index: dict[int, list[Any]] = {}
+    for part in parts:
+        by_index.setdefault(part["index"], []).append(part)
+    return [join(each) for each in by_index.values()]

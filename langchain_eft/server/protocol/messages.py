@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from langchain_eft.server.limits import MOST_ITEMS
+
+T = TypeVar("T")
+
+Items = Annotated[list[T], Field(max_length=MOST_ITEMS, fail_fast=True)]
+"""A list of limited length. The first entry that does not fit ends its validation."""
 
 
 class FunctionCall(BaseModel):
@@ -32,7 +39,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[str | dict[str, Any]] | None = None
+    content: str | Items[str | dict[str, Any]] | None = None
     """Text, or parts of content. Null is no text."""
 
     name: str | None = None
@@ -40,7 +47,7 @@ class Message(BaseModel):
     """Read as the text of an answer that has no other."""
 
     reasoning_content: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Items[ToolCall] | None = None
     tool_call_id: str | None = None
     """Which call a message of role `tool` answers."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
@@ -16,13 +15,16 @@ from langchain_eft.chat.prepare import PreparedCall, adecide
 from langchain_eft.engine.events import Finished
 from langchain_eft.server.protocol.answers import Answers
 from langchain_eft.server.protocol.bodies import ChatBody
+from langchain_eft.server.protocol.body_route import BodyRoute
 from langchain_eft.server.routes.models import requested_mixture
 
 if TYPE_CHECKING:
+    from langchain_eft.chat_models import EFTChatModel
     from langchain_eft.engine.engine import Engine
+    from langchain_eft.engine.recipe.mixture import Mixture
     from langchain_eft.server.monitoring.request_record import RequestRecord
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.post("/v1/chat/completions")
@@ -31,10 +33,15 @@ async def create_chat_completion(body: ChatBody, request: Request) -> Response:
     serving, record = request.app.state.serving, request.state.record
     engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
     record.stream = bool(body.stream)
+    call = await serving.threads.run(request, _prepare, serving.llm, body, mixture)
+    return await ChatAnswers(body, engine, record, call).respond(request)
+
+
+def _prepare(llm: EFTChatModel, body: ChatBody, mixture: Mixture) -> PreparedCall:
+    """What the engine decodes, and how the answers are read."""
     messages = [message.as_langchain() for message in body.messages]
     parameters = {**body.parameters, "mixture": mixture.weights, "stream_usage": True}
-    call = await asyncio.to_thread(serving.llm.prepare_call, messages, body.stop, **parameters)
-    return await ChatAnswers(body, engine, record, call).respond(request)
+    return llm.prepare_call(messages, body.stop, **parameters)
 
 
 class ChatAnswers(Answers):

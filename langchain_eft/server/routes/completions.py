@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.llms import completion_chunk, completion_request
 from langchain_eft.server.protocol.answers import Answers
 from langchain_eft.server.protocol.bodies import CompletionBody
+from langchain_eft.server.protocol.body_route import BodyRoute
 from langchain_eft.server.protocol.text_logprobs import TextLogprobs
 from langchain_eft.server.routes.models import requested_mixture
 from langchain_eft.server.routes.recipe import require_match
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from langchain_eft.server.monitoring.request_record import RequestRecord
     from langchain_eft.server.serving import Serving
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.post("/v1/completions")
@@ -40,7 +40,7 @@ async def create_completion(body: CompletionBody, request: Request) -> Response:
     await require_match(request)
     engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
     record.stream = bool(body.stream)
-    requests = await asyncio.to_thread(_requests, serving, body, mixture)
+    requests = await serving.threads.run(request, _requests, serving, body, mixture)
     return await TextAnswers(body, engine, record, requests, serving.llm.timeout).respond(request)
 
 
@@ -69,6 +69,10 @@ def _requests(serving: Serving, body: CompletionBody, mixture: Mixture) -> list[
 def _read(prompt: str | list[int], body: CompletionBody) -> str | Prompts:
     """A prompt as the models read it."""
     contexts = body.contexts or {}
+    if contexts and len(body.prompts) > 1:
+        raise RequestError(
+            f"`contexts` go with one prompt, and there are {len(body.prompts)}: send a request for each."
+        )
     if isinstance(prompt, list):
         return Prompts(tuple(prompt), {name: tuple(ids) for name, ids in contexts.items()})
     if contexts:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
+from starlette.responses import Response
 
 from langchain_eft.chat.parameters import MOST_ANSWERS
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import GivenAnswers
 from langchain_eft.server.protocol.bodies import LogprobsBody
+from langchain_eft.server.protocol.body_route import BodyRoute
+from langchain_eft.server.protocol.event_stream import json_response
 from langchain_eft.server.protocol.leaving import unless_left
 from langchain_eft.server.routes.models import requested_mixture
 from langchain_eft.server.routes.recipe import require_match
@@ -20,28 +22,24 @@ if TYPE_CHECKING:
     from langchain_eft.engine.recipe.mixture import Mixture
     from langchain_eft.server.serving import Serving
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.post("/v1/logprobs")
-async def score_given_answers(body: LogprobsBody, request: Request) -> dict[str, Any]:
+async def score_given_answers(body: LogprobsBody, request: Request) -> Response:
     """Log p of every token of given answers, by the formula of a mixture."""
     serving, record = request.app.state.serving, request.state.record
     await require_match(request)
     mixture = requested_mixture(serving, request.state.caller, record, body)
-    given = await asyncio.to_thread(_given, serving, body, mixture)
+    given = await serving.threads.run(request, _given, serving, body, mixture)
     scores = await unless_left(request, serving.engine.aanswer_logprobs(given))
     record.prompt_tokens = sum(len(each.request.prompt_ids) for each in given)
     record.cached_tokens = scores.cached_tokens
-    return {
-        "object": "list",
-        "model": body.model,
-        "logprobs": scores.logprobs,
-        "usage": {
-            "prompt_tokens": record.prompt_tokens,
-            "prompt_tokens_details": {"cached_tokens": record.cached_tokens},
-        },
+    usage = {
+        "prompt_tokens": record.prompt_tokens,
+        "prompt_tokens_details": {"cached_tokens": record.cached_tokens},
     }
+    return json_response({"object": "list", "model": body.model, "logprobs": scores.logprobs, "usage": usage})
 
 
 def _given(serving: Serving, body: LogprobsBody, mixture: Mixture) -> list[GivenAnswers]:

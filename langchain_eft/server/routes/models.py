@@ -14,6 +14,7 @@ from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.notation import NOTHING, parse_mixture
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.server.errors import HTTPError
+from langchain_eft.server.limits import LONGEST_NAME
 
 if TYPE_CHECKING:
     from langchain_eft.server.access.keys import Caller
@@ -51,6 +52,10 @@ def mixture_of(serving: Serving, model: str) -> Mixture:
     """
     if model == serving.model_name:
         return serving.llm.active_mixture
+    if len(model) > LONGEST_NAME:
+        raise _missing(
+            model, f"Its name has {len(model)} characters, more than {LONGEST_NAME}: use `mixture` instead."
+        )
     if model in serving.settings.mixtures:
         return serving.settings.mixtures[model]
     notation = model.removeprefix(f"{serving.model_name}:")

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 from fastapi import APIRouter, Request
+from starlette.responses import Response
 
 from langchain_eft.chat.parameters import MOST_ANSWERS
 from langchain_eft.engine.error_text import quoted_names, shown
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.protocol.bodies import RewardsBody
+from langchain_eft.server.protocol.body_route import BodyRoute
+from langchain_eft.server.protocol.event_stream import json_response
 from langchain_eft.server.protocol.leaving import unless_left
 from langchain_eft.server.routes.models import mixture_of
 from langchain_eft.server.routes.recipe import require_match
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.post("/v1/rewards")
-async def score_answers(body: RewardsBody, request: Request) -> dict[str, Any]:
+async def score_answers(body: RewardsBody, request: Request) -> Response:
     """The implicit reward of each answer: the sum of `log F - log S` over its tokens, for one behavior."""
     serving, record, policy = request.app.state.serving, request.state.record, request.state.caller.policy
     await require_match(request)
@@ -42,5 +42,6 @@ async def score_answers(body: RewardsBody, request: Request) -> dict[str, Any]:
     record.model = body.model
     contexts = {name: tuple(ids) for name, ids in (body.contexts or {}).items()}
     answers = [tuple(answer) for answer in body.answers]
-    scoring = asyncio.to_thread(serving.engine.score, body.behavior, tuple(body.prompt), answers, contexts)
-    return {"object": "list", "model": body.model, "rewards": await unless_left(request, scoring)}
+    scoring = serving.engine.ascore(body.behavior, tuple(body.prompt), answers, contexts)
+    rewards = await unless_left(request, scoring)
+    return json_response({"object": "list", "model": body.model, "rewards": rewards})

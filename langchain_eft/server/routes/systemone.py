@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
@@ -10,6 +9,7 @@ from fastapi import APIRouter, Request
 from langchain_eft.decisions.decision import Decision, DecisionOptions, prepare_decision
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.server.protocol.bodies import DecisionBody
+from langchain_eft.server.protocol.body_route import BodyRoute
 from langchain_eft.server.protocol.leaving import unless_left
 from langchain_eft.server.routes.models import requested_mixture
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from langchain_eft.engine.request import GenerationRequest
     from langchain_eft.server.serving import Serving
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.post("/v1/systemone")
@@ -27,7 +27,7 @@ async def decide(body: DecisionBody, request: Request) -> dict[str, Any]:
     """Answer questions about a state by the probabilities of their answers. Nothing is generated."""
     serving, record = request.app.state.serving, request.state.record
     mixture = requested_mixture(serving, request.state.caller, record, body)
-    decision = await asyncio.to_thread(_prepare, serving, body, mixture)
+    decision = await serving.threads.run(request, _prepare, serving, body, mixture)
     scores = await unless_left(request, serving.engine.aanswer_logprobs(decision.given))
     usage = decision.usage(scores)
     record.prompt_tokens, record.cached_tokens = usage["input_tokens"], scores.cached_tokens

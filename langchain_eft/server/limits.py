@@ -1,0 +1,23 @@
+"""How much a request may hold. Its cost is bounded by these numbers, whatever the size of its body.
+
+`docs/server.md` lists them, together with the limits that an operator sets.
+"""
+
+from __future__ import annotations
+
+MOST_ELEMENTS = 2**19
+"""Commas, brackets and braces of a body, those in its texts included. Parsing takes time by their number, and
+no other thread runs meanwhile."""
+
+MOST_OBJECTS = 2**16
+"""Objects of a body: each takes memory of many times its size in the body."""
+
+MOST_ITEMS = 2048
+"""Messages, parts of a message, and entries of other lists that do not hold token ids; also keys of one
+object: fields, contexts, biased tokens, variables."""
+
+MOST_QUESTIONS = 128
+"""Questions of a decision: each is a prompt of its own."""
+
+LONGEST_NAME = 1024
+"""Characters of a model's name: each chunk of an answer repeats it, and so does the log."""
