@@ -63,19 +63,20 @@ class ServerProcess:
 
 
 @contextmanager
-def server(*options, folder=None, ready=True):
+def server(*options, folder=None, ready=True, module="langchain_eft"):
     """A server process; it is killed at the end, if it has not ended by itself.
 
     Args:
         options: Of `langchain-eft serve`.
         folder: A tiny family's; None serves the bundled weights.
         ready: Wait until its weights are loaded.
+        module: What Python runs.
     """
     family, environment = ["--kv-cache-tokens", 8192], {**os.environ}
     if folder is not None:
         family += ["--model", folder / "base", "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
         environment |= {CACHE_VARIABLE: str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-m", "langchain_eft", "serve", *family, "--port", "0", *options]
+    arguments = [sys.executable, "-m", module, "serve", *family, "--port", "0", *options]
     process = subprocess.Popen(  # noqa: S603
         [str(argument) for argument in arguments],
         stdout=subprocess.DEVNULL,

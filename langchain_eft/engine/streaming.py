@@ -7,8 +7,8 @@ import queue
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
-from contextlib import aclosing
-from typing import Generic, TypeVar
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from typing import Any, Generic, TypeVar
 
 from langchain_eft.engine.errors import RequestTimeoutError
 from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
@@ -63,12 +63,15 @@ class Streaming(ABC, Generic[Prepared]):
         self,
         request: GenerationRequest,
         timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        turn: AbstractAsyncContextManager[Any] | None = None,
     ) -> AsyncIterator[TextDelta | Finished]:
         """Decode a request without blocking the event loop; closing or cancelling cancels it.
 
         Args:
             request: What to decode.
             timeout: Seconds that the whole answer may take.
+            turn: Held while a thread prepares the request, so that several requests take one thread.
 
         Raises:
             EngineError: As `submit`, when decoding fails, or when time is up.
@@ -81,7 +84,8 @@ class Streaming(ABC, Generic[Prepared]):
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         # A thread prepares, for that takes time. Starting takes none, so no cancellation comes in between.
-        generation = self._start(await asyncio.to_thread(self._prepare, request, deliver))
+        async with turn or nullcontext():
+            generation = self._start(await asyncio.to_thread(self._prepare, request, deliver))
         try:
             while True:
                 try:
@@ -154,9 +158,10 @@ class Streaming(ABC, Generic[Prepared]):
             EngineError: As `astream`. The other answers are then cancelled.
         """
         arrived: asyncio.Queue[tuple[int, TextDelta | Finished] | BaseException] = asyncio.Queue()
+        turn = asyncio.Lock()
 
         async def run(number: int) -> None:
-            async for event in self.astream(requests[number], timeout):
+            async for event in self.astream(requests[number], timeout, turn=turn):
                 arrived.put_nowait((number, event))
 
         def report(task: asyncio.Task[None]) -> None:

@@ -36,6 +36,9 @@ _KINDS = {
 }
 """OpenAI's type of an error, by status. Other statuses below 500 are errors of the request."""
 
+_LONGEST_MESSAGE = 4000
+"""Characters of a message. Some quote the request, and no answer is as long as a request may be."""
+
 _NO_RETRY = {"x-should-retry": "false"}
 """Tells OpenAI's clients that the same request would fail in the same way."""
 
@@ -61,13 +64,18 @@ class HTTPError(Exception):
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status, self.message = status, _shortened(message)
         self.param, self.code, self.headers = param, code, headers or {}
 
     @property
     def kind(self) -> str:
         """OpenAI's type of the error."""
         return _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+
+
+def _shortened(message: str) -> str:
+    half = _LONGEST_MESSAGE // 2  # the end has the remedy
+    return message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}"
 
 
 def http_error(error: Exception) -> HTTPError:

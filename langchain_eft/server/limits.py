@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-MOST_ELEMENTS = 2**19
-"""Commas, brackets and braces of a body, those in its texts included. Parsing takes time by their number, and
-no other thread runs meanwhile."""
+MOST_COMMAS = 2**19
+"""Commas of a body, those in its texts included. Parsing takes time by their number, and no other thread runs
+meanwhile: a tenth of a second at most."""
 
-MOST_OBJECTS = 2**16
-"""Objects of a body: each takes memory of many times its size in the body."""
+MOST_MARKS = 2**17
+"""Brackets, braces and colons of a body, those in its texts included: lists, objects and keys take longer."""
 
 MOST_ITEMS = 2048
 """Messages, parts of a message, and entries of other lists that do not hold token ids; also keys of one

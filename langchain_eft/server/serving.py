@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +59,11 @@ class Serving:
         engine = self.llm.open_local(_log_progress)
         from langchain_eft.engine.loading.behavior_cards import behavior_cards
 
-        return engine, behavior_cards(engine.recipe)
+        cards = behavior_cards(engine.recipe)
+        # A collection of all objects stops every thread for half a second, and a large body brings one on.
+        gc.collect()
+        gc.freeze()
+        return engine, cards
 
     @property
     def is_open(self) -> bool:

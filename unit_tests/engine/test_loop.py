@@ -1,6 +1,10 @@
 """The decoding loop: requests get their turn, none is lost, and failures end requests, not the engine."""
 
+import asyncio
 import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
@@ -404,3 +408,35 @@ def test_a_storm_of_requests_loses_nothing_and_leaks_nothing(family):
         assert stats.preemptions
     finally:
         engine.close()
+
+
+async def test_scoring_keeps_no_thread_while_it_waits(engine):
+    """Otherwise a few callers who score would leave none to those who prepare requests."""
+    expected = engine.score("one", (5, 6), [(7,)])
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    released = threading.Event()
+    blocked = threading.Thread(target=engine._loop.run_job, args=(lambda: released.wait(60),))
+    blocked.start()
+    scoring = [asyncio.create_task(engine.ascore("one", (5, 6), [(7,)])) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: 1), 30) == 1
+    assert not any(each.done() for each in scoring)
+    released.set()
+    assert await asyncio.gather(*scoring) == [expected] * 3
+    blocked.join()
+
+
+async def test_several_answers_of_one_call_are_prepared_by_one_thread(engine, monkeypatch):
+    running, most, prepare = 0, 0, engine._prepare
+
+    def counted(*args):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.005)
+        running -= 1
+        return prepare(*args)
+
+    monkeypatch.setattr(engine, "_prepare", counted)
+    answers = await engine.agenerate([request([5], max_tokens=2) for _ in range(8)])
+    assert (len(answers), most) == (8, 1)

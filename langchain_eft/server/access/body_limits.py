@@ -35,7 +35,9 @@ class BodyMiddleware:
             await send_error(error, scope, receive, send)
             return
         if body is not None:  # otherwise the client has left
-            await self._app(scope, _replayed(body, receive), send)
+            replayed = _replayed(body, receive)
+            del body  # it may be large, and the answer long
+            await self._app(scope, replayed, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None if the client leaves before it has sent it.

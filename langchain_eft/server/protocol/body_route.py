@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from langchain_eft.engine.error_text import shown
 from langchain_eft.server.errors import HTTPError, invalid
-from langchain_eft.server.limits import MOST_ELEMENTS, MOST_ITEMS, MOST_OBJECTS
+from langchain_eft.server.limits import MOST_COMMAS, MOST_ITEMS, MOST_MARKS
 from langchain_eft.server.settings import ServerSettings
 
 
@@ -26,14 +26,24 @@ class BodyRoute(APIRoute):
         model: type[BaseModel] = self.body_field.field_info.annotation  # type: ignore[union-attr, assignment]
 
         async def read_and_answer(request: Request) -> Response:
-            _require_json(request.headers.get("content-type", ""))
-            serving, body = request.app.state.serving, await request.body()
-            parsed, instance = await serving.threads.run(request, _read, body, model, serving.settings)
-            if serving.settings.log_texts:
-                request.state.record.body = parsed
-            return await answer(_ReadRequest(request, instance))
+            return await answer(_ReadRequest(request, await _validated(request, model)))
 
         return read_and_answer
+
+
+async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
+    """The body as an instance of a model. Nothing keeps the body itself while the request is answered.
+
+    Raises:
+        HTTPError: It is no JSON, above a limit, or does not fit the model.
+    """
+    _require_json(request.headers.get("content-type", ""))
+    serving = request.app.state.serving
+    body = b"".join([piece async for piece in request.stream()])
+    parsed, instance = await serving.threads.run(request, _read, body, model, serving.settings)
+    if serving.settings.log_texts:
+        request.state.record.body = parsed
+    return instance
 
 
 class _ReadRequest(Request):
@@ -97,22 +107,13 @@ def parse_json(body: bytes, max_depth: int) -> Any:
     Raises:
         HTTPError: 400; it is something else, or above a limit.
     """
-    elements = sum(map(body.count, (b",", b"[", b"{")))
-    if elements > MOST_ELEMENTS:
-        raise _too_many(f"{elements} commas, brackets and braces", MOST_ELEMENTS)
-    objects = 0
-
-    def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal objects
-        objects += 1
-        if objects > MOST_OBJECTS:
-            raise _too_many("more objects", MOST_OBJECTS)
-        if len(pairs) > MOST_ITEMS:
-            raise _too_many(f"an object with {len(pairs)} keys", MOST_ITEMS)
-        return _object(pairs)
-
+    commas, marks = body.count(b","), sum(map(body.count, (b"[", b"{", b":")))
+    if commas > MOST_COMMAS:
+        raise _too_many(f"{commas} commas", MOST_COMMAS)
+    if marks > MOST_MARKS:
+        raise _too_many(f"{marks} brackets, braces and colons", MOST_MARKS)
     try:
-        parsed = json.loads(body.decode("utf-8"), object_pairs_hook=to_object, parse_constant=_no_constant)
+        parsed = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except RecursionError:
         raise _too_deep(max_depth) from None
     except ValueError as error:
@@ -139,8 +140,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys are all different: programs disagree on which of two values counts.
 
     Raises:
+        HTTPError: There are too many keys.
         ValueError: A key occurs twice.
     """
+    if len(pairs) > MOST_ITEMS:
+        raise _too_many(f"an object with {len(pairs)} keys", MOST_ITEMS)
     parsed = dict(pairs)
     if len(parsed) < len(pairs):
         for key, _ in pairs:  # the first that is not there any more has been seen before

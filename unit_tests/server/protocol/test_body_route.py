@@ -42,7 +42,7 @@ def test_what_is_no_json_is_refused(body, complaint):
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
-@pytest.mark.parametrize("depth", [65, 1000, 200_000])
+@pytest.mark.parametrize("depth", [65, 1000, 60_000])
 def test_a_body_that_is_nested_too_deeply_is_refused(opening, depth):
     closing = "]" if opening == "[" else "}"
     body = (opening * depth + "1" + closing * depth).encode()
@@ -59,9 +59,9 @@ def test_nesting_up_to_the_limit_is_read(body):
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        (b"[" + b"1," * 2**19 + b"1]", "524289 commas, brackets and braces"),
-        (b"[" * 2**20, "1048576 commas, brackets and braces"),
-        (b"[" + b"{}," * 2**16 + b"{}]", "more objects"),
+        (b"[" + b"1," * (2**19 + 1) + b"1]", "524289 commas"),
+        (b"[" + b"[]," * 2**17 + b"[]]", "131074 brackets, braces and colons"),
+        (b"[" + b'{"":0},' * 2**16 + b"1]", "131073 brackets, braces and colons"),
         (json.dumps(dict.fromkeys(map(str, range(2049)), 1)).encode(), "an object with 2049 keys"),
     ],
 )
@@ -72,7 +72,7 @@ def test_a_body_of_too_many_parts_is_refused(body, complaint):
 
 def test_bodies_up_to_the_limits_are_read_in_linear_time():
     started = time.perf_counter()
-    parse_json(b"[" + b"[]," * 2**17 + b"[]]", 64)
+    parse_json(b"[" + b"[]," * 2**16 + b"[]]", 64)
     assert refusal(json.dumps(dict.fromkeys(map(str, range(2000)), 1))[:-1].encode() + b', "1999": 1}')
     assert time.perf_counter() - started < 30  # a quadratic search takes minutes
 

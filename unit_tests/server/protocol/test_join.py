@@ -24,6 +24,19 @@ def test_parts_of_one_index_are_one():
     ]
 
 
+def test_each_piece_is_looked_at_once():
+    class Counted(list):
+        seen = 0
+
+        def __iter__(self):
+            Counted.seen += len(self)
+            return super().__iter__()
+
+    pieces = [{"text": "a", "ids": Counted([1])} for _ in range(1000)]
+    assert join(pieces) == {"text": "a" * 1000, "ids": [1] * 1000}
+    assert Counted.seen < 5000  # half a million if what is joined is copied for each piece
+
+
 def test_pieces_stay_as_they_are():
     pieces = [{"a": [1], "b": {"c": "d"}}, {"a": [2], "b": {"c": "e"}}]
     join(pieces)

@@ -112,6 +112,8 @@ async def test_other_prompts_are_given_by_name(tool_settings):
         assert other["token_ids"] != expected["token_ids"]
         error = await refused(client, PATH, 400, prompt=ids)
         assert "'brief'" in error["message"]
+        several = await refused(client, PATH, 400, prompt=[ids, ids], contexts={"brief": read})
+        assert "one prompt, and there are 2" in several["message"]
         error = await refused(client, PATH, 400, prompt="hi", contexts={"brief": read})
         assert "token ids" in error["message"]
 

@@ -156,3 +156,10 @@ async def test_a_taught_behavior_recommends_its_range(family, tmp_path):
         one, two = (await entries(client))["base"]["eft"]["behaviors"]
         assert one["recommended"] == {"weight": 0.75, "min": 0.5, "max": 1.25}
         assert "recommended" not in two
+
+
+@pytest.mark.parametrize("letters", [1100, 7_000_000])
+async def test_a_long_name_is_no_model(client, letters):
+    error = await refused(client, PATH, 404, model="base:one=0." + "5" * letters, messages=MESSAGES)
+    assert "more than 1024: use `mixture` instead" in error["message"]
+    assert len(error["message"]) < 500
