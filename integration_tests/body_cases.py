@@ -20,7 +20,7 @@ BASES = {
     "/v1/completions": {"model": MODEL, "prompt": "a", "max_tokens": 1},
     "/v1/rewards": {"model": MODEL, "behavior": "one", "prompt": [5], "answers": [[5]]},
     "/v1/logprobs": {"model": MODEL, "given": [{"prompt": [5], "answers": [[5]]}]},
-    "/v1/systemone": {"model": MODEL, "state": "a", "questions": {"q": {"type": "noul", "instructions": "a"}}},
+    "/v1/systemone": {"model": MODEL, "state": "a", "questions": {"q": {"type": "noul"}}},
     "/tokenize": {"prompt": "a"},
     "/detokenize": {"tokens": [5]},
 }

@@ -137,9 +137,10 @@ def test_bodies_of_any_size_stop_nobody_else(running):
                 faults.append(f"{name}: {grown / MEGABYTES:.0f} MiB for {len(content) / MEGABYTES:.1f} MiB")
         after = memory.now
     slow = [line for line in running.log if line.get("event") == "slow_callback"]
-    faults += [f"{line['callback']}: {line['seconds']} s" for line in slow if line["seconds"] > LONGEST_CALLBACK]
+    long = [each for each in slow if each["seconds"] > LONGEST_CALLBACK]
+    faults += [f"{each['callback']}: {each['seconds']} s" for each in long]
     if FACTOR > 1:  # a busy machine makes others wait too
         faults += [f"{name}: {wait:.2f} s" for name, wait in waits.items() if wait > usual + LONGEST_WAIT]
     assert not faults, "\n".join(faults)
-    assert after - before < 200 * MEGABYTES
+    assert after - before < 400 * MEGABYTES  # the largest bodies alone would fill a gigabyte
     assert running.process.poll() is None
