@@ -13,7 +13,7 @@ from langchain_eft.chat.parameters import refuse_unknown
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.config import Dtype, EngineConfig
-from langchain_eft.engine.error_text import describe, quoted_names
+from langchain_eft.engine.error_text import describe, quoted_names, shown
 from langchain_eft.engine.errors import CheckpointNotFoundError, RequestError
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.protocol import EngineProtocol
@@ -231,8 +231,13 @@ class EngineUser(BaseModel):
 
         Args:
             model: A model to use instead of this model's own.
+
+        Raises:
+            RequestError: A model that is not a string.
         """
         name = model or self.model
+        if not isinstance(name, str):
+            raise RequestError(f"model={shown(name)} is not a model's name: give a string, such as 'smol'.")
         if self.base_url is not None:
             return RemoteSource(self._endpoint(name))
         recipe = build_recipe(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from langchain_core.messages import BaseMessage
 
 from langchain_eft.chat.messages import is_text
+
+Message = TypeVar("Message", bound=BaseMessage)
 
 UnsupportedContent = Literal["describe", "error"]
 """Replace media by a line of text, or refuse the message."""
@@ -16,7 +18,7 @@ _LONGEST_DETAIL = 200
 """Characters of a name or address that a description keeps."""
 
 
-def readable(messages: Sequence[BaseMessage], unsupported_content: UnsupportedContent) -> list[BaseMessage]:
+def readable(messages: Sequence[Message], unsupported_content: UnsupportedContent) -> list[Message]:
     """The messages as a text model can read them.
 
     Args:
@@ -27,7 +29,7 @@ def readable(messages: Sequence[BaseMessage], unsupported_content: UnsupportedCo
     return [_described(message) if unsupported_content == "describe" else message for message in messages]
 
 
-def _described(message: BaseMessage) -> BaseMessage:
+def _described(message: Message) -> Message:
     if isinstance(message.content, str) or all(map(is_text, message.content)):
         return message
     blocks = [

@@ -186,7 +186,7 @@ def to_turn(
     if isinstance(message, AIMessage):
         invalid = [_invalid_call(call, tool_format) for call in mark(message.invalid_tool_calls)]
         turn["content"] = "\n".join(part for part in (turn["content"], *invalid) if part)
-        if thoughts := _reasoning(message):
+        if thoughts := reasoning(message):
             turn["reasoning_content"] = mark(thoughts)
         if message.tool_calls:
             turn["tool_calls"] = [
@@ -207,14 +207,14 @@ def _invalid_call(call: InvalidToolCall, tool_format: ToolFormat) -> str:
     return tool_format.render_call(call["name"], arguments) if call["name"] else arguments
 
 
-def _reasoning(message: AIMessage) -> str:
+def reasoning(message: AIMessage) -> str:
     """The reasoning of a message, from any of the places where providers put it."""
-    reasoning = message.additional_kwargs.get("reasoning_content")
-    if isinstance(reasoning, str):
-        return reasoning
+    thoughts = message.additional_kwargs.get("reasoning_content")
+    if isinstance(thoughts, str):
+        return thoughts
     blocks = [block for block in message.content if isinstance(block, dict)]
     keys = {"thinking": "thinking", "reasoning": "reasoning"}
-    return "".join(str(block.get(keys.get(block.get("type", ""), ""), "")) for block in blocks)
+    return "".join(str(block.get(keys.get(_kind(block) or "", ""), "")) for block in blocks)
 
 
 def role(message: BaseMessage) -> str:
@@ -241,8 +241,12 @@ def role(message: BaseMessage) -> str:
 
 
 def is_text(block: str | Mapping[str, Any]) -> bool:
-    """Whether a content block is text, or is rendered from another part of the message."""
-    return isinstance(block, str) or "text" in block or block.get("type") in {"text", *_SILENT_BLOCKS}
+    """Whether a content block is text, or is rendered from another part of the message.
+
+    Raises:
+        RequestError: A block whose type is not a string.
+    """
+    return isinstance(block, str) or "text" in block or _kind(block) in {"text", *_SILENT_BLOCKS}
 
 
 def text(message: BaseMessage) -> str:
@@ -259,12 +263,19 @@ def text(message: BaseMessage) -> str:
             parts.append(block)
         elif not is_text(block):
             raise RequestError(
-                f"Content of type {block.get('type')!r} cannot be read by a text model: send text "
+                f"Content of type {_kind(block)!r} cannot be read by a text model: send text "
                 "blocks only, or set `unsupported_content='describe'`."
             )
-        elif block.get("type") not in _SILENT_BLOCKS:
+        elif _kind(block) not in _SILENT_BLOCKS:
             parts.append(_text_of(block))
     return "".join(parts)
+
+
+def _kind(block: Mapping[str, Any]) -> str | None:
+    kind = block.get("type")
+    if kind is None or isinstance(kind, str):
+        return kind
+    raise RequestError(f"A content block has type={shown(kind)}: give a string, such as 'text'.")
 
 
 def _text_of(block: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.tools import BaseTool, create_schema_from_function
@@ -15,15 +15,17 @@ from langchain_eft.chat.subschemas import Schema, is_recursive
 from langchain_eft.engine.errors import RequestError
 
 
-def tool_dicts(tools: Sequence[Any]) -> list[dict[str, Any]]:
+def tool_dicts(tools: Iterable[Any]) -> list[dict[str, Any]]:
     """Functions, LangChain tools, classes and schema dictionaries as OpenAI tool dictionaries.
 
     OpenAI tool dictionaries stay as they are.
 
     Raises:
-        RequestError: A value that does not describe a tool, a tool without a name, or arguments that are no
-            object.
+        RequestError: No list of tools, a value that does not describe a tool, a tool without a name, or
+            arguments that are no object.
     """
+    if isinstance(tools, str | Mapping) or not isinstance(tools, Iterable):
+        raise RequestError(f"tools={shortened(tools)} is not a list of tools: give a list, such as [search].")
     return [_tool_dict(tool) for tool in tools]
 
 

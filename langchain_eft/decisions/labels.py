@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, HumanMessage
 
+from langchain_eft.chat.answer_tokens import end_tokens
 from langchain_eft.chat.control_tokens import ControlTokens
 from langchain_eft.chat.messages import encode
 from langchain_eft.engine.error_text import shown
@@ -42,9 +43,8 @@ class LabelTokens:
         )
         self._control = ControlTokens(tokenizer, sanitize=sanitize_control_tokens)
         self._opening = self._encode([_QUESTION])
-        special = set(tokenizer.all_special_ids)
-        _, rest = self._split("Yes")
-        self._end = next((token for token in rest if token in special), tokenizer.eos_token_id)
+        ends, (_, rest) = end_tokens(tokenizer), self._split("Yes")
+        self._end = next((token for token in rest if token in ends), tokenizer.eos_token_id)
 
     def of_question(self, where: str, labels: Sequence[str], *, end: bool | None) -> list[TokenIds]:
         """The tokens of all labels of a question.

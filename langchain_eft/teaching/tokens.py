@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from langchain_eft.chat.answer_tokens import write_answer
 from langchain_eft.chat.messages import encode
 from langchain_eft.engine.errors import EngineError
 from langchain_eft.teaching.errors import TeachingError
@@ -116,15 +117,14 @@ class Renderer:
         """
         try:
             prompt = encode(self.tokenizer, before, tools=tools)
-            whole = encode(self.tokenizer, [*before, answer], answer=False, tools=tools)
+            ids, continues = write_answer(self.tokenizer, prompt, before, answer, tools=tools)
         except EngineError as error:
             raise TeachingError(f"{place}: {error}") from error
-        if whole[: len(prompt)] != prompt:
+        if not continues:
             raise TeachingError(
                 f"{place}: the chat template renders an answer in another way than it opens one, so the "
                 "answer's tokens cannot be told from the prompt's: give another template."
             )
-        ids = self._ended(whole[len(prompt) :])
         if answer.response_metadata.get("finish_reason") == "length":
             ids = ids[:-1]
         if len(prompt) + len(ids) > self.window:
@@ -133,12 +133,6 @@ class Renderer:
                 f"window is {self.window} tokens: shorten or remove the example."
             )
         return prompt, ids
-
-    def _ended(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """An answer up to its last special token, which ends it. Some templates add a line break."""
-        special = {*self.tokenizer.all_special_ids, self.tokenizer.eos_token_id}
-        ends = [i for i, token in enumerate(ids) if token in special]
-        return ids[: ends[-1] + 1] if ends else (*ids, self.tokenizer.eos_token_id)
 
 
 def _joined(texts: Iterable[TokenizedText]) -> list[TokenizedText]:

@@ -240,6 +240,12 @@ def test_a_text_block_without_text_is_refused():
         to_turn(HumanMessage([{"type": "text", "text": None}]))
 
 
+@pytest.mark.parametrize("message", [HumanMessage([{"type": ["x"]}]), AIMessage([{"type": ["x"]}])])
+def test_a_block_whose_type_is_no_string_is_refused(message):
+    with pytest.raises(RequestError, match=r"type=\['x'\]: give a string"):
+        to_turn(message)
+
+
 @pytest.mark.parametrize(
     ("messages", "settings"),
     [

@@ -2,7 +2,7 @@
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from langchain_eft.decisions.labels import LabelTokens
 from langchain_eft.engine.errors import RequestError
@@ -67,6 +67,12 @@ def test_the_end_counts_where_one_label_begins_another(words):
     assert labelled(words, ["Old", "New", "New York"]) == [(*ids(x), 0) for x in ("Old", "New", "New York")]
     assert labelled(words, ["New", "New York"], end=False) == [ids("New"), ids("New York")]
     assert labelled(words, ["New", "Old"], end=True) == [(*ids("New"), 0), (*ids("Old"), 0)]
+
+
+def test_the_end_may_be_a_special_token_without_a_name(words):
+    words.add_tokens([AddedToken("<turn>", special=True)])
+    words.chat_template = SPACED.replace("<end>", "<turn>")
+    assert labelled(words, ["New"], end=True)[0][-1] == words.convert_tokens_to_ids("<turn>")
 
 
 def test_labels_in_the_same_tokens_are_refused(words):
