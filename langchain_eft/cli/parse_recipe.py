@@ -100,7 +100,8 @@ def read_prompts(file: Path) -> list[str]:
         InputError: The file cannot be read, or all its lines are blank.
     """
     try:
-        prompts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not `splitlines`: a prompt may hold other line breaks, such as U+2028.
+        prompts = [line.strip() for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"--prompts {str(file)!r} cannot be read ({error}): give a text file, one prompt a line."

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from langchain_eft.jsonl import parse_line, split_lines
+
 
 class Cache:
     """A mapping from hashes to JSON values in a file. Each entry is one line, which is written at once.
@@ -22,18 +24,21 @@ class Cache:
             self._read(file)
 
     def _read(self, file: Path) -> None:
-        content = file.read_text(encoding="utf-8")
+        content = file.read_bytes()
         # An interruption in mid-line leaves no newline at the end: the next entry has to begin with one.
-        self._torn = bool(content) and not content.endswith("\n")
-        for line in content.splitlines():
+        self._torn = bool(content) and not content.endswith(b"\n")
+        for line in split_lines(content):
             try:
-                row = json.loads(line)
+                row = parse_line(line)
                 self._entries[row["key"]] = row["value"]
             except (ValueError, KeyError, TypeError):
                 continue
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
 
     def get(self, key: str) -> Any | None:
         """The value of a key, or None."""

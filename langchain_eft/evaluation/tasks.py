@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from langchain_eft.evaluation.requests import benign_cases, harmful_cases
 from langchain_eft.evaluation.systems import System
 from langchain_eft.evaluation.text_scorers import Length, Mentions, Refuses
 from langchain_eft.evaluation.tool_calls import CallsExactly, tool_call_cases
+from langchain_eft.jsonl import parse_line, split_lines
 
 Ask = Callable[[System, Case, int | None, int | None], Answer]
 """How a system is asked: system, case, longest answer and seed."""
@@ -213,8 +213,8 @@ def _messages(prompt: Any) -> list[Any]:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = split_lines(path.read_bytes())
+    except OSError as error:
         raise EvaluationError(
             f"The task {str(path)!r} cannot be read ({error}): give a JSONL file or {sorted(BUILT_IN)}."
         ) from error
@@ -223,10 +223,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise EvaluationError(f"The task {str(path)!r} is empty: write one JSON object a line.")
     for number, line in filled:
         try:
-            row = json.loads(line)
+            row = parse_line(line)
         except ValueError as error:
             raise EvaluationError(
-                f"{path}: line {number} is not JSON ({error}): write one JSON object a line."
+                f"{path}: line {number} is not readable JSON ({error}): write one JSON object a line."
             ) from error
         if not isinstance(row, dict) or "prompt" not in row:
             raise EvaluationError(f'{path}: line {number} has no \'prompt\': write {{"prompt": "..."}}.')

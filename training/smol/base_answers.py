@@ -28,11 +28,11 @@ class BaseAnswers:
 
     def __init__(self, file: Path, max_tokens: int, progress: Progress) -> None:
         from langchain_eft import EFTChatModel
+        from langchain_eft.jsonl import parse_line, split_lines
 
         self._file, self._progress = file, progress
         self._llm = EFTChatModel(mixture={}, temperature=0.0, max_tokens=max_tokens)
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        rows = [json.loads(line) for line in lines]
+        rows = map(parse_line, split_lines(file.read_bytes()) if file.is_file() else [])
         self._known: dict[str, dict[str, Any]] = {_key(row["messages"]): row["answer"] for row in rows}
 
     def answer(self, conversations: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -162,8 +162,8 @@ def test_draft_lengths_are_read():
 
 def test_prompts_are_the_lines_of_a_file(tmp_path):
     file = tmp_path / "prompts"
-    file.write_text("One\n\n  Zwölf \n", encoding="utf-8")
-    assert read_prompts(file) == ["One", "Zwölf"]
+    file.write_text("One\n\n  Zwölf\u2028Elf \n", encoding="utf-8")
+    assert read_prompts(file) == ["One", "Zwölf\u2028Elf"]
 
 
 @pytest.mark.parametrize(

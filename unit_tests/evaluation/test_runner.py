@@ -146,6 +146,21 @@ def test_a_torn_line_is_asked_again_and_the_file_stays_readable(tmp_path):
     assert len(system.runnable.calls) == 1
 
 
+def test_an_answer_is_kept_whatever_breaks_its_lines(tmp_path):
+    text = "one\u2028two\u2029three\x85four"
+    Cache(tmp_path / "x.jsonl").put("a", text)
+    assert Cache(tmp_path / "x.jsonl").get("a") == text
+
+
+def test_a_line_that_is_torn_within_a_character_costs_that_line_alone(tmp_path):
+    cache = Cache(tmp_path / "x.jsonl")
+    cache.put("a", "first")
+    cache.put("b", "é")
+    content = (tmp_path / "x.jsonl").read_bytes()
+    (tmp_path / "x.jsonl").write_bytes(content[: content.index("é".encode()) + 1])
+    assert Cache(tmp_path / "x.jsonl").get("a") == "first"
+
+
 def test_a_cache_in_memory_only():
     cache = Cache()
     cache.put("a", {"x": 1})
@@ -343,6 +358,12 @@ def test_own_tasks_from_a_file(tmp_path):
     assert Runner().evaluate([HALF], [task]).cell("half", "rivers").estimate.value == 1
 
 
+def test_a_prompt_of_an_own_task_may_break_lines(tmp_path):
+    (tmp_path / "own.jsonl").write_text('{"prompt": "a\u2028b"}\n', encoding="utf-8")
+    (case,) = load_task(tmp_path / "own.jsonl").cases
+    assert case.messages[0].text == "a\u2028b"
+
+
 @pytest.mark.parametrize(
     ("row", "metric"),
     [
@@ -364,7 +385,7 @@ def test_the_keys_of_a_row_say_what_is_counted(tmp_path, row, metric):
     ("text", "message"),
     [
         ("", "is empty"),
-        ("{", "line 1 is not JSON"),
+        ("{", "line 1 is not readable JSON"),
         ("[]", "has no 'prompt'"),
         ('{"prompt": "?", "answer": 1}', r"\['answer'\] is not of any kind"),
         ('{"prompt": "?"}\n{"prompt": "?", "refuse": true}', "line 2 is of another kind"),

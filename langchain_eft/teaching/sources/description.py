@@ -5,7 +5,6 @@ The idea is that of context distillation (Askell et al. 2021, section 2.2).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
+from langchain_eft.evaluation.cache import Cache
 from langchain_eft.presets import load_preset
 from langchain_eft.teaching.behavior_folder import writing
 from langchain_eft.teaching.errors import TeachingError
@@ -126,34 +126,20 @@ def describe_lesson(
         TeachingError: The teacher fails, or too few of its answers can be used.
     """
     asked = questions(count, seed)
-    known = _read_answers(file)
-    missing = [question for question in asked if question not in known]
+    answers = Cache(file)
+    missing = [question for question in asked if question not in answers]
     for start in range(0, len(missing), TOGETHER):
-        progress(f"The teacher answers: {len(known)} of {len(asked)} questions")
+        progress(f"The teacher answers: {len(answers)} of {len(asked)} questions")
         some = missing[start : start + TOGETHER]
-        new = {q: usable(a) for q, a in zip(some, teacher.answer(some, progress), strict=True)}
-        with writing(file), file.open("a", encoding="utf-8") as lines:
-            for question, answer in new.items():
-                lines.write(json.dumps({"question": question, "answer": answer}, ensure_ascii=False) + "\n")
-        known |= new
+        for question, answer in zip(some, teacher.answer(some, progress), strict=True):
+            with writing(file):
+                answers.put(question, usable(answer))
     conversations = [
-        Conversation(f"answer {i}", (HumanMessage(question), AIMessage(known[question] or "")))
+        Conversation(f"answer {i}", (HumanMessage(question), AIMessage(text)))
         for i, question in enumerate(asked)
-        if known[question]
+        if (text := answers.get(question))
     ]
     return Lesson.split(f"described: {description}", conversations, seed)
-
-
-def _read_answers(file: Path) -> dict[str, str | None]:
-    """The answers of an earlier run. A last line that was cut off is asked for again."""
-    known: dict[str, str | None] = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        known[row["question"]] = row["answer"]
-    return known
 
 
 def usable(answer: AIMessage) -> str | None:

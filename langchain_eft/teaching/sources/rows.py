@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from langchain_eft.jsonl import parse_line, split_lines
 from langchain_eft.teaching.errors import TeachingError
 
 Row = tuple[str, dict[str, Any]]
@@ -20,20 +20,20 @@ def read_jsonl(file: Path) -> Iterator[Row]:
         TeachingError: The file cannot be read, or a line is not a JSON object.
     """
     try:
-        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = split_lines(file.read_bytes())
+    except OSError as error:
         raise TeachingError(f"{str(file)!r} cannot be read ({error}): give a JSONL file in UTF-8.") from error
-    if lines == [""]:
+    if not lines:
         raise TeachingError(f"{str(file)!r} is empty: write one example a line.")
     for number, line in enumerate(lines, start=1):
         place = f"line {number}"
         if not line.strip():
             raise TeachingError(f"{str(file)!r}, {place} is empty: remove it, or write an example.")
         try:
-            row = json.loads(line)
+            row = parse_line(line)
         except ValueError as error:
             raise TeachingError(
-                f"{str(file)!r}, {place} is not JSON ({error}): write one JSON object a line."
+                f"{str(file)!r}, {place} is not readable JSON ({error}): write one JSON object a line."
             ) from error
         if not isinstance(row, dict):
             raise TeachingError(f'{str(file)!r}, {place} is not a JSON object: write {{"messages": [...]}}.')

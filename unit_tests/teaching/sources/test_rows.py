@@ -84,7 +84,7 @@ def test_a_saved_data_set_is_read_and_null_fields_are_dropped(tmp_path):
 
 MALFORMED = {
     "line 3 is empty": "",
-    "line 3 is not JSON": "{",
+    "line 3 is not readable JSON": "{",
     "line 3 is not a JSON object": "[1]",
     "line 3 has the fields ['text']": {"text": "hi"},
     "messages must be a list": {"messages": []},
