@@ -48,8 +48,11 @@ def _tool_dict(tool: Any) -> dict[str, Any]:
         raise RequestError(f"tools holds {shortened(tool)} with name={name!r}: give the tool a name.")
     if parameters is not None:
         converted = {**converted, "function": {**converted["function"], "parameters": parameters}}
-    kinds = tool_parameters(converted).get("type", "object")
-    if "object" not in ([kinds] if isinstance(kinds, str) else kinds):
+    schema = tool_parameters(converted)
+    if not isinstance(schema, Mapping):
+        raise RequestError(f"The tool {name!r} has parameters={shortened(schema)}: give a JSON schema.")
+    kinds = schema.get("type", "object")
+    if "object" not in (kinds if isinstance(kinds, list) else [kinds]):
         raise RequestError(
             f"The arguments of the tool {name!r} are of type {kinds!r}, but those of a call are an object: "
             "put the value into a field of an object, or use with_structured_output(method='json_schema')."

@@ -198,9 +198,9 @@ def parse_experiment(llm: EFTChatModel, names: Sequence[str], options: Evaluatio
 
     tasks = [parse_task(name, options.limit, options.seed, options.max_tokens) for name in names]
     axes = parse_axes(options.frontier, tasks) if options.frontier else None
+    rubrics = parse_rubrics(options.rubric or ())
     systems = parse_systems(llm, options)
     baseline = systems.get(options.against) or parse_system(llm, options.against) if options.against else None
-    rubrics = parse_rubrics(options.rubric or ())
     models = parse_judges(llm, options.judge or ())
     judges = [
         [

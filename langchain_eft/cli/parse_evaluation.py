@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias
 
 from langchain_eft.cli.console import InputError
@@ -58,9 +57,11 @@ def parse_system(llm: EFTChatModel, text: str) -> System:
 
     Raises:
         InputError: The name has none of these forms.
+        EvaluationError: LangChain cannot build the chat model of that name.
         RecipeError: A mixture cannot be parsed.
     """
     from langchain_eft.evaluation import System, base_alone, mixed, nudged, reference_alone, tuned_alone
+    from langchain_eft.evaluation.hosted import hosted
 
     if text == "base":
         return base_alone(llm)
@@ -80,24 +81,6 @@ def parse_system(llm: EFTChatModel, text: str) -> System:
         f"--system {text!r} is unknown: write base, reference, eft (the usual mixture), {TUNED}NAME, "
         f"{NUDGED}NAME, a mixture such as tools=1,concise=0.5 or tools=1/below0.4, or PROVIDER:MODEL."
     )
-
-
-def hosted(text: str, option: str) -> BaseChatModel:
-    """Build a chat model of any provider by its name, PROVIDER:MODEL.
-
-    Args:
-        text: The name.
-        option: The option that it was given to, for the error message.
-
-    Raises:
-        InputError: LangChain cannot build such a model.
-    """
-    try:
-        model: BaseChatModel = import_module("langchain.chat_models").init_chat_model(text)
-    except (ImportError, ValueError) as error:
-        form = "PROVIDER:MODEL, for example openai:gpt-5, with langchain and the provider's package installed"
-        raise InputError(f"{option} {text!r} cannot be used ({error}): write {form}.") from error
-    return model
 
 
 def parse_sweep(llm: EFTChatModel, text: str) -> list[System]:
@@ -126,8 +109,10 @@ def parse_judges(llm: EFTChatModel, names: Sequence[str]) -> dict[str, BaseChatM
     """The chat models that judge, by the name that was typed.
 
     Raises:
-        InputError: LangChain cannot build one of them.
+        EvaluationError: LangChain cannot build one of them.
     """
+    from langchain_eft.evaluation.hosted import hosted
+
     return {name: llm if name == SELF else hosted(name, "--judge") for name in names}
 
 

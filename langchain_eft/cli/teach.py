@@ -12,7 +12,6 @@ from rich.table import Table
 
 from langchain_eft.cli.console import progress, readable_errors
 from langchain_eft.cli.options import JsonFlag
-from langchain_eft.cli.parse_evaluation import hosted
 from langchain_eft.teaching.settings import Precision
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 def sweep_table(verdict: TaughtVerdict) -> Table:
     """Behavior against knowledge at each weight."""
+    from langchain_eft.teaching.verdict import percent
+
     table = Table(title="Behavior kept against knowledge kept", title_justify="left")
     for heading in (
         "weight",
@@ -34,8 +35,13 @@ def sweep_table(verdict: TaughtVerdict) -> Table:
     for point in verdict.sweep:
         marker = " <" if point.weight == verdict.recommended_weight else ""
         shares = (point.behavior, point.behavior_kept, point.knowledge, point.knowledge_kept)
-        table.add_row(f"{point.weight:g}{marker}", *(f"{share:.0%}" for share in shares))
+        table.add_row(f"{point.weight:g}{marker}", *map(percent, shares))
     return table
+
+
+def _is_refuted(behavior: TaughtBehavior) -> bool:
+    """Whether there is a verdict, and it recommends no weight."""
+    return behavior.verdict is not None and behavior.verdict.recommended_weight is None
 
 
 def show(behavior: TaughtBehavior) -> None:
@@ -46,18 +52,22 @@ def show(behavior: TaughtBehavior) -> None:
     if verdict := behavior.verdict:
         console.print(verdict.sentence, soft_wrap=True)
         console.print(sweep_table(verdict))
-        low, high = verdict.weight_range
-        console.print(
-            f"Recommended weight: {verdict.recommended_weight:g} ({low:g} to {high:g}). "
-            f"Expected acceptance of drafts: {verdict.acceptance:.0%}.",
-            soft_wrap=True,
-        )
+        if verdict.weight_range is not None:
+            low, high = verdict.weight_range
+            console.print(
+                f"Recommended weight: {verdict.recommended_weight:g} ({low:g} to {high:g}). "
+                f"Expected acceptance of drafts: {verdict.acceptance:.0%}.",
+                soft_wrap=True,
+            )
         console.print(f"\n{verdict.samples[0].prompt}")
         for sample in verdict.samples:
             console.print(f"  {sample.weight:g}: {' '.join(sample.answer.split())}", soft_wrap=True)
-    console.print(f"\nWrote {behavior.folder}. Try it:", soft_wrap=True)
+    console.print(f"\nWrote {behavior.folder}.", soft_wrap=True)
+    if _is_refuted(behavior):
+        return
     weight = 1.0 if card.recommended_weight is None else card.recommended_weight
     model = "" if card.base == "smol" else f" --model {card.base}"
+    console.print("Try it:")
     console.print(
         f"  langchain-eft chat{model} --behavior {card.name}={behavior.folder} --mix {card.name}={weight:g}",
         soft_wrap=True,
@@ -141,7 +151,8 @@ def teach(
 ) -> None:
     """Make a behavior from examples or a description, and find out whether it transfers and at which weight.
 
-    Only the small reference is trained. Ctrl-C ends the training with a checkpoint; --resume goes on.
+    Only the small reference is trained. Ctrl-C ends the training with a checkpoint; --resume goes on. The
+    exit code is 1 if the behavior was not learned, or no weight can be recommended.
     """
     with readable_errors():
         from langchain_eft.teaching import Settings
@@ -156,13 +167,12 @@ def teach(
             start=start,
             precision=precision,
         )
-        answering = hosted(teacher, "--teacher") if teacher else None
         with progress() as report:
             behavior = teach_behavior(
                 name,
                 source,
                 describe=describe,
-                teacher=answering,
+                teacher=teacher,
                 questions=questions,
                 model=model,
                 reference=reference,
@@ -180,3 +190,5 @@ def teach(
         typer.echo(json.dumps({"folder": str(behavior.folder), **behavior.card.model_dump()}, indent=2))
     else:
         show(behavior)
+    if _is_refuted(behavior):
+        raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,43 @@ class WorkFolder:
         """What a teacher has answered."""
         return self.path / "answers.jsonl"
 
+    @property
+    def _identity(self) -> Path:
+        return self.path / "teaching.json"
+
+    def check(self, *, resume: bool) -> None:
+        """Refuse folders in which no behavior can be made.
+
+        Args:
+            resume: Whether to continue a training.
+
+        Raises:
+            TeachingError: The final folder exists, there is a training that has not ended or none to
+                continue, or its folder is a symbolic link, which would lead the files elsewhere.
+        """
+        if "\0" in str(self.final):
+            raise TeachingError(f"folder={str(self.final)!r} has a NUL character: name another folder.")
+        with writing(self.path):
+            begun, linked = os.path.lexists(self.path), self.path.is_symlink()
+            continues = self._identity.is_file()
+        if os.path.lexists(self.final):
+            raise TeachingError(
+                f"The folder {str(self.final)!r} exists: remove it, or name another folder with `folder`."
+            )
+        if linked:
+            raise TeachingError(
+                f"{str(self.path)!r} is a symbolic link, and the training has its files there: remove it."
+            )
+        if resume and not continues:
+            raise TeachingError(
+                f"There is no training to continue in {str(self.path)!r}: leave out `resume`."
+            )
+        if begun and not resume:
+            raise TeachingError(
+                f"{str(self.path)!r} holds a training that has not ended: go on with `resume` (--resume), or "
+                "remove the folder."
+            )
+
     def begin(self, identity: Mapping[str, Any], *, resume: bool) -> None:
         """Make the folder, or continue in it.
 
@@ -51,33 +89,19 @@ class WorkFolder:
             resume: Whether to continue.
 
         Raises:
-            TeachingError: The final folder exists, or there is another training or none to continue.
+            TeachingError: There is another training to continue, or the folder cannot be made.
         """
-        if self.final.exists():
-            raise TeachingError(
-                f"The folder {str(self.final)!r} exists: remove it, or name another folder with `folder`."
-            )
-        file = self.path / "teaching.json"
         text = json.dumps(identity, sort_keys=True, indent=1, default=str)
         if resume:
-            if not file.is_file():
-                raise TeachingError(
-                    f"There is no training to continue in {str(self.path)!r}: leave out `resume`."
-                )
-            if file.read_text(encoding="utf-8") != text:
+            if self._identity.read_text(encoding="utf-8") != text:
                 raise TeachingError(
                     f"{str(self.path)!r} holds a training with other examples, models or settings: use "
                     "the same ones, or remove the folder and begin anew."
                 )
             return
-        if file.is_file():
-            raise TeachingError(
-                f"{str(self.path)!r} holds a training that has not ended: go on with `resume` (--resume), or "
-                "remove the folder."
-            )
         with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+            self.path.mkdir(parents=True)
+            self._identity.write_text(text, encoding="utf-8")
 
     def end(self) -> None:
         """Remove the folder."""

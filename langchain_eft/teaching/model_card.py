@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from langchain_eft.engine.recipe.behavior_card import BehaviorCard
-from langchain_eft.teaching.verdict import TaughtVerdict
+from langchain_eft.teaching.verdict import TaughtVerdict, percent
 
 HUB_LICENSES = frozenset(
     {
@@ -98,21 +98,24 @@ def hub_license(name: str) -> dict[str, str]:
 
 def verdict_markdown(verdict: TaughtVerdict) -> str:
     """The verdict as Markdown."""
-    low, high = verdict.weight_range
     rows = "\n".join(
-        f"| {p.weight:g} | {p.behavior:.0%} | {p.behavior_kept:.0%} | {p.knowledge:.0%} "
-        f"| {p.knowledge_kept:.0%} |"
+        f"| {p.weight:g} | {percent(p.behavior)} | {percent(p.behavior_kept)} | {percent(p.knowledge)} "
+        f"| {percent(p.knowledge_kept)} |"
         for p in verdict.sweep
     )
+    recommended = ""
+    if verdict.weight_range is not None:
+        low, high = verdict.weight_range
+        recommended = f"Recommended weight: **{verdict.recommended_weight:g}**, range {low:g} to {high:g}. "
     samples = "\n".join(f"* Weight {s.weight:g}: {' '.join(s.answer.split())}" for s in verdict.samples)
     return (
         f"## Verdict\n\n{verdict.sentence}\n\n"
-        f"Recommended weight: **{verdict.recommended_weight:g}**, range {low:g} to {high:g}. "
-        f"Expected acceptance of drafts: {verdict.acceptance:.0%}.\n\n"
+        f"{recommended}Expected acceptance of drafts: {verdict.acceptance:.0%}.\n\n"
         "| weight | shows the behavior | of the small model's | capitals right | of the base's |\n"
         f"| --- | --- | --- | --- | --- |\n{rows}\n\n"
         f"An answer shows the behavior if: {verdict.measured_by}. The small tuned model alone: "
-        f"{verdict.behavior_small:.0%}.\n\n## Samples\n\n{verdict.samples[0].prompt}\n\n{samples}\n"
+        f"{verdict.behavior_small:.0%}, its reference: {verdict.behavior_reference:.0%}.\n\n"
+        f"## Samples\n\n{verdict.samples[0].prompt}\n\n{samples}\n"
     )
 
 

@@ -13,9 +13,11 @@ from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behavior_card import BehaviorCard
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.errors import langchain_errors
+from langchain_eft.evaluation.hosted import hosted
+from langchain_eft.teaching.arguments import check_name, check_source, check_style
 from langchain_eft.teaching.behavior import TaughtBehavior
 from langchain_eft.teaching.behavior_folder import WorkFolder, write_behavior
-from langchain_eft.teaching.errors import TeachingError, require_extra
+from langchain_eft.teaching.errors import require_extra
 from langchain_eft.teaching.examples import Conversation, Example, Lesson, PreferencePair
 from langchain_eft.teaching.model_card import model_card
 from langchain_eft.teaching.settings import Precision, Settings
@@ -39,7 +41,7 @@ def teach(
     source: str | Path | None = None,
     *,
     describe: str | None = None,
-    teacher: BaseChatModel | None = None,
+    teacher: BaseChatModel | str | None = None,
     questions: int = QUESTIONS,
     model: str = "smol",
     reference: str | None = None,
@@ -60,7 +62,8 @@ def teach(
         source: A `.jsonl` file of conversations or pairs, or a data set on the hub or in a folder.
         describe: A system prompt, instead of a source. A teacher answers questions under it, and the adapter
             learns to answer so without it.
-        teacher: Who answers. The default is the model itself, with emphasis on the description.
+        teacher: Who answers: a chat model, or its name as PROVIDER:MODEL. The default is the model itself,
+            with emphasis on the description.
         questions: How many questions the teacher answers.
         model: The large base: a preset, a hub id or a folder. It is not trained.
         reference: The small model that is trained. A preset has one.
@@ -79,10 +82,10 @@ def teach(
         The behavior in its folder.
 
     Raises:
-        TeachingError: Examples, settings or folders that cannot be used; a full disk.
+        TeachingError: Arguments, examples or folders that cannot be used; a full disk.
         TeachingStoppedError: The user pressed Ctrl-C during the training. `resume` goes on.
         MissingExtraError: A package of the extra `teach` is not installed.
-        EngineError: The models cannot be found, loaded or combined.
+        EngineError: The models or the teacher cannot be found, loaded or combined.
 
     Example:
         ```python
@@ -94,12 +97,14 @@ def teach(
     """
     require_extra()
     settings = settings or Settings()
-    if (source is None) == (describe is None):
-        raise TeachingError(
-            f"teach takes either a source or `describe`, got source={source!r} and describe={describe!r}."
-        )
-    if not name or name.strip() != name or "/" in name:
-        raise TeachingError(f"name={name!r} cannot be a behavior's name: use a word such as 'house-style'.")
+    check_name(name)
+    check_source(source, describe, teacher)
+    check_style(style)
+    work = WorkFolder(Path(folder or name).expanduser().absolute())
+    work.check(resume=resume)
+    given = {} if source is None else {"lesson": read_lesson(str(source), settings.seed)}
+    if isinstance(teacher, str):
+        teacher = hosted(teacher, "`teacher` (--teacher)")
     from langchain_eft.teaching.family import find_family
     from langchain_eft.teaching.start_adapter import find_start
 
@@ -107,8 +112,6 @@ def teach(
     start = None
     if settings.start is not None:
         start, settings = find_start(settings, family.reference_hash, progress)
-    work = WorkFolder(Path(folder or name).expanduser().absolute())
-    given = {} if source is None else {"lesson": read_lesson(str(source), settings.seed)}
     identity = {
         "name": name,
         "data": given["lesson"].digest if given else f"{describe}, {questions} questions",

@@ -95,6 +95,8 @@ def test_a_recursive_schema_keeps_its_definitions(given):
         ([{"type": "object"}], "cannot be read as a tool"),
         ([3], "holds 3"),
         ([{"name": "f", "parameters": {"type": "array"}}], "'f' are of type 'array'"),
+        ([{"name": "f", "parameters": {"type": 5}}], "'f' are of type 5"),
+        ([{"type": "function", "function": {"name": "f", "parameters": [5]}}], r"'f' has parameters=\[5\]"),
     ],
 )
 def test_what_is_no_tool_is_named(given, complaint):

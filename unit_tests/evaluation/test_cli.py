@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from langchain_eft.cli import app, parse_evaluation
+from langchain_eft.cli import app
 from unit_tests.evaluation.scripted import Scripted
 
 
@@ -25,7 +25,7 @@ def judges(monkeypatch):
 
         return Scripted(reply=reply, label=text)
 
-    monkeypatch.setattr(parse_evaluation, "hosted", hosted)
+    monkeypatch.setattr("langchain_eft.evaluation.hosted.hosted", hosted)
     return asked
 
 
@@ -113,10 +113,13 @@ def test_json_is_all_that_is_printed(recipe, task):
         (["--frontier", "a,b", "--output", "x"], "write TASK,TASK"),
         (["--resume"], "nothing to resume"),
         (["--judge", "nobody:nothing"], "--judge 'nobody:nothing' cannot be used"),
+        (["--judge", "openai:gpt-5"], "OPENAI_API_KEY"),
+        (["--system", "openai:gpt-5"], "OPENAI_API_KEY"),
     ],
 )
 def test_what_cannot_be_understood_is_one_line(recipe, task, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     first = [] if arguments[0].endswith(".jsonl") else [task]
     result = run(*first, *arguments, *recipe)
     assert result.exit_code == 1

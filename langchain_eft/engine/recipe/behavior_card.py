@@ -46,10 +46,11 @@ class BehaviorCard(BaseModel):
     """Figures of the training and of the verdict."""
 
     recommended_weight: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """The weight in a mixture that kept behavior and knowledge best; None if nothing was measured."""
+    """The weight in a mixture that kept behavior and knowledge best; None if the behavior was not learned, or
+    nothing was measured."""
 
     weight_range: tuple[float, float] | None = None
-    """Smallest and largest weight that kept both; None if nothing was measured."""
+    """Smallest and largest weight that kept both, or None."""
 
 
 def read_card(folder: Path) -> BehaviorCard | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from langchain_eft.engine.error_text import shown
 from langchain_eft.teaching.errors import TeachingError
 from langchain_eft.teaching.examples import Example, Lesson
 from langchain_eft.teaching.sources.conversations import read_conversation
@@ -49,7 +50,11 @@ def _example(source: str, place: str, row: dict[str, Any]) -> Example:
         if "messages" in row:
             return read_conversation(place, row)
         if "prompt" in row and "completion" in row:
-            return read_conversation(place, {**row, "messages": _joined(row["prompt"], row["completion"])})
+            asked, answered = (
+                _messages(place, row, "prompt", "user"),
+                _messages(place, row, "completion", "assistant"),
+            )
+            return read_conversation(place, {**row, "messages": [*asked, *answered]})
     except TeachingError as error:
         raise TeachingError(f"{source!r}, {error}") from error
     raise TeachingError(
@@ -58,8 +63,10 @@ def _example(source: str, place: str, row: dict[str, Any]) -> Example:
     )
 
 
-def _joined(prompt: Any, completion: Any) -> list[Any]:
-    def messages(value: Any, role: str) -> list[Any]:
-        return [{"role": role, "content": value}] if isinstance(value, str) else list(value)
-
-    return messages(prompt, "user") + messages(completion, "assistant")
+def _messages(place: str, row: dict[str, Any], field: str, role: str) -> list[Any]:
+    value = row[field]
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if isinstance(value, list):
+        return value
+    raise TeachingError(f"{place} has {field}={shown(value)}: give a text or a list of messages.")

@@ -49,7 +49,7 @@ def read_messages(place: str, messages: Any) -> list[BaseMessage]:
         )
     try:
         converted = convert_to_messages(messages)
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise TeachingError(
             f"{place}: the messages cannot be read ({error}): write objects with `role` and `content`."
         ) from error

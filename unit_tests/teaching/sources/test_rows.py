@@ -108,6 +108,18 @@ MALFORMED = {
         "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]
     },
     "cannot be read": {"messages": [{"content": "no role"}]},
+    "the messages cannot be read": {
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "", "tool_calls": ["x"]},
+        ]
+    },
+    "tools=5": conversation(0, tools=5),
+    "has completion=5": {"prompt": "q", "completion": 5},
+    "has completion=None": {"prompt": "q", "completion": None},
+    "has prompt=5": {"prompt": 5, "completion": "a"},
+    "inside one another": '{"prompt": "q", "completion": ' + "[" * 5000 + "]" * 5000 + "}",
+    "half a character": '{"prompt": "q", "completion": "a \\ud800"}',
     "tools holds": conversation(0, tools=[{"type": "function"}]),
     "mixes conversations and pairs": pair(1),
     "chosen and rejected are equal": {"prompt": "q", "chosen": "a", "rejected": "a "},
