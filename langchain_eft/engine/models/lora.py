@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic_core import SchemaError, SchemaValidator, core_schema
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,6 +28,12 @@ _PLAIN_LORA: dict[str, tuple[Any, ...]] = {
 """Values that the settings of a plain low-rank update of linear layers may have, beside None."""
 
 
+_LONGEST_PATTERN = 1000
+"""Characters of a regular expression. Tools write some hundreds."""
+
+_MOST_PATTERNS = 4096
+"""Patterns for ranks, and for alpha. Tools write at most one a layer."""
+
 _SAVE_AGAIN = "fetch the adapter again, or save it again with `save_pretrained`"
 
 
@@ -37,8 +44,8 @@ class _LoraSettings(BaseModel):
 
     r: PositiveInt = 8
     lora_alpha: FiniteFloat = 8
-    rank_pattern: dict[str, PositiveInt] | None = None
-    alpha_pattern: dict[str, FiniteFloat] | None = None
+    rank_pattern: dict[str, PositiveInt] | None = Field(None, max_length=_MOST_PATTERNS)
+    alpha_pattern: dict[str, FiniteFloat] | None = Field(None, max_length=_MOST_PATTERNS)
     target_modules: str | list[str] | None = None
     use_rslora: bool | None = None
     base_model_name_or_path: str | None = None
@@ -106,7 +113,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         fault = error.errors(include_url=False)[0]
         setting = str(fault["loc"][0])
         raise RecipeError(
-            f"The adapter {str(folder)!r} has {setting}={config.get(setting)!r} ({fault['msg']}): "
+            f"The adapter {str(folder)!r} has {setting}={config.get(setting)!r:.200} ({fault['msg']}): "
             f"{_SAVE_AGAIN}."
         ) from error
     return {**settings.model_dump(), **config}
@@ -144,9 +151,14 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
     for key in sorted(downs):
         name = key.removeprefix(_PREFIX)
         down, up = (tensors[f"{key}.lora_{m}.weight"] for m in "AB")
-        with reading(folder / "adapter_config.json", _SAVE_AGAIN):  # its patterns are regular expressions
+        try:
             rank, scale = _rank(config, name), _scale(config, name)
             targeted = _targets(config.get("target_modules"), name)
+        except _PatternError as error:
+            raise RecipeError(
+                f"The adapter {str(folder)!r} has a pattern in its adapter_config.json that is not supported "
+                f"({error}): name the layers instead, target_modules as a list, and save it again."
+            ) from error
         if not targeted:
             raise RecipeError(
                 f"The adapter {str(folder)!r} updates the layer {name!r}, which is not among its "
@@ -181,7 +193,7 @@ def _scale(config: dict[str, Any], module: str) -> float:
 
 def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
     """The value of the first pattern that matches, as in PEFT: a whole name, or its end after a dot."""
-    values = (value for key, value in (patterns or {}).items() if re.fullmatch(rf"(.*\.)?({key})", module))
+    values = (value for key, value in (patterns or {}).items() if _matches(rf"(.*\.)?({key})", module))
     return next(values, default)
 
 
@@ -190,5 +202,29 @@ def _targets(targets: str | list[str] | None, module: str) -> bool:
     if targets is None or targets == "all-linear":
         return True
     if isinstance(targets, str):
-        return re.fullmatch(targets, module) is not None
+        return _matches(targets, module)
     return any(f".{module}".endswith(f".{target}") for target in targets)
+
+
+class _PatternError(Exception):
+    """A regular expression cannot be matched in a bounded time."""
+
+
+def _matches(pattern: str, module: str) -> bool:
+    return _matcher(pattern).isinstance_python(module)
+
+
+@lru_cache(2 * _MOST_PATTERNS)
+def _matcher(pattern: str) -> SchemaValidator:
+    """What a whole name has to be. pydantic matches in linear time; Python's `re` may take for ever.
+
+    Raises:
+        _PatternError: The pattern is damaged, too large, or needs look-around or back-references.
+    """
+    if len(pattern) > _LONGEST_PATTERN:
+        raise _PatternError(f"{pattern[:80]!r}... has {len(pattern)} characters")
+    try:
+        return SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z"))
+    except SchemaError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise _PatternError(f"{pattern[:80]!r}: {reason}") from error

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import time
 
 import pytest
 import torch
@@ -152,9 +154,33 @@ def test_damaged_settings_are_named(adapter, content):
         load_adapter(folder, torch.float32, CPU)
 
 
-def test_a_pattern_that_is_no_regular_expression_is_named(adapter):
-    folder = adapter(target_modules="(")
-    with pytest.raises(CheckpointNotFoundError, match=rf"{folder}/adapter_config\.json.*save it again"):
+@pytest.mark.parametrize(
+    "pattern",
+    ["(", r"(.)\1proj", "(?=q)q_proj", "((((x?){1000}){1000}){1000}){1000}", "a|" * 10_000],
+    ids=lambda pattern: pattern[:20],
+)
+@pytest.mark.parametrize("setting", ["target_modules", "rank_pattern", "alpha_pattern"])
+def test_a_pattern_that_cannot_be_matched_in_a_bounded_time_is_named(adapter, pattern, setting):
+    folder = adapter(**{setting: pattern if setting == "target_modules" else {pattern: 2}})
+    with pytest.raises(RecipeError, match=rf"{folder}.*{re.escape(pattern[:3])}.*name the layers") as error:
+        load_adapter(folder, torch.float32, CPU)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("length", [30, 100_000])
+def test_a_pattern_that_backtracks_for_ever_in_python_takes_no_time(adapter, length):
+    folder = adapter(target_modules="(([a-z._0-9])+)+X")
+    tensors = {f"base_model.model.{'a' * length}.lora_{m}.weight": torch.ones(2, 2) for m in "AB"}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    started = time.monotonic()
+    with pytest.raises(RecipeError, match="not among its target_modules"):
+        load_adapter(folder, torch.float32, CPU)
+    assert time.monotonic() - started < 10
+
+
+def test_too_many_patterns_are_refused(adapter):
+    folder = adapter(alpha_pattern={f"layers.{i}.q_proj": 2 for i in range(5000)})
+    with pytest.raises(RecipeError, match=r"alpha_pattern=.*at most 4096 items"):
         load_adapter(folder, torch.float32, CPU)
 
 
