@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from langchain_eft.engine.attention.batch import ForwardBatch, has_kernel, on_device
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
-from langchain_eft.engine.errors import UnsupportedModelError
+from langchain_eft.engine.errors import EngineError, UnsupportedModelError
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import PROBE, LayerCall, unsupported_layers_reason
@@ -56,11 +56,12 @@ def prepare_model(
         UnsupportedModelError: The logits differ, for example because of recurrent state, ALiBi or shared KV.
     """
     require_finite(name, module)
+    config = text_config(module)
     ids: list[int] = tokenizer(_PROBE_TEXT, add_special_tokens=False).input_ids[:12]
     device = next(module.parameters()).device
     if placement.packs_int8:
         _pack(module, int8=True)  # before the comparison, which is not about rounding
-    with _unsupported_on_failure(name, module), InFloat32() if placement.packs else nullcontext():
+    with unsupported_on_failure(name, config), InFloat32() if placement.packs else nullcontext():
         expected = plain_logits(module, torch.tensor([ids], device=device))
     if has_kernel(device):
         fuse(module, kernels=True)
@@ -68,7 +69,7 @@ def prepare_model(
         _pack(module, int8=False)
     model = CausalModel(name, module, adapters)
     _detach_from_file(module)
-    with _unsupported_on_failure(name, module):
+    with unsupported_on_failure(name, config):
         _self_check(model, ids, expected)
     return model
 
@@ -90,13 +91,20 @@ def _detach_from_file(module: nn.Module) -> None:
 
 
 @contextmanager
-def _unsupported_on_failure(name: str, module: Any) -> Iterator[None]:
-    """Report errors of a forward pass as a model that is not supported."""
+def unsupported_on_failure(name: str, config: Any) -> Iterator[None]:
+    """Report whatever building or running a model raises as a model that is not supported.
+
+    Args:
+        name: The model.
+        config: The configuration of its text part.
+    """
     try:
         yield
-    except (TypeError, AttributeError, RuntimeError, ValueError) as error:
+    except (EngineError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # families fail in many ways
         reason = f"it cannot be decoded token by token ({type(error).__name__}: {error})"
-        raise unsupported_model(name, module.config.get_text_config(), reason) from error
+        raise unsupported_model(name, config, reason) from error
 
 
 def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
@@ -107,6 +115,8 @@ def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     first = pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device)
     output = _probe(model, first, calls)
     model.head = None
+    if not pool.layers:
+        raise unsupported_model(model.name, config, "its attention cannot be replaced")
     precision = next(iter(pool.layers.values())).dtype  # some models convert their logits
     if head is not None and _is_head(head, output, _last_output(model, first)[0], precision):
         model.head = head  # else the logits are capped, scaled, biased or projected: the module computes them

@@ -92,9 +92,14 @@ REFUSED = {
     "diffllama": (GROUPED, "logits differ"),
     "doge": (GROUPED, "a mask of their own"),
     "stablelm": (GROUPED, "does not pass keywords"),
+    "xglm": (
+        {"num_layers": 2, "attention_heads": 4, "d_model": 32, "ffn_dim": 64},
+        "attention cannot be replaced",
+    ),
+    "gpt_neox_japanese": ({}, "attention cannot be replaced"),
 }
 
-REFUSED_AFTER_LOADING = {"gpt_neo", "diffllama", "doge", "stablelm"}
+REFUSED_AFTER_LOADING = {"gpt_neo", "diffllama", "doge", "stablelm", "xglm", "gpt_neox_japanese"}
 
 
 class Family:
@@ -247,6 +252,17 @@ def test_an_unsupported_family_is_refused_with_the_reason(kind, tmp_path):
         Engine(Recipe(base=str(tmp_path)))
     assert str(tmp_path) in str(error.value)
     assert f"({kind})" in str(error.value)
+
+
+@pytest.mark.parametrize("error", [KeyError("position"), StopIteration(), AssertionError()])
+def test_whatever_a_model_raises_is_a_reason_to_refuse_it(family, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(self_check, "plain_logits", fail)
+    with pytest.raises(UnsupportedModelError, match=f"base.*{type(error).__name__}") as refusal:
+        Engine(family.recipe, EngineConfig(kv_cache_tokens=64))
+    assert refusal.value.__cause__ is error
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
