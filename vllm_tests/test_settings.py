@@ -32,6 +32,7 @@ def draft(method: str) -> dict:
         ({"pipeline_parallel_size": 2}, "cannot be pipelined"),
         ({"enable_lora": True}, "leave out --enable-lora"),
         ({"enable_prompt_embeds": True}, "leave out --enable-prompt-embeds"),
+        ({"trust_remote_code": True}, "leave out --trust-remote-code"),
         (draft("ngram"), "VLLM_USE_V2_MODEL_RUNNER=1"),
         (
             {"tensor_parallel_size": 2},

@@ -94,7 +94,7 @@ def load_tokenizer(folder: Path) -> Any:
     with reading(
         folder, "its tokenizer's files are damaged: remove the folder, and fetch or export it again"
     ):
-        return TokenizersBackend.from_pretrained(folder)
+        return TokenizersBackend.from_pretrained(folder, trust_remote_code=False)
 
 
 def _store(received: TokenizerFiles, digest: str, folder: Path) -> None:

@@ -11,7 +11,7 @@ from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.loading.behavior_cards import weights_hash
 from langchain_eft.engine.loading.checkpoints import fetch_checkpoint, find_checkpoint
 from langchain_eft.engine.loading.hub import HubModel
-from langchain_eft.engine.loading.tokenizers import load_tokenizer
+from langchain_eft.engine.loading.tokenizers import load_tokenizer, read_tokenizer
 from langchain_eft.engine.loading.vocabulary import common_ids
 from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.recipe.behaviors import ModelSource, Recipe
@@ -106,8 +106,6 @@ def find_family(model: str, reference: str | None, chat_template: Path | None, p
 
 def _require_vocabulary(tokenizer: Any, reference: Path, base_name: str) -> None:
     """Refuse a reference with another vocabulary before anything is trained."""
-    if not any((reference / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json")):
-        return  # it borrows the base's
-    from transformers import AutoTokenizer
-
-    common_ids(tokenizer, [(str(reference), AutoTokenizer.from_pretrained(reference))], base_name)
+    own = read_tokenizer(reference)
+    if own is not None:  # else it borrows the base's
+        common_ids(tokenizer, [(str(reference), own)], base_name)

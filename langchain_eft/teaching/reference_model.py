@@ -11,6 +11,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from langchain_eft.engine.errors import reading
+from langchain_eft.engine.loading.checkpoints import Checkpoint
+from langchain_eft.engine.loading.configuration import read_config
+from langchain_eft.engine.loading.weight_files import check_weight_files
 from langchain_eft.engine.progress import quiet_transformers
 from langchain_eft.teaching.errors import TeachingError
 
@@ -27,10 +30,20 @@ def load_reference(folder: Path, base: Path, dtype: torch.dtype = torch.float32)
 
     Raises:
         CheckpointNotFoundError: The folder's files are damaged.
+        UnsupportedModelError: The model needs code of its own.
         TeachingError: The reference lacks other weights than its embeddings.
     """
+    config = read_config(Checkpoint(str(folder), folder))
+    check_weight_files(folder, config)
     with quiet_transformers(), reading(folder, "give the folder of a causal language model"):
-        model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            output_loading_info=True,
+        )
     missing = set(info["missing_keys"])
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {name: module for name, module in model.named_modules() if module in (embeddings, head)}

@@ -92,6 +92,8 @@ def _refuse(config: VllmConfig) -> None:
         "of the recipe.": config.lora_config is not None,
         "EFT reads token ids, for every model has an embedding of its own: leave out "
         "--enable-prompt-embeds.": config.model_config.enable_prompt_embeds,
+        "EFT runs no code that comes with a model: leave out --trust-remote-code, and choose models of "
+        "families that vLLM itself supports.": config.model_config.trust_remote_code,
         "EFT generates text: leave out --runner pooling.": config.model_config.runner_type == "pooling",
         "vLLM's runner V1 drops logits processors when it speculates, so requests would have no mixture: set "
         "VLLM_USE_V2_MODEL_RUNNER=1.": speculative is not None and not config.use_v2_model_runner,

@@ -1,37 +1,83 @@
-"""The configuration of a model, read without its weights. The model need not have been fetched."""
+"""The configuration of a model, read without its weights. The model need not have been fetched.
+
+A configuration can ask for code: of its own, or a kernel that transformers would fetch. None of it runs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import AutoConfig, GenerationConfig
 
-from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError
+from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError, UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.gguf import check_gguf
 
+_MOST_LAYERS = 1000
+"""More than any model has. Building layers takes milliseconds each, even without weights."""
+
 
 def read_config(checkpoint: Checkpoint) -> Any:
-    """The configuration of a model.
+    """The configuration of a model, without what names code to fetch.
 
     Raises:
         CheckpointNotFoundError: The configuration cannot be found.
+        UnsupportedModelError: The model needs code of its own, or has too many layers.
     """
     try:
-        if checkpoint.path is None:
-            hub = checkpoint.hub
-            assert hub is not None  # noqa: S101  (a checkpoint has a path or a hub model)
-            return AutoConfig.from_pretrained(hub.repo, revision=hub.revision, subfolder=hub.path)
-        if checkpoint.path.suffix == ".gguf" and checkpoint.path.is_file():
-            check_gguf(checkpoint.path)
-            return AutoConfig.from_pretrained(checkpoint.path.parent, gguf_file=checkpoint.path.name)
-        return AutoConfig.from_pretrained(checkpoint.path)
+        with refusing_foreign_code(checkpoint.name):
+            config = _read(checkpoint)
+            layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
     except EngineError:
         raise
     except Exception as error:  # damaged files raise many kinds
         raise CheckpointNotFoundError(
             f"The configuration of {checkpoint.name!r} cannot be read ({type(error).__name__}): "
             f"{checkpoint.remedy}."
+        ) from error
+    if layers > _MOST_LAYERS:
+        raise UnsupportedModelError(
+            f"{checkpoint.name!r} has num_hidden_layers={layers} in its config.json, and at most "
+            f"{_MOST_LAYERS} are supported: fetch the model again, or use another one."
+        )
+    config._attn_implementation = config._experts_implementation = None  # may name a kernel on the hub
+    vars(config).pop("transformers_weights", None)  # may name a file that is no safetensors
+    return config
+
+
+def _read(checkpoint: Checkpoint) -> Any:
+    path, hub = checkpoint.path, checkpoint.hub
+    if path is None:
+        assert hub is not None  # noqa: S101  (a checkpoint has a path or a hub model)
+        return AutoConfig.from_pretrained(
+            hub.repo, revision=hub.revision, subfolder=hub.path, trust_remote_code=False
+        )
+    if path.suffix == ".gguf" and path.is_file():
+        check_gguf(path)
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+    return AutoConfig.from_pretrained(path, trust_remote_code=False)
+
+
+@contextmanager
+def refusing_foreign_code(name: str) -> Iterator[None]:
+    """Report that transformers would run code that comes with a model.
+
+    Args:
+        name: The model.
+
+    Raises:
+        UnsupportedModelError: It would.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise UnsupportedModelError(
+            f"{name!r} needs code that comes with it, and such code never runs here: choose a model of a "
+            "family that transformers itself supports."
         ) from error
 
 

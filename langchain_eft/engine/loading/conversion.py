@@ -75,15 +75,17 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
     num_stored = check_gguf(gguf)
     with quiet_transformers(), reading(gguf, "fetch the file again, or use another one"):
-        config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
         with torch.device("meta"):
-            num_described = AutoModelForCausalLM.from_config(config).num_parameters()
+            described = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        num_described = described.num_parameters()
         if num_described > 2 * num_stored:  # missing weights would be allocated
             raise ValueError(f"it describes a model of {num_described} weights and holds {num_stored}")
         model, report = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),
             config=config,
             gguf_file=gguf.name,
+            trust_remote_code=False,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
             ignore_mismatched_sizes=True,  # refused below, with their names
@@ -92,7 +94,9 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         unusable = report["missing_keys"] | {key for key, *_ in report["mismatched_keys"]}
         if unusable:
             raise ValueError(f"weights are missing or have other shapes: {sorted(unusable)[:5]}")
-        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False
+        )
     with quiet_transformers():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
-from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.engine.loading.memory import WeightCount, count_weights
@@ -20,6 +19,7 @@ from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import unsupported_reason
 from langchain_eft.engine.models.placement import Placement
+from langchain_eft.engine.models.self_check import unsupported_model, unsupported_on_failure
 from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.progress import quiet_transformers
 
@@ -100,19 +100,21 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
     text = config.get_text_config()
     reason = unsupported_reason(text)
     if reason:
-        raise UnsupportedModelError(f"{name!r} ({text.model_type}) cannot be decoded here: {reason}.")
+        raise unsupported_model(name, text, reason)
     in_16_bits = text.dtype in (torch.bfloat16, torch.float16)  # building the model changes it
-    device = torch.device("meta")
-    with quiet_transformers(), device:
-        # The products of experts need bfloat16 on meta tensors; the counts do not depend on the type.
-        module = AutoModelForCausalLM.from_config(
-            config, dtype=torch.bfloat16, attn_implementation=ATTENTION
-        ).eval()
-    weights, read = _count(module, text, in_16_bits=in_16_bits)
-    pool = KVPool(1)
-    CausalModel(name, module, [])(
-        pack([Chunk([0], 0, 0, [0])], pool, 1, device), [0], torch.tensor([0], device=device)
-    )
+    device, pool = torch.device("meta"), KVPool(1)
+    with unsupported_on_failure(name, text):
+        with quiet_transformers(), device:
+            # The products of experts need bfloat16 on meta tensors; the counts do not depend on the type.
+            module = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=False, dtype=torch.bfloat16, attn_implementation=ATTENTION
+            ).eval()
+        weights, read = _count(module, text, in_16_bits=in_16_bits)
+        CausalModel(name, module, [])(
+            pack([Chunk([0], 0, 0, [0])], pool, 1, device), [0], torch.tensor([0], device=device)
+        )
+    if not pool.layers:
+        raise unsupported_model(name, text, "its attention cannot be replaced")
     stored = None if folder is None or not any(folder.glob("*.safetensors")) else count_weights(folder)
     head = module.get_output_embeddings().weight.numel()
     borrows = stored is not None and stored.linear + stored.other <= weights.linear + weights.other - head

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from langchain_eft.engine.errors import CheckpointNotFoundError, reading
 from langchain_eft.engine.loading import vocabulary
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
-from langchain_eft.engine.loading.configuration import read_stop_ids
+from langchain_eft.engine.loading.configuration import read_stop_ids, refusing_foreign_code
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.progress import silent
 from langchain_eft.engine.recipe.behaviors import Recipe, read_template
@@ -75,17 +75,32 @@ def _read_tokenizer(checkpoint: Checkpoint) -> Any:
     """A model's tokenizer, or None if it has none. Of a hub model, only the tokenizer is fetched."""
     path, hub = checkpoint.path, checkpoint.hub
     if path is not None and path.is_dir():
-        names = ("tokenizer_config.json", "tokenizer.json")
-        if not any((path / name).is_file() for name in names):
-            return None
-        with reading(path, "its tokenizer's files are damaged: fetch them again"):
-            return AutoTokenizer.from_pretrained(path)
+        return read_tokenizer(path)
     if hub is None or hub.is_gguf:
-        return AutoTokenizer.from_pretrained(checkpoint.fetch(silent))
+        return read_tokenizer(Path(checkpoint.fetch(silent)))
     try:
-        return AutoTokenizer.from_pretrained(hub.repo, revision=hub.revision, subfolder=hub.path)
+        with refusing_foreign_code(checkpoint.name):
+            return AutoTokenizer.from_pretrained(
+                hub.repo, revision=hub.revision, subfolder=hub.path, trust_remote_code=False
+            )
     except (OSError, ValueError):
         return None
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder, or None if it holds none.
+
+    Raises:
+        CheckpointNotFoundError: Its files are damaged.
+        UnsupportedModelError: It needs code of its own.
+    """
+    if not any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json")):
+        return None
+    with (
+        reading(folder, "its tokenizer's files are damaged: fetch them again"),
+        refusing_foreign_code(str(folder)),
+    ):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 @lru_cache(maxsize=8)

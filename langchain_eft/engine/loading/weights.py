@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from langchain_eft.engine.attention.batch import has_kernel
 from langchain_eft.engine.attention.paged import ATTENTION
@@ -16,14 +16,18 @@ from langchain_eft.engine.errors import (
     CheckpointNotFoundError,
     RecipeError,
     UnsupportedModelError,
-    reading,
 )
+from langchain_eft.engine.loading.checkpoints import Checkpoint
+from langchain_eft.engine.loading.configuration import read_config
+from langchain_eft.engine.loading.weight_files import check_weight_files
 from langchain_eft.engine.models.compatibility import unsupported_reason
 from langchain_eft.engine.models.fusion import fuse
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.quantization import bitsandbytes_config, quantize
 from langchain_eft.engine.models.self_check import unsupported_model
 from langchain_eft.engine.progress import quiet_transformers
+
+_REMEDY = "give the folder of a causal language model, as `save_pretrained` writes it"
 
 
 class _NoRandomInit(TorchFunctionMode):
@@ -51,16 +55,19 @@ def load_module(path: str, placement: Placement, embeddings_from: nn.Module | No
         RecipeError: The checkpoint lacks weights that cannot be shared.
         UnsupportedModelError: The model's attention cannot be replaced.
     """
-    with reading(Path(path), "give the folder of a causal language model, as `save_pretrained` writes it"):
-        config = AutoConfig.from_pretrained(path)
+    config = read_config(Checkpoint(path, Path(path), remedy=_REMEDY))
     reason = unsupported_reason(config.get_text_config())
     if reason:
         raise unsupported_model(path, config, reason)
+    check_weight_files(Path(path), config)
     packed = getattr(config, "quantization_config", None) is not None
     try:
         with quiet_transformers(), _NoRandomInit():
             module, report = AutoModelForCausalLM.from_pretrained(
                 path,
+                config=config,
+                trust_remote_code=False,
+                use_safetensors=True,
                 attn_implementation=ATTENTION,
                 ignore_mismatched_sizes=True,  # refused below, with their names
                 output_loading_info=True,

@@ -214,7 +214,8 @@ def _calls() -> Iterator[_ForwardCall]:
 
 
 def _check(path: str, ranks: int, device: torch.device) -> None:
-    heads = AutoConfig.from_pretrained(path).get_text_config().num_key_value_heads
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    heads = config.get_text_config().num_key_value_heads
     if heads % ranks:
         raise RecipeError(
             f"tensor_parallel={ranks} cannot divide the base's {heads} KV heads evenly: use a divisor "

@@ -53,7 +53,8 @@ def read_dataset(name: str) -> tuple[Iterator[Row], str | None]:
         if (folder / "dataset_info.json").is_file():
             data: Any = load_from_disk(str(folder))
         else:
-            data = load_dataset(str(folder) if folder.exists() else name, split="train")
+            source = str(folder) if folder.exists() else name
+            data = load_dataset(source, split="train", trust_remote_code=False)
     except Exception as error:  # the libraries below raise errors of many kinds
         raise TeachingError(
             f"The source {name!r} is not a .jsonl file, and no data set of this name can be loaded "

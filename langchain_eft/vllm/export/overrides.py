@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
+from langchain_eft.engine.loading.tokenizers import read_tokenizer
 from langchain_eft.vllm.export.recipe_models import NamedModel
 from langchain_eft.vllm.section import ARCHITECTURE, SECTION, EFTSection
 
@@ -42,6 +41,6 @@ def template_arguments(file: Path | None, template: str | None, base: NamedModel
         template: The template's text.
         base: The base.
     """
-    if template is None or template == AutoTokenizer.from_pretrained(base.folder).chat_template:
+    if template is None or template == read_tokenizer(base.folder).chat_template:
         return []
     return ["--chat-template", template if file is None else str(file.absolute())]
