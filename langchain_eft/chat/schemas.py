@@ -12,8 +12,9 @@ from typing import Any
 from llguidance import LLMatcher
 
 from langchain_eft.chat.one_of import exclusive_as_any
-from langchain_eft.chat.subschemas import Schema, each, field_name, places
+from langchain_eft.chat.subschemas import Place, Schema, each, field_name, places
 from langchain_eft.chat.tools import model_schema, shortened, tool_dicts
+from langchain_eft.engine.decoding.schema_limits import check_schema, refuse_nesting
 from langchain_eft.engine.errors import RequestError
 
 _STYLE = {
@@ -30,6 +31,12 @@ _OTHER_THAN = re.compile(r"\^\(\?!\^\[([^]]+)]\*\$\)")
 
 _LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 
+_CACHED_LENGTH = 2**14
+"""Characters of a schema that is kept: objects take about ten times the memory of their text."""
+
+_SEARCHED_LENGTH = 2**24
+"""Characters that are compiled to find the part of a schema that cannot be enforced."""
+
 _TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
 
 
@@ -37,9 +44,10 @@ def schema_dict(schema: Any) -> Schema:
     """A pydantic class, a TypedDict, or a plain or wrapped schema dictionary as a plain JSON schema.
 
     Raises:
-        RequestError: A value that does not describe JSON.
+        RequestError: A value that does not describe JSON, or one that is nested too deep.
     """
     if isinstance(schema, Mapping):
+        refuse_nesting(schema)
         return _unwrapped(schema)
     try:
         if (described := model_schema(schema)) is not None:
@@ -140,40 +148,59 @@ def enforceable(schema: Mapping[str, Any], name: str) -> Schema:
         name: Name of the tool or schema, for messages.
 
     Raises:
-        RequestError: With the field that the compiler cannot enforce.
+        RequestError: With the field that the compiler cannot enforce, or the limit that the schema exceeds.
     """
     try:
         text = json.dumps(schema)
     except (TypeError, ValueError) as error:
         raise RequestError(
-            f"The schema of {name!r} is not JSON ({error}): give plain JSON values."
+            f"The schema of {shortened(name)} is not JSON ({error}): give plain JSON values."
         ) from error
-    return copy.deepcopy(_enforceable(text, name))
+    try:
+        return copy.deepcopy(_kept(text)) if len(text) <= _CACHED_LENGTH else _enforceable(text)
+    except RequestError as error:
+        raise RequestError(f"The schema of {shortened(name)} cannot be enforced{error}") from error
 
 
-@lru_cache(maxsize=256)
-def _enforceable(text: str, name: str) -> Schema:
+def _enforceable(text: str) -> Schema:
     stated = {key: value for key, value in json.loads(text).items() if key not in ("$schema", "$id")}
+    try:
+        check_schema(stated)
+    except RequestError as error:
+        raise RequestError(f". {error}") from error
     schema = exclusive_as_any(each(styled(stated), _as_compiled))
     if _problem(schema):
-        shared: Schema = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-        place, part, reason = next(
-            (place, part, reason)
-            for place, part in places(schema)
-            if (reason := _problem({**shared, **styled(part)}))
-        )
+        place, part, reason = _faulty_part(schema)
         where = f" in its field {field_name(place)!r}" if field_name(place) else ""
         stated = {key: value for key, value in part.items() if key != "x-guidance"}
         raise RequestError(
-            f"The schema of {name!r} cannot be enforced{where}: {reason} The part is {shortened(stated)}: "
-            "leave out or replace what cannot be enforced, and check it in the answer."
+            f"{where}: {reason} The part is {shortened(stated)}: leave out or replace what cannot be "
+            "enforced, and check it in the answer."
         )
     return schema
 
 
+_kept = lru_cache(maxsize=128)(_enforceable)
+
+
+def _faulty_part(schema: Schema) -> tuple[Place, Mapping[str, Any], str]:
+    """The smallest part of a schema that cannot be enforced, if it is soon found; else the whole schema."""
+    shared: Schema = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    searched = 0
+    for place, part in places(schema):
+        alone = {**shared, **styled(part)}
+        searched += len(json.dumps(alone))
+        if searched > _SEARCHED_LENGTH:
+            break
+        if reason := _problem(alone):
+            return place, part, reason
+    return (), schema, _problem(schema)
+
+
 def _as_compiled(part: Schema) -> Schema:
     """A schema without what says nothing, and with other words for what the compiler does not know."""
-    if isinstance(part.get("format"), str) and not _known(part["format"]):
+    text_format = part.get("format")
+    if isinstance(text_format, str) and not (len(text_format) < 32 and _is_enforced(text_format)):
         del part["format"]
     if part.get("uniqueItems") is False:
         del part["uniqueItems"]
@@ -193,7 +220,7 @@ def _as_compiled(part: Schema) -> Schema:
 
 
 @lru_cache(maxsize=256)
-def _known(text_format: str) -> bool:
+def _is_enforced(text_format: str) -> bool:
     return not _problem({"type": "string", "format": text_format})
 
 
@@ -211,7 +238,7 @@ def _problem(schema: Mapping[str, Any]) -> str:
     if not failed:
         return ""
     if "oneOf constraints" in messages[0]:
-        return "a value may hold in several alternatives of oneOf, which only anyOf allows."
+        return "a value may hold in several alternatives of oneOf, as far as is seen; only anyOf allows that."
     return f"{' '.join(messages[0].split())}."
 
 

@@ -23,6 +23,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_eft.chat.schemas import schema_dict, schema_name
 from langchain_eft.chat.tools import tool_dicts, tool_name
+from langchain_eft.engine.decoding.schema_limits import refuse_nesting
 from langchain_eft.engine.errors import RequestError
 
 if TYPE_CHECKING:
@@ -119,9 +120,10 @@ def _uncut(message: AIMessage) -> AIMessage:
 
 def _traced_schema(schema: Any) -> dict[str, Any]:
     """The schema as tracers record it."""
+    refuse_nesting(schema)
     try:
         return convert_to_json_schema(schema)
-    except ValueError:  # LangChain does not read wrapped schemas, nor schemas without a title
+    except (AttributeError, ValueError):  # LangChain reads no several types, wrappers, or lack of a title
         return {"title": schema_name(schema), **schema_dict(schema)}
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
+
+from langchain_eft.engine.decoding.schema_limits import NAMED_SCHEMAS, resolved
 
 Schema = dict[str, Any]
 
@@ -12,7 +15,6 @@ Place = tuple[tuple[str, str | int | None], ...]
 
 _ONE_SCHEMA = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _MANY_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
-_NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
 
 def each(
@@ -33,7 +35,7 @@ def each(
     for key, value in schema.items():
         if key in leave:
             copied[key] = value
-        elif key in _NAMED_SCHEMAS and isinstance(value, Mapping):
+        elif key in NAMED_SCHEMAS and isinstance(value, Mapping):
             copied[key] = {name: inner(part) for name, part in value.items()}
         elif key in _MANY_SCHEMAS and isinstance(value, list):
             copied[key] = [inner(part) for part in value]
@@ -46,7 +48,7 @@ def places(schema: Mapping[str, Any], place: Place = ()) -> Iterator[tuple[Place
     """The place of the schema and of all schemas in it, each with its schema, inner ones first."""
     for key, value in schema.items():
         inner: list[tuple[str | int | None, Any]] = []
-        if key in _NAMED_SCHEMAS and isinstance(value, Mapping):
+        if key in NAMED_SCHEMAS and isinstance(value, Mapping):
             inner = list(value.items())
         elif key in _MANY_SCHEMAS and isinstance(value, list):
             inner = list(enumerate(value))
@@ -60,28 +62,23 @@ def places(schema: Mapping[str, Any], place: Place = ()) -> Iterator[tuple[Place
 
 def field_name(place: Place) -> str:
     """The names of the fields that lead to a place; empty for the schema itself."""
-    return ".".join(str(name) for key, name in place if key in _NAMED_SCHEMAS)
-
-
-def resolved(reference: str, schema: Mapping[str, Any]) -> Any:
-    """What a reference inside a schema points to; None where it points elsewhere."""
-    part: Any = schema if reference.startswith("#") else None
-    for step in reference.split("/")[1:]:
-        part = part.get(step) if isinstance(part, Mapping) else None
-    return part
+    return ".".join(str(name) for key, name in place if key in NAMED_SCHEMAS)
 
 
 def is_recursive(schema: Mapping[str, Any]) -> bool:
     """Whether some definition of a schema refers to itself, perhaps through others."""
-
-    def returns(part: Any, open_references: frozenset[str]) -> bool:
-        return any(
-            reference in open_references
-            or returns(resolved(reference, schema), open_references | {reference})
-            for reference in _references(part)
-        )
-
-    return returns(schema, frozenset({"#"}))
+    references: dict[str, set[str]] = {}
+    found = ["#"]
+    while found:
+        name = found.pop()
+        if name not in references:
+            references[name] = set(_references(resolved(name, schema)))
+            found += references[name]
+    try:
+        TopologicalSorter(references).prepare()
+    except CycleError:
+        return True
+    return False
 
 
 def _references(part: Any) -> Iterator[str]:

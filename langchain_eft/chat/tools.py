@@ -12,6 +12,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
 from langchain_eft.chat.subschemas import Schema, is_recursive
+from langchain_eft.engine.decoding.schema_limits import refuse_nesting
 from langchain_eft.engine.errors import RequestError
 
 
@@ -31,6 +32,7 @@ def tool_dicts(tools: Iterable[Any]) -> list[dict[str, Any]]:
 
 def _tool_dict(tool: Any) -> dict[str, Any]:
     try:
+        refuse_nesting(tool)
         converted = convert_to_openai_tool(tool)
         parameters = _lost_parameters(tool)
     except Exception as error:  # pydantic, inspect and LangChain each raise their own

@@ -76,7 +76,7 @@ class InputProcessor:
             self.family.tokenizer,
             self.family.end_ids,
             self._initial_rates(request),
-            self._grammars.compile(request.grammar) if request.grammar else None,
+            None if request.grammar is None else self._grammars.compile(request.grammar),
         )
 
     def formula(self, request: GenerationRequest) -> Formula[Term]:

@@ -127,7 +127,6 @@ def test_what_the_compiler_words_otherwise_is_enforced(keywords, good, bad):
         ({"type": "array", "uniqueItems": True}, "uniqueItems"),
         ({"type": "string", "not": {"const": "x"}}, "not"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),
-        ({"$ref": "http://nowhere.invalid/x"}, "nowhere"),
         ({"type": "foo"}, "foo"),
         ({"enum": []}, "anyOf is empty"),
         ({"properties": {"a": {}, "b": {}, "c": {}}, "minProperties": 2}, "min/maxProperties"),
@@ -144,6 +143,12 @@ def test_what_cannot_be_enforced_is_refused_with_its_field(keywords, reason):
         assert f"The schema of 'P' cannot be enforced in its field {name}" in str(refused.value)
         with pytest.raises(RequestError, match=reason):
             calls_grammar(form, tool_dicts([schema]), "any", parallel=False)
+
+
+@pytest.mark.parametrize("reference", ["http://nowhere.invalid/x", "#/$defs/nowhere", "#nowhere", "nowhere"])
+def test_a_reference_that_leads_nowhere_is_refused(reference):
+    with pytest.raises(RequestError, match=rf"schema of 'P'.*{re.escape(reference)}' leads nowhere"):
+        schema_grammar(field(**{"$ref": reference}))
 
 
 def test_the_part_that_is_refused_is_the_smallest_one():

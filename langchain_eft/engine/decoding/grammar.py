@@ -7,12 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from llguidance import LLMatcher, LLTokenizer, grammar_from
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
 from llguidance.hf import from_tokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from torch import Tensor
 
+from langchain_eft.engine.decoding.lark_limits import may_look_ahead
+from langchain_eft.engine.error_text import shown
 from langchain_eft.engine.errors import RequestError
+
+_NO_LOOKAHEAD = '%llguidance {"no_forcing": true}\n'
+"""Text without a choice is then drawn token by token, as any other text."""
+
+_LIMITS = LLParserLimits(verbose_errors=False)
+"""llguidance's own limits of a step are on; an error does not repeat the whole grammar."""
 
 
 class Grammars:
@@ -33,11 +41,16 @@ class Grammars:
         """A fresh matcher of a Lark grammar in llguidance's dialect.
 
         Raises:
-            RequestError: The grammar does not compile.
+            RequestError: The grammar does not compile, or exceeds the limits of `grammar_limits`.
         """
-        matcher = LLMatcher(self._tokenizer, grammar_from("lark", grammar), log_level=0)
+        try:
+            options = "" if may_look_ahead(grammar) else _NO_LOOKAHEAD
+        except RequestError as error:
+            raise RequestError(f"The grammar {shown(grammar)} cannot be enforced. {error}") from error
+        compiled = grammar_from("lark", options + grammar)
+        matcher = LLMatcher(self._tokenizer, compiled, log_level=0, limits=_LIMITS)
         if matcher.is_error():
-            raise RequestError(f"The grammar {grammar[:200]!r} does not compile: {matcher.get_error()}")
+            raise RequestError(f"The grammar {shown(grammar)} does not compile: {matcher.get_error()[:1000]}")
         return Grammar(matcher, self._ends)
 
 
