@@ -46,7 +46,9 @@ def test_rivals_give_full_answers_and_count_them(decode, small_family, rival, te
     assert 0 < result.passes <= result.tokens
     assert result.seconds > 0
     if rival in {our_engine.PLAIN, loop.LOOP, generate.GENERATE}:
-        assert result.tokens == result.passes == 3 * 11
+        assert result.tokens == result.passes
+    if rival in {loop.LOOP, generate.GENERATE}:  # of ours, a request may begin a round before the others
+        assert result.tokens == 3 * 11
 
 
 def test_rivals_decode_the_same_greedy_text(decode, small_family):

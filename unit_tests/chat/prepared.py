@@ -32,6 +32,8 @@ DEFAULTS = {
 def prepared(tokenizer, messages=("hi",), **parameters) -> PreparedCall:
     """A call of a recipe without behaviors; strings are messages of the user."""
     recipe = Recipe(base="org/base")
-    engine = SimpleNamespace(tokenizer=tokenizer, recipe=recipe, max_output_tokens=lambda *_: 1024)
+    engine = SimpleNamespace(
+        tokenizer=tokenizer, recipe=recipe, window=4096, max_output_tokens=lambda *_: 1024
+    )
     conversation = [HumanMessage(m) if isinstance(m, str) else m for m in messages]
     return prepare_call(engine, conversation, DECODING, {**DEFAULTS, **parameters})
