@@ -22,6 +22,9 @@ from langchain_eft.engine.request import AnswerScores, GenerationRequest, GivenA
 
 Calibration = Literal["none", "contextual"]
 
+MOST_PROMPT_TOKENS = 2**20
+"""Most tokens of all prompts of a call together: one prompt for each question, and each holds the state."""
+
 NO_CONTENT = "N/A"
 """A state that says nothing."""
 
@@ -123,7 +126,7 @@ def prepare_decision(
         tuple(tokens.of_question(f"The question {each.name!r}", each.labels, end=options.score_end))
         for each in asked
     ]
-    given = []
+    given, read = [], 0
     for text in states:
         for question, of_question in zip(asked, labels, strict=True):
             messages = [HumanMessage(question.prompt(text))]
@@ -131,6 +134,12 @@ def prepare_decision(
                 tokenizer, engine.recipe, mixture, messages, window=engine.window, **details
             )
             _require_room(engine, prompts, of_question)
+            read += sum(prompts.lengths)
+            if read > MOST_PROMPT_TOKENS:
+                raise RequestError(
+                    f"{len(asked)} questions about this state have more than {MOST_PROMPT_TOKENS} prompt "
+                    "tokens: ask in several calls; they share what they read of the state."
+                )
             given.append(GivenAnswers(new_request(prompts), of_question))
     _refuse_reasoning(tokenizer, given[0].request.prompt_ids)
     return Decision(asked, given, options)

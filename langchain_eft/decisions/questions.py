@@ -18,6 +18,9 @@ Kind = Literal["noul", "choice", "score"]
 MOST_LABELS = 256
 """Most labels of one question."""
 
+LONGEST_LABEL = 1024
+"""Most characters of one label."""
+
 _FIELDS = {"type", "instructions", "criteria"}
 
 _ASKS: dict[Kind, str] = {
@@ -133,4 +136,9 @@ def _options(kind: Kind, criteria: Any, where: str) -> tuple[tuple[str, ...], tu
     for label in criteria:
         if not isinstance(label, str) or not label.strip():
             raise RequestError(f"{where} has the label {shown(label)}: a label is a text that is not blank.")
+        if len(label) > LONGEST_LABEL:
+            raise RequestError(
+                f"{where} has a label of {len(label)} characters: a label may have {LONGEST_LABEL}. Describe "
+                "it in its criterion."
+            )
     return tuple(criteria), tuple(criteria.values())

@@ -68,6 +68,7 @@ def test_the_state_comes_first():
         ({"type": "score", "instructions": "?", "criteria": ["one"]}, "at least two"),
         ({"type": "score", "instructions": "?", "criteria": "low"}, "lowest first"),
         ({"type": "choice", "criteria": dict.fromkeys(map(str, range(MOST_LABELS + 1)))}, "257"),
+        ({"type": "choice", "criteria": {"x" * 10**6: None, "y": None}}, "a label of 1000000 characters"),
         ({"type": "noul", "instructions": {"type": "image", "url": "x"}}, "image"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from langchain_eft.server.access.keys import Caller
 from langchain_eft.server.caller_threads import CallerThreads
 from langchain_eft.server.errors import HTTPError
+from unit_tests.helpers import await_until
 
 
 class Asked:
@@ -57,8 +58,7 @@ async def test_work_that_has_not_begun_is_dropped_when_its_client_leaves(threads
 
     asked = [Asked("a") for _ in range(4)]
     working = [asyncio.create_task(threads.run(each, wait, number)) for number, each in enumerate(asked)]
-    while len(begun) < 2:
-        await asyncio.sleep(0.001)
+    await await_until(lambda: len(begun) == 2)
     for each in asked[:3]:  # two of them have begun, and keep their threads until they end
         each.leave()
     left = await asyncio.gather(*working[:3], return_exceptions=True)

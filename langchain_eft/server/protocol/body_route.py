@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from fastapi import Request
 from fastapi.routing import APIRoute
@@ -40,10 +40,10 @@ async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
     _require_json(request.headers.get("content-type", ""))
     serving = request.app.state.serving
     body = b"".join([piece async for piece in request.stream()])
-    parsed, instance = await serving.threads.run(request, _read, body, model, serving.settings)
+    read: _Body = await serving.threads.run(request, _read, body, model, serving.settings)
     if serving.settings.log_texts:
-        request.state.record.body = parsed
-    return instance
+        request.state.record.body = read.parsed
+    return read.instance
 
 
 class _ReadRequest(Request):
@@ -75,7 +75,12 @@ def _require_json(content_type: str) -> None:
         )
 
 
-def _read(body: bytes, model: type[BaseModel], settings: ServerSettings) -> tuple[Any, BaseModel]:
+class _Body(NamedTuple):
+    parsed: Any
+    instance: BaseModel
+
+
+def _read(body: bytes, model: type[BaseModel], settings: ServerSettings) -> _Body:
     """A body as JSON, and as an instance of a model.
 
     Raises:
@@ -92,7 +97,7 @@ def _read(body: bytes, model: type[BaseModel], settings: ServerSettings) -> tupl
             code="array_above_max_length",
         )
     try:
-        return parsed, model.model_validate(parsed)
+        return _Body(parsed, model.model_validate(parsed))
     except ValidationError as error:
         raise invalid(422, error.errors(include_url=False)) from None
 
