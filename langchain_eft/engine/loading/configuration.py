@@ -29,7 +29,7 @@ def read_config(checkpoint: Checkpoint) -> Any:
     try:
         with refusing_foreign_code(checkpoint.name):
             config = _read(checkpoint)
-            layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+            _require_few_layers(checkpoint.name, config)
     except EngineError:
         raise
     except Exception as error:  # damaged files raise many kinds
@@ -37,14 +37,18 @@ def read_config(checkpoint: Checkpoint) -> Any:
             f"The configuration of {checkpoint.name!r} cannot be read ({type(error).__name__}): "
             f"{checkpoint.remedy}."
         ) from error
-    if layers > _MOST_LAYERS:
-        raise UnsupportedModelError(
-            f"{checkpoint.name!r} has num_hidden_layers={layers} in its config.json, and at most "
-            f"{_MOST_LAYERS} are supported: fetch the model again, or use another one."
-        )
     config._attn_implementation = config._experts_implementation = None  # may name a kernel on the hub
     vars(config).pop("transformers_weights", None)  # may name a file that is no safetensors
     return config
+
+
+def _require_few_layers(name: str, config: Any) -> None:
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    if layers > _MOST_LAYERS:
+        raise UnsupportedModelError(
+            f"{name!r} has num_hidden_layers={layers} in its config.json, and at most {_MOST_LAYERS} are "
+            "supported: fetch the model again, or use another one."
+        )
 
 
 def _read(checkpoint: Checkpoint) -> Any:

@@ -8,14 +8,14 @@ from typing import Any
 
 from safetensors import safe_open
 
-from langchain_eft.engine.errors import CheckpointNotFoundError, reading
+from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, reading
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FETCH_AGAIN = "fetch the model again, or use another checkpoint"
 
 
 def check_weight_files(folder: Path, config: Any) -> None:
-    """Refuse weights that are no safetensors of the folder, and too few for the layers of a configuration.
+    """Refuse weights that are no safetensors of the folder, or too few for the layers of a configuration.
 
     Nothing of the configuration's size has been built before. transformers checks the weights one by one.
 
@@ -26,7 +26,13 @@ def check_weight_files(folder: Path, config: Any) -> None:
     Raises:
         CheckpointNotFoundError: The folder has no such weights, its index names other files, or there are
             fewer tensors than layers.
+        RecipeError: The folder also holds an adapter.
     """
+    if (folder / "adapter_config.json").is_file():  # transformers would add it, where PEFT is installed
+        raise RecipeError(
+            f"{str(folder)!r} holds an adapter beside a model: give the adapter a folder of its own, and "
+            "name it as `adapter=`."
+        )
     tensors = 0
     for file in _files(folder):
         with reading(file, _FETCH_AGAIN), safe_open(file, "pt") as content:

@@ -67,6 +67,7 @@ def test_float32_weights_are_converted_to_the_configured_type(family, tmp_path):
     ("file", "content"),
     [
         ("config.json", b"{"), ("config.json", b"[]"), ("config.json", b'{"model_type": 5}'),
+        ("config.json", b'{"model_type": "llama", "num_hidden_layers": "many"}'),
         ("model.safetensors", b""), ("model.safetensors", None),
         ("tokenizer.json", b"{"), ("tokenizer_config.json", b"{"),
     ],

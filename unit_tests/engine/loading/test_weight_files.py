@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.errors import CheckpointNotFoundError
+from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.teaching.reference_model import load_reference
 
@@ -68,3 +68,11 @@ def test_weights_in_parts_are_read(base, load):
     write_index(base, "model-00001-of-00001.safetensors")
     (base / "model.safetensors").rename(base / "model-00001-of-00001.safetensors")
     load(base)
+
+
+def test_an_adapter_beside_the_weights_is_refused(family, base, load):
+    """It would be added where PEFT is installed, and ignored elsewhere."""
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(family.folder / "one" / file, base)
+    with pytest.raises(RecipeError, match=rf"{base}.*adapter.*folder of its own"):
+        load(base)
