@@ -66,7 +66,7 @@ class ScriptedEngine:
         finally:
             self._running -= 1
 
-    async def astream(self, request, timeout=None):
+    async def astream(self, request, timeout=None, turn=None):
         stream = self.stream(request, timeout)
         try:
             for event in stream:

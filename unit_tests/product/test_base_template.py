@@ -229,7 +229,7 @@ def test_completions_have_one_text(settings, reference, texts):
 def test_rewards_compare_what_each_model_reads(llm, texts):
     score = EFTRewardScorer(llm, "one").invoke({"prompt": "hi", "answers": ["yes"]})[0]
     engine = llm.engine
-    answer_ids = (*engine.tokenizer("yes", add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
+    answer_ids = texts.plain("yes <end>")
     tuned, reference = (
         term_logprobs(engine.family, term, prompt, answer_ids).sum()
         for term, prompt in zip(engine.family.behaviors["one"], (texts.main, texts.bare), strict=True)

@@ -200,10 +200,9 @@ def test_small_stands_for_the_presets_reference():
 
 
 def test_a_prompt_can_be_a_reward(llm, settings):
-    answer = "yes"
-    score = EFTRewardScorer(llm, "hinted").invoke({"prompt": "hi", "answers": [answer]})[0]
+    score = EFTRewardScorer(llm, "hinted").invoke({"prompt": "hi", "answers": ["yes"]})[0]
     engine = llm.engine
-    scored = (*engine.tokenizer(answer, add_special_tokens=False).input_ids, engine.tokenizer.eos_token_id)
+    scored = tuple(engine.tokenizer("yes <end>", add_special_tokens=False).input_ids)
     tuned, plain = (
         term_logprobs(engine.family, term, prompt, scored).sum()
         for term, prompt in zip(
