@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,10 +30,10 @@ _PLAIN_LORA: dict[str, tuple[Any, ...]] = {
 
 
 _LONGEST_PATTERN = 1000
-"""Characters of a regular expression. Tools write some hundreds."""
+"""Characters of a regular expression, and of a name that one matches. Tools write some hundreds."""
 
-_MOST_PATTERNS = 4096
-"""Patterns for ranks, and for alpha. Tools write at most one a layer."""
+_PATIENCE = 5.0
+"""Seconds that all patterns of an adapter may take. Thousands of ordinary ones take less than one."""
 
 _SAVE_AGAIN = "fetch the adapter again, or save it again with `save_pretrained`"
 
@@ -44,8 +45,8 @@ class _LoraSettings(BaseModel):
 
     r: PositiveInt = 8
     lora_alpha: FiniteFloat = 8
-    rank_pattern: dict[str, PositiveInt] | None = Field(None, max_length=_MOST_PATTERNS)
-    alpha_pattern: dict[str, FiniteFloat] | None = Field(None, max_length=_MOST_PATTERNS)
+    rank_pattern: dict[str, PositiveInt] | None = None
+    alpha_pattern: dict[str, FiniteFloat] | None = None
     target_modules: str | list[str] | None = None
     use_rslora: bool | None = None
     base_model_name_or_path: str | None = None
@@ -147,22 +148,25 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
             f"The adapter {str(folder)!r} holds tensors that are not LoRA pairs of linear layers "
             f"({sorted(unexpected)[:3]}): merge it into its model and use `tuned=` instead."
         )
+    names = [key.removeprefix(_PREFIX) for key in sorted(downs)]
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        ranks = _by_pattern(config.get("rank_pattern"), names, config["r"], deadline)
+        alphas = _by_pattern(config.get("alpha_pattern"), names, config["lora_alpha"], deadline)
+        targets = _targets(config.get("target_modules"), names, deadline)
+    except _PatternError as error:
+        raise RecipeError(
+            f"The adapter {str(folder)!r} has a pattern in its adapter_config.json that is not supported "
+            f"({error}): name the layers instead, target_modules as a list, and save it again."
+        ) from error
     updates, negated = {}, False
-    for key in sorted(downs):
-        name = key.removeprefix(_PREFIX)
+    for key, name in zip(sorted(downs), names, strict=True):
         down, up = (tensors[f"{key}.lora_{m}.weight"] for m in "AB")
-        try:
-            rank, scale = _rank(config, name), _scale(config, name)
-            targeted = _targets(config.get("target_modules"), name)
-        except _PatternError as error:
+        rank, scale = ranks[name], _scale(ranks[name], alphas[name], rank_stabilized=config.get("use_rslora"))
+        if name not in targets:
             raise RecipeError(
-                f"The adapter {str(folder)!r} has a pattern in its adapter_config.json that is not supported "
-                f"({error}): name the layers instead, target_modules as a list, and save it again."
-            ) from error
-        if not targeted:
-            raise RecipeError(
-                f"The adapter {str(folder)!r} updates the layer {name!r}, which is not among its "
-                f"target_modules={config['target_modules']!r}: {_SAVE_AGAIN}."
+                f"The adapter {str(folder)!r} updates the layer {name!r:.200}, which is not among its "
+                f"target_modules={config['target_modules']!r:.200}: {_SAVE_AGAIN}."
             )
         if down.dim() != 2 or up.dim() != 2 or {down.shape[0], up.shape[1]} != {rank}:
             raise RecipeError(
@@ -179,52 +183,60 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
     return LoraAdapter(str(folder), updates, negated)
 
 
-def _rank(config: dict[str, Any], module: str) -> int:
-    rank: int = _by_pattern(config.get("rank_pattern"), module, config["r"])
-    return rank
-
-
-def _scale(config: dict[str, Any], module: str) -> float:
+def _scale(rank: int, alpha: float, *, rank_stabilized: bool | None) -> float:
     """Alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski 2023)."""
-    rank = _rank(config, module)
-    alpha = _by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"])
-    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+    return float(alpha) / (rank**0.5 if rank_stabilized else rank)
 
 
-def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
-    """The value of the first pattern that matches, as in PEFT: a whole name, or its end after a dot."""
-    values = (value for key, value in (patterns or {}).items() if _matches(rf"(.*\.)?({key})", module))
-    return next(values, default)
+def _by_pattern(
+    patterns: dict[str, Any] | None, names: Sequence[str], default: Any, deadline: float
+) -> dict[str, Any]:
+    """Each name's value by the first pattern that matches, as in PEFT: all of it, or its end after a dot."""
+    values: dict[str, Any] = {}
+    for pattern, value in (patterns or {}).items():
+        for name in _matching(rf"(.*\.)?({pattern})", names, deadline):
+            values.setdefault(name, value)
+    return {name: values.get(name, default) for name in names}
 
 
-def _targets(targets: str | list[str] | None, module: str) -> bool:
-    """Whether `target_modules` names a module, as in PEFT: by a regular expression, or by ends of names."""
+def _targets(targets: str | list[str] | None, names: Sequence[str], deadline: float) -> set[str]:
+    """The names that `target_modules` names, as in PEFT: by a regular expression, or by ends of names."""
     if targets is None or targets == "all-linear":
-        return True
+        return set(names)
     if isinstance(targets, str):
-        return _matches(targets, module)
-    return any(f".{module}".endswith(f".{target}") for target in targets)
+        return set(_matching(targets, names, deadline))
+    named = set(targets)
+    return {name for name in names if len(name) <= _LONGEST_PATTERN and not named.isdisjoint(_ends(name))}
+
+
+def _ends(name: str) -> list[str]:
+    """A whole name, and what follows each of its dots."""
+    parts = name.split(".")
+    return [".".join(parts[i:]) for i in range(len(parts))]
 
 
 class _PatternError(Exception):
     """A regular expression cannot be matched in a bounded time."""
 
 
-def _matches(pattern: str, module: str) -> bool:
-    return _matcher(pattern).isinstance_python(module)
+def _matching(pattern: str, names: Sequence[str], deadline: float) -> Iterator[str]:
+    """The names that a regular expression matches as a whole.
 
-
-@lru_cache(2 * _MOST_PATTERNS)
-def _matcher(pattern: str) -> SchemaValidator:
-    """What a whole name has to be. pydantic matches in linear time; Python's `re` may take for ever.
+    pydantic matches in linear time. Python's `re` may take for ever.
 
     Raises:
-        _PatternError: The pattern is damaged, too large, or needs look-around or back-references.
+        _PatternError: The pattern is damaged, too large, or needs look-around or back-references; or the
+            deadline is over.
     """
     if len(pattern) > _LONGEST_PATTERN:
         raise _PatternError(f"{pattern[:80]!r}... has {len(pattern)} characters")
     try:
-        return SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z"))
+        matcher = SchemaValidator(core_schema.str_schema(pattern=rf"\A(?:{pattern})\z"))
     except SchemaError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise _PatternError(f"{pattern[:80]!r}: {reason}") from error
+    for name in names:
+        if time.monotonic() > deadline:
+            raise _PatternError(f"all together take longer than {_PATIENCE:.0f} s")
+        if len(name) <= _LONGEST_PATTERN and matcher.isinstance_python(name):
+            yield name

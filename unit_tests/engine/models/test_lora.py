@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError, RecipeError
+from langchain_eft.engine.models import lora
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.lora import load_adapter
 from unit_tests.helpers import flip_bytes, slow
@@ -178,10 +179,11 @@ def test_a_pattern_that_backtracks_for_ever_in_python_takes_no_time(adapter, len
     assert time.monotonic() - started < 10
 
 
-def test_too_many_patterns_are_refused(adapter):
-    folder = adapter(alpha_pattern={f"layers.{i}.q_proj": 2 for i in range(5000)})
-    with pytest.raises(RecipeError, match=r"alpha_pattern=.*at most 4096 items"):
-        load_adapter(folder, torch.float32, CPU)
+def test_patterns_that_take_too_long_together_are_refused(adapter, monkeypatch):
+    monkeypatch.setattr(lora, "_PATIENCE", 0.1)
+    patterns = {rf"({i}|\pL{{200}})": 2 for i in range(10_000)}
+    with pytest.raises(RecipeError, match=r"pattern.*all together take longer than"):
+        load_adapter(adapter(alpha_pattern=patterns), torch.float32, CPU)
 
 
 @pytest.mark.parametrize("size", [0, 5, 200, -1])
