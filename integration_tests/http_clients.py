@@ -7,6 +7,7 @@ import httpx
 
 from integration_tests.conftest import KEYS
 from integration_tests.serve_process import PATIENCE
+from langchain_eft.remote.event_stream import event_data
 
 
 def client(running, key="staff") -> httpx.AsyncClient:
@@ -73,10 +74,8 @@ async def stream(client, body) -> list[dict]:
     asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
     async with client.stream("POST", "/v1/chat/completions", json=asked) as response:
         assert response.status_code == 200, await response.aread()
-        data = [
-            line.removeprefix("data: ") async for line in response.aiter_lines() if line.startswith("data: ")
-        ]
-    assert data.pop() == "[DONE]"
+        data = [each async for each in event_data(response.aiter_bytes())]
+    assert data.pop() == b"[DONE]"
     return [json.loads(piece) for piece in data]
 
 

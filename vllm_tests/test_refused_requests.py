@@ -43,7 +43,7 @@ def test_in_a_stream_the_refusal_is_its_only_event(smol_url):
     """vLLM has already sent status 200 when it checks the request of a stream."""
     answer = complete(smol_url, vllm_xargs={"mixture": "parrot=1"}, stream=True)
 
-    first, *rest = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    first, *rest = [line.removeprefix("data: ") for line in answer.text.split("\n") if line]
     error = json.loads(first)["error"]
     assert (error["code"], rest) == (400, ["[DONE]"])
     assert "Unknown behavior 'parrot'" in error["message"]

@@ -32,7 +32,7 @@ _SHORT_SECONDS = 60.0
 _BODY_SECONDS = 600.0
 """Time for the rest of it: a tokenizer has tens of megabytes."""
 
-_LARGEST_BODY = 256 * 2**20
+_LARGEST_BODY = 64 * 2**20
 _LARGEST_REFUSAL = 64 * 2**10
 _REFUSAL_SECONDS = 10.0
 """Bytes of whole bodies and of the body of a refusal, and time for that: what it has by then must do."""
@@ -91,15 +91,21 @@ class Connection:
             future.cancel()
             raise
 
-    def get(self, endpoint: Endpoint, path: str, **query: str) -> httpx.Response:
+    def get(self, endpoint: Endpoint, path: str, largest: int, **query: str) -> httpx.Response:
         """The whole answer to a GET request.
+
+        Args:
+            endpoint: Where the request goes.
+            path: The path behind the base URL.
+            largest: Bytes that the answer may have.
+            query: Parameters of the URL.
 
         Raises:
             EngineError: As `stream`.
             ValueError: A body that is too long, or compressed.
         """
         limits = {"seconds": _SHORT_SECONDS, "body_seconds": _BODY_SECONDS}
-        return self.wait(self._whole(endpoint, "GET", path, params=query or None, **limits))
+        return self.wait(self._whole(endpoint, "GET", path, largest, params=query or None, **limits))
 
     def post(self, endpoint: Endpoint, path: str, json: Any, headers: dict[str, str]) -> httpx.Response:
         """The whole answer to a POST request.
@@ -108,23 +114,30 @@ class Connection:
             EngineError: As `stream`.
             ValueError: As `get`.
         """
-        return self.wait(self._whole(endpoint, "POST", path, json=json, headers=headers))
+        return self.wait(self._whole(endpoint, "POST", path, _LARGEST_BODY, json=json, headers=headers))
 
     async def apost(
         self, endpoint: Endpoint, path: str, json: Any, headers: dict[str, str]
     ) -> httpx.Response:
         """As `post`, from another event loop; cancelling it closes the connection."""
         return await asyncio.wrap_future(
-            self.start(self._whole(endpoint, "POST", path, json=json, headers=headers))
+            self.start(self._whole(endpoint, "POST", path, _LARGEST_BODY, json=json, headers=headers))
         )
 
     async def _whole(
-        self, endpoint: Endpoint, method: str, path: str, *, body_seconds: float | None = None, **options: Any
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        largest: int,
+        *,
+        body_seconds: float | None = None,
+        **options: Any,
     ) -> httpx.Response:
         async with self.stream(endpoint, method, path, **options) as response:
             try:
                 async with asyncio.timeout(body_seconds):
-                    content = b"".join([piece async for piece in body(response, _LARGEST_BODY)])
+                    content = b"".join([piece async for piece in body(response, largest)])
             except (httpx.HTTPError, TimeoutError) as error:
                 raise _unreachable(response.url, error) from error
         return httpx.Response(response.status_code, headers=response.headers, content=content)

@@ -6,8 +6,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
-from langchain_eft.engine.cache_folder import cache_folder
+from langchain_eft.engine.cache_folder import CACHE_VARIABLE, cache_folder
 from langchain_eft.engine.capacity import Capacity
+from langchain_eft.engine.errors import CheckpointCacheError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, PackagedModel, Recipe, read_template
 from langchain_eft.engine.recipe.frozen import FrozenModel
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -89,14 +90,20 @@ class Description(FrozenModel):
         """The recipe for prompts that are rendered here. A template becomes a file of the cache folder.
 
         Raises:
-            OSError: The cache folder cannot be written.
+            CheckpointCacheError: The cache folder cannot be written.
         """
         if self.base_template is None:
             return self.recipe
         folder = cache_folder() / "templates"
         file = folder / f"{sha256(self.base_template.encode()).hexdigest()}.jinja"
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(self.base_template, encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(self.base_template, encoding="utf-8")
+        except OSError as error:
+            raise CheckpointCacheError(
+                f"The server's template cannot be kept in {str(folder)!r} ({error}): set {CACHE_VARIABLE} to "
+                "a folder that can be written."
+            ) from error
         return self.recipe.model_copy(update={"base_template": file})
 
 

@@ -13,8 +13,8 @@ from langchain_eft.remote.connection import Connection
 from langchain_eft.remote.description import Description
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.served_model import ServedModel
-from langchain_eft.remote.tokenizer_files import TokenizerFiles, cached_tokenizer
-from langchain_eft.remote.wire import MOST_TOP, Chunk, Count, Items, Logprob, Said, TokenId
+from langchain_eft.remote.tokenizer_files import LARGEST_FILES, TokenizerFiles, cached_tokenizer
+from langchain_eft.remote.wire import LARGEST_LISTING, MOST_TOP, Chunk, Count, Items, Logprob, Said, TokenId
 from langchain_eft.trace.reader import read_trace
 from langchain_eft.trace.tokens import TracedToken
 
@@ -55,11 +55,11 @@ class EFTServer:
     scores: ClassVar[bool] = True
 
     def __init__(self, endpoint: Endpoint, name: str, connection: Connection) -> None:
-        answer = connection.get(endpoint, "/recipe", model=name)
+        answer = connection.get(endpoint, "/recipe", LARGEST_LISTING, model=name)
         description = Description.model_validate_json(answer.content)
 
         def fetch() -> TokenizerFiles:
-            files = connection.get(endpoint, f"/tokenizers/{description.tokenizer}")
+            files = connection.get(endpoint, f"/tokenizers/{description.tokenizer}", LARGEST_FILES)
             return TokenizerFiles.model_validate_json(files.content)
 
         self._etag = answer.headers.get("etag")

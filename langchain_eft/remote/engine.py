@@ -35,16 +35,19 @@ from langchain_eft.remote.errors import ServerChangedError, malformed
 from langchain_eft.remote.event_stream import event_data
 from langchain_eft.remote.server import Server
 from langchain_eft.remote.vllm_server import VLLMServer
-from langchain_eft.remote.wire import Logprobs, Models, Rewards
+from langchain_eft.remote.wire import LARGEST_LISTING, Logprobs, Models, Rewards
 
 _DONE = b"[DONE]"
 
 _REST_SECONDS = 3.0
 """Time for what a server says behind an answer: it counts tokens, and ends the body."""
 
-_BYTES = 32 * 2**20
+_LINE_BYTES = 2**20
+_BYTES_PER_ID = 16
+"""Bytes that a line of an answer may have: it may repeat the prompt, by its ids."""
+
 _BYTES_PER_TOKEN = 64 * 2**10
-"""Bytes that an answer may have: the prompt is repeated once, and a token's trace has a few thousand."""
+"""Further bytes that an answer may have for each token, whose trace has a few thousand."""
 
 
 @dataclass
@@ -290,9 +293,11 @@ class RemoteEngine(Streaming[_Prepared]):
         sending = self._connection.stream(
             self.endpoint, "POST", "/completions", content=content, headers=headers
         )
-        largest = _BYTES + generation.request.max_tokens * _BYTES_PER_TOKEN
+        request = generation.request
+        longest = _LINE_BYTES + _BYTES_PER_ID * (len(request.prompt_ids) + len(request.answer_prefix))
+        largest = longest + _BYTES_PER_TOKEN * request.max_tokens
         with self._noticing_changes():
-            async with sending as response, aclosing(event_data(body(response, largest))) as events:
+            async with sending as response, aclosing(event_data(body(response, largest), longest)) as events:
                 await self._read_answer(prepared, events)
                 if reader.reason is not None and (self._server.matches_stops or not reader.stopped):
                     await self._read_rest(reader, events)
@@ -354,7 +359,7 @@ def _find_server(endpoint: Endpoint, asked: Connection) -> Server:
         CheckpointNotFoundError: It has no such model.
         EngineError: It cannot be reached, or refuses.
     """
-    entries = Models.model_validate_json(asked.get(endpoint, "/models").content).data
+    entries = Models.model_validate_json(asked.get(endpoint, "/models", LARGEST_LISTING).content).data
     owner, names = entries[0].owned_by, [entry.id for entry in entries]
     if owner == "langchain-eft":
         return EFTServer(endpoint, endpoint.model or names[0], asked)

@@ -6,17 +6,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 _DATA = b"data:"
 
-_LONGEST_LINE = 16 * 2**20
-"""Bytes of a line. The longest ones repeat a prompt: that of a million tokens has half of this."""
 
-
-async def event_data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def event_data(pieces: AsyncIterator[bytes], longest: int) -> AsyncGenerator[bytes, None]:
     """The data of each event of a stream. Comments and other fields are left out.
 
     Lines end with a line feed, and with nothing else: JSON may hold the other line breaks of Unicode.
 
     Args:
         pieces: The stream, cut anywhere. Both servers write the data of an event in one line.
+        longest: Bytes that a line may have.
 
     Raises:
         ValueError: A line is too long.
@@ -30,5 +28,5 @@ async def event_data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None
                 yield bytes(line.removeprefix(_DATA).strip())
             line.clear()
         line += rest
-        if len(line) > _LONGEST_LINE:
-            raise ValueError(f"a line of more than {_LONGEST_LINE} bytes")
+        if len(line) > longest:
+            raise ValueError(f"a line of more than {longest} bytes")

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
+from pydantic import field_validator
 
 from langchain_eft.engine.cache_folder import cache_folder
 from langchain_eft.engine.errors import CheckpointCacheError, CheckpointNotFoundError, reading
@@ -23,10 +24,21 @@ _OF_THIS_MACHINE = ("name_or_path", "is_local", "local_files_only", "auto_map", 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
+LARGEST_FILES = 128 * 2**20
+"""Bytes of all files. Those of large vocabularies have 40 million."""
+
+
 class TokenizerFiles(FrozenModel):
     """A tokenizer's files as text, by name."""
 
     files: dict[str, str]
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _few(cls, files: Any) -> Any:
+        if isinstance(files, dict) and len(files) > 100:  # before an error is made of each
+            raise ValueError(f"{len(files)} files: a tokenizer has a few.")
+        return files
 
     @property
     def hash(self) -> str:
@@ -94,7 +106,9 @@ def load_tokenizer(folder: Path) -> Any:
     with reading(
         folder, "its tokenizer's files are damaged: remove the folder, and fetch or export it again"
     ):
-        return TokenizersBackend.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = TokenizersBackend.from_pretrained(folder, trust_remote_code=False)
+        tokenizer("")  # some wrong settings are only read now
+        return tokenizer
 
 
 def _store(received: TokenizerFiles, digest: str, folder: Path) -> None:

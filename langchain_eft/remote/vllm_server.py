@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args
 
@@ -9,7 +10,7 @@ from pydantic import Field
 from pydantic_core import from_json
 
 from langchain_eft.engine.capacity import Capacity
-from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.error_text import quoted_names, shown
 from langchain_eft.engine.errors import CheckpointNotFoundError, DecodingError, RequestError
 from langchain_eft.engine.events import FinishReason, TokenLogprobs
 from langchain_eft.engine.loading.hub import HubModel
@@ -139,11 +140,13 @@ def _folder(source: str, endpoint: Endpoint) -> Path:
     Raises:
         CheckpointNotFoundError: There is no such folder, and no such model on the hub.
     """
-    folder, hub = Path(source).expanduser(), HubModel.parse(source)
-    if source and folder.is_dir():
-        return folder
+    with suppress(OSError, RuntimeError):  # a name that is too long, the home of nobody
+        if source and (folder := Path(source).expanduser()).is_dir():
+            return folder
+    hub = HubModel.parse(source)
     if hub is None:
-        named = f"tokenizer={source!r}" if endpoint.tokenizer else f"{endpoint.url} serves {source!r}, which"
+        text = shown(source)
+        named = f"tokenizer={text}" if endpoint.tokenizer else f"{endpoint.url} serves {text}, which"
         raise CheckpointNotFoundError(
             f"{named} is no folder of this machine: copy the folder that `langchain-eft export` wrote, "
             "without its weights, and give it as `tokenizer`."

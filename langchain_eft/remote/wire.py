@@ -23,6 +23,9 @@ class Said(BaseModel):
 Items = Annotated[list[T], Field(fail_fast=True)]
 """A list, of which no item is read behind the first wrong one."""
 
+LARGEST_LISTING = 4 * 2**20
+"""Bytes of what a server says about its models: prompts of behaviors are among it."""
+
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 """What a tokenizer can decode; it may have fewer tokens."""
 

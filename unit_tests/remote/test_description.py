@@ -6,6 +6,7 @@ import pytest
 
 from langchain_eft.engine.cache_folder import CACHE_VARIABLE
 from langchain_eft.engine.capacity import Capacity
+from langchain_eft.engine.errors import CheckpointCacheError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.presets import load_preset
@@ -84,6 +85,13 @@ def test_the_built_in_template_is_sent_as_text(tmp_path, monkeypatch):
     described = describe(Recipe(base="a/b", base_template="transcript"))
     assert described.base_template == read_template("transcript")
     assert read_template(described.local_recipe().base_template) == read_template("transcript")
+
+
+def test_a_template_that_cannot_be_kept_names_the_variable(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(CheckpointCacheError, match=CACHE_VARIABLE):
+        describe(Recipe(base="owner/model", base_template="transcript")).local_recipe()
 
 
 def test_a_caller_sees_the_behaviors_that_it_may_use(local):

@@ -374,7 +374,7 @@ def test_a_connection_that_breaks_behind_the_answer_does_it_no_harm(copied):
 
 
 def test_a_stream_without_tokens_and_without_end_is_an_error(copied, monkeypatch):
-    monkeypatch.setattr(engine_module, "_BYTES", 10**5)
+    monkeypatch.setattr(engine_module, "_LINE_BYTES", 10**4)
     copied.script = [Scripted(endless=PING * 1000)]
     with pytest.raises(exceptions.ModelAPIError, match="bytes"):
         EFTChatModel(base_url=copied.url, max_tokens=1).invoke("hi")

@@ -92,6 +92,14 @@ def test_a_hash_that_is_none_is_refused():
         cached_tokenizer("../../etc", lambda: None)
 
 
+def test_a_wrong_setting_is_found_when_the_tokenizer_is_loaded(original):
+    sent = tokenizer_files(original)
+    config = {**json.loads(sent.files["tokenizer_config.json"]), "model_max_length": "long"}
+    broken = TokenizerFiles(files={**sent.files, "tokenizer_config.json": json.dumps(config)})
+    with pytest.raises(CheckpointNotFoundError, match="damaged"):
+        cached_tokenizer(broken.hash, lambda: broken)
+
+
 def test_a_cache_that_cannot_be_written_names_the_variable(original, cache, monkeypatch):
     cache.mkdir()
     (cache / "tokenizers").write_text("a file is in the way")

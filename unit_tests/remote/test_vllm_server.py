@@ -70,6 +70,8 @@ def test_a_server_on_this_machine_says_where_the_export_is(folder):
     [
         ("", {}, "folder"),
         ("/srv/models/tiny", {}, "/srv/models/tiny"),
+        ("~nobody-of-this-name/tiny", {}, "~nobody-of-this-name"),
+        ("/" + "x" * 5000, {}, "/xxx"),
         ("/srv/models/tiny", {"tokenizer": "/no/folder"}, "tokenizer='/no/folder'"),
     ],
 )
