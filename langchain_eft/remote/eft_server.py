@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from langchain_eft.engine.events import FinishReason, TokenLogprobs
 from langchain_eft.engine.request import GenerationRequest
@@ -14,7 +14,18 @@ from langchain_eft.remote.description import Description
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.served_model import ServedModel
 from langchain_eft.remote.tokenizer_files import LARGEST_FILES, TokenizerFiles, cached_tokenizer
-from langchain_eft.remote.wire import LARGEST_LISTING, MOST_TOP, Chunk, Count, Items, Logprob, Said, TokenId
+from langchain_eft.remote.wire import (
+    LARGEST_LISTING,
+    MOST_TOP,
+    Chunk,
+    Count,
+    Items,
+    Logprob,
+    Named,
+    Said,
+    TokenId,
+    few,
+)
 from langchain_eft.trace.reader import read_trace
 from langchain_eft.trace.tokens import TracedToken
 
@@ -28,13 +39,18 @@ class _Figures(Said):
     drafted: Count
     accepted: Count
     verify_passes: Count
-    context_tokens: dict[str, Count] | None = None
+    context_tokens: Named[Count] | None = None
+
+
+def _few_behaviors(token: Any) -> Any:
+    few(few(token).get("behaviors") if isinstance(token, dict) else None)
+    return token
 
 
 class _Choice(Said):
     token_ids: Items[TokenId] | None = None
     logprobs: _Logprobs | None = None
-    trace: Items[TracedToken] | None = None
+    trace: Items[Annotated[TracedToken, BeforeValidator(_few_behaviors)]] | None = None
     finish_reason: FinishReason | None = None
     eft: _Figures | None = None
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import from_json
 
 from langchain_eft.engine.capacity import Capacity
@@ -21,7 +21,7 @@ from langchain_eft.remote.answer_reader import Piece
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.served_model import ServedModel
 from langchain_eft.remote.tokenizer_files import load_tokenizer
-from langchain_eft.remote.wire import MOST_TOP, Chunk, Items, Logprob, Model, Said, TokenId
+from langchain_eft.remote.wire import MOST_TOP, Chunk, Items, Logprob, Model, Said, TokenId, few
 from langchain_eft.vllm.section import EFTSection
 
 _FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -40,7 +40,9 @@ _WrittenToken = Annotated[str, Field(pattern=f"^{_TOKEN}[0-9]{{1,9}}$")]
 
 class _Logprobs(Said):
     token_logprobs: Items[Logprob]
-    top_logprobs: Items[Annotated[dict[_WrittenToken, Logprob], Field(max_length=MOST_TOP)]]
+    top_logprobs: Items[
+        Annotated[dict[_WrittenToken, Logprob], Field(max_length=MOST_TOP), BeforeValidator(few)]
+    ]
 
 
 class _Choice(Said):

@@ -26,6 +26,19 @@ Items = Annotated[list[T], Field(fail_fast=True)]
 LARGEST_LISTING = 4 * 2**20
 """Bytes of what a server says about its models: prompts of behaviors are among it."""
 
+
+def few(value: Any) -> Any:
+    """Refuse an object of very many names, before each of them makes an error of its own."""
+    if isinstance(value, dict) and len(value) > _MOST_NAMES:
+        raise ValueError(f"an object of {len(value)} names")
+    return value
+
+
+_MOST_NAMES = 1000
+
+Named = Annotated[dict[str, T], BeforeValidator(few)]
+"""Values by name, such as that of a behavior."""
+
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 """What a tokenizer can decode; it may have fewer tokens."""
 

@@ -2,6 +2,7 @@ import json
 import stat
 
 import pytest
+from pydantic import ValidationError
 
 from langchain_eft.engine.cache_folder import CACHE_VARIABLE
 from langchain_eft.engine.errors import CheckpointCacheError, CheckpointNotFoundError
@@ -85,6 +86,12 @@ def test_files_stay_in_their_folder(name, cache):
     with pytest.raises(CheckpointNotFoundError, match="no name"):
         cached_tokenizer(sent.hash, lambda: sent)
     assert not list(cache.rglob("*evil*"))
+
+
+def test_thousands_of_files_are_one_error():
+    with pytest.raises(ValidationError) as caught:
+        TokenizerFiles.model_validate_json(json.dumps({"files": dict.fromkeys(map(str, range(2000)), 1)}))
+    assert caught.value.error_count() == 1
 
 
 def test_a_hash_that_is_none_is_refused():
