@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -154,18 +155,20 @@ def _for_older_readers(folder: Path) -> None:
 
 def smol(folder: Path, prompts: str, tokens: int, requests: tuple[int, ...]) -> Family:
     """The bundled family with its adapter `tools` merged into a copy of the small model."""
-    from integration_tests.reference import SmolReference
+    from peft import PeftModel
+
+    from langchain_eft.teaching.reference_model import load_reference
 
     preset = load_preset("smol")
-    models_ = SmolReference(["tools"])
-    for name, adapter in (("tuned", "tools"), ("reference", "")):
-        models_.small[adapter].save_pretrained(folder / name)
-    base = preset.recipe.base
+    base, tools = preset.recipe.base, preset.recipe.behaviors["tools"]
     (folder / "base").symlink_to(fetch_checkpoint(base, lambda _: None), target_is_directory=True)
+    reference = load_reference(Path(tools.reference), folder / "base")
+    reference.save_pretrained(folder / "reference")
+    PeftModel.from_pretrained(reference, tools.adapter).merge_and_unload().save_pretrained(folder / "tuned")
     file = find_checkpoint(base).path
     if file and file.suffix == ".gguf":
         (folder / GGUF).symlink_to(file)
-    end = models_.base.generation_config.eos_token_id
+    end = GenerationConfig.from_pretrained(folder / "base").eos_token_id
     name = f"smol, {prompts}"
     return Family(folder, name, "tools", "smol", prompts, 0.0, tokens, (end,), requests).save()
 

@@ -6,9 +6,10 @@ Nothing else imports this module, and the package does not depend on `deepagents
 from __future__ import annotations
 
 from langchain_eft.chat.content_blocks import PROVIDER
+from langchain_eft.presets import load_preset, preset_names
 
-SMALL_WINDOWS = ("smol", "smollm2-1.7b-135m", "llama2-70b-7b", "olmo2-13b-1b", "olmo2-32b-7b")
-"""Presets whose context window has 8,192 tokens or fewer."""
+SMALL_WINDOW = 8192
+"""Largest context window, in tokens, that the whole harness would fill too far."""
 
 _DESCRIPTIONS = {
     "ls": "List the files of a directory, given its absolute path.",
@@ -23,7 +24,7 @@ _EXCLUDED = frozenset({"delete", "glob", "grep"})
 
 
 def register_harness_profiles() -> None:
-    """Let Deep Agents leave room for the conversation in small context windows.
+    """Let Deep Agents leave room for the conversation in the small context windows of presets.
 
     Tools for listing, reading, writing and editing files remain, described in a sentence or two. The other
     file tools and the general-purpose subagent are left out.
@@ -35,8 +36,10 @@ def register_harness_profiles() -> None:
         excluded_tools=_EXCLUDED,
         general_purpose_subagent=GeneralPurposeSubagentProfile(enabled=False),
     )
-    for preset in SMALL_WINDOWS:
-        register_harness_profile(f"{PROVIDER}:{preset}", profile)
+    for name in preset_names():
+        preset = load_preset(name)
+        if preset is not None and preset.context_window <= SMALL_WINDOW:
+            register_harness_profile(f"{PROVIDER}:{name}", profile)
 
 
 def register_provider_profiles() -> None:

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import langchain_eft
 
 TESTS = Path(__file__).parent
@@ -29,3 +31,12 @@ def test_rows_name_test_files_that_exist():
 def test_rows_are_sorted_and_each_module_has_one():
     modules = [module for module, _ in ROWS]
     assert modules == sorted(set(modules))
+
+
+@pytest.mark.parametrize("folder", ["langchain_eft", "benchmarks", "training", "reproduction", "examples"])
+def test_nothing_but_tests_imports_tests(folder):
+    lines = [line for file in (TESTS.parent / folder).rglob("*.py") for line in file.read_text().split("\n")]
+    assert lines
+    assert [
+        line for line in lines if re.match(r"\s*(from|import) (unit|integration|vllm)_tests\b", line)
+    ] == []

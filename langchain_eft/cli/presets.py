@@ -42,5 +42,6 @@ def _as_json(preset: Preset) -> dict[str, Any]:
         "sources": [str(source) for source in preset.recipe.sources],
         "behaviors": list(preset.recipe.behaviors),
         "mixture": dict(preset.mixture.weights),
+        "context_window": preset.context_window,
         "vocabulary_rows": preset.vocabulary_rows.model_dump(),
     }

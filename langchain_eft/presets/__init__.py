@@ -1,7 +1,7 @@
 """Named recipes: one `<name>.json` each, and a folder of that name for bundled weights.
 
-Licenses and sizes come from the models' own pages. The licenses of gated models have to be accepted there
-before the first use.
+Licenses, windows and sizes come from the models' own pages. The licenses of gated models have to be
+accepted there before the first use.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ class Preset(BaseModel):
     gated: bool
     """Whether the hub gives the weights only to accounts that have accepted their license."""
 
+    context_window: int
+    """Tokens that prompt and answer may have together: the smallest window of the models."""
+
     vocabulary_rows: VocabularyRows
 
     recipe: Recipe
@@ -58,6 +61,7 @@ class _PresetFile(BaseModel):
     behaviors: dict[str, BehaviorDelta] = Field(min_length=1)
     mixture: dict[str, float]
     chat_template: str | None = None
+    context_window: int = Field(ge=1)
     vocabulary_rows: VocabularyRows
 
     def recipe(self) -> Recipe:
@@ -91,6 +95,7 @@ def _presets() -> dict[str, Preset]:
             description=file.description,
             license=file.license,
             gated=file.gated,
+            context_window=file.context_window,
             vocabulary_rows=file.vocabulary_rows,
             recipe=file.recipe(),
             mixture=Mixture(weights=file.mixture),

@@ -55,6 +55,10 @@ def test_a_preset_is_complete_and_consistent(name):
         assert all(HUB_ID.fullmatch(str(source)) for source in recipe.sources)
 
 
+def test_the_window_of_the_bundled_preset_is_that_of_its_weights():
+    assert EFTChatModel().profile["max_input_tokens"] == load_preset("smol").context_window
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_a_chat_model_of_a_preset_is_built_without_loading_and_says_what_it_will_fetch(name):
     llm = EFTChatModel(model=name)

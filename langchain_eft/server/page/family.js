@@ -25,11 +25,11 @@ export function readFamily(list) {
 }
 
 /** Negative weights stay locked, whatever the server allows. A taught behavior's range ends its slider. */
-function readBehavior({ name, description, min, max, recommended }) {
+function readBehavior({ name, min, max, recommended }) {
   const largest = Math.min(max ?? LARGEST, recommended?.max ?? LARGEST);
   return {
     name,
-    description: description ?? (recommended && describeRange(recommended)),
+    description: recommended && describeRange(recommended),
     min: Math.max(min ?? 0, 0),
     max: largest,
     recommended,
