@@ -29,6 +29,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import Field, model_validator
@@ -39,7 +40,7 @@ from langchain_eft.chat.answer_form import normalize_form
 from langchain_eft.chat.chunks import chat_result
 from langchain_eft.chat.control_tokens import ControlTokens
 from langchain_eft.chat.media import UnsupportedContent, readable
-from langchain_eft.chat.messages import encode
+from langchain_eft.chat.messages import check_blocks, encode
 from langchain_eft.chat.parameters import CHAT_PARAMETERS, options, refuse_unknown, reported_logprobs
 from langchain_eft.chat.prepare import PreparedCall, adecide, decide, prepare_call
 from langchain_eft.chat.structured_output import Method, structured_runnable
@@ -127,6 +128,14 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         return self
 
     # LangChain's four ways in
+
+    @override
+    def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
+        prompt = super()._convert_input(model_input)
+        with langchain_errors():  # LangChain's own look at content blocks raises TypeError
+            for message in prompt.to_messages():
+                check_blocks(message)
+        return prompt
 
     @override
     def _generate(

@@ -266,6 +266,7 @@ def test_bad_settings_are_refused_when_the_model_is_built(kwargs, message):
         ("hi", {"temperature": -1.0}, r"temperature=-1\.0"),
         ("hi", {"max_tokens": 0}, r"max_tokens=0"),
         ([], {}, r"messages=\[\] is empty"),
+        ([HumanMessage([{"type": ["x"]}])], {}, r"type=\['x'\]: give a string"),
         ("hi", {"tools": 5}, r"tools=5 is not a list"),
         ("hi", {"model": 5}, r"model=5 is not a model's name"),
         ("hi", {"mixture": {"one": 1.0}, "logit_bias": {99999: 1.0}}, r"99999"),

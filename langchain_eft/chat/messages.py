@@ -214,7 +214,7 @@ def reasoning(message: AIMessage) -> str:
         return thoughts
     blocks = [block for block in message.content if isinstance(block, dict)]
     keys = {"thinking": "thinking", "reasoning": "reasoning"}
-    return "".join(str(block.get(keys.get(_kind(block) or "", ""), "")) for block in blocks)
+    return "".join(str(block.get(keys.get(block_type(block) or "", ""), "")) for block in blocks)
 
 
 def role(message: BaseMessage) -> str:
@@ -246,7 +246,30 @@ def is_text(block: str | Mapping[str, Any]) -> bool:
     Raises:
         RequestError: A block whose type is not a string.
     """
-    return isinstance(block, str) or "text" in block or _kind(block) in {"text", *_SILENT_BLOCKS}
+    return isinstance(block, str) or "text" in block or block_type(block) in {"text", *_SILENT_BLOCKS}
+
+
+def block_type(block: Mapping[str, Any]) -> str | None:
+    """The type of a content block, or None.
+
+    Raises:
+        RequestError: It is not a string.
+    """
+    kind = block.get("type")
+    if kind is None or isinstance(kind, str):
+        return kind
+    raise RequestError(f"A content block has type={shown(kind)}: give a string, such as 'text'.")
+
+
+def check_blocks(message: BaseMessage) -> None:
+    """Refuse content blocks of which nobody can say what they are.
+
+    Raises:
+        RequestError: A block whose type is not a string.
+    """
+    for block in () if isinstance(message.content, str) else message.content:
+        if isinstance(block, dict):
+            block_type(block)
 
 
 def text(message: BaseMessage) -> str:
@@ -263,19 +286,12 @@ def text(message: BaseMessage) -> str:
             parts.append(block)
         elif not is_text(block):
             raise RequestError(
-                f"Content of type {_kind(block)!r} cannot be read by a text model: send text "
+                f"Content of type {block_type(block)!r} cannot be read by a text model: send text "
                 "blocks only, or set `unsupported_content='describe'`."
             )
-        elif _kind(block) not in _SILENT_BLOCKS:
+        elif block_type(block) not in _SILENT_BLOCKS:
             parts.append(_text_of(block))
     return "".join(parts)
-
-
-def _kind(block: Mapping[str, Any]) -> str | None:
-    kind = block.get("type")
-    if kind is None or isinstance(kind, str):
-        return kind
-    raise RequestError(f"A content block has type={shown(kind)}: give a string, such as 'text'.")
 
 
 def _text_of(block: Mapping[str, Any]) -> str:
