@@ -44,8 +44,8 @@ reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 o
 	$(BIN)/python -m reproduction $(if $(QUICK),--quick)
 
 # A worker for each core, with one thread each: more threads than cores would wait for one another.
-# What takes longest comes first, so that the workers end together.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
+# What takes longest comes first, so that the workers end together. A file stays on one worker, as its server does.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(DEV) ## Run every test
 	$(PYTEST) integration_tests unit_tests

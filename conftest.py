@@ -11,7 +11,9 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """Run LangChain's suite once a model; for other methods of structured output, its tests of that alone."""
-    again = ("FunctionCalling", "JsonSchema")
-    same = [i for i in items if i.cls and i.cls.__name__.endswith(again) and "structured" not in i.name]
+    kept, same = [], []
+    for item in items:
+        again = item.cls and item.cls.__name__.endswith(("FunctionCalling", "JsonSchema"))
+        (same if again and "structured" not in item.name else kept).append(item)
     config.hook.pytest_deselected(items=same)
-    items[:] = [item for item in items if item not in same]
+    items[:] = kept

@@ -1,10 +1,8 @@
-import asyncio
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from integration_tests.answer_cases import CASES, COMMON
 from integration_tests.serve_process import ServerProcess, server
 from langchain_eft import EFTChatModel
 from langchain_eft.engine.registry import close_all
@@ -31,17 +29,6 @@ def closed_engines():
 def llm() -> EFTChatModel:
     """The smol preset with real weights; all tests of a module share its engine."""
     return EFTChatModel(temperature=0, max_tokens=64)
-
-
-@pytest.fixture(scope="session")
-def in_process(llm):
-    """The message of each of the `CASES`, which servers have to give too."""
-
-    async def ask():
-        asked = [llm.ainvoke(messages, **{**COMMON, **more}) for messages, more in CASES.values()]
-        return dict(zip(CASES, await asyncio.gather(*asked), strict=True))
-
-    return asyncio.run(ask())
 
 
 KEYS = {"staff": "secret-of-staff", "guest": "secret-of-guest"}

@@ -14,8 +14,9 @@ import httpx
 
 from langchain_eft.engine.cache_folder import CACHE_VARIABLE
 
-PATIENCE = 120
-"""Seconds that a process may take for anything; a machine can be busy."""
+PATIENCE = 540
+"""Seconds that a process may take for anything; a machine can be busy. A minute later the suite's own limit
+(`faulthandler_timeout`) would end the worker, and nobody would say what was waited for."""
 
 
 @dataclass
@@ -44,7 +45,7 @@ class ServerProcess:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert self.process.poll() is None or condition(), "\n".join(self.lines)
-            assert time.monotonic() < deadline, "\n".join(self.lines)
+            assert time.monotonic() < deadline, "\n".join((f"Nothing for {PATIENCE} s after:", *self.lines))
             time.sleep(0.01)
 
     def find_url(self):
@@ -144,7 +145,7 @@ class Stream:
 
     def join(self):
         self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
+        assert not self._thread.is_alive(), f"{len(self.chunks)} chunks after {PATIENCE} s, and no end"
         return self
 
     @property

@@ -15,6 +15,7 @@ decisions = pytest.importorskip("langchain_core.decisions", reason="langchain-co
 
 from integration_tests.conftest import KEYS  # noqa: E402
 from integration_tests.reference import SmolReference  # noqa: E402
+from integration_tests.serve_process import PATIENCE  # noqa: E402
 from langchain_eft import EFTDecisionModel  # noqa: E402
 from unit_tests.helpers import counted_tokens  # noqa: E402
 
@@ -196,7 +197,9 @@ def test_the_route_of_transformers_server_is_answered(classifier, smol_server):
     )
     body = {"model": "smol", "state": STATES[2], "questions": {"q": question.model_dump()}}
     headers = {"Authorization": f"Bearer {KEYS['staff']}"}
-    answer = httpx.post(f"{smol_server.url}/v1/systemone", json=body, headers=headers, timeout=60).json()
+    answer = httpx.post(
+        f"{smol_server.url}/v1/systemone", json=body, headers=headers, timeout=PATIENCE
+    ).json()
     here = classifier.invoke({"state": STATES[2], "questions": {"q": question}}).choices["q"]
     assert decisions.ChoiceAnswer.model_validate(answer["answers"]["q"]).choice == here.choice
     assert answer["answers"]["q"]["probabilities"] == pytest.approx(here.probabilities, abs=1e-4)

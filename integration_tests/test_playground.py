@@ -9,9 +9,9 @@ import time
 import httpx
 import pytest
 
-pytestmark = pytest.mark.slow
+from integration_tests.serve_process import PATIENCE
 
-PATIENCE = 120
+pytestmark = pytest.mark.slow
 
 
 def test_it_opens_the_page_answers_and_ends_at_ctrl_c(tmp_path):
@@ -42,7 +42,7 @@ def wait_for(condition, process):
     deadline = time.monotonic() + PATIENCE
     while not (value := condition()):
         assert process.poll() is None, "the process has ended"
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"nothing for {PATIENCE} s"
         time.sleep(0.05)
     return value
 

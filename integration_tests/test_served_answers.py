@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from contextlib import closing
 
 import pytest
 from langchain_core.messages import HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
 from integration_tests.answer_cases import CASES, COMMON, WHALES
+from integration_tests.asked import Asked
 from integration_tests.conftest import remote
 from integration_tests.http_clients import Answer, client, stream, whole
 from langchain_eft import EFTLLM, EFTRewardScorer, EFTTrace
@@ -19,38 +21,49 @@ async def streamed(model, messages, **parameters):
     return add_ai_message_chunks(*[chunk async for chunk in model.astream(messages, **parameters)])
 
 
+WAYS = [(case, in_parts) for case in CASES for in_parts in (False, True)]
+"""Each case, whole and streamed."""
+
+
+@pytest.fixture(scope="module")
+def in_process(llm):
+    """The message of each of the `CASES`, which servers have to give too."""
+
+    async def ask(case):
+        messages, more = CASES[case]
+        return await llm.ainvoke(messages, **{**COMMON, **more})
+
+    with closing(Asked(ask, CASES)) as asked:
+        yield asked
+
+
 @pytest.fixture(scope="module")
 def messages(smol_server):
-    """Each case's message from a remote engine, whole and streamed; all of them asked for at once."""
+    """The message for each of the `WAYS` from a remote engine."""
+    model = remote(smol_server)
 
-    async def ask():
-        calls = [(asked, {**COMMON, **more}) for asked, more in CASES.values()]
-        model = remote(smol_server)
-        wholes = [model.ainvoke(asked, **parameters) for asked, parameters in calls]
-        streams = [streamed(model, asked, **parameters) for asked, parameters in calls]
-        told = await asyncio.gather(*wholes, *streams)
-        pairs = zip(told[: len(calls)], told[len(calls) :], strict=True)
-        return dict(zip(CASES, pairs, strict=True))
+    async def ask(way):
+        (messages, more), in_parts = CASES[way[0]], way[1]
+        return await (streamed if in_parts else type(model).ainvoke)(model, messages, **{**COMMON, **more})
 
-    return asyncio.run(ask())
+    with closing(Asked(ask, WAYS)) as asked:
+        yield asked
 
 
 @pytest.fixture(scope="module")
 def answers(smol_server):
-    """Each case's answer to other clients, whole and streamed; all of them asked for at once."""
+    """The answer to each of the `WAYS` for other clients."""
 
-    async def ask():
-        bodies = [
-            {"model": "smol", "messages": asked, **COMMON, **more, "return_token_ids": True}
-            for asked, more in CASES.values()
-        ]
+    async def ask(way):
+        (messages, more), in_parts = CASES[way[0]], way[1]
+        body = {"model": "smol", "messages": messages, **COMMON, **more, "return_token_ids": True}
         async with client(smol_server) as staff:
-            wholes = asyncio.gather(*(whole(staff, body) for body in bodies))
-            streams = asyncio.gather(*(stream(staff, body) for body in bodies))
-            pairs = zip(map(Answer.of_whole, await wholes), map(Answer.of_chunks, await streams), strict=True)
-        return dict(zip(CASES, pairs, strict=True))
+            if in_parts:
+                return Answer.of_chunks(await stream(staff, body))
+            return Answer.of_whole(await whole(staff, body))
 
-    return asyncio.run(ask())
+    with closing(Asked(ask, WAYS)) as asked:
+        yield asked
 
 
 def entries(message) -> list[dict]:
@@ -60,7 +73,7 @@ def entries(message) -> list[dict]:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "streamed"])
 def test_a_message_is_that_of_the_same_call_in_process(in_process, messages, case, in_parts):
-    expected, answer = in_process[case], messages[case][in_parts]
+    expected, answer = in_process[case], messages[case, in_parts]
     assert answer.content == expected.content
     assert [e["token_id"] for e in entries(answer)] == [e["token_id"] for e in entries(expected)]
     calls = [[(call["name"], call["args"]) for call in m.tool_calls] for m in (answer, expected)]
@@ -81,8 +94,8 @@ def test_a_message_is_that_of_the_same_call_in_process(in_process, messages, cas
 
 def test_a_trace_is_that_of_the_engine(in_process, messages):
     expected = EFTTrace.from_message(in_process["trace"])
-    for answer in messages["trace"]:
-        trace = EFTTrace.from_message(answer)
+    for in_parts in (False, True):
+        trace = EFTTrace.from_message(messages["trace", in_parts])
         assert len(trace.tokens) == 6
         for one, other in zip(trace.tokens, expected.tokens, strict=True):
             assert (one.id, one.text, one.changed_by) == (other.id, other.text, other.changed_by)
@@ -95,7 +108,7 @@ def test_a_trace_is_that_of_the_engine(in_process, messages):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "streamed"])
 def test_an_answer_is_that_of_the_same_call_in_process(in_process, answers, case, in_parts):
-    expected, answer = in_process[case], answers[case][in_parts]
+    expected, answer = in_process[case], answers[case, in_parts]
     metadata, (_, parameters) = expected.response_metadata, CASES[case]
     drawn = entries(expected)
     beginning = parameters.get("answer_prefix", [])
