@@ -41,7 +41,7 @@ def _tagged(schema: Mapping[str, Any]) -> Schema:
         if isinstance(discriminator, Mapping) and isinstance(choices, list):
             for choice in choices:
                 target, tag = _target(choice, copied), discriminator.get("propertyName")
-                if tag in _properties(target) and tag not in _required(target):
+                if isinstance(tag, str) and tag in _properties(target) and tag not in _required(target):
                     target["required"] = [*_required(target), tag]
     return copied
 

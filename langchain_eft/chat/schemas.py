@@ -34,7 +34,7 @@ _LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"
 _CACHED_LENGTH = 2**14
 """Characters of a schema that is kept: objects take about ten times the memory of their text."""
 
-_SEARCHED_LENGTH = 2**24
+_SEARCHED_LENGTH = 2**22
 """Characters that are compiled to find the part of a schema that cannot be enforced."""
 
 _TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,8 +19,8 @@ from langchain_core.output_parsers import (
 )
 from langchain_core.output_parsers.base import OutputParserLike
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
-from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
 
 from langchain_eft.chat.schemas import schema_dict, schema_name
 from langchain_eft.chat.tools import tool_dicts, tool_name
@@ -60,14 +61,14 @@ def structured_runnable(
         raise RequestError(f"schema=None does not work with method={method!r}: give one, or use 'json_mode'.")
     traced = {
         "kwargs": {"method": method, **({} if strict is None else {"strict": strict})},
-        "schema": None if schema is None else _traced_schema(schema),
+        "schema": None if schema is None else _as_tool(schema),
     }
     llm, parser = _chain(model, schema, method, ls_structured_output_format=traced, **kwargs)
-    whole = RunnableGenerator(_whole, _awhole)
+    whole, finite = RunnableGenerator(_whole, _awhole), RunnableGenerator(_finite, _afinite)
     if not include_raw:
-        return llm | whole | parser
+        return llm | whole | parser | finite
     parsed = RunnablePassthrough.assign(
-        parsed=itemgetter("raw") | whole | parser, parsing_error=lambda _: None
+        parsed=itemgetter("raw") | whole | parser | finite, parsing_error=lambda _: None
     )
     unparsed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=llm) | parsed.with_fallbacks([unparsed], exception_key="parsing_error")
@@ -118,21 +119,44 @@ def _uncut(message: AIMessage) -> AIMessage:
     return message
 
 
-def _traced_schema(schema: Any) -> dict[str, Any]:
-    """The schema as tracers record it."""
-    refuse_nesting(schema)
-    try:
-        return convert_to_json_schema(schema)
-    except (AttributeError, ValueError):  # LangChain reads no several types, wrappers, or lack of a title
-        return {"title": schema_name(schema), **schema_dict(schema)}
+def _finite(values: Iterator[Any]) -> Iterator[Any]:
+    """Refuse a number that Python reads as infinite, which JSON and its schema do not know."""
+    for value in values:
+        yield _refuse_infinite(value)
+
+
+async def _afinite(values: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for value in values:
+        yield _refuse_infinite(value)
+
+
+def _refuse_infinite(value: Any) -> Any:
+    inner = [value]
+    while inner:
+        part = inner.pop()
+        if isinstance(part, float) and math.isinf(part):
+            raise OutputParserException(
+                "The answer has a number beyond the range of 64-bit floats: give `minimum` and `maximum` in "
+                "the schema."
+            )
+        if isinstance(part, BaseModel):
+            inner += [getattr(part, name) for name in part.model_fields_set]
+        elif isinstance(part, Mapping | list | tuple):
+            inner += part.values() if isinstance(part, Mapping) else part
+    return value
 
 
 def _as_tool(schema: Any) -> dict[str, Any]:
-    """A tool whose arguments follow the schema."""
+    """A tool whose arguments follow the schema, also where they are no object."""
+    refuse_nesting(schema)
     try:
         return tool_dicts([schema])[0]
-    except RequestError:
-        return tool_dicts([{"title": schema_name(schema), **schema_dict(schema)}])[0]
+    except (
+        RequestError
+    ):  # LangChain does not read wrapped schemas, several types, nor schemas without a title
+        parameters = schema_dict(schema)
+        function = {"name": schema_name(schema), "description": parameters.get("description", "")}
+        return {"type": "function", "function": {**function, "parameters": parameters}}
 
 
 def _chain(
@@ -140,7 +164,7 @@ def _chain(
 ) -> tuple[Runnable[LanguageModelInput, AIMessage], OutputParserLike[Any]]:
     is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
     if method == "function_calling":
-        tool = _as_tool(schema)
+        (tool,) = tool_dicts([_as_tool(schema)])
         name = tool_name(tool)
         llm = model.bind_tools([tool], tool_choice=name, **kwargs)
         if is_class:

@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+import time
+import tracemalloc
 from typing import Literal
 
 import pytest
@@ -149,6 +151,99 @@ def test_what_cannot_be_enforced_is_refused_with_its_field(keywords, reason):
 def test_a_reference_that_leads_nowhere_is_refused(reference):
     with pytest.raises(RequestError, match=rf"schema of 'P'.*{re.escape(reference)}' leads nowhere"):
         schema_grammar(field(**{"$ref": reference}))
+
+
+def tagged(number, **values):
+    """An object that only its kind tells from others."""
+    properties = {"kind": {"const": f"k{number}"}, "value": {"type": "string"}, **values}
+    return {"type": "object", "properties": properties, "required": ["kind", "value"]}
+
+
+def test_a_thousand_alternatives_with_a_tag_exclude_each_other():
+    """Comparing each with each other one takes some ten seconds."""
+    _, _, compiler = setup("hermes", tagged=False)
+    schema = {"title": "P", "$defs": {f"k{i}": tagged(i) for i in range(900)}}
+    schema["oneOf"] = [{"$ref": f"#/$defs/k{i}"} for i in range(900)]
+    began = time.process_time()
+    grammar = schema_grammar(schema)
+    assert time.process_time() - began < 5
+    assert says(compiler, grammar, '{"kind": "k750", "value": "x"}')
+    assert not says(compiler, grammar, '{"kind": "k900", "value": "x"}')
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{**tagged(i), "required": ["value"]} for i in range(900)],
+        [tagged(i % 899) for i in range(900)],
+        [
+            {
+                "type": "object",
+                "properties": {f"p{j}": {"const": 1} for j in range(900)},
+                "required": [f"p{i}"],
+            }
+            for i in range(40)
+        ],
+        [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+    ],
+    ids=["no tag", "one tag twice", "many properties", "circles"],
+)
+def test_alternatives_that_take_long_to_compare_are_refused(choices):
+    circles = {
+        name: {
+            "type": "object",
+            "properties": {key: {"$ref": f"#/$defs/{name}"} for key in "pq"},
+            "required": ["p", "q"],
+        }
+        for name in "ab"
+    }
+    began = time.process_time()
+    with pytest.raises(RequestError, match="oneOf"):
+        schema_grammar({"title": "P", "oneOf": choices, "$defs": circles})
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"required": [["a"]]},
+        {"required": 5},
+        {"type": [["object"]]},
+        {"type": 5},
+        {"properties": 5},
+        {"discriminator": {"propertyName": ["a"]}},
+    ],
+)
+def test_alternatives_that_are_no_schemas_are_refused(keywords):
+    union = {"discriminator": keywords.pop("discriminator", {"propertyName": "kind"})}
+    with pytest.raises(RequestError, match="schema of 'P'"):
+        schema_grammar({"title": "P", "oneOf": [tagged(0) | keywords, tagged(0)], **union})
+
+
+def test_large_schemas_are_not_kept():
+    def enforce(number, size):
+        enforceable({"type": "object", "description": f"{number} {'x' * size}"}, f"n{'n' * size}")
+
+    enforce(0, 100)
+    tracemalloc.start()
+    try:
+        for number in range(10):
+            enforce(number, 500_000)
+        for number in range(300):
+            enforce(number, 10_000)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 5e6
+
+
+def test_the_part_that_cannot_be_enforced_is_searched_for_so_long_only():
+    definitions = {f"k{i}": tagged(i) for i in range(2000)}
+    schema = {"title": "P", "$defs": {**definitions, "last": {"uniqueItems": True}}, "$ref": "#/$defs/last"}
+    began = time.process_time()
+    with pytest.raises(RequestError, match="uniqueItems"):
+        schema_grammar(schema)
+    assert time.process_time() - began < 20
 
 
 def test_the_part_that_is_refused_is_the_smallest_one():

@@ -8,6 +8,7 @@ import pytest
 from langchain_core.exceptions import ModelInvalidRequestError, OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
@@ -203,6 +204,53 @@ def test_raw_answers_come_along_on_request(llm):
     assert isinstance(answer["raw"], AIMessage)
     assert isinstance(answer["parsed"], Verdict)
     assert answer["parsing_error"] is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_schemas_of_several_types_are_followed(llm, method):
+    schema = {
+        "title": "P",
+        "type": ["object", "null"],
+        "properties": {"a": {"enum": ["x"]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    prompt = "hi" if method == "json_mode" else "hello"
+    assert llm.with_structured_output(schema, method=method, max_tokens=200).invoke(prompt) in (
+        {"a": "x"},
+        None,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_schemas_that_are_nested_too_deep_are_refused(llm, method):
+    schema = {"type": "string"}
+    for _ in range(900):
+        schema = {"title": "P", "type": "object", "properties": {"a": schema}}
+    with pytest.raises(ModelInvalidRequestError, match="more than 100 deep"):
+        llm.with_structured_output(schema, method=method)
+
+
+class Amount(BaseModel):
+    """An amount."""
+
+    value: float
+    most: float = float("inf")
+
+
+@pytest.mark.parametrize("schema", [Amount, Amount.model_json_schema()])
+def test_numbers_beyond_the_range_of_floats_are_an_error(monkeypatch, llm, schema):
+    monkeypatch.setattr(EFTChatModel, "_generate", says('{"value": 1e999}'))
+    structured = llm.with_structured_output(schema, method="json_schema")
+    with pytest.raises(OutputParserException, match="range of 64-bit floats"):
+        structured.invoke("hi")
+    monkeypatch.setattr(EFTChatModel, "_generate", says('{"value": 1e30}'))
+    assert dict(structured.invoke("hi"))["value"] == 1e30
+
+
+def says(text):
+    message = ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
+    return lambda *_, **__: message
 
 
 def test_json_mode_gives_an_object(llm):

@@ -10,6 +10,7 @@ import resource
 import sys
 import threading
 import time
+from functools import partial
 
 import torch
 
@@ -17,6 +18,8 @@ from langchain_eft.chat.grammars import schema_grammar
 from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.errors import RequestError
 from unit_tests import tiny
+
+say = partial(print, flush=True)
 
 STACK_BYTES = 2 * 2**20
 """The least that some platform gives a thread."""
@@ -31,6 +34,15 @@ def chain(size, body, end, *, name="r"):
     return "\n".join([f"start: {name}0", *lines, f"{name}{size}: {end}"])
 
 
+def referring(count, **keywords):
+    """A schema of objects, each of which holds the next one."""
+    objects = {
+        f"k{i}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/k{i + 1}"}}, **keywords}
+        for i in range(count)
+    }
+    return {"$ref": "#/$defs/k0", "$defs": {**objects, f"k{count}": {"type": "boolean"}}}
+
+
 RULES = (
     "{next}",
     '{next} "b"',
@@ -43,10 +55,20 @@ RULES = (
     '((((((({next} "b" | "c")? "d")? "e")? "f")? "g")? "h")? "i")?',
 )
 TERMINALS = ("{next}", '{next} "b"', "{next} {next}", "({next} | /[a-f]/)+", "{next}{{3}}")
-JOINED = ("/(.|\\n)*w{i}(.|\\n)*/", "/([a-{c}]x{i}|[b-z].*y{i})*/", "/(.*\\p{{L}}.{{{i}}}|\\w.*)*/", "~/[a-{c}]*/")
+JOINED = (
+    "/(.|\\n)*w{i}(.|\\n)*/",
+    "/([a-{c}]x{i}|[b-z].*y{i})*/",
+    "/(.*\\p{{L}}.{{{i}}}|\\w.*)*/",
+    "~/[a-{c}]*/",
+)
 BODIES = (
     lambda ref: ref,
-    lambda ref: {"type": "object", "properties": {"a": ref}, "required": ["a"], "additionalProperties": False},
+    lambda ref: {
+        "type": "object",
+        "properties": {"a": ref},
+        "required": ["a"],
+        "additionalProperties": False,
+    },
     lambda ref: {"type": "object", "properties": {"a": ref, "b": ref}, "required": ["a", "b"]},
     lambda ref: {"type": "array", "items": ref, "minItems": 3},
     lambda ref: {"anyOf": [ref, {"type": "null"}, {"type": "object", "properties": {"b": ref}}]},
@@ -60,7 +82,8 @@ BODIES = (
 def linked(size, body, chance):
     """Definitions of which each refers to the next one, and sometimes back."""
     named = {
-        f"k{i}": body({"$ref": f"#/$defs/k{i + 1 if chance.random() < 0.95 else i // 2}"}) for i in range(size)
+        f"k{i}": body({"$ref": f"#/$defs/k{i + 1 if chance.random() < 0.95 else i // 2}"})
+        for i in range(size)
     }
     return {"$ref": "#/$defs/k0", "$defs": {**named, f"k{size}": {"type": "boolean"}}}
 
@@ -74,7 +97,11 @@ def nested(size, body):
 
 
 def tagged(i):
-    return {"type": "object", "properties": {"k": {"const": f"k{i}"}, "v": {"type": "string"}}, "required": ["k"]}
+    return {
+        "type": "object",
+        "properties": {"k": {"const": f"k{i}"}, "v": {"type": "string"}},
+        "required": ["k"],
+    }
 
 
 WIDE = {
@@ -91,7 +118,9 @@ WIDE = {
     "many": lambda n: {"type": "array", "items": {"const": "xyz " * 500}, "minItems": n},
     "repeated": lambda n: {"type": "string", "pattern": f"^((ab){{{n}}}c){{{n}}}$"},
     "least": lambda n: {"type": "string", "pattern": "^(a|bb)*c$", "minLength": n, "maxLength": 2 * n},
-    "numbers": lambda n: tagged(0) | {"properties": {f"p{i}": {"type": "number", "minimum": i} for i in range(n)}},
+    "numbers": lambda n: (
+        tagged(0) | {"properties": {f"p{i}": {"type": "number", "minimum": i} for i in range(n)}}
+    ),
     "unused": lambda n: {"type": "string", "$defs": {f"k{i}": tagged(i) for i in range(n)}},
 }
 
@@ -141,7 +170,7 @@ def main(seed, count):
     for number in range(seed, seed + count):
         chance = random.Random(number)
         name, shape = anything(chance)
-        print(f"{number}: {name} ...", flush=True)
+        say(f"{number}: {name} ...")
         began = time.perf_counter()
         try:
             follow(grammars, shape if isinstance(shape, str) else schema_grammar(shape), chance)
@@ -149,10 +178,10 @@ def main(seed, count):
         except RequestError as error:
             result = f"refused: {str(error)[-200:]!r}"
         seconds = time.perf_counter() - began
-        print(f"{number}: {name} {seconds:.2f} s, {result}", flush=True)
+        say(f"{number}: {name} {seconds:.2f} s, {result}")
         assert seconds < SECONDS
-    print(f"Peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
-    print("All were compiled or refused.")
+    say(f"Peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
+    say("All were compiled or refused.")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from langchain_core.messages.utils import convert_to_messages
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
+from unit_tests.engine.decoding.grammar_shapes import referring
 from unit_tests.helpers import await_until, failing_rows
 from unit_tests.server.leaver import LONG, Leaver
 from unit_tests.server.openai_client import MESSAGES, chat, chat_stream, refused
@@ -300,6 +301,7 @@ async def test_all_forms_of_messages_are_read(client, llm):
         ({"tools": [function("a"), function("a")]}, 400, "2 times"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "iron"}}}, 400, "iron"),
         ({"response_format": {"type": "xml"}}, 400, "xml"),
+        ({"response_format": {"type": "json_object", "schema": referring(1000)}}, 400, "4004 levels"),
         ({"logit_bias": {"9999": 1}}, 400, "9999"),
         ({"logit_bias": {"the": 1}}, 422, "the"),
         ({"mixture": {"three": 1.0}}, 400, "'three'.*'one'"),

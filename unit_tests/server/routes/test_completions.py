@@ -10,6 +10,7 @@ from openai import AsyncOpenAI
 from langchain_eft import EFTLLM, BehaviorDelta, EFTChatModel
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
+from unit_tests.engine.decoding.grammar_shapes import chain
 from unit_tests.helpers import await_until
 from unit_tests.server.conftest import serving
 from unit_tests.server.leaver import LONG, Leaver
@@ -161,6 +162,8 @@ async def test_log_probabilities_have_openais_older_form(client):
         ({"prompt": [99999]}, 400, "99999"),
         ({"prompt": {"text": "hi"}}, 422, "prompt"),
         ({"prompt": "hi", "grammar": "start: ("}, 400, "grammar"),
+        ({"prompt": "hi", "grammar": ""}, 400, "grammar"),
+        ({"prompt": "hi", "grammar": chain(3000, "{next}", '"a"')}, 400, "3002 levels"),
         ({"prompt": "hi", "echo": True}, 422, "echo"),
         ({"prompt": "hi", "best_of": 4}, 422, "best_of"),
         ({"prompt": "hi", "suffix": "there"}, 422, "suffix"),
