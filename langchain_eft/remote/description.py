@@ -6,6 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import model_validator
+
 from langchain_eft.engine.cache_folder import CACHE_VARIABLE, cache_folder
 from langchain_eft.engine.capacity import Capacity
 from langchain_eft.engine.errors import CheckpointCacheError
@@ -37,6 +39,13 @@ class Description(FrozenModel):
 
     capacity: Capacity
     """How many tokens prompts and answers may have."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, said: Any) -> Any:
+        if (count := _count(said)) > _MOST_VALUES:  # before an error is made of each
+            raise ValueError(f"{count} values: a description has a few hundred.")
+        return said
 
     @classmethod
     def of(
@@ -105,6 +114,15 @@ class Description(FrozenModel):
                 "a folder that can be written."
             ) from error
         return self.recipe.model_copy(update={"base_template": file})
+
+
+_MOST_VALUES = 10_000
+
+
+def _count(value: Any) -> int:
+    """Values in a JSON document, itself included."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_count, inner))
 
 
 def _without_paths(recipe: Recipe) -> Recipe:

@@ -65,7 +65,7 @@ class Model(Said):
 class Models(Said):
     """The answer of `/models`."""
 
-    data: list[Model] = Field(min_length=1)
+    data: Items[Model] = Field(min_length=1)
 
 
 class PromptDetails(Said):

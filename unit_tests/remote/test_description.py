@@ -1,8 +1,10 @@
 """What a server tells its clients: enough to render prompts, and nothing about its machine."""
 
+import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from langchain_eft.engine.cache_folder import CACHE_VARIABLE
 from langchain_eft.engine.capacity import Capacity
@@ -92,6 +94,17 @@ def test_a_template_that_cannot_be_kept_names_the_variable(tmp_path, monkeypatch
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     with pytest.raises(CheckpointCacheError, match=CACHE_VARIABLE):
         describe(Recipe(base="owner/model", base_template="transcript")).local_recipe()
+
+
+@pytest.mark.parametrize("field", ["end_ids", "recipe"])
+def test_thousands_of_wrong_values_are_one_error(field):
+    """An error of each would take minutes and gigabytes."""
+    many = (
+        {"behaviors": {str(number): {} for number in range(20_000)}} if field == "recipe" else [""] * 20_000
+    )
+    with pytest.raises(ValidationError, match=r"2000\d values") as caught:
+        Description.model_validate_json(json.dumps({field: many}))
+    assert caught.value.error_count() == 1
 
 
 def test_a_caller_sees_the_behaviors_that_it_may_use(local):
