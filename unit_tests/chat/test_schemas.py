@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from langchain_eft.chat.grammars import calls_grammar, schema_grammar
 from langchain_eft.chat.schemas import enforceable
 from langchain_eft.chat.structured_output import response_format
+from langchain_eft.chat.subschemas import is_recursive
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.engine.errors import RequestError
 from unit_tests.chat.test_grammars import says, setup
@@ -244,6 +245,16 @@ def test_the_part_that_cannot_be_enforced_is_searched_for_so_long_only():
     with pytest.raises(RequestError, match="uniqueItems"):
         schema_grammar(schema)
     assert time.process_time() - began < 20
+
+
+def test_recursion_is_found_without_following_every_path():
+    def doubling(last):
+        pair = {"type": "array", "prefixItems": [{"$ref": "#/$defs/k"}, {"$ref": "#/$defs/k"}]}
+        text = {f"k{i}": json.loads(json.dumps(pair).replace("/k", f"/k{i + 1}")) for i in range(60)}
+        return {"$ref": "#/$defs/k0", "$defs": {**text, "k60": last}}
+
+    assert not is_recursive(doubling({"type": "string"}))
+    assert is_recursive(doubling({"$ref": "#/$defs/k30"}))
 
 
 def test_the_part_that_is_refused_is_the_smallest_one():
