@@ -145,6 +145,7 @@ class Streaming(ABC, Generic[Prepared]):
         self,
         requests: Sequence[GenerationRequest],
         timeout: float | None = None,  # noqa: ASYNC109
+        turn: AbstractAsyncContextManager[Any] | None = None,
     ) -> AsyncGenerator[tuple[int, TextDelta | Finished], None]:
         """Decode requests together; yields their events as they come, each with the number of its request.
 
@@ -153,12 +154,13 @@ class Streaming(ABC, Generic[Prepared]):
         Args:
             requests: What to decode.
             timeout: Seconds that each answer may take.
+            turn: Held while a thread prepares a request; by default, one thread prepares all of them.
 
         Raises:
             EngineError: As `astream`. The other answers are then cancelled.
         """
         arrived: asyncio.Queue[tuple[int, TextDelta | Finished] | BaseException] = asyncio.Queue()
-        turn = asyncio.Lock()
+        turn = turn or asyncio.Lock()
 
         async def run(number: int) -> None:
             async for event in self.astream(requests[number], timeout, turn=turn):

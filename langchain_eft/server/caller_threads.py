@@ -40,8 +40,11 @@ class CallerThreads:
         Raises:
             HTTPError: The client has left.
         """
-        turns = self._turns.setdefault(_caller(request), asyncio.Semaphore(_EACH))
-        return await unless_left(request, self._in_turn(turns, partial(work, *args)))
+        return await unless_left(request, self._in_turn(self.turns(request), partial(work, *args)))
+
+    def turns(self, request: Request) -> asyncio.Semaphore:
+        """What a caller holds while a thread works for it."""
+        return self._turns.setdefault(_caller(request), asyncio.Semaphore(_EACH))
 
     async def _in_turn(self, turns: asyncio.Semaphore, work: Callable[[], T]) -> T:
         await turns.acquire()

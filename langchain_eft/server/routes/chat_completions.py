@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
@@ -34,7 +35,7 @@ async def create_chat_completion(body: ChatBody, request: Request) -> Response:
     engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
     record.stream = bool(body.stream)
     call = await serving.threads.run(request, _prepare, serving.llm, body, mixture)
-    return await ChatAnswers(body, engine, record, call).respond(request)
+    return await ChatAnswers(body, engine, record, call, serving.threads.turns(request)).respond(request)
 
 
 def _prepare(llm: EFTChatModel, body: ChatBody, mixture: Mixture) -> PreparedCall:
@@ -52,21 +53,29 @@ class ChatAnswers(Answers):
         engine: Decodes the answers.
         record: What is logged about the request.
         call: What the body asks of the engine.
+        turns: Held while a thread prepares an answer.
     """
 
     id_prefix = "chatcmpl-"
     kinds = ("chat.completion", "chat.completion.chunk")
 
-    def __init__(self, body: ChatBody, engine: Engine, record: RequestRecord, call: PreparedCall) -> None:
+    def __init__(
+        self,
+        body: ChatBody,
+        engine: Engine,
+        record: RequestRecord,
+        call: PreparedCall,
+        turns: asyncio.Semaphore,
+    ) -> None:
         super().__init__(body, engine, record)
-        self._call = call
+        self._call, self._turns = call, turns
         self.per_prompt = len(call.requests)
 
     async def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
         """The choices of all answers, piece by piece as they are decoded."""
         call = await adecide(self.engine, self._call)
         builders = [call.chunk_builder(request) for request in call.requests]
-        async with aclosing(self.engine.astream_all(call.requests, call.timeout)) as events:
+        async with aclosing(self.engine.astream_all(call.requests, call.timeout, self._turns)) as events:
             async for number, event in events:
                 if number not in self.begun:
                     yield _choice(number, {"role": "assistant", "content": "", "refusal": None})

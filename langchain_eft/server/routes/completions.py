@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,8 @@ async def create_completion(body: CompletionBody, request: Request) -> Response:
     engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
     record.stream = bool(body.stream)
     requests = await serving.threads.run(request, _requests, serving, body, mixture)
-    return await TextAnswers(body, engine, record, requests, serving.llm.timeout).respond(request)
+    turns = serving.threads.turns(request)
+    return await TextAnswers(body, engine, record, requests, serving.llm.timeout, turns).respond(request)
 
 
 def _requests(serving: Serving, body: CompletionBody, mixture: Mixture) -> list[GenerationRequest]:
@@ -91,6 +93,7 @@ class TextAnswers(Answers):
         record: What is logged about the request.
         requests: What is decoded.
         timeout: Seconds that each answer may take.
+        turns: Held while a thread prepares an answer.
     """
 
     id_prefix = "cmpl-"
@@ -103,15 +106,17 @@ class TextAnswers(Answers):
         record: RequestRecord,
         requests: Sequence[GenerationRequest],
         timeout: float | None,
+        turns: asyncio.Semaphore,
     ) -> None:
         super().__init__(body, engine, record)
-        self._requests, self._timeout = requests, timeout
+        self._requests, self._timeout, self._turns = requests, timeout, turns
 
     async def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
         """The choices of all answers, piece by piece as they are decoded."""
         writers = [TraceWriter(self.engine.tokenizer) for _ in self._requests]
         logprobs = [TextLogprobs(self.engine.tokenizer) for _ in self._requests]
-        async with aclosing(self.engine.astream_all(self._requests, self._timeout)) as events:
+        events_of_all = self.engine.astream_all(self._requests, self._timeout, self._turns)
+        async with aclosing(events_of_all) as events:
             async for number, event in events:
                 request, first = self._requests[number], number not in self.begun
                 chunk = completion_chunk(request, event, writers[number])

@@ -1,6 +1,7 @@
 """`/v1/completions` continues texts as `EFTLLM` does, and token ids as the engine does."""
 
 import asyncio
+import time
 from math import isclose
 
 import pytest
@@ -48,6 +49,25 @@ async def test_texts_are_continued_as_in_process(client, completion, case):
     assert choice["finish_reason"] == expected.generation_info["finish_reason"]
     assert choice.get("trace") == expected.generation_info.get("trace")
     assert choice["eft"]["mixture"] == expected.generation_info["eft"]["mixture"]
+
+
+async def test_requests_of_one_caller_are_prepared_by_two_threads(client, monkeypatch):
+    """A grammar takes up to seconds to compile, and other callers need the threads too."""
+    engine = client.app.state.serving.engine
+    running, most, prepare = 0, 0, engine._prepare
+
+    def counted(*args):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.005)
+        running -= 1
+        return prepare(*args)
+
+    monkeypatch.setattr(engine, "_prepare", counted)
+    asked = [complete(client, prompt="a", n=2, max_tokens=2) for _ in range(8)]
+    await asyncio.gather(*asked)
+    assert most == 2
 
 
 def request(prompt, **fields):
