@@ -106,7 +106,7 @@ class VLLMServer:
             "logit_bias": {str(token): bias for token, bias in sampling.logit_bias.items()} or None,
             "max_tokens": request.max_tokens,
             "stop_token_ids": sorted(self.model.end_ids),
-            "structured_outputs": request.grammar and {"grammar": request.grammar},
+            "structured_outputs": None if request.grammar is None else {"grammar": request.grammar},
             "logprobs": request.top_logprobs,
             "return_tokens_as_token_ids": True,
             "return_token_ids": True,
@@ -188,7 +188,7 @@ def _refuse(request: GenerationRequest) -> None:
             f"speculation={request.speculation!r}: a vLLM server drafts as it was started, which is 'auto'",
         ),
         (
-            request.grammar and request.top_logprobs is not None,
+            request.grammar is not None and request.top_logprobs is not None,
             "logprobs of an answer with a schema or an enforced tool: vLLM takes them behind the grammar",
         ),
         (largest > _LARGEST_BIAS, f"a logit_bias of {largest:g}: vLLM allows -100 to 100"),
