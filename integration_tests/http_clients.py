@@ -74,7 +74,7 @@ async def stream(client, body) -> list[dict]:
     asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
     async with client.stream("POST", "/v1/chat/completions", json=asked) as response:
         assert response.status_code == 200, await response.aread()
-        data = [each async for each in event_data(response.aiter_bytes())]
+        data = [each async for each in event_data(response.aiter_bytes(), longest=2**24)]
     assert data.pop() == b"[DONE]"
     return [json.loads(piece) for piece in data]
 
