@@ -28,7 +28,8 @@ class TokenLayout(NamedTuple):
 
 def lay_out(
     tokens: Tensor,
-    known: Tensor,
+    start: Tensor,
+    prompt_end: Tensor,
     last: Tensor,
     offset: Tensor,
     count: Tensor,
@@ -38,8 +39,9 @@ def lay_out(
     """Lay out the tokens of every row for every slot.
 
     Args:
-        tokens: [B, n] int64, the same for every slot but for its last known token.
-        known: [S, B] int64, each row's last known token, in what the slot reads.
+        tokens: [B, n] int64, the same for every slot but for the last one of its prompt.
+        start: [S, B] int64, tokens of the prompt that the slot reads.
+        prompt_end: [S, B] int64, the last of them.
         last: [S, B] int64, position of each row's last known token.
         offset: [B] int64, position of each row's first token here, counted from `last`.
         count: [B] int64 or bool, how many of the n entries are tokens.
@@ -50,10 +52,10 @@ def lay_out(
     step = torch.arange(n, device=tokens.device)
     queries = torch.where(used, count, 0)
     begin = last + offset
-    positions = torch.where(step < queries[..., None], begin[..., None] + step, 0)
+    position = begin[..., None] + step
     return TokenLayout(
-        ids=torch.where(offset[:, None] + step == 0, known[..., None], tokens).flatten(),
-        positions=positions.flatten(),
+        ids=torch.where(position == start[..., None] - 1, prompt_end[..., None], tokens).flatten(),
+        positions=torch.where(step < queries[..., None], position, 0).flatten(),
         variants=variant.flatten().repeat_interleave(n),
         queries=queries.flatten().int(),
         lengths=torch.where(queries > 0, begin + queries, 0).flatten().int(),

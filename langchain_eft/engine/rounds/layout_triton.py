@@ -17,7 +17,8 @@ WIDTH = 1 << (MAX_DECODING_QUERIES - 1).bit_length()
 
 def lay_out_kernel(
     tokens: Tensor,
-    known: Tensor,
+    start: Tensor,
+    prompt_end: Tensor,
     last: Tensor,
     offset: Tensor,
     count: Tensor,
@@ -30,7 +31,8 @@ def lay_out_kernel(
     of_rows = torch.empty(2, slots * rows, dtype=torch.int32, device=tokens.device)
     _lay_out[slots * rows,](
         tokens,
-        known,
+        start,
+        prompt_end,
         last,
         offset,
         count,
@@ -54,7 +56,8 @@ def lay_out_kernel(
     do_not_specialize=["token_stride", "entry_stride", "offset_stride", "count_stride", "slots", "rows", "n"],
     do_not_specialize_on_alignment=[
         "tokens",
-        "known",
+        "start",
+        "prompt_end",
         "last",
         "offset",
         "count",
@@ -66,7 +69,8 @@ def lay_out_kernel(
 )
 def _lay_out(
     tokens: tl.tensor,
-    known: tl.tensor,
+    start: tl.tensor,
+    prompt_end: tl.tensor,
     last: tl.tensor,
     offset: tl.tensor,
     count: tl.tensor,
@@ -91,10 +95,9 @@ def _lay_out(
     step = tl.arange(0, width)
     inside = step < n
     queries = tl.where(tl.load(used + index) != 0, tl.load(count + row * count_stride).to(tl.int64), 0)
-    first = tl.load(offset + row * offset_stride)
-    begin = tl.load(last + index) + first
+    begin = tl.load(last + index) + tl.load(offset + row * offset_stride)
     ids = tl.load(tokens + row * token_stride + step * entry_stride, mask=inside, other=0)
-    ids = tl.where(first + step == 0, tl.load(known + index), ids)
+    ids = tl.where(begin + step == tl.load(start + index) - 1, tl.load(prompt_end + index), ids)
     out = of_tokens + index * n + step
     tl.store(out, ids, mask=inside)
     tl.store(out + total * n, tl.where(step < queries, begin + step, 0), mask=inside)

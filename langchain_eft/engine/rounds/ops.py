@@ -33,7 +33,7 @@ class RoundOps(NamedTuple):
 
     begin: Callable[[PackedTensors, Tensor, Tensor], RowProgress]
     accept: Callable[[Tensor, Tensor, Tensor, RowProgress, PackedTensors, Tensor, Tensor], None]
-    lay_out: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], TokenLayout]
+    lay_out: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], TokenLayout]
     combine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     draw: Callable[[Tensor, Sampling], Draw]
     probabilities: Callable[[Tensor, Sampling], Tensor]

@@ -48,7 +48,7 @@ class _Part:
 
     Attributes:
         slots: Which.
-        tokens: [B, n]; at the last known token, what each slot's prompt ends in stands instead.
+        tokens: [B, n]; where a slot's prompt ends, its own last token stands instead.
         offset: [B] int64, where they begin, counted from the last known token.
         queries: [B] int64 or bool, how many of them are real.
     """
@@ -79,8 +79,6 @@ class StaticRound(DecodingRound):
         progress = super()._begin()
         # Position of each row's last token in what each term reads, [S, B].
         self._last = self._in["start"] + (progress.num_output_tokens - 1)
-        # That token, [S, B]: before the answer's first one, prompts may end in different tokens.
-        self._known = torch.where(progress.num_output_tokens > 0, progress.last, self._in["prompt_end"])
         # Which drafted token each row has at each step, [K + 1, B].
         self._made = self._steps[:, None] < progress.count
         return progress
@@ -203,7 +201,8 @@ class StaticRound(DecodingRound):
     def _lay_out(self, part: _Part) -> TokenLayout:
         return self._ops.lay_out(
             part.tokens,
-            self._known[part.slots],
+            self._in["start"][part.slots],
+            self._in["prompt_end"][part.slots],
             self._last[part.slots],
             part.offset,
             part.queries,

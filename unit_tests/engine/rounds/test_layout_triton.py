@@ -14,13 +14,14 @@ pytestmark = pytest.mark.cuda
 def random_rows(slots, rows, entries, *, flags):
     """Arguments as rounds give them: rows without tokens or terms, strided and expanded tensors."""
     tokens = torch.randint(0, 50000, (entries, rows)).t()
-    known = torch.randint(50000, 60000, (slots, rows))
+    prompt_end = torch.randint(50000, 60000, (slots, rows))
     last, variant = torch.randint(0, 900, (slots, rows)), torch.randint(0, 3, (slots, rows))
     offset = torch.randint(0, 3, (1,)).expand(rows) if flags else torch.randint(0, 3, (rows,))
+    start = last + torch.randint(1, 4, (slots, rows))
     count = torch.randint(0, entries + 1, (2 * rows,))[::2]
     used = torch.rand(slots, rows) < 0.7
     count = count > 0 if flags else count
-    return [x.to(DEVICE) for x in (tokens, known, last, offset, count, used, variant)]
+    return [x.to(DEVICE) for x in (tokens, start, prompt_end, last, offset, count, used, variant)]
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -38,8 +39,9 @@ def test_padding_has_position_zero_and_no_length():
     no_offset = torch.zeros(2, dtype=torch.int64, device=DEVICE)
     count = torch.tensor([1, 0], device=DEVICE)
     used = torch.tensor([[True, True]], device=DEVICE)
-    layout = lay_out(tokens, tokens.t(), last, no_offset, count, used, last * 0)
-    assert layout.ids.tolist() == [7, 8]
+    start, prompt_end = torch.tensor([[31, 11], [5, 5]], device=DEVICE)
+    layout = lay_out(tokens, start[None], prompt_end[None], last, no_offset, count, used, last * 0)
+    assert layout.ids.tolist() == [5, 8], "the first row has just its prompt"
     assert layout.positions.tolist() == [30, 0]
     assert (layout.queries.tolist(), layout.lengths.tolist()) == ([1, 0], [31, 0])
 
@@ -51,8 +53,9 @@ compile_only(module._lay_out)
 for Driver.capability, entries in ((80, 1), (90, 5)):
     whole, flags = meta(2, 8, dtype=torch.int64), meta(2, 8, dtype=torch.bool)
     rows = meta(8, dtype=torch.int64)
-    module.lay_out_kernel(meta(8, entries, dtype=torch.int64), whole, whole, rows, rows, flags, whole)
-    module.lay_out_kernel(meta(8, entries, dtype=torch.int64), whole, whole, rows, rows > 0, flags, whole)
+    tokens = meta(8, entries, dtype=torch.int64)
+    for count in (rows, rows > 0):
+        module.lay_out_kernel(tokens, whole, whole, whole, rows, count, flags, whole)
 """
 
 
