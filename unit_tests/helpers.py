@@ -229,6 +229,22 @@ def counted_tokens(monkeypatch) -> list[int]:
     return counts
 
 
+def counted_preparing(engine, monkeypatch) -> list[int]:
+    """A list that receives, for each request from now on, how many are prepared at that moment."""
+    now, counts, prepare = 0, [], engine._prepare
+
+    def counting(*args):
+        nonlocal now
+        now += 1
+        counts.append(now)
+        time.sleep(0.005)
+        now -= 1
+        return prepare(*args)
+
+    monkeypatch.setattr(engine, "_prepare", counting)
+    return counts
+
+
 @contextmanager
 def without_fbgemm():
     """Engines that open meanwhile see a processor for which torch has no FBGEMM."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,7 +64,7 @@ def structured_runnable(
         "schema": None if schema is None else _as_tool(schema),
     }
     llm, parser = _chain(model, schema, method, ls_structured_output_format=traced, **kwargs)
-    whole, finite = RunnableGenerator(_whole, _awhole), RunnableGenerator(_finite, _afinite)
+    whole, finite = _each(_uncut), _each(_refuse_infinite)
     if not include_raw:
         return llm | whole | parser | finite
     parsed = RunnablePassthrough.assign(
@@ -99,18 +99,21 @@ def schema_instruction(schema: Mapping[str, Any]) -> str:
     )
 
 
-def _whole(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
-    """Refuse an answer that `max_tokens` has cut: parsers would close its brackets and take it for whole."""
-    for message in messages:
-        yield _uncut(message)
+def _each(check: Callable[[Any], Any]) -> RunnableGenerator[Any, Any]:
+    """A step that checks every value of a stream as it passes."""
 
+    def checked(values: Iterator[Any]) -> Iterator[Any]:
+        yield from map(check, values)
 
-async def _awhole(messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
-    async for message in messages:
-        yield _uncut(message)
+    async def achecked(values: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for value in values:
+            yield check(value)
+
+    return RunnableGenerator(checked, achecked)
 
 
 def _uncut(message: AIMessage) -> AIMessage:
+    """Refuse an answer that `max_tokens` has cut: parsers would close its brackets and take it for whole."""
     if message.response_metadata.get("finish_reason") == "length":
         raise OutputParserException(
             "The answer was cut at `max_tokens` before its object was complete: give a larger `max_tokens`, "
@@ -119,18 +122,8 @@ def _uncut(message: AIMessage) -> AIMessage:
     return message
 
 
-def _finite(values: Iterator[Any]) -> Iterator[Any]:
-    """Refuse a number that Python reads as infinite, which JSON and its schema do not know."""
-    for value in values:
-        yield _refuse_infinite(value)
-
-
-async def _afinite(values: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for value in values:
-        yield _refuse_infinite(value)
-
-
 def _refuse_infinite(value: Any) -> Any:
+    """Refuse a number that Python reads as infinite, which JSON and its schema do not know."""
     inner = [value]
     while inner:
         part = inner.pop()

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from unit_tests.helpers import (
     GREEDY,
     Recorder,
     answer,
+    counted_preparing,
     endless,
     failing_rounds,
     failing_rows,
@@ -427,16 +427,6 @@ async def test_scoring_keeps_no_thread_while_it_waits(engine):
 
 
 async def test_several_answers_of_one_call_are_prepared_by_one_thread(engine, monkeypatch):
-    running, most, prepare = 0, 0, engine._prepare
-
-    def counted(*args):
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        time.sleep(0.005)
-        running -= 1
-        return prepare(*args)
-
-    monkeypatch.setattr(engine, "_prepare", counted)
+    running = counted_preparing(engine, monkeypatch)
     answers = await engine.agenerate([request([5], max_tokens=2) for _ in range(8)])
-    assert (len(answers), most) == (8, 1)
+    assert (len(answers), max(running)) == (8, 1)

@@ -1,7 +1,6 @@
 """`/v1/completions` continues texts as `EFTLLM` does, and token ids as the engine does."""
 
 import asyncio
-import time
 from math import isclose
 
 import pytest
@@ -12,7 +11,7 @@ from langchain_eft import EFTLLM, BehaviorDelta, EFTChatModel
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 from unit_tests.engine.decoding.grammar_shapes import chain
-from unit_tests.helpers import await_until
+from unit_tests.helpers import await_until, counted_preparing
 from unit_tests.server.conftest import serving
 from unit_tests.server.leaver import LONG, Leaver
 from unit_tests.server.openai_client import complete, complete_stream, refused
@@ -54,20 +53,10 @@ async def test_texts_are_continued_as_in_process(client, completion, case):
 async def test_requests_of_one_caller_are_prepared_by_two_threads(client, monkeypatch):
     """A grammar takes up to seconds to compile, and other callers need the threads too."""
     engine = client.app.state.serving.engine
-    running, most, prepare = 0, 0, engine._prepare
-
-    def counted(*args):
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        time.sleep(0.005)
-        running -= 1
-        return prepare(*args)
-
-    monkeypatch.setattr(engine, "_prepare", counted)
+    running = counted_preparing(engine, monkeypatch)
     asked = [complete(client, prompt="a", n=2, max_tokens=2) for _ in range(8)]
     await asyncio.gather(*asked)
-    assert most == 2
+    assert max(running) == 2
 
 
 def request(prompt, **fields):
