@@ -1,6 +1,9 @@
 """What both test folders share."""
 
 import os
+from collections import Counter
+
+import pytest
 
 
 def pytest_configure(config):
@@ -17,3 +20,29 @@ def pytest_collection_modifyitems(config, items):
         (same if again and "structured" not in item.name else kept).append(item)
     config.hook.pytest_deselected(items=same)
     items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    """Note the processor time that each test took with its fixtures and the processes that it waited for."""
+    result = yield
+    global _spent
+    now = sum(os.times()[:4])
+    item.user_properties.append(("processor", now - _spent))
+    _spent = now
+    return result
+
+
+_spent = sum(os.times()[:4])
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print which files are dearest: the processor time of a test does not depend on a busy machine."""
+    seconds = Counter()
+    for report in terminalreporter.getreports("") + terminalreporter.getreports("passed"):
+        if report.when == "teardown":
+            seconds[report.nodeid.partition("::")[0]] += dict(report.user_properties).get("processor", 0)
+    if (total := sum(seconds.values())) > 60:
+        terminalreporter.section(f"dearest of {total / 60:.1f} processor minutes")
+        for file, spent in seconds.most_common(20):
+            terminalreporter.line(f"{spent:6.1f} s  {file}")
