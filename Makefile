@@ -10,7 +10,7 @@ DEV := $(VENV)/.ready-dev
 DOCS := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat reproduce test quick fuzz test-newest test-oldest test-vllm vllm-runner-1 vllm-runner-2 lint format docs clean
+.PHONY: help demo chat reproduce test test-full quick test-newest test-oldest test-vllm vllm-runner-1 vllm-runner-2 lint format docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -47,21 +47,17 @@ reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 o
 # What takes longest comes first, so that the workers end together. A file stays on one worker, as its server does.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-test: $(DEV) ## Run every test
-	$(PYTEST) integration_tests unit_tests
+test: $(DEV) ## Run what every change must pass: unit tests, real weights, real servers
+	$(PYTEST) -m "not full" integration_tests unit_tests
+
+test-full: $(DEV) ## Run every test, with ten times as many generated examples, other ones each time; FUZZ=100 has more
+	LANGCHAIN_EFT_FUZZ=$(or $(FUZZ),10) $(PYTEST) --hypothesis-profile full integration_tests unit_tests
 
 # Unit tests without those that take long.
-QUICK_ARGS := unit_tests -m "not slow"
-
-# Generated requests, grammars, servers, files and parameters.
-FUZZ_TESTS := integration_tests/test_server_bodies.py unit_tests/remote/test_broken_servers.py \
-	unit_tests/engine/decoding/test_grammar_limits.py
+QUICK_ARGS := unit_tests -m "not slow and not full"
 
 quick: $(DEV) ## Run the quick unit tests, in under 90 s on two cores
 	$(PYTEST) $(QUICK_ARGS)
-
-fuzz: $(DEV) ## Send ten times as much of what strangers may send as `make test`; FUZZ=100 sends more
-	LANGCHAIN_EFT_FUZZ=$(or $(FUZZ),10) $(PYTEST) $(FUZZ_TESTS)
 
 # Both make an environment of their own. The first keeps only the pin of torch, and resolves anew every time.
 test-newest: ## Run the quick unit tests with the newest dependencies

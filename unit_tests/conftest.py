@@ -2,11 +2,17 @@ from types import MappingProxyType
 
 import pytest
 import torch
+from hypothesis import settings as hypothesis_settings
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.registry import close_all
 from unit_tests.tiny import KINDS, TOOL_TEMPLATE, Reference, TinyFamily, build
+
+# Generated examples are the same in every run but those with `--hypothesis-profile full` (`make test-full`).
+hypothesis_settings.register_profile("full", print_blob=True)
+hypothesis_settings.register_profile("same", derandomize=True)
+hypothesis_settings.load_profile("same")
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -175,7 +175,7 @@ def test_the_small_model_of_strength_reads_the_main_prompt(engine, reference):
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), blocks=st.integers(30, 90), chunk=st.sampled_from([3, 16, 64]))
 def test_requests_that_join_cancel_and_are_preempted_answer_as_alone(recipe, reference, seed, blocks, chunk):
     rng = random.Random(seed)

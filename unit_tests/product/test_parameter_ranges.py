@@ -145,7 +145,7 @@ def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_se
     llm = EFTChatModel(**model_settings)
     neighbor = Neighbor(llm.engine)
 
-    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(content=TEXTS, parameters=parameters(), run=st.sampled_from([llm.invoke, streamed(llm)]))
     def call(content, parameters, run):
         refusal = refused_by(ModelError, lambda: run(content, **parameters))
@@ -165,7 +165,7 @@ def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_se
 def test_a_model_is_built_or_refused(model_settings, examples):
     fields = set(EFTChatModel.model_fields) & set(FIELDS)
 
-    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(parameters=parameters())
     def build(parameters):
         given_fields = {name: value for name, value in parameters.items() if name in fields}

@@ -46,7 +46,6 @@ def examples(number):
     return drawn(
         max_examples=number * FUZZ,
         deadline=None,
-        derandomize=FUZZ == 1,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 

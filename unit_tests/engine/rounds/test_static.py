@@ -131,7 +131,7 @@ def test_prompt_lookup_drafts_in_overlapped_rounds_too(static):
 
 
 @pytest.mark.slow
-@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     blocks=st.integers(24, 90),

@@ -163,7 +163,7 @@ def answer_as_alone(engine, reference, seed):
 
 
 @pytest.mark.slow
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), blocks=st.integers(24, 90), chunk=st.sampled_from([3, 16, 64]))
 def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
     family, reference, seed, blocks, chunk
