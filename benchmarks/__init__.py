@@ -1,1 +1,1 @@
-"""Benchmarks against other ways to decode the same formula; see README.md."""
+"""Benchmarks of the engine; see README.md."""

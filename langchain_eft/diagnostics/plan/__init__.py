@@ -10,12 +10,11 @@ from langchain_eft.diagnostics.plan.step_time import (
     Assumptions,
     StepTime,
     prompt_seconds,
-    reduce_seconds,
     step_time,
 )
 
 __all__ = [
     "CARDS", "Assumptions", "BaseFormat", "Card", "Cluster", "ClusterPlan", "Part", "RecipePlan",
     "ServedModel", "Speed", "Step", "StepTime", "plan_cluster", "plan_recipe", "prompt_seconds",
-    "reduce_seconds", "served_models", "step_time",
+    "served_models", "step_time",
 ]  # fmt: skip

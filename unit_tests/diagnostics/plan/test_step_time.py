@@ -2,7 +2,8 @@
 
 import pytest
 
-from langchain_eft.diagnostics.plan import Assumptions, prompt_seconds, reduce_seconds, step_time
+from langchain_eft.diagnostics.plan import Assumptions, prompt_seconds, step_time
+from langchain_eft.diagnostics.plan.step_time import reduce_seconds
 from unit_tests.diagnostics.plan.shapes import cluster, model
 
 ROUND = Assumptions(

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.published_speeds`: estimates of `langchain-eft plan --cards` beside measurements.
+"""`python -m benchmarks.estimates.published_speeds`: estimates of `langchain-eft plan` beside measurements.
 
 Published figures are those of one model alone, because nobody has published any of several. The seconds of a
 layer and of a step were chosen with the first table in view. The second table was not used.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.public_models import public_model
+from benchmarks.estimates.public_models import public_model
 from langchain_eft.diagnostics.plan import (
     BaseFormat,
     Cluster,

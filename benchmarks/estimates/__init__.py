@@ -1,0 +1,1 @@
+"""Estimates of `langchain-eft plan` beside what others have measured. They compute, and run nothing."""
