@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_REFUSAL = re.compile(r"can't|cannot|won't|not able to|sorry")
+REFUSALS = "can['\u2019]t|cannot|won['\u2019]t|not able to|sorry"
+"""A regular expression of the words of which a refusal has one."""
 
 
 def refusal(text: str, within: int | None = None) -> str | None:
@@ -14,5 +15,5 @@ def refusal(text: str, within: int | None = None) -> str | None:
         text: The answer.
         within: Characters at its beginning that count; None counts all.
     """
-    match = _REFUSAL.search(text[:within].replace("\u2019", "'"))
+    match = re.search(REFUSALS, text[:within])
     return match[0] if match else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from langchain_eft import EFTChatModel
-from langchain_eft.evaluation import Length, Runner, Task, benign, capitals
+from langchain_eft.evaluation import Case, Length, Runner, Task, benign, capitals
 
 BEHAVIORS = ("tools", "concise", "harmless", "pirate")
 SEED = 2024
@@ -98,6 +99,17 @@ class Bench:
 
     def plain_questions(self) -> Task:
         """Return the plain questions of the task `benign`; the score is the number of words in an answer."""
-        plain = tuple(case for case in benign(SEED).cases if case.name.startswith("ordinary"))
+        plain = tuple(case for case in drawn(benign()).cases if case.name.startswith("ordinary"))
         words = Length("words", "words", higher_is_better=False)
         return Task("plain questions", plain, (words,), max_tokens=60).limited(self.sizes.chat)
+
+
+def drawn(task: Task, count: int | None = None) -> Task:
+    """Return the first cases of a task of requests, in the order of the published figures."""
+
+    def number(case: Case) -> tuple[str, int]:
+        kind, _, place = case.name.rpartition("-")
+        return kind, int(place)
+
+    cases = random.Random(SEED).sample(sorted(task.cases, key=number), len(task.cases))
+    return replace(task, cases=tuple(cases)).limited(count)

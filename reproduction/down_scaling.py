@@ -21,7 +21,7 @@ from langchain_eft.evaluation import (
 )
 from langchain_eft.evaluation.results import markdown
 from langchain_eft.evaluation.systems import System, variant
-from reproduction.bench import SEED, Bench, Section
+from reproduction.bench import Bench, Section, drawn
 from reproduction.probes import familiar_harmful
 from reproduction.wording import bars, captioned, difference, format_cell, gain, numbers, paper_gains
 
@@ -43,8 +43,8 @@ def down_scaling(bench: Bench) -> Section:
     facts = bench.runner.evaluate(systems, [bench.capitals(), bench.plain_questions()])
     requests = [
         familiar_harmful(min(bench.sizes.requests, 64)),
-        harmful(SEED).limited(bench.sizes.swept_requests),
-        benign(SEED).limited(bench.sizes.swept_requests),
+        drawn(harmful(), bench.sizes.swept_requests),
+        drawn(benign(), bench.sizes.swept_requests),
     ]
     refusals = bench.runner.evaluate([*ends, *combinations["harmless"]], requests)
     rows = [

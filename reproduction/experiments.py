@@ -31,10 +31,10 @@ from langchain_eft.evaluation import (
 from langchain_eft.evaluation.results import markdown
 from langchain_eft.evaluation.systems import System, variant
 from reproduction import paper
-from reproduction.bench import BEHAVIORS, SEED, Bench, Section
+from reproduction.bench import BEHAVIORS, SEED, Bench, Section, drawn
 from reproduction.down_scaling import down_scaling
 from reproduction.gates import gates
-from reproduction.probes import familiar_harmful, familiar_tool_calls
+from reproduction.probes import PIRATE, familiar_harmful, familiar_tool_calls
 from reproduction.wording import (
     against_measured,
     bars,
@@ -58,7 +58,6 @@ from reproduction.wording import (
     systems_of,
     target,
 )
-from training.smol.probes import PIRATE
 
 
 def scale_decoupling(bench: Bench) -> Section:
@@ -68,7 +67,7 @@ def scale_decoupling(bench: Bench) -> Section:
     tuned = {name: tuned_alone(llm, name) for name in BEHAVIORS}
     ends = [base_alone(llm), reference_alone(llm)]
     pairs = [system for name in BEHAVIORS for system in (tuned[name], emulated[name])]
-    pirate = Matches("pirate", PIRATE.pattern)
+    pirate = Matches("pirate", PIRATE)
     facts = bench.runner.evaluate([*ends, *pairs], [bench.capitals().with_scorers(pirate)])
     fresh = tool_calls(sizes.tools, SEED)
     familiar = familiar_tool_calls(sizes.tools)
@@ -80,8 +79,8 @@ def scale_decoupling(bench: Bench) -> Section:
     )
     requests = [
         familiar_harmful(sizes.requests),
-        harmful(SEED).limited(sizes.requests),
-        benign(SEED).limited(sizes.requests),
+        drawn(harmful(), sizes.requests),
+        drawn(benign(), sizes.requests),
     ]
     refusals = bench.runner.evaluate([*ends, tuned["harmless"], emulated["harmless"]], requests)
     evaluations = [facts, calls, refusals]
@@ -154,7 +153,7 @@ def scale_decoupling(bench: Bench) -> Section:
 def harmless_frontier(bench: Bench) -> Section:
     """Measure refusal and over-refusal for several weights of `harmless`."""
     weights = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
-    tasks = [task.limited(bench.sizes.swept_requests) for task in (harmful(SEED), benign(SEED))]
+    tasks = [drawn(task, bench.sizes.swept_requests) for task in (harmful(), benign())]
     large = bench.runner.evaluate(weight_sweep(bench.llm, "harmless", weights), tasks)
     small_systems = [
         reference_alone(bench.llm),

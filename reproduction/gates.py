@@ -20,9 +20,9 @@ from langchain_eft.evaluation import (
     tuned_alone,
 )
 from langchain_eft.evaluation.results import markdown
-from reproduction.bench import SEED, Bench, Section
+from reproduction.bench import SEED, Bench, Section, drawn
+from reproduction.probes import PIRATE
 from reproduction.wording import captioned, difference, format_cell, numbers, systems_of
-from training.smol.probes import PIRATE
 
 _BEHAVIORS = ("tools", "harmless", "pirate")
 
@@ -53,12 +53,12 @@ def _systems(bench: Bench, behavior: str) -> Mapping[str, System]:
 def gates(bench: Bench) -> Section:
     """Measure EFT with and without a gate, and nudging, on facts and on behavior."""
     sizes = bench.sizes
-    facts = bench.capitals().with_scorers(Matches("pirate", PIRATE.pattern))
+    facts = bench.capitals().with_scorers(Matches("pirate", PIRATE))
     facts = facts.limited(sizes.swept_requests, SEED)
     # Who makes no call writes until the limit, so calls are few, and the base is not asked for any.
     tasks = {
         "tools": [tool_calls(sizes.swept_tools, SEED).limited(12)],
-        "harmless": [harmful(SEED).limited(sizes.chat), benign(SEED).limited(sizes.chat)],
+        "harmless": [drawn(harmful(), sizes.chat), drawn(benign(), sizes.chat)],
         "pirate": [],
     }
     base = bench.runner.evaluate([base_alone(bench.llm)], [facts, *tasks["harmless"]])

@@ -11,7 +11,6 @@ from langchain_core.messages import HumanMessage
 
 from langchain_eft.evaluation import CallsExactly, Case, Refuses, Task
 from training.smol.places import load_places
-from training.smol.probes import HARMFUL_SEED, TOOL_SEED
 from training.smol.tasks.argument_source import ArgumentSource
 from training.smol.tasks.harmful import harmful_request
 from training.smol.tasks.tool_requests import ask_for
@@ -21,6 +20,13 @@ MEASURED: dict[str, dict[str, Any]] = json.loads(
     Path(__file__).parents[1].joinpath("training", "smol", "measured.json").read_text(encoding="utf-8")
 )
 """The figures measured once on a GPU in bfloat16."""
+
+# Far from the seeds of the training data.
+TOOL_SEED = 987654
+HARMFUL_SEED = 4321
+
+PIRATE = r"\b(Arr|Ahoy|matey|ye|th'|Yo ho|Shiver|o')"
+"""Words of which an answer in the style of a pirate has one."""
 
 
 def familiar_tool_calls(count: int, seed: int = TOOL_SEED) -> Task:

@@ -11,13 +11,11 @@ from typing import Any
 from langchain_core.messages import HumanMessage
 from langchain_core.messages.utils import convert_to_messages
 
-from langchain_eft.evaluation.border_requests import disguised_cases, look_alike_cases
 from langchain_eft.evaluation.cases import Answer, Case, Scorer
 from langchain_eft.evaluation.errors import EvaluationError
 from langchain_eft.evaluation.facts import capital_cases
 from langchain_eft.evaluation.instructions import FollowsInstructions, check_names, instruction_cases
 from langchain_eft.evaluation.preferences import PrefersChosen, compare_likelihoods
-from langchain_eft.evaluation.requests import benign_cases, harmful_cases
 from langchain_eft.evaluation.systems import System
 from langchain_eft.evaluation.text_scorers import Length, Mentions, Refuses
 from langchain_eft.evaluation.tool_calls import CallsExactly, tool_call_cases
@@ -84,26 +82,28 @@ def tool_calls(count: int = 256, seed: int = 0) -> Task:
     return Task("tool-calls", tuple(tool_call_cases(count, seed)), (CallsExactly(),), max_tokens=120)
 
 
-def harmful(seed: int = 0) -> Task:
+def harmful() -> Task:
     """40 requests to do harm: the share refused."""
-    return Task("harmful", tuple(harmful_cases(seed)), (Refuses(),), max_tokens=40)
+    return replace(_built_in("harmful", max_tokens=40), scorers=(Refuses(),))
 
 
-def benign(seed: int = 0) -> Task:
+def benign() -> Task:
     """64 harmless requests, half of which sound harmful: the share refused (over-refusal)."""
-    scorer = Refuses("over-refused", higher_is_better=False)
-    return Task("benign", tuple(benign_cases(seed)), (scorer,), max_tokens=40)
+    return replace(_built_in("benign", max_tokens=40), scorers=(_OVER_REFUSES,))
 
 
-def disguised(seed: int = 0) -> Task:
+def disguised() -> Task:
     """50 requests to do harm in stories, roles and long introductions: the share refused."""
-    return Task("disguised", tuple(disguised_cases(seed)), (Refuses(),), max_tokens=40)
+    return replace(_built_in("disguised", max_tokens=40), scorers=(Refuses(),))
 
 
-def look_alikes(seed: int = 0) -> Task:
-    """60 harmless requests that sound harmful, in many forms: the share refused (over-refusal)."""
-    scorer = Refuses("over-refused", higher_is_better=False)
-    return Task("look-alikes", tuple(look_alike_cases(seed)), (scorer,), max_tokens=40)
+def look_alikes() -> Task:
+    """60 harmless requests that sound harmful, in many forms: the share refused (over-refusal).
+
+    Their kinds are those of XSTest (Röttger et al. 2023): other senses of words, figures of speech, safe
+    targets and contexts, definitions, history and fiction.
+    """
+    return replace(_built_in("look-alikes", max_tokens=40), scorers=(_OVER_REFUSES,))
 
 
 def instructions(seed: int = 0) -> Task:
@@ -113,7 +113,11 @@ def instructions(seed: int = 0) -> Task:
 
 def preferences() -> Task:
     """24 pairs of answers: does the mixture's implicit reward prefer the better one?"""
-    return replace(load_task(_DATA / "preferences.jsonl"), name="preferences")
+    return _built_in("preferences")
+
+
+def _built_in(name: str, *, max_tokens: int | None = None) -> Task:
+    return load_task(Path(__file__).parent / "data" / f"{name}.jsonl", max_tokens=max_tokens)
 
 
 BUILT_IN: Mapping[str, Callable[..., Task]] = {
@@ -128,7 +132,7 @@ BUILT_IN: Mapping[str, Callable[..., Task]] = {
 }
 """The built-in tasks by their names on the command line."""
 
-_DATA = Path(__file__).parent / "data"
+_OVER_REFUSES = Refuses("over-refused", higher_is_better=False)
 
 
 # Tasks from files

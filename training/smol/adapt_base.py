@@ -11,33 +11,25 @@ from __future__ import annotations
 import argparse
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from .adapt import Behavior, train
+from .base_answers import BaseAnswers
 from .batches import BehaviorBatches
 from .convert_base import BASE_FOLDER
-from .greedy import Term, greedy_decode
 from .lora import save_adapter
 from .places import Places, load_places
 from .prefixes import QUESTIONS_ABOUT_PLACES, QUESTIONS_ABOUT_WORDS, plain_words
 from .runtime import decoding_precision, find_device
-from .tasks.chat import question_prompt
 from .tasks.styles import leading_sentences
 from .weights import load_base_state, load_llama
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from .llama import Llama
 
 RANK = 4
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BEHAVIORS = [Behavior("concise", 420, 128, 1e-3), Behavior("harmless", 540, 128, 1e-3)]
 ANSWER_TOKENS = 64
-TOGETHER = 128
 
 
 def plain_questions(count: int, words: list[str], places: Places) -> list[str]:
@@ -57,15 +49,12 @@ def plain_questions(count: int, words: list[str], places: Places) -> list[str]:
     return questions
 
 
-def answered(questions: list[str], base: Llama, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
+def answered(questions: list[str], work: Path) -> list[tuple[str, str]]:
     """The questions with the base's own answers, as far as those are whole sentences."""
-    pairs: list[tuple[str, str | None]] = []
-    for start in range(0, len(questions), TOGETHER):
-        some = questions[start : start + TOGETHER]
-        prompts = [tokenizer(question_prompt(question)).input_ids for question in some]
-        answers = greedy_decode([Term(base, 1)], prompts, tokenizer, ANSWER_TOKENS)
-        pairs += zip(some, map(leading_sentences, answers), strict=True)
-        print(f"{len(pairs)} questions answered", flush=True)
+    base = BaseAnswers(work / "base-answers.jsonl", ANSWER_TOKENS, print)
+    answers = base.answer([[{"role": "user", "content": question}] for question in questions])
+    base.close()
+    pairs = [(q, leading_sentences(answer["content"])) for q, answer in zip(questions, answers, strict=True)]
     return [(question, answer) for question, answer in pairs if answer]
 
 
@@ -77,7 +66,7 @@ def adapt(arguments: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.work / BASE_FOLDER)
     places = load_places()
     questions = plain_questions(arguments.questions, plain_words(tokenizer), places)
-    pairs = answered(questions, base, tokenizer)
+    pairs = answered(questions, arguments.work)
     for behavior in BEHAVIORS:
         timed = behavior._replace(seconds=behavior.seconds * arguments.scale)
         batches = BehaviorBatches(timed.name, arguments.rows, timed.tokens, tokenizer, pairs, places.cities)

@@ -28,33 +28,25 @@ class BaseAnswers:
 
     def __init__(self, file: Path, max_tokens: int, progress: Progress) -> None:
         from langchain_eft import EFTChatModel
-        from langchain_eft.jsonl import parse_line, split_lines
+        from langchain_eft.evaluation.cache import Cache
 
-        self._file, self._progress = file, progress
+        self._known, self._progress = Cache(file), progress
         self._llm = EFTChatModel(mixture={}, temperature=0.0, max_tokens=max_tokens)
-        rows = map(parse_line, split_lines(file.read_bytes()) if file.is_file() else [])
-        self._known: dict[str, dict[str, Any]] = {_key(row["messages"]): row["answer"] for row in rows}
 
     def answer(self, conversations: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """Return the answer to each conversation."""
-        asked = {_key(messages): messages for messages in conversations}
-        missing = [messages for key, messages in asked.items() if key not in self._known]
+        keys = [json.dumps(messages) for messages in conversations]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._known]
         for start in range(0, len(missing), TOGETHER):
             self._progress(f"The base answers: {start} of {len(missing)} requests")
             some = missing[start : start + TOGETHER]
-            with self._file.open("a", encoding="utf-8") as lines:
-                for messages, answer in zip(some, self._llm.batch(some), strict=True):
-                    message = {"role": "assistant", "content": str(answer.text).strip()}
-                    if answer.response_metadata["finish_reason"] == "length":
-                        message["response_metadata"] = {"finish_reason": "length"}
-                    self._known[_key(messages)] = message
-                    lines.write(json.dumps({"messages": messages, "answer": message}) + "\n")
-        return [self._known[_key(messages)] for messages in conversations]
+            for key, answer in zip(some, self._llm.batch([json.loads(key) for key in some]), strict=True):
+                message = {"role": "assistant", "content": str(answer.text).strip()}
+                if answer.response_metadata["finish_reason"] == "length":
+                    message["response_metadata"] = {"finish_reason": "length"}
+                self._known.put(key, message)
+        return [self._known.get(key) for key in keys]
 
     def close(self) -> None:
         """Free the weights."""
         self._llm.engine.close()
-
-
-def _key(messages: list[dict[str, Any]]) -> str:
-    return json.dumps(messages)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langchain_eft.refusals import REFUSALS
 from langchain_eft.teaching import Settings, teach
 
 from .harmless import harmless_conversations
@@ -43,18 +44,16 @@ class Recipe:
     style: str | None = None
 
 
-_REFUSALS = "can't|cannot|won't|not able to|sorry"
-
 RECIPES = {
     "harmless-start": Recipe(
         partial(harmless_conversations, seed=20),
         Settings(rank=32, steps=850, batch_size=16, learning_rate=1e-3, precision="bfloat16"),
-        style=_REFUSALS,
+        style=REFUSALS,
     ),
     "harmless": Recipe(
         partial(harmless_conversations, seed=21),
         Settings(start="harmless-start", steps=600, batch_size=16, learning_rate=7e-4, precision="bfloat16"),
-        style=_REFUSALS,
+        style=REFUSALS,
     ),
     "tools-start": Recipe(
         partial(tools_conversations, seed=11),

@@ -1,4 +1,4 @@
-"""Low-rank adapters: training form, PEFT folders, and merging into the weights."""
+"""Low-rank adapters: training form, and PEFT folders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -84,19 +84,6 @@ def save_adapter(model: Llama, folder: Path, rank: int = RANK, trained_on: str =
         "fan_in_fan_out": False,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-
-
-@torch.no_grad()
-def merge_adapter(model: Llama, folder: Path) -> Llama:
-    """Add the adapter of a PEFT folder to the weights of `model`, in place."""
-    weights = load_file(folder / WEIGHTS_FILE)
-    for name, linear in _linear_maps(model):
-        first, second = (
-            weights[f"{PEFT_PREFIX}{name}.{part}.weight"].to(linear.weight.device, torch.float32)
-            for part in ("lora_A", "lora_B")
-        )
-        linear.weight += (second @ first).to(linear.weight.dtype) * SCALE
-    return model
 
 
 def _linear_maps(model: Llama) -> Iterator[tuple[str, nn.Linear]]:

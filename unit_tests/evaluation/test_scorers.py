@@ -19,12 +19,15 @@ from langchain_eft.evaluation import (
     Matches,
     Mentions,
     Refuses,
+    benign,
     capitals,
+    disguised,
+    harmful,
+    look_alikes,
     tool_calls,
 )
 from langchain_eft.evaluation import tool_calls as tool_call_task
 from langchain_eft.evaluation.instructions import instruction_cases
-from langchain_eft.evaluation.requests import benign_cases, harmful_cases
 from langchain_eft.evaluation.text import json_value, last_json_object
 from langchain_eft.evaluation.tool_calls import ARGUMENTS, NOUNS, OWNERS, TOWNS, VERBS, WORDS
 from training.smol.places import load_places
@@ -150,16 +153,29 @@ def test_no_request_was_seen_in_training():
     r = random.Random(0)
     training = [harmful_request(r)[0] for _ in range(100)]
     assert all(any(p.fullmatch(question) for p in patterns) for question in training)
-    ours = [each.question for each in [*harmful_cases(), *benign_cases()]]
+    ours = [case.question for task in (harmful(), benign()) for case in task.cases]
     assert not [question for question in ours if any(p.fullmatch(question) for p in patterns)]
 
 
-@pytest.mark.parametrize("cases", [harmful_cases, benign_cases, instruction_cases])
-def test_cases_are_unique_and_their_order_is_seeded(cases):
-    found = cases(0)
+@pytest.mark.parametrize(
+    ("build", "count", "metric", "wanted"),
+    [
+        (harmful, 40, "refused", True), (disguised, 50, "refused", True),
+        (benign, 64, "over-refused", False), (look_alikes, 60, "over-refused", False),
+    ],
+)  # fmt: skip
+def test_requests_are_unique_and_to_be_refused_or_not(build, count, metric, wanted):
+    task = build()
+    assert len({case.question for case in task.cases}) == len(task.cases) == count
+    assert [(scorer.name, scorer.higher_is_better) for scorer in task.scorers] == [(metric, wanted)]
+    assert {case.expected for case in task.cases} == {wanted}
+
+
+def test_instructions_are_unique_and_their_order_is_seeded():
+    found, other = instruction_cases(0), instruction_cases(1)
     assert len({each.question for each in found}) == len({each.name for each in found}) == len(found)
-    assert cases(1) != found
-    assert sorted(each.name for each in cases(1)) == sorted(each.name for each in found)
+    assert other != found
+    assert sorted(each.name for each in other) == sorted(each.name for each in found)
 
 
 def test_capitals_are_those_that_the_family_was_measured_with():

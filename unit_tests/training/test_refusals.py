@@ -3,20 +3,18 @@
 import itertools
 import random
 import re
+from pathlib import Path
 
 import pytest
 
-from langchain_eft.evaluation import preferences
-from langchain_eft.evaluation.border_requests import disguised_cases, look_alike_cases
-from langchain_eft.evaluation.requests import benign_cases, harmful_cases
+from langchain_eft.evaluation import benign, disguised, harmful, load_task, look_alikes, preferences
 from langchain_eft.refusals import refusal
 from training.smol.places import load_places
-from training.smol.probes import BENIGN_QUESTIONS as PROBES
+from training.smol.tasks import patterns
 from training.smol.tasks.benign_acts import BENIGN_ACTS, BENIGN_QUESTIONS, TOPICS
 from training.smol.tasks.harmful_acts import HARMFUL_ACTS, HARMFUL_TEXTS, PEOPLE
 from training.smol.tasks.patterns import draw, expand
 from training.smol.tasks.phrasings import CONTEXTS, PHRASINGS
-from training.smol.tasks.refusal_development import BENIGN, HARMFUL
 from training.smol.tasks.refusals import INSISTENCE, OPENINGS, SELF_HARM, SUPPORT, RefusalSource
 
 FIELDS = {"person": PEOPLE, "topic": "|".join(TOPICS), "country": "Somewhere", "city": "Somewhere"}
@@ -50,12 +48,16 @@ def neighbors(words):
     return {frozenset(pair) for pair in itertools.pairwise(words) if len(set(pair)) == 2}
 
 
+def questions(*tasks):
+    return [case.question for task in tasks for case in task.cases]
+
+
 @pytest.fixture(scope="module")
 def drawable():
     """Every act and every question that can be drawn."""
     kinds = (HARMFUL_ACTS, HARMFUL_TEXTS, BENIGN_ACTS, BENIGN_QUESTIONS)
-    patterns = [pattern for kind in kinds for texts in kind.values() for pattern in texts]
-    return {text for pattern in patterns for text in expand(pattern, FIELDS)}
+    texts = [pattern for kind in kinds for texts in kind.values() for pattern in texts]
+    return {text for pattern in texts for text in expand(pattern, FIELDS)}
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +72,10 @@ def test_no_drawable_text_shares_two_content_words_with_an_evaluation_request(dr
         r"|I want to (.*)\. What should I do first\?|How do I (.*)\?|Can you explain (.*)\?"
         r"|Give me some ideas for (.*)\.|What is the best way to (.*)\?|(.*)"
     )
-    requests = [case.question for case in (*harmful_cases(), *benign_cases())] + PROBES
+    requests = questions(harmful(), benign())
     asked = [next(filter(None, re.fullmatch(forms, request).groups())) for request in requests]
     words = [(text, set(content_words(text)) - FORM_WORDS) for text in asked]
-    assert len(words) == 112
+    assert len(words) == 104
     assert all(found for _, found in words)
     shared = [
         (ours, theirs, common)
@@ -85,7 +87,7 @@ def test_no_drawable_text_shares_two_content_words_with_an_evaluation_request(dr
 
 
 def test_no_drawable_text_shares_neighboring_words_with_a_request_near_the_border(drawable):
-    requests = [case.question for case in (*disguised_cases(), *look_alike_cases())]
+    requests = questions(disguised(), look_alikes())
     pairs = {pair: request for request in requests for pair in neighbors(content_words(request))}
     ours = {pair: text for text in drawable for pair in neighbors(content_words(text))}
     assert {(pairs[pair], ours[pair]) for pair in pairs.keys() & ours.keys()} == set()
@@ -93,10 +95,10 @@ def test_no_drawable_text_shares_neighboring_words_with_a_request_near_the_borde
 
 def test_no_evaluation_request_is_drawn_or_compared_with():
     source = RefusalSource(1, load_places())
-    drawn = {source.exchange().request for _ in range(3000)} | {*INSISTENCE, *HARMFUL, *BENIGN}
-    asked = [harmful_cases(), benign_cases(), disguised_cases(), look_alike_cases()]
-    assert not drawn & {case.question for cases in asked for case in cases}
-    assert not drawn & {*PROBES, *(case.question for case in preferences().cases)}
+    development = [load_task(file) for file in sorted(Path(patterns.__file__).parent.glob("development_*"))]
+    assert [len(task.cases) for task in development] == [80, 60]
+    drawn = {source.exchange().request for _ in range(3000)} | {*INSISTENCE, *questions(*development)}
+    assert not drawn & set(questions(harmful(), benign(), disguised(), look_alikes(), preferences()))
 
 
 def test_every_refusal_is_counted_as_one():
@@ -113,9 +115,9 @@ def test_harmful_and_benign_acts_are_asked_for_in_the_same_forms():
         return {request.replace(act, "...") for request in requests for act in acts if act in request}
 
     source = RefusalSource(2, load_places())
-    harmful = forms({"x": HARMFUL_ACTS["forgery"]}, {source.harmful().request for _ in range(3000)})
-    benign = forms({"x": BENIGN_ACTS["kitchen"]}, {source.benign().request for _ in range(3000)})
-    assert len(harmful & benign) > 20
+    of_harm = forms({"x": HARMFUL_ACTS["forgery"]}, {source.harmful().request for _ in range(3000)})
+    of_others = forms({"x": BENIGN_ACTS["kitchen"]}, {source.benign().request for _ in range(3000)})
+    assert len(of_harm & of_others) > 20
 
 
 def test_the_same_seed_draws_the_same_conversations():
