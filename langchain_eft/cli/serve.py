@@ -203,5 +203,5 @@ def require_packages() -> None:
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(
-            f"The server needs the package {error.name!r}: pip install 'langchain-eft[serve]'."
+            f'The server needs the package {error.name!r}: pip install "langchain-eft[serve]".'
         ) from error

@@ -33,7 +33,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(
         "EFTDecisionModel needs langchain-core 1.8 or newer, which has LangChain's decision models: "
-        "pip install -U 'langchain-core>=1.8'"
+        'pip install -U "langchain-core>=1.8"'
     ) from error
 
 _CALL_PARAMETERS = {

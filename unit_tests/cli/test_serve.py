@@ -125,4 +125,4 @@ def test_a_port_in_use_is_found_before_weights_are_loaded(cli):
 
 def test_packages_that_are_missing_are_named(cli, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sse_starlette", None)
-    assert "pip install 'langchain-eft[serve]'" in refused(cli)
+    assert 'pip install "langchain-eft[serve]"' in refused(cli)

@@ -35,7 +35,7 @@ def bitsandbytes_config(kind: Quantization | None, dtype: torch.dtype) -> Any:
         return None
     if find_spec("bitsandbytes") is None:
         raise RecipeError(
-            f"quantization={kind!r} needs bitsandbytes: run `pip install 'langchain-eft[quantization]'`."
+            f'quantization={kind!r} needs bitsandbytes: run `pip install "langchain-eft[quantization]"`.'
         )
     from transformers import BitsAndBytesConfig
 
@@ -65,7 +65,7 @@ def quantize(module: Any, kind: Quantization, device: torch.device | None) -> No
         )
     except ImportError as error:
         raise RecipeError(
-            f"quantization={kind!r} needs torchao: run `pip install 'langchain-eft[quantization]'`."
+            f'quantization={kind!r} needs torchao: run `pip install "langchain-eft[quantization]"`.'
         ) from error
     if kind == "fp8":
         _require_fp8(next(module.parameters()).device if device is None else device)
