@@ -16,6 +16,8 @@ def pytest_collection_modifyitems(config, items):
     """Run LangChain's suite once a model; for other methods of structured output, its tests of that alone."""
     kept, same = [], []
     for item in items:
+        if item.cls and item.originalname not in getattr(item.cls, "everyday", {item.originalname}):
+            item.add_marker("full")
         again = item.cls and item.cls.__name__.endswith(("FunctionCalling", "JsonSchema"))
         (same if again and "structured" not in item.name else kept).append(item)
     config.hook.pytest_deselected(items=same)

@@ -6,7 +6,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from integration_tests.cached_usage import CachedUsage
 from integration_tests.conftest import KEYS
-from unit_tests.gates import Gates
+from unit_tests.gates import Gates, OneOfEach
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ class TestUnit(Gates, ChatModelUnitTests):
         )
 
 
-class TestIntegration(CachedUsage, Gates, ChatModelIntegrationTests):
+class TestIntegration(OneOfEach, CachedUsage, Gates, ChatModelIntegrationTests):
     """The integration suite. Structured output by its default method."""
 
     url = ""
@@ -51,14 +51,6 @@ class TestIntegration(CachedUsage, Gates, ChatModelIntegrationTests):
     def model_override_value(self):
         """A mixture of the server, by its name."""
         return "smol:none"
-
-
-class TestFunctionCalling(TestIntegration):
-    """The suite's tests of structured output, with the schema as a tool."""
-
-    @property
-    def structured_output_kwargs(self):
-        return {"method": "function_calling"}
 
 
 class TestJsonSchema(TestIntegration):

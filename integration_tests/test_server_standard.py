@@ -7,12 +7,12 @@ from openai import DefaultAsyncHttpxClient
 
 from integration_tests.cached_usage import CachedUsage
 from integration_tests.conftest import KEYS
-from unit_tests.gates import Gates
+from unit_tests.gates import Gates, OneOfEach
 
 pytestmark = pytest.mark.slow
 
 
-class TestChatOpenAI(CachedUsage, Gates, ChatModelIntegrationTests):
+class TestChatOpenAI(OneOfEach, CachedUsage, Gates, ChatModelIntegrationTests):
     """Structured output by ChatOpenAI's default method: the schema as the format of the answer."""
 
     url = ""

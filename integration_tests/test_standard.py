@@ -9,7 +9,7 @@ from unit_tests.gates import Gates
 
 
 class TestEFTChatModel(CachedUsage, Gates, ChatModelIntegrationTests):
-    """Structured output by its default method."""
+    """Structured output by its default method, which is `function_calling`."""
 
     @property
     def chat_model_params(self):
@@ -19,14 +19,6 @@ class TestEFTChatModel(CachedUsage, Gates, ChatModelIntegrationTests):
     def model_override_value(self):
         """Another recipe: the large model's folder, without any behavior."""
         return fetch_checkpoint(load_preset("smol").recipe.base, lambda _: None)
-
-
-class TestFunctionCalling(TestEFTChatModel):
-    """The suite's tests of structured output, with the schema as a tool."""
-
-    @property
-    def structured_output_kwargs(self):
-        return {"method": "function_calling"}
 
 
 class TestJsonSchema(TestEFTChatModel):

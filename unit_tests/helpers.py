@@ -1,4 +1,5 @@
 import asyncio
+import os
 import random
 import time
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from langchain_eft.engine.rounds.static_rows import StaticRows
 from unit_tests.tiny import KINDS
 
 GREEDY = SamplingParams(temperature=0)
+FUZZ = int(os.environ.get("LANGCHAIN_EFT_FUZZ", "1"))
+"""How many times as many examples generated tests draw."""
 
 
 def request(ids, mixture=None, sampling=GREEDY, max_tokens=32, **kwargs) -> GenerationRequest:

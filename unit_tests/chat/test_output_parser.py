@@ -12,6 +12,7 @@ from langchain_core.messages.tool import tool_call_chunk
 
 from langchain_eft.chat.output_parser import Content, OutputParser, Reasoning, ToolCallPart
 from langchain_eft.chat.tool_formats import HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PROMPTED
+from unit_tests.helpers import FUZZ
 
 FORMATS = {
     "hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL, "named": MISTRAL_NAMED, "prompted": PROMPTED,
@@ -58,7 +59,7 @@ def call(name, args):
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40 * FUZZ, deadline=None)
 @given(data=st.data())
 def test_where_an_answer_is_cut_does_not_matter(form, data):
     text = "".join(data.draw(st.lists(st.sampled_from(PIECES), max_size=20)))
@@ -69,7 +70,7 @@ def test_where_an_answer_is_cut_does_not_matter(form, data):
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40 * FUZZ, deadline=None)
 @given(data=st.data())
 def test_no_word_is_lost(form, data):
     unquoted = [piece for piece in PIECES if piece not in ('"', "\\", '{"a": [1, "x\\"y}')]
@@ -79,7 +80,7 @@ def test_no_word_is_lost(form, data):
         assert read_text.count(word) == text.count(word)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40 * FUZZ, deadline=None)
 @given(text=st.text(alphabet=st.sampled_from('ab <>{}[]"\n\t/:,|_tolcahink'), max_size=60))
 def test_an_answer_without_tags_is_unchanged(text):
     if not re.search(r"<think>|<tool_call>", text):

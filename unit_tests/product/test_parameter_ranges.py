@@ -4,7 +4,6 @@ Beside every call another request decodes on the same engine, and its text must 
 """
 
 import math
-import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,10 +16,7 @@ from langchain_eft.engine.error_text import shown
 from langchain_eft.engine.errors import DecodingError, EngineError
 from langchain_eft.engine.events import Failed
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import Recorder, request, slow, wait_until
-
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
-"""Examples of each test in `make test`."""
+from unit_tests.helpers import FUZZ, Recorder, request, slow, wait_until
 
 NUMBERS = st.one_of(
     st.floats(),
@@ -140,7 +136,7 @@ def model_settings(settings):
     return {**settings, "max_tokens": 6, "allow_negative_weights": True, "engine_options": options}
 
 
-@pytest.mark.parametrize("examples", [10, *slow(EXAMPLES)])
+@pytest.mark.parametrize("examples", [10, *slow(40 * FUZZ)])
 def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_settings, examples):
     llm = EFTChatModel(**model_settings)
     neighbor = Neighbor(llm.engine)
@@ -161,7 +157,7 @@ def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_se
     neighbor.finish()
 
 
-@pytest.mark.parametrize("examples", [10, *slow(EXAMPLES)])
+@pytest.mark.parametrize("examples", [10, *slow(40 * FUZZ)])
 def test_a_model_is_built_or_refused(model_settings, examples):
     fields = set(EFTChatModel.model_fields) & set(FIELDS)
 

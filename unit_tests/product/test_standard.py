@@ -10,7 +10,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_eft import EFTChatModel
-from unit_tests.gates import Gates
+from unit_tests.gates import Gates, OneOfEach
 from unit_tests.scripted import MODEL, TEMPLATE, ScriptedEngine, call, installed
 
 THINKING = TEMPLATE.replace(
@@ -109,33 +109,27 @@ class TestIntegration(Common, ChatModelIntegrationTests):
         return add_ai_message_chunks(*model.stream(history)) if stream else model.invoke(history)
 
 
-class TestFunctionCalling(TestIntegration):
-    @property
-    def structured_output_kwargs(self):
-        return {"method": "function_calling"}
-
-
 class TestJsonSchema(TestIntegration):
     @property
     def structured_output_kwargs(self):
         return {"method": "json_schema"}
 
 
-class TestReasoning(TestIntegration):
+class TestReasoning(OneOfEach, TestIntegration):
     """The model opens its reasoning itself; the tags are tokens."""
 
     engine = "reasoning"
 
 
-class TestReasoningJsonSchema(TestJsonSchema):
+class TestReasoningJsonSchema(OneOfEach, TestJsonSchema):
     engine = "reasoning"
 
 
-class TestOpenedReasoning(TestIntegration):
+class TestOpenedReasoning(OneOfEach, TestIntegration):
     """The prompt opens the reasoning; the tags are text."""
 
     engine = "opened"
 
 
-class TestOpenedReasoningJsonSchema(TestJsonSchema):
+class TestOpenedReasoningJsonSchema(OneOfEach, TestJsonSchema):
     engine = "opened"

@@ -6,7 +6,6 @@
 import asyncio
 import gzip
 import json
-import os
 import time
 from contextlib import suppress
 
@@ -25,9 +24,8 @@ from langchain_eft.remote.eft_server import EFTServer
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.registry import close_all, open_remote
 from langchain_eft.remote.vllm_server import VLLMServer
+from unit_tests.helpers import FUZZ
 from unit_tests.remote.scripted_server import Scripted, scripted_server
-
-FUZZ = int(os.environ.get("LANGCHAIN_EFT_FUZZ", "1"))
 
 SMALL = {
     connection: {
