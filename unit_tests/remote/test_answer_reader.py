@@ -1,5 +1,6 @@
 """Events from token ids: those that the engine makes of the same tokens."""
 
+import itertools
 import random
 
 import pytest
@@ -61,18 +62,18 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("together", [False, True], ids=["end behind", "end with"])
-@pytest.mark.parametrize("size", [1, 2, 3, 50])
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_events_are_those_of_the_engine(answer, size, together):
+def test_events_are_those_of_the_engine(answer):
+    """In rounds of any size, with the end in the last piece or behind it."""
     tokens, settings = ANSWERS[answer]
-    rounds = [tokens[start : start + size] for start in range(0, len(tokens), size)]
-    *deltas, end = engine_events(rounds, **settings)
-    reader = new_reader(**settings)
-    assert read(reader, rounds, end.reason, together=together) == deltas
-    finished = reader.finished(reader.reason)
-    same = ("reason", "prompt_tokens", "completion_tokens")
-    assert [getattr(finished, name) for name in same] == [getattr(end, name) for name in same]
+    for size, together in itertools.product([1, 2, 3, 50], [False, True]):
+        rounds = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+        *deltas, end = engine_events(rounds, **settings)
+        reader = new_reader(**settings)
+        assert read(reader, rounds, end.reason, together=together) == deltas, (size, together)
+        finished = reader.finished(reader.reason)
+        same = ("reason", "prompt_tokens", "completion_tokens")
+        assert [getattr(finished, name) for name in same] == [getattr(end, name) for name in same]
 
 
 def test_a_grammar_that_is_complete_ends_the_answer_behind_its_last_token():

@@ -1,5 +1,7 @@
 """Which mixtures callers may use, however they write them."""
 
+import itertools
+
 import pytest
 
 from langchain_eft.engine.errors import RecipeError
@@ -212,38 +214,51 @@ async def test_a_mixture_that_one_key_may_use_is_served(llm):
 BOUND = Policy(behaviors={"one": (0, 1), "full": (0, 1)}, upscale_strength=(0, 2))
 
 
-@pytest.mark.parametrize(
-    "evasion",
-    [
-        '"model": "base", "mixture": {"one": 1.5}',
-        '"model": "base", "mixture": {"one": "1e3"}',
-        '"model": "base", "mixture": {"one": 1e3}',
-        '"model": "base", "mixture": {"One": 1}',
-        '"model": "base", "mixture": {"two": 1}',
-        '"model": "base", "mixture": {"one": 0.5, "one": 5}',
-        '"model": "base", "mixture": {"one": 5, "one": 0.5}',
-        '"model": "base", "mixture": {"one": 0.5}, "mixture": {"one": 5}',
-        '"model": "base", "mixture": {"one": {"start": 0, "end": 5, "tokens": 900}}',
-        '"model": "base", "mixture": {"one": {"tokens": 1, "weight": 1, "then": 5}}',
-        '"model": "base", "mixture": {"one": true, "full": 1.0000001}',
-        '"model": "base", "mixture": {"one": -1}',
-        '"model": "base", "mixture": {"one": NaN}',
-        '"model": "base", "mixture": {"one": 1e999}',
-        '"model": "base", "mixture": null, "upscale_strength": 9',
-        '"model": "base", "mixture": {}, "upscale_strength": "9"',
-        '"model": "base:one=1.5"',
-        '"model": "base:one=1e3"',
-        '"model": "base:two=1"',
-        '"model": "base:one=0.1,one=5"',
-        '"model": "base:one=0..5/900"',
-        '"model": "base:one=0/900:5"',
-        '"model": "base: one=5"',
-        '"model": "BASE:one=5"',
-        '"model": "bold"',
-        '"model": "base", "extra_body": {"mixture": {"one": 5}}',
-        '"model": "base", "Mixture": {"one": 5}',
-    ],
-)
+EVASIONS = [
+    '"model": "base", "mixture": {"one": 1.5}',
+    '"model": "base", "mixture": {"one": "1e3"}',
+    '"model": "base", "mixture": {"one": 1e3}',
+    '"model": "base", "mixture": {"One": 1}',
+    '"model": "base", "mixture": {"two": 1}',
+    '"model": "base", "mixture": {"one": 0.5, "one": 5}',
+    '"model": "base", "mixture": {"one": 5, "one": 0.5}',
+    '"model": "base", "mixture": {"one": 0.5}, "mixture": {"one": 5}',
+    '"model": "base", "mixture": {"one": {"start": 0, "end": 5, "tokens": 900}}',
+    '"model": "base", "mixture": {"one": {"tokens": 1, "weight": 1, "then": 5}}',
+    '"model": "base", "mixture": {"one": true, "full": 1.0000001}',
+    '"model": "base", "mixture": {"one": -1}',
+    '"model": "base", "mixture": {"one": NaN}',
+    '"model": "base", "mixture": {"one": 1e999}',
+    '"model": "base", "mixture": null, "upscale_strength": 9',
+    '"model": "base", "mixture": {}, "upscale_strength": "9"',
+    '"model": "base:one=1.5"',
+    '"model": "base:one=1e3"',
+    '"model": "base:two=1"',
+    '"model": "base:one=0.1,one=5"',
+    '"model": "base:one=0..5/900"',
+    '"model": "base:one=0/900:5"',
+    '"model": "base: one=5"',
+    '"model": "BASE:one=5"',
+    '"model": "bold"',
+    '"model": "base", "extra_body": {"mixture": {"one": 5}}',
+    '"model": "base", "Mixture": {"one": 5}',
+    '"model": "base", "mixture": {" one": 5}',
+    '"model": "base", "mixture": {"оne": 5}',  # a Cyrillic letter  # noqa: RUF001
+    r'"model": "base", "mixture": {"one\u0000": 5}',
+    r'"model": "base", "mixture": {"\u006fne": 5}',
+    '"model": "base", "mixture": {"one": 1.0000000000000002}',
+    '"model": "base", "mixture": {"one": Infinity}',
+    '"model": "base", "mixture": {"one": {"start": 5, "end": 0, "tokens": 2}}',
+    '"model": "base", "mixture": {"one": {"tokens": 1, "weight": 5, "then": 0}}',
+    '"model": "base:One=1"',
+    '"model": "one"',
+    '"model": "bold", "mixture": {"one": 0.5}',
+    '"model": "base:full=1", "mixture": {"one": 5}',
+    '"model": "base", "behaviors": {"one": {"prompt": "x"}}',
+    '"model": "base", "allow_negative_weights": true',
+]
+
+
 @pytest.mark.parametrize(
     ("path", "prompt"),
     [
@@ -251,7 +266,7 @@ BOUND = Policy(behaviors={"one": (0, 1), "full": (0, 1)}, upscale_strength=(0, 2
         ("/v1/completions", '"prompt": "hi"'),
     ],
 )
-async def test_no_spelling_gets_past_a_policy(llm, evasion, path, prompt):
+async def test_no_spelling_gets_past_a_policy(llm, path, prompt):
     settings = {
         "api_keys": {"alice": "0123456789", "bob": "9876543210"},
         "mixtures": {"bold": Mixture.of({"one": 2})},
@@ -260,11 +275,13 @@ async def test_no_spelling_gets_past_a_policy(llm, evasion, path, prompt):
     }
     async with serving(llm, **settings) as client:
         headers = {"authorization": "Bearer 0123456789", "content-type": "application/json"}
-        for stream in ("false", "true"):
+        before = llm.engine.stats().generated_tokens
+        for evasion, stream in itertools.product(EVASIONS, ("false", "true")):
             body = f'{{{evasion}, {prompt}, "max_tokens": 1, "stream": {stream}}}'
-            answer = await client.post(path, content=body, headers=headers)
-            assert answer.status_code in {400, 403, 404, 422}, answer.text
+            answer = await client.post(path, content=body.encode(), headers=headers)
+            assert answer.status_code in {400, 403, 404, 422}, (evasion, answer.text)
             assert answer.json()["error"]["message"]
+        assert llm.engine.stats().generated_tokens == before
         inside = await client.post(
             path, content=f'{{"model": "base:one=1,full=0.5", {prompt}, "max_tokens": 1}}', headers=headers
         )
