@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
-from langchain_eft.diagnostics.plan import BaseFormat, ServedModel
+from langchain_eft.diagnostics.plan import BaseFormat, ShardedModel
 from langchain_eft.engine.loading.footprint import footprint_of_config
 
 
@@ -60,12 +60,12 @@ def config_of(name: str) -> PretrainedConfig:
 
 
 @cache
-def public_model(name: str, role: str = "base", base_format: BaseFormat | None = None) -> ServedModel:
+def public_model(name: str, role: str = "base", base_format: BaseFormat | None = None) -> ShardedModel:
     """A public model, as vLLM serves it."""
-    return ServedModel(role, footprint_of_config(name, config_of(name), torch.bfloat16), base_format)
+    return ShardedModel(role, footprint_of_config(name, config_of(name), torch.bfloat16), base_format)
 
 
-def public_pair(base: str, small: str, base_format: BaseFormat | None = None) -> tuple[ServedModel, ...]:
+def public_pair(base: str, small: str, base_format: BaseFormat | None = None) -> tuple[ShardedModel, ...]:
     """A public base with a small model and its tuned version."""
     tuned = public_model(f"{small}-Instruct", "tuned chat")
     return public_model(base, base_format=base_format), public_model(small, "reference of chat"), tuned

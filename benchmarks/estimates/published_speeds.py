@@ -13,7 +13,7 @@ from benchmarks.estimates.public_models import public_model
 from langchain_eft.diagnostics.plan import (
     BaseFormat,
     Cluster,
-    ServedModel,
+    ShardedModel,
     plan_cluster,
     prompt_seconds,
     step_time,
@@ -85,7 +85,7 @@ class PublishedThroughput:
         return saturated(models, Cluster.parse(self.cards), self.prompt, self.answer)
 
 
-def saturated(models: list[ServedModel], cluster: Cluster, prompt: int, answer: int) -> float:
+def saturated(models: list[ShardedModel], cluster: Cluster, prompt: int, answer: int) -> float:
     """Tokens of answers a second when as many requests decode as fit.
 
     A request holds its prompt and half of its answer on average. For every token of an answer, a step also

@@ -17,7 +17,7 @@ from langchain_eft.cli.parse_evaluation import (
     NUDGED,
     SELF,
     TUNED,
-    Axis,
+    AxisName,
     parse_axes,
     parse_judges,
     parse_rubrics,
@@ -171,7 +171,7 @@ class Experiment:
     judges: Sequence[Sequence[Judge]]
     pairwise_judges: Sequence[PairwiseJudge]
     baseline: System | None
-    axes: tuple[Axis, Axis] | None
+    axes: tuple[AxisName, AxisName] | None
 
     @property
     def judged_tasks(self) -> list[Task]:
@@ -268,7 +268,7 @@ def keep(
     folder: Path,
     evaluation: Evaluation,
     comparisons: Sequence[SystemComparison],
-    axes: tuple[Axis, Axis] | None,
+    axes: tuple[AxisName, AxisName] | None,
 ) -> None:
     """Write the results, and a figure if there are axes, into a folder."""
     from langchain_eft.evaluation import frontier, plot_frontier

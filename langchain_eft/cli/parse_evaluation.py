@@ -27,7 +27,7 @@ TUNED = "tuned:"
 NUDGED = "nudged:"
 """Prefix of a behavior's name in `--system`, for its tuned model where the base is unsure."""
 
-Axis: TypeAlias = tuple[str, str | None]
+AxisName: TypeAlias = tuple[str, str | None]
 """A task and one of its metrics, or None for its first metric."""
 
 _SETTINGS = ("upscale_strength", "upscale_top_p")
@@ -130,7 +130,7 @@ def parse_rubrics(names: Sequence[str]) -> list[Rubric]:
     return [RUBRICS[name] for name in names or RUBRICS]
 
 
-def parse_axes(text: str, tasks: Sequence[Task]) -> tuple[Axis, Axis]:
+def parse_axes(text: str, tasks: Sequence[Task]) -> tuple[AxisName, AxisName]:
     """Parse two axes such as `harmful,benign` or `capitals:length,benign`.
 
     Raises:

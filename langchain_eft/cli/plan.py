@@ -227,7 +227,7 @@ def cluster_plans(
         InputError: A format is unknown.
         RecipeError: A cluster is unknown, or cannot share a model.
     """
-    from langchain_eft.diagnostics.plan import BaseFormat, Cluster, plan_cluster, served_models
+    from langchain_eft.diagnostics.plan import BaseFormat, Cluster, plan_cluster, sharded_models
 
     formats = {name: name for name in get_args(BaseFormat)}
     if quantization is not None and quantization not in formats:
@@ -237,7 +237,7 @@ def cluster_plans(
         raise InputError(f"--kv-cache-dtype {kv_cache_dtype} is unknown: use auto or fp8.")
     clusters = [Cluster.parse(text) for text in cards]
     base_format: BaseFormat | None = None if quantization is None else formats[quantization]
-    models = served_models(recipe.build_model().recipe, base_format)
+    models = sharded_models(recipe.build_model().recipe, base_format)
     return [
         plan_cluster(
             models, cluster, requests=requests, context=context, kv_itemsize=itemsizes[kv_cache_dtype]

@@ -195,18 +195,6 @@ class _Form:
             conversation = [*self.messages(text), *_objection(reply)]
         return _Reply(None, problem, add_usage(usages))
 
-    async def aask(self, text: str) -> _Reply:
-        """As `ask`, without blocking the event loop."""
-        conversation, usages, problem = self.messages(text), [], ""
-        for _ in range(self._attempts):
-            reply = self._read(await (self._structured or self._llm).ainvoke(conversation))
-            usages.append(reply.usage)
-            if reply.parsed is not None:
-                return reply._replace(usage=add_usage(usages))
-            problem = reply.problem
-            conversation = [*self.messages(text), *_objection(reply)]
-        return _Reply(None, problem, add_usage(usages))
-
     def _read(self, output: Any) -> _Reply:
         raw = output["raw"] if self._structured else output
         usage = token_counts(raw)
@@ -277,15 +265,6 @@ class Judge(Runnable[Judged, Score]):
         """Grade one answer. The score has no value where the judge's reply could not be read."""
         return self._call_with_config(lambda x: _score(self._form.ask(self._text(x))), input, config)
 
-    @override
-    async def ainvoke(self, input: Judged, config: RunnableConfig | None = None, **kwargs: Any) -> Score:
-        """As `invoke`, without blocking the event loop."""
-
-        async def grade(judged: Judged) -> Score:
-            return _score(await self._form.aask(self._text(judged)))
-
-        return await self._acall_with_config(grade, input, config)
-
     def score(self, case: Case, answer: Answer) -> Score:
         """Grade the answer to a case."""
         return self.invoke(_judged(case, answer))
@@ -328,16 +307,6 @@ class PairwiseJudge(Runnable[Pair, Preference]):
             return _preference(straight, swapped)
 
         return self._call_with_config(compare, input, config)
-
-    @override
-    async def ainvoke(self, input: Pair, config: RunnableConfig | None = None, **kwargs: Any) -> Preference:
-        """As `invoke`, without blocking the event loop."""
-
-        async def compare(pair: Pair) -> Preference:
-            straight, swapped = [await self._form.aask(text) for text in self._texts(pair)]
-            return _preference(straight, swapped)
-
-        return await self._acall_with_config(compare, input, config)
 
     def key(self, pair: Pair) -> str:
         """A hash of everything that changes the comparison."""

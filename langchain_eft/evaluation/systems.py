@@ -218,7 +218,8 @@ def nudged(llm: EFTChatModel, behavior: str, below: float = 0.4, name: str | Non
     Args:
         llm: The recipe.
         behavior: The behavior of F.
-        below: The largest probability of a token under the base up to which F has the word.
+        below: F decides where the base's most probable token is less probable than this; elsewhere the base
+            does.
         name: The system's name.
 
     Raises:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import Generation
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-BASE = "base"
+from langchain_eft.engine.recipe.frozen import FrozenModel
+
+BASE_NAME = "base"
 """The name of the large model in `TracedToken.changed_by`."""
-
-
-class FrozenModel(BaseModel):
-    """Data of a trace: immutable, without unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Alternative(FrozenModel):
@@ -95,7 +91,7 @@ class TracedToken(FrozenModel):
         """What changed p most: a behavior's name or `base`; None where no total variation reaches 0.1."""
         changes = {name: part.total_variation for name, part in self.behaviors.items()}
         if self.from_small is not None:
-            changes = {BASE: self.from_small.total_variation, **changes}
+            changes = {BASE_NAME: self.from_small.total_variation, **changes}
         most = max(changes, key=lambda name: changes[name], default=None)
         return most if most is not None and changes[most] >= 0.1 else None
 
@@ -137,7 +133,7 @@ class TraceSummary(FrozenModel):
     """What each behavior changed."""
 
     def __str__(self) -> str:
-        parts = {**({BASE: self.base} if self.base else {}), **self.behaviors}
+        parts = {**({BASE_NAME: self.base} if self.base else {}), **self.behaviors}
         lines = [f"{self.tokens} tokens; share that would differ without each part:"]
         for name, part in parts.items():
             words = ", ".join(f"{word.text!r} {word.total_variation:.2f}" for word in part.words)

@@ -9,11 +9,11 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import Generation
 
 from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.recipe.frozen import FrozenModel
 from langchain_eft.trace import view
 from langchain_eft.trace.tokens import (
     Change,
     Contribution,
-    FrozenModel,
     PartSummary,
     TracedToken,
     TraceSummary,

@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.style import Style
 from rich.text import Text
 
-from langchain_eft.trace.tokens import BASE, Change, TracedToken, TraceSummary
+from langchain_eft.trace.tokens import BASE_NAME, Change, TracedToken, TraceSummary
 
 _ORANGE, _BLUE, _PAPER = ColorTriplet(255, 140, 0), ColorTriplet(90, 150, 255), ColorTriplet(255, 255, 255)
 _BLACK = Color.from_rgb(0, 0, 0)
@@ -92,7 +92,7 @@ def _span(token: TracedToken, piece: str) -> str:
 def _made(token: TracedToken) -> str:
     """The contributions to a token, as a table."""
     rows = [_row("EFT", f"{token.logprob:.2f}", "", None)]
-    rows.append(_row(BASE, f"{token.base:.2f}", "", token.from_small))
+    rows.append(_row(BASE_NAME, f"{token.base:.2f}", "", token.from_small))
     if token.small is not None:
         rows.append(_row("small mixture", f"{token.small:.2f}", "", None))
     for name, part in token.behaviors.items():

@@ -19,7 +19,7 @@ from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.recipe.notation import parse_mixture
 from langchain_eft.engine.recipe.schedules import Weight
-from langchain_eft.vllm.section import BASE, EFTSection
+from langchain_eft.vllm.section import BASE_NAME, EFTSection
 
 _OTHERS = frozenset({"kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode"})
 """Extra arguments that vLLM itself writes and reads."""
@@ -62,7 +62,7 @@ def request_formula(section: EFTSection, extra_args: Mapping[str, Any] | None) -
     weights = mixture.active()
     refuse_gates(weights)
     formula = build_formula(
-        BASE,
+        BASE_NAME,
         {name: (behavior.tuned, behavior.reference) for name, behavior in section.behaviors.items()},
         weights,
         arguments.upscale_strength,
@@ -105,7 +105,7 @@ def _refuse_negative_exponents(section: EFTSection, formula: Formula[str], behav
         pair.tuned: f"the tuned model of behavior {name!r}"
         for name, pair in pairs.items()
         if pair.tuned != pair.reference
-    } | {BASE: f"the base {section.base_name!r}"}
+    } | {BASE_NAME: f"the base {section.base_name!r}"}
     negated = {name for name, model in section.models.items() if model.negated}
     for terms in formula.distributions():
         refuse_negative_exponents(terms, guarded, negated)

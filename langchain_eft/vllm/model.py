@@ -16,7 +16,7 @@ from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.models.family import token_mask
 from langchain_eft.vllm.loading import load_all, read_adapter, weights_source
 from langchain_eft.vllm.output_heads import Head, Heads
-from langchain_eft.vllm.section import BASE, EFTSection
+from langchain_eft.vllm.section import BASE_NAME, EFTSection
 from langchain_eft.vllm.self_check import check_against_plain_forward
 from langchain_eft.vllm.settings import small_config
 from langchain_eft.vllm.shared_table import table_of
@@ -44,7 +44,7 @@ class EFTForCausalLM(nn.Module):
         models: dict[str, nn.Module] = {}
         self.secondary_weights = []
         for name, key in self._keys.items():
-            if name == BASE:
+            if name == BASE_NAME:
                 models[key] = init_vllm_registered_model(
                     # No prefix: a quantized base lists its exceptions by their names in the checkpoint.
                     vllm_config,

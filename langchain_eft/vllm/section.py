@@ -24,7 +24,7 @@ SECTION = "eft"
 VERSION: Literal[1] = 1
 """Of the section's format."""
 
-BASE = "base"
+BASE_NAME = "base"
 """The name of the large base among the models of a section."""
 
 IdRange = tuple[int, int]
@@ -135,16 +135,16 @@ class EFTSection(FrozenModel):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        if BASE in self.models:
-            raise ValueError(f"A small model is called {BASE!r}, which is the name of the large base.")
-        whole = {BASE, *(name for name, model in self.models.items() if model.adapter_of is None)}
+        if BASE_NAME in self.models:
+            raise ValueError(f"A small model is called {BASE_NAME!r}, which is the name of the large base.")
+        whole = {BASE_NAME, *(name for name, model in self.models.items() if model.adapter_of is None)}
         for name, model in self.models.items():
             if model.adapter_of is not None and model.adapter_of not in whole:
                 raise ValueError(
                     f"The adapter {name!r} is added to {model.adapter_of!r}; whole models are "
                     f"{quoted_names(whole)}."
                 )
-        known = {BASE, *self.models}
+        known = {BASE_NAME, *self.models}
         for behavior in self.behaviors.values():
             if unknown := {behavior.tuned, behavior.reference} - known:
                 raise ValueError(
@@ -167,7 +167,7 @@ class EFTSection(FrozenModel):
     @property
     def passes(self) -> dict[str, tuple[str, ...]]:
         """The models that share a forward pass: each whole model, and with it its adapters."""
-        whole = [BASE, *(name for name, model in self.models.items() if model.adapter_of is None)]
+        whole = [BASE_NAME, *(name for name, model in self.models.items() if model.adapter_of is None)]
         return {
             name: (name, *(other for other, model in self.models.items() if model.adapter_of == name))
             for name in whole

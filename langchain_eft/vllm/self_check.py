@@ -31,7 +31,7 @@ from langchain_eft.engine.loading.weights import load_module
 from langchain_eft.engine.models.lora import load_adapter
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.self_check import TOLERANCE, agree, plain_logits, relative_error
-from langchain_eft.vllm.section import BASE, EFTSection
+from langchain_eft.vllm.section import BASE_NAME, EFTSection
 from langchain_eft.vllm.settings import checkpoint_name
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class _PlainModels:
         self._section, self._dtype = section, model_config.dtype
         self._base_is_packed = config.quant_config is not None
         revision = f"@{model_config.revision}" if model_config.revision else ""
-        sources = {BASE: model_config.model + revision} | {
+        sources = {BASE_NAME: model_config.model + revision} | {
             name: checkpoint_name(model, model_config.model) for name, model in section.models.items()
         }
         self._folders = {
@@ -112,11 +112,11 @@ class _PlainModels:
             try:
                 module = self._load(name, base)
             except RecipeError:
-                if name == BASE or base is not None:
+                if name == BASE_NAME or base is not None:
                     raise
                 skipped.append(f"{name} (it has the embeddings of the base, which was not compared)")
                 continue
-            base = module if name == BASE else base
+            base = module if name == BASE_NAME else base
             for term in terms:
                 with self._adapted(module, term if term != name else None):
                     expected = plain_logits(module, ids[None]).float()
@@ -140,7 +140,7 @@ class _PlainModels:
 
     def _obstacle(self, name: str) -> str | None:
         """Why a model cannot be compared, or None."""
-        if name == BASE and self._base_is_packed:
+        if name == BASE_NAME and self._base_is_packed:
             return "it is quantized"
         size = sum(file.stat().st_size for file in self._folders[name].glob("*.safetensors"))
         free = psutil.virtual_memory().available

@@ -13,11 +13,11 @@ from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.vllm.attention_heads import Heads, refuse_undividable
 from langchain_eft.vllm.mixtures import request_formula
-from langchain_eft.vllm.section import BASE, EFTSection, SmallModel
+from langchain_eft.vllm.section import BASE_NAME, EFTSection, SmallModel
 
 logger = logging.getLogger(__name__)
 
-PROCESSOR = "langchain_eft.vllm.requests:EFTRequests"
+PROCESSOR = "langchain_eft.vllm.request_hook:EFTRequests"
 """The hook that checks requests, and on runner V1 follows them through the batch."""
 
 _DRAFTS = frozenset({"draft_model", "ngram", "ngram_gpu", "suffix"})
@@ -110,14 +110,14 @@ def _refuse(config: VllmConfig) -> None:
 
 def _check_models(section: EFTSection, model_config: Any, ranks: int) -> None:
     """Refuse models that the ranks cannot share, and quantized small models."""
-    configs = {BASE: model_config.hf_config} | {
+    configs = {BASE_NAME: model_config.hf_config} | {
         name: small_config(section.models[name], model_config.model)
         for name in section.passes
-        if name != BASE
+        if name != BASE_NAME
     }
     refuse_undividable({name: Heads.of(c.get_text_config()) for name, c in configs.items()}, ranks)
     for name, config in configs.items():
-        if name != BASE and getattr(config, "quantization_config", None):
+        if name != BASE_NAME and getattr(config, "quantization_config", None):
             raise RecipeError(
                 f"The small model {name!r} is quantized, and only the base may be: give its "
                 "unquantized weights."

@@ -27,7 +27,7 @@ def public_configs(monkeypatch):
         return Checkpoint(str(source), hub=HubModel.parse(str(source)), listing=Listing("c0ffee", {}, None))
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", lambda name, **_: config_of(name))
-    for module in ("diagnostics.plan.recipe_models", "engine.loading.layout"):
+    for module in ("diagnostics.plan.recipe_footprints", "engine.loading.layout"):
         monkeypatch.setattr(f"langchain_eft.{module}.find_checkpoint", find_checkpoint)
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from functools import partial
 
 import pytest
 from transformers import LlamaForCausalLM
@@ -50,31 +49,45 @@ def large_adapters(llm, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def run(llm, large_adapters, tmp_path, monkeypatch):
+    """Runs experiments, and returns the text of the page and the figures."""
+    machine = benchmark.Machine("a processor", 2, 1, "cpu", 1e9)
+    monkeypatch.setattr("langchain_eft.diagnostics.bench.report.measure_machine", lambda _: machine)
+
+    def experiments(*only):
+        page, figures = tmp_path / "page.md", tmp_path / "figures"
+        reproduce(llm, tmp_path, page, figures, SIZES, list(only), again=False, large_adapters=large_adapters)
+        text = page.read_text()
+        assert {*re.findall(r"\]\(figures/(\w+\.svg)\)", text)} == {
+            file.name for file in figures.glob("*.svg")
+        }
+        return text
+
+    return experiments
+
+
 @pytest.mark.slow
-def test_the_page_has_every_experiment(llm, large_adapters, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "langchain_eft.diagnostics.bench.report.measure_machine",
-        lambda device: benchmark.Machine("a processor", 2, 1, device, 1e9),
-    )
-    page, figures = tmp_path / "page.md", tmp_path / "figures"
-    run = partial(reproduce, llm, tmp_path, page, figures, SIZES, large_adapters=large_adapters)
-    run([], again=False)
-    text = page.read_text()
-    assert text.count("\n## ") == len(EXPERIMENTS)
+def test_experiments_that_are_done_are_not_run_again(run, tmp_path):
+    text = run("reward_accuracy")
+    assert text.count("\n## ") == 1
+    assert text.count("| not run |") == len(EXPERIMENTS) - 1
+    answers = (tmp_path / "answers.jsonl").read_text()
+    assert run("reward_accuracy") == text
+    assert (tmp_path / "answers.jsonl").read_text() == answers
+
+
+@pytest.mark.full
+def test_the_page_has_every_experiment(run):
+    text = run()
+    assert text.count("\n## ") == text.count(".svg)") == len(EXPERIMENTS)
     assert "not run" not in text
-    for figure in re.findall(r"\]\(figures/(\w+\.svg)\)", text):
-        assert (figures / figure).is_file()
-    assert len(list(figures.glob("*.svg"))) == len(EXPERIMENTS)
     # The page has the numbers of the paper next to ours.
     assert all(number in text for number in ("0.289", "0.43 to 1.04", "(8.3, 47)", "2.48"))
     for line in text.splitlines():
         if line.startswith("| ") and "---" not in line:
             assert "None" not in line
             assert " nan " not in line
-    answers = (tmp_path / "answers.jsonl").read_text()
-    run([], again=False)
-    assert page.read_text() == text
-    assert (tmp_path / "answers.jsonl").read_text() == answers
 
 
 RUN = {"machine": "m", "day": "2030-01-01", "seconds": 60, "cpu_seconds": 30, "load": 1.0, "cores": 2}

@@ -19,7 +19,7 @@ from langchain_eft.diagnostics.bench.report import BenchmarkReport, run_benchmar
 from langchain_eft.diagnostics.bench.view import plot, tables
 from langchain_eft.diagnostics.bench.workload import (
     AUTO,
-    BASE,
+    BASE_ALONE,
     PLAIN,
     DecodingMode,
     PromptSet,
@@ -30,8 +30,8 @@ from langchain_eft.diagnostics.bench.workload import (
 )
 
 __all__ = [
-    "AUTO", "BASE", "PLAIN", "BenchmarkReport", "DecodingMode", "EventRecorder", "Machine", "Measurement",
-    "PromptSet", "Run", "Spread", "Workload", "available_cores", "decode", "default_prompts",
+    "AUTO", "BASE_ALONE", "PLAIN", "BenchmarkReport", "DecodingMode", "EventRecorder", "Machine",
+    "Measurement", "PromptSet", "Run", "Spread", "Workload", "available_cores", "decode", "default_prompts",
     "measure_machine", "numbered", "numbered_tools", "plot", "processor", "run_benchmark", "summarize",
     "tables", "weights_read",
 ]  # fmt: skip

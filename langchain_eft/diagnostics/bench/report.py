@@ -11,7 +11,7 @@ from langchain_eft.diagnostics.bench.machine import Machine, measure_machine
 from langchain_eft.diagnostics.bench.measurement import Measurement, Run, decode, summarize, weights_read
 from langchain_eft.diagnostics.bench.workload import (
     AUTO,
-    BASE,
+    BASE_ALONE,
     PLAIN,
     DecodingMode,
     PromptSet,
@@ -137,7 +137,9 @@ class _Benchmark:
         """Measure one request at a time: the base alone, each draft length, and the automatic length."""
         has_behaviors = bool(self._workload.mixture(prompts, PLAIN).active())
         drafts = [DecodingMode(f"draft {length}", length) for length in lengths]
-        return self._compare([prompts], prompts.name, 1, [*([BASE] if has_behaviors else []), *drafts, AUTO])
+        return self._compare(
+            [prompts], prompts.name, 1, [*([BASE_ALONE] if has_behaviors else []), *drafts, AUTO]
+        )
 
     def batches(self, sets: Sequence[PromptSet], batch_size: int) -> list[Measurement]:
         """Measure the prompts of all sets, `batch_size` requests at a time."""

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from langchain_eft.diagnostics.bench.measurement import Measurement
 from langchain_eft.diagnostics.bench.report import ALL_PROMPTS, BenchmarkReport
-from langchain_eft.diagnostics.bench.workload import AUTO, BASE, PLAIN
+from langchain_eft.diagnostics.bench.workload import AUTO, BASE_ALONE, PLAIN
 from langchain_eft.errors import MissingPlotsError
 
 
@@ -85,7 +85,7 @@ def _plot_lengths(axes: Any, report: BenchmarkReport) -> None:
     drafted = [
         measurement
         for measurement in report.measurements
-        if measurement.prompts != ALL_PROMPTS and measurement.ratio and measurement.mode != BASE.name
+        if measurement.prompts != ALL_PROMPTS and measurement.ratio and measurement.mode != BASE_ALONE.name
     ]
     names = list(dict.fromkeys(measurement.mode for measurement in drafted))
     for prompts in dict.fromkeys(measurement.prompts for measurement in drafted):

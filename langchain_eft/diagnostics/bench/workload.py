@@ -99,7 +99,7 @@ class DecodingMode:
 
 PLAIN = DecodingMode("plain", "off")
 AUTO = DecodingMode("auto", "auto")
-BASE = DecodingMode("base alone", "off", base_alone=True)
+BASE_ALONE = DecodingMode("base alone", "off", base_alone=True)
 
 
 def numbered(question: str, number: int) -> str:

@@ -1,10 +1,10 @@
 """Plans from configurations alone: memory and speed of a recipe on one machine, or in vLLM on many cards."""
 
-from langchain_eft.diagnostics.plan.cluster_plan import ClusterPlan, Step, plan_cluster, served_models
+from langchain_eft.diagnostics.plan.cluster_plan import ClusterPlan, Step, plan_cluster, sharded_models
 from langchain_eft.diagnostics.plan.hardware import CARDS, Card, Cluster
 from langchain_eft.diagnostics.plan.memory import Part
 from langchain_eft.diagnostics.plan.recipe_plan import RecipePlan, plan_recipe
-from langchain_eft.diagnostics.plan.served_model import BaseFormat, ServedModel
+from langchain_eft.diagnostics.plan.sharded_model import BaseFormat, ShardedModel
 from langchain_eft.diagnostics.plan.speed import Speed
 from langchain_eft.diagnostics.plan.step_time import (
     Assumptions,
@@ -15,6 +15,6 @@ from langchain_eft.diagnostics.plan.step_time import (
 
 __all__ = [
     "CARDS", "Assumptions", "BaseFormat", "Card", "Cluster", "ClusterPlan", "Part", "RecipePlan",
-    "ServedModel", "Speed", "Step", "StepTime", "plan_cluster", "plan_recipe", "prompt_seconds",
-    "served_models", "step_time",
+    "ShardedModel", "Speed", "Step", "StepTime", "plan_cluster", "plan_recipe", "prompt_seconds",
+    "sharded_models", "step_time",
 ]  # fmt: skip

@@ -10,8 +10,8 @@ import torch
 
 from langchain_eft.diagnostics.plan.hardware import Cluster
 from langchain_eft.diagnostics.plan.memory import Part
-from langchain_eft.diagnostics.plan.recipe_models import RecipeModels, adapter_config, adapter_weights
-from langchain_eft.diagnostics.plan.served_model import BaseFormat, ServedModel
+from langchain_eft.diagnostics.plan.recipe_footprints import RecipeFootprints, adapter_config, adapter_weights
+from langchain_eft.diagnostics.plan.sharded_model import BaseFormat, ShardedModel
 from langchain_eft.diagnostics.plan.step_time import StepTime, prompt_seconds, step_time
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loading.configuration import read_config
@@ -76,7 +76,7 @@ class ClusterPlan:
     """
 
     cluster: Cluster
-    models: tuple[ServedModel, ...]
+    models: tuple[ShardedModel, ...]
     parts: tuple[Part, ...]
     usable: int
     kv_bytes: int
@@ -120,7 +120,7 @@ class ClusterPlan:
         }
 
 
-def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tuple[ServedModel, ...]:
+def sharded_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tuple[ShardedModel, ...]:
     """The models that vLLM holds for a recipe, the base first.
 
     Args:
@@ -146,7 +146,7 @@ def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tupl
                 f"rounding error of {base_format}: leave `quantization` out, or use another base."
             )
     placement = Placement(torch.device("meta"), torch.device("meta"), torch.bfloat16)
-    models = RecipeModels(checkpoints, placement)
+    models = RecipeFootprints(checkpoints, placement)
     base = models.footprints[checkpoints.base]
     stored = getattr(read_config(checkpoints.base), "quantization_config", None)
     if stored and base_format is None and base.weights.stored is None:
@@ -155,7 +155,7 @@ def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tupl
             "before they are fetched: say quantization='fp8', 'int8' or 'int4'."
         )
     return tuple(
-        ServedModel(
+        ShardedModel(
             models.role(each),
             size,
             base_format if each == checkpoints.base else None,
@@ -170,7 +170,7 @@ def served_models(recipe: Recipe, base_format: BaseFormat | None = None) -> tupl
 
 
 def plan_cluster(
-    models: Sequence[ServedModel],
+    models: Sequence[ShardedModel],
     cluster: Cluster,
     *,
     requests: int,
@@ -180,7 +180,7 @@ def plan_cluster(
     """Plan models on a cluster.
 
     Args:
-        models: The models, as `served_models` returns them.
+        models: The models, as `sharded_models` returns them.
         cluster: The cards that share every layer.
         requests: Most requests that decode together (`max_num_seqs`).
         context: Tokens of prompt and answer of each request.
@@ -218,7 +218,7 @@ def batch_sizes(requests: int) -> list[int]:
     return [*(size for size in (1, 8, 32, 128) if size < requests), requests]
 
 
-def _parts(models: Sequence[ServedModel], cards: int, requests: int) -> Iterable[Part]:
+def _parts(models: Sequence[ShardedModel], cards: int, requests: int) -> Iterable[Part]:
     """What takes memory on each card beside keys and values."""
     for model in models:
         count = model.footprint.weights

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from langchain_eft.diagnostics.plan.recipe_models import RecipeModels, adapter_weights
+from langchain_eft.diagnostics.plan.recipe_footprints import RecipeFootprints, adapter_weights
 from langchain_eft.engine.config import EngineConfig, Quantization
 from langchain_eft.engine.loading.memory import WeightCount, gib
 from langchain_eft.engine.models.placement import Placement
@@ -49,7 +49,7 @@ class Memory:
     """
 
     recipe: Recipe
-    models: RecipeModels
+    models: RecipeFootprints
     config: EngineConfig
     num_prompts: int
     context: int

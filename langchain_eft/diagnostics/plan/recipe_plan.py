@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from langchain_eft.diagnostics.plan.memory import Memory, Part
-from langchain_eft.diagnostics.plan.recipe_models import RecipeModels, adapter_config, formula_of
+from langchain_eft.diagnostics.plan.recipe_footprints import RecipeFootprints, adapter_config, formula_of
 from langchain_eft.diagnostics.plan.speed import Speed, speeds_of
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
@@ -100,7 +100,7 @@ def plan_recipe(
     placement = Placement.of(config)
     checkpoints = RecipeCheckpoints.find(recipe, adapter_config)
     checkpoints.check(placement)
-    models = RecipeModels(checkpoints, placement)
+    models = RecipeFootprints(checkpoints, placement)
     formula = formula_of(recipe, models, mixture, upscale_strength, upscale_top_p)
     num_prompts = len({term.prompt_name for term in formula.terms})
     memory = Memory(recipe, models, config, num_prompts, context)

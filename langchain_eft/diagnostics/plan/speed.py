@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from langchain_eft.diagnostics.plan.recipe_models import RecipeModels
+from langchain_eft.diagnostics.plan.recipe_footprints import RecipeFootprints
 from langchain_eft.engine.decoding.formula import Formula
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.scheduling.draft_length import DRAFT_LENGTHS, expected_tokens
@@ -31,7 +31,7 @@ class Speed:
 
 
 def speeds_of(
-    formula: Formula[Term], models: RecipeModels, bytes_per_second: float | None
+    formula: Formula[Term], models: RecipeFootprints, bytes_per_second: float | None
 ) -> Iterable[Speed]:
     """Speeds of the base alone, of plain decoding, and of the best draft length by acceptance rate."""
 

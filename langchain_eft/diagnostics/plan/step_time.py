@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 from langchain_eft.diagnostics.plan.hardware import Cluster
-from langchain_eft.diagnostics.plan.served_model import ServedModel
+from langchain_eft.diagnostics.plan.sharded_model import ShardedModel
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class StepTime:
 
 
 def step_time(
-    models: Sequence[ServedModel],
+    models: Sequence[ShardedModel],
     cluster: Cluster,
     batch: int,
     context: int,
@@ -109,7 +109,7 @@ def step_time(
 
 
 def prompt_seconds(
-    models: Sequence[ServedModel], cluster: Cluster, tokens: int, assumptions: Assumptions = ASSUMPTIONS
+    models: Sequence[ShardedModel], cluster: Cluster, tokens: int, assumptions: Assumptions = ASSUMPTIONS
 ) -> float:
     """Estimate the seconds in which all models read a prompt's tokens. Attention among them is left out."""
     return sum(
@@ -120,7 +120,7 @@ def prompt_seconds(
     )
 
 
-def product_seconds(model: ServedModel, cluster: Cluster, tokens: int, assumptions: Assumptions) -> float:
+def product_seconds(model: ShardedModel, cluster: Cluster, tokens: int, assumptions: Assumptions) -> float:
     """The matrix products of a model over `tokens` tokens: bound by memory, or by arithmetic."""
     card = cluster.card
     flops = card.fp8_flops if model.base_format == "fp8" else card.flops
@@ -145,19 +145,19 @@ def _link(cluster: Cluster, assumptions: Assumptions) -> tuple[float, float]:
     return assumptions.network_reduce_seconds, assumptions.network_bytes_per_second
 
 
-def _layer_seconds(model: ServedModel, assumptions: Assumptions) -> float:
+def _layer_seconds(model: ShardedModel, assumptions: Assumptions) -> float:
     adapters = len(model.adapters) * assumptions.seconds_per_adapter_layer
     return model.footprint.layers * (assumptions.seconds_per_layer + adapters)
 
 
-def _reduces_of(model: ServedModel, cluster: Cluster, tokens: int, assumptions: Assumptions) -> float:
+def _reduces_of(model: ShardedModel, cluster: Cluster, tokens: int, assumptions: Assumptions) -> float:
     """Two all-reduces a layer and one for the embedding, of the hidden states."""
     nbytes = tokens * model.rows * model.footprint.hidden_size * _BFLOAT16
     return (2 * model.footprint.layers + 1) * reduce_seconds(cluster, nbytes, assumptions)
 
 
 def _logits_seconds(
-    models: Sequence[ServedModel], cluster: Cluster, tokens: int, assumptions: Assumptions
+    models: Sequence[ShardedModel], cluster: Cluster, tokens: int, assumptions: Assumptions
 ) -> float:
     """Sum the shards of all rows on each card, gather the sum once, and sample from it."""
     bandwidth = cluster.card.bytes_per_second * assumptions.bandwidth_efficiency

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.vllm.attention_heads import Heads, refuse_undividable
-from langchain_eft.vllm.export.recipe_models import RecipeModels, config_json
-from langchain_eft.vllm.section import BASE
+from langchain_eft.vllm.export.exported_models import ExportedModels, config_json
+from langchain_eft.vllm.section import BASE_NAME
 
 _DRAFTED = 3
 """Tokens that the draft model proposes in each step."""
@@ -29,7 +29,7 @@ class ServeOptions:
     tensor_parallel: int = 1
     quantization: str | None = None
 
-    def check(self, models: RecipeModels) -> None:
+    def check(self, models: ExportedModels) -> None:
         """Refuse options that do not fit the models of a recipe.
 
         Raises:
@@ -47,7 +47,7 @@ class ServeOptions:
                 f"leave quantization={self.quantization!r} out."
             )
         for name, behavior in models.behaviors.items():
-            if BASE in (behavior.tuned, behavior.reference):
+            if BASE_NAME in (behavior.tuned, behavior.reference):
                 raise RecipeError(
                     f"quantization={self.quantization!r} would quantize the base, which is also a small "
                     f"model of behavior {name!r}: the behavior's weight would amplify the rounding error. "

@@ -15,9 +15,9 @@ from torch import Tensor
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.lora import LoraUpdate
-from langchain_eft.vllm.export.recipe_models import NamedModel, RecipeModels, config_json
+from langchain_eft.vllm.export.exported_models import ExportedModels, NamedModel, config_json
 from langchain_eft.vllm.export.weights import StoredTensor, fitting_adapter, stored_tensors
-from langchain_eft.vllm.section import BASE
+from langchain_eft.vllm.section import BASE_NAME
 
 _EMBEDDINGS, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """Weights that the base lends to a small model that was saved without embeddings."""
@@ -40,7 +40,7 @@ class DraftModel:
     updates: dict[str, LoraUpdate]
 
     @classmethod
-    def of(cls, models: RecipeModels, behavior: str) -> DraftModel:
+    def of(cls, models: ExportedModels, behavior: str) -> DraftModel:
         """The draft model of a behavior.
 
         Raises:
@@ -52,7 +52,7 @@ class DraftModel:
                 f"The draft {behavior!r} is not a behavior: the recipe has {quoted_names(models.behaviors)}."
             )
         name = models.behaviors[behavior].tuned
-        if name == BASE:
+        if name == BASE_NAME:
             raise RecipeError(
                 f"The tuned model of behavior {behavior!r} is the base, which cannot draft for itself: "
                 "choose another behavior."

@@ -13,6 +13,7 @@ from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.vllm.export.command import ServeOptions, serve_line
 from langchain_eft.vllm.export.describe import describe_recipe
 from langchain_eft.vllm.export.draft import DraftModel
+from langchain_eft.vllm.export.exported_models import ExportedModels
 from langchain_eft.vllm.export.folder import (
     WrittenFolder,
     draft_subfolder,
@@ -26,7 +27,6 @@ from langchain_eft.vllm.export.overrides import (
     section_arguments,
     template_arguments,
 )
-from langchain_eft.vllm.export.recipe_models import RecipeModels
 from langchain_eft.vllm.section import EFTSection
 
 
@@ -74,7 +74,7 @@ def export_recipe(
     if folder is not None:
         refuse_used(folder)
     options = options or ServeOptions()
-    models = RecipeModels.fetch(recipe, progress)
+    models = ExportedModels.fetch(recipe, progress)
     options.check(models)
     progress("Comparing vocabularies")
     tokenizers = read_tokenizers(recipe, models.checkpoints)
@@ -92,7 +92,7 @@ def export_recipe(
 
 def _in_place(
     recipe: Recipe,
-    models: RecipeModels,
+    models: ExportedModels,
     tokenizers: RecipeTokenizers,
     section: EFTSection,
     options: ServeOptions,

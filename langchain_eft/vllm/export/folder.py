@@ -20,7 +20,7 @@ from langchain_eft.engine.loading.hub import is_model_file
 from langchain_eft.engine.loading.tokenizers import RecipeTokenizers
 from langchain_eft.engine.progress import Progress
 from langchain_eft.vllm.export.draft import DraftModel
-from langchain_eft.vllm.export.recipe_models import NamedModel, RecipeModels, config_json
+from langchain_eft.vllm.export.exported_models import ExportedModels, NamedModel, config_json
 from langchain_eft.vllm.section import ARCHITECTURE, SECTION, EFTSection
 
 _SMALL_MODELS = "eft"
@@ -74,7 +74,7 @@ def draft_subfolder(draft: DraftModel) -> str:
 
 def write_folder(
     folder: Path,
-    models: RecipeModels,
+    models: ExportedModels,
     tokenizers: RecipeTokenizers,
     section: EFTSection,
     draft: DraftModel | None,
@@ -114,7 +114,7 @@ def write_folder(
     return written
 
 
-def _files(models: RecipeModels, fresh: Path) -> Iterator[tuple[Path, Path]]:
+def _files(models: ExportedModels, fresh: Path) -> Iterator[tuple[Path, Path]]:
     """Every file to link, and where to."""
     for file in _model_files(models.base.folder):
         if file.name not in _REWRITTEN:
@@ -174,7 +174,7 @@ def _require_disk(needed: int, folder: Path) -> None:
 
 
 def _write_settings(
-    fresh: Path, models: RecipeModels, tokenizers: RecipeTokenizers, section: EFTSection
+    fresh: Path, models: ExportedModels, tokenizers: RecipeTokenizers, section: EFTSection
 ) -> None:
     """Write what differs from the base's own files: the architecture, the template, what ends an answer."""
     base = models.base.folder

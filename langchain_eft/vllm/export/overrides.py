@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_eft.engine.loading.tokenizers import read_tokenizer
-from langchain_eft.vllm.export.recipe_models import NamedModel
+from langchain_eft.vllm.export.exported_models import NamedModel
 from langchain_eft.vllm.section import ARCHITECTURE, SECTION, EFTSection
 
 

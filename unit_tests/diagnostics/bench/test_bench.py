@@ -12,7 +12,7 @@ from langchain_eft import EFTChatModel
 from langchain_eft.diagnostics import bench as benchmark
 from langchain_eft.diagnostics.bench import (
     AUTO,
-    BASE,
+    BASE_ALONE,
     PLAIN,
     BenchmarkReport,
     DecodingMode,
@@ -127,7 +127,7 @@ def test_every_token_of_forced_answers_is_counted(report):
                 assert each.tokens == questions * 5  # the first of 6 tokens belongs to the prompt's pass
             assert each.accepted <= each.drafted
             assert each.passes <= each.tokens
-            if measurement.mode in {PLAIN.name, BASE.name}:
+            if measurement.mode in {PLAIN.name, BASE_ALONE.name}:
                 assert each.passes == each.tokens
                 assert each.drafted == 0
 
@@ -200,7 +200,7 @@ def test_requests_have_the_users_settings(llm, workload):
 def test_the_base_alone_has_no_mixture_and_no_upscaling(llm):
     amplified = llm.model_copy(update={"upscale_strength": 1.5, "upscale_top_p": 0.9})
     workload = benchmark.Workload(amplified, llm.engine, 12)
-    request = workload.request(SETS[0], "abc", BASE)
+    request = workload.request(SETS[0], "abc", BASE_ALONE)
     assert (request.mixture, request.upscale_strength, request.upscale_top_p) == (Mixture(), 1.0, 1.0)
     assert workload.request(SETS[0], "abc", PLAIN).upscale_strength == 1.5
 

@@ -1,6 +1,6 @@
 """A model of round numbers, so that every figure of a plan can be computed by hand."""
 
-from langchain_eft.diagnostics.plan import Card, Cluster, ServedModel
+from langchain_eft.diagnostics.plan import Card, Cluster, ShardedModel
 from langchain_eft.engine.loading.footprint import Footprint
 from langchain_eft.engine.loading.memory import WeightCount
 
@@ -10,7 +10,7 @@ CARD = Card("X100", 2 * 10**9, 1e12, 1e14, 2e14, 4e11)
 
 def model(role="base", base_format=None, *, layers=10, heads=8, kv_heads=4, adapters=None):
     """A model of 100 million linear weights, and embeddings and a head of 10 million each."""
-    return ServedModel(
+    return ShardedModel(
         role,
         Footprint(
             name=role.replace(" ", "-"), kind="llama", weights=WeightCount(10**8, 2 * 10**7),

@@ -7,7 +7,7 @@ from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 from langchain_eft.cli import app
-from langchain_eft.diagnostics.plan import plan_cluster, served_models
+from langchain_eft.diagnostics.plan import plan_cluster, sharded_models
 from langchain_eft.diagnostics.plan.cluster_plan import batch_sizes
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
@@ -51,7 +51,7 @@ def test_batch_sizes_end_with_the_largest():
 
 
 def test_models_of_a_recipe(family):
-    models = served_models(family.recipe, "fp8")
+    models = sharded_models(family.recipe, "fp8")
     adapters = [name for name, delta in family.recipe.behaviors.items() if delta.adapter]
     assert models[0].role == "base"
     assert models[0].precision == "fp8"
@@ -67,15 +67,15 @@ def test_a_behavior_by_prompt_is_refused(family):
     prompt = BehaviorDelta(prompt="Be brief.")
     recipe = Recipe(base=family.recipe.base, behaviors={"brief": prompt})
     with pytest.raises(RecipeError, match="'brief' lets a model read a second text"):
-        served_models(recipe)
+        sharded_models(recipe)
 
 
 def test_a_quantized_base_that_is_a_small_model_too_is_refused(family):
     base, tuned = family.recipe.base, next(d.tuned for d in family.recipe.behaviors.values() if d.tuned)
     recipe = Recipe(base=base, behaviors={"full": BehaviorDelta(tuned=tuned, reference=base)})
-    assert len(served_models(recipe)) == 2
+    assert len(sharded_models(recipe)) == 2
     with pytest.raises(RecipeError, match="amplify the rounding error of int4"):
-        served_models(recipe, "int4")
+        sharded_models(recipe, "int4")
 
 
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 264}

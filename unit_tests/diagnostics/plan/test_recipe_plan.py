@@ -117,7 +117,7 @@ def hub_configs(monkeypatch, tmp_path):
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", adapter_file)
-    monkeypatch.setattr("langchain_eft.diagnostics.plan.recipe_models.find_checkpoint", find_checkpoint)
+    monkeypatch.setattr("langchain_eft.diagnostics.plan.recipe_footprints.find_checkpoint", find_checkpoint)
     monkeypatch.setattr("langchain_eft.engine.loading.layout.find_checkpoint", find_checkpoint)
     return configs
 

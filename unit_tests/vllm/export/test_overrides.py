@@ -6,8 +6,8 @@ import pytest
 
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.hub import HubModel
+from langchain_eft.vllm.export.exported_models import NamedModel
 from langchain_eft.vllm.export.overrides import base_arguments, in_place
-from langchain_eft.vllm.export.recipe_models import NamedModel
 from langchain_eft.vllm.section import SmallModel
 
 FOLDER = Path("/cache/snapshot")

@@ -20,7 +20,7 @@ _ITEMSIZE = 2
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class ShardedModel:
     """A model of a recipe in vLLM, with its adapters.
 
     Adapters are further rows of the model's pass. All rows share its weights; each has keys and values of its

@@ -11,7 +11,7 @@ from langchain_eft.engine.progress import silent
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.vllm.export import export_recipe
-from langchain_eft.vllm.export.recipe_models import RecipeModels
+from langchain_eft.vllm.export.exported_models import ExportedModels
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_any_names_of_behaviors_become_names_of_folders(family, base):
             "same": BehaviorDelta(adapter=adapter),
         },
     )
-    models = RecipeModels.fetch(recipe, silent)
+    models = ExportedModels.fetch(recipe, silent)
     assert {name: (behavior.tuned, behavior.reference) for name, behavior in models.behaviors.items()} == {
         "Très/poli": ("tr-s-poli", "reference"),
         "../..": ("model", "reference"),

@@ -15,7 +15,7 @@ from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.vllm.export.weights import stored_tensors
-from langchain_eft.vllm.section import BASE, Behavior
+from langchain_eft.vllm.section import BASE_NAME, Behavior
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class NamedModel:
 
 
 @dataclass(frozen=True)
-class RecipeModels:
+class ExportedModels:
     """The models of a recipe on this machine.
 
     Attributes:
@@ -50,7 +50,7 @@ class RecipeModels:
     checkpoints: RecipeCheckpoints
 
     @classmethod
-    def fetch(cls, recipe: Recipe, progress: Progress) -> RecipeModels:
+    def fetch(cls, recipe: Recipe, progress: Progress) -> ExportedModels:
         """Fetch the models of a recipe and name them.
 
         Raises:
@@ -87,12 +87,12 @@ class RecipeModels:
     def whole(self) -> dict[str, NamedModel]:
         """The models that are no adapters, by name, the base first."""
         small = {name: model for name, model in self.small.items() if model.adapter_of is None}
-        return {BASE: self.base, **small}
+        return {BASE_NAME: self.base, **small}
 
     def _check_weights(self) -> None:
         for name, model in self.whole.items():
             stored_tensors(model.folder)  # raises where there are none
-            if name != BASE and "quantization_config" in config_json(model.folder):
+            if name != BASE_NAME and "quantization_config" in config_json(model.folder):
                 raise RecipeError(
                     f"The small model {model.checkpoint.name!r} is quantized, and here only the base may be: "
                     "use the checkpoint that it was quantized from."
@@ -138,7 +138,7 @@ def config_json(folder: Path) -> dict[str, object]:
 
 def _named(base: NamedModel, small: dict[str, NamedModel], wanted: str, model: NamedModel) -> str:
     """The name of a model; a new one gets a name and joins `small`."""
-    known = {BASE: base, **small}
+    known = {BASE_NAME: base, **small}
     for name, other in known.items():
         if (other.folder, other.adapter_of) == (model.folder, model.adapter_of):
             return name

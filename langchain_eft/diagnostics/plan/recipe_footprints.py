@@ -22,7 +22,7 @@ from langchain_eft.engine.recipe.mixture import Mixture
 
 
 @dataclass(frozen=True)
-class RecipeModels:
+class RecipeFootprints:
     """The models of a recipe, and the size of each.
 
     Attributes:
@@ -105,7 +105,7 @@ def adapter_weights(source: str) -> int:
 
 
 def formula_of(
-    recipe: Recipe, models: RecipeModels, mixture: Mixture, upscale_strength: float, upscale_top_p: float
+    recipe: Recipe, models: RecipeFootprints, mixture: Mixture, upscale_strength: float, upscale_top_p: float
 ) -> Formula[Term]:
     """The formula of a request."""
     checkpoints = models.checkpoints
