@@ -56,7 +56,7 @@ def test_fp8_needs_a_gpu_that_computes_in_it(family):
 
 def test_a_missing_torchao_is_reported(family, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with without_fbgemm(), pytest.raises(RecipeError, match=r"pip install 'langchain-eft\[quantization\]'"):
+    with without_fbgemm(), pytest.raises(RecipeError, match=r'pip install "langchain-eft\[quantization\]"'):
         Engine(family.recipe, EngineConfig(device="cpu", quantization="int8"))
 
 
@@ -105,5 +105,5 @@ def test_a_base_quantized_while_loading_decodes_like_its_own_forward_pass(trio, 
 
 def test_a_missing_bitsandbytes_is_reported(monkeypatch):
     monkeypatch.setattr("langchain_eft.engine.models.quantization.find_spec", lambda _: None)
-    with pytest.raises(RecipeError, match=r"'nf4' needs bitsandbytes: run `pip install 'langchain-eft"):
+    with pytest.raises(RecipeError, match=r"'nf4' needs bitsandbytes: run `pip install \"langchain-eft"):
         bitsandbytes_config("nf4", torch.float32)
