@@ -39,9 +39,9 @@ def test_plans_are_those_that_the_command_prints(public_configs, command, output
 
 
 def test_the_page_plans_the_sizes_that_it_promises():
-    assert len(COMMANDS) >= 4
+    assert len(COMMANDS) == 2
     commands = " ".join(command for command, _ in COMMANDS)
-    for text in ("8b-1b", "70b-8b", "405B", "H100", "H200", "B200", "fp8", "int4"):
+    for text in ("8b-1b", "70b-8b", "H100", "H200", "B200"):
         assert text in commands
 
 
