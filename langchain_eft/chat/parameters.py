@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from heapq import nsmallest
 from typing import Any
 
 from pydantic import ValidationError
 
 from langchain_eft.chat.prompts import Prompts
-from langchain_eft.engine.error_text import describe, quoted_names, shown
+from langchain_eft.engine.error_text import describe, did_you_mean, quoted_names, shown
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
@@ -31,9 +29,6 @@ CHAT_PARAMETERS = CALL_PARAMETERS | {
     "stream_options", "stream_usage", "strict", "tool_choice", "tools", "top_logprobs",
 }  # fmt: skip
 """Names of what a call of the chat model may set."""
-
-_LONGEST_NAME = 64
-"""Characters of an unknown name for which a similar one is looked for."""
 
 MOST_ANSWERS = 1024
 """Largest number of answers of one call."""
@@ -102,12 +97,9 @@ def refuse_unknown(names: Iterable[str], allowed: Collection[str], receiver: str
     """
     unknown = set(names) - set(allowed)
     if unknown:
-        few = [name for name in nsmallest(5, unknown) if len(name) <= _LONGEST_NAME]
-        similar = {match for name in few for match in difflib.get_close_matches(name, allowed, 1)}
-        hint = f" Did you mean {quoted_names(similar)}?" if similar else ""
         raise RequestError(
-            f"Unknown parameter {quoted_names(unknown)} for {receiver}.{hint} Allowed are "
-            f"{quoted_names(allowed)}."
+            f"Unknown parameter {quoted_names(unknown)} for {receiver}.{did_you_mean(unknown, allowed)} "
+            f"Allowed are {quoted_names(allowed)}."
         )
 
 

@@ -6,7 +6,7 @@ A module here imports torch only inside the function that needs it, so that `--h
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from langchain_eft.cli import (
     trace,
     verify,
 )
+from langchain_eft.cli.console import quiet_libraries, speak_of
 from langchain_eft.cli.eval import evaluate
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def main(
+    context: typer.Context,
     *,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
@@ -43,9 +45,13 @@ def main(
     if version:
         typer.echo(f"langchain-eft {metadata.version('langchain-eft')}")
         raise typer.Exit
+    quiet_libraries()
+    group: Any = context.command  # one of click, which typer may bring itself
+    if command := group.commands.get(context.invoked_subcommand):
+        speak_of(command.params)
 
 
-for command in (
+for run in (
     chat.chat,
     demo.demo,
     diagnose.diagnose,
@@ -59,5 +65,5 @@ for command in (
     verify.verify,
     bench.bench,
 ):
-    app.command()(command)
+    app.command()(run)
 app.command(name="eval")(evaluate)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import closing, suppress
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from langchain_eft.cli.console import KNOWN_ERRORS, load, note, readable, readable_errors
+from langchain_eft.cli.console import KNOWN_ERRORS, InputError, load, note, readable, readable_errors
 from langchain_eft.cli.conversation import Conversation, run_command
-from langchain_eft.cli.options import EndpointOptions, RecipeOptions, SystemOption, option_groups
+from langchain_eft.cli.options import (
+    AnswerOptions,
+    EndpointOptions,
+    JsonFlag,
+    RecipeOptions,
+    Seed,
+    SystemOption,
+    option_groups,
+)
 from langchain_eft.cli.parse_recipe import describe_mixture, parse_speculation
 
 if TYPE_CHECKING:
@@ -22,6 +33,7 @@ if TYPE_CHECKING:
 @option_groups
 def chat(
     recipe: RecipeOptions,
+    answers: AnswerOptions,
     endpoint: EndpointOptions,
     prompt: Annotated[
         str | None,
@@ -31,10 +43,7 @@ def chat(
     ] = None,
     *,
     system: SystemOption = None,
-    temperature: Annotated[float | None, typer.Option(help="Randomness; 0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from this share of the probability.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    seed: Seed = None,
     speculation: Annotated[
         str | None,
         typer.Option(
@@ -47,25 +56,44 @@ def chat(
         bool,
         typer.Option("--trace", help="Color each token by what the behaviors and the base changed in it."),
     ] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Talk to an emulated fine-tuned model: a conversation, or one answer to PROMPT."""
     with readable_errors():
+        if as_json and prompt is None:
+            raise InputError("--json prints one answer: give a PROMPT.")
+        question = None if prompt is None else read_prompt(prompt)
         settings = recipe.settings(
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=max_tokens,
             seed=seed,
             speculation=None if speculation is None else parse_speculation(speculation),
             trace=trace or None,
+            **vars(answers),
             **vars(endpoint),
         )
         conversation = Conversation(settings, system)
         load(conversation.llm)
-        if prompt is None:
+        if question is None:
             note("Type a message, or /help.")
             converse(conversation)
+        elif as_json:
+            typer.echo(answer_as_json(conversation, question))
         else:
-            answer(conversation, sys.stdin.read().strip() if prompt == "-" else prompt)
+            answer(conversation, question)
+
+
+def read_prompt(prompt: str) -> str:
+    """The prompt as typed, or standard input for `-`.
+
+    Raises:
+        InputError: It is empty, or not UTF-8.
+    """
+    try:
+        text = sys.stdin.buffer.read().decode().strip() if prompt == "-" else prompt
+    except UnicodeDecodeError as error:
+        raise InputError(f"Standard input is not UTF-8 ({error}): convert it first.") from error
+    if not text.strip():
+        raise InputError("The prompt is empty: write a question, or leave PROMPT out for a conversation.")
+    return text
 
 
 def converse(conversation: Conversation) -> None:
@@ -93,7 +121,8 @@ def handle_line(conversation: Conversation, line: str) -> None:
     except KeyboardInterrupt:
         note("Stopped.")
     except KNOWN_ERRORS as error:
-        note(readable(error), "red")
+        # What has a slash command is changed by it.
+        note(readable(error).replace("--mix", "/mix").replace("--temperature", "/temp"), "red")
 
 
 def answer(conversation: Conversation, text: str) -> None:
@@ -113,6 +142,13 @@ def answer(conversation: Conversation, text: str) -> None:
         from langchain_eft.trace.trace import EFTTrace
 
         note(str(EFTTrace.from_chunks(chunks).summary()))
+
+
+def answer_as_json(conversation: Conversation, text: str) -> str:
+    """The answer to a message with its statistics, and its trace if there is one, as JSON."""
+    message = reduce(add, conversation.ask(text))
+    fields = message.model_dump(mode="json", include={"content", "usage_metadata", "response_metadata"})
+    return json.dumps(fields, ensure_ascii=False, indent=2)
 
 
 def show(chunk: AIMessageChunk) -> None:

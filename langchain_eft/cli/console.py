@@ -5,14 +5,18 @@ Results go to stdout and everything else to stderr, so that a result can be pipe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from langchain_eft.cli.wording import Wording
 from langchain_eft.engine.error_text import describe
 from langchain_eft.engine.errors import EngineError
 
@@ -31,9 +35,44 @@ KNOWN_ERRORS = (EngineError, ValidationError, InputError)
 """Errors that their message explains in full. Any other error is a bug and keeps its traceback."""
 
 
+def quiet_libraries() -> None:
+    """Keep what other libraries say while they start out of the commands' output.
+
+    transformers imports torchao wherever it is installed, which warns of kernels for GPUs that are not there.
+    """
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of a format conversion; the engine reports it itself
+    for name in ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree", "torchao"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def leave_busy_cores() -> None:
+    """Compute on the cores that are idle now. Has no effect where OMP_NUM_THREADS is set.
+
+    Threads of a product wait for one another actively. One whose core another program keeps busy makes all
+    others wait for a whole time slice, several times a layer. Call it before torch is imported.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    cores = psutil.cpu_count() or 1
+    idle = max(1, round(cores * (1 - psutil.cpu_percent(interval=0.2) / 100)))
+    if idle < cores:
+        os.environ["OMP_NUM_THREADS"] = str(idle)
+        note(f"Other programs keep {cores - idle} of {cores} cores busy: computing on {idle}.")
+
+
+_wording = Wording()
+
+
+def speak_of(parameters: Iterable[Any]) -> None:
+    """Let errors name the options of the running command: these are its parameters."""
+    global _wording
+    _wording = Wording(parameters)
+
+
 def readable(error: Exception) -> str:
-    """An error's message as one line."""
-    return " ".join((describe(error) if isinstance(error, ValidationError) else str(error)).split())
+    """An error's message as one line, in the words of the running command."""
+    text = describe(error) if isinstance(error, ValidationError) else str(error)
+    return _wording.translated(" ".join(text.split()))
 
 
 def note(text: str, style: str = "dim") -> None:

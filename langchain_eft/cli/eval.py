@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_eft.cli.console import InputError, load, note, notes, readable_errors
-from langchain_eft.cli.options import EndpointOptions, JsonFlag, RecipeOptions, option_groups
+from langchain_eft.cli.options import EndpointOptions, JsonFlag, RecipeOptions, Temperature, option_groups
 from langchain_eft.cli.parse_evaluation import (
     NUDGED,
     SELF,
@@ -66,8 +66,10 @@ class EvaluationOptions:
     ] = None
     limit: Annotated[int | None, typer.Option(min=1, help="Cases of each task.")] = None
     samples: Annotated[int, typer.Option(min=1, help="Answers to each case.")] = 1
-    temperature: Annotated[float, typer.Option(help="Randomness; 0 is greedy.")] = 0.0
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None
+    temperature: Temperature = 0.0
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, in tokens. [default: the task's own]")
+    ] = None
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cases and answers.")] = 0
     judge: Annotated[
         list[str] | None,
@@ -128,7 +130,7 @@ def evaluate(
     tasks: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TASK]...",
+            metavar="TASK",
             help="capitals, tool-calls, harmful, benign, disguised, look-alikes, instructions, preferences, "
             f"or a JSONL file with one prompt a line. Left out: {' '.join(TASKS)}.",
         ),

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 _option = partial(typer.Option, rich_help_panel="Recipe")
 
+_answer_option = partial(typer.Option, rich_help_panel="Answers")
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answer.")]
+Temperature = Annotated[float, typer.Option(min=0, help="Randomness; 0 is greedy.")]
 SystemOption = Annotated[str | None, typer.Option(help="The system message.")]
 
 
@@ -131,6 +136,24 @@ class EndpointOptions:
             metavar="SOURCE",
             help="For vLLM on another machine: the exported folder without its weights, or its hub id.",
         ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How answers are drawn where a request says nothing else; None leaves the chat model's default."""
+
+    temperature: Annotated[
+        float | None, _answer_option(min=0, help="Randomness; 0 is greedy. [default: 0.7]")
+    ] = None
+    top_p: Annotated[
+        float | None, _answer_option(help="Sample from this share of the probability. [default: 0.9]")
+    ] = None
+    max_tokens: Annotated[
+        int | None, _answer_option(min=1, help="Longest answer, in tokens. [default: 512]")
+    ] = None
+    timeout: Annotated[
+        float | None, _answer_option(help="Seconds that an answer may take. [default: no limit]")
     ] = None
 
 

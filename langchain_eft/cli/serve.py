@@ -10,25 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langchain_eft.cli.console import InputError, note, readable_errors
-from langchain_eft.cli.options import RecipeOptions, option_groups
+from langchain_eft.cli.options import AnswerOptions, RecipeOptions, option_groups
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-_answer_option = partial(typer.Option, rich_help_panel="Answers")
+    from langchain_eft.chat_models import EFTChatModel
+
 _engine_option = partial(typer.Option, rich_help_panel="Engine")
 _server_option = partial(typer.Option, rich_help_panel="Server")
 _limit_option = partial(typer.Option, rich_help_panel="Limits")
-
-
-@dataclass(frozen=True)
-class AnswerOptions:
-    """What applies where a request says nothing else."""
-
-    temperature: Annotated[float | None, _answer_option(help="Randomness; 0 is greedy.")] = None
-    top_p: Annotated[float | None, _answer_option(help="Sample from this share of the probability.")] = None
-    max_tokens: Annotated[int | None, _answer_option(help="Longest answer, in tokens.")] = None
-    timeout: Annotated[float | None, _answer_option(help="Seconds that an answer may take.")] = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +178,24 @@ def build_app(
 
     settings = ServerSettings(**server.settings(), **address)
     llm = recipe.build_model(**vars(answers), engine_options=engine.settings())
+    require_window(llm, engine.max_model_len)
     return create_app(llm, settings)
+
+
+def require_window(llm: EFTChatModel, max_model_len: int | None) -> None:
+    """Refuse requests that are longer than the models' window, as far as their configurations say.
+
+    Raises:
+        InputError: The models cannot read so many tokens.
+    """
+    from langchain_eft.chat.profile import configured_window
+
+    window = configured_window(llm.recipe, None)
+    if max_model_len and window and max_model_len > window:
+        raise InputError(
+            f"--max-model-len {max_model_len} is more than the models' window of {window} tokens: lower it, "
+            "or leave it out."
+        )
 
 
 def require_packages() -> None:

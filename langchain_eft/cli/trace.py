@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from langchain_eft.cli.console import InputError, load, note, readable_errors
-from langchain_eft.cli.options import EndpointOptions, JsonFlag, RecipeOptions, SystemOption, option_groups
+from langchain_eft.cli.options import (
+    EndpointOptions,
+    JsonFlag,
+    MaxTokens,
+    RecipeOptions,
+    Seed,
+    SystemOption,
+    Temperature,
+    option_groups,
+)
 
 
 @option_groups
@@ -19,14 +28,18 @@ def trace(
     prompt: Annotated[str, typer.Argument(help="The prompt to answer.")],
     *,
     system: SystemOption = None,
-    temperature: Annotated[float, typer.Option(help="Randomness; 0 is greedy.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    temperature: Temperature = 0.0,
+    max_tokens: MaxTokens = 128,
+    seed: Seed = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a web page to this file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Answer PROMPT and show what the base and each behavior did to every token."""
     with readable_errors():
+        if html is not None and not html.parent.is_dir():
+            raise InputError(
+                f"--html {str(html)!r}: the folder {str(html.parent)!r} does not exist: create it."
+            )
         settings = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **vars(endpoint)}
         llm = recipe.build_model(trace=True, **settings)
         load(llm)

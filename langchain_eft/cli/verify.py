@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_eft.cli.console import load_local, progress, readable_errors
-from langchain_eft.cli.options import JsonFlag, RecipeOptions, option_groups
+from langchain_eft.cli.options import JsonFlag, MaxTokens, RecipeOptions, option_groups
 from langchain_eft.cli.parse_recipe import describe_mixture, read_prompts
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def verify(
         int,
         typer.Option(min=8, help="Sampled answers per check; of first tokens, 50 times as many."),
     ] = 8,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 12,
+    max_tokens: MaxTokens = 12,
     seed: Annotated[int, typer.Option(min=0, max=2**32, help="The same seed gives the same samples.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:

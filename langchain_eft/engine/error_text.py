@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Collection, Iterable, Mapping
 from heapq import nsmallest
 from itertools import islice
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +20,9 @@ _MOST_NAMES = 100
 _MOST_FAULTS = 5
 """Faults of one value that are described."""
 
+_MOST_UNKNOWN, _LONGEST_UNKNOWN = 5, 64
+"""Unknown names for which similar ones are looked for, and their characters."""
+
 
 def shortened(text: str) -> str:
     """A text, shortened to 200 characters."""
@@ -27,7 +32,7 @@ def shortened(text: str) -> str:
 def shown(value: object) -> str:
     """A value as it is written in Python, shortened to 200 characters."""
     try:
-        text = repr(value)
+        text = repr(str(value) if isinstance(value, PurePath) else value)
     except ValueError:  # an integer of more than 4300 digits
         text = f"<{type(value).__name__}>"
     return shortened(text)
@@ -38,6 +43,13 @@ def quoted_names(names: Iterable[str]) -> str:
     names = list(names)
     listed = ", ".join(map(shown, nsmallest(_MOST_NAMES, names)))
     return f"{listed} and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else listed or "none"
+
+
+def did_you_mean(unknown: Iterable[str], names: Collection[str]) -> str:
+    """A question that ends a sentence, such as " Did you mean 'pirate'?"; empty if no name is similar."""
+    few = [name for name in nsmallest(_MOST_UNKNOWN, unknown) if len(name) <= _LONGEST_UNKNOWN]
+    similar = {match for name in few for match in difflib.get_close_matches(name, names, 1)}
+    return f" Did you mean {quoted_names(similar)}?" if similar else ""
 
 
 def describe(error: ValidationError, *, secret: bool = False) -> str:

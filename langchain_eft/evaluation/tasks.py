@@ -11,6 +11,7 @@ from typing import Any
 from langchain_core.messages import HumanMessage
 from langchain_core.messages.utils import convert_to_messages
 
+from langchain_eft.engine.error_text import did_you_mean, quoted_names
 from langchain_eft.evaluation.cases import Answer, Case, Scorer
 from langchain_eft.evaluation.errors import EvaluationError
 from langchain_eft.evaluation.facts import capital_cases
@@ -220,7 +221,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         lines = split_lines(path.read_bytes())
     except OSError as error:
         raise EvaluationError(
-            f"The task {str(path)!r} cannot be read ({error}): give a JSONL file or {sorted(BUILT_IN)}."
+            f"The task {str(path)!r} is neither built in nor a file that can be read ({error.strerror})."
+            f"{did_you_mean([str(path)], BUILT_IN)} Give a JSONL file, or one of {quoted_names(BUILT_IN)}."
         ) from error
     filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not filled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.error_text import did_you_mean, quoted_names
 from langchain_eft.engine.errors import CheckpointNotFoundError
 from langchain_eft.engine.loading.hub import HubModel
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
@@ -40,10 +40,7 @@ def build_recipe(
     """
     preset = load_preset(name)
     if preset is None and not _names_a_model(name):
-        raise CheckpointNotFoundError(
-            f"model={name!r} is neither a preset ({quoted_names(preset_names())}), nor a local folder or "
-            ".gguf file, nor a hub id of the form 'owner/name' or 'owner/name/path@revision'."
-        )
+        raise CheckpointNotFoundError(_unknown(name))
     base = preset.recipe if preset else Recipe(base=name)
     preset_reference = next((delta.reference for delta in base.behaviors.values()), None)
     added = {
@@ -57,6 +54,16 @@ def build_recipe(
         base_template=base_template or base.base_template,
         unscaled_tokens=unscaled_tokens,
         allow_negative_weights=allow_negative_weights,
+    )
+
+
+def _unknown(name: str) -> str:
+    if name.startswith((".", "/", "~")) or name.endswith(".gguf"):
+        return f"model={name!r} does not exist: give a folder with a model, or a .gguf file."
+    known = did_you_mean([name], preset_names()) or f" The presets are {quoted_names(preset_names())}."
+    return (
+        f"model={name!r} is neither a preset, nor a local folder or .gguf file, nor a hub id of the form "
+        f"'owner/name' or 'owner/name/path@revision'.{known}"
     )
 
 

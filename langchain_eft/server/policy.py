@@ -142,7 +142,9 @@ def read_policy(file: Path) -> PolicyFile:
             f"The policy file {str(file)!r} cannot be read ({error}): give a TOML file."
         ) from error
     except ValidationError as error:
-        raise PolicyError(f"The policy file {str(file)!r} is not a policy: {describe(error)}.") from error
+        raise PolicyError(
+            f"The policy file {str(file)!r} is not a policy: {describe(error).rstrip('.')}."
+        ) from error
 
 
 def require_consistent(

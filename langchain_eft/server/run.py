@@ -59,17 +59,20 @@ def base_url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(app: FastAPI, listening: socket.socket) -> None:
+def run(app: FastAPI, listening: socket.socket, log_to: logging.Handler | None = None) -> None:
     """Serve until a signal comes and running answers have ended, or the engine ends by itself.
 
     Args:
         app: What `create_app` returns.
         listening: What `listen` returns.
+        log_to: Receives the server's log. The default writes it to stderr.
 
     Raises:
         EngineError: The engine cannot be opened, or has ended.
     """
-    log_to_stderr()
+    logger.handlers = [log_to or lines_on_stderr()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     serving: Serving = app.state.serving
     config = uvicorn.Config(
         app,
@@ -92,13 +95,11 @@ def run(app: FastAPI, listening: socket.socket) -> None:
         raise DeviceLostError("The engine has ended, because its device failed: start the server again.")
 
 
-def log_to_stderr() -> None:
-    """Write the server's log to stderr, one line a record and nothing around it."""
+def lines_on_stderr() -> logging.Handler:
+    """Writes one line a record and nothing around it."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    return handler
 
 
 class _DrainingServer(uvicorn.Server):

@@ -34,10 +34,10 @@ def check_source(source: object, describe: str | None, teacher: object) -> None:
         TeachingError: Both or none of them, an empty description, or a teacher without one.
         RequestError: A description with half a character.
     """
-    if (source is None) == (describe is None):
-        raise TeachingError(
-            f"teach takes either a source or `describe`, got source={source!r} and describe={describe!r}."
-        )
+    if source is None and describe is None:
+        raise TeachingError("There is nothing to learn from: give a source of examples, or `describe=...`.")
+    if source is not None and describe is not None:
+        raise TeachingError(f"source={source!r} and `describe` exclude each other: leave out one of the two.")
     if describe is not None:
         refuse_surrogates(describe)
         if not describe.strip():

@@ -134,6 +134,8 @@ class TraceSummary(FrozenModel):
 
     def __str__(self) -> str:
         parts = {**({BASE_NAME: self.base} if self.base else {}), **self.behaviors}
+        if not parts:
+            return f"{self.tokens} tokens of the base model alone."
         lines = [f"{self.tokens} tokens; share that would differ without each part:"]
         for name, part in parts.items():
             words = ", ".join(f"{word.text!r} {word.total_variation:.2f}" for word in part.words)

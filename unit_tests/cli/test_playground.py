@@ -1,5 +1,7 @@
 """`langchain-eft playground` serves to this machine and opens the page."""
 
+import json
+import logging
 import threading
 import webbrowser
 
@@ -20,7 +22,8 @@ def opened(monkeypatch):
         seen["urls"].append(url)
         seen["open"].set()
 
-    def run(app, listening):
+    def run(app, listening, log_to):
+        seen["log_to"] = log_to
         seen["sockets"].append((listening.getsockname(), app))
         seen["open"].wait(2)
 
@@ -37,6 +40,21 @@ def test_it_serves_a_free_port_of_this_machine_and_opens_the_page(opened):
     assert url == f"http://127.0.0.1:{port}"
     assert url in result.output
     assert httpx.URL(url).port != 0
+
+
+def test_its_log_is_told_in_words(opened, capsys):
+    CliRunner().invoke(app, ["playground", "--no-browser"])
+    lines = [
+        {"event": "loading", "step": "Loading the base"},
+        {"event": "ready", "model": "smol"},
+        {"path": "/v1/models", "status": 200},
+        {"path": "/v1/chat/completions", "status": 500},
+    ]
+    for line in lines:
+        opened["log_to"].handle(logging.makeLogRecord({"msg": json.dumps(line)}))
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == ["Loading the base", "The models are loaded."]
+    assert [json.loads(line)["status"] for line in told[2:]] == [500]
 
 
 def test_it_opens_no_browser_where_none_is_wanted(opened):

@@ -103,9 +103,10 @@ def test_a_policy_file_binds_callers_and_names_mixtures(cli, tmp_path):
         (["--cors-origin", "*"], "lets every web page"),
         (["--mix", "parrot=1"], "Unknown behavior 'parrot'"),
         (["--mix", "much"], "'much' is not a valid part"),
-        (["--max-batch-size", "0"], "max_batch_size=0"),
-        (["--quantization", "int3"], "quantization='int3'"),
-        (["--drain-seconds", "-1"], "drain_seconds=-1"),
+        (["--max-batch-size", "0"], "--max-batch-size 0:"),
+        (["--max-model-len", "100000000"], "more than the models' window of 8192 tokens"),
+        (["--quantization", "int3"], "--quantization 'int3':"),
+        (["--drain-seconds", "-1"], "--drain-seconds -1.0:"),
         (["--host", "no.such.host.invalid", "--no-auth"], "cannot listen on no.such.host.invalid"),
         (["--host", "192.0.2.1", "--no-auth"], "cannot listen on 192.0.2.1"),
     ],
@@ -120,7 +121,7 @@ def test_a_port_in_use_is_found_before_weights_are_loaded(cli):
         assert f"cannot listen on 127.0.0.1, port {port} (Address already in use)" in refused(
             cli, "--port", port
         )
-        assert "drain_seconds=-1" in refused(cli, "--port", port, "--drain-seconds", "-1")
+        assert "--drain-seconds -1" in refused(cli, "--port", port, "--drain-seconds", "-1")
 
 
 def test_packages_that_are_missing_are_named(cli, monkeypatch):

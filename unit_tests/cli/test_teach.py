@@ -81,10 +81,10 @@ def test_the_card_as_json(arguments):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--describe", "kind"], "either a source or `describe`"),
+        (["--describe", "kind"], "and --describe exclude each other"),
         (["--learning-rate", "-1"], "learning_rate must be a positive number"),
-        (["--teacher", "openai:gpt-5"], "teacher='openai:gpt-5' answers under a description"),
-        (["--style", "("], "style='(' is not a regular expression"),
+        (["--teacher", "openai:gpt-5"], "--teacher 'openai:gpt-5' answers under a description"),
+        (["--style", "("], "--style '(' is not a regular expression"),
         (["--resume"], "no training to continue"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_mistake_is_one_line(arguments, more, message):
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ("nobody:x", "(--teacher) 'nobody:x' cannot be used"),
+        ("nobody:x", "--teacher 'nobody:x' cannot be used"),
         ("openai:gpt-5", "OPENAI_API_KEY"),
     ],
 )

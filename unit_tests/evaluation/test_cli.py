@@ -100,7 +100,7 @@ def test_json_is_all_that_is_printed(recipe, task):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing.jsonl"], "'nothing.jsonl' cannot be read"),
+        (["nothing.jsonl"], "'nothing.jsonl' is neither built in nor a file that can be read"),
         (["--system", "large"], "--system 'large' is unknown"),
         (["--system", "tuned:three"], "three"),
         (["--system", "nudged:three"], "Nudging by 'three' needs a small model"),

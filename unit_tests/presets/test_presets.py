@@ -84,8 +84,8 @@ def test_the_docs_list_every_preset():
 
 def test_an_unknown_preset_is_answered_with_the_known_ones():
     assert load_preset("smoll") is None
-    with pytest.raises(ValueError, match=r"'smoll' is neither a preset \(.*'olmo2-13b-1b'.*'smol'"):
-        EFTChatModel(model="smoll")
+    with pytest.raises(ValueError, match=r"'teapot' is neither a preset.* The presets are .*'olmo2-13b-1b'"):
+        EFTChatModel(model="teapot")
 
 
 def test_the_command_lists_every_preset():

@@ -276,7 +276,7 @@ def test_a_failed_parse_is_kept_beside_the_message(tool_settings):
         ({"stop": 5}, r"stop must be a string, a list of strings, or None, got 5"),
         ({"stop": ["a", 5]}, r"stop\.1=5"),
         ({"mixture": "pirate"}, r"mixture='pirate' is not a mapping.*give one such as \{'tools': 1\.0\}"),
-        ({"mixture": {"one": 1e300}}, r"'one' is 1e\+300: use finite numbers between -10000 and 10000"),
+        ({"mixture": {"one": 1e300}}, r"one=1e\+300: Use finite numbers between -10000 and 10000"),
         ({"upscale_strength": 1e38}, r"upscale_strength=1e\+38: .*less than or equal to 10000"),
         ({"temperature": 5e-324}, r"temperature=5e-324: Use 0 for greedy decoding, or .*from 1e-06"),
         ({"top_k": 2**63}, r"top_k=9223372036854775808: .*less than 9223372036854775808"),
@@ -310,8 +310,8 @@ async def test_the_longest_timeout_is_waited_for(llm):
     [
         ({"top_logprobs": 2}, "top_logprobs=2"),
         ({"timeout": float("inf")}, "timeout must be .*got inf"),
-        ({"mixture": {"one": 1e38}}, r"'one' is 1e\+38"),
-        ({"model": ""}, r"model='' is neither a preset \(.*'smol'.*nor a hub id"),
+        ({"mixture": {"one": 1e38}}, r"one=1e\+38: Use finite"),
+        ({"model": ""}, r"model='' is neither a preset.*nor a hub id.*'smol'"),
     ],
 )
 def test_what_does_not_fit_a_model_is_refused_when_it_is_built(tool_settings, kwargs, message):

@@ -331,7 +331,7 @@ def test_another_reference_than_the_presets_is_refused(examples, models, tmp_pat
 
 @pytest.mark.parametrize("given", [{}, {"source": "x.jsonl", "describe": "kind"}])
 def test_either_a_source_or_a_description(given):
-    with pytest.raises(TeachingError, match="either a source or `describe`"):
+    with pytest.raises(TeachingError, match=r"nothing to learn from|exclude each other"):
         teach("x", **given)
 
 

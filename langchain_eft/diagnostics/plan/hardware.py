@@ -66,12 +66,10 @@ class Cluster:
             RecipeError: The text names no cluster.
         """
         match = re.fullmatch(r"([1-9]\d*)x(\w+)", text.strip(), re.IGNORECASE)
-        card = CARDS.get(match[2].upper()) if match else None
-        if match is None or card is None:
-            raise RecipeError(
-                f"cards={text!r} is not a number of cards and their name, such as '8xH200': known names are "
-                f"{quoted_names(CARDS)}."
-            )
+        if match is None:
+            raise RecipeError(f"cards={text!r} is not a number of cards and their name, such as '8xH200'.")
+        if (card := CARDS.get(match[2].upper())) is None:
+            raise RecipeError(f"cards={text!r}: the card {match[2]!r} is unknown: use {quoted_names(CARDS)}.")
         return cls(card, int(match[1]))
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig
 
+from langchain_eft.engine.error_text import shortened
 from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError, UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.gguf import check_gguf
@@ -34,7 +35,7 @@ def read_config(checkpoint: Checkpoint) -> Any:
         raise
     except Exception as error:  # damaged files raise many kinds
         raise CheckpointNotFoundError(
-            f"The configuration of {checkpoint.name!r} cannot be read ({type(error).__name__}): "
+            f"The configuration of {checkpoint.name!r} cannot be read ({shortened(str(error))}): "
             f"{checkpoint.remedy}."
         ) from error
     config._attn_implementation = config._experts_implementation = None  # may name a kernel on the hub

@@ -41,7 +41,7 @@ def converted(gguf: Path, progress: Progress) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        progress(f"Converting {gguf.name} (once, about half a minute)")
+        progress(f"Preparing {gguf.name} (once, about 10 s)")
         with FileLock(folder.parent / ".converting.lock"):
             if not is_intact(folder):  # else another process was faster
                 for leftover in folder.parent.glob(".new-*"):  # of a process that was killed

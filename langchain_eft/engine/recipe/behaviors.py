@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from langchain_eft.engine.error_text import quoted_names
+from langchain_eft.engine.error_text import did_you_mean, quoted_names
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.frozen import FrozenDict, FrozenModel
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -176,7 +176,7 @@ class Recipe(FrozenModel):
     def _existing(cls, value: Path | str | None, info: ValidationInfo) -> Path | str | None:
         if isinstance(value, Path) and not value.is_file():
             other = " or 'transcript'" if info.field_name == "base_template" else ""
-            raise ValueError(f"{info.field_name} {str(value)!r} is not a file: give a .jinja file{other}.")
+            raise ValueError(f"There is no such file: give a .jinja file{other}.")
         return value
 
     @property
@@ -214,8 +214,9 @@ class Recipe(FrozenModel):
         unknown = set(mixture.weights) - set(self.behaviors)
         if unknown:
             raise RecipeError(
-                f"Unknown behavior {quoted_names(unknown)}: this recipe has {quoted_names(self.behaviors)}. "
-                "Use one of those in `mixture`, or add it with `behaviors={name: BehaviorDelta(...)}`."
+                f"Unknown behavior {quoted_names(unknown)}: this recipe has {quoted_names(self.behaviors)}."
+                f"{did_you_mean(unknown, self.behaviors)} Use one of those in `mixture`, or add it with "
+                "`behaviors={name: BehaviorDelta(...)}`."
             )
         for name, weight in mixture.weights.items():
             negative = [value for value in values(weight) if not value >= 0]  # true for NaN too

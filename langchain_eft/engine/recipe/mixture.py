@@ -14,13 +14,16 @@ from langchain_eft.engine.recipe.frozen import FrozenDict, FrozenModel
 from langchain_eft.engine.recipe.schedules import Weight, values
 
 
-def _bounded(weights: dict[str, Weight]) -> FrozenDict[str, Weight]:
-    for name, weight in weights.items():
-        if not all(abs(value) <= LARGEST_COEFFICIENT for value in values(weight)):
-            raise ValueError(
-                f"The weight of behavior {name!r} is {weight!r}: use finite numbers between "
-                f"{-LARGEST_COEFFICIENT:g} and {LARGEST_COEFFICIENT:g}, usually from 0 (off) to 1 (trained)."
-            )
+def _bounded(weight: Weight) -> Weight:
+    if not all(abs(value) <= LARGEST_COEFFICIENT for value in values(weight)):
+        raise ValueError(
+            f"Use finite numbers between {-LARGEST_COEFFICIENT:g} and {LARGEST_COEFFICIENT:g}, usually from "
+            "0 (off) to 1 (trained)."
+        )
+    return weight
+
+
+def _sorted(weights: dict[str, Weight]) -> FrozenDict[str, Weight]:
     return FrozenDict(sorted(weights.items()))
 
 
@@ -30,8 +33,8 @@ class Mixture(FrozenModel):
     The empty mixture is the base model alone.
     """
 
-    weights: Annotated[dict[str, Weight], AfterValidator(_bounded)] = Field(
-        default_factory=lambda: FrozenDict[str, Weight]()
+    weights: Annotated[dict[str, Annotated[Weight, AfterValidator(_bounded)]], AfterValidator(_sorted)] = (
+        Field(default_factory=lambda: FrozenDict[str, Weight]())
     )
 
     @classmethod

@@ -10,7 +10,7 @@ from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_not_finite_are_refused(weight):
-    with pytest.raises(ValidationError, match=rf"'polite' is {weight}.*finite"):
+    with pytest.raises(ValidationError, match=rf"(?s)polite.*finite.*input_value={weight}"):
         Mixture.of({"polite": weight})
 
 
@@ -30,7 +30,7 @@ def test_weights_of_zero_are_not_active():
     ],
 )
 def test_weights_that_overflow_on_the_device_are_refused_at_every_step(weight):
-    with pytest.raises(ValidationError, match=r"'polite' is .*between -10000 and 10000"):
+    with pytest.raises(ValidationError, match=r"(?s)polite.*between -10000 and 10000"):
         Mixture.of({"polite": weight})
 
 
