@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from langchain_core.messages import AIMessage, BaseMessage, messages_to_dict
@@ -65,13 +65,9 @@ class Answer:
     usage: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The answer as plain data, for the cache."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Answer:
-        """The answer that `to_dict` has turned into plain data."""
+        """The answer that `dataclasses.asdict` has turned into plain data."""
         lists = {name: tuple(stored[name]) for name in ("tool_calls", "invalid_tool_calls")}
         return cls(**{**stored, **lists})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, Self
@@ -246,19 +246,28 @@ class Evaluation:
         """Everything as JSON. Infinite bounds are null.
 
         Args:
-            answers: Include every answer and its score.
+            answers: Include every answer, once, with its scores by all metrics.
         """
-        cells = []
-        for cell in self.cells:
-            row: dict[str, Any] = asdict(cell) | {"unscored": cell.unscored}
-            if not answers:
-                del row["graded"]
-            cells.append(row)
-        return json.dumps(
-            finite({"confidence": self.confidence, "seed": self.seed, "cells": cells}),
-            indent=1,
-            ensure_ascii=False,
-        )
+        cells = [
+            {name: value for name, value in asdict(cell).items() if name != "graded"}
+            | {"unscored": cell.unscored}
+            for cell in self.cells
+        ]
+        report = {"confidence": self.confidence, "seed": self.seed, "cells": cells}
+        if answers:
+            report["answers"] = list(self._answers())
+        return json.dumps(finite(report), indent=1, ensure_ascii=False)
+
+    def _answers(self) -> Iterator[dict[str, Any]]:
+        for (system, task), group in groupby(self.cells, lambda cell: (cell.system, cell.task)):
+            columns = list(group)
+            for row in zip(*(cell.graded for cell in columns), strict=True):
+                scores = [
+                    {"metric": cell.metric, **asdict(each.score)}
+                    for cell, each in zip(columns, row, strict=True)
+                ]
+                answer = {name: value for name, value in asdict(row[0]).items() if name != "score"}
+                yield {"system": system, "task": task, **answer, "scores": scores}
 
 
 def show(number: Estimate, unit: str) -> str:

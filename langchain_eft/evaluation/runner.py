@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from langchain_core.runnables import Runnable, RunnableLambda
 from rich.console import Console
@@ -20,9 +21,6 @@ from langchain_eft.evaluation.results import Cell, Evaluation, GradedAnswer, Sys
 from langchain_eft.evaluation.systems import System
 from langchain_eft.evaluation.tasks import Task
 
-Input = TypeVar("Input")
-Output = TypeVar("Output")
-
 
 @runtime_checkable
 class CostlyScorer(Protocol):
@@ -33,24 +31,18 @@ class CostlyScorer(Protocol):
         ...
 
 
-class _Item(NamedTuple):
-    """One answer to be made."""
+class _Job(NamedTuple):
+    """A result to be made, unless it is stored.
 
-    task: Task
-    system: System
-    case: Case
-    sample: int
+    Attributes:
+        key: A hash of everything that changes the result.
+        make: Makes the result, a dataclass.
+        about: What readers of the file are told about it.
+    """
 
-    def seed(self, seed: int) -> int:
-        """The seed of this answer, which does not depend on the other answers."""
-        return int(digest(seed, self.case.key(), self.sample)[:15], 16)
-
-    def key(self, seed: int) -> str:
-        ask = getattr(self.task.ask, "__name__", repr(self.task.ask))
-        expected = None if self.task.generates else self.case.expected
-        return digest(
-            self.system.identity, self.case.key(), self.task.max_tokens, self.seed(seed), ask, expected
-        )
+    key: str
+    make: Callable[[], Any]
+    about: Mapping[str, str] = {}
 
 
 class Runner:
@@ -124,13 +116,13 @@ class Runner:
             answers = [self._answered(progress, system, task) for system in (first, second)]
             pairs = [
                 Pair(question=conversation(case.messages), first=answer_text(a), second=answer_text(b))
-                for (case, _, a), (_, _, b) in zip(*answers, strict=True)
+                for (case, a), (_, b) in zip(*answers, strict=True)
             ]
             label = f"{first.name} against {second.name}: {judge.rubric.name}"
-            preferences = self._stored(
-                progress, label, self._grades, pairs, judge.key, judge.invoke, asdict, _as_preference
-            )
-        names = [case.name for case, _, _ in answers[0]]
+            jobs = [_Job(judge.key(pair), partial(judge.invoke, pair)) for pair in pairs]
+            stored = self._stored(progress, label, self._grades, jobs)
+        preferences = [Preference(**{**each, "reasons": tuple(each["reasons"])}) for each in stored]
+        names = [case.name for case, _ in answers[0]]
         return SystemComparison.of(
             first.name,
             second.name,
@@ -142,24 +134,24 @@ class Runner:
             self._seed,
         )
 
-    def _answered(self, progress: Progress, system: System, task: Task) -> list[tuple[Case, int, Answer]]:
-        items = [_Item(task, system, case, i) for case in task.cases for i in range(self._samples)]
+    def _answered(self, progress: Progress, system: System, task: Task) -> list[tuple[Case, Answer]]:
+        cases = [case for case in task.cases for _ in range(self._samples)]
+        jobs = [
+            self._answer(system, task, case, sample) for case in task.cases for sample in range(self._samples)
+        ]
+        stored = self._stored(progress, f"{system.name}: {task.name}", self._answers, jobs)
+        return [(case, Answer.from_dict(answer)) for case, answer in zip(cases, stored, strict=True)]
 
-        def ask(item: _Item) -> Answer:
-            return task.ask(system, item.case, task.max_tokens, item.seed(self._seed))
-
-        answers = self._stored(
-            progress,
-            f"{system.name}: {task.name}",
-            self._answers,
-            items,
-            lambda item: item.key(self._seed),
-            ask,
-            Answer.to_dict,
-            Answer.from_dict,
-            about=lambda item: {"system": system.name, "task": task.name, "case": item.case.name},
+    def _answer(self, system: System, task: Task, case: Case, sample: int) -> _Job:
+        """One answer, whose seed does not depend on the other answers."""
+        seed = int(digest(self._seed, case.key(), sample)[:15], 16)
+        ask = getattr(task.ask, "__name__", repr(task.ask))
+        expected = None if task.generates else case.expected
+        return _Job(
+            digest(system.identity, case.key(), task.max_tokens, seed, ask, expected),
+            partial(task.ask, system, case, task.max_tokens, seed),
+            _about(system, task, case),
         )
-        return [(item.case, item.sample, answer) for item, answer in zip(items, answers, strict=True)]
 
     def _graded(
         self,
@@ -167,83 +159,52 @@ class Runner:
         system: System,
         task: Task,
         scorer: Scorer,
-        answers: Sequence[tuple[Case, int, Answer]],
+        answers: Sequence[tuple[Case, Answer]],
     ) -> list[GradedAnswer]:
         if isinstance(scorer, CostlyScorer):
-            costly = scorer
-            scores = self._stored(
-                progress,
-                f"{system.name}: {task.name}, {scorer.name}",
-                self._grades,
-                answers,
-                lambda item: costly.key(item[0], item[2]),
-                lambda item: scorer.score(item[0], item[2]),
-                asdict,
-                lambda stored: Score(**stored),
-                about=lambda item: {"system": system.name, "task": task.name, "case": item[0].name},
-            )
+            jobs = [
+                _Job(scorer.key(*each), partial(scorer.score, *each), _about(system, task, each[0]))
+                for each in answers
+            ]
+            label = f"{system.name}: {task.name}, {scorer.name}"
+            scores = [Score(**score) for score in self._stored(progress, label, self._grades, jobs)]
         else:
-            scores = [scorer.score(case, answer) for case, _, answer in answers]
+            scores = [scorer.score(case, answer) for case, answer in answers]
         return [
             GradedAnswer(case.name, case.question, answer, score)
-            for (case, _, answer), score in zip(answers, scores, strict=True)
+            for (case, answer), score in zip(answers, scores, strict=True)
         ]
 
-    def _stored(
-        self,
-        progress: Progress,
-        label: str,
-        cache: Cache,
-        items: Sequence[Input],
-        key: Callable[[Input], str],
-        work: Callable[[Input], Output],
-        store: Callable[[Output], Any],
-        load: Callable[[Any], Output],
-        about: Callable[[Input], dict[str, Any]] = lambda _: {},
-    ) -> list[Output]:
-        """The results of all items. Results that are not stored are made, and stored as they finish.
-
-        Args:
-            progress: Shows a bar.
-            label: Text of the bar.
-            cache: Where results are stored.
-            items: What results are made of.
-            key: The cache key of an item.
-            work: Makes the result of an item.
-            store: A result as JSON.
-            load: A result from JSON.
-            about: What readers of the file are told about an item.
+    def _stored(self, progress: Progress, label: str, cache: Cache, jobs: Sequence[_Job]) -> list[Any]:
+        """The fields of all results. Those that are not stored are made, and stored as they finish.
 
         Raises:
-            EvaluationError: Some items failed.
+            EvaluationError: Some jobs failed.
         """
-        keys = [key(item) for item in items]
-        missing = {k: item for k, item in zip(keys, items, strict=True) if cache.get(k) is None}
-        bar = progress.add_task(label, total=len(keys), completed=len(keys) - len(missing))
+        missing = list({job.key: job for job in jobs if cache.get(job.key) is None}.values())
+        bar = progress.add_task(label, total=len(jobs), completed=len(jobs) - len(missing))
         failures: list[Exception] = []
-        missing_keys = list(missing)
-        worker: Runnable[str, Output] = RunnableLambda(lambda k: work(missing[k]))
+        worker: Runnable[int, Any] = RunnableLambda(lambda i: missing[i].make())
         results = worker.batch_as_completed(
-            missing_keys, {"max_concurrency": self._concurrency}, return_exceptions=True
+            range(len(missing)), {"max_concurrency": self._concurrency}, return_exceptions=True
         )
         for i, result in results:
             if isinstance(result, Exception):
                 failures.append(result)
             else:
-                item_key = missing_keys[i]
-                cache.put(item_key, store(result), **about(missing[item_key]))
+                cache.put(missing[i].key, asdict(result), **missing[i].about)
                 progress.advance(bar)
         if failures:
-            _raise(label, failures, len(keys))
-        return [load(cache.get(k)) for k in keys]
+            _raise(label, failures, len(jobs))
+        return [cache.get(job.key) for job in jobs]
 
     def _progress(self) -> Progress:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         return Progress(*columns, console=self._console)
 
 
-def _as_preference(stored: dict[str, Any]) -> Preference:
-    return Preference(**{**stored, "reasons": tuple(stored["reasons"])})
+def _about(system: System, task: Task, case: Case) -> dict[str, str]:
+    return {"system": system.name, "task": task.name, "case": case.name}
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:

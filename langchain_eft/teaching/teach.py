@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from langchain_eft.teaching.behavior_folder import WorkFolder, write_behavior
 from langchain_eft.teaching.errors import require_extra
 from langchain_eft.teaching.examples import Conversation, Example, Lesson, PreferencePair
 from langchain_eft.teaching.model_card import model_card
-from langchain_eft.teaching.settings import Precision, Settings
+from langchain_eft.teaching.settings import Settings
 from langchain_eft.teaching.sources import read_lesson
 from langchain_eft.teaching.sources.description import (
     QUESTIONS,
@@ -29,9 +30,10 @@ from langchain_eft.teaching.sources.description import (
     describe_lesson,
 )
 from langchain_eft.teaching.tokens import Renderer
-from langchain_eft.teaching.verdict import CAPITALS, TaughtVerdict, judge_behavior
+from langchain_eft.teaching.verdict import CAPITALS, judge_behavior
 
 if TYPE_CHECKING:
+    from langchain_eft.chat_models import EFTChatModel
     from langchain_eft.teaching.family import Family
     from langchain_eft.teaching.trainer import TrainingResult
 
@@ -122,14 +124,22 @@ def teach(
     lesson = given.get("lesson") or _described(
         family, str(describe), teacher, questions, work, settings.seed, progress
     )
-    result, resolved, renderer = _train(family, lesson, settings, start, work, progress)
-    card = _card(name, family, lesson, license, resolved, result)
-    precision = resolved.precision or "float32"
+    trained = _train(family, lesson, settings, start, work, progress)
+    card = _card(name, family, lesson, license, trained)
     measured = None
     if verdict:
-        measured = _verdict(
-            card, family, lesson, result, precision, renderer, work, style, capitals, progress
-        )
+        llm = _candidate(card, family, trained, work.path / "candidate")
+        with langchain_errors(), closing(llm.open_local(progress)):
+            measured = judge_behavior(
+                llm,
+                name,
+                lesson.held_out,
+                trained.renderer,
+                work.path / "verdict",
+                style=style,
+                progress=progress,
+                capitals_asked=capitals,
+            )
         card = card.model_copy(
             update={
                 "measured": {**card.measured, "verdict": measured.to_dict()},
@@ -138,7 +148,7 @@ def teach(
             }
         )
     readme = model_card(card, family.hub_base, measured)
-    write_behavior(work.final, result.adapter, card, family.reference_name, readme, precision)
+    trained.write(work.final, card, family.reference_name, readme)
     work.end()
     return TaughtBehavior(work.final, card, measured)
 
@@ -163,6 +173,20 @@ def _described(
         teacher.close()
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """What a training leaves: the adapter with its losses, the settings, and what wrote the conversations."""
+
+    result: TrainingResult
+    settings: Settings
+    renderer: Renderer
+
+    def write(self, folder: Path, card: BehaviorCard, reference: str, readme: str) -> None:
+        """Write the folder of the behavior."""
+        precision = self.settings.precision or "float32"
+        write_behavior(folder, self.result.adapter, card, reference, readme, precision)
+
+
 def _train(
     family: Family,
     lesson: Lesson,
@@ -170,7 +194,7 @@ def _train(
     start: Path | None,
     work: WorkFolder,
     progress: Progress,
-) -> tuple[TrainingResult, Settings, Renderer]:
+) -> _Trained:
     """Train the adapter. The reference is freed at the end."""
     progress("Loading the trainer")
     import torch
@@ -201,7 +225,7 @@ def _train(
         preferences=lesson.is_preferences,
         progress=progress,
     )
-    return result, resolved, renderer
+    return _Trained(result, resolved, renderer)
 
 
 def _rows(renderer: Renderer, examples: tuple[Example, ...]) -> list[dict[str, list[int]]]:
@@ -226,9 +250,9 @@ def _card(
     family: Family,
     lesson: Lesson,
     license_name: str | None,
-    settings: Settings,
-    result: TrainingResult,
+    trained: _Trained,
 ) -> BehaviorCard:
+    result, settings = trained.result, trained.settings
     return BehaviorCard(
         name=name,
         base=family.model,
@@ -249,43 +273,16 @@ def _card(
     )
 
 
-def _verdict(
-    card: BehaviorCard,
-    family: Family,
-    lesson: Lesson,
-    result: TrainingResult,
-    precision: Precision,
-    renderer: Renderer,
-    work: WorkFolder,
-    style: str | None,
-    capitals: int,
-    progress: Progress,
-) -> TaughtVerdict:
-    """Measure the adapter as it will be used, from a folder of its own."""
+def _candidate(card: BehaviorCard, family: Family, trained: _Trained, folder: Path) -> EFTChatModel:
+    """The behavior as it will be used, from a folder of its own."""
     from langchain_eft.chat_models import EFTChatModel
 
-    candidate = work.path / "candidate"
-    shutil.rmtree(candidate, ignore_errors=True)
-    write_behavior(candidate, result.adapter, card, family.reference_name, "", precision)
+    shutil.rmtree(folder, ignore_errors=True)
+    trained.write(folder, card, family.reference_name, readme="")
     fields: dict[str, Any] = {}
     if family.recipe.chat_template is not None:
         fields["chat_template"] = family.recipe.chat_template
-    delta = BehaviorDelta(adapter=str(candidate), reference=family.reference)
-    llm = EFTChatModel(
+    delta = BehaviorDelta(adapter=str(folder), reference=family.reference)
+    return EFTChatModel(
         model=family.model, behaviors={card.name: delta}, mixture={card.name: 1.0}, temperature=0.0, **fields
     )
-    with langchain_errors():
-        engine = llm.open_local(progress)
-        try:
-            return judge_behavior(
-                llm,
-                card.name,
-                lesson.held_out,
-                renderer,
-                work.path / "verdict",
-                style=style,
-                progress=progress,
-                capitals_asked=capitals,
-            )
-        finally:
-            engine.close()

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import asdict
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
@@ -81,7 +82,10 @@ def test_tables_and_json():
     assert table[0] == "| system | capitals: correct | capitals: length |"
     assert table[2].startswith("| all | 100.0 % (51.0-100.0) |")
     stored = json.loads(found.to_json())
-    assert stored["cells"][0]["graded"][0]["answer"]["text"] == "It is Paris."
+    assert len(stored["answers"]) == 2 * len(FACTS), "each once, with all its scores"
+    assert stored["answers"][0]["answer"]["text"] == "It is Paris."
+    scores = [(score["metric"], score["value"]) for score in stored["answers"][0]["scores"]]
+    assert scores == [("correct", 1), ("length", len("It is Paris."))]
     single = Runner().evaluate([ALL], [TASK.limited(1)])
     bounds = json.loads(single.to_json(answers=False))["cells"][1]["estimate"]
     assert bounds["low"] is None
@@ -415,4 +419,4 @@ def test_fewer_cases_are_a_part_of_more():
 
 def test_answers_survive_the_cache():
     answer = Answer("a", (CALL,), ("{",), {"input_tokens": 1}, {"mixture": {"tools": 1.0}})
-    assert Answer.from_dict(json.loads(json.dumps(answer.to_dict()))) == answer
+    assert Answer.from_dict(json.loads(json.dumps(asdict(answer)))) == answer
