@@ -1,4 +1,4 @@
-"""`python -m langchain_eft` that reports every callback of its event loop which takes long.
+"""`langchain-eft` that reports every callback of its event loop which takes long.
 
 It counts the processor's time, not the clock's: so a busy machine makes no difference.
 """
@@ -25,6 +25,6 @@ def _clocked(handle):
         sys.stderr.write(json.dumps(line) + "\n")
 
 
-if __name__ == "__main__":
+def clocked():
     asyncio.Handle._run = _clocked
     app()

@@ -17,9 +17,9 @@ def small_machine():
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def closed_engines():
-    """A module leaves no engine open for the next one."""
+    """The engine of the bundled weights stays open for all modules. Those that open others close them."""
     yield
     close_all()
     close_all_remote()
@@ -27,7 +27,7 @@ def closed_engines():
 
 @pytest.fixture(scope="session")
 def llm() -> EFTChatModel:
-    """The smol preset with real weights; all tests of a module share its engine."""
+    """The smol preset with real weights; all tests share its engine."""
     return EFTChatModel(temperature=0, max_tokens=64)
 
 
@@ -45,13 +45,20 @@ pirate = 1
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def smol_server(tmp_path_factory) -> ServerProcess:
-    """A `langchain-eft serve` process with the smol family, which all tests of a module share."""
+    """A `langchain-eft serve` process with the smol family, which all tests share. It asks for a key."""
     policy = tmp_path_factory.mktemp("server") / "policy.toml"
     policy.write_text(POLICY)
     keys = [option for name, secret in KEYS.items() for option in ("--api-key", f"{name}:{secret}")]
     with server(*keys, "--policy", policy) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def open_server() -> ServerProcess:
+    """The same without keys, in float32: its probabilities are those of any other float32 engine."""
+    with server("--dtype", "float32") as running:
         yield running
 
 

@@ -1,7 +1,6 @@
-"""A real `langchain-eft serve` process, and raw connections to it."""
+"""A `langchain-eft serve` process, and raw connections to it."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -12,7 +11,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from langchain_eft.cli import app
 from langchain_eft.engine.cache_folder import CACHE_VARIABLE
+from unit_tests.forked import Forked
 
 PATIENCE = 540
 """Seconds that a process may take for anything; a machine can be busy. A minute later the suite's own limit
@@ -21,7 +22,7 @@ PATIENCE = 540
 
 @dataclass
 class ServerProcess:
-    process: subprocess.Popen
+    process: subprocess.Popen | Forked
     reader: threading.Thread | None = None
     lines: list = field(default_factory=list)
     """What it has written to stderr."""
@@ -64,28 +65,17 @@ class ServerProcess:
 
 
 @contextmanager
-def server(*options, folder=None, ready=True, module="langchain_eft"):
+def server(*options, folder=None, ready=True, serve=app):
     """A server process; it is killed at the end, if it has not ended by itself.
 
     Args:
         options: Of `langchain-eft serve`.
-        folder: A tiny family's; None serves the bundled weights.
+        folder: A tiny family's, served by a forked process; None serves the bundled weights, as a user does.
         ready: Wait until its weights are loaded.
-        module: What Python runs.
+        serve: What a forked process calls.
     """
-    family, environment = ["--kv-cache-tokens", 8192], {**os.environ}
-    if folder is not None:
-        family += ["--model", folder / "base", "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
-        environment |= {CACHE_VARIABLE: str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-m", module, "serve", *family, "--port", "0", *options]
-    process = subprocess.Popen(  # noqa: S603
-        [str(argument) for argument in arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    running = ServerProcess(process)
+    arguments = ["serve", "--kv-cache-tokens", "8192", "--port", "0", *map(str, options)]
+    running = ServerProcess(_start(arguments) if folder is None else _fork(arguments, folder, serve))
     running.reader = threading.Thread(target=running.read, daemon=True)
     running.reader.start()
     try:
@@ -94,10 +84,21 @@ def server(*options, folder=None, ready=True, module="langchain_eft"):
             running.wait_for(running.ready)
         yield running
     finally:
-        process.kill()
-        process.wait(PATIENCE)
+        running.process.kill()
+        running.process.wait(PATIENCE)
         running.reader.join(PATIENCE)
-        process.stderr.close()
+        running.process.stderr.close()
+
+
+def _start(arguments):
+    command = [sys.executable, "-m", "langchain_eft", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # noqa: S603
+
+
+def _fork(arguments, folder, serve):
+    family = ["--model", folder / "base", "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
+    environment = {CACHE_VARIABLE: str(folder / "cache")}
+    return Forked(serve, argv=["langchain-eft", *arguments, *family], environment=environment)
 
 
 def body(*, tokens=900, **more):

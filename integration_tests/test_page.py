@@ -21,7 +21,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
-from integration_tests.serve_process import server
 from langchain_eft import EFTChatModel
 
 pytestmark = pytest.mark.slow
@@ -35,10 +34,8 @@ DONE = ".answer[data-status=done]"
 
 
 @pytest.fixture(scope="module")
-def url():
-    """The address of a server process with the bundled weights, once it is ready."""
-    with server("--dtype", "float32") as running:
-        yield running.url
+def url(open_server):
+    return open_server.url
 
 
 @pytest.fixture(scope="module")

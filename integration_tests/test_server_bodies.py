@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from integration_tests.body_cases import grown_bodies, models
-from integration_tests.clocked_serve import __name__ as clocked
+from integration_tests.clocked_serve import clocked
 from integration_tests.neighbor import neighbor
 from integration_tests.serve_process import PATIENCE, server
 from unit_tests.tiny import build
@@ -108,7 +108,7 @@ def sent(address, path, content):
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     folder = build(tmp_path_factory.mktemp("family")).folder
-    with server(folder=folder, module=clocked) as process:
+    with server(folder=folder, serve=clocked) as process:
         yield process
 
 

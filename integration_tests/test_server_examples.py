@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from integration_tests.serve_process import PATIENCE, server
+from integration_tests.serve_process import PATIENCE
 from langchain_eft import EFTChatModel
 from langchain_eft.server.policy import read_policy, require_consistent
 
@@ -22,9 +22,8 @@ PAGE = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def url():
-    with server() as running:
-        yield running.url
+def url(open_server):
+    return open_server.url
 
 
 def lines(*command):

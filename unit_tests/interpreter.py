@@ -7,12 +7,17 @@ import sys
 import pytest
 import torch
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-    # Triton's own functions choose the interpreter at import, and torch may have imported them already.
-    os.environ["TRITON_INTERPRET"] = "1"
+
+def _forget_triton() -> None:
+    """Triton's own functions choose the interpreter at import, and torch may have imported them already."""
     for name in [name for name in sys.modules if re.match(r"triton(?!\._C)\b", name)]:
         del sys.modules[name]
+
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+    os.environ["TRITON_INTERPRET"] = "1"
+    _forget_triton()
 # There are no wheels elsewhere. Here a Triton that is missing is a failure, and so is one before 3.7, whose
 # interpreter fails on loops under numpy 2.4.
 if sys.platform != "linux":
@@ -55,11 +60,16 @@ def compiled_for_gpus(script: str, cache: str) -> list[int]:
 
     The interpreter accepts more than the compiler, which needs no GPU; meta tensors show host reads.
     """
-    import subprocess
+    from unit_tests.forked import Forked
 
-    environment = {**os.environ, "TRITON_CACHE_DIR": cache}
-    environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-c", COMPILE + script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stderr
-    return [int(line.split()[-1]) for line in done.stdout.splitlines()]
+    process = Forked(
+        _compile, COMPILE + script, environment={"TRITON_CACHE_DIR": cache, "TRITON_INTERPRET": "0"}
+    )
+    output = process.stdout.read()
+    assert process.wait() == 0, process.stderr.read()
+    return [int(line.split()[-1]) for line in output.splitlines()]
+
+
+def _compile(script: str) -> None:
+    _forget_triton()
+    exec(script, {"__name__": "__main__"})  # noqa: S102

@@ -31,6 +31,8 @@ from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.errors import EFTDecodingError
 from langchain_eft.evaluation import BUILT_IN
+from unit_tests.cli.announced import announced
+from unit_tests.forked import Forked
 from unit_tests.tiny import write_gguf
 
 
@@ -508,23 +510,6 @@ def test_the_end_of_input_leaves(cli):
 
 # Signals
 
-ANNOUNCED = """
-import signal
-import sys
-from pkgutil import resolve_name
-from langchain_eft.cli import app
-
-owner, name = resolve_name(sys.argv.pop(1)), sys.argv.pop(1)
-original = getattr(owner, name)
-
-def announced(*args, **kwargs):
-    print("now", flush=True)
-    return original(*args, **kwargs)
-
-setattr(owner, name, announced)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
-app()
-"""
 MOMENTS = {
     "importing": ("langchain_eft.cli.chat", "load"),
     "converting": ("langchain_eft.engine.loading.conversion", "convert_gguf"),
@@ -534,28 +519,41 @@ MOMENTS = {
 }
 
 
+def forked(moment, arguments, environment):
+    return Forked(announced, *MOMENTS[moment], argv=["langchain-eft", *arguments], environment=environment)
+
+
+def new(moment, arguments, environment):
+    """A process that has imported nothing yet."""
+    call = f"from unit_tests.cli.announced import announced; announced{MOMENTS[moment]}"
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", call, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
 def signalled(moment, signals, *, delay, folder):
     """Send signals to `langchain-eft chat` a while after a moment of it. Returns its status and stderr."""
     write_gguf(folder / "model.gguf")
     arguments = ["chat", "Hello", "--model", folder / "model.gguf", "--max-tokens", "900"]
-    with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", ANNOUNCED, *MOMENTS[moment], *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, CACHE_VARIABLE: str(folder / "cache")},
-    ) as process:
-        try:
-            assert process.stdout.readline() == "now\n"
-            time.sleep(delay)
-            for each in signals:
-                process.send_signal(each)
-                time.sleep(0.02)
-            _, stderr = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    return process.returncode, stderr
+    environment = {CACHE_VARIABLE: str(folder / "cache")}
+    process = (new if moment == "importing" else forked)(moment, arguments, environment)
+    try:
+        assert process.stdout.readline() == "now\n"
+        time.sleep(delay)
+        for each in signals:
+            process.send_signal(each)
+            time.sleep(0.02)
+        return process.wait(PATIENCE), process.stderr.read()
+    finally:
+        process.kill()
 
+
+PATIENCE = 300
+"""Seconds that the end may take on a busy machine."""
 
 CASES = [*((moment, 0.05, 1) for moment in MOMENTS), ("loading", 0.2, 3), ("answering", 0, 3)]
 

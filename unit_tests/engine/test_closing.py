@@ -1,7 +1,6 @@
 """Memory of engines that were closed, or failed to open, comes back at once, even if code keeps them."""
 
 import gc
-import multiprocessing
 import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError, InsufficientMemoryError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
+from unit_tests.forked import FORKS
 from unit_tests.helpers import answer, request, slow
 from unit_tests.tiny import TARGETS, config, tokenizer, write_adapter
 
@@ -121,7 +121,7 @@ def test_resident_memory_comes_back(tmp_path):
     recipe = Recipe(
         base=str(tmp_path / "base"), behaviors={"one": BehaviorDelta(adapter=str(tmp_path / "one"))}
     )
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, FORKS) as pool:
         resident, size = pool.submit(resident_after_closing, recipe).result()
     assert size > 100 * 2**20
     # The first opening imports code, and fills caches that stay.

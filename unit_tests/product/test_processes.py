@@ -1,43 +1,43 @@
 """Several processes: a shared cache folder, spawned and forked workers."""
 
 import json
-import os
+import multiprocessing
 import pickle
-import subprocess
-import sys
+import runpy
 import textwrap
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from langchain_eft import EFTChatModel
+from unit_tests.forked import Forked
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Starts a Python process with a script and arguments; it prints JSON on its last line."""
+    """Starts a process with a script and arguments; it prints JSON on its last line."""
 
     def start(script, *arguments, **environment):
         file = tmp_path / "script.py"
         file.write_text(textwrap.dedent(script))
-        paths = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
-        return subprocess.Popen(  # noqa: S603  (our own script)
-            [sys.executable, str(file), *map(str, arguments)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": paths, **environment},
-        )  # fmt: skip
+        return Forked(run_script, str(file), argv=[file, *arguments], environment=environment)
 
     return start
 
 
-def printed(process, seconds=120):
+def run_script(file):
+    runpy.run_path(file, run_name="__main__")
+
+
+def printed(process, seconds=500):
     """What a process printed."""
     try:
-        output, errors = process.communicate(timeout=seconds)
+        status = process.wait(seconds)
     finally:
         process.kill()
-    assert process.returncode == 0, errors
-    return json.loads(output.splitlines()[-1])
+    assert status == 0, process.stderr.read()
+    return json.loads(process.stdout.read().splitlines()[-1])
 
 
 CONVERT = """
@@ -89,17 +89,6 @@ def test_a_cache_that_was_filled_may_be_read_only(run, tmp_path):
     assert printed(again) == filled
 
 
-SPAWN = """
-    import json, multiprocessing, pickle, sys
-
-    def ask(llm):
-        return llm.invoke("hi").content
-
-    if __name__ == "__main__":
-        llm = pickle.loads(bytes.fromhex(sys.argv[1]))
-        with multiprocessing.get_context("spawn").Pool(2) as workers:
-            print(json.dumps(workers.map(ask, [llm, llm], chunksize=1)))
-"""
 FORK = """
     import contextlib, json, os, pickle, sys, threading
     from langchain_eft.engine.errors import EngineClosedError
@@ -137,6 +126,10 @@ FORK = """
 """
 
 
+def ask(model):
+    return pickle.loads(bytes.fromhex(model)).invoke("hi").content  # noqa: S301
+
+
 @pytest.fixture(scope="module")
 def pickled(settings):
     """A chat model as an argument, and what it answers in this process."""
@@ -145,9 +138,10 @@ def pickled(settings):
 
 
 @pytest.mark.slow
-def test_spawned_workers_answer_with_engines_of_their_own(run, pickled):
+def test_spawned_workers_answer_with_engines_of_their_own(pickled):
     model, expected = pickled
-    assert printed(run(SPAWN, model)) == [expected, expected]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as workers:
+        assert workers.submit(ask, model).result() == expected
 
 
 @pytest.mark.slow
