@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from langchain_core.utils import secret_from_env
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from langchain_eft.chat.parameters import refuse_unknown
 from langchain_eft.chat.prompts import Prompts
@@ -20,6 +28,7 @@ from langchain_eft.engine.protocol import EngineProtocol
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.engine.recipe.notation import as_mapping
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.errors import langchain_errors
@@ -60,8 +69,9 @@ class EngineUser(BaseModel):
     behaviors: dict[str, BehaviorDelta] = Field(default_factory=dict)
     """Behaviors that can be mixed in, by name. With a preset they are added to the preset's own."""
 
-    mixture: dict[str, Weight] | None = None
-    """Weight of each behavior: 1 is as trained, 0 is off, `{}` is the base alone. The default is the preset's
+    mixture: Annotated[dict[str, Weight] | None, BeforeValidator(as_mapping)] = None
+    """Weight of each behavior: 1 is as trained, 0 is off, `{}` is the base alone. Text such as
+    `"pirate=0.7,concise=1"` is read as on the command line. The default is the preset's
     own mixture; without a preset, the only behavior has weight 1. With `base_url` it is the server's own."""
 
     upscale_strength: float = 1.0
@@ -269,7 +279,7 @@ class EngineUser(BaseModel):
 
     @staticmethod
     def _mixture(source: EngineSource, mixture: dict[str, Weight] | None) -> Mixture:
-        return source.mixture if mixture is None else Mixture.of(mixture)
+        return source.mixture if mixture is None else Mixture.of(as_mapping(mixture))
 
     # What the engine is asked
 

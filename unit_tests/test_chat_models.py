@@ -117,7 +117,7 @@ def test_chains_parallel_branches_and_configurable_fields(llm):
     assert chain.invoke({"q": "hi"}) == llm.invoke([SystemMessage("be brief"), HumanMessage("hi")]).content
     both = RunnableParallel(one=llm, two=llm.bind(mixture={"two": 1.0})).invoke("hi")
     assert both["one"].content == llm.invoke("hi").content
-    assert both["two"].content == llm.invoke("hi", mixture={"two": 1.0}).content
+    assert both["two"].content == llm.invoke("hi", mixture="two=1").content
     field = llm.configurable_fields(mixture=ConfigurableField(id="mixture"))
     chosen = field.with_config(configurable={"mixture": {"two": 1.0}}).invoke("hi")
     assert chosen.content == both["two"].content
@@ -217,6 +217,8 @@ def test_the_default_mixture_of_own_models():
     assert EFTChatModel(model="x/base", behaviors=one).active_mixture.weights == {"a": 1.0}
     assert EFTChatModel(model="x/base").active_mixture.weights == {}
     assert EFTChatModel().active_mixture.weights == {"tools": 1.0}
+    assert EFTChatModel(mixture="pirate=0.7,concise=1").mixture == {"pirate": 0.7, "concise": 1.0}
+    assert EFTChatModel(mixture="none").mixture == {}
     with pytest.raises(ValidationError, match="2 behaviors and no `mixture`"):
         EFTChatModel(model="x/base", behaviors={**one, "b": one["a"]})
 
@@ -241,6 +243,7 @@ def test_chat_eft_is_the_same_class():
         ({"mixture": {"rude": 1.0}}, r"'rude'.*has 'concise', 'harmless', 'pirate', 'tools'"),
         ({"mixture": {"tools": float("nan")}}, r"tools=nan: Use finite"),
         ({"mixture": {"tools": -1.0}}, r"'tools' is -1\.0.*allow_negative_weights=True"),
+        ({"mixture": "pirate"}, r"'pirate' is not a valid part of a mixture: write NAME=WEIGHT"),
         ({"mixtur": {}}, r"Unknown parameter 'mixtur'.*Did you mean 'mixture'"),
         ({"temperature": -1}, r"temperature=-1"),
         ({"top_p": 0}, r"top_p=0"),

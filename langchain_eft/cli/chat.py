@@ -13,7 +13,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from langchain_eft.cli.console import KNOWN_ERRORS, InputError, load, note, readable, readable_errors
+from langchain_eft.cli.console import (
+    KNOWN_ERRORS,
+    InputError,
+    leave_busy_cores,
+    load,
+    note,
+    readable,
+    readable_errors,
+)
 from langchain_eft.cli.conversation import Conversation, run_command
 from langchain_eft.cli.options import (
     AnswerOptions,
@@ -70,6 +78,8 @@ def chat(
             **vars(answers),
             **vars(endpoint),
         )
+        if endpoint.base_url is None:
+            leave_busy_cores()
         conversation = Conversation(settings, system)
         load(conversation.llm)
         if question is None:

@@ -68,7 +68,7 @@ class EvaluationOptions:
     samples: Annotated[int, typer.Option(min=1, help="Answers to each case.")] = 1
     temperature: Temperature = 0.0
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer, in tokens. [default: the task's own]")
+        int | None, typer.Option(min=1, help="Longest answer, in tokens.", show_default="the task's own")
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cases and answers.")] = 0
     judge: Annotated[

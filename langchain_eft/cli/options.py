@@ -144,16 +144,16 @@ class AnswerOptions:
     """How answers are drawn where a request says nothing else; None leaves the chat model's default."""
 
     temperature: Annotated[
-        float | None, _answer_option(min=0, help="Randomness; 0 is greedy. [default: 0.7]")
+        float | None, _answer_option(min=0, help="Randomness; 0 is greedy.", show_default="0.7")
     ] = None
     top_p: Annotated[
-        float | None, _answer_option(help="Sample from this share of the probability. [default: 0.9]")
+        float | None, _answer_option(help="Sample from this share of the probability.", show_default="0.9")
     ] = None
     max_tokens: Annotated[
-        int | None, _answer_option(min=1, help="Longest answer, in tokens. [default: 512]")
+        int | None, _answer_option(min=1, help="Longest answer, in tokens.", show_default="512")
     ] = None
     timeout: Annotated[
-        float | None, _answer_option(help="Seconds that an answer may take. [default: no limit]")
+        float | None, _answer_option(help="Seconds that an answer may take.", show_default="no limit")
     ] = None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -43,11 +44,17 @@ def memory_table(plan: RecipePlan) -> Table:
     table.add_column("", justify="right", overflow="fold")
     for part in plan.parts:
         weights = "" if part.parameters is None else _count(part.parameters)
-        table.add_row(part.what, part.source, weights, part.precision, gib(part.nbytes))
+        table.add_row(part.what, _name(part.source), weights, part.precision, gib(part.nbytes))
     table.add_section()
     table.add_row("all", "", "", "", gib(plan.needed))
     table.add_row("free", plan.device, "", "", gib(plan.free))
     return table
+
+
+def _name(source: str) -> str:
+    """A hub id as it is, and of a path its last part."""
+    path = Path(source).expanduser()
+    return path.name if path.exists() else source
 
 
 def _count(parameters: int) -> str:

@@ -27,25 +27,26 @@ class EngineOptions:
     """How the engine uses the machine; None leaves the engine's default."""
 
     max_batch_size: Annotated[
-        int | None, _engine_option(help="Requests that decode together; others wait. [default: 16]")
+        int | None, _engine_option(help="Requests that decode together; others wait.", show_default="16")
     ] = None
     max_queued_requests: Annotated[
-        int | None, _engine_option(help="Requests that may wait; others get status 429. [default: 1024]")
+        int | None, _engine_option(help="Requests that may wait; others get status 429.", show_default="1024")
     ] = None
     max_model_len: Annotated[
-        int | None, _engine_option(help="Tokens of a prompt and its answer. [default: the models' window]")
+        int | None,
+        _engine_option(help="Tokens of a prompt and its answer.", show_default="the models' window"),
     ] = None
     kv_cache_tokens: Annotated[
-        int | None, _engine_option(help="Tokens that the KV memory holds. [default: by free memory]")
+        int | None, _engine_option(help="Tokens that the KV memory holds.", show_default="by free memory")
     ] = None
     kv_cache_fraction: Annotated[
-        float | None, _engine_option(help="Share of the free memory for keys and values. [default: 0.5]")
+        float | None, _engine_option(help="Share of the free memory for keys and values.", show_default="0.5")
     ] = None
     quantization: Annotated[
         str | None, _engine_option(help="Store the base in fewer bits: int8, fp8, nf4 or llm.int8.")
     ] = None
     tensor_parallel: Annotated[
-        int | None, _engine_option(help="GPUs that share every layer of the base. [default: 1]")
+        int | None, _engine_option(help="GPUs that share every layer of the base.", show_default="1")
     ] = None
 
     def settings(self) -> dict[str, Any]:

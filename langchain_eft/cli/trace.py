@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_eft.cli.console import InputError, load, note, readable_errors
+from langchain_eft.cli.console import InputError, leave_busy_cores, load, note, readable_errors
 from langchain_eft.cli.options import (
     EndpointOptions,
     JsonFlag,
@@ -40,6 +40,8 @@ def trace(
             raise InputError(
                 f"--html {str(html)!r}: the folder {str(html.parent)!r} does not exist: create it."
             )
+        if endpoint.base_url is None:
+            leave_busy_cores()
         settings = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **vars(endpoint)}
         llm = recipe.build_model(trace=True, **settings)
         load(llm)

@@ -27,6 +27,7 @@ from langchain_eft.cli.conversation import Conversation, run_command
 from langchain_eft.cli.options import option_groups
 from langchain_eft.cli.parse_recipe import parse_behaviors, parse_speculation, read_prompts
 from langchain_eft.engine.cache_folder import CACHE_VARIABLE
+from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.errors import EFTDecodingError
@@ -370,6 +371,10 @@ def test_help_lists_commands_and_options():
         assert [option for option in [*shared, *options] if option not in shown] == []
         assert "--mix none" in shown
     assert all(task in plain("eval", "--help") for task in BUILT_IN)
+    for name in ("temperature", "top_p", "max_tokens"):
+        assert f"[default: ({EFTChatModel.model_fields[name].default})]" in plain("chat", "--help")
+    for name in ("max_batch_size", "max_queued_requests", "kv_cache_fraction"):
+        assert f"[default: ({EngineConfig.model_fields[name].default})]" in plain("serve", "--help")
 
 
 def test_one_shot_prints_the_answer_alone_on_stdout(cli):

@@ -52,6 +52,15 @@ def parse_mixture(entries: Iterable[str]) -> dict[str, Weight]:
     return mixture
 
 
+def as_mapping(mixture: Any) -> Any:
+    """A mixture in writing, such as `"pirate=0.7,concise=1"`, as a mapping; anything else as it is.
+
+    Raises:
+        RecipeError: As `parse_mixture`.
+    """
+    return parse_mixture(mixture.split(",")) if isinstance(mixture, str) else mixture
+
+
 def format_mixture(mixture: Mapping[str, Any], separator: str = " ") -> str:
     """Write a mixture as `parse_mixture` reads it, the behaviors in the order of `mixture`."""
     weights = Mixture.of(mixture).weights
