@@ -6,8 +6,8 @@ from typing import Any
 
 from langchain_eft.engine.errors import ContextWindowError
 
-_PIECE = 2**16
-"""Characters that are tokenized at a time. A tokenizer takes some hundred bytes of memory for each token."""
+_PIECE = 2**12
+"""Characters that are tokenized at a time. They may be four times as many tokens, each of some hundred bytes."""
 
 
 def refuse_overlong(tokenizer: Any, text: str, window: int | None) -> None:
@@ -23,7 +23,7 @@ def refuse_overlong(tokenizer: Any, text: str, window: int | None) -> None:
     Raises:
         ContextWindowError: With the tokens that were found.
     """
-    if window is None or len(text) <= max(_PIECE, 2 * window):
+    if window is None or len(text.encode(errors="replace")) <= max(_PIECE, 2 * window):
         return
     found = 0
     for start in range(0, len(text), _PIECE):
