@@ -53,7 +53,7 @@ _TWINS: dict[type[EngineError], type[EngineError]] = {}
 
 def _twin(name: str, error: type[E], kind: type[Exception]) -> type[E]:
     """Make the class that is both; it is built from its message, and described like the engine's error."""
-    body = {"__doc__": error.__doc__, "__init__": Exception.__init__, "__module__": __name__}
+    body = {"__doc__": error.__doc__, "__module__": __name__}
     twin = _TWINS[error] = type(name, (error, kind), body)
     return twin
 

@@ -83,7 +83,7 @@ class ScriptedEngine:
     def _events(self, request):
         prompt = list(request.prompt_ids)
         if len(prompt) + request.max_tokens > self.window:
-            raise ContextWindowError(len(prompt), request.max_tokens, self.window)
+            raise ContextWindowError.of(len(prompt), request.max_tokens, self.window)
         words, stops = Detokenizer(self.tokenizer, request.visible_tokens), StopMatcher(request.stop)
         grammar = self._grammars.compile(request.grammar) if request.grammar else None
         scripted = [*self._choose(request), *[self._end] * request.max_tokens]

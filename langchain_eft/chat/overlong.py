@@ -7,7 +7,7 @@ from typing import Any
 from langchain_eft.engine.errors import ContextWindowError
 
 _PIECE = 2**12
-"""Characters that are tokenized at a time. They may be four times as many tokens, each of some hundred bytes."""
+"""Characters that are tokenized at a time. Four times as many tokens may come of them."""
 
 
 def refuse_overlong(tokenizer: Any, text: str, window: int | None) -> None:
@@ -30,4 +30,4 @@ def refuse_overlong(tokenizer: Any, text: str, window: int | None) -> None:
         piece = text[start : start + _PIECE]
         found += len(tokenizer(piece, add_special_tokens=False).input_ids)
         if found > 2 * window:
-            raise ContextWindowError(found, 1, window, counted_all=False)
+            raise ContextWindowError.of(found, 1, window, counted_all=False)

@@ -154,7 +154,7 @@ def _require_room(engine: EngineProtocol, prompts: Prompts, labels: Sequence[tup
     longest = max(map(len, labels))
     for length in prompts.lengths:
         if length + longest > engine.window:
-            raise ContextWindowError(length, longest, engine.window)
+            raise ContextWindowError.of(length, longest, engine.window)
 
 
 def _refuse_reasoning(tokenizer: Any, prompt: Sequence[int]) -> None:

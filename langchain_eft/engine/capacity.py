@@ -51,6 +51,6 @@ class Capacity(FrozenModel):
         """
         longest, limit = max(prompt_lengths), self.max_output_tokens(*prompt_lengths)
         if given and given >= limit:
-            raise ContextWindowError(longest + given, 1, longest + limit)
+            raise ContextWindowError.of(longest + given, 1, longest + limit)
         if max_tokens > limit:
-            raise ContextWindowError(longest, max_tokens, longest + limit)
+            raise ContextWindowError.of(longest, max_tokens, longest + limit)

@@ -14,6 +14,9 @@ from pydantic import ValidationError
 _LONGEST = 200
 """Characters of a value or name."""
 
+_LONGEST_MESSAGE = 4000
+"""Characters of a message. Some quote what was sent, and that has no end."""
+
 _MOST_NAMES = 100
 """Names that are listed."""
 
@@ -27,6 +30,12 @@ _MOST_UNKNOWN, _LONGEST_UNKNOWN = 5, 64
 def shortened(text: str) -> str:
     """A text, shortened to 200 characters."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def shortened_message(message: str) -> str:
+    """A message that was sent, shortened to 4000 characters in its middle: its end has the remedy."""
+    half = _LONGEST_MESSAGE // 2
+    return message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}"
 
 
 def shown(value: object) -> str:

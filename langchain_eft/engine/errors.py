@@ -1,4 +1,26 @@
-"""The errors of the engine. Every message names the value and the remedy."""
+"""The errors of the engine. Every message names the value and the remedy.
+
+Each has the status with which `langchain-eft serve` answers, and the class of LangChain that calls raise:
+
+    EngineError
+        RecipeError                     400  ModelInvalidRequestError
+            VocabularyMismatchError     400  ModelInvalidRequestError
+        RequestError                    400  ModelInvalidRequestError
+        CheckpointNotFoundError         404  ModelNotFoundError
+        CheckpointCacheError            500  ModelError
+        InsufficientDiskError           500  ModelError
+        UnsupportedModelError           500  ModelInvalidRequestError
+        ContextWindowError              400  ContextOverflowError
+        RequestTimeoutError             408  ModelTimeoutError
+        QueueFullError                  429  ModelRateLimitError
+        InsufficientMemoryError         503  ModelError
+        EngineClosedError               503  ModelAPIError
+        DecodingError                   500  ModelAPIError
+        DeviceLostError                 503  ModelError
+        EngineUnreachableError          500  ModelConnectionError
+        AuthenticationError             401  ModelAuthenticationError
+        PermissionDeniedError           403  ModelPermissionDeniedError
+"""
 
 from __future__ import annotations
 
@@ -6,21 +28,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import clear_frames
-from typing import Any
+from typing import Self
 
 
 class EngineError(Exception):
-    """Base class of all errors of the engine."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copies, also in other processes, have the same message and attributes."""
-        return _restored, (type(self), self.args, vars(self))
-
-
-def _restored(kind: type[EngineError], args: tuple[Any, ...], attributes: dict[str, Any]) -> EngineError:
-    error = kind.__new__(kind, *args)
-    vars(error).update(attributes)
-    return error
+    """Base class of all errors of the engine. Each is built from its message."""
 
 
 class RecipeError(EngineError, ValueError):
@@ -55,39 +67,43 @@ class ContextWindowError(EngineError, ValueError):
     """Prompt and answer do not fit the context window.
 
     Attributes:
-        prompt_tokens: Length of the prompt.
+        prompt_tokens: Length of the prompt, like the others None if a server does not say it.
         max_tokens: Requested length of the answer.
         window: Largest length of prompt and answer together.
-
-    Args:
-        prompt_tokens: As above.
-        max_tokens: As above.
-        window: As above.
-        counted_all: Whether the prompt has no more tokens than that.
     """
 
-    def __init__(self, prompt_tokens: int, max_tokens: int, window: int, *, counted_all: bool = True) -> None:
-        self.prompt_tokens = prompt_tokens
-        self.max_tokens = max_tokens
-        self.window = window
-        remaining_tokens = window - prompt_tokens
-        remedy = (
-            f"lower `max_tokens` to {remaining_tokens}, or shorten"
-            if remaining_tokens > 0
-            else "shorten or summarize"
-        )
+    prompt_tokens: int | None = None
+    max_tokens: int | None = None
+    window: int | None = None
+
+    @classmethod
+    def of(cls, prompt_tokens: int, max_tokens: int, window: int, *, counted_all: bool = True) -> Self:
+        """The error of a prompt of at least so many tokens.
+
+        Args:
+            prompt_tokens: As the attribute.
+            max_tokens: As the attribute.
+            window: As the attribute.
+            counted_all: Whether the prompt has no more tokens than that.
+        """
+        left = window - prompt_tokens
+        remedy = f"lower `max_tokens` to {left}, or shorten" if left > 0 else "shorten or summarize"
         count = f"{prompt_tokens}" if counted_all else f"more than {prompt_tokens}"
-        super().__init__(
+        error = cls(
             f"The prompt has {count} tokens and the request asks for {max_tokens} more, but the context "
             f"window is {window} tokens: {remedy} the messages."
         )
+        error.prompt_tokens, error.max_tokens, error.window = prompt_tokens, max_tokens, window
+        return error
 
 
 class RequestTimeoutError(EngineError):
     """An answer took longer than the request's timeout."""
 
-    def __init__(self, timeout: float | None) -> None:
-        super().__init__(
+    @classmethod
+    def after(cls, timeout: float | None) -> Self:
+        """The error once so many seconds are over."""
+        return cls(
             f"The answer was not complete after timeout={timeout} seconds: raise `timeout`, or lower "
             "`max_tokens`."
         )
@@ -96,8 +112,10 @@ class RequestTimeoutError(EngineError):
 class QueueFullError(EngineError):
     """The queue of waiting requests is full."""
 
-    def __init__(self, waiting: int, running: int) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, waiting: int, running: int) -> Self:
+        """The error of a queue, by its numbers of requests."""
+        return cls(
             f"The queue is full: {waiting} requests wait and {running} run. Try again later, send fewer "
             "requests at a time, or raise `max_queued_requests`."
         )

@@ -176,7 +176,7 @@ class InputProcessor:
         longest = max(map(len, answers))
         for prompt in prompts:
             if len(prompt) + longest > self.capacity.window:
-                raise ContextWindowError(len(prompt), longest, self.capacity.window)
+                raise ContextWindowError.of(len(prompt), longest, self.capacity.window)
             self.check_token_ids(prompt, "prompt")
         for answer in answers:
             self._check_answer_ids(answer, "answer")

@@ -111,7 +111,7 @@ class DecodingLoop:
             self._require_running()
             waiting = len(self._scheduler.waiting) + len(self._submitted)
             if waiting >= self._config.max_queued_requests:
-                raise QueueFullError(waiting, len(self._scheduler.running))
+                raise QueueFullError.of(waiting, len(self._scheduler.running))
             self._submitted.append(state)
             self._wake.notify()
 

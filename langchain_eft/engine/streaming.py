@@ -92,7 +92,7 @@ class Streaming(ABC, Generic[Prepared]):
                     remaining = _remaining_seconds(generation, timeout)
                     event = _raise_failure(await asyncio.wait_for(events.get(), remaining))
                 except TimeoutError:
-                    raise RequestTimeoutError(timeout) from None
+                    raise RequestTimeoutError.after(timeout) from None
                 yield event
                 if isinstance(event, Finished):
                     return
@@ -204,7 +204,7 @@ def _received(
             try:
                 event = _raise_failure(events.get(timeout=_remaining_seconds(generation, timeout)))
             except queue.Empty:
-                raise RequestTimeoutError(timeout) from None
+                raise RequestTimeoutError.after(timeout) from None
             yield event
             if isinstance(event, Finished):
                 return

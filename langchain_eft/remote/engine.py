@@ -31,7 +31,8 @@ from langchain_eft.remote.answer_reader import AnswerReader, Piece
 from langchain_eft.remote.connection import Connection, body, connection
 from langchain_eft.remote.eft_server import EFTServer
 from langchain_eft.remote.endpoint import Endpoint
-from langchain_eft.remote.errors import ServerChangedError, malformed
+from langchain_eft.remote.error_table import ServerChangedError
+from langchain_eft.remote.errors import malformed
 from langchain_eft.remote.event_stream import event_data
 from langchain_eft.remote.server import Server
 from langchain_eft.remote.vllm_server import VLLMServer

@@ -9,45 +9,15 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from langchain_eft.engine.error_text import describe
-from langchain_eft.engine.errors import (
-    AuthenticationError,
-    CheckpointNotFoundError,
-    ContextWindowError,
-    DecodingError,
-    EngineClosedError,
-    EngineError,
-    PermissionDeniedError,
-    QueueFullError,
-    RecipeError,
-    RequestError,
-    RequestTimeoutError,
-)
+from langchain_eft.engine.error_text import describe, shortened_message
+from langchain_eft.engine.errors import AuthenticationError, ContextWindowError, DecodingError, EngineError
+from langchain_eft.remote.error_table import received
 
+_TOO_LONG = re.compile(r"maximum (context|model) length|model's context length|context_length_exceeded")
+"""How vLLM, which gives no code, and proxies speak of a request that does not fit."""
 
-class ServerBusyError(QueueFullError):
-    """The server has too many requests."""
-
-    def __init__(self, message: str) -> None:
-        EngineError.__init__(self, message)
-
-
-class ServerTimeoutError(RequestTimeoutError):
-    """The server gave an answer up, because it took too long."""
-
-    def __init__(self, message: str) -> None:
-        EngineError.__init__(self, message)
-
-
-class ServerContextError(ContextWindowError):
-    """Prompt and answer do not fit the window of the server, which is smaller than it said."""
-
-    def __init__(self, message: str) -> None:
-        EngineError.__init__(self, message)
-
-
-class ServerChangedError(EngineClosedError):
-    """The server has other models than when it was asked what it serves."""
+_MOST_DESCRIBED = 5
+"""Wrong values of an answer that are described."""
 
 
 def status_error(status: int, body: bytes, headers: Mapping[str, str]) -> EngineError:
@@ -60,8 +30,15 @@ def status_error(status: int, body: bytes, headers: Mapping[str, str]) -> Engine
     """
     error = _content(body)
     message = error.get("message") or body[:200].decode(errors="replace").strip() or "no reason"
-    said = f"The server answers with status {status}: {str(message)[:_LONGEST_MESSAGE]}"
-    return _error(status, said, error.get("code"), headers)
+    said = f"The server answers with status {status}: {shortened_message(str(message))}"
+    kind = received(status, error.get("code"))
+    if kind is AuthenticationError:
+        return kind(f"{said} Give it as `api_key`, or in LANGCHAIN_EFT_API_KEY.")
+    if status == 400 and _TOO_LONG.search(said):
+        return ContextWindowError(said)
+    if kind is DecodingError:
+        return DecodingError(said, is_retryable=headers.get("x-should-retry") != "false")
+    return kind(said)
 
 
 def event_error(error: Mapping[str, Any]) -> EngineError:
@@ -71,27 +48,8 @@ def event_error(error: Mapping[str, Any]) -> EngineError:
         error: What its last event says, in OpenAI's form.
     """
     code = error.get("code")
-    status = code if isinstance(code, int) else _STATUS.get(str(code), 500)
-    said = f"The server ends the answer: {str(error.get('message'))[:_LONGEST_MESSAGE]}"
-    return _error(status, said, code, {})
-
-
-_LONGEST_MESSAGE = 4000
-"""Characters of a server's message that are shown."""
-
-_STATUS = {
-    "timeout": 408,
-    "engine_closed": 503,
-    "device_lost": 503,
-    "invalid_value": 400,
-    "invalid_mixture": 400,
-    "context_length_exceeded": 400,
-}
-"""Statuses of the errors of `langchain-eft serve` that may end a stream, by code."""
-
-
-_TOO_LONG = re.compile(r"maximum (context|model) length|model's context length|context_length_exceeded")
-"""How vLLM, which gives no code, and proxies speak of a request that does not fit."""
+    said = f"The server ends the answer: {shortened_message(str(error.get('message')))}"
+    return received(code if isinstance(code, int) else None, code)(said)
 
 
 def _content(body: bytes) -> Mapping[str, Any]:
@@ -101,29 +59,6 @@ def _content(body: bytes) -> Mapping[str, Any]:
         return {}
     error = content.get("error", content) if isinstance(content, dict) else {}
     return error if isinstance(error, dict) else {"message": str(error)}
-
-
-def _error(status: int, message: str, code: Any, headers: Mapping[str, str]) -> EngineError:
-    match status:
-        case 401:
-            return AuthenticationError(f"{message} Give it as `api_key`, or in LANGCHAIN_EFT_API_KEY.")
-        case 403:
-            return PermissionDeniedError(message)
-        case 404:
-            return CheckpointNotFoundError(message)
-        case 408 | 504:
-            return ServerTimeoutError(message)
-        case 412:
-            return ServerChangedError(message)
-        case 429:
-            return ServerBusyError(message)
-        case 502 | 503:
-            return EngineClosedError(message)
-    if status == 400 and (code == "context_length_exceeded" or _TOO_LONG.search(message)):
-        return ServerContextError(message)
-    if status < 500:
-        return RecipeError(message) if code == "invalid_mixture" else RequestError(message)
-    return DecodingError(message, is_retryable=headers.get("x-should-retry") != "false")
 
 
 def malformed(url: str, reason: ValueError) -> EngineError:
@@ -142,6 +77,3 @@ def malformed(url: str, reason: ValueError) -> EngineError:
         f"({text[:500]}): check `base_url`, and that client and server have the same version.",
         is_retryable=False,
     )
-
-
-_MOST_DESCRIBED = 5

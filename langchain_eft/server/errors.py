@@ -13,20 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from langchain_eft.engine.error_text import describe_parts, place_of, shown
-from langchain_eft.engine.errors import (
-    CheckpointNotFoundError,
-    ContextWindowError,
-    DecodingError,
-    DeviceLostError,
-    EngineClosedError,
-    EngineError,
-    InsufficientMemoryError,
-    QueueFullError,
-    RecipeError,
-    RequestError,
-    RequestTimeoutError,
-)
+from langchain_eft.engine.error_text import describe_parts, place_of, shortened_message, shown
+from langchain_eft.engine.errors import ContextWindowError, DecodingError, EngineError
+from langchain_eft.remote.error_table import NO_RETRY, row_of
 
 _KINDS = {
     401: "authentication_error",
@@ -35,12 +24,6 @@ _KINDS = {
     429: "rate_limit_error",
 }
 """OpenAI's type of an error, by status. Other statuses below 500 are errors of the request."""
-
-_LONGEST_MESSAGE = 4000
-"""Characters of a message. Some quote the request, and no answer is as long as a request may be."""
-
-_NO_RETRY = {"x-should-retry": "false"}
-"""Tells OpenAI's clients that the same request would fail in the same way."""
 
 
 class HTTPError(Exception):
@@ -61,21 +44,16 @@ class HTTPError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message = status, _shortened(message)
-        self.param, self.code, self.headers = param, code, headers or {}
+        self.status, self.message = status, shortened_message(message)
+        self.param, self.code, self.headers = param, code, dict(headers or {})
 
     @property
     def kind(self) -> str:
         """OpenAI's type of the error."""
         return _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-
-
-def _shortened(message: str) -> str:
-    half = _LONGEST_MESSAGE // 2  # the end has the remedy
-    return message if len(message) <= _LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}"
 
 
 def http_error(error: Exception) -> HTTPError:
@@ -88,7 +66,7 @@ def http_error(error: Exception) -> HTTPError:
         case ValidationError():
             return invalid(400, error.errors(include_url=False))
         case HTTPException():
-            return HTTPError(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+            return HTTPError(error.status_code, str(error.detail), headers=error.headers)
         case EngineError():
             return _of_engine(error)
     return HTTPError(500, "The server failed. Its log has the details.", code="internal_error")
@@ -96,31 +74,13 @@ def http_error(error: Exception) -> HTTPError:
 
 def _of_engine(error: EngineError) -> HTTPError:
     """An error of the engine, with its own message."""
-    message = str(error)
-    match error:
-        case ContextWindowError():
-            # LangChain's client looks for the code in the message; agents then shorten the conversation.
-            code = "context_length_exceeded"
-            return HTTPError(400, f"{message} ({code})", param="messages", code=code)
-        case RecipeError():
-            return HTTPError(400, message, param="mixture", code="invalid_mixture")
-        case RequestError():
-            return HTTPError(400, message, code="invalid_value")
-        case CheckpointNotFoundError():
-            return HTTPError(404, message, param="model", code="model_not_found")
-        case RequestTimeoutError():
-            return HTTPError(408, message, code="timeout", headers=_NO_RETRY)
-        case QueueFullError():
-            return HTTPError(429, message, code="queue_full", headers={"Retry-After": "1"})
-        case DecodingError():
-            return HTTPError(
-                500, message, code="decoding_failed", headers={} if error.is_retryable else _NO_RETRY
-            )
-        case EngineClosedError() | InsufficientMemoryError():
-            return HTTPError(503, message, code="engine_closed", headers={"Retry-After": "5"})
-        case DeviceLostError():
-            return HTTPError(503, message, code="device_lost", headers={"Retry-After": "30"})
-    return HTTPError(500, message, code="engine_error")
+    row, message = row_of(error), str(error)
+    if isinstance(error, ContextWindowError):
+        # LangChain's client looks for the code in the message; agents then shorten the conversation.
+        message = f"{message} ({row.code})"
+    fails_again = isinstance(error, DecodingError) and not error.is_retryable
+    headers = {**row.headers, **(NO_RETRY if fails_again else {})}
+    return HTTPError(row.status, message, param=row.param, code=row.code, headers=headers)
 
 
 def invalid(status: int, parts: Sequence[Mapping[str, Any]]) -> HTTPError:

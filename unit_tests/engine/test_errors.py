@@ -17,9 +17,9 @@ from langchain_eft.engine.errors import (
     "error",
     [
         RequestError("no"),
-        ContextWindowError(10, 5, 12),
-        RequestTimeoutError(1.5),
-        QueueFullError(3, 4),
+        ContextWindowError.of(10, 5, 12),
+        RequestTimeoutError.after(1.5),
+        QueueFullError.of(3, 4),
         DecodingError("no", is_retryable=False),
     ],
     ids=lambda error: type(error).__name__,

@@ -332,8 +332,7 @@ def engine_errors(kind=errors.EngineError):
     ids=lambda kind: kind.__name__,
 )
 def test_every_engine_error_is_also_one_of_langchains(kind):
-    error = kind.__new__(kind)
-    error.args = ("what, value, remedy",)
+    error = kind("what, value, remedy")
     with pytest.raises(ModelError, match="what, value, remedy") as caught, langchain_errors():
         raise error
     assert isinstance(caught.value, kind)
@@ -342,7 +341,7 @@ def test_every_engine_error_is_also_one_of_langchains(kind):
 
 def test_errors_of_calls_survive_pickling():
     with pytest.raises(ContextOverflowError) as caught, langchain_errors():
-        raise errors.ContextWindowError(prompt_tokens=10, max_tokens=5, window=12)
+        raise errors.ContextWindowError.of(10, 5, 12)
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
     assert (type(copy), str(copy), copy.window) == (type(caught.value), str(caught.value), 12)
 

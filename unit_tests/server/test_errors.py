@@ -1,11 +1,13 @@
 """Every error has OpenAI's shape, a status that fits, and the engine's own words."""
 
 import json
+import re
 
 import httpx
 import openai
 import pytest
 from fastapi.exceptions import RequestValidationError
+from langchain_core import exceptions
 from langchain_core.exceptions import ContextOverflowError
 from langchain_openai import ChatOpenAI
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +15,8 @@ from starlette.exceptions import HTTPException
 
 from langchain_eft import errors as langchain_errors
 from langchain_eft.engine import errors
+from langchain_eft.remote.error_table import TABLE, row_of
+from langchain_eft.remote.errors import event_error, status_error
 from langchain_eft.server.errors import HTTPError, error_body, error_response, http_error
 from unit_tests.server.conftest import serving
 
@@ -24,10 +28,10 @@ MESSAGES = [{"role": "user", "content": "hi"}]
     [
         (errors.RequestError("no"), 400, "invalid_request_error", "invalid_value"),
         (errors.RecipeError("no"), 400, "invalid_request_error", "invalid_mixture"),
-        (errors.ContextWindowError(5, 6, 7), 400, "invalid_request_error", "context_length_exceeded"),
+        (errors.ContextWindowError.of(5, 6, 7), 400, "invalid_request_error", "context_length_exceeded"),
         (errors.CheckpointNotFoundError("no"), 404, "not_found_error", "model_not_found"),
-        (errors.RequestTimeoutError(1), 408, "invalid_request_error", "timeout"),
-        (errors.QueueFullError(3, 4), 429, "rate_limit_error", "queue_full"),
+        (errors.RequestTimeoutError.after(1), 408, "invalid_request_error", "timeout"),
+        (errors.QueueFullError.of(3, 4), 429, "rate_limit_error", "queue_full"),
         (errors.DecodingError("no"), 500, "server_error", "decoding_failed"),
         (errors.EngineClosedError("no"), 503, "server_error", "engine_closed"),
         (errors.DeviceLostError("no"), 503, "server_error", "device_lost"),
@@ -43,12 +47,48 @@ def test_each_error_of_the_engine_has_a_status(error, status, kind, code):
         assert body["message"].startswith(str(error))
 
 
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.kind.__name__)
+def test_an_error_of_the_engine_is_the_same_error_to_a_client(row):
+    error = row.kind("no")
+    answer = error_response(error)
+    expected = errors.EngineClosedError if answer.status_code == 503 else row.kind
+    in_stream = event_error(error_body(error)["error"])
+    arrived = status_error(answer.status_code, answer.body, answer.headers), in_stream
+    assert [type(each) for each in arrived] == [expected, expected]
+    assert all("no" in str(each) for each in arrived)
+
+
+def test_the_tree_of_errors_tells_statuses_and_langchains_classes():
+    told = re.findall(r"^ +(\w+Error) +(\d+) +(\w+)$", errors.__doc__, re.MULTILINE)
+    assert told == [
+        (kind.__name__, str(row_of(kind("no")).status), langchains(kind)) for kind in subclasses()
+    ]
+
+
+def subclasses(kind=errors.EngineError):
+    """The engine's errors, each after its base."""
+    own = [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
+    return [sub for each in own for sub in (each, *subclasses(each))]
+
+
+def langchains(kind):
+    """The name of LangChain's class of an error."""
+    with pytest.raises(kind) as twin, langchain_errors.langchain_errors():
+        raise kind("no")
+    return next(each for each in type(twin.value).__mro__ if each.__module__ == exceptions.__name__).__name__
+
+
+def test_an_error_without_a_row_is_a_failure_to_a_client():
+    answer = error_response(errors.UnsupportedModelError("no"))
+    assert type(status_error(answer.status_code, answer.body, answer.headers)) is errors.DecodingError
+
+
 @pytest.mark.parametrize("retryable", [True, False])
 def test_clients_hear_whether_to_try_again(retryable):
     headers = error_response(errors.DecodingError("no", is_retryable=retryable)).headers
     assert headers.get("x-should-retry") == (None if retryable else "false")
-    assert error_response(errors.RequestTimeoutError(1)).headers["x-should-retry"] == "false"
-    assert int(error_response(errors.QueueFullError(1, 1)).headers["retry-after"]) >= 1
+    assert error_response(errors.RequestTimeoutError.after(1)).headers["x-should-retry"] == "false"
+    assert int(error_response(errors.QueueFullError.of(1, 1)).headers["retry-after"]) >= 1
 
 
 def test_what_pydantic_refuses_names_the_field():
@@ -146,7 +186,7 @@ async def test_a_full_queue_says_when_to_come_back(llm):
         app.state.queue_clock.retry_after = lambda: 7
 
         def full(*args, **kwargs):
-            raise errors.QueueFullError(4, 2)
+            raise errors.QueueFullError.of(4, 2)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(app.state.serving.engine._loop), "add", full)

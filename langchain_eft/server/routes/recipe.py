@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from langchain_eft.remote.description import Description
+from langchain_eft.remote.error_table import ServerChangedError
 from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.routes.models import mixture_of
 
@@ -47,18 +48,16 @@ async def require_match(request: Request) -> None:
     """Refuse a client that has rendered its prompts for other models.
 
     Raises:
-        HTTPError: 412, if the client names another `ETag` than that of `/v1/recipe`.
+        ServerChangedError: If the client names another `ETag` than that of `/v1/recipe`.
     """
     expected = request.headers.get("if-match")
     if expected is None:
         return
     serving = request.app.state.serving
     if expected != _etag(await asyncio.to_thread(lambda: serving.description)):
-        raise HTTPError(
-            412,
+        raise ServerChangedError(
             "The server has other models now than when this client asked for /v1/recipe: ask again, and "
-            "render the prompt anew.",
-            code="recipe_changed",
+            "render the prompt anew."
         )
 
 

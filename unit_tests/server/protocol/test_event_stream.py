@@ -77,13 +77,14 @@ async def test_a_stream_that_waits_sends_comments(monkeypatch):
 
 async def test_an_error_before_the_first_chunk_has_its_own_status():
     with pytest.raises(QueueFullError):
-        await event_stream.event_stream(Request(), chunks(error=QueueFullError(1, 1)))
+        await event_stream.event_stream(Request(), chunks(error=QueueFullError.of(1, 1)))
 
 
 async def test_a_late_error_is_an_event(monkeypatch):
     monkeypatch.setattr(event_stream, "_PATIENCE", 0.01)
     request = Request()
-    response = await event_stream.event_stream(request, chunks("a", pause=0.05, error=QueueFullError(1, 1)))
+    pieces = chunks("a", pause=0.05, error=QueueFullError.of(1, 1))
+    response = await event_stream.event_stream(request, pieces)
     _, error, done, _ = (await sent(request, response)).split("\n\n")
     assert "queue is full" in json.loads(error.removeprefix("data: "))["error"]["message"]
     assert done == "data: [DONE]"
