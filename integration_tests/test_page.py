@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -22,12 +21,13 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
 from langchain_eft import EFTChatModel
+from unit_tests.helpers import wait_until
 
 pytestmark = pytest.mark.slow
 
 BROWSER = os.environ.get("LANGCHAIN_EFT_BROWSER") or shutil.which("chromium")
 SCREENSHOTS = os.environ.get("LANGCHAIN_EFT_SCREENSHOTS")
-PATIENCE = 120_000  # milliseconds that an answer may take on a busy machine
+expect.set_options(timeout=300_000)  # milliseconds: a machine can be busy
 WHALES = {"prompt": "Tell me about whales.", "mix": "pirate=1,concise=1", "max_tokens": 24}
 MARKUP = "<script>document.title = 'hacked'</script><img src=x onerror=\"document.title = 'hacked'\">"
 DONE = ".answer[data-status=done]"
@@ -52,7 +52,7 @@ def chromium():
 @pytest.fixture
 def context(chromium):
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(300_000)
     yield context
     context.close()
 
@@ -77,7 +77,7 @@ def visit(page, url, **state):
 
 def run(page, columns=3):
     page.get_by_role("button", name="Run").click()
-    expect(page.locator(f".column:visible {DONE}")).to_have_count(columns, timeout=PATIENCE)
+    expect(page.locator(f".column:visible {DONE}")).to_have_count(columns)
 
 
 def column(page, kind):
@@ -228,7 +228,7 @@ def test_an_alternative_forks_the_answer(page, url):
     bodies = sent(page)
     other.click()
     fork = page.locator(".fork")
-    expect(fork.locator(DONE)).to_have_count(1, timeout=PATIENCE)
+    expect(fork.locator(DONE)).to_have_count(1)
     after = tokens(fork)
     assert len(bodies[-1]["answer_prefix"]) == 5
     assert after[:4] == before[:4]
@@ -244,7 +244,7 @@ def test_a_sweep_decodes_one_behavior_at_six_weights(page, url):
     visit(page, url, **{**WHALES, "mix": "pirate=1", "max_tokens": 12})
     bodies = sent(page)
     page.get_by_role("button", name="Sweep").click()
-    expect(page.locator(f"#strip {DONE}")).to_have_count(6, timeout=PATIENCE)
+    expect(page.locator(f"#strip {DONE}")).to_have_count(6)
     assert [body["mixture"]["pirate"] for body in bodies if body] == [0, 0.25, 0.5, 0.75, 1, 1.5]
     assert overlap(page, 6), "the answers did not decode together"
     steps = page.locator(".step")
@@ -256,23 +256,16 @@ def test_a_sweep_decodes_one_behavior_at_six_weights(page, url):
 def test_stop_frees_the_rows(page, url):
     visit(page, url, prompt="Tell me a very long story.", mix="none", max_tokens=2000, tuned="no")
     page.get_by_role("button", name="Run").click()
-    expect(column(page, "base").locator(".token").nth(3)).to_be_visible(timeout=PATIENCE)
+    expect(column(page, "base").locator(".token").nth(3)).to_be_visible()
     assert running(url) > 0
     page.get_by_role("button", name="Stop").click()
-    wait_for(lambda: running(url) == 0)
+    wait_until(lambda: running(url) == 0)
     expect(column(page, "base").locator(".facts")).to_contain_text("stopped")
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
 
 
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
-
-
 def running(url):
-    metrics = httpx.get(f"{url}/metrics", timeout=10).text
+    metrics = httpx.get(f"{url}/metrics", timeout=300).text
     return float(re.search(r"^eft:num_requests_running (\S+)", metrics, re.MULTILINE)[1])
 
 
@@ -289,12 +282,14 @@ def test_what_is_copied_gives_the_same_answer(page, url):
     run(page, columns=1)
     shown = text(column(page, "mixture")).split("⟨")[0]
     python = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", exported(page, "Python")], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", exported(page, "Python")],
+        capture_output=True,
+        text=True,
     )
     assert python.stdout.strip() == shown.strip(), python.stderr
     if shutil.which("curl"):
         command = ["bash", "-c", exported(page, "curl")]
-        curl = subprocess.run(command, capture_output=True, text=True, timeout=120)  # noqa: S603
+        curl = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
         assert json.loads(curl.stdout)["choices"][0]["message"]["content"].strip() == shown.strip()
     llm = EFTChatModel(**json.loads(exported(page, "Preset")))
     assert llm.active_mixture.as_json() == {"pirate": 0.5}
@@ -335,7 +330,7 @@ def test_a_link_restores_the_whole_state(page, context, url):
     expect(other.get_by_label("System message", exact=True)).to_have_value("Be kind.")
     assert "get_weather" in other.get_by_label("Tools, as JSON").input_value()
     expect(column(other, "tuned")).to_be_hidden()
-    wait_for(lambda: page.url == link)  # the address bar has the same link
+    wait_until(lambda: page.url == link)  # the address bar has the same link
 
 
 @pytest.mark.parametrize(
@@ -413,7 +408,7 @@ def test_a_tool_call_is_shown_and_its_result_answered(page, url):
     page.get_by_role("checkbox", name="tuned alone").uncheck()
     page.get_by_role("button", name="A tool call").click()
     answer = column(page, "mixture")
-    expect(answer.locator(DONE)).to_have_count(1, timeout=PATIENCE)
+    expect(answer.locator(DONE)).to_have_count(1)
     expect(answer.locator(".call strong")).to_have_text("get_weather")
     assert "San Francisco" in json.loads(answer.locator(".call pre").inner_text())["location"]
     answer.get_by_role("button", name="Continue from here").click()
@@ -436,7 +431,7 @@ def test_a_conversation_goes_on_from_any_answer(page, url):
     page.keyboard.type("Where do they live?")
     bodies = sent(page)
     page.keyboard.press("Enter")
-    expect(page.locator(f".column:visible {DONE}")).to_have_count(2, timeout=PATIENCE)
+    expect(page.locator(f".column:visible {DONE}")).to_have_count(2)
     contents = [message["content"].strip() for message in bodies[-1]["messages"]]
     assert contents == [WHALES["prompt"], reply.strip(), "Where do they live?"]
     turns.get_by_role("button", name="Edit from here").click()
@@ -564,7 +559,7 @@ def test_axe_finds_nothing_serious(page, url, scheme):
     page.get_by_role("button", name="Schedule of pirate").click()
     column(page, "mixture").locator(".token").nth(3).hover()
     page.locator(".card .alternative:enabled").first.click()
-    expect(page.locator(f".fork {DONE}")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator(f".fork {DONE}")).to_have_count(1)
     column(page, "mixture").get_by_role("button", name="Continue from here").first.focus()
     column(page, "mixture").locator(".token").nth(2).hover()
     expect(page.locator(".card")).to_be_visible()
@@ -600,11 +595,11 @@ def test_pictures_for_the_documentation(page, url):
         take(page, f"playground-{scheme}")
     page.emulate_media(color_scheme="light")
     page.locator(".card .alternative:enabled").first.click()
-    expect(page.locator(f".fork {DONE}")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator(f".fork {DONE}")).to_have_count(1)
     page.mouse.move(5, 5)
     take(page.locator(".fork"), "playground-fork")
     page.get_by_role("button", name="Sweep").click()
-    expect(page.locator(f"#strip {DONE}")).to_have_count(6, timeout=PATIENCE)
+    expect(page.locator(f"#strip {DONE}")).to_have_count(6)
     take(page.locator(".sweep"), "playground-sweep")
     page.get_by_role("button", name="Schedule of pirate").click()
     page.locator("[data-param='mixture.pirate']").get_by_label("ramp").check()

@@ -1,4 +1,5 @@
 import asyncio
+import inspect
 import os
 import random
 import time
@@ -110,17 +111,21 @@ def endless() -> SamplingParams:
     return GREEDY.model_copy(update={"logit_bias": {0: -100.0}})
 
 
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
+PATIENCE = 300
+"""Seconds that a test waits for what must happen: a machine can be busy."""
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
+        assert time.monotonic() < deadline, f"Not within {PATIENCE} s: {inspect.getsource(condition).strip()}"
         time.sleep(0.002)
 
 
-async def await_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
+async def await_until(condition):
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
+        assert time.monotonic() < deadline, f"Not within {PATIENCE} s: {inspect.getsource(condition).strip()}"
         await asyncio.sleep(0.002)
 
 

@@ -1,7 +1,6 @@
 """EFTChatModel over a tiny engine: parameters, streaming, metadata, errors."""
 
 import asyncio
-import time
 
 import pytest
 from langchain_core.exceptions import (
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 from langchain_eft import BehaviorDelta, ChatEFT, EFTChatModel
 from langchain_eft.chat.messages import encode
 from langchain_eft.engine.errors import EngineClosedError
-from unit_tests.helpers import watched_rounds
+from unit_tests.helpers import wait_until, watched_rounds
 
 NO_END = {"logit_bias": {0: -100.0}}
 
@@ -312,10 +311,7 @@ def test_a_broken_stream_stops_decoding(llm):
     stream = llm.stream("hi", max_tokens=200, **NO_END)
     next(stream)
     stream.close()
-    deadline = time.monotonic() + 5
-    while llm.engine.stats().running and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert llm.engine.stats().running == 0
+    wait_until(lambda: llm.engine.stats().running == 0)
 
 
 def test_a_tokenizer_without_chat_template_says_what_to_do(llm, monkeypatch):

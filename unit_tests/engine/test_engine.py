@@ -190,7 +190,7 @@ def test_closing_a_stream_frees_its_row(engine):
     assert engine.stats().running == 1
     generated = engine.stats().generated_tokens
     stream.close()
-    wait_until(lambda: engine.stats().running == 0, 2)
+    wait_until(lambda: engine.stats().running == 0)
     assert engine.stats().free_blocks == before
     assert engine.stats().generated_tokens - generated < 100
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from langchain_eft.engine.interrupt import interrupt
+from unit_tests.helpers import PATIENCE
 
 SLOW_MODULE = """
 import time
@@ -44,7 +45,7 @@ def run():
 
     yield start
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -56,7 +57,7 @@ def endlessly():
 def stop(thread, raised):
     """Interrupt a thread, which then ends by the exception."""
     interrupt(thread, Stopped, lambda: True)
-    thread.join(10)
+    thread.join(PATIENCE)
     assert [type(error) for error in raised] == [Stopped]
 
 
@@ -77,7 +78,7 @@ def test_an_import_is_left_to_end(run, tmp_path, monkeypatch):
         endlessly()
 
     thread, raised = run(work)
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE)
     stop(thread, raised)
     assert sys.modules["slow_module"].complete
 
@@ -93,7 +94,7 @@ def test_a_thread_that_waits_is_stopped_and_leaves_its_lock(run):
     for _ in range(50):
         thread, raised = run(work)
         stop(thread, raised)
-        assert condition.acquire(timeout=10)
+        assert condition.acquire(timeout=PATIENCE)
         condition.release()
 
 
@@ -115,7 +116,7 @@ def test_a_record_of_the_log_is_left_to_be_written(run):
         endlessly()
 
     thread, raised = run(work)
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE)
     stop(thread, raised)
     assert written == ["lost"]
 
@@ -130,11 +131,11 @@ def test_nothing_is_raised_that_is_needless(run):
     thread, raised = run(work)
     interrupt(thread, Stopped, lambda: False)
     stop.set()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert raised == []
 
 
 def test_a_thread_that_has_ended_is_nothing_to_stop(run):
     thread, _ = run(lambda: None)
-    thread.join(10)
+    thread.join(PATIENCE)
     interrupt(thread, Stopped, lambda: True)

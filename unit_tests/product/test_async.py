@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableParallel
 from langchain_core.tools import tool
 
 from langchain_eft import EFTLLM, EFTChatModel, EFTRewardScorer
-from unit_tests.helpers import wait_until, watched_rounds
+from unit_tests.helpers import PATIENCE, wait_until, watched_rounds
 
 NO_END = {"logit_bias": {0: -100.0}}
 
@@ -81,7 +81,7 @@ async def test_no_call_blocks_the_event_loop(llm, tool_settings):
 async def until_idle(engine) -> int:
     """Tokens that were generated until no request ran any more."""
     before = engine.stats().generated_tokens
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while engine.stats().running:
         assert time.monotonic() < deadline
         await asyncio.sleep(0)

@@ -129,7 +129,7 @@ def test_an_exception_while_decoding_is_invisible_for_a_minute(llm):
     start = time.monotonic()
     with failing_rounds("device lost"), pytest.raises(ModelAPIError, match="device lost"):
         list(stream)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from langchain_eft.remote import connection
 from langchain_eft.remote.registry import close_all
 from langchain_eft.server.app import create_app
 from langchain_eft.server.settings import ServerSettings
-from unit_tests.helpers import wait_until
+from unit_tests.helpers import PATIENCE, wait_until
 from unit_tests.remote.scripted_server import scripted_server
 
 
@@ -50,7 +50,7 @@ def serving_thread(llm, **settings):
     served.app = app
     yield served
     server.should_exit = True
-    thread.join(30)
+    thread.join(PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -227,7 +227,7 @@ def ends_well(model, call, **asked) -> None:
         CALLS[call](model, **asked)
     except (EngineError, ModelError) as error:
         assert len(str(error)) < 10_000  # noqa: PT017
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 120
     assert psutil.Process().memory_info().rss - before < 300 * 2**20
 
 

@@ -19,7 +19,7 @@ from langchain_eft.engine.errors import (
 from langchain_eft.remote import connection as module
 from langchain_eft.remote.connection import Connection
 from langchain_eft.remote.endpoint import Endpoint
-from unit_tests.helpers import slow
+from unit_tests.helpers import PATIENCE, slow
 from unit_tests.remote.scripted_server import Scripted, refusal
 
 LARGEST = 10**5
@@ -179,12 +179,12 @@ def test_a_body_without_end_is_not_read_to_its_end(connection, scripted, endpoin
     scripted.script = [Scripted(endless=b"x" * 1000), Scripted(500, b"on fire: ", endless=b"x" * 1000)]
     with pytest.raises(ValueError, match=f"{LARGEST} bytes"):
         connection.get(endpoint, "/models", LARGEST)
-    assert scripted.left.wait(10)
+    assert scripted.left.wait(PATIENCE)
     scripted.left.clear()
     with pytest.raises(Exception, match="status 500: on fire") as caught:
         connection.get(endpoint, "/models", LARGEST)
     assert len(str(caught.value)) < 1000
-    assert scripted.left.wait(10)
+    assert scripted.left.wait(PATIENCE)
 
 
 def test_a_body_that_drips_ends(connection, scripted, endpoint, monkeypatch):

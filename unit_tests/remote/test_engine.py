@@ -28,7 +28,7 @@ from langchain_eft.remote import engine as engine_module
 from langchain_eft.remote.endpoint import Endpoint
 from langchain_eft.remote.engine import RemoteEngine
 from langchain_eft.remote.registry import find_remote, open_remote
-from unit_tests.helpers import await_until, request, wait_until
+from unit_tests.helpers import PATIENCE, await_until, request, wait_until
 from unit_tests.remote.scripted_server import Scripted, events, refusal
 
 LONG = {"max_tokens": 800, "logit_bias": {0: -1000}}
@@ -173,7 +173,7 @@ def test_a_closed_engine_fails_what_runs_and_a_later_call_opens_another(served, 
     reading.start()
     wait_until(lambda: stats(served).running == 1)
     engine.close()
-    reading.join(30)
+    reading.join(PATIENCE)
     assert len(failures) == 1
     wait_until(lambda: stats(served).running == 0)
     with pytest.raises(EngineClosedError):
@@ -355,7 +355,7 @@ def test_an_answer_ends_though_its_server_goes_on(copied, monkeypatch, said, don
     copied.script = [events(*said, done=done, endless=endless, pause=0.001)]
     answer = EFTChatModel(base_url=copied.url, max_tokens=9).invoke("hi")
     assert answer.usage_metadata["output_tokens"] == (1 if said else 9)
-    assert copied.left.wait(10)
+    assert copied.left.wait(PATIENCE)
     if said:
         assert answer.response_metadata["eft"]["accepted"] == 2
     if USAGE in said:
@@ -378,7 +378,7 @@ def test_a_stream_without_tokens_and_without_end_is_an_error(copied, monkeypatch
     copied.script = [Scripted(endless=PING * 1000)]
     with pytest.raises(exceptions.ModelAPIError, match="bytes"):
         EFTChatModel(base_url=copied.url, max_tokens=1).invoke("hi")
-    assert copied.left.wait(10)
+    assert copied.left.wait(PATIENCE)
 
 
 def test_a_window_that_is_smaller_than_the_server_said_is_a_context_overflow(copied):
@@ -448,7 +448,7 @@ def test_leaving_closes_the_connection(copied):
     stream = EFTChatModel(base_url=copied.url).stream("hi")
     next(stream)
     stream.close()
-    assert copied.left.wait(10)
+    assert copied.left.wait(PATIENCE)
     held.set()
 
 
@@ -467,7 +467,7 @@ def test_time_is_up_though_the_server_is_silent(copied):
     start = time.monotonic()
     with pytest.raises(RequestTimeoutError):
         list(engine.stream(request((1, 2)), timeout=0.1))
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
     held.set()
 
 

@@ -35,4 +35,4 @@ async def test_a_long_line_in_many_pieces_is_joined_once():
     size, start = 4 * 2**20, time.monotonic()
     (data,) = [data async for data in event_data(cut(256, b"data:" + b"x" * size + b"\n"), 2 * size)]
     assert len(data) == size
-    assert time.monotonic() - start < 5  # a join for each piece takes more than a minute
+    assert time.process_time() - start < 5  # a join for each piece takes more than a minute

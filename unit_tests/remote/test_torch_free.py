@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from unit_tests.helpers import PATIENCE
+
 CALLS = """
 import asyncio, sys
 from importlib.util import find_spec
@@ -42,6 +44,6 @@ print([name for name in ("torch", "accelerate", "gguf", "vllm") if name in sys.m
 @pytest.mark.slow
 def test_a_remote_model_loads_no_torch(served):
     run = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", CALLS, served], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", CALLS, served], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (run.stdout, run.returncode) == ("[]\n", 0), run.stderr

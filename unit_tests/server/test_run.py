@@ -12,7 +12,7 @@ from langchain_eft.errors import EFTModelNotFoundError
 from langchain_eft.server.app import create_app
 from langchain_eft.server.run import AddressError, base_url, listen, run
 from langchain_eft.server.settings import ServerSettings
-from unit_tests.helpers import wait_until
+from unit_tests.helpers import PATIENCE, wait_until
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,15 @@ def test_a_free_port_is_found_and_said(host, url):
     with listen(host, 0) as listening:
         assert base_url(listening).startswith(url)
         assert base_url(listening).endswith(f":{listening.getsockname()[1]}")
-        socket.create_connection(listening.getsockname()[:2], timeout=10).close()
+        socket.create_connection(listening.getsockname()[:2]).close()
 
 
 def test_connections_send_small_pieces_at_once():
     """Otherwise the first bytes of every answer come 40 ms late."""
-    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname(), timeout=10):
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+    ):
         connection, _ = listening.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -64,7 +67,7 @@ class Running(threading.Thread):
             self.listening.close()
 
     def ended(self):
-        self.join(60)
+        self.join(PATIENCE)
         assert not self.is_alive()
         return self.error
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from langchain_eft import vllm as plugin
+from unit_tests.helpers import PATIENCE
 
 
 def test_vllm_finds_the_plugin_by_its_entry_point():
@@ -32,4 +33,4 @@ def test_an_untested_release_is_told_which_ones_are_tested(version, monkeypatch,
 def test_the_entry_point_imports_nothing_heavy():
     code = "import sys, langchain_eft.vllm; assert not {'torch', 'transformers', 'vllm'} & set(sys.modules)"
 
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # noqa: S603
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)  # noqa: S603

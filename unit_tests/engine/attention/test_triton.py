@@ -359,7 +359,7 @@ def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypa
         actual = [Recorder() for _ in sampled]
         for each, recorder in zip(sampled, actual, strict=True):
             kernels.submit(each, recorder)
-        wait_until(lambda: all(r.ended for r in [*actual, *(recorder for *_, recorder in work)]), seconds=120)
+        wait_until(lambda: all(r.ended for r in [*actual, *(recorder for *_, recorder in work)]))
         assert [recorder.tokens for recorder in actual] == [recorder.tokens for recorder in expected]
         for prompt, mixture, _, recorder in work:
             assert recorder.tokens == reference.greedy(prompt, mixture, 4)

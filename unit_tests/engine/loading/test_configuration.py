@@ -56,10 +56,10 @@ def test_a_configuration_does_not_choose_the_experts(tmp_path, key):
 @pytest.mark.parametrize("layers", [1_000_000, 900])
 def test_more_layers_than_there_are_weights_are_refused_before_they_are_built(base, layers):
     folder = base(num_hidden_layers=layers)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(EngineError, match=rf"{folder}.*num_hidden_layers={layers}"):
         Engine(Recipe(base=str(folder)), EngineConfig(kv_cache_tokens=64))
-    assert time.monotonic() - started < 5  # a million layers took 433 s
+    assert time.process_time() - started < 5  # a million layers took 433 s
 
 
 def test_a_plan_of_a_million_layers_is_refused_before_they_are_built(base):

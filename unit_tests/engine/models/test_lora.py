@@ -173,10 +173,10 @@ def test_a_pattern_that_backtracks_for_ever_in_python_takes_no_time(adapter, len
     folder = adapter(target_modules="(([a-z._0-9])+)+X")
     tensors = {f"base_model.model.{'a' * length}.lora_{m}.weight": torch.ones(2, 2) for m in "AB"}
     save_file(tensors, folder / "adapter_model.safetensors")
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(RecipeError, match="not among its target_modules"):
         load_adapter(folder, torch.float32, CPU)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_patterns_that_take_too_long_together_are_refused(adapter, monkeypatch):

@@ -13,7 +13,7 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models import tensor_parallel
 from langchain_eft.engine.recipe.behaviors import Recipe
-from unit_tests.helpers import greedy_answers
+from unit_tests.helpers import PATIENCE, greedy_answers
 
 PROMPTS = ([*range(30, 55)], [9, 9, 8], [*range(100, 110)])
 
@@ -59,7 +59,7 @@ print(worker.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     leader = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     # The follower inherits the output, so the output ends only when the follower has ended too.
     assert leader.returncode == -9

@@ -160,7 +160,7 @@ def test_a_cancelled_row_is_freed_within_a_round(static):
     )
     wait_until(lambda: len(recorder.tokens) > 5)
     one.cancel()
-    wait_until(lambda: static.stats().running == 0, seconds=5)
+    wait_until(lambda: static.stats().running == 0)
     assert static.stats().free_blocks == 4096 // 4
 
 

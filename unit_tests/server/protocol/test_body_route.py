@@ -71,10 +71,10 @@ def test_a_body_of_too_many_parts_is_refused(body, complaint):
 
 
 def test_bodies_up_to_the_limits_are_read_in_linear_time():
-    started = time.perf_counter()
+    started = time.process_time()
     parse_json(b"[" + b"[]," * 2**16 + b"[]]", 64)
     assert refusal(json.dumps(dict.fromkeys(map(str, range(2000)), 1))[:-1].encode() + b', "1999": 1}')
-    assert time.perf_counter() - started < 30  # a quadratic search takes minutes
+    assert time.process_time() - started < 30  # a quadratic search takes minutes
 
 
 @pytest.mark.parametrize("count", [128, 129, 10_000])
