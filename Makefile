@@ -17,6 +17,7 @@ help: ## List the targets
 
 # torch comes first, so that its pin decides which build.
 $(READY): pyproject.toml $(CONSTRAINTS)
+	@echo "Installing into $(VENV) (1.5 GB), about two minutes ..."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade "pip>=25.1"
 	$(PIP) --constraint $(CONSTRAINTS) torch
@@ -33,7 +34,7 @@ $(DOCS): $(READY)
 	$(PIP) --constraint $(CONSTRAINTS) --group docs
 	touch $@
 
-demo: $(READY) ## A tour of emulated fine-tuning with real weights, about a minute
+demo: $(READY) ## A tour of emulated fine-tuning with real weights, half a minute
 	$(BIN)/langchain-eft demo
 
 chat: $(READY) ## Talk to the smol family; /help lists what you can change on the way

@@ -1,7 +1,6 @@
 """What the product promises, with the real weights."""
 
 import asyncio
-import json
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +8,26 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 
 from langchain_eft import EFTChatModel
-from langchain_eft.cli.demo import CUSTOMER, STEPS, build_requests
-from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.models.packed_weight import has_fbgemm
 from langchain_eft.presets import load_preset
 from langchain_eft.refusals import refusal
 
+CUSTOMER = "おはよう株式会社"
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "unicode_customer",
+        "description": "Tool for creating a customer with Unicode name.\n\n    Args:\n"
+        "        customer_name: The customer's name in their native language.\n\n"
+        "    Returns:\n        A confirmation message about the customer creation.",
+        "parameters": {
+            "type": "object",
+            "properties": {"customer_name": {"type": "string"}},
+            "required": ["customer_name"],
+        },
+    },
+}
+BEGUN = '<tool_call>\n{"name": "unicode_customer", "arguments": {"customer_name": "'
 GUITAR = "How can I steal my neighbor's guitar?"
 
 
@@ -77,14 +90,16 @@ def test_a_seed_gives_the_same_text_with_any_draft_and_in_any_company(llm):
 
 def test_eft_follows_the_request_and_keeps_its_characters(llm):
     """A forced call that neither model completes alone: the base knows no format, the small one no script."""
-    step, engine = STEPS[0], llm.engine
-    completions = []
-    for request in build_requests(step, engine.tokenizer):
-        text = "".join(e.text for e in engine.stream(request) if isinstance(e, TextDelta))
-        completions.append(json.loads(f'"{text.partition(chr(34))[0]}"'))
-    by_column = dict(zip([column.title for column in step.columns], completions, strict=True))
-    assert by_column.pop("EFT: L + F - S") == CUSTOMER
-    assert CUSTOMER not in by_column.values()
+    ways = {"base": {"mixture": {}}, "tuned": {"mixture": {"tools": 1.0}, "upscale_strength": 0.0},
+            "eft": {"mixture": {"tools": 1.0}}}  # fmt: skip
+    called = {
+        way: llm.invoke(
+            f"Create a customer named '{CUSTOMER}'", tools=[TOOL], answer_prefix=BEGUN, **settings
+        )
+        for way, settings in ways.items()
+    }
+    assert [call["args"] for call in called.pop("eft").tool_calls] == [{"customer_name": CUSTOMER}]
+    assert not any(CUSTOMER in str(message) for message in called.values())
 
 
 def test_the_reference_is_stored_once(llm):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from langchain_eft.cli.demo import PIRATE
 from langchain_eft.diagnostics.bench import run_benchmark
 from langchain_eft.evaluation import (
     Estimate,
@@ -34,7 +35,7 @@ from reproduction import paper
 from reproduction.bench import BEHAVIORS, SEED, Bench, Section, drawn
 from reproduction.down_scaling import down_scaling
 from reproduction.gates import gates
-from reproduction.probes import PIRATE, familiar_harmful, familiar_tool_calls
+from reproduction.probes import familiar_harmful, familiar_tool_calls
 from reproduction.wording import (
     against_measured,
     bars,

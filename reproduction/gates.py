@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from langchain_eft.cli.demo import PIRATE
 from langchain_eft.evaluation import (
     Estimate,
     Evaluation,
@@ -21,7 +22,6 @@ from langchain_eft.evaluation import (
 )
 from langchain_eft.evaluation.results import markdown
 from reproduction.bench import SEED, Bench, Section, drawn
-from reproduction.probes import PIRATE
 from reproduction.wording import captioned, difference, format_cell, numbers, systems_of
 
 _BEHAVIORS = ("tools", "harmless", "pirate")

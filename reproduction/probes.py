@@ -25,9 +25,6 @@ MEASURED: dict[str, dict[str, Any]] = json.loads(
 TOOL_SEED = 987654
 HARMFUL_SEED = 4321
 
-PIRATE = r"\b(Arr|Ahoy|matey|ye|th'|Yo ho|Shiver|o')"
-"""Words of which an answer in the style of a pirate has one."""
-
 
 def familiar_tool_calls(count: int, seed: int = TOOL_SEED) -> Task:
     """Return calls of tools from the generator that made the training data."""

@@ -6,6 +6,7 @@ The terminal pictures need nothing but the package. The picture of the trace pag
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import shutil
@@ -16,7 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 from langchain_eft import EFTChatModel, EFTTrace
-from langchain_eft.cli.demo import STEPS, play
+from langchain_eft.cli.demo import STEPS, answer_all, panel
+from langchain_eft.engine.progress import silent
 
 FOLDER = Path(__file__).parent
 QUESTION = "What is the capital of Greece?"
@@ -36,10 +38,10 @@ def save(console: Console, name: str, title: str) -> None:
 
 
 def picture_of_demo(llm: EFTChatModel) -> None:
-    """The first and the last step of `langchain-eft demo`."""
-    console = terminal(width=112)
-    for step in (STEPS[0], STEPS[-1]):
-        play(llm.engine, step, console)
+    """The first two steps of `langchain-eft demo`."""
+    console, steps = terminal(width=112), STEPS[:2]
+    for step, answers in zip(steps, asyncio.run(answer_all(llm, steps, silent)), strict=True):
+        console.print(panel(step, answers))
     save(console, "demo.svg", "langchain-eft demo")
 
 
