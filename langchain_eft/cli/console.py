@@ -41,7 +41,8 @@ def quiet_libraries() -> None:
     transformers imports torchao wherever it is installed, which warns of kernels for GPUs that are not there.
     """
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of a format conversion; the engine reports it itself
-    for name in ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree", "torchao"):
+    retries = "huggingface_hub.utils._http"  # the last one is an error of ours
+    for name in ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree", "torchao", retries):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -12,7 +12,6 @@ from rich.table import Table
 
 from langchain_eft.cli.console import progress, readable_errors
 from langchain_eft.cli.options import JsonFlag
-from langchain_eft.teaching.settings import Precision
 
 if TYPE_CHECKING:
     from langchain_eft.teaching import TaughtBehavior
@@ -134,7 +133,7 @@ def teach(
         ),
     ] = None,
     precision: Annotated[
-        Precision | None,
+        Literal["float32", "bfloat16"] | None,
         typer.Option(
             help="Arithmetic of the training. Left out, bfloat16 on a GPU and float32 on a CPU.",
             show_default=False,
