@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ import psutil
 from benchmarks.family import Family, Prompts
 from benchmarks.result import CPU_TIME, Result
 from benchmarks.rivals.rival import Rival
-from langchain_eft.diagnostics.bench import Spread, available_cores, processor
+from langchain_eft.diagnostics.bench import Spread, available_cores, processor, take_turns
 
 ROOT = Path(__file__).parent.parent
 ALONE_PROMPTS = 2
@@ -93,8 +94,10 @@ class Score:
     @property
     def ratio(self) -> Spread:
         """The speed relative to the baseline in the same round."""
-        pairs = zip(self.results, self.baselines, strict=True)
-        return Spread.of([result.tokens_per_second / base.tokens_per_second for result, base in pairs])
+        return Spread.of_ratios(
+            [result.tokens_per_second for result in self.results],
+            [baseline.tokens_per_second for baseline in self.baselines],
+        )
 
     @property
     def first_token(self) -> float:
@@ -155,35 +158,40 @@ def play(
         baseline: The rival whose speed is 1.
         deadline: No round starts after this time of `time.monotonic`, except for the first measured one.
     """
-    prompts, rivals = Prompts(family), list(workers)
-    results: dict[tuple[int, Rival], list[Result]] = {
-        (count, rival): [] for count in family.requests for rival in rivals
-    }
-    for turn in range(-1, rounds):  # the first one warms up
-        if turn > 0 and time.monotonic() > deadline:
-            report_progress(f"The time is over after {turn} of {rounds} rounds")
-            break
-        for count in family.requests:
-            batches = [prompts.take(count) for _ in range(ALONE_PROMPTS if count == 1 else 1)]
-            for i in range(len(rivals)):
-                rival = rivals[(i + turn) % len(rivals)]
-                result = merge_results(
-                    [
-                        workers[rival].decode(
-                            batch, family.tokens, family.temperature, 1000 * turn + 1000, **rival.options
-                        )
-                        for batch in batches
-                    ]
-                )
+    prompts = Prompts(family)
+
+    @cache
+    def batches(turn: int) -> list[tuple[int, list[list[list[int]]]]]:  # noqa: ARG001
+        alone = [prompts.take(1) for _ in range(ALONE_PROMPTS)]
+        return [(count, alone if count == 1 else [prompts.take(count)]) for count in family.requests]
+
+    def contestant(rival: Rival) -> Callable[[int], dict[int, Result]]:
+        def decode(batch: list[list[int]], turn: int) -> Result:
+            seed = 1000 * turn + 1000
+            return workers[rival].decode(batch, family.tokens, family.temperature, seed, **rival.options)
+
+        def results(turn: int) -> dict[int, Result]:
+            measured = {}
+            for count, some in batches(turn):
+                measured[count] = merge_results([decode(batch, turn) for batch in some])
                 report_progress(
                     f"{family.name}, {count} at a time, round {turn + 1} of {rounds}: {rival.name} "
-                    f"{result.tokens_per_second:.1f} tokens/s"
+                    f"{measured[count].tokens_per_second:.1f} tokens/s"
                 )
-                if turn >= 0:
-                    results[count, rival].append(result)
+            return measured
+
+        return results
+
+    measured = take_turns({rival: contestant(rival) for rival in workers}, rounds, deadline=deadline)
     return [
-        Score(rival.name, count, tuple(of_rival), tuple(results[count, baseline]))
-        for (count, rival), of_rival in results.items()
+        Score(
+            rival.name,
+            count,
+            tuple(each[count] for each in measured[rival]),
+            tuple(each[count] for each in measured[baseline]),
+        )
+        for count in family.requests
+        for rival in workers
     ]
 
 

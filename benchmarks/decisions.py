@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -11,8 +13,10 @@ import typer
 from langchain_core.decisions import Choice, Noul
 
 from langchain_eft import EFTDecisionModel
+from langchain_eft.diagnostics.bench import take_turns
 from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.evaluation.results import markdown
 
 SENTENCE = "The room was small, but quiet. "
 TOPICS = ("price", "taste", "noise", "staff", "speed", "size", "color", "weight")
@@ -56,24 +60,29 @@ def main(
         classifier.invoke({"state": text, "questions": questions(number, kind)})
         return count.tokens, time.process_time() - started
 
-    ask(many, "choice", SENTENCE)  # warms up
-    print(
-        f"| text, tokens | questions | tokens run, {many} / 1 | CPU time, {many} / 1 | the same text again |"
-    )
-    print("| --- | --- | --- | --- | --- |")
+    def contestants(sentences: int, kind: str) -> dict[str, Callable[[int], list[tuple[int, float]]]]:
+        def about(who: str, turn: int) -> str:  # a text that is new, so nothing is cached
+            return f"Report {sentences} {kind} {who} {turn}. {SENTENCE * sentences}"
+
+        def ask_many(turn: int) -> list[tuple[int, float]]:
+            return [ask(many, kind, about("many", turn)) for _ in range(2)]
+
+        return {"one": lambda turn: [ask(1, kind, about("one", turn))], "many": ask_many}
+
+    rows = []
     for sentences in lengths:
         length = len(classifier.tokenizer(SENTENCE * sentences).input_ids)
         for kind in ("noul", "choice"):
-            measured = []
-            for i in range(rounds):
-                names = [f"{sentences} {kind} {2 * i + j}" for j in range(2)]  # nothing is cached
-                first, second = (f"Report {name}. {SENTENCE * sentences}" for name in names)
-                measured.append([ask(1, kind, first), ask(many, kind, second), ask(many, kind, second)])
-            tokens = measured[-1][1][0] / measured[-1][0][0]
+            measured = take_turns(contestants(sentences, kind), rounds)
             one, all_new, again = (
-                statistics.median(seconds for _, seconds in each) for each in zip(*measured, strict=True)
+                [seconds for _, seconds in each]
+                for each in zip(*map(operator.add, measured["one"], measured["many"]), strict=True)
             )
-            print(f"| {length} | {kind} | {tokens:.2f} | {all_new / one:.2f} | {again / one:.2f} |")
+            tokens = measured["many"][-1][0][0] / measured["one"][-1][0][0]
+            times = [statistics.median(each) / statistics.median(one) for each in (all_new, again)]
+            rows.append([str(length), kind, *(f"{number:.2f}" for number in (tokens, *times))])
+    header = ["text, tokens", "questions", f"tokens run, {many} / 1", f"CPU time, {many} / 1"]
+    print(markdown([*header, "the same text again"], rows))
 
 
 if __name__ == "__main__":

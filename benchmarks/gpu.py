@@ -11,11 +11,11 @@ import gc
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any
 from unittest.mock import patch
@@ -35,7 +35,7 @@ from benchmarks.synthetic import (
     random_prompts,
 )
 from langchain_eft import EFTChatModel
-from langchain_eft.diagnostics.bench import Spread, decode, summarize, weights_read
+from langchain_eft.diagnostics.bench import Spread, decode, summarize, take_turns, weights_read
 from langchain_eft.diagnostics.verify.statistics import log_p_excess, z_test
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.decoding.formula import combine
@@ -196,14 +196,14 @@ class Report:
     Args:
         device: The device that everything runs on.
         path: The JSON file, or None.
-        deadline: The time to stop, on the clock of `time.perf_counter`.
+        deadline: The time to stop, on the clock of `time.monotonic`.
     """
 
     def __init__(self, device: torch.device, path: Path | None, deadline: float) -> None:
         self.rows: list[Measurement] = []
         self.checks: dict[str, Any] = {}
         self.notes: list[str] = []
-        self._path, self._deadline = path, deadline
+        self._path, self.deadline = path, deadline
         self.bandwidth = copy_bandwidth(device)
         self.about = {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -214,7 +214,7 @@ class Report:
     @property
     def seconds_left(self) -> float:
         """The seconds until the deadline."""
-        return self._deadline - time.perf_counter()
+        return self.deadline - time.monotonic()
 
     def begin(self, *key: Any) -> Measurement:
         """Add a row."""
@@ -426,18 +426,19 @@ def _our_turns(
     )
     if needed > available:
         raise ValueError(f"{needed} tokens of KV memory are needed, but there are {available}")
-    for turn in range(-1, setting.repetitions):  # the first captures graphs and fills the prefix cache
-        for mode, speculation in modes.items():
-            run, _ = ours.run(prompts, mode, speculation, setting.tokens, 100 * turn + 100)
-            if turn < 0:
-                continue
+
+    def contestant(mode: str, speculation: Any) -> Callable[[int], Run]:
+        return lambda turn: ours.run(prompts, mode, speculation, setting.tokens, 100 * turn + 100)[0]
+
+    # The first round captures graphs and fills the prefix cache.
+    contestants = {mode: contestant(mode, speculation) for mode, speculation in modes.items()}
+    for mode, runs in take_turns(contestants, setting.repetitions, deadline=report.deadline).items():
+        for run in runs:
             per_round = run.tokens / run.rounds / first_row.batch
             draft_tokens = (per_round - 1) / run.accepted if run.accepted else 0.0
             positions = first_row.context + setting.tokens / 2
             size = ours.bytes_of_round(mode, first_row.batch, positions, draft_tokens)
-            rows[mode].add(Run(**{**asdict(run), "floor": size / report.bandwidth}))
-        if turn >= 0 and report.seconds_left < 0:
-            break
+            rows[mode].add(replace(run, floor=size / report.bandwidth))
     work = (first_row.family, first_row.batch, first_row.context)
     rivals = [
         row
@@ -460,7 +461,7 @@ def rival_rows(family: SyntheticFamily, setting: Setting, report: Report) -> Non
     for batch in setting.batches:
         row = report.begin(scale_name, PROXY, batch, context)
         prompts = random_prompts(family.scale, batch, context)
-        report.attempt([row], partial(_proxy_turns, loop, prompts, setting, row))
+        report.attempt([row], partial(_rival_turns, partial(_proxy, loop, prompts, setting), setting, row))
     prompt = torch.tensor(random_prompts(family.scale, 1, context), device=family.device)
     for mode, acceptance, options in (
         (ASSISTED, calculated, {"assistant_model": models["tuned"]}),
@@ -468,29 +469,23 @@ def rival_rows(family: SyntheticFamily, setting: Setting, report: Report) -> Non
         (GENERATE, None, {"cache_implementation": "static"}),
     ):
         row = report.begin(scale_name, mode, 1, context, acceptance)
+        generate = partial(_generate, models["base"], prompt, setting.tokens, options)
         report.attempt(
             [row],
-            partial(_generate_turns, models["base"], prompt, setting, row, options),
+            partial(_rival_turns, generate, setting, row),
             needed=60.0 if family.device.type == "cuda" else 0.0,
         )
 
 
-def _proxy_turns(loop: ProxyLoop, prompts: list[list[int]], setting: Setting, row: Measurement) -> None:
-    for turn in range(-1, setting.repetitions):
-        tokens = setting.rival_tokens if turn >= 0 else 2
-        _, moments = loop.decode(prompts, tokens, 1.0, turn + 1)
-        if turn >= 0:
-            row.add(Run(row.batch * (tokens - 1), moments[-1] - moments[0], tokens - 1))
+def _rival_turns(decode: Callable[[int], Run], setting: Setting, row: Measurement) -> None:
+    for run in take_turns({row.mode: decode}, setting.repetitions)[row.mode]:
+        row.add(run)
 
 
-def _generate_turns(
-    base: Any, prompt: torch.Tensor, setting: Setting, row: Measurement, options: dict[str, Any]
-) -> None:
-    for turn in range(-1, setting.repetitions):
-        torch.manual_seed(turn + 1)
-        run = _generate(base, prompt, setting.tokens, options)
-        if turn >= 0:
-            row.add(run)
+def _proxy(loop: ProxyLoop, prompts: list[list[int]], setting: Setting, turn: int) -> Run:
+    tokens = setting.rival_tokens if turn >= 0 else 2
+    _, moments = loop.decode(prompts, tokens, 1.0, turn + 1)
+    return Run(len(prompts) * (tokens - 1), moments[-1] - moments[0], tokens - 1)
 
 
 class _TimedStreamer:
@@ -506,7 +501,8 @@ class _TimedStreamer:
         """Do nothing: no text is held back."""
 
 
-def _generate(base: Any, prompt: torch.Tensor, tokens: int, options: dict[str, Any]) -> Run:
+def _generate(base: Any, prompt: torch.Tensor, tokens: int, options: dict[str, Any], turn: int) -> Run:
+    torch.manual_seed(turn + 1)
     streamer = _TimedStreamer()
     base.generate(
         prompt,
@@ -579,15 +575,21 @@ def streaming_overhead(ours: OurEngine, setting: Setting) -> float:
     """Measure how much longer a token takes through `EFTChatModel.stream` than from the engine."""
     tokens, text = 4 * setting.tokens, "w5 w6 w7 w8"
     prompt = ours.engine.tokenizer(text).input_ids
-    gaps: dict[str, list[float]] = {"engine": [], "LangChain": []}
-    for turn in range(-1, 2 * setting.repetitions):
-        request = ours.request(prompt, PLAIN, tokens, turn + 1, "off")
-        llm = ours.llm.model_copy(update={"max_tokens": tokens, "seed": turn + 1, "speculation": "off"})
-        for name, stream in (("engine", ours.engine.stream(request)), ("LangChain", llm.stream(text))):
-            moments = [time.perf_counter() for _ in stream]
-            if turn >= 0:
-                gaps[name] += [after - before for before, after in pairwise(moments)]
-    return Spread.of(gaps["LangChain"]).median / Spread.of(gaps["engine"]).median - 1
+
+    def gaps(stream: Iterable[object]) -> list[float]:
+        moments = [time.perf_counter() for _ in stream]
+        return [after - before for before, after in pairwise(moments)]
+
+    def engine(turn: int) -> list[float]:
+        return gaps(ours.engine.stream(ours.request(prompt, PLAIN, tokens, turn + 1, "off")))
+
+    def langchain(turn: int) -> list[float]:
+        update = {"max_tokens": tokens, "seed": turn + 1, "speculation": "off"}
+        return gaps(ours.llm.model_copy(update=update).stream(text))
+
+    measured = take_turns({"engine": engine, "LangChain": langchain}, 2 * setting.repetitions)
+    medians = {name: Spread.of(list(chain(*each))).median for name, each in measured.items()}
+    return medians["LangChain"] / medians["engine"] - 1
 
 
 # The whole benchmark
@@ -688,8 +690,7 @@ def _spread(values: Sequence[float], style: str, *, extremes: bool = False) -> s
     if not values:
         return "-"
     spread = Spread.of(values)
-    ends = f" ({spread.low:{style}}-{spread.high:{style}})" if extremes else ""
-    return f"{spread.median:{style}}{ends}"
+    return f"{spread:{style}}" if extremes else f"{spread.median:{style}}"
 
 
 def plot(report: Report, path: Path) -> None:
@@ -730,7 +731,7 @@ def main(
     """Measure, print a table, and write the JSON and a plot."""
     name = ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     torch_device = torch.device(name)
-    report = Report(torch_device, output, time.perf_counter() + 60 * minutes)
+    report = Report(torch_device, output, time.monotonic() + 60 * minutes)
     run(SMALL if tiny else FULL, torch_device, report, {"compile": True} if compile_ else {})
     report.save()
     print(table(report))

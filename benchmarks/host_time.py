@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 from unittest.mock import patch
@@ -23,6 +24,7 @@ import torch
 import typer
 
 from benchmarks.family import VOCABULARY, tiny
+from langchain_eft.diagnostics.bench import take_turns
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Event, Failed, Finished
@@ -30,6 +32,7 @@ from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
 from langchain_eft.engine.rounds import static_runner
 from langchain_eft.engine.rounds.static import StaticRound
+from langchain_eft.evaluation.results import markdown
 
 DRAFT_SECONDS, VERIFY_SECONDS = 0.001, 0.005
 """Simulated time of a draft pass and of a verify pass."""
@@ -134,19 +137,21 @@ def main(
     """Measure every setting in turns, and print a table."""
     torch.set_num_threads(1)
     config = EngineConfig(device="cpu", static_rounds=True, overlap_rounds=True, kv_cache_tokens=16384)
-    settings: list[tuple[int, Speculation]] = [(rows, k) for rows in (1, 16) for k in ("off", 4, "auto")]
-    least: dict[tuple[int, Speculation], float] = {}
+    speculations: tuple[Speculation, ...] = ("off", 4, "auto")
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(tiny(Path(folder)).recipe, config)
-        for _ in range(repeats):
-            for setting in settings:
-                seconds = measure(engine, setting[0], tokens, setting[1], acceptance)
-                least[setting] = min(seconds, least.get(setting, seconds))
+
+        def contestant(rows: int, speculation: Speculation) -> Callable[[int], float]:
+            return lambda _: measure(engine, rows, tokens, speculation, acceptance)
+
+        settings = {setting: contestant(*setting) for setting in product((1, 16), speculations)}
+        measured = take_turns(settings, repeats, warm_up=0)
         engine.close()
-    print("| requests | speculation | host, CPU ms per round |")
-    print("| ---: | --- | ---: |")
-    for (rows, speculation), seconds in least.items():
-        print(f"| {rows} | {speculation} | {1000 * seconds:.2f} |")
+    rows = [
+        [str(rows), str(speculation), f"{1000 * min(seconds):.2f}"]
+        for (rows, speculation), seconds in measured.items()
+    ]
+    print(markdown(["requests", "speculation", "host, CPU ms per round"], rows))
 
 
 if __name__ == "__main__":

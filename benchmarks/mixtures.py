@@ -6,6 +6,8 @@ Mixtures of one to four behaviors take turns, with one request at a time. Ratios
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
 from typing import Annotated
 
 import typer
@@ -13,13 +15,14 @@ from langchain_core.messages import HumanMessage
 
 from langchain_eft import EFTChatModel
 from langchain_eft.chat.messages import encode
-from langchain_eft.diagnostics.bench import Spread
+from langchain_eft.diagnostics.bench import Spread, take_turns
 from langchain_eft.diagnostics.decoded_answer import decode_in_batches
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.registry import open_engine
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
+from langchain_eft.evaluation.results import markdown
 
 PROMPT = "Tell me about whales."
 NO_END = -100.0
@@ -55,27 +58,28 @@ def main(
     engine = llm.engine
     prompt = encode(engine.tokenizer, [HumanMessage(PROMPT)])
     sampling = SamplingParams(temperature=0, logit_bias={engine.tokenizer.eos_token_id: NO_END})
-    measured: dict[tuple[int, Speculation], list[float]] = {}
-    for turn in range(repeats + 1):
-        for speculation in SPECULATIONS:
-            for count in range(1, len(names) + 1):
-                mixture = Mixture.of(dict.fromkeys(names[:count], 1 / count))
-                request = GenerationRequest(
-                    prompt_ids=prompt, mixture=mixture, sampling=sampling, max_tokens=tokens,
-                    speculation=speculation,
-                )  # fmt: skip
-                seconds = seconds_per_token(engine, request)
-                if turn:  # the first turn warms up
-                    measured.setdefault((count, speculation), []).append(seconds)
-    print("| behaviors | speculation | ms per token | times one behavior | weights, MiB |")
-    print("| ---: | --- | ---: | ---: | ---: |")
-    for (count, speculation), times in measured.items():
-        ratios = [a / b for a, b in zip(times, measured[1, speculation], strict=True)]
-        spread, took = Spread.of(ratios), Spread.of(times)
-        print(
-            f"| {count} | {speculation} | {1e3 * took.median:.1f} | "
-            f"{spread.median:.2f} ({spread.low:.2f}-{spread.high:.2f}) | {sizes[count - 1] / 2**20:.1f} |"
+
+    def contestant(count: int, speculation: Speculation) -> Callable[[int], float]:
+        mixture = Mixture.of(dict.fromkeys(names[:count], 1 / count))
+        request = GenerationRequest(
+            prompt_ids=prompt, mixture=mixture, sampling=sampling, max_tokens=tokens, speculation=speculation
         )
+        return lambda _: seconds_per_token(engine, request)
+
+    ways = {way: contestant(*way) for way in product(range(1, len(names) + 1), SPECULATIONS)}
+    measured = take_turns(ways, repeats)
+    rows = [
+        [
+            str(count),
+            str(speculation),
+            f"{1e3 * Spread.of(times).median:.1f}",
+            f"{Spread.of_ratios(times, measured[1, speculation]):.2f}",
+            f"{sizes[count - 1] / 2**20:.1f}",
+        ]
+        for (count, speculation), times in measured.items()
+    ]
+    header = ["behaviors", "speculation", "ms per token", "times one behavior", "weights, MiB"]
+    print(markdown(header, rows))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from langchain_eft import EFTChatModel
-from langchain_eft.diagnostics.bench import Spread
+from langchain_eft.diagnostics.bench import Spread, take_turns
 from langchain_eft.diagnostics.decoded_answer import decode_in_batches
 from langchain_eft.engine.events import Finished
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
@@ -32,22 +32,22 @@ def main(
     llm = EFTChatModel()
     words = llm.engine.tokenizer("Whales sing over the width of an ocean. ").input_ids
     text = tuple(words * (FIRST // len(words) + 1))
-    fresh, again = [], []
-    for i in range(rounds + 1):  # the first round warms up
-        opening = (1000 + i, *text[: FIRST - 1])
-        fresh.append(first_token(llm, (2000 + i, *text[: FIRST - 1], *text[:NEW])))
+
+    def read_anew(turn: int) -> Finished:
+        return first_token(llm, (2000 + turn, *text[: FIRST - 1], *text[:NEW]))
+
+    def second_turn(turn: int) -> Finished:
+        opening = (1000 + turn, *text[: FIRST - 1])
         first_token(llm, opening)
-        again.append(first_token(llm, (*opening, *text[:NEW])))
-    ratios = [
-        a.time_to_first_token / b.time_to_first_token for a, b in zip(fresh[1:], again[1:], strict=True)
-    ]
-    reused = again[-1].cached_tokens
+        return first_token(llm, (*opening, *text[:NEW]))
+
+    ends = take_turns({"read anew": read_anew, "with the prefix cache": second_turn}, rounds)
+    seconds = {name: [end.time_to_first_token for end in each] for name, each in ends.items()}
+    reused = ends["with the prefix cache"][-1].cached_tokens
     print(f"second turn of {FIRST} + {NEW} tokens: {reused} reused, {FIRST + NEW - reused} computed")
-    for name, ends in (("read anew", fresh[1:]), ("with the prefix cache", again[1:])):
-        seconds = statistics.median(end.time_to_first_token for end in ends)
-        print(f"{name}: {seconds * 1000:.0f} ms to the first token")
-    spread = Spread.of(ratios)
-    print(f"times faster: {spread.median:.1f} ({spread.low:.1f}-{spread.high:.1f})")
+    for name, times in seconds.items():
+        print(f"{name}: {statistics.median(times) * 1000:.0f} ms to the first token")
+    print(f"times faster: {Spread.of_ratios(*seconds.values()):.1f}")
 
 
 if __name__ == "__main__":

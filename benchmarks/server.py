@@ -12,13 +12,14 @@ the prefix cache, with the time to the first event of the same request in proces
 from __future__ import annotations
 
 import asyncio
-import os
+import operator
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import httpx
@@ -26,11 +27,15 @@ import typer
 from langchain_core.messages import HumanMessage
 
 from langchain_eft import EFTChatModel
-from langchain_eft.diagnostics.bench import Spread
+from langchain_eft.diagnostics.bench import Spread, take_turns
+from langchain_eft.evaluation.results import markdown
 
 TOPICS = ("whales", "ships", "rain", "bread", "maps", "clocks", "bees", "chess", "rivers", "glass", "stars",
           "trains", "salt", "paper", "wind", "music")  # fmt: skip
 KV_TOKENS, PATIENCE = 16384, 300
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine to its end, in the one event loop of all."""
 
 
 def prompt(number: int) -> str:
@@ -38,20 +43,12 @@ def prompt(number: int) -> str:
     return f"Tell me about {TOPICS[number % len(TOPICS)]}."
 
 
-@asynccontextmanager
-async def server() -> AsyncIterator[httpx.AsyncClient]:
+@contextmanager
+def server() -> Iterator[httpx.AsyncClient]:
     """A client of a new server process, once its weights are loaded."""
-    command = [
-        sys.executable,
-        "-m",
-        "langchain_eft",
-        "serve",
-        "--port",
-        "0",
-        "--kv-cache-tokens",
-        str(KV_TOKENS),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})  # noqa: ASYNC220, S603
+    options = ["--port", "0", "--kv-cache-tokens", str(KV_TOKENS)]
+    command = [sys.executable, "-m", "langchain_eft", "serve", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603
     try:
         assert process.stderr is not None
         lines = []
@@ -62,14 +59,8 @@ async def server() -> AsyncIterator[httpx.AsyncClient]:
         else:
             raise RuntimeError("".join(lines))
         url = next(line.split()[2].rstrip(";") for line in lines if line.startswith("Serving on"))
-        drain = asyncio.create_task(
-            asyncio.to_thread(process.stderr.read)
-        )  # a full pipe would stop the server
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits) as client:
-            yield client
-        process.kill()
-        await drain
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would stop the server
+        yield httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=httpx.Limits(max_connections=None))
     finally:
         process.kill()
         process.wait()
@@ -134,62 +125,48 @@ class Contestants:
         return seconds
 
 
-async def throughput(contestants: Contestants, clients: int, tokens: int, rounds: int) -> None:
+def throughput(run: Run, contestants: Contestants, clients: int, tokens: int, rounds: int) -> None:
     """Decode the same requests in every way, in turns, and print speeds and ratios."""
-    ways: dict[str, Callable[[list[str]], Coroutine[Any, Any, list[str]]]] = {
+    texts = [prompt(number) for number in range(clients)]
+
+    def contestant(way: Callable[[list[str]], Coroutine[Any, Any, list[str]]]) -> Callable[[int], float]:
+        def speed(_: int) -> float:
+            began = time.perf_counter()
+            run(way(texts))
+            return clients * tokens / (time.perf_counter() - began)
+
+        return speed
+
+    ways = {
         "in process, abatch": contestants.in_process,
         "server, whole": contestants.over_http,
         "server, streamed": contestants.streamed,
     }
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    texts = [prompt(number) for number in range(clients)]
-    for turn in range(rounds + 1):
-        names = list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]
-        for name in names:
-            began = time.perf_counter()
-            await ways[name](texts)
-            if turn:  # the first turn warms up
-                speeds[name].append(clients * tokens / (time.perf_counter() - began))
+    speeds = take_turns({name: contestant(way) for name, way in ways.items()}, rounds)
     print(f"\n{clients} clients, {tokens} tokens each, {rounds} rounds\n")
-    print("| way | tokens/s | of in process |")
-    print("| --- | --- | --- |")
-    for name, values in speeds.items():
-        ratios = [value / base for value, base in zip(values, speeds["in process, abatch"], strict=True)]
-        share = Spread.of(ratios)
-        median = statistics.median(values)
-        print(f"| {name} | {median:.0f} | {share.median:.3f} ({share.low:.3f}-{share.high:.3f}) |")
+    rows = [
+        [name, f"{Spread.of(each).median:.0f}", f"{Spread.of_ratios(each, speeds['in process, abatch']):.3f}"]
+        for name, each in speeds.items()
+    ]
+    print(markdown(["way", "tokens/s", "of in process"], rows))
 
 
-async def first_piece(contestants: Contestants, requests: int) -> None:
+def first_piece(run: Run, contestants: Contestants, requests: int) -> None:
     """Ask for streams one after the other, in both ways in turns, and print the times to the first piece."""
     ways = {"in process": contestants.first_piece_in_process, "server": contestants.first_piece_over_http}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(requests + 4):
-        for name, way in list(ways.items())[:: 1 if number % 2 else -1]:
-            seconds = await way(prompt(0))
-            if number >= 4:  # the first ones warm up
-                times[name].append(1000 * seconds)
+
+    def contestant(way: Callable[[str], Coroutine[Any, Any, float]]) -> Callable[[int], float]:
+        return lambda _: 1000 * run(way(prompt(0)))
+
+    times = take_turns({name: contestant(way) for name, way in ways.items()}, requests, warm_up=4)
     print(f"\ntime to the first piece of a stream, {requests} requests one after the other\n")
-    print("| way | median | 90% |")
-    print("| --- | --- | --- |")
-    for name, values in times.items():
-        median, late = statistics.median(values), statistics.quantiles(values, n=10)[-1]
-        print(f"| {name} | {median:.1f} ms | {late:.1f} ms |")
-    pairs = zip(times["server"], times["in process"], strict=True)
-    added = statistics.median(server - own for server, own in pairs)
+    rows = [
+        [name, f"{statistics.median(each):.1f} ms", f"{statistics.quantiles(each, n=10)[-1]:.1f} ms"]
+        for name, each in times.items()
+    ]
+    print(markdown(["way", "median", "90%"], rows))
+    added = statistics.median(map(operator.sub, times["server"], times["in process"]))
     print(f"\nHTTP adds {added:.1f} ms at the median of neighboring requests.")
-
-
-async def measure(clients: int, tokens: int, rounds: int, requests: int) -> None:
-    """Run both comparisons against one server."""
-    llm = EFTChatModel(engine_options={"kv_cache_tokens": KV_TOKENS})
-    llm.open()
-    async with server() as client:
-        contestants, short = Contestants(llm, client, tokens), Contestants(llm, client, 4)
-        texts = [prompt(number) for number in range(clients)]
-        assert await contestants.in_process(texts) == await contestants.over_http(texts)
-        await throughput(contestants, clients, tokens, rounds)
-        await first_piece(short, requests)
 
 
 def main(
@@ -199,7 +176,15 @@ def main(
     requests: Annotated[int, typer.Option(help="Streams whose first piece is timed.")] = 40,
 ) -> None:
     """Measure what HTTP costs: in tokens per second, and in time to the first piece."""
-    asyncio.run(measure(clients, tokens, rounds, requests))
+    llm = EFTChatModel(engine_options={"kv_cache_tokens": KV_TOKENS})
+    llm.open()
+    with server() as client, asyncio.Runner() as runner:
+        contestants = Contestants(llm, client, tokens)
+        texts = [prompt(number) for number in range(clients)]
+        assert runner.run(contestants.in_process(texts)) == runner.run(contestants.over_http(texts))
+        throughput(runner.run, contestants, clients, tokens, rounds)
+        first_piece(runner.run, Contestants(llm, client, 4), requests)
+        runner.run(client.aclose())
 
 
 if __name__ == "__main__":

@@ -16,10 +16,14 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import pairwise
 from typing import Annotated
 
 import typer
+
+from langchain_eft.diagnostics.bench import take_turns
+from langchain_eft.evaluation.results import markdown
 
 PHASES = ("import LangChain", "import torch and the rest", "open", "first token", "second token")
 CLOCKS = ("s", "CPU s")
@@ -46,7 +50,7 @@ print(json.dumps(moments[:6]))
 """
 
 
-def start(options: dict[str, object]) -> list[list[float]]:
+def start(options: dict[str, object], _turn: int) -> list[list[float]]:
     """Return the seconds of each phase of a new process, and its CPU seconds.
 
     Args:
@@ -70,18 +74,17 @@ def main(
     ways: dict[str, dict[str, object]] = {"default": {}}
     if compiled:
         ways["compile"] = {"compile": True, "static_rounds": True}
-    runs: dict[str, list[list[list[float]]]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, options in ways.items():
-            runs[name].append(start(options))
-    print(f"| way | {' | '.join(PHASES)} | to the first token | of the very first process |")
-    print(f"| --- |{' ---: |' * (len(PHASES) + 2)}")
+    runs = take_turns(
+        {name: partial(start, options) for name, options in ways.items()}, rounds + 1, warm_up=0
+    )
+    rows = []
     for name, processes in runs.items():
         for unit, (first, *warm) in zip(CLOCKS, zip(*processes, strict=True), strict=True):
             phases = [statistics.median(times) for times in zip(*warm, strict=True)]
             totals = [sum(times[:4]) for times in warm]
             values = (*phases, statistics.median(totals), sum(first[:4]))
-            print(f"| {name}, {unit} | {' | '.join(f'{seconds:.2f}' for seconds in values)} |")
+            rows.append([f"{name}, {unit}", *(f"{seconds:.2f}" for seconds in values)])
+    print(markdown(["way", *PHASES, "to the first token", "of the very first process"], rows))
 
 
 if __name__ == "__main__":

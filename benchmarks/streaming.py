@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -20,7 +21,9 @@ from langchain_core.messages import HumanMessage
 
 from benchmarks.result import clock
 from langchain_eft import EFTChatModel
+from langchain_eft.diagnostics.bench import take_turns
 from langchain_eft.engine.request import GenerationRequest
+from langchain_eft.evaluation.results import markdown
 
 PROMPT = "Tell me about whales."
 NO_END = -100.0
@@ -62,7 +65,7 @@ def ways(llm: EFTChatModel, tokens: int) -> dict[str, Callable[[], int]]:
     }
 
 
-def measure(way: Callable[[], int]) -> Cost:
+def measure(way: Callable[[], int], _turn: int) -> Cost:
     """Measure one stream."""
     consumer, decoding = time.thread_time(), clock()
     chunks = way()
@@ -75,22 +78,19 @@ def main(
 ) -> None:
     """Measure every way in turns, and print a table of medians."""
     llm = EFTChatModel(temperature=0)
-    measured: dict[str, list[Cost]] = {}
-    for turn in range(repeats + 1):
-        for name, way in ways(llm, tokens).items():
-            cost = measure(way)
-            if turn:  # the first turn warms up
-                measured.setdefault(name, []).append(cost)
+    contestants = {name: partial(measure, way) for name, way in ways(llm, tokens).items()}
+    measured = take_turns(contestants, repeats)
     bare_consumer = statistics.median(cost.consumer for cost in measured["engine.stream"])
-    print("| way | chunks | consumer, us per chunk | decoding, ms per chunk | over the bare engine |")
-    print("| --- | --- | --- | --- | --- |")
+    rows = []
     for name, costs in measured.items():
         chunks = statistics.median(cost.chunks for cost in costs)
         consumer = statistics.median(cost.consumer for cost in costs)
         decoding = statistics.median(cost.decoding for cost in costs)
         share = (consumer - bare_consumer) / decoding
         each, step = 1e6 * consumer / chunks, 1e3 * decoding / chunks
-        print(f"| {name} | {chunks:.0f} | {each:.0f} | {step:.2f} | {share:.2%} |")
+        rows.append([name, f"{chunks:.0f}", f"{each:.0f}", f"{step:.2f}", f"{share:.2%}"])
+    header = ["way", "chunks", "consumer, us per chunk", "decoding, ms per chunk", "over the bare engine"]
+    print(markdown(header, rows))
 
 
 if __name__ == "__main__":

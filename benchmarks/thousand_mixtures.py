@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,10 +19,11 @@ from langchain_core.messages import HumanMessage
 
 from langchain_eft import EFTChatModel
 from langchain_eft.chat.messages import encode
-from langchain_eft.diagnostics.bench import Spread
+from langchain_eft.diagnostics.bench import Spread, take_turns
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
+from langchain_eft.evaluation.results import markdown
 
 PROMPT = "Tell me about whales."
 NO_END = -100.0
@@ -78,27 +79,23 @@ def main(
     engine, names, rng = llm.engine, list(llm.recipe.behaviors), random.Random(0)
     prompt = encode(engine.tokenizer, [HumanMessage(PROMPT)])
     count = mixtures // turns
-    measured: dict[str, list[Took]] = {ONE: [], WEIGHTS: [], SETS: []}
     run(engine, queues(names, batch, rng)[SETS], prompt, tokens)  # warms up
-    for turn in range(turns):
-        sides = list(queues(names, count, rng).items())
-        for name, each in sides[turn % 3 :] + sides[: turn % 3]:
-            measured[name].append(run(engine, each, prompt, tokens))
+    drawn = [queues(names, count, rng) for _ in range(turns)]
+
+    def contestant(name: str) -> Callable[[int], Took]:
+        return lambda turn: run(engine, drawn[turn][name], prompt, tokens)
+
+    measured = take_turns({name: contestant(name) for name in (ONE, WEIGHTS, SETS)}, turns, warm_up=0)
     print(
         f"{turns} turns of {count} requests, {batch} at once, {len(names)} behaviors, {tokens} tokens each.\n"
     )
-    print("| queue | tokens/s | times one mixture, by the clock | in CPU time |")
-    print("| --- | ---: | ---: | ---: |")
+    rows = []
     for name, runs in measured.items():
-        pairs = list(zip(runs, measured[ONE], strict=True))
         rate = Spread.of([count * tokens / took.clock for took in runs])
-        clock = Spread.of([took.clock / one.clock for took, one in pairs])
-        cpu = Spread.of([took.cpu / one.cpu for took, one in pairs])
-        print(
-            f"| {name} | {rate.median:.1f} ({rate.low:.1f}-{rate.high:.1f}) | "
-            f"{clock.median:.2f} ({clock.low:.2f}-{clock.high:.2f}) | "
-            f"{cpu.median:.2f} ({cpu.low:.2f}-{cpu.high:.2f}) |"
-        )
+        clock = Spread.of_ratios([took.clock for took in runs], [one.clock for one in measured[ONE]])
+        cpu = Spread.of_ratios([took.cpu for took in runs], [one.cpu for one in measured[ONE]])
+        rows.append([name, f"{rate:.1f}", f"{clock:.2f}", f"{cpu:.2f}"])
+    print(markdown(["queue", "tokens/s", "times one mixture, by the clock", "in CPU time"], rows))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from langchain_eft.diagnostics.bench.measurement import (
     EventRecorder,
     Measurement,
     Run,
-    Spread,
     decode,
     summarize,
     weights_read,
 )
 from langchain_eft.diagnostics.bench.report import BenchmarkReport, run_benchmark
+from langchain_eft.diagnostics.bench.turns import Spread, take_turns
 from langchain_eft.diagnostics.bench.view import plot, tables
 from langchain_eft.diagnostics.bench.workload import (
     AUTO,
@@ -33,5 +33,5 @@ __all__ = [
     "AUTO", "BASE_ALONE", "PLAIN", "BenchmarkReport", "DecodingMode", "EventRecorder", "Machine",
     "Measurement", "PromptSet", "Run", "Spread", "Workload", "available_cores", "decode", "default_prompts",
     "measure_machine", "numbered", "numbered_tools", "plot", "processor", "run_benchmark", "summarize",
-    "tables", "weights_read",
+    "tables", "take_turns", "weights_read",
 ]  # fmt: skip

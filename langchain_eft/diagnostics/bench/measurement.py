@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from langchain_eft.diagnostics.bench.turns import Spread
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import Event, Failed, Finished, TextDelta, acceptance_rate
 from langchain_eft.engine.models.placement import unique_storages
@@ -159,20 +160,6 @@ def summarize(batches: Sequence[Sequence[EventRecorder]]) -> Run:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Median and extremes of a few values."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of at least one value."""
-        return cls(statistics.median(values), min(values), max(values))
-
-
-@dataclass(frozen=True)
 class Measurement:
     """Several runs of one set of prompts in one decoding mode.
 
@@ -200,9 +187,12 @@ class Measurement:
     @property
     def ratio(self) -> Spread | None:
         """Speed relative to plain EFT in runs next to each other; None for plain EFT itself."""
-        pairs = zip(self.runs, self.baselines, strict=False)
-        ratios = [run.tokens_per_second / plain.tokens_per_second for run, plain in pairs]
-        return Spread.of(ratios) if ratios else None
+        if not self.baselines:
+            return None
+        return Spread.of_ratios(
+            [run.tokens_per_second for run in self.runs],
+            [plain.tokens_per_second for plain in self.baselines],
+        )
 
     @property
     def first_token(self) -> Spread:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.diagnostics.bench.machine import Machine, measure_machine
 from langchain_eft.diagnostics.bench.measurement import Measurement, Run, decode, summarize, weights_read
+from langchain_eft.diagnostics.bench.turns import take_turns
 from langchain_eft.diagnostics.bench.workload import (
     AUTO,
     BASE_ALONE,
@@ -151,14 +153,15 @@ class _Benchmark:
         for mode in (PLAIN, *modes):
             self._progress(f"Warming up: {name}, {batch_size} at a time, {mode.name}")
             decode(self._engine, self._workload.batches(sets, batch_size, mode)[0])
-        pairs: dict[DecodingMode, list[tuple[Run, Run]]] = {mode: [] for mode in modes}
-        for repetition in range(self._repetitions):
-            for mode in modes:
-                self._progress(f"{name}, {batch_size} at a time, {mode.name}, run {repetition + 1}")
-                # The order changes with each repetition, so no mode always goes first.
-                order = (PLAIN, mode) if repetition % 2 == 0 else (mode, PLAIN)
-                runs = {each: self._run(sets, batch_size, each) for each in order}
-                pairs[mode].append((runs[mode], runs[PLAIN]))
+
+        def pair(mode: DecodingMode, turn: int) -> tuple[Run, Run]:
+            self._progress(f"{name}, {batch_size} at a time, {mode.name}, run {turn + 1}")
+            # Who goes first changes within the pair, too.
+            order = (PLAIN, mode) if turn % 2 == 0 else (mode, PLAIN)
+            runs = {each: self._run(sets, batch_size, each) for each in order}
+            return runs[mode], runs[PLAIN]
+
+        pairs = take_turns({mode: partial(pair, mode) for mode in modes}, self._repetitions, warm_up=0)
         plain_runs = tuple(baseline for mode in modes for _, baseline in pairs[mode])
         measurements = [self._measurement(sets, name, batch_size, PLAIN, plain_runs, ())]
         for mode in modes:

@@ -68,8 +68,8 @@ def test_the_machine_is_measured_without_modules_of_the_current_folder(tmp_path,
     assert (measured.bytes_per_second, measured.threads, measured.device) == (2.5, 1, "a device")
 
 
-@pytest.mark.slow
-def test_a_device_that_cannot_be_measured_is_named_with_the_reason():
+def test_a_device_that_cannot_be_measured_is_named_with_the_reason(monkeypatch):
+    monkeypatch.setattr(machine, "_READ_MEMORY", "raise RuntimeError('there is no toaster')")
     with pytest.raises(RecipeError, match=r"device='toaster'.*toaster.*--bandwidth") as error:
         measure_machine("toaster")
     assert "time.perf_counter" not in str(error.value)
@@ -79,9 +79,7 @@ def test_a_device_that_cannot_be_measured_is_named_with_the_reason():
 def report(llm):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("langchain_eft.diagnostics.bench.report.measure_machine", lambda device: MACHINE)
-        return run_benchmark(
-            llm, prompts=SETS, max_tokens=6, repetitions=2, lengths=(1, 3), batch_sizes=(1, 3)
-        )
+        return run_benchmark(llm, prompts=SETS, max_tokens=4, repetitions=2, lengths=(3,), batch_sizes=(3,))
 
 
 def measure(engine, batches):
@@ -94,9 +92,9 @@ def run(tokens=10, seconds=1.0, passes=10, drafted=0, accepted=0):
 
 @pytest.mark.slow
 def test_every_decoding_mode_is_measured(report):
-    names = ["plain", "base alone", "draft 1", "draft 3", "auto"]
+    names = ["plain", "base alone", "draft 3", "auto"]
     swept = [(each.name, 1, name) for each in SETS for name in names]
-    together = [("all", batch, name) for batch in (1, 3) for name in ("plain", "auto")]
+    together = [("all", 3, name) for name in ("plain", "auto")]
     measured = [(each.prompts, each.batch_size, each.mode) for each in report.measurements]
     assert measured == swept + together
 
@@ -123,8 +121,7 @@ def test_every_token_of_forced_answers_is_counted(report):
     for measurement in report.measurements:
         for each in measurement.runs:
             if measurement.batch_size == 1:
-                questions = 2 if measurement.prompts != "all" else 4
-                assert each.tokens == questions * 5  # the first of 6 tokens belongs to the prompt's pass
+                assert each.tokens == 2 * 3  # the first of 4 tokens belongs to the prompt's pass
             assert each.accepted <= each.drafted
             assert each.passes <= each.tokens
             if measurement.mode in {PLAIN.name, BASE_ALONE.name}:
@@ -249,7 +246,7 @@ def test_a_bandwidth_share_is_reported_for_single_requests_only(report):
     for measurement in report.measurements:
         if measurement.batch_size > 1:
             assert report.bandwidth_share(measurement) is None
-        elif measurement.prompts != "all":
+        else:
             assert report.bandwidth_share(measurement) == measurement.bytes_per_second / 1e9
 
 
@@ -269,7 +266,7 @@ def test_the_tables_show_every_measurement(report):
     console.print(tables(report))
     text = console.export_text()
     assert text.count("draft 3") == 2
-    assert text.count("auto") == 4
+    assert text.count("auto") == 3
     assert "a processor, 2 cores, 1 threads" in text
 
 

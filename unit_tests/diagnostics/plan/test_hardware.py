@@ -16,10 +16,15 @@ def test_a_cluster_is_parsed(text, name, count):
     assert cluster.in_one_node == (count <= 8)
 
 
-@pytest.mark.parametrize("text", ["H200", "0xH200", "8xA100", "8 H200", "", "x8"])
-def test_another_text_is_refused_with_the_known_names(text):
-    with pytest.raises(RecipeError, match=r"(?s)8xH200.*'B200', 'H100', 'H200'"):
+@pytest.mark.parametrize("text", ["H200", "0xH200", "8 H200", "", "x8"])
+def test_another_text_is_refused_with_an_example(text):
+    with pytest.raises(RecipeError, match="such as '8xH200'"):
         Cluster.parse(text)
+
+
+def test_another_card_is_refused_with_the_known_ones():
+    with pytest.raises(RecipeError, match="'A100' is unknown: use 'B200', 'H100', 'H200'"):
+        Cluster.parse("8xA100")
 
 
 def test_newer_cards_have_more_of_everything():
