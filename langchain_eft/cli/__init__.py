@@ -26,6 +26,7 @@ from langchain_eft.cli import (
 )
 from langchain_eft.cli.console import quiet_libraries, speak_of
 from langchain_eft.cli.eval import evaluate
+from langchain_eft.cli.options import flag
 
 app = typer.Typer(
     help="Emulated fine-tuning: a large model's knowledge with small models' behaviors.",
@@ -39,7 +40,7 @@ app = typer.Typer(
 def main(
     context: typer.Context,
     *,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    version: Annotated[bool, flag("--version", help="Show the version and exit.")] = False,
 ) -> None:
     """Emulated fine-tuning: a large model's knowledge with small models' behaviors."""
     if version:

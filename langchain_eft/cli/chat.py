@@ -30,6 +30,7 @@ from langchain_eft.cli.options import (
     RecipeOptions,
     Seed,
     SystemOption,
+    flag,
     option_groups,
 )
 from langchain_eft.cli.parse_recipe import describe_mixture, parse_speculation
@@ -62,7 +63,7 @@ def chat(
     ] = None,
     trace: Annotated[
         bool,
-        typer.Option("--trace", help="Color each token by what the behaviors and the base changed in it."),
+        flag("--trace", help="Color each token by what the behaviors and the base changed in it."),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:

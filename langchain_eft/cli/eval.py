@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_eft.cli.console import InputError, load, note, notes, readable_errors
-from langchain_eft.cli.options import EndpointOptions, JsonFlag, RecipeOptions, Temperature, option_groups
+from langchain_eft.cli.options import (
+    EndpointOptions,
+    JsonFlag,
+    RecipeOptions,
+    Temperature,
+    flag,
+    option_groups,
+)
 from langchain_eft.cli.parse_evaluation import (
     NUDGED,
     SELF,
@@ -96,9 +103,7 @@ class EvaluationOptions:
         str | None,
         typer.Option(metavar="X,Y", help="Draw two tasks against each other into --output: harmful,benign."),
     ] = None
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the results in the folder --output.")
-    ] = False
+    resume: Annotated[bool, flag("--resume", help="Go on with the results in the folder --output.")] = False
 
     def check(self) -> None:
         """Check the options that depend on each other.

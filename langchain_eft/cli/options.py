@@ -20,7 +20,9 @@ _option = partial(typer.Option, rich_help_panel="Recipe")
 
 _answer_option = partial(typer.Option, rich_help_panel="Answers")
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+flag = partial(typer.Option, metavar="")  # typer would show `<bool>`, as if a value were wanted
+
+JsonFlag = Annotated[bool, flag("--json", help="Print JSON instead of text.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answer.")]
 Temperature = Annotated[float, typer.Option(min=0, help="Randomness; 0 is greedy.")]

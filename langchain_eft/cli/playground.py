@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from langchain_eft.cli.console import note, readable_errors
-from langchain_eft.cli.options import AnswerOptions, RecipeOptions, option_groups
+from langchain_eft.cli.options import AnswerOptions, RecipeOptions, flag, option_groups
 from langchain_eft.cli.serve import EngineOptions, ServerOptions, build_app, require_packages
 
 HOST = "127.0.0.1"
@@ -42,7 +42,7 @@ def playground(
     *,
     port: Annotated[int, typer.Option(help="Port to listen on; 0 is any free one.")] = 0,
     no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Print the page's address, and open no browser.")
+        bool, flag("--no-browser", help="Print the page's address, and open no browser.")
     ] = False,
 ) -> None:
     """Mix behaviors on a page in the browser: serve to this machine only, and open the page."""

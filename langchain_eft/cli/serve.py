@@ -71,7 +71,9 @@ class ServerOptions:
     api_key_file: Annotated[
         Path | None, _server_option(metavar="FILE", help="A file of keys, one a line.")
     ] = None
-    no_auth: Annotated[bool, _server_option("--no-auth", help="Serve other machines without keys.")] = False
+    no_auth: Annotated[
+        bool, _server_option("--no-auth", metavar="", help="Serve other machines without keys.")
+    ] = False
     allowed_host: Annotated[
         list[str] | None,
         _server_option(metavar="NAME", help="A name by which clients call this server, besides localhost."),
@@ -94,7 +96,9 @@ class ServerOptions:
     drain_seconds: Annotated[
         float, _server_option(help="Seconds that running answers get after SIGTERM.")
     ] = 30.0
-    log_texts: Annotated[bool, _server_option("--log-texts", help="Log prompts and answers too.")] = False
+    log_texts: Annotated[
+        bool, _server_option("--log-texts", metavar="", help="Log prompts and answers too.")
+    ] = False
     max_body_bytes: Annotated[int, _limit_option(help="Largest body of a request.")] = 8 * 2**20
     body_seconds: Annotated[float, _limit_option(help="Seconds that a body may take to arrive.")] = 30.0
     max_tools: Annotated[int, _limit_option(help="Tools of a request.")] = 128

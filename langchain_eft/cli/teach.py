@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_eft.cli.console import progress, readable_errors
-from langchain_eft.cli.options import JsonFlag
+from langchain_eft.cli.options import JsonFlag, flag
 
 if TYPE_CHECKING:
     from langchain_eft.teaching import TaughtBehavior
@@ -139,9 +139,9 @@ def teach(
             show_default=False,
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    resume: Annotated[bool, flag("--resume", help="Go on with a training that was stopped.")] = False,
     no_verdict: Annotated[
-        bool, typer.Option("--no-verdict", help="Do not measure whether the behavior transfers.")
+        bool, flag("--no-verdict", help="Do not measure whether the behavior transfers.")
     ] = False,
     capitals: Annotated[
         int, typer.Option(min=1, help="Capitals that the verdict asks for, to measure knowledge.")

@@ -371,6 +371,9 @@ def test_help_lists_commands_and_options():
         assert [option for option in [*shared, *options] if option not in shown] == []
         assert "--mix none" in shown
     assert all(task in plain("eval", "--help") for task in BUILT_IN)
+    assert not re.search(
+        r"--(json|trace|no-auth|resume) +<bool>", plain("chat", "--help") + plain("serve", "--help")
+    )
     for name in ("temperature", "top_p", "max_tokens"):
         assert f"[default: ({EFTChatModel.model_fields[name].default})]" in plain("chat", "--help")
     for name in ("max_batch_size", "max_queued_requests", "kv_cache_fraction"):
