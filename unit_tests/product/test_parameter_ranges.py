@@ -70,7 +70,7 @@ class Neighbor:
     """A request that decodes all the time."""
 
     REQUEST = request(
-        [5, 6, 7], {"one": 1.0}, SamplingParams(seed=5, logit_bias={0: -100.0}), 150, speculation=2
+        [5, 6, 7], {"one": 1.0}, SamplingParams(seed=5, logit_bias={0: -100.0}), 60, speculation=2
     )
 
     def __init__(self, engine):
