@@ -15,9 +15,9 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.arena import compete, prepare, report_progress, table
-from benchmarks.family import tiny
 from benchmarks.rivals import arithmetic, our_engine
+from benchmarks.rivals.arena import compete, prepare, report_progress, table
+from benchmarks.rivals.family import tiny
 from benchmarks.rivals.lineup import BASELINE
 from langchain_eft.engine.cache_folder import cache_folder
 

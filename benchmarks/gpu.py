@@ -23,8 +23,8 @@ from unittest.mock import patch
 import torch
 import typer
 
-from benchmarks.arena import report_progress
-from benchmarks.proxy_loop import ProxyLoop
+from benchmarks.rivals.arena import report_progress
+from benchmarks.rivals.proxy_loop import ProxyLoop
 from benchmarks.synthetic import (
     BEHAVIOR,
     CHECK,

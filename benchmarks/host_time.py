@@ -23,7 +23,7 @@ from unittest.mock import patch
 import torch
 import typer
 
-from benchmarks.family import VOCABULARY, tiny
+from benchmarks.rivals.family import VOCABULARY, tiny
 from langchain_eft.diagnostics.bench import take_turns
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine

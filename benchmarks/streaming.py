@@ -19,7 +19,6 @@ from typing import Annotated
 import typer
 from langchain_core.messages import HumanMessage
 
-from benchmarks.result import clock
 from langchain_eft import EFTChatModel
 from langchain_eft.diagnostics.bench import take_turns
 from langchain_eft.engine.request import GenerationRequest
@@ -67,9 +66,9 @@ def ways(llm: EFTChatModel, tokens: int) -> dict[str, Callable[[], int]]:
 
 def measure(way: Callable[[], int], _turn: int) -> Cost:
     """Measure one stream."""
-    consumer, decoding = time.thread_time(), clock()
+    consumer, decoding = time.thread_time(), time.perf_counter()
     chunks = way()
-    return Cost(time.thread_time() - consumer, clock() - decoding, chunks)
+    return Cost(time.thread_time() - consumer, time.perf_counter() - decoding, chunks)
 
 
 def main(

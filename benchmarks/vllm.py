@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.arena import compete, prepare, table
-from benchmarks.family import smol
 from benchmarks.rivals import our_engine, vllm
+from benchmarks.rivals.arena import compete, prepare, table
+from benchmarks.rivals.family import smol
 
 BASELINE = vllm.BASE_ALONE
 RIVALS = (vllm.ONE_BEHAVIOR, vllm.FOUR_BEHAVIORS, BASELINE, our_engine.PLAIN, our_engine.AUTO)

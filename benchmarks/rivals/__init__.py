@@ -1,1 +1,1 @@
-"""Ways to decode that users compare with ours: one file for each."""
+"""Races with other ways to decode: a file for each way, and what all need."""

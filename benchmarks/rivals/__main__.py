@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.arena import compete, prepare, report_progress
-from benchmarks.family import smol
 from benchmarks.rivals import our_engine
+from benchmarks.rivals.arena import compete, prepare, report_progress
 from benchmarks.rivals.board import board
+from benchmarks.rivals.family import smol
 from benchmarks.rivals.lineup import BASELINE, RIVALS, chosen
 from benchmarks.rivals.page import replace_between_markers
 from benchmarks.rivals.plot import plot

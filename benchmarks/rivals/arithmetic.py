@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.result import Contestant
+from benchmarks.rivals.result import Contestant
 from benchmarks.rivals.rival import Rival
 
 
 def _plain(folder: Path) -> Contestant:
-    from benchmarks.arithmetic_contestant import Arithmetic
+    from benchmarks.rivals.arithmetic_contestant import Arithmetic
 
     return Arithmetic(folder, 1)
 
 
 def _speculative(folder: Path) -> Contestant:
-    from benchmarks.arithmetic_contestant import Arithmetic
+    from benchmarks.rivals.arithmetic_contestant import Arithmetic
 
     return Arithmetic(folder, 4)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.result import Prompts, Result
 from benchmarks.rivals.generate import Generate
+from benchmarks.rivals.result import Prompts, Result
 from benchmarks.rivals.rival import Rival
 
 MAX_SINGLE_PROMPTS = 4
@@ -20,7 +20,7 @@ class Assisted(Generate):
     """
 
     def __init__(self, folder: Path) -> None:
-        from benchmarks.family import load_model
+        from benchmarks.rivals.family import load_model
 
         super().__init__(folder)
         self._tuned = load_model(folder / "tuned")

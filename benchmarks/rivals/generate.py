@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Prompts, Result, clock
+from benchmarks.rivals.result import Prompts, Result, clock
 from benchmarks.rivals.rival import Rival
 
 
@@ -17,7 +17,7 @@ class Generate:
     """
 
     def __init__(self, folder: Path) -> None:
-        from benchmarks.family import load_model
+        from benchmarks.rivals.family import load_model
 
         self._base = load_model(folder / "base")
 
@@ -30,7 +30,7 @@ class Generate:
         import torch
         from transformers import StoppingCriteriaList
 
-        from benchmarks.proxy_loop import left_padded
+        from benchmarks.rivals.proxy_loop import left_padded
 
         torch.manual_seed(seed)
         steps: list[tuple[float, int]] = []

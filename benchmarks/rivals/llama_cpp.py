@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.folder import GGUF, read_description
-from benchmarks.result import Prompts, Result, available_threads, clock
+from benchmarks.rivals.folder import GGUF, read_description
+from benchmarks.rivals.result import Prompts, Result, available_threads, clock
 from benchmarks.rivals.rival import Rival
 
 POSITIONS = 512

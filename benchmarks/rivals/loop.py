@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.result import Prompts, Result, clock
+from benchmarks.rivals.result import Prompts, Result, clock
 from benchmarks.rivals.rival import Rival
 
 
@@ -16,8 +16,8 @@ class Loop:
     """
 
     def __init__(self, folder: Path) -> None:
-        from benchmarks.family import Family, load_model
-        from benchmarks.proxy_loop import ProxyLoop
+        from benchmarks.rivals.family import Family, load_model
+        from benchmarks.rivals.proxy_loop import ProxyLoop
 
         models = (load_model(folder / name) for name in ("base", "tuned", "reference"))
         self._loop = ProxyLoop(*models, Family.load(folder).end_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Prompts, Result, clock
+from benchmarks.rivals.result import Prompts, Result, clock
 from benchmarks.rivals.rival import Rival
 
 
@@ -17,7 +17,7 @@ class OurEngine:
     """
 
     def __init__(self, folder: Path) -> None:
-        from benchmarks.family import Family
+        from benchmarks.rivals.family import Family
         from langchain_eft.engine.config import EngineConfig
         from langchain_eft.engine.engine import Engine
 

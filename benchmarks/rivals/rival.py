@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result import Contestant
+from benchmarks.rivals.result import Contestant
 
 
 @dataclass(frozen=True, eq=False)  # each is itself, as a key of dictionaries

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.result import Prompts, Result, clock
+from benchmarks.rivals.result import Prompts, Result, clock
 from benchmarks.rivals.rival import Rival
 
 if TYPE_CHECKING:
-    from benchmarks.family import Family
+    from benchmarks.rivals.family import Family
 
 PYTHON = Path(".venv-vllm/bin/python").absolute()
 
@@ -28,7 +28,7 @@ class VLLM:
         os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
         from vllm import LLM
 
-        from benchmarks.family import Family
+        from benchmarks.rivals.family import Family
 
         family = Family.load(folder)
         served = _export(family, behaviors) if behaviors else folder / "base"

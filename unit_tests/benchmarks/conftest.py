@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.family import tiny
+from benchmarks.rivals.family import tiny
 
 
 @pytest.fixture(scope="session")

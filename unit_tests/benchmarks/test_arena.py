@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from benchmarks.arena import Score, Worker, agreement, merge_results, play, table
-from benchmarks.family import Prompts
-from benchmarks.result import Result
+from benchmarks.rivals.arena import Score, Worker, agreement, merge_results, play, table
+from benchmarks.rivals.family import Prompts
 from benchmarks.rivals.lineup import BASELINE
+from benchmarks.rivals.result import Result
 from benchmarks.rivals.rival import Rival
 
 

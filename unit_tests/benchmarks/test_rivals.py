@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.family import Prompts
 from benchmarks.rivals import assisted, generate, llama_cpp, loop, our_engine, vllm
 from benchmarks.rivals.board import board
+from benchmarks.rivals.family import Prompts
 from benchmarks.rivals.lineup import MAKERS, RIVALS, chosen
 from benchmarks.rivals.page import BEGIN, END, replace_between_markers
 from benchmarks.rivals.plot import plot
@@ -63,9 +63,8 @@ def test_rivals_decode_the_same_greedy_text(decode, small_family):
 
 def test_cards_need_no_library():
     # They are read in every rival's environment, and some have neither torch nor transformers.
-    script = (
-        "import sys, benchmarks.worker; sys.exit(bool({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
-    )
+    libraries = {"torch", "numpy", "pydantic"}
+    script = f"import sys, benchmarks.rivals.worker; sys.exit(bool({libraries} & set(sys.modules)))"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0  # noqa: S603
 

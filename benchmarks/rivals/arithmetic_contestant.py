@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.result import Prompts, Result, clock
+from benchmarks.rivals.result import Prompts, Result, clock
 
 
 class _StepTimes:

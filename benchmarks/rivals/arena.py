@@ -18,12 +18,12 @@ from typing import Any, Self
 
 import psutil
 
-from benchmarks.family import Family, Prompts
-from benchmarks.result import CPU_TIME, Result
+from benchmarks.rivals.family import Family, Prompts
+from benchmarks.rivals.result import CPU_TIME, Result
 from benchmarks.rivals.rival import Rival
 from langchain_eft.diagnostics.bench import Spread, available_cores, processor, take_turns
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ALONE_PROMPTS = 2
 """The number of prompts decoded one after the other in a round of single requests."""
 
@@ -40,7 +40,7 @@ class Worker:
     """
 
     def __init__(self, rival: Rival, family: Family) -> None:
-        command = [rival.python, "-m", "benchmarks.worker", rival.process, str(family.folder)]
+        command = [rival.python, "-m", "benchmarks.rivals.worker", rival.process, str(family.folder)]
         # Nothing is downloaded, so no process should wait for a hub that may be out of reach.
         offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._name = rival.process

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from benchmarks.folder import DESCRIPTION, GGUF, read_description
+from benchmarks.rivals.folder import DESCRIPTION, GGUF, read_description
 from langchain_eft import EFTChatModel
 from langchain_eft.chat.messages import encode
 from langchain_eft.diagnostics.bench import default_prompts, numbered, numbered_tools

