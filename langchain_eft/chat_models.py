@@ -111,6 +111,11 @@ class EFTChatModel(BaseEFT, BaseChatModel):
     line of text in their place, such as "[image, image/png, 24 kB: left out, because this model reads text
     only]"; `error` refuses the call."""
 
+    strict: bool | None = None
+    """Hold the calls that the model makes by its own choice to their schema: once an answer begins a call,
+    its name is that of a tool, and its arguments follow that tool's schema. None does so where decoding can,
+    True refuses tools for which it cannot, and False leaves calls free."""
+
     streaming: bool = False
     """Let `invoke` stream internally, for callbacks that want every token."""
 
@@ -257,6 +262,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         refuse_unknown(parameters, CHAT_PARAMETERS, "a call")
         defaults = {
             "n": self.n,
+            "strict": self.strict,
             "logprobs": self.logprobs,
             "top_logprobs": self.top_logprobs,
             "stream_usage": self.stream_usage,
@@ -290,7 +296,8 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             tools: Functions, LangChain tools, classes, or schemas as dictionaries.
             tool_choice: `auto` (the model decides), `any` or `required` (some tool), a tool's name, or
                 `none`. Decoding enforces the choice.
-            strict: Under `auto`, enforce the schema of every call too.
+            strict: Under `auto`, hold the calls that the model makes to their schema; None leaves it to the
+                model's own `strict`.
             parallel_tool_calls: Several calls in one answer. Where a call is forced, the default is one;
                 under `auto`, `False` enforces at most one call, and its schema.
             response_format: A schema of answers that are not calls.
@@ -351,6 +358,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         return {
             **self.identity(),
             "n": self.n,
+            "strict": self.strict,
             "logprobs": self.logprobs,
             "top_logprobs": self.top_logprobs,
             "chat_template_kwargs": self.chat_template_kwargs,

@@ -46,6 +46,7 @@ class ScriptedEngine:
         self.window = window
         self.recipe = Recipe(base=MODEL)
         self.closed = False
+        self.holds_calls = True
         self._script = script
         self._end = self.tokenizer.eos_token_id
         self._grammars = Grammars(self.tokenizer, len(self.tokenizer), {self._end})

@@ -11,6 +11,7 @@ from langchain_eft.chat.structured_output import response_format
 from langchain_eft.chat.subschemas import Schema
 from langchain_eft.chat.tool_formats import ToolFormat
 from langchain_eft.chat.tools import refuse_repeated_names, tool_dicts
+from langchain_eft.engine.errors import RequestError
 
 ANY_OBJECT: Schema = {"type": "object"}
 """The schema of `{"type": "json_object"}`."""
@@ -71,7 +72,8 @@ class AnswerForm:
         tools: OpenAI tool dictionaries that the model sees.
         choice: `auto`, `none`, `any`, or the name of the tool to call.
         parallel: Whether one answer may hold several calls; None leaves it to the default.
-        strict: Enforce the schema of calls that the model makes by its own choice.
+        strict: Enforce the schema of calls that the model makes by its own choice; None does so where it can
+            be done.
         schema: The schema of an answer that is not a call.
         shown: Whether the model is told this schema.
     """
@@ -79,7 +81,7 @@ class AnswerForm:
     tools: list[dict[str, Any]]
     choice: str
     parallel: bool | None
-    strict: bool
+    strict: bool | None
     schema: Schema | None
     shown: bool
 
@@ -100,7 +102,7 @@ class AnswerForm:
             tools=[] if choice == "none" else normalized["tools"],
             choice=choice,
             parallel=parameters.get("parallel_tool_calls"),
-            strict=bool(parameters.get("strict")),
+            strict=parameters.get("strict"),
             schema=schema,
             shown="json_schema" in (answer_format or {}) and schema not in (None, ANY_OBJECT),
         )
@@ -113,7 +115,7 @@ class AnswerForm:
     @property
     def enforced(self) -> bool:
         """Whether the answer is decoded under a grammar."""
-        calls_enforced = bool(self.tools) and (self.strict or self.parallel is False)
+        calls_enforced = bool(self.tools) and (bool(self.strict) or self.parallel is False)
         return self.forced or self.schema is not None or calls_enforced
 
     def grammar(self, tool_format: ToolFormat) -> str | None:
@@ -130,6 +132,18 @@ class AnswerForm:
         if self.schema is not None:
             return grammars.union_grammar(tool_format, self.tools, self.schema, parallel=several)
         return grammars.strict_grammar(tool_format, self.tools, parallel=several) if self.enforced else None
+
+    def default_grammar(self, tool_format: ToolFormat) -> str | None:
+        """The grammar that holds free calls to their schema although nobody asks for it; None for no grammar.
+
+        Only where the template's own tags show that a call begins, and where all schemas can be enforced.
+        """
+        if self.enforced or self.strict is False or not self.tools or not tool_format.shown_with_tags:
+            return None
+        try:
+            return grammars.compilable(grammars.strict_grammar(tool_format, self.tools, parallel=True))
+        except RequestError:
+            return None
 
     def fork(self, tool_format: ToolFormat) -> Fork | None:
         """The choice between calls and objects, where the first tokens tell one from the other.

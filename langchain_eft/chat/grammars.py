@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+
+from llguidance import LLMatcher, grammar_from
 
 from langchain_eft.chat.schemas import arguments_schema, closed, enforceable, relocated, styled
 from langchain_eft.chat.subschemas import Schema
 from langchain_eft.chat.tool_formats import END_THINK, THINK, ToolFormat
 from langchain_eft.chat.tools import shortened, tool_name, tool_parameters
+from langchain_eft.engine.decoding.lark_limits import may_look_ahead
 from langchain_eft.engine.errors import RequestError
 
 _CHOICES = {"auto": "auto", "none": "none", "any": "any", "required": "any"}
@@ -87,6 +91,19 @@ def strict_grammar(tool_format: ToolFormat, tools: Tools, *, parallel: bool) -> 
         _TEXT,
         *rules,
     )
+
+
+@lru_cache(maxsize=64)
+def compilable(grammar: str) -> str:
+    """The grammar, if the engine will be able to compile it.
+
+    Raises:
+        RequestError: It exceeds a limit of grammars.
+    """
+    _ = may_look_ahead(grammar)
+    if problem := LLMatcher.validate_grammar(grammar_from("lark", grammar)):
+        raise RequestError(f"The grammar {shortened(grammar)} does not compile: {problem}")
+    return grammar
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:

@@ -143,7 +143,10 @@ def prepare_call(
         sanitize_control_tokens=parameters["sanitize_control_tokens"],
         window=engine.window,
     )
-    reading = _reading(tokenizer, prompts.main, form, tool_format)
+    grammar = form.grammar(tool_format)
+    if grammar is None and engine.holds_calls and not decoding.fields["answer_prefix"]:
+        grammar = form.default_grammar(tool_format)
+    reading = _reading(tokenizer, prompts.main, form, tool_format, grammar)
     request = decoding.request(
         prompts,
         engine.max_output_tokens(*prompts.lengths),
@@ -189,13 +192,14 @@ class _Reading(NamedTuple):
     new_parser: Callable[[], Parser]
 
 
-def _reading(tokenizer: Any, prompt: tuple[int, ...], form: AnswerForm, tool_format: ToolFormat) -> _Reading:
+def _reading(
+    tokenizer: Any, prompt: tuple[int, ...], form: AnswerForm, tool_format: ToolFormat, grammar: str | None
+) -> _Reading:
     if tool_format.name == "native":
         new_parser = partial(ResponseTemplateParser, tokenizer, tokenizer.decode(prompt), form.tools)
         return _Reading(None, None, template_tokens(tokenizer), new_parser)
     reasoning = reasons(chat_template(tokenizer))
     opened = reasoning and tokenizer.decode(prompt[-16:]).rstrip().endswith(THINK)
-    grammar = form.grammar(tool_format)
     if grammar and reasoning:
         grammar = after_reasoning(tool_format, grammar, opened=opened)
     markers = (*(tool_format.markers if form.tools else ()), *((THINK, END_THINK) if reasoning else ()))

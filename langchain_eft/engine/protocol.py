@@ -29,6 +29,10 @@ class EngineProtocol(Protocol):
     def closed(self) -> bool:
         """Whether `close` was called."""
 
+    @property
+    def holds_calls(self) -> bool:
+        """Whether calls of tools are held to their schema by default, because a grammar costs little here."""
+
     def max_output_tokens(self, *prompt_lengths: int) -> int:
         """Tokens that an answer may have; negative where its prompts alone do not fit."""
 

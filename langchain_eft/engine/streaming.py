@@ -20,6 +20,11 @@ Prepared = TypeVar("Prepared")
 class Streaming(ABC, Generic[Prepared]):
     """Answers as streams and as wholes, for every engine that starts requests and delivers events."""
 
+    @property
+    def holds_calls(self) -> bool:
+        """Whether calls of tools are held to their schema by default, because a grammar costs little here."""
+        return True
+
     @abstractmethod
     def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Prepared:
         """Check a request, and do everything for it that takes time."""

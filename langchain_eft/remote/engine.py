@@ -126,6 +126,11 @@ class RemoteEngine(Streaming[_Prepared]):
         return self._server.model.capacity.window
 
     @property
+    def holds_calls(self) -> bool:
+        """Whether calls of tools are held to their schema by default: not on vLLM, where that costs more."""
+        return self._server.scores
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called, the server has other models now, or this process is a fork."""
         return self._closed or self._process != os.getpid()

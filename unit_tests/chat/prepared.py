@@ -17,7 +17,7 @@ DECODING = DecodingParameters(
     shrink=False,
     stop=(),
     timeout=None,
-    fields={},
+    fields={"answer_prefix": ()},
 )
 DEFAULTS = {
     "n": 1,
@@ -29,11 +29,17 @@ DEFAULTS = {
 }
 
 
-def prepared(tokenizer, messages=("hi",), **parameters) -> PreparedCall:
+def prepared(
+    tokenizer, messages=("hi",), *, decoding=DECODING, holds_calls=True, **parameters
+) -> PreparedCall:
     """A call of a recipe without behaviors; strings are messages of the user."""
     recipe = Recipe(base="org/base")
     engine = SimpleNamespace(
-        tokenizer=tokenizer, recipe=recipe, window=4096, max_output_tokens=lambda *_: 1024
+        tokenizer=tokenizer,
+        recipe=recipe,
+        window=4096,
+        max_output_tokens=lambda *_: 1024,
+        holds_calls=holds_calls,
     )
     conversation = [HumanMessage(m) if isinstance(m, str) else m for m in messages]
-    return prepare_call(engine, conversation, DECODING, {**DEFAULTS, **parameters})
+    return prepare_call(engine, conversation, decoding, {**DEFAULTS, **parameters})

@@ -1,5 +1,7 @@
 """What a call's parameters make of it: the grammar, what the model is told, and how its answer is read."""
 
+from dataclasses import replace
+
 import pytest
 from langchain_core.messages import SystemMessage
 from transformers import AddedToken
@@ -10,7 +12,7 @@ from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import TextDelta
 from unit_tests import tiny
-from unit_tests.chat.prepared import prepared
+from unit_tests.chat.prepared import DECODING, prepared
 
 TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
 TOOLS = [
@@ -81,6 +83,37 @@ def test_models_that_think_may_do_so_before_what_is_enforced(tagged, parameters,
     assert not admits(opened, call.only_request.grammar, answer)
     parser = call.new_parser()
     assert parser.feed(thought.removeprefix("<think>"))[0] == Reasoning("hm {n} 日本")
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+def test_a_call_that_the_model_begins_freely_is_held_to_its_schema(thinks):
+    words = tokenizer(thinks=thinks)
+    grammar = prepared(words, tools=TOOLS).only_request.grammar
+    text = "Three < four, {n} 日本."
+    for answer in (text, CALL, f"{text}\n{CALL}", f"{CALL}\n{CALL}"):
+        assert admits(words, grammar, answer)
+    for other in (CALL.replace("3", '"3"'), CALL.replace('"n"', '"m"'), CALL.replace('"f"', '"g"')):
+        assert not admits(words, grammar, other)
+        assert not admits(words, grammar, f"{text}\n{other}")
+
+
+def test_calls_are_free_where_they_cannot_be_held_or_nobody_wants_it():
+    words, prompted = tokenizer(), tokenizer()
+    prompted.chat_template = tiny.TEMPLATE
+    prefix = {**DECODING.fields, "answer_prefix": (1,)}
+    unenforceable = {"type": "object", "properties": {"n": {"type": "string", "pattern": "(?=a)b"}}}
+    odd = [*TOOLS, {"type": "function", "function": {"name": "odd", "parameters": unenforceable}}]
+    for call in (
+        prepared(words, tools=TOOLS, strict=False),
+        prepared(words, tools=TOOLS, tool_choice="none"),
+        prepared(words, tools=odd),
+        prepared(words, tools=TOOLS, holds_calls=False),
+        prepared(words, tools=TOOLS, decoding=replace(DECODING, fields=prefix)),
+        prepared(prompted, tools=TOOLS),
+    ):
+        assert call.only_request.grammar is None
+    with pytest.raises(RequestError, match="The schema of 'odd' cannot be enforced"):
+        prepared(words, tools=odd, strict=True)
 
 
 def test_the_schema_is_told_behind_the_system_messages():

@@ -85,6 +85,34 @@ def test_a_model_calls_and_then_answers_freely_or_in_a_schema(engine, strategy):
         assert state["structured_response"] == Sum(total=7)
 
 
+def test_a_free_call_has_the_arguments_of_its_tool():
+    """A small model mixes up the parameters of its tools. Decoding does not."""
+    answers = [call("capital", text="Kenya"), call("city", country="Kenya"), call("capital", country="Kenya")]
+
+    def confused(prompt):
+        return ["It is Nairobi."] if "<tool_response>" in prompt else answers
+
+    @tool
+    def capital(country: str) -> str:
+        """The capital of a country."""
+        return f"Nairobi is the capital of {country}."
+
+    @tool
+    def reverse(text: str) -> str:
+        """A text backwards."""
+        return text[::-1]
+
+    with installed(ScriptedEngine(confused, TEMPLATE)):
+        llm = EFTChatModel(model=MODEL, temperature=0)
+        state = ask(create_agent(llm, [add, capital, reverse]), "What is the capital of Kenya?")
+        free = llm.model_copy(update={"strict": False}).bind_tools([capital]).invoke("And of Kenya?")
+    assert [m.content for m in state["messages"][2:]] == [
+        "Nairobi is the capital of Kenya.",
+        "It is Nairobi.",
+    ]
+    assert free.tool_calls[0]["args"] == {"text": "Kenya"}
+
+
 def test_a_schema_without_tools_binds_an_empty_list(llm):
     agent = create_agent(llm, [], response_format=ProviderStrategy(Sum))
     history = [HumanMessage("?"), AIMessage("", tool_calls=[{"name": "add", "args": {}, "id": "1"}])]

@@ -249,8 +249,10 @@ class ChatBody(DecodingBody):
         parameters = {**self.decoding, **self._given(_CHAT), **self._tool_choice()}
         if self.max_completion_tokens is not None:
             parameters["max_tokens"] = self.max_completion_tokens
-        if any(isinstance(f := tool.get("function"), dict) and f.get("strict") for tool in self.tools or ()):
-            parameters["strict"] = True
+        functions = [f for tool in self.tools or () if isinstance(f := tool.get("function"), dict)]
+        stated = [function["strict"] for function in functions if function.get("strict") is not None]
+        if stated and not parameters.get("strict"):
+            parameters["strict"] = any(stated)
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         return {**parameters, "chat_template_kwargs": {**effort, **(self.chat_template_kwargs or {})}}
 
