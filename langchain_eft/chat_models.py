@@ -27,10 +27,10 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.language_models.model_profile import ModelProfile
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompt_values import PromptValue
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -38,6 +38,7 @@ from typing_extensions import override
 from langchain_eft.base import BaseEFT
 from langchain_eft.chat.answer_form import normalize_form
 from langchain_eft.chat.chunks import chat_result
+from langchain_eft.chat.configurable import refuse_ignored
 from langchain_eft.chat.control_tokens import ControlTokens
 from langchain_eft.chat.media import UnsupportedContent, readable
 from langchain_eft.chat.messages import check_blocks, encode
@@ -46,6 +47,7 @@ from langchain_eft.chat.prepare import PreparedCall, adecide, decide, prepare_ca
 from langchain_eft.chat.structured_output import Method, structured_runnable
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine_user import field_errors
 from langchain_eft.errors import langchain_errors
 
 if TYPE_CHECKING:
@@ -129,10 +131,43 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:
-        reported_logprobs(self.logprobs, self.top_logprobs)
+        with field_errors():
+            reported_logprobs(self.logprobs, self.top_logprobs)
         return self
 
     # LangChain's four ways in
+
+    @override
+    def invoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **options: Any
+    ) -> AIMessage:
+        self._check_config(config)
+        return super().invoke(input, config, **options)
+
+    @override
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **options: Any
+    ) -> AIMessage:
+        self._check_config(config)
+        return await super().ainvoke(input, config, **options)
+
+    @override
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **options: Any
+    ) -> Iterator[AIMessageChunk]:
+        self._check_config(config)
+        return super().stream(input, config, **options)
+
+    @override
+    def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **options: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        self._check_config(config)
+        return super().astream(input, config, **options)
+
+    def _check_config(self, config: RunnableConfig | None) -> None:
+        with langchain_errors():
+            refuse_ignored(self, config)
 
     @override
     def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:

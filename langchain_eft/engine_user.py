@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -16,13 +18,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from langchain_eft.chat.parameters import refuse_unknown
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.error_text import describe, quoted_names, shown
-from langchain_eft.engine.errors import CheckpointNotFoundError, RequestError
+from langchain_eft.engine.errors import EngineError, RequestError
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.protocol import EngineProtocol
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
@@ -44,6 +47,26 @@ _LOCAL_FIELDS = (
     "allow_negative_weights",
 )  # fmt: skip
 """Fields that concern an engine in this process alone."""
+
+
+@contextmanager
+def field_errors() -> Iterator[None]:
+    """Raise errors about fields as pydantic's, whose text then has little more than their own.
+
+    Raises:
+        PydanticCustomError: For an error of the engine, or one of pydantic about a part of a field.
+    """
+    try:
+        yield
+    except (ValidationError, EngineError) as error:
+        reason = describe(error) if isinstance(error, ValidationError) else str(error)
+        raise PydanticCustomError("value_error", "{reason}", {"reason": reason}) from error
+
+
+def _as_weights(mixture: Any) -> Any:
+    with field_errors():
+        weights = as_mapping(mixture)
+        return weights if weights is None or isinstance(weights, Mapping) else Mixture.of(weights)
 
 
 class EngineUser(BaseModel):
@@ -69,7 +92,7 @@ class EngineUser(BaseModel):
     behaviors: dict[str, BehaviorDelta] = Field(default_factory=dict)
     """Behaviors that can be mixed in, by name. With a preset they are added to the preset's own."""
 
-    mixture: Annotated[dict[str, Weight] | None, BeforeValidator(as_mapping)] = None
+    mixture: Annotated[dict[str, Weight] | None, BeforeValidator(_as_weights)] = None
     """Weight of each behavior: 1 is as trained, 0 is off, `{}` is the base alone. Text such as
     `"pirate=0.7,concise=1"` is read as on the command line. The default is the preset's
     own mixture; without a preset, the only behavior has weight 1. With `base_url` it is the server's own."""
@@ -123,20 +146,17 @@ class EngineUser(BaseModel):
     def _refuse_unknown(cls, values: Any) -> Any:
         if isinstance(values, dict):
             names = set(cls.model_fields) | {f.alias for f in cls.model_fields.values() if f.alias}
-            refuse_unknown(values, names, cls.__name__)
+            with field_errors():
+                refuse_unknown(values, names, cls.__name__)
             if values.get("base_url") is not None and not {"model", "model_name"} & values.keys():
                 return {**values, "model": ""}
         return values
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        try:
+        with field_errors():
             self._check_place()
             self._check_call()
-        except ValidationError as error:
-            raise ValueError(describe(error)) from error
-        except CheckpointNotFoundError as error:
-            raise ValueError(str(error)) from error
         return self
 
     def _check_place(self) -> None:
@@ -278,7 +298,7 @@ class EngineUser(BaseModel):
             raise RequestError(describe(error, secret=True)) from error
 
     @staticmethod
-    def _mixture(source: EngineSource, mixture: dict[str, Weight] | None) -> Mixture:
+    def _mixture(source: EngineSource, mixture: Any) -> Mixture:
         return source.mixture if mixture is None else Mixture.of(as_mapping(mixture))
 
     # What the engine is asked

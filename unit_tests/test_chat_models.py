@@ -12,7 +12,7 @@ from langchain_core.exceptions import (
 from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import ConfigurableField, RunnableParallel
+from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnableParallel
 from pydantic import ValidationError
 
 from langchain_eft import BehaviorDelta, ChatEFT, EFTChatModel
@@ -118,8 +118,24 @@ def test_chains_parallel_branches_and_configurable_fields(llm):
     assert both["one"].content == llm.invoke("hi").content
     assert both["two"].content == llm.invoke("hi", mixture="two=1").content
     field = llm.configurable_fields(mixture=ConfigurableField(id="mixture"))
-    chosen = field.with_config(configurable={"mixture": {"two": 1.0}}).invoke("hi")
-    assert chosen.content == both["two"].content
+    for two in ({"two": 1.0}, "two=1"):
+        config = {"configurable": {"mixture": two, "thread_id": "1", "temperature": 2}}
+        assert field.invoke("hi", config).content == both["two"].content
+        assert [each.content for each in field.batch(["hi"], config)] == [both["two"].content]
+
+
+async def test_a_mixture_that_nobody_made_configurable_is_refused(llm):
+    config = {"configurable": {"mixture": {"two": 1.0}}}
+    remedy = r"no effect.*llm\.configurable_fields\(mixture=ConfigurableField\(id='mixture'\)\)"
+    graph = RunnableLambda(lambda text: llm.invoke(text))
+    for answer in (llm.invoke, llm.stream, llm.bind(stop=["x"]).invoke, graph.invoke):
+        with pytest.raises(ModelInvalidRequestError, match=remedy):
+            answer("hi", config)
+    with pytest.raises(ModelInvalidRequestError, match=remedy):
+        await llm.ainvoke("hi", config)
+    with pytest.raises(ModelInvalidRequestError, match=remedy):
+        await anext(llm.astream("hi", config))
+    assert llm.invoke("hi", {"configurable": {"mixture": {"one": 1}, "model": "another"}}).content
 
 
 def test_a_batch_is_decoded_together(llm):

@@ -275,7 +275,8 @@ def test_a_failed_parse_is_kept_beside_the_message(tool_settings):
         ({"timeout": float("inf")}, r"timeout must be .*at most \d+, or None for no limit, got inf"),
         ({"stop": 5}, r"stop must be a string, a list of strings, or None, got 5"),
         ({"stop": ["a", 5]}, r"stop\.1=5"),
-        ({"mixture": "pirate"}, r"mixture='pirate' is not a mapping.*give one such as \{'tools': 1\.0\}"),
+        ({"mixture": ["pirate"]}, r"is not a mapping.*such as \{'tools': 1\.0\}, or a text such as 'tools=1"),
+        ({"mixture": "pirate"}, r"'pirate' is not a valid part of a mixture: write NAME=WEIGHT"),
         ({"mixture": {"one": 1e300}}, r"one=1e\+300: Use finite numbers between -10000 and 10000"),
         ({"upscale_strength": 1e38}, r"upscale_strength=1e\+38: .*less than or equal to 10000"),
         ({"temperature": 5e-324}, r"temperature=5e-324: Use 0 for greedy decoding, or .*from 1e-06"),
@@ -311,12 +312,16 @@ async def test_the_longest_timeout_is_waited_for(llm):
         ({"top_logprobs": 2}, "top_logprobs=2"),
         ({"timeout": float("inf")}, "timeout must be .*got inf"),
         ({"mixture": {"one": 1e38}}, r"one=1e\+38: Use finite"),
+        ({"mixture": ["one"]}, r"mixture=\['one'\] is not a mapping"),
+        ({"mixture": "one=1,one=2"}, r"'one' is in the mixture twice"),
         ({"model": ""}, r"model='' is neither a preset.*nor a hub id.*'smol'"),
     ],
 )
 def test_what_does_not_fit_a_model_is_refused_when_it_is_built(tool_settings, kwargs, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ValidationError, match=message) as caught:
         EFTChatModel(**{**tool_settings, **kwargs})
+    assert "Value error" not in str(caught.value)
+    assert "https://" not in str(caught.value)
 
 
 # Errors

@@ -49,7 +49,7 @@ class Mixture(FrozenModel):
         if not isinstance(mixture, Mapping):
             raise RecipeError(
                 f"mixture={shown(mixture)} is not a mapping of behaviors to weights: give one such as "
-                "{'tools': 1.0}."
+                "{'tools': 1.0}, or a text such as 'tools=1.0'."
             )
         return cls(weights=dict(mixture))
 

@@ -58,7 +58,9 @@ def as_mapping(mixture: Any) -> Any:
     Raises:
         RecipeError: As `parse_mixture`.
     """
-    return parse_mixture(mixture.split(",")) if isinstance(mixture, str) else mixture
+    if isinstance(mixture, str):
+        return parse_mixture(entry.strip() for entry in mixture.split(","))
+    return mixture
 
 
 def format_mixture(mixture: Mapping[str, Any], separator: str = " ") -> str:
