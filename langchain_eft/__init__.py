@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from langchain_eft.engine.recipe.mixture import Mixture
     from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
     from langchain_eft.llms import EFTLLM
+    from langchain_eft.middleware import MixtureMiddleware
     from langchain_eft.rewards import EFTRewardScorer
     from langchain_eft.trace.trace import EFTTrace
 
@@ -37,6 +38,7 @@ _MODULE_OF = {
     "FirstTokens": "langchain_eft.engine.recipe.schedules",
     "Gate": "langchain_eft.engine.recipe.gate",
     "Mixture": "langchain_eft.engine.recipe.mixture",
+    "MixtureMiddleware": "langchain_eft.middleware",
     "Ramp": "langchain_eft.engine.recipe.schedules",
     "Recipe": "langchain_eft.engine.recipe.behaviors",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "FirstTokens",
     "Gate",
     "Mixture",
+    "MixtureMiddleware",
     "Ramp",
     "Recipe",
 ]
