@@ -20,6 +20,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -36,17 +38,23 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from langchain_eft.base import BaseEFT
-from langchain_eft.chat.answer_form import normalize_form
-from langchain_eft.chat.chunks import chat_result
+from langchain_eft.chat.answer_form import AnswerForm, normalize_form
 from langchain_eft.chat.configurable import refuse_ignored
 from langchain_eft.chat.control_tokens import ControlTokens
 from langchain_eft.chat.media import UnsupportedContent, readable
 from langchain_eft.chat.messages import check_blocks, encode
-from langchain_eft.chat.parameters import CHAT_PARAMETERS, options, refuse_unknown, reported_logprobs
-from langchain_eft.chat.prepare import PreparedCall, adecide, decide, prepare_call
+from langchain_eft.chat.parameters import (
+    CHAT_PARAMETERS,
+    answer_count,
+    options,
+    refuse_unknown,
+    reported_logprobs,
+)
+from langchain_eft.chat.prepare import CallOptions, PreparedCall, prepare_call
+from langchain_eft.chat.reasoning_effort import effort_variables
 from langchain_eft.chat.structured_output import Method, structured_runnable
+from langchain_eft.chat.tool_formats import chat_template
 from langchain_eft.chat.tools import tool_dicts
-from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine_user import field_errors
 from langchain_eft.errors import langchain_errors
 
@@ -107,6 +115,10 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Variables of the chat template, such as `{"enable_thinking": False}` where it has such a switch."""
+
+    reasoning_effort: str | None = None
+    """How much the model reasons: one of `profile["reasoning_effort_levels"]`, where its chat template has a
+    variable for that. `none` is not at all. Its values in `chat_template_kwargs` go first."""
 
     unsupported_content: UnsupportedContent = "describe"
     """What happens to images and other media in messages, which the models cannot read: `describe` puts a
@@ -187,8 +199,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
     ) -> ChatResult:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            call = decide(engine, self._prepare(engine, messages, stop, {**kwargs, **_NO_STREAM_OPTIONS}))
-            return _result(call, engine.generate(call.requests, call.timeout))
+            return self._prepare(engine, messages, stop, {**kwargs, **_NO_STREAM_OPTIONS}).generate(engine)
 
     @override
     async def _agenerate(
@@ -202,8 +213,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         with langchain_errors():
             parameters = {**kwargs, **_NO_STREAM_OPTIONS}
             call = await asyncio.to_thread(self._prepare, engine, messages, stop, parameters)
-            call = await adecide(engine, call)
-            return _result(call, await engine.agenerate(call.requests, call.timeout))
+            return await call.agenerate(engine)
 
     @override
     def _stream(
@@ -215,14 +225,10 @@ class EFTChatModel(BaseEFT, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            call = decide(engine, self._prepare(engine, messages, stop, kwargs))
-            request = call.only_request
-            builder = call.chunk_builder(request)
-            for event in engine.stream(request, call.timeout):
-                for chunk in builder.feed(event):
-                    if run_manager:
-                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+            for chunk in self._prepare(engine, messages, stop, kwargs).stream(engine):
+                if run_manager:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
 
     @override
     async def _astream(
@@ -235,11 +241,8 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             call = await asyncio.to_thread(self._prepare, engine, messages, stop, kwargs)
-            call = await adecide(engine, call)
-            request = call.only_request
-            builder = call.chunk_builder(request)
-            async for event in engine.astream(request, call.timeout):
-                for chunk in builder.feed(event):
+            async with aclosing(call.astream(engine)) as chunks:
+                async for chunk in chunks:
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -295,22 +298,40 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         parameters: Mapping[str, Any],
     ) -> PreparedCall:
         refuse_unknown(parameters, CHAT_PARAMETERS, "a call")
-        defaults = {
-            "n": self.n,
-            "strict": self.strict,
-            "logprobs": self.logprobs,
-            "top_logprobs": self.top_logprobs,
-            "stream_usage": self.stream_usage,
-            "sanitize_control_tokens": self.sanitize_control_tokens,
-        }
-        given = options("chat_template_kwargs", parameters.get("chat_template_kwargs"))
-        template_kwargs = {**self.chat_template_kwargs, **given}
-        return prepare_call(
-            engine,
-            readable(messages, self.unsupported_content),
-            self.decoding_parameters(stop, parameters),
-            {**defaults, **parameters, "chat_template_kwargs": template_kwargs},
+        names = ("n", "strict", "logprobs", "top_logprobs", "stream_usage")
+        given = {**{name: getattr(self, name) for name in names}, **parameters}
+        call_options = CallOptions(
+            form=AnswerForm.of(given),
+            n=answer_count(given["n"]),
+            top_logprobs=reported_logprobs(given["logprobs"], given["top_logprobs"]),
+            usage=options("stream_options", given.get("stream_options")).get(
+                "include_usage", given["stream_usage"]
+            ),
+            template_variables=self.template_variables(engine.tokenizer, parameters),
+            sanitize_control_tokens=self.sanitize_control_tokens,
         )
+        decoding = self.decoding_parameters(stop, parameters)
+        return prepare_call(engine, readable(messages, self.unsupported_content), decoding, call_options)
+
+    def template_variables(
+        self, tokenizer: Any, parameters: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, Any]:
+        """The variables of the chat template.
+
+        Args:
+            tokenizer: The engine's.
+            parameters: Parameters of a call.
+
+        Raises:
+            RequestError: Variables that are no dictionary, or an effort that the template cannot ask for.
+        """
+        template = chat_template(tokenizer)
+        return {
+            **effort_variables(template, self.reasoning_effort),
+            **self.chat_template_kwargs,
+            **effort_variables(template, parameters.get("reasoning_effort")),
+            **options("chat_template_kwargs", parameters.get("chat_template_kwargs")),
+        }
 
     # Tools and schemas
 
@@ -397,6 +418,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             "logprobs": self.logprobs,
             "top_logprobs": self.top_logprobs,
             "chat_template_kwargs": self.chat_template_kwargs,
+            "reasoning_effort": self.reasoning_effort,
             "sanitize_control_tokens": self.sanitize_control_tokens,
             "unsupported_content": self.unsupported_content,
         }
@@ -461,16 +483,14 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             ContextWindowError: More than twice the tokens of `window`.
             RequestError: Messages or tools that cannot be rendered.
         """
+        tokenizer = self.tokenizer
         with langchain_errors():
             ids = encode(
-                self.tokenizer,
+                tokenizer,
                 readable(messages, self.unsupported_content),
                 answer=answer,
                 tools=tool_dicts(tools or ()),
-                options={
-                    **self.chat_template_kwargs,
-                    **options("chat_template_kwargs", chat_template_kwargs),
-                },
+                options=self.template_variables(tokenizer, {"chat_template_kwargs": chat_template_kwargs}),
                 sanitize_control_tokens=self.sanitize_control_tokens,
                 window=window,
             )
@@ -479,7 +499,3 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
 ChatEFT = EFTChatModel
 """Alias of `EFTChatModel` that follows LangChain's naming convention."""
-
-
-def _result(call: PreparedCall, answers: Sequence[Sequence[TextDelta | Finished]]) -> ChatResult:
-    return chat_result([call.chunk_builder(request) for request in call.requests], answers)

@@ -117,7 +117,7 @@ class EFTRewardScorer(Runnable[Candidates, list[float]]):
             messages = readable(prompt, self.model.unsupported_content)
             answers = readable(given, self.model.unsupported_content)
             details: dict[str, Any] = {
-                "options": self.model.chat_template_kwargs,
+                "options": self.model.template_variables(engine.tokenizer),
                 "sanitize_control_tokens": self.model.sanitize_control_tokens,
             }
             mixture = Mixture.of({self.behavior: 1.0})

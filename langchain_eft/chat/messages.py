@@ -77,7 +77,7 @@ def encode(
     turns = _marked_turns(messages, tool_format, control)
     tools = control.mark(tools or ())
     if tool_format.name == "prompted":
-        turns, tools = written_out(turns, tools, tool_format), ()
+        turns, tools = tools_as_text(turns, tools, tool_format), ()
     if tool_format.name == "mistral":
         turns = _short_ids(turns)
     settings = {"tools": tools or None, "add_generation_prompt": answer}
@@ -117,7 +117,7 @@ def encode_plainly(
     tool_format = tool_format or detect_tool_format(tokenizer)
     control = ControlTokens(tokenizer, sanitize=sanitize_control_tokens)
     turns = _marked_turns(messages, tool_format, control)
-    turns = written_out(turns, control.mark(tools or ()), tool_format)
+    turns = tools_as_text(turns, control.mark(tools or ()), tool_format)
     settings = {"chat_template": template, "add_generation_prompt": True}
     variables = _marked_variables(tokenizer, options or {}, control)
     text = _rendered(tokenizer, "base_template", turns, settings, variables)
@@ -213,8 +213,8 @@ def reasoning(message: AIMessage) -> str:
     if isinstance(thoughts, str):
         return thoughts
     blocks = [block for block in message.content if isinstance(block, dict)]
-    keys = {"thinking": "thinking", "reasoning": "reasoning"}
-    return "".join(str(block.get(keys.get(block_type(block) or "", ""), "")) for block in blocks)
+    kinds = ("thinking", "reasoning")  # each has its text under its own name
+    return "".join(str(block.get(kind, "")) for block in blocks if (kind := block_type(block)) in kinds)
 
 
 def role(message: BaseMessage) -> str:
@@ -301,7 +301,7 @@ def _text_of(block: Mapping[str, Any]) -> str:
     return words
 
 
-def instruct(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:
+def insert_system_message(messages: Sequence[BaseMessage], instruction: str) -> list[BaseMessage]:
     """The messages with one more system message, after the system messages at their beginning."""
     opening = list(takewhile(lambda message: isinstance(message, SystemMessage), messages))
     return [*opening, SystemMessage(instruction), *messages[len(opening) :]]
@@ -324,7 +324,7 @@ def merge(turns: Sequence[Turn]) -> list[Turn]:
     return merged
 
 
-def written_out(
+def tools_as_text(
     turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]], tool_format: ToolFormat
 ) -> list[Turn]:
     """The turns for a template without tools: definitions, calls and results become text."""

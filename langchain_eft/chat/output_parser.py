@@ -81,7 +81,7 @@ _Key = type[Content] | type[Reasoning] | ToolCallPart | int
 
 
 @dataclass
-class _Reading:
+class _OpenCall:
     """The call that is being read.
 
     Attributes:
@@ -147,7 +147,7 @@ class OutputParser:
         self._raw = ""  # text of the current call so far, from its tag on
         self._calls = 0
         self._cut = False
-        self._call = _Reading()
+        self._call = _OpenCall()
         self._emitted: list[tuple[_Key, str]] = []
         self._reader = self._read()
         next(self._reader)
@@ -272,7 +272,7 @@ class OutputParser:
         if tagged:
             yield from self._space(_SPACE + "[")
         while self._char == "{" or (self._format.name == "mistral" and self._char and not calls):
-            self._call = _Reading()
+            self._call = _OpenCall()
             if self._char == "{":
                 whole = yield from self._members(sure=tagged or self._forced)
             else:
@@ -287,7 +287,7 @@ class OutputParser:
             yield from self._space(_BETWEEN_CALLS)
             self._raw = tag if tagged else ""
         if not calls:
-            self._call = _Reading()
+            self._call = _OpenCall()
             yield from self._invalid()
         return True
 

@@ -25,7 +25,8 @@ CALL_PARAMETERS = SAMPLING_PARAMETERS | {
 """Names of what every call may set."""
 
 CHAT_PARAMETERS = CALL_PARAMETERS | {
-    "chat_template_kwargs", "logprobs", "n", "output_version", "parallel_tool_calls", "response_format",
+    "chat_template_kwargs", "logprobs", "n", "output_version", "parallel_tool_calls", "reasoning_effort",
+    "response_format",
     "stream_options", "stream_usage", "strict", "tool_choice", "tools", "top_logprobs",
 }  # fmt: skip
 """Names of what a call of the chat model may set."""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from langchain_eft.chat.answer_form import AnswerForm, Fork
-from langchain_eft.chat.chunks import ChunkBuilder
+from langchain_eft.chat.chunks import ChunkBuilder, chat_result
 from langchain_eft.chat.grammars import after_reasoning
-from langchain_eft.chat.messages import instruct
+from langchain_eft.chat.messages import insert_system_message
 from langchain_eft.chat.output_parser import OutputParser, Parser
-from langchain_eft.chat.parameters import (
-    DecodingParameters,
-    answer_count,
-    options,
-    reported_logprobs,
-    reseeded,
-)
+from langchain_eft.chat.parameters import DecodingParameters, reseeded
 from langchain_eft.chat.prompts import conversation_prompts
 from langchain_eft.chat.response_template import ResponseTemplateParser, template_tokens
 from langchain_eft.chat.structured_output import schema_instruction
@@ -39,6 +35,28 @@ from langchain_eft.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
     from langchain_eft.engine.protocol import EngineProtocol
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What a call asks, besides how its answers are decoded.
+
+    Attributes:
+        form: The form of an answer.
+        n: Number of answers.
+        top_logprobs: How many of the most probable tokens are reported at each position; None reports no
+            log-probabilities.
+        usage: Whether the last chunk of an answer counts its tokens.
+        template_variables: Variables of the chat template.
+        sanitize_control_tokens: Read special tokens in text as ordinary text.
+    """
+
+    form: AnswerForm
+    n: int
+    top_logprobs: int | None
+    usage: bool
+    template_variables: Mapping[str, Any]
+    sanitize_control_tokens: bool
 
 
 @dataclass(frozen=True)
@@ -76,6 +94,44 @@ class PreparedCall:
             )
         return self.requests[0]
 
+    def generate(self, engine: EngineProtocol) -> ChatResult:
+        """Decode all answers, and return them whole."""
+        call = self.decide(engine)
+        return call._whole(engine.generate(call.requests, call.timeout))
+
+    async def agenerate(self, engine: EngineProtocol) -> ChatResult:
+        """As `generate`, without blocking the event loop."""
+        call = await self.adecide(engine)
+        return call._whole(await engine.agenerate(call.requests, call.timeout))
+
+    def stream(self, engine: EngineProtocol) -> Iterator[ChatGenerationChunk]:
+        """Decode the only answer, and yield its chunks.
+
+        Raises:
+            RequestError: The call asks for several answers.
+        """
+        call, request = self.decide(engine), self.only_request
+        builder = call.chunk_builder(request)
+        for event in engine.stream(call.only_request, call.timeout):
+            yield from builder.feed(event)
+
+    async def astream(self, engine: EngineProtocol) -> AsyncGenerator[ChatGenerationChunk, None]:
+        """As `stream`, without blocking the event loop."""
+        call, request = await self.adecide(engine), self.only_request
+        builder = call.chunk_builder(request)
+        async with aclosing(engine.astream(call.only_request, call.timeout)) as events:
+            async for event in events:
+                for chunk in builder.feed(event):
+                    yield chunk
+
+    def decide(self, engine: EngineProtocol) -> PreparedCall:
+        """The call after its fork; without a fork it stays as it is."""
+        return self.decided(engine.generate(self.probes(), self.timeout)) if self.fork else self
+
+    async def adecide(self, engine: EngineProtocol) -> PreparedCall:
+        """As `decide`, without blocking the event loop."""
+        return self.decided(await engine.agenerate(self.probes(), self.timeout)) if self.fork else self
+
     def probes(self) -> list[GenerationRequest]:
         """Requests for the first tokens of free answers, which show what the model chooses at the fork."""
         free = {"grammar": None, "stop": (), "top_logprobs": None, "trace": False}
@@ -107,31 +163,31 @@ class PreparedCall:
         """What makes message chunks of the engine's events for one of the requests."""
         return ChunkBuilder(request, self.new_parser(), self.tokenizer, self.model_name, usage=self.usage)
 
+    def _whole(self, answers: Sequence[Sequence[TextDelta | Finished]]) -> ChatResult:
+        return chat_result([self.chunk_builder(request) for request in self.requests], answers)
+
 
 def prepare_call(
     engine: EngineProtocol,
     messages: Sequence[BaseMessage],
     decoding: DecodingParameters,
-    parameters: Mapping[str, Any],
+    options: CallOptions,
 ) -> PreparedCall:
-    """Turn a conversation and a call's parameters into requests.
+    """Turn a conversation into requests.
 
     Args:
         engine: Decodes the call. Its tokenizer and recipe decide what the models read.
         messages: The conversation, oldest first.
         decoding: How the call is decoded.
-        parameters: The call's other parameters, complete: `n`, `logprobs`, `top_logprobs`, `stream_usage`,
-            `chat_template_kwargs`, `sanitize_control_tokens`, and those of the answer's form where the call
-            has any.
+        options: What else the call asks.
 
     Raises:
-        RequestError: Messages, tools, a schema or values that cannot be served.
+        RequestError: Messages, a schema or values that cannot be served.
     """
-    tokenizer = engine.tokenizer
-    form = AnswerForm.of(parameters)
+    tokenizer, form = engine.tokenizer, options.form
     tool_format = detect_tool_format(tokenizer, enforced=form.enforced)
     if form.shown and form.schema is not None:
-        messages = instruct(messages, schema_instruction(form.schema))
+        messages = insert_system_message(messages, schema_instruction(form.schema))
     prompts = conversation_prompts(
         tokenizer,
         engine.recipe,
@@ -139,8 +195,8 @@ def prepare_call(
         messages,
         tools=form.tools,
         tool_format=tool_format,
-        options=parameters["chat_template_kwargs"],
-        sanitize_control_tokens=parameters["sanitize_control_tokens"],
+        options=options.template_variables,
+        sanitize_control_tokens=options.sanitize_control_tokens,
         window=engine.window,
     )
     grammar = form.grammar(tool_format)
@@ -152,28 +208,17 @@ def prepare_call(
         engine.max_output_tokens(*prompts.lengths),
         grammar=reading.grammar,
         visible_tokens=reading.visible_tokens,
-        top_logprobs=reported_logprobs(parameters["logprobs"], parameters["top_logprobs"]),
+        top_logprobs=options.top_logprobs,
     )
-    stream_options = options("stream_options", parameters.get("stream_options"))
     return PreparedCall(
-        requests=reseeded(request, answer_count(parameters["n"])),
+        requests=reseeded(request, options.n),
         fork=reading.fork,
         timeout=decoding.timeout,
         new_parser=reading.new_parser,
         tokenizer=tokenizer,
         model_name=decoding.model,
-        usage=stream_options.get("include_usage", parameters["stream_usage"]),
+        usage=options.usage,
     )
-
-
-def decide(engine: EngineProtocol, call: PreparedCall) -> PreparedCall:
-    """The call after its fork; without a fork it stays as it is."""
-    return call.decided(engine.generate(call.probes(), call.timeout)) if call.fork else call
-
-
-async def adecide(engine: EngineProtocol, call: PreparedCall) -> PreparedCall:
-    """As `decide`, without blocking the event loop."""
-    return call.decided(await engine.agenerate(call.probes(), call.timeout)) if call.fork else call
 
 
 class _Reading(NamedTuple):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from langchain_core.language_models.model_profile import ModelProfile
 
+from langchain_eft.chat.reasoning_effort import effort_levels
 from langchain_eft.chat.tool_formats import reasons
 from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.recipe.behaviors import ModelSource, Recipe
@@ -50,6 +51,8 @@ def model_profile(name: str, window: int | None, template: str | None) -> ModelP
         profile |= {"max_input_tokens": window, "max_output_tokens": window - 1}
     if template is not None:
         profile["reasoning_output"] = reasons(template)
+        if levels := effort_levels(template):
+            profile["reasoning_effort_levels"] = list(levels)
         profile["mid_conversation_system_messages"] = _keeps_place(template)
     return profile
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from langchain_eft.chat.messages import encode, encode_plainly, instruct
+from langchain_eft.chat.messages import encode, encode_plainly, insert_system_message
 from langchain_eft.chat.overlong import refuse_overlong
 from langchain_eft.chat.surrogates import refuse_surrogates
 from langchain_eft.engine.errors import RequestError
@@ -105,7 +105,7 @@ def contrast_messages(messages: Sequence[BaseMessage], name: str, delta: Behavio
         RequestError: No message has the tag.
     """
     if delta.prompt is not None:
-        return instruct(messages, delta.prompt)
+        return insert_system_message(messages, delta.prompt)
     shortened = [_without_tag(message, delta) for message in messages]
     if all(after == before for after, before in zip(shortened, messages, strict=True)):
         raise _missing_tag(name, delta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 from langchain_eft.engine.events import Finished, TextDelta
@@ -43,7 +43,7 @@ class EngineProtocol(Protocol):
 
     def astream(
         self, request: GenerationRequest, timeout: float | None = None
-    ) -> AsyncIterator[TextDelta | Finished]:
+    ) -> AsyncGenerator[TextDelta | Finished, None]:
         """Decode a request without blocking the event loop; closing or cancelling cancels it."""
 
     def generate(

@@ -6,7 +6,7 @@ import asyncio
 import queue
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any, Generic, TypeVar
 
@@ -70,7 +70,7 @@ class Streaming(ABC, Generic[Prepared]):
         timeout: float | None = None,  # noqa: ASYNC109
         *,
         turn: AbstractAsyncContextManager[Any] | None = None,
-    ) -> AsyncIterator[TextDelta | Finished]:
+    ) -> AsyncGenerator[TextDelta | Finished, None]:
         """Decode a request without blocking the event loop; closing or cancelling cancels it.
 
         Args:

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 from langchain_core.messages import HumanMessage
 
+from langchain_eft.chat.answer_form import AnswerForm
 from langchain_eft.chat.parameters import DecodingParameters
-from langchain_eft.chat.prepare import PreparedCall, prepare_call
+from langchain_eft.chat.prepare import CallOptions, PreparedCall, prepare_call
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 
@@ -19,18 +20,10 @@ DECODING = DecodingParameters(
     timeout=None,
     fields={"answer_prefix": ()},
 )
-DEFAULTS = {
-    "n": 1,
-    "logprobs": False,
-    "top_logprobs": None,
-    "stream_usage": True,
-    "chat_template_kwargs": {},
-    "sanitize_control_tokens": True,
-}
 
 
 def prepared(
-    tokenizer, messages=("hi",), *, decoding=DECODING, holds_calls=True, **parameters
+    tokenizer, messages=("hi",), *, decoding=DECODING, holds_calls=True, n=1, **parameters
 ) -> PreparedCall:
     """A call of a recipe without behaviors; strings are messages of the user."""
     recipe = Recipe(base="org/base")
@@ -42,4 +35,5 @@ def prepared(
         holds_calls=holds_calls,
     )
     conversation = [HumanMessage(m) if isinstance(m, str) else m for m in messages]
-    return prepare_call(engine, conversation, decoding, {**DEFAULTS, **parameters})
+    options = CallOptions(AnswerForm.of(parameters), n, None, True, {}, True)
+    return prepare_call(engine, conversation, decoding, options)

@@ -30,6 +30,7 @@ _DECODING = (
 
 _CHAT = (
     "n", "tools", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs", "strict",
+    "reasoning_effort", "chat_template_kwargs",
 )  # fmt: skip
 """Fields that are parameters of a call of the chat model, under the same name."""
 
@@ -213,7 +214,7 @@ class ChatBody(DecodingBody):
     """Variables of the chat template."""
 
     reasoning_effort: str | None = None
-    """The variable of this name in the chat template, where it has one."""
+    """How much the model reasons, where its chat template has a variable for that."""
 
     strict: StrictBool | None = None
     """Enforce the schema of calls that the model makes by its own choice, as `strict` of a function does."""
@@ -253,8 +254,7 @@ class ChatBody(DecodingBody):
         stated = [function["strict"] for function in functions if function.get("strict") is not None]
         if stated and not parameters.get("strict"):
             parameters["strict"] = any(stated)
-        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
-        return {**parameters, "chat_template_kwargs": {**effort, **(self.chat_template_kwargs or {})}}
+        return parameters
 
     def _tool_choice(self) -> dict[str, Any]:
         """The tool choice, and the tools that it leaves."""

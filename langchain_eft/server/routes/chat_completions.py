@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from starlette.responses import Response
 
-from langchain_eft.chat.prepare import PreparedCall, adecide
+from langchain_eft.chat.prepare import PreparedCall
 from langchain_eft.engine.events import Finished
 from langchain_eft.server.protocol.answers import Answers
 from langchain_eft.server.protocol.bodies import ChatBody
@@ -73,7 +73,7 @@ class ChatAnswers(Answers):
 
     async def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
         """The choices of all answers, piece by piece as they are decoded."""
-        call = await adecide(self.engine, self._call)
+        call = await self._call.adecide(self.engine)
         builders = [call.chunk_builder(request) for request in call.requests]
         async with aclosing(self.engine.astream_all(call.requests, call.timeout, self._turns)) as events:
             async for number, event in events:

@@ -312,6 +312,7 @@ async def test_all_forms_of_messages_are_read(client, llm):
         ({"speculation": 99}, 422, "99"),
         ({"stream_options": {"include_use": True}}, 422, "'include_usage'"),
         ({"modalities": ["audio"]}, 422, "audio"),
+        ({"reasoning_effort": "low"}, 400, "cannot ask for reasoning_effort='low'"),
         ({"timeout": 3}, 422, "timeout"),
         ({"chat_template_kwargs": {"chat_template": "{{ messages }}"}}, 422, "the server's"),
         ({"chat_template_kwargs": ["a"]}, 422, "chat_template_kwargs"),
@@ -329,7 +330,7 @@ async def test_fields_without_effect_are_accepted(client):
         "user": "ann", "store": True, "metadata": {"a": "b"}, "service_tier": "auto",
         "safety_identifier": "x", "prompt_cache_key": "k", "modalities": ["text"],
         "prediction": {"type": "content", "content": "hi"},
-        "response_format": {"type": "text"}, "tools": [], "tool_choice": "auto", "reasoning_effort": "low",
+        "response_format": {"type": "text"}, "tools": [], "tool_choice": "auto", "reasoning_effort": None,
         "stop": None, "seed": None, "n": None, "max_tokens": None, "logit_bias": None, "top_logprobs": None,
     }  # fmt: skip
     answers = [await chat(client, **harmless), await chat(client)]
