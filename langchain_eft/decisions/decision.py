@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from langchain_core.messages import HumanMessage
+from pydantic import BaseModel, Field
 
 from langchain_eft.chat.media import UnsupportedContent
 from langchain_eft.chat.prompts import Prompts, conversation_prompts
@@ -29,25 +30,31 @@ NO_CONTENT = "N/A"
 """A state that says nothing."""
 
 
-@dataclass(frozen=True)
-class DecisionOptions:
-    """How decisions are read.
-
-    Attributes:
-        length_normalized: Compare labels by the mean of their tokens' log p instead of the sum.
-        calibration: `contextual` divides by what the model says about a state without content.
-        score_end: Whether labels include the end of the answer; None where one begins another.
-        unsupported_content: What happens to media: `describe` or `error`.
-        chat_template_kwargs: Variables of the chat template.
-        sanitize_control_tokens: Keep text from becoming control tokens.
-    """
+class DecisionOptions(BaseModel):
+    """How decisions are read."""
 
     length_normalized: bool = False
+    """Compare labels by the mean of their tokens' log p, instead of the sum. The sum is a label's exact
+    probability, which tends to be smaller for labels of many tokens; the mean has no such tendency, and is no
+    probability of p."""
+
     calibration: Calibration = "none"
+    """`contextual` divides the probability of each label by that which it has for the state "N/A", and so
+    takes away a label's head start (Zhao et al. 2021)."""
+
     score_end: bool | None = None
+    """Whether a label's probability includes that the answer ends behind it. None, the default, includes it
+    where one label of the question is the beginning of another, such as "New" and "New York"."""
+
     unsupported_content: UnsupportedContent = "describe"
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=lambda: {"enable_thinking": False})
+    """What happens to images and other media, which the models cannot read: `describe` puts a line of text in
+    their place, `error` refuses the call."""
+
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=lambda: {"enable_thinking": False})
+    """Variables of the chat template. Decisions are read where the answer begins, so reasoning is off."""
+
     sanitize_control_tokens: bool = True
+    """Read special tokens such as `<|im_end|>` in states, questions and labels as ordinary text."""
 
 
 @dataclass(frozen=True)

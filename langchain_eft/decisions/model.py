@@ -8,13 +8,12 @@ from functools import partial
 from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from typing_extensions import override
 
 from langchain_eft.chat.content_blocks import PROVIDER
-from langchain_eft.chat.media import UnsupportedContent
 from langchain_eft.chat.parameters import refuse_unknown
-from langchain_eft.decisions.decision import Calibration, Decision, DecisionOptions, prepare_decision
+from langchain_eft.decisions.decision import Decision, DecisionOptions, prepare_decision
 from langchain_eft.engine.error_text import describe
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.protocol import EngineProtocol
@@ -36,14 +35,13 @@ except ModuleNotFoundError as error:
         'pip install -U "langchain-core>=1.8"'
     ) from error
 
-_CALL_PARAMETERS = {
-    "model", "mixture", "upscale_strength", "upscale_top_p", "length_normalized", "calibration", "score_end",
-    "unsupported_content", "chat_template_kwargs",
+_CALL_PARAMETERS = (DecisionOptions.model_fields.keys() - {"sanitize_control_tokens"}) | {
+    "model", "mixture", "upscale_strength", "upscale_top_p",
 }  # fmt: skip
 """Names of what a call may set."""
 
 
-class EFTDecisionModel(EngineUser, BaseDecisionModel):
+class EFTDecisionModel(DecisionOptions, EngineUser, BaseDecisionModel):
     """Answer typed questions about a state with probabilities, without generating text.
 
     A label's probability is that of its tokens under p, the formula of the mixture, at the beginning of the
@@ -74,29 +72,6 @@ class EFTDecisionModel(EngineUser, BaseDecisionModel):
         response.choices["team"].probabilities
         ```
     """
-
-    length_normalized: bool = False
-    """Compare labels by the mean of their tokens' log p, instead of the sum. The sum is a label's exact
-    probability, which tends to be smaller for labels of many tokens; the mean has no such tendency, and is no
-    probability of p."""
-
-    calibration: Calibration = "none"
-    """`contextual` divides the probability of each label by that which it has for the state "N/A", and so
-    takes away a label's head start (Zhao et al. 2021)."""
-
-    score_end: bool | None = None
-    """Whether a label's probability includes that the answer ends behind it. None, the default, includes it
-    where one label of the question is the beginning of another, such as "New" and "New York"."""
-
-    unsupported_content: UnsupportedContent = "describe"
-    """What happens to images and other media, which the models cannot read: `describe` puts a line of text in
-    their place, `error` refuses the call."""
-
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=lambda: {"enable_thinking": False})
-    """Variables of the chat template. Decisions are read where the answer begins, so reasoning is off."""
-
-    sanitize_control_tokens: bool = True
-    """Read special tokens such as `<|im_end|>` in states, questions and labels as ordinary text."""
 
     @property
     @override
@@ -158,17 +133,9 @@ class EFTDecisionModel(EngineUser, BaseDecisionModel):
                 raise RequestError(describe(error)) from error
 
     def _prepare(self, engine: EngineProtocol, state: State, questions: Mapping[str, Any]) -> Decision:
-        options = DecisionOptions(
-            length_normalized=self.length_normalized,
-            calibration=self.calibration,
-            score_end=self.score_end,
-            unsupported_content=self.unsupported_content,
-            chat_template_kwargs=self.chat_template_kwargs,
-            sanitize_control_tokens=self.sanitize_control_tokens,
-        )
         mixture = self.active_mixture
         new_request = partial(self.formula_request, mixture=mixture)
-        return prepare_decision(engine, state, questions, mixture, new_request, options)
+        return prepare_decision(engine, state, questions, mixture, new_request, self)
 
     def _response(self, decision: Decision, scores: AnswerScores) -> ClassifierResponse:
         return ClassifierResponse.model_validate(
