@@ -14,10 +14,10 @@ from langchain_core.tools import tool
 decisions = pytest.importorskip("langchain_core.decisions", reason="langchain-core 1.8 has decision models")
 
 from integration_tests.conftest import KEYS  # noqa: E402
-from integration_tests.reference import SmolReference  # noqa: E402
 from integration_tests.serve_process import PATIENCE  # noqa: E402
 from langchain_eft import EFTDecisionModel  # noqa: E402
 from unit_tests.helpers import counted_tokens  # noqa: E402
+from unit_tests.oracle.smol import SmolReference  # noqa: E402
 
 of_langchain_1_5 = pytest.mark.skipif(
     not hasattr(middleware, "AutoModeMiddleware"), reason="langchain 1.5 has the router and the auto mode"
@@ -76,7 +76,7 @@ def enumerated(reference, tokenizer, state, question, mixture):
 
 @pytest.mark.slow
 def test_fifty_choices_equal_full_enumeration(classifier):
-    tokenizer, reference = classifier.tokenizer, SmolReference(["tools", "pirate", "concise", "harmless"])
+    tokenizer, reference = classifier.tokenizer, SmolReference("tools", "pirate", "concise", "harmless")
     asked = list(questions(tokenizer, 50))
     assert {2, 20} <= {len(question.criteria) for question in asked}
     groups = [(STATES[i % 3], MIXTURES[i % 4], asked[i::12]) for i in range(12)]

@@ -5,12 +5,12 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from integration_tests.reference import SmolReference
 from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
+from unit_tests.oracle.smol import SmolReference
 
-LOOP, STEPS = 2, 16
+STEPS = 16
 QUESTIONS = [
     "What is the capital of Japan?",
     "What is the capital of Kenya?",
@@ -43,17 +43,17 @@ SETTINGS = [
 ]
 
 
-_loaded: list[SmolReference] = []
-
-
-def reference_answers(prompts, answers, mixture, strength, top_p):
-    """The plain loop's first tokens, and what it would say at every position of `answers`."""
+def most_probable(texts, setting):
+    """The most probable token at each position of every answer, given the answer's tokens before it."""
     if not _loaded:
-        _loaded.append(SmolReference())
-    _loaded[0].load(mixture)
-    looped = _loaded[0].greedy(prompts, mixture, LOOP, strength, top_p)
-    pairs = zip(prompts, answers, strict=True)
-    return looped, [_loaded[0].continuation(*pair, mixture, strength, top_p) for pair in pairs]
+        _loaded.append(SmolReference("tools", "pirate", "harmless", "concise"))
+    return [
+        _loaded[0].all_logprobs([*prompt, *answer[:-1]], len(answer), *setting).argmax(-1).tolist()
+        for prompt, answer in texts
+    ]
+
+
+_loaded: list[SmolReference] = []
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,9 @@ def elsewhere():
 @pytest.mark.slow
 @pytest.mark.parametrize(("mixture", "strength", "top_p"), SETTINGS)
 def test_greedy_is_token_identical_to_full_forwards(llm, elsewhere, mixture, strength, top_p):
-    """All questions at once through the engine, and through the plain loop.
+    """All questions at once through the engine; its answers in one full forward each.
 
-    The loop's first tokens are decoded; the rest are checked in one full forward over the whole answer, which
-    is the same thing for causal models and much faster.
+    A loop of full forwards says the same as one over the whole answer, for each token that was right so far.
     """
     engine = llm.engine
     prompts = [
@@ -94,7 +93,6 @@ def test_greedy_is_token_identical_to_full_forwards(llm, elsewhere, mixture, str
         [token for event in (*first, *rest) if isinstance(event, TextDelta) for token in event.tokens]
         for first, rest in zip(begun, streams, strict=True)
     ]
-    work = elsewhere.submit(reference_answers, prompts, found, mixture, strength, top_p)
-    looped, continued = work.result()
-    assert [tokens[:LOOP] for tokens in found] == looped
-    assert found == continued
+    assert all(len(answer) == STEPS or answer[-1] == engine.tokenizer.eos_token_id for answer in found)
+    texts = list(zip(prompts, found, strict=True))
+    assert found == elsewhere.submit(most_probable, texts, (mixture, strength, top_p)).result()

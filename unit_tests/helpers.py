@@ -43,6 +43,11 @@ def slow(*values) -> list:
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
+def full(*values) -> list:
+    """Parameters of tests that only `make test-full` runs."""
+    return [pytest.param(value, marks=pytest.mark.full) for value in values]
+
+
 def every_family(function):
     """Run a test, or all tests of a class, on each tiny family."""
     return pytest.mark.parametrize("family", KINDS, indirect=True)(function)

@@ -5,9 +5,7 @@ second is like Qwen's: embeddings of their own, padded vocabularies, large heads
 base that ends texts with another token than the tuned model ends its turns.
 """
 
-import copy
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,7 +26,8 @@ from transformers import (
 )
 
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from unit_tests.oracle import conservative_log_p, formula_log_p, merged_weights
+from unit_tests.oracle import reference as oracle
+from unit_tests.oracle.adapters import merged, write_adapter
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<' + message['role'] + '> ' + message['content'] + ' <end> ' }}"
@@ -243,30 +242,6 @@ def build(folder: Path, kind: Kind = LLAMA) -> TinyFamily:
     return TinyFamily(folder, kind)
 
 
-def write_adapter(folder: Path, model: PreTrainedModel, targets: list[str], rank: int) -> None:
-    """A random LoRA in PEFT's format, large enough to change what is said."""
-    tensors = {}
-    for name, layer in model.named_modules():
-        if any(name.endswith(target) for target in targets):
-            key = f"base_model.model.{name}"
-            tensors[f"{key}.lora_A.weight"] = 0.5 * torch.randn(rank, layer.in_features)
-            tensors[f"{key}.lora_B.weight"] = 0.2 * torch.randn(layer.out_features, rank)
-    folder.mkdir()
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(
-        json.dumps(
-            {
-                "peft_type": "LORA",
-                "r": rank,
-                "lora_alpha": 2 * rank,
-                "bias": "none",
-                "target_modules": [t.rpartition(".")[2] for t in targets],
-                "base_model_name_or_path": "../reference",
-            }
-        )
-    )
-
-
 def write_gguf(path: Path) -> None:
     """A Llama model and its tokenizer as a GGUF file."""
     model, words = LlamaForCausalLM(config(32, 2, len(tokenizer()) + 1)), tokenizer()
@@ -297,78 +272,20 @@ def write_gguf(path: Path) -> None:
     writer.close()
 
 
-def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """A copy of the model with an adapter in its weights."""
-    model = copy.deepcopy(model)
-    model.load_state_dict(merged_weights(model.state_dict(), adapter))
-    return model
-
-
-class Reference:
-    """A tiny family in transformers alone: full forward passes, no cache, merged adapters."""
+class Reference(oracle.Reference):
+    """A tiny family in transformers alone."""
 
     def __init__(self, family: TinyFamily) -> None:
         folder, self.kind = family.folder, family.kind
-        self.num_tokens = len(self.kind.tokenizer())
-        self.base = AutoModelForCausalLM.from_pretrained(folder / "base").eval()
-        self.small = {"reference": self._small(folder)}
-        for name in TARGETS:
-            self.small[name] = merged(self._small(folder), folder / name)
-        self.small["full"] = AutoModelForCausalLM.from_pretrained(folder / "tuned").eval()
-
-    def _small(self, folder: Path) -> PreTrainedModel:
-        model = AutoModelForCausalLM.from_pretrained(folder / "reference").eval()
+        base = _load(folder / "base")
+        reference = _load(folder / "reference")
         if self.kind.shares_embeddings:
-            model.set_input_embeddings(self.base.get_input_embeddings())
-            model.set_output_embeddings(self.base.get_output_embeddings())
-        return model
+            reference.set_input_embeddings(base.get_input_embeddings())
+            reference.set_output_embeddings(base.get_output_embeddings())
+        small = {name: merged(reference, folder / name) for name in TARGETS}
+        small |= {"reference": reference, "full": _load(folder / "tuned")}
+        super().__init__(base, small, len(self.kind.tokenizer()), self.kind.ends, self.kind.unscaled)
 
-    @torch.inference_mode()
-    def logp(self, model: PreTrainedModel, ids: Sequence[int], last: int = 1) -> torch.Tensor:
-        """[last, V] log-probabilities after a text's last tokens, each over the tokenizer's V tokens."""
-        logits = model(torch.tensor([[*ids]])).logits[0, -last:, : self.num_tokens]
-        return logits.double().log_softmax(-1)
 
-    def logprobs(self, ids, mixture, strength=1.0, top_p=1.0, unscaled=None) -> torch.Tensor:
-        """log p of the next token by the formula's definition, [V]."""
-        return self.all_logprobs(ids, 1, mixture, strength, top_p, unscaled)[0]
-
-    def all_logprobs(self, ids, last, mixture, strength=1.0, top_p=1.0, unscaled=None) -> torch.Tensor:
-        """log p after each of the last tokens of a text, [last, V]; `unscaled` ids are not up-scaled."""
-        tuned = {name: self.logp(self.small[name], ids, last) for name in mixture}
-        large, small = self.logp(self.base, ids, last), self.logp(self.small["reference"], ids, last)
-        unscaled = self.kind.unscaled if unscaled is None else unscaled
-        return formula_log_p(large, small, tuned, mixture, strength, top_p, unscaled)
-
-    def mixed(self, summands, answer) -> torch.Tensor:
-        """log p of every token of an answer and of the one after it, for a weighted sum, [answer + 1, V].
-
-        Args:
-            summands: Weight (a number, or a function of the position), model and prompt of each.
-            answer: Token ids.
-        """
-        total, positions = 0, range(len(answer) + 1)
-        for weight, model, prompt in summands:
-            factor = [weight(position) if callable(weight) else weight for position in positions]
-            total += torch.tensor(factor)[:, None] * self.logp(model, [*prompt, *answer], len(positions))
-        return total.log_softmax(-1)
-
-    def loop(self, summands, steps) -> list[int]:
-        """Greedy answer of a weighted sum, end token included."""
-        answer: list[int] = []
-        while len(answer) < steps and not self.kind.ends.intersection(answer):
-            answer.append(int(self.mixed(summands, answer)[-1].argmax()))
-        return answer
-
-    def conservative(self, summands, base, small, prompt, top_p) -> torch.Tensor:
-        """log p of the first token if the nucleus of a small mixture bounds up-scaling, [V]."""
-        mixed = sum(weight * self.logp(model, ids)[0] for weight, model, ids in summands).log_softmax(-1)
-        upscale = self.logp(base, prompt)[0] - self.logp(small, prompt)[0]
-        return conservative_log_p(mixed, upscale, top_p)
-
-    def greedy(self, ids, mixture, steps, strength=1.0, top_p=1.0, unscaled=None) -> list[int]:
-        """Greedy answer, end token included."""
-        answer: list[int] = []
-        while len(answer) < steps and not self.kind.ends.intersection(answer):
-            answer.append(int(self.logprobs([*ids, *answer], mixture, strength, top_p, unscaled).argmax()))
-        return answer
+def _load(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder).eval()

@@ -1,4 +1,4 @@
-"""What the formula says, by transformers and forty lines of arithmetic: full forward passes in float32."""
+"""What the formula says of the tiny family: full forward passes of transformers in float32."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vllm_tests.tiny import NEVER, SECTION, VOCABULARY, merged
+from unit_tests.oracle.formula import formula_log_p
+from vllm_tests.tiny import NEVER, SECTION, VOCABULARY, load
 
 Weights = Mapping[str, Any]
 """Weights of behaviors, each a number or a function of the position in the answer."""
+
+ALLOWED = [token for token in range(VOCABULARY) if token not in NEVER]
 
 
 @dataclass(frozen=True)
@@ -35,35 +38,23 @@ class Oracle:
     """
 
     def __init__(self, folder: Path, unscaled: Sequence[int] = ()) -> None:
-        self._unscaled = list(unscaled)
-        self._model = lru_cache(maxsize=None)(lambda name: merged(folder, name))
-        self._logits = lru_cache(maxsize=None)(self._forward)
+        self._unscaled = [ALLOWED.index(token) for token in unscaled]
+        self._model = lru_cache(maxsize=None)(lambda name: load(folder, name))
+        self._log_p = lru_cache(maxsize=None)(self._forward)
 
     def log_p(self, prompt: Sequence[int], answer: Sequence[int], mix: Mix) -> Tensor:
         """[V], log-probabilities of the token after prompt and answer."""
-        position = len(answer)
-        weights = {b: w(position) if callable(w) else w for b, w in mix.weights.items()}
         ids = (*prompt, *answer)
-        base = self._log_softmax("base", ids)
-        if not weights:
-            assert mix.strength == mix.top_p == 1
-            return self._allowed(base)
-        references = {SECTION["behaviors"][name]["reference"] for name in weights} - {"base"}
-        rows = [self._log_softmax(name, ids) for name in references]
-        reference = torch.stack(rows).mean(0) if rows else base
-        mixture = reference.clone()
-        for name, weight in weights.items():
-            pair = SECTION["behaviors"][name]
-            mixture += weight * (
-                self._log_softmax(pair["tuned"], ids) - self._log_softmax(pair["reference"], ids)
-            )
-        mixture = self._allowed(mixture)
-        scaled = mixture + mix.strength * (base - reference)
-        follows = torch.ones(VOCABULARY, dtype=torch.bool)
-        follows[self._nucleus(mixture, mix.top_p)] = False
-        if references:
-            follows[self._unscaled] = True
-        return self._allowed(torch.where(follows, mixture, scaled))
+        pairs = []
+        for name, weight in mix.weights.items():
+            models = SECTION["behaviors"][name]
+            tuned, reference = (self._log_p(models[each], ids) for each in ("tuned", "reference"))
+            pairs.append((weight(len(answer)) if callable(weight) else weight, tuned, reference))
+        references = {SECTION["behaviors"][name]["reference"] for name in mix.weights} - {"base"}
+        base = self._log_p("base", ids)
+        small = torch.stack([self._log_p(name, ids) for name in references or ["base"]]).mean(0)
+        log_p = formula_log_p(base, small, pairs, mix.strength, mix.top_p, self._unscaled)
+        return torch.full([VOCABULARY], -torch.inf).index_copy(0, torch.tensor(ALLOWED), log_p)
 
     def greedy(self, prompt: Sequence[int], mix: Mix, length: int) -> tuple[list[int], list[Tensor]]:
         """The most probable answer, and the log-probabilities of each of its positions."""
@@ -74,27 +65,7 @@ class Oracle:
             answer.append(int(rows[-1].argmax()))
         return answer, rows
 
-    @staticmethod
-    def _nucleus(mixture: Tensor, top_p: float) -> list[int]:
-        inside, total = [], 0.0
-        probabilities = mixture.double().exp()
-        for token in probabilities.argsort(descending=True).tolist():
-            if total >= top_p:
-                break
-            inside.append(token)
-            total += float(probabilities[token])
-        return inside
-
-    @staticmethod
-    def _allowed(log_p: Tensor) -> Tensor:
-        log_p = log_p.clone()
-        log_p[list(NEVER)] = -torch.inf
-        return log_p.log_softmax(-1)
-
-    def _log_softmax(self, name: str, ids: tuple[int, ...]) -> Tensor:
-        # Sums of -inf would be NaN; whatever stands here is -inf in the end.
-        return self._allowed(self._logits(name, ids)).nan_to_num(neginf=0.0)
-
     @torch.inference_mode()
     def _forward(self, name: str, ids: tuple[int, ...]) -> Tensor:
-        return self._model(name)(torch.tensor([ids]), use_cache=False).logits[0, -1, :VOCABULARY].clone()
+        """Log-probabilities of the allowed tokens."""
+        return self._model(name)(torch.tensor([ids]), use_cache=False).logits[0, -1, ALLOWED].log_softmax(-1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from unit_tests.oracle.adapters import merged, write_adapter
 
 VOCABULARY = 512
 NEVER = frozenset({500, 501, 502})
@@ -78,7 +79,7 @@ def build_family(folder: Path) -> Path:
     return folder
 
 
-def merged(folder: Path, name: str) -> LlamaForCausalLM:
+def load(folder: Path, name: str) -> PreTrainedModel:
     """One of the family's models as transformers computes it, in float32."""
     whole = SECTION["models"].get(name, {}).get("adapter_of", name)
     place = folder if whole == "base" else folder / "eft" / whole
@@ -87,15 +88,7 @@ def merged(folder: Path, name: str) -> LlamaForCausalLM:
         base = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
         model.set_input_embeddings(base.get_input_embeddings())
         model.set_output_embeddings(base.get_output_embeddings())
-    if whole != name:
-        adapter = folder / "eft" / name
-        settings = json.loads((adapter / "adapter_config.json").read_text())
-        tensors = load_file(adapter / "adapter_model.safetensors")
-        for key in (key for key in tensors if ".lora_A." in key):
-            layer = model.get_submodule(key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
-            update = tensors[key.replace("lora_A", "lora_B")] @ tensors[key]
-            layer.weight.data += update * settings["lora_alpha"] / settings["r"]
-    return model
+    return model if whole == name else merged(model, folder / "eft" / name)
 
 
 def _save(folder: Path, seed: int, vocab_size: int = VOCABULARY, **shape: int) -> None:
@@ -127,15 +120,4 @@ def _drop_embeddings(folder: Path) -> None:
 def _save_adapter(folder: Path, reference: Path, seed: int, rank: int, layers: tuple[str, ...]) -> None:
     generator = torch.Generator().manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(reference)
-    tensors = {}
-    for name, layer in model.named_modules():
-        if name.rpartition(".")[2] in layers:
-            outputs, inputs = layer.weight.shape
-            key = f"base_model.model.{name}.lora_"
-            tensors[f"{key}A.weight"] = 0.3 * torch.randn(rank, inputs, generator=generator)
-            tensors[f"{key}B.weight"] = 0.3 * torch.randn(outputs, rank, generator=generator)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": list(layers)}
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    write_adapter(folder, model, layers, rank, (0.3, 0.3), generator)

@@ -17,7 +17,8 @@ from langchain_eft.engine.errors import DecodingError, InsufficientMemoryError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.forked import FORKS
 from unit_tests.helpers import answer, request, slow
-from unit_tests.tiny import TARGETS, config, tokenizer, write_adapter
+from unit_tests.oracle.adapters import write_adapter
+from unit_tests.tiny import TARGETS, config, tokenizer
 
 
 class Weights:

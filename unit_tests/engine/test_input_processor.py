@@ -13,7 +13,7 @@ from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import Recorder, answer, request
-from unit_tests.tiny import write_adapter
+from unit_tests.oracle.adapters import write_adapter
 
 
 def test_max_model_len_bounds_prompt_and_answer(family):

@@ -15,7 +15,7 @@ from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import GREEDY, Recorder, every_family, request, slow, wait_until
-from unit_tests.tiny import merged
+from unit_tests.oracle.adapters import merged
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 DRAFTS = ["off", 1, 2, 4, 8, "auto"]

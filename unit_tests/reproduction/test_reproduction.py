@@ -13,7 +13,7 @@ from reproduction.__main__ import ROOT, main, reproduce
 from reproduction.bench import Sizes
 from reproduction.experiments import EXPERIMENTS
 from reproduction.page import write_page
-from unit_tests.tiny import write_adapter
+from unit_tests.oracle.adapters import write_adapter
 
 SIZES = Sizes(capitals=2, tools=1, swept_tools=1, requests=1, swept_requests=1, chat=1, pairs=1, tokens=4,
               repetitions=1)  # fmt: skip

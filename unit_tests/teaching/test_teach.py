@@ -29,7 +29,8 @@ from langchain_eft.teaching.arguments import check_name
 from langchain_eft.teaching.sources import read_lesson
 from langchain_eft.teaching.sources.description import usable
 from langchain_eft.teaching.tokens import IGNORED, Renderer
-from unit_tests.tiny import Reference, merged
+from unit_tests.oracle.adapters import merged
+from unit_tests.tiny import Reference
 
 SETTINGS = Settings(steps=4, batch_size=8, rank=8, learning_rate=0.05)
 

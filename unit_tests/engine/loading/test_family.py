@@ -12,7 +12,8 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import CheckpointNotFoundError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.helpers import answer, request
-from unit_tests.tiny import TinyFamily, config, tokenizer, write_adapter
+from unit_tests.oracle.adapters import write_adapter
+from unit_tests.tiny import TinyFamily, config, tokenizer
 
 PROMPT = [30, 31, 9, 40, 77]
 

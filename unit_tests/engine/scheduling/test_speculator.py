@@ -27,6 +27,7 @@ from unit_tests.helpers import (
     slow,
     wait_until,
 )
+from unit_tests.oracle.filters import filtered
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 MIXTURES = [
@@ -192,25 +193,6 @@ SETTINGS = [
         ({"one": 1.0}, {"temperature": 1.0, "min_p": 0.05}, {"upscale_strength": 0.3}),
     ]
 ]
-
-
-def filtered(logprobs, temperature, top_k=0, top_p=1.0, min_p=0.0):
-    """[T, V] probabilities after the filters, written from their definitions."""
-    rows = []
-    for row in logprobs / temperature:
-        probs = row.softmax(-1)
-        if top_k:
-            probs[probs < probs.topk(top_k).values[-1]] = 0
-            probs = probs / probs.sum()
-        if top_p < 1:
-            ordered, order = probs.sort(descending=True)
-            probs[order[int((ordered.cumsum(-1) < top_p).sum()) + 1 :]] = 0
-            probs = probs / probs.sum()
-        if min_p:
-            probs[probs < min_p * probs.max()] = 0
-            probs = probs / probs.sum()
-        rows.append(probs)
-    return torch.stack(rows)
 
 
 def surprise(reference, answers, mixture, sampling, eft):
