@@ -1,5 +1,7 @@
 """Flash attention on a CPU: what `sdpa.attend` computes, whatever is computed beside it."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -9,7 +11,18 @@ from langchain_eft.engine.attention.sdpa import KEY_BLOCK, attend, causal_bias, 
 from unit_tests.helpers import slow
 
 CPU = torch.device("cpu")
-FEATURES = [{}, *slow({"window": 40}, {"window": 200}, {"sinks": True})]
+FEATURES = [{}, {"window": 40}, {"window": 200}, {"sinks": True}]
+SHAPES = [(9, 3), (1, 1), (4, 4), (32, 8), (8, 1), (28, 4)]
+DIMS = [64, 80, 96, 128, 256]
+
+
+def kinds():
+    """Shapes, head sizes and features: `make test` has every pair of them, `make test-full` all three."""
+    for places in product(*map(range, map(len, (SHAPES, DIMS, FEATURES)))):
+        marks = [pytest.mark.slow] if any(places) else []
+        marks += [pytest.mark.full] if sum(places) % len(FEATURES) else []
+        shape, dim, features = places
+        yield pytest.param(SHAPES[shape], DIMS[dim], FEATURES[features], marks=marks)
 
 
 def sequence(heads, kv_heads, dim, length=1200, seed=0):
@@ -38,7 +51,7 @@ def attended(query, keys, values, queries, length, sinks=None, window=None):
     return flash_attend(rows[None], context, bias, rows.shape[-1] ** -0.5, sinks)[0]
 
 
-@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("features", [FEATURES[0], *slow(*FEATURES[1:])])
 @pytest.mark.parametrize(("queries", "length"), [(1, 1), (1, 130), (5, 128), (33, 300), (64, 1000)])
 def test_it_equals_attention_in_single_steps(queries, length, features):
     features = {**features, "sinks": torch.randn(9)} if "sinks" in features else features
@@ -50,9 +63,7 @@ def test_it_equals_attention_in_single_steps(queries, length, features):
     torch.testing.assert_close(actual, expected.transpose(0, 1), atol=2e-6, rtol=2e-6)
 
 
-@pytest.mark.parametrize("shape", [(9, 3), *slow((1, 1), (4, 4), (32, 8), (8, 1), (28, 4))])
-@pytest.mark.parametrize("dim", [64, *slow(80, 96, 128, 256)])
-@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize(("shape", "dim", "features"), kinds())
 def test_a_query_gets_the_same_alone_and_in_any_chunk(shape, dim, features):
     """Bit for bit, for chunks before and behind the position."""
     features = {**features, "sinks": torch.randn(shape[0])} if "sinks" in features else features
@@ -91,8 +102,8 @@ def test_a_row_gets_the_same_beside_other_rows(queries):
         assert torch.equal(alone, flash_attend(query[None], context, flash_bias(bias[None], 3), 0.1)[0])
 
 
-@pytest.mark.parametrize("shape", [(9, 3), *slow((1, 1), (4, 4), (32, 8), (8, 1), (28, 4))])
-@pytest.mark.parametrize("dim", [64, *slow(80, 96, 128, 256)])
+@pytest.mark.parametrize("shape", [SHAPES[0], *slow(*SHAPES[1:])])
+@pytest.mark.parametrize("dim", [DIMS[0], *slow(*DIMS[1:])])
 def test_hidden_keys_at_the_end_of_a_segment_change_nothing(shape, dim):
     for queries, length in ((1, 1), (1, 33), (2, 50), (5, 64), (12, 90), (64, 70)):
         rows, context, bias = inputs(*sequence(*shape, dim, 128), queries, length)

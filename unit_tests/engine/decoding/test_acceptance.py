@@ -12,7 +12,7 @@ from langchain_eft.engine.decoding.race import race
 from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST, uniforms
 from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import request, slow
+from unit_tests.helpers import full, request, slow
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 
@@ -107,11 +107,12 @@ def test_tokens_follow_the_distribution_of_p_for_any_q(q):
 # The engine against the loop
 
 
-@pytest.mark.parametrize("name", ["one", *slow("two", "full")])
-@pytest.mark.parametrize("seed", [3, 4])
-def test_the_engines_sampled_answers_are_the_loops(engine, reference, name, seed):
+@pytest.mark.parametrize(
+    "case", [("one", 3), *slow(("two", 4), ("full", 3)), *full(("one", 4), ("two", 3), ("full", 4))]
+)
+def test_the_engines_sampled_answers_are_the_loops(engine, reference, case):
     """With one behavior at weight 1, the engine's q is the distribution of the tuned model."""
-    temperature, num_tokens = 0.9, 12
+    (name, seed), temperature, num_tokens = case, 0.9, 12
 
     def p(tokens):
         return (reference.logprobs(tokens, {name: 1.0}) / temperature).softmax(-1)

@@ -2,6 +2,8 @@
 
 from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from langchain_eft.engine.decoding.nucleus import nucleus
 from langchain_eft.engine.decoding.nucleus_triton import _BLOCK, keep_nucleus_kernel
-from unit_tests.helpers import slow
+from unit_tests.helpers import full, slow
 
 pytestmark = pytest.mark.cuda
 MINUS_INFINITY = float("-inf")
@@ -26,9 +28,15 @@ def expected(logits, top_p, temperature=None):
     return torch.where(nucleus(scaled, top_p), logits, MINUS_INFINITY)
 
 
-@pytest.mark.parametrize("size", [61, *slow(3, _BLOCK, 2 * _BLOCK + 37)])
-@pytest.mark.parametrize("scale", [3.0, *slow(0.001, 25.0)])
-def test_the_nucleus_is_that_of_the_sort(size, scale):
+SIZES = [61, 3, _BLOCK, _BLOCK + 37, 2 * _BLOCK + 37]
+SCALES = [3.0, 0.001, 25.0]
+QUICK, SLOW = (61, 3.0), [(3, 25.0), (_BLOCK, 3.0), (_BLOCK + 37, 0.001)]
+OTHERS = [each for each in product(SIZES, SCALES) if each not in (QUICK, *SLOW)]
+
+
+@pytest.mark.parametrize("case", [QUICK, *slow(*SLOW), *full(*OTHERS)])
+def test_the_nucleus_is_that_of_the_sort(case):
+    size, scale = case
     torch.manual_seed(size)
     logits = scale * torch.randn(4, size)
     logits[torch.rand(4, size) < 0.2] = MINUS_INFINITY
@@ -36,10 +44,11 @@ def test_the_nucleus_is_that_of_the_sort(size, scale):
     temperature, top_p = torch.tensor([1.0, 0.7, 1.3, 1.0]), torch.tensor([0.9, 0.5, 0.999, 0.05])
     actual = searched(logits, top_p, temperature)
     assert torch.equal(actual, expected(logits, top_p, temperature))
-    assert torch.equal(actual, searched(logits, top_p, temperature)), "the result depends on timing"
+    if DEVICE == "cuda":
+        assert torch.equal(actual, searched(logits, top_p, temperature)), "the result depends on timing"
 
 
-@pytest.mark.parametrize("size", [_BLOCK + 37, *slow(61, 2 * _BLOCK + 37)])
+@pytest.mark.parametrize("size", [_BLOCK + 37, *full(61, 2 * _BLOCK + 37)])
 def test_of_equal_tokens_those_with_the_lowest_ids_are_kept(size):
     """Also across blocks. bfloat16 logits are like this."""
     torch.manual_seed(size)
@@ -52,7 +61,7 @@ def test_of_equal_tokens_those_with_the_lowest_ids_are_kept(size):
     assert torch.equal(actual[0] == 0, torch.arange(size) < -(-size * 3 // 4))
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 @given(
     st.lists(
         st.sampled_from([MINUS_INFINITY, 0.0, -0.0, 1e-9, 2.0**-27, 2.0**-26, -1e4])

@@ -17,10 +17,10 @@ from langchain_eft.engine.decoding.triton import (
     draw_kernel,
 )
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import slow
+from unit_tests.helpers import full, slow
 
 pytestmark = pytest.mark.cuda
-SIZES = [61, *slow(_BLOCK, 2 * _BLOCK + 37)]
+SIZES = [61, *slow(_BLOCK + 37), *full(_BLOCK, 2 * _BLOCK + 37)]
 MINUS_INFINITY = float("-inf")
 KINDS = {
     "plain": [{}, {"temperature": 0.7}, {"temperature": 1.9}],
