@@ -59,7 +59,7 @@ from langchain_eft.engine_user import field_errors
 from langchain_eft.errors import langchain_errors
 
 if TYPE_CHECKING:
-    from langchain_eft.engine.protocol import EngineProtocol
+    from langchain_eft.engine.base_engine import BaseEngine
 
 _NO_STREAM_OPTIONS: dict[str, Any] = {"stream_usage": True, "stream_options": None}
 """Whole answers always count their tokens: these options concern streams alone."""
@@ -292,7 +292,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
 
     def _prepare(
         self,
-        engine: EngineProtocol,
+        engine: BaseEngine,
         messages: Sequence[BaseMessage],
         stop: list[str] | None,
         parameters: Mapping[str, Any],

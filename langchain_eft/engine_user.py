@@ -23,11 +23,11 @@ from pydantic_core import PydanticCustomError
 from langchain_eft.chat.parameters import refuse_unknown
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.chat.surrogates import refuse_surrogates
+from langchain_eft.engine.base_engine import BaseEngine
 from langchain_eft.engine.config import Dtype, EngineConfig
 from langchain_eft.engine.error_text import describe, quoted_names, shown
 from langchain_eft.engine.errors import EngineError, RequestError
 from langchain_eft.engine.progress import Progress, silent
-from langchain_eft.engine.protocol import EngineProtocol
 from langchain_eft.engine.recipe.behaviors import BaseTemplate, BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.frozen import FrozenDict
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -211,11 +211,11 @@ class EngineUser(BaseModel):
         return EngineConfig(**{"device": self.device, "dtype": self.dtype, **self.engine_options})
 
     @property
-    def engine(self) -> EngineProtocol:
+    def engine(self) -> BaseEngine:
         """The engine that this model shares with every other model of the same recipe or server."""
         return self.open()
 
-    def open(self, progress: Progress = silent, *, model: str | None = None) -> EngineProtocol:
+    def open(self, progress: Progress = silent, *, model: str | None = None) -> BaseEngine:
         """Return the shared engine. Its weights are loaded now, or its server is asked what it serves.
 
         Args:
@@ -251,7 +251,7 @@ class EngineUser(BaseModel):
                 )
             return open_engine(self.recipe, self.engine_config, progress)
 
-    async def _aopen(self, model: str | None = None) -> EngineProtocol:
+    async def _aopen(self, model: str | None = None) -> BaseEngine:
         with langchain_errors():
             engine = self._source(model).find()
         return await asyncio.to_thread(self.open, model=model) if engine is None else engine

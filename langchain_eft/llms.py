@@ -24,7 +24,7 @@ from langchain_eft.errors import langchain_errors
 from langchain_eft.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
-    from langchain_eft.engine.protocol import EngineProtocol
+    from langchain_eft.engine.base_engine import BaseEngine
 
 
 class EFTLLM(BaseEFT, BaseLLM):
@@ -159,7 +159,7 @@ class EFTLLM(BaseEFT, BaseLLM):
 
 
 def completion_request(
-    engine: EngineProtocol, prompt: str | Prompts, decoding: DecodingParameters, **fields: Any
+    engine: BaseEngine, prompt: str | Prompts, decoding: DecodingParameters, **fields: Any
 ) -> GenerationRequest:
     """What the engine decodes to continue a text.
 
@@ -196,7 +196,7 @@ def completion_chunk(
 
 
 def _result(
-    engine: EngineProtocol, requests: list[GenerationRequest], answers: list[list[TextDelta | Finished]]
+    engine: BaseEngine, requests: list[GenerationRequest], answers: list[list[TextDelta | Finished]]
 ) -> LLMResult:
     generations, usages = [], []
     for request, events in zip(requests, answers, strict=True):

@@ -9,11 +9,11 @@ from langchain_core.language_models.model_profile import ModelProfile
 
 from langchain_eft.chat.profile import configured_template, configured_window, model_profile
 from langchain_eft.chat.tool_formats import chat_template
+from langchain_eft.engine.base_engine import BaseEngine
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.progress import Progress, silent
-from langchain_eft.engine.protocol import EngineProtocol
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.presets import load_preset
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class EngineSource(Protocol):
     """Where an engine comes from, and what is known of it before it is open."""
 
-    def find(self) -> EngineProtocol | None:
+    def find(self) -> BaseEngine | None:
         """The engine, if it is open. This does not wait for anything."""
 
-    def open(self, progress: Progress = silent) -> EngineProtocol:
+    def open(self, progress: Progress = silent) -> BaseEngine:
         """The engine, which is opened on first use."""
 
     @property
@@ -78,13 +78,13 @@ class LocalSource:
     recipe: Recipe
     config: EngineConfig
 
-    def find(self) -> EngineProtocol | None:
+    def find(self) -> BaseEngine | None:
         """The engine, if it is open. This does not wait for one that is being opened."""
         from langchain_eft.engine.registry import find_engine
 
         return find_engine(self.recipe, self.config)
 
-    def open(self, progress: Progress = silent) -> EngineProtocol:
+    def open(self, progress: Progress = silent) -> BaseEngine:
         """The engine, whose weights are loaded on first use.
 
         Raises:
@@ -160,13 +160,13 @@ class RemoteSource:
     max_queued_requests: ClassVar[int] = 1024
     """No server says them: its own queue is `langchain-eft serve`'s default, and vLLM's is endless."""
 
-    def find(self) -> EngineProtocol | None:
+    def find(self) -> BaseEngine | None:
         """The engine, if the server was asked already what it serves."""
         from langchain_eft.remote.registry import find_remote
 
         return find_remote(self.endpoint)
 
-    def open(self, progress: Progress = silent) -> EngineProtocol:
+    def open(self, progress: Progress = silent) -> BaseEngine:
         """The engine; on first use the server is asked what it serves.
 
         Raises:

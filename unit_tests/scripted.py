@@ -12,12 +12,13 @@ from transformers import AddedToken
 
 import langchain_eft
 from langchain_eft.engine import registry
+from langchain_eft.engine.base_engine import BaseEngine
+from langchain_eft.engine.capacity import Capacity
 from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
 from langchain_eft.engine.decoding.grammar import Grammars
-from langchain_eft.engine.engine import Engine, EngineStats
-from langchain_eft.engine.errors import ContextWindowError
 from langchain_eft.engine.events import Finished, TextDelta, TokenLogprobs
 from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.stats import EngineStats
 from unit_tests import tiny
 
 TEMPLATE = (Path(langchain_eft.__file__).parent / "presets/smol/chat_template.jinja").read_text()
@@ -33,28 +34,26 @@ Script = Callable[[str], list[str]]
 """From a prompt to what may be said to it; the first that the grammar admits is said."""
 
 
-class ScriptedEngine:
+class ScriptedEngine(BaseEngine):
     """What `EFTChatModel` and `EFTLLM` use of an engine.
 
     Where the grammar admits nothing of the script, the answer is the shortest way to its end.
     """
 
+    recipe, closed = Recipe(base=MODEL), False
+    tokenizer = capacity = None
+    close = score = answer_logprobs = aanswer_logprobs = _prepare = None
+
     def __init__(self, script: Script, chat_template: str, tags: tuple[str, ...] = (), window: int = 8192):
         self.tokenizer = tiny.tokenizer()
         self.tokenizer.add_tokens([AddedToken(tag, special=False) for tag in tags])
         self.tokenizer.chat_template = chat_template
-        self.window = window
-        self.recipe = Recipe(base=MODEL)
-        self.closed = False
-        self.holds_calls = True
+        self.capacity = Capacity(max_model_len=window, num_blocks=window, block_size=16)
         self._script = script
         self._end = self.tokenizer.eos_token_id
         self._grammars = Grammars(self.tokenizer, len(self.tokenizer), {self._end})
         self._read: list[list[int]] = []
         self._running = self._generated = 0
-
-    def max_output_tokens(self, *prompt_lengths: int) -> int:
-        return self.window - max(prompt_lengths)
 
     def stats(self) -> EngineStats:
         idle = dict.fromkeys(EngineStats.__dataclass_fields__, 0)
@@ -79,12 +78,9 @@ class ScriptedEngine:
     def generate(self, requests, timeout=None):
         return [list(self.stream(request, timeout)) for request in requests]
 
-    agenerate, astream_all = Engine.agenerate, Engine.astream_all
-
     def _events(self, request):
         prompt = list(request.prompt_ids)
-        if len(prompt) + request.max_tokens > self.window:
-            raise ContextWindowError.of(len(prompt), request.max_tokens, self.window)
+        self.capacity.check([len(prompt)], 0, request.max_tokens)
         words, stops = Detokenizer(self.tokenizer, request.visible_tokens), StopMatcher(request.stop)
         grammar = self._grammars.compile(request.grammar) if request.grammar else None
         scripted = [*self._choose(request), *[self._end] * request.max_tokens]

@@ -34,7 +34,7 @@ from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from langchain_eft.engine.protocol import EngineProtocol
+    from langchain_eft.engine.base_engine import BaseEngine
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,17 @@ class PreparedCall:
             )
         return self.requests[0]
 
-    def generate(self, engine: EngineProtocol) -> ChatResult:
+    def generate(self, engine: BaseEngine) -> ChatResult:
         """Decode all answers, and return them whole."""
         call = self.decide(engine)
         return call._whole(engine.generate(call.requests, call.timeout))
 
-    async def agenerate(self, engine: EngineProtocol) -> ChatResult:
+    async def agenerate(self, engine: BaseEngine) -> ChatResult:
         """As `generate`, without blocking the event loop."""
         call = await self.adecide(engine)
         return call._whole(await engine.agenerate(call.requests, call.timeout))
 
-    def stream(self, engine: EngineProtocol) -> Iterator[ChatGenerationChunk]:
+    def stream(self, engine: BaseEngine) -> Iterator[ChatGenerationChunk]:
         """Decode the only answer, and yield its chunks.
 
         Raises:
@@ -115,7 +115,7 @@ class PreparedCall:
         for event in engine.stream(call.only_request, call.timeout):
             yield from builder.feed(event)
 
-    async def astream(self, engine: EngineProtocol) -> AsyncGenerator[ChatGenerationChunk, None]:
+    async def astream(self, engine: BaseEngine) -> AsyncGenerator[ChatGenerationChunk, None]:
         """As `stream`, without blocking the event loop."""
         call, request = await self.adecide(engine), self.only_request
         builder = call.chunk_builder(request)
@@ -124,11 +124,11 @@ class PreparedCall:
                 for chunk in builder.feed(event):
                     yield chunk
 
-    def decide(self, engine: EngineProtocol) -> PreparedCall:
+    def decide(self, engine: BaseEngine) -> PreparedCall:
         """The call after its fork; without a fork it stays as it is."""
         return self.decided(engine.generate(self.probes(), self.timeout)) if self.fork else self
 
-    async def adecide(self, engine: EngineProtocol) -> PreparedCall:
+    async def adecide(self, engine: BaseEngine) -> PreparedCall:
         """As `decide`, without blocking the event loop."""
         return self.decided(await engine.agenerate(self.probes(), self.timeout)) if self.fork else self
 
@@ -168,7 +168,7 @@ class PreparedCall:
 
 
 def prepare_call(
-    engine: EngineProtocol,
+    engine: BaseEngine,
     messages: Sequence[BaseMessage],
     decoding: DecodingParameters,
     options: CallOptions,

@@ -16,8 +16,8 @@ from langchain_eft.decisions.answers import answer, label_scores, normalized
 from langchain_eft.decisions.content import as_text
 from langchain_eft.decisions.labels import LabelTokens
 from langchain_eft.decisions.questions import AskedQuestion, parse_questions
+from langchain_eft.engine.base_engine import BaseEngine
 from langchain_eft.engine.errors import ContextWindowError, RequestError
-from langchain_eft.engine.protocol import EngineProtocol
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import AnswerScores, GenerationRequest, GivenAnswers
 
@@ -98,7 +98,7 @@ class Decision:
 
 
 def prepare_decision(
-    engine: EngineProtocol,
+    engine: BaseEngine,
     state: Any,
     questions: Mapping[str, Any],
     mixture: Mixture,
@@ -152,7 +152,7 @@ def prepare_decision(
     return Decision(asked, given, options)
 
 
-def _require_room(engine: EngineProtocol, prompts: Prompts, labels: Sequence[tuple[int, ...]]) -> None:
+def _require_room(engine: BaseEngine, prompts: Prompts, labels: Sequence[tuple[int, ...]]) -> None:
     """Refuse a prompt that does not fit the window together with the longest label.
 
     Raises:

@@ -14,9 +14,9 @@ from typing_extensions import override
 from langchain_eft.chat.content_blocks import PROVIDER
 from langchain_eft.chat.parameters import refuse_unknown
 from langchain_eft.decisions.decision import Decision, DecisionOptions, prepare_decision
+from langchain_eft.engine.base_engine import BaseEngine
 from langchain_eft.engine.error_text import describe
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.protocol import EngineProtocol
 from langchain_eft.engine.request import AnswerScores
 from langchain_eft.engine_user import EngineUser
 from langchain_eft.errors import langchain_errors
@@ -132,7 +132,7 @@ class EFTDecisionModel(DecisionOptions, EngineUser, BaseDecisionModel):
             except ValidationError as error:
                 raise RequestError(describe(error)) from error
 
-    def _prepare(self, engine: EngineProtocol, state: State, questions: Mapping[str, Any]) -> Decision:
+    def _prepare(self, engine: BaseEngine, state: State, questions: Mapping[str, Any]) -> Decision:
         mixture = self.active_mixture
         new_request = partial(self.formula_request, mixture=mixture)
         return prepare_decision(engine, state, questions, mixture, new_request, self)

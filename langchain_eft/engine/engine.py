@@ -15,6 +15,7 @@ from langchain_eft.engine.analysis.comparison import ModelComparison, compare_on
 from langchain_eft.engine.analysis.prefix_tree import PrefixTree
 from langchain_eft.engine.analysis.scoring import AnswerLogprobs, ScoredPrompt, answer_logprobs, rewards
 from langchain_eft.engine.analysis.term_outputs import Steps
+from langchain_eft.engine.base_engine import BaseEngine
 from langchain_eft.engine.capacity import Capacity
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import RequestError, release_frames
@@ -30,12 +31,10 @@ from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import AnswerScores, Generation, GenerationRequest, GivenAnswers
-from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.stats import EngineStats
-from langchain_eft.engine.streaming import Streaming
 
 
-class Engine(Streaming[RequestState]):
+class Engine(BaseEngine):
     """Decodes requests of one recipe, all in one batch.
 
     Use `open_engine` to share engines. Construct one yourself only to own it.
@@ -57,13 +56,13 @@ class Engine(Streaming[RequestState]):
         progress: Progress = silent,
         on_close: Callable[[Engine], None] | None = None,
     ) -> None:
-        self.recipe = recipe
+        self._recipe = recipe
         self.config = config or EngineConfig()
         self._on_close = on_close
         self._ready: Future[tuple[DecodingLoop, InputProcessor]] = Future()
         self._thread = threading.Thread(
             target=_load_and_run,
-            args=(self.recipe, self.config, progress, self._ready),
+            args=(recipe, self.config, progress, self._ready),
             name="eft-engine",
             daemon=True,
         )
@@ -76,6 +75,11 @@ class Engine(Streaming[RequestState]):
             raise
 
     @property
+    def recipe(self) -> Recipe:
+        """The models, and the behaviors that can be mixed."""
+        return self._recipe
+
+    @property
     def family(self) -> ModelFamily:
         """The loaded models, and what their token ids mean."""
         return self._inputs.family
@@ -86,22 +90,9 @@ class Engine(Streaming[RequestState]):
         return self.family.tokenizer
 
     @property
-    def window(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
-        return self.capacity.window
-
-    @property
     def capacity(self) -> Capacity:
         """How many tokens prompts and answers may have."""
         return self._inputs.capacity
-
-    def max_output_tokens(self, *prompt_lengths: int) -> int:
-        """Tokens that an answer may have; negative where its prompts alone do not fit.
-
-        Args:
-            prompt_lengths: Length of the prompt, or of each prompt where the mixture compares several.
-        """
-        return self.capacity.max_output_tokens(*prompt_lengths)
 
     @property
     def closed(self) -> bool:
@@ -114,12 +105,16 @@ class Engine(Streaming[RequestState]):
 
     # Requests
 
-    def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> RequestState:
-        return self._inputs.process(request, deliver)
+    def _prepare(
+        self, request: GenerationRequest, deliver: Callable[[Event], None]
+    ) -> Callable[[], Generation]:
+        state = self._inputs.process(request, deliver)
 
-    def _start(self, prepared: RequestState) -> Generation:
-        self._loop.add(prepared)
-        return prepared.generation
+        def start() -> Generation:
+            self._loop.add(state)
+            return state.generation
+
+        return start
 
     # Given answers
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.garbage_collection import collection_paused
+from langchain_eft.engine.open_engines import OpenEngines
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
 
-_open: list[Engine] = []
-_opening = threading.RLock()
-
 
 def find_engine(recipe: Recipe, config: EngineConfig) -> Engine | None:
     """The open engine of a recipe, or None. This does not wait for an engine that is being opened."""
-    of_recipe = (each for each in tuple(_open) if (each.recipe, each.config) == (recipe, config))
-    return next((engine for engine in of_recipe if not engine.closed), None)
+    return _engines.find((recipe, config))
 
 
 def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Progress = silent) -> Engine:
@@ -38,16 +32,17 @@ def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Pr
     Raises:
         EngineError: The engine cannot be opened.
     """
-    config = config or EngineConfig()
-    with _opening:
-        engine = find_engine(recipe, config)
-        if engine is None:
-            for closing in [each for each in tuple(_open) if each.closed]:
-                closing.close()  # waits until its memory is free
-            with collection_paused():
-                engine = _imported_engine()(recipe, config, progress, on_close=_forget)
-            _open.append(engine)
-        return engine
+    return _engines.open((recipe, config or EngineConfig()), progress)
+
+
+def close_all() -> None:
+    """Close every open engine. Engines that are open when the process exits close by themselves."""
+    _engines.close_all()
+
+
+def _opened(key: tuple[Recipe, EngineConfig], progress: Progress) -> Engine:
+    with collection_paused():
+        return _imported_engine()(*key, progress, on_close=_engines.forget)
 
 
 def _imported_engine() -> type[Engine]:
@@ -62,22 +57,4 @@ def _imported_engine() -> type[Engine]:
     return engine
 
 
-def _forget(engine: Engine) -> None:
-    with suppress(ValueError):  # an engine may be closed twice
-        _open.remove(engine)
-
-
-def close_all() -> None:
-    """Close every open engine. Engines that are open when the process exits close by themselves."""
-    for engine in tuple(_open):
-        engine.close()
-
-
-def _forget_all() -> None:
-    """Begin anew in a forked process, where no thread decodes, and none releases the lock."""
-    global _opening
-    _opening = threading.RLock()
-    _open.clear()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+_engines = OpenEngines(_opened, one_at_a_time=True)

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
 from pydantic_core import to_json
 
+from langchain_eft.engine.base_engine import BaseEngine
+from langchain_eft.engine.capacity import Capacity
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import (
     CheckpointNotFoundError,
@@ -26,7 +29,6 @@ from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import AnswerScores, Generation, GenerationRequest, GivenAnswers
-from langchain_eft.engine.streaming import Streaming
 from langchain_eft.remote.answer_reader import AnswerReader, Piece
 from langchain_eft.remote.connection import Connection, body, connection
 from langchain_eft.remote.eft_server import EFTServer
@@ -78,7 +80,7 @@ class _Prepared(NamedTuple):
     reader: AnswerReader
 
 
-class RemoteEngine(Streaming[_Prepared]):
+class RemoteEngine(BaseEngine):
     """A model on a server, which decodes requests as an engine of this process would.
 
     Prompts are rendered here, and answers read here: token ids go there, and token ids come back.
@@ -121,9 +123,9 @@ class RemoteEngine(Streaming[_Prepared]):
         return self._server.model.tokenizer
 
     @property
-    def window(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
-        return self._server.model.capacity.window
+    def capacity(self) -> Capacity:
+        """How many tokens prompts and answers may have."""
+        return self._server.model.capacity
 
     @property
     def holds_calls(self) -> bool:
@@ -134,14 +136,6 @@ class RemoteEngine(Streaming[_Prepared]):
     def closed(self) -> bool:
         """Whether `close` was called, the server has other models now, or this process is a fork."""
         return self._closed or self._process != os.getpid()
-
-    def max_output_tokens(self, *prompt_lengths: int) -> int:
-        """Tokens that an answer may have; negative where its prompts alone do not fit.
-
-        Args:
-            prompt_lengths: Length of the prompt, or of each prompt where the mixture compares several.
-        """
-        return self._server.model.capacity.max_output_tokens(*prompt_lengths)
 
     def score(
         self,
@@ -237,13 +231,14 @@ class RemoteEngine(Streaming[_Prepared]):
 
     # Requests
 
-    def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> _Prepared:
+    def _prepare(
+        self, request: GenerationRequest, deliver: Callable[[Event], None]
+    ) -> Callable[[], Generation]:
         prompts = {request.prompt_ids, *request.contexts.values()}
-        capacity = self._server.model.capacity
-        capacity.check([*map(len, prompts)], len(request.answer_prefix), request.max_tokens)
+        self.capacity.check([*map(len, prompts)], len(request.answer_prefix), request.max_tokens)
         generation = _RemoteGeneration(request, deliver)
         reader = AnswerReader(request, self._server.model, generation.submitted)
-        return _Prepared(generation, to_json(self._server.body(request)), reader)
+        return partial(self._start, _Prepared(generation, to_json(self._server.body(request)), reader))
 
     def _start(self, prepared: _Prepared) -> Generation:
         if self.closed:

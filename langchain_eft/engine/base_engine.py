@@ -1,4 +1,4 @@
-"""The ways to read an engine's answers: one or several, streamed or whole, with an event loop or without."""
+"""What callers use of an engine, and the ways to read its answers: streamed or whole, blocking or not."""
 
 from __future__ import annotations
 
@@ -6,19 +6,39 @@ import asyncio
 import queue
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+from langchain_eft.engine.capacity import Capacity
 from langchain_eft.engine.errors import RequestTimeoutError
 from langchain_eft.engine.events import Event, Failed, Finished, TextDelta
-from langchain_eft.engine.request import Generation, GenerationRequest
+from langchain_eft.engine.recipe.behaviors import Recipe
+from langchain_eft.engine.request import AnswerScores, Generation, GenerationRequest, GivenAnswers
 
-Prepared = TypeVar("Prepared")
 
+class BaseEngine(ABC):
+    """An engine. `Engine` decodes in this process; `RemoteEngine` lets a server decode."""
 
-class Streaming(ABC, Generic[Prepared]):
-    """Answers as streams and as wholes, for every engine that starts requests and delivers events."""
+    @property
+    @abstractmethod
+    def recipe(self) -> Recipe:
+        """The models, by name, and the behaviors that can be mixed."""
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The tokenizer of the recipe's base, with the recipe's chat template."""
+
+    @property
+    @abstractmethod
+    def capacity(self) -> Capacity:
+        """How many tokens prompts and answers may have."""
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether it is closed, or is of no use any more."""
 
     @property
     def holds_calls(self) -> bool:
@@ -26,12 +46,49 @@ class Streaming(ABC, Generic[Prepared]):
         return True
 
     @abstractmethod
-    def _prepare(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Prepared:
-        """Check a request, and do everything for it that takes time."""
+    def close(self) -> None:
+        """Cancel what is running, and free everything. Idempotent."""
+
+    @property
+    def window(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self.capacity.window
+
+    def max_output_tokens(self, *prompt_lengths: int) -> int:
+        """Tokens that an answer may have; negative where its prompts alone do not fit.
+
+        Args:
+            prompt_lengths: Length of the prompt, or of each prompt where the mixture compares several.
+        """
+        return self.capacity.max_output_tokens(*prompt_lengths)
+
+    # Given answers
 
     @abstractmethod
-    def _start(self, prepared: Prepared) -> Generation:
-        """Start a prepared request. This does not wait for anything."""
+    def score(
+        self,
+        behavior: str,
+        prompt: tuple[int, ...],
+        answers: list[tuple[int, ...]],
+        contexts: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> list[float]:
+        """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behavior."""
+
+    @abstractmethod
+    def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
+        """Log p of every token of given answers. What prompts and answers have in common runs once."""
+
+    @abstractmethod
+    async def aanswer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
+        """As `answer_logprobs`, without blocking the event loop."""
+
+    # Requests
+
+    @abstractmethod
+    def _prepare(
+        self, request: GenerationRequest, deliver: Callable[[Event], None]
+    ) -> Callable[[], Generation]:
+        """Check a request, and do everything for it that takes time; returns what starts it, at once."""
 
     def submit(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Generation:
         """Start a request. Its events are delivered from another thread.
@@ -47,7 +104,7 @@ class Streaming(ABC, Generic[Prepared]):
             QueueFullError: Too many requests wait already.
             EngineClosedError: The engine was closed.
         """
-        return self._start(self._prepare(request, deliver))
+        return self._prepare(request, deliver)()
 
     def stream(
         self, request: GenerationRequest, timeout: float | None = None
@@ -90,7 +147,8 @@ class Streaming(ABC, Generic[Prepared]):
 
         # A thread prepares, for that takes time. Starting takes none, so no cancellation comes in between.
         async with turn or nullcontext():
-            generation = self._start(await asyncio.to_thread(self._prepare, request, deliver))
+            start = await asyncio.to_thread(self._prepare, request, deliver)
+            generation = start()
         try:
             while True:
                 try:
