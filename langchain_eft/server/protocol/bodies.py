@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,24 +15,19 @@ from pydantic import (
     model_validator,
 )
 
-from langchain_eft.chat.parameters import refuse_unknown
+from langchain_eft.chat.parameters import CALL_PARAMETERS, CHAT_PARAMETERS, refuse_unknown
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import Speculation
 from langchain_eft.server.limits import MOST_QUESTIONS
 from langchain_eft.server.protocol.messages import Items, Message
 
-_DECODING = (
-    "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty",
-    "presence_penalty", "logit_bias", "seed", "upscale_strength", "upscale_top_p", "speculation", "trace",
-    "answer_prefix",
-)  # fmt: skip
+_DECODING = CALL_PARAMETERS - {"model", "mixture", "stop", "stream", "timeout"}
 """Fields that are parameters of every call, under the same name."""
 
 _CHAT = (
-    "n", "tools", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs", "strict",
-    "reasoning_effort", "chat_template_kwargs",
-)  # fmt: skip
+    CHAT_PARAMETERS - CALL_PARAMETERS - {"output_version", "stream_options", "stream_usage", "tool_choice"}
+)
 """Fields that are parameters of a call of the chat model, under the same name."""
 
 
@@ -78,7 +74,7 @@ class MixtureBody(Body):
     upscale_top_p: float | None = None
     """Below 1, the large model re-weights only likely tokens."""
 
-    def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
+    def _given(self, names: Iterable[str]) -> dict[str, Any]:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
