@@ -136,12 +136,13 @@ class AnswerForm:
     def default_grammar(self, tool_format: ToolFormat) -> str | None:
         """The grammar that holds free calls to their schema although nobody asks for it; None for no grammar.
 
-        Only where the template's own tags show that a call begins, and where all schemas can be enforced.
+        Only where the template itself shows calls, and where all schemas can be enforced.
         """
-        if self.enforced or self.strict is False or not self.tools or not tool_format.shown_with_tags:
+        shown = tool_format.name not in ("prompted", "native")
+        if self.enforced or self.strict is False or not (self.tools and shown):
             return None
         try:
-            return grammars.compilable(grammars.strict_grammar(tool_format, self.tools, parallel=True))
+            return grammars.compilable(grammars.held_grammar(tool_format, self.tools))
         except RequestError:
             return None
 

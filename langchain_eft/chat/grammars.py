@@ -93,6 +93,32 @@ def strict_grammar(tool_format: ToolFormat, tools: Tools, *, parallel: bool) -> 
     )
 
 
+def held_grammar(tool_format: ToolFormat, tools: Tools) -> str:
+    """Free text, in which what begins as a call of a tool goes on as one.
+
+    Unlike under `strict_grammar`, a brace begins no call in formats without tags: the answer may be another
+    object. The name of a tool and the key of its arguments begin one there.
+
+    Raises:
+        RequestError: A schema that cannot be enforced.
+    """
+    if not tool_format.untagged:
+        return strict_grammar(tool_format, tools, parallel=True)
+    _, rules = _calls(tool_format, tools, parallel=True)
+    heads = [tool_format.render_call(tool_name(tool), "").removesuffix("}") for tool in tools]
+    first = " | ".join(f"head{i} {_json(_arguments(tool))}" for i, tool in enumerate(tools))
+    tags = [tag for tag in tool_format.opens if tag in tool_format.tokens]
+    tagged = "".join(f" | TEXT {_literal(tool_format, tag)} call others" for tag in tags)
+    return _lark(
+        f"start: TEXT | first others{tagged}",
+        f'first: ({first}) "}}"',
+        f"others: ({_literal(tool_format, tool_format.join)} call)*",
+        *(f"head{i}[lazy]: /\\s*/ {_quoted(head)}" for i, head in enumerate(heads)),
+        _TEXT,
+        *rules,
+    )
+
+
 @lru_cache(maxsize=64)
 def compilable(grammar: str) -> str:
     """The grammar, if the engine will be able to compile it.

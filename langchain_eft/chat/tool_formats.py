@@ -53,11 +53,6 @@ class ToolFormat:
         tags = [*self.opens, self.closes, self.name_end, "[CALL_ID]" if self.name == "mistral" else ""]
         return tuple(tag for tag in tags if tag)
 
-    @property
-    def shown_with_tags(self) -> bool:
-        """Whether the template itself shows the calls, with a tag before them."""
-        return self.name in ("hermes", "mistral")
-
     def render(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         """Calls as the model writes them.
 

@@ -16,6 +16,7 @@ from transformers import AddedToken
 
 from langchain_eft.chat.grammars import (
     calls_grammar,
+    held_grammar,
     normalize_choice,
     schema_grammar,
     strict_grammar,
@@ -202,6 +203,27 @@ def test_strict_leaves_text_free_and_holds_calls_to_their_schema(name, tagged):
             assert not says(compiler, grammar, f"Let me see.\n{bad}")
     assert says(compiler, several, both)
     assert not says(compiler, single, both)
+
+
+@tagged_or_not
+def test_without_tags_the_name_of_a_tool_begins_a_call_that_is_held(tagged):
+    _, form, compiler = setup("llama", tagged)
+    grammar = held_grammar(form, TOOLS)
+    good = form.render([("Booking", {"paid": True})])
+    both = form.render([("Booking", {"paid": True}), ("Nothing", {})])
+    bad = form.render([("Booking", {"paid": "yes"})])
+    for text in (
+        good,
+        both,
+        f"\n{good}",
+        "Hello {n} [2]\n",
+        '{"name": "Eva", "age": 3}',
+        f"So: <|python_tag|>{good}",
+    ):
+        assert says(compiler, grammar, text)
+    for text in (bad, f"\n{bad}", both.replace("true", '"x"'), f"{good} and"):
+        assert not says(compiler, grammar, text)
+    assert says(compiler, grammar, f"So: <|python_tag|>{bad}") != tagged
 
 
 @every_format
