@@ -76,6 +76,7 @@ def test_the_reproduction_is_resumed_and_its_page_written_from_the_results(llm, 
     assert write_page([section], list(EXPERIMENTS), "figures") == text
 
 
+@pytest.mark.full
 def test_a_small_base_under_a_large_pair_refuses_like_the_large_model(llm, tmp_path):
     close_all()  # the experiment opens engines of its own
     short = llm.model_copy(update={"engine_options": {"kv_cache_tokens": 4096}})

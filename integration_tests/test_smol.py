@@ -74,7 +74,9 @@ async def test_mixtures_side_by_side_answer_as_alone(llm):
 
 def test_a_seed_gives_the_same_text_with_any_draft_and_in_any_company(llm):
     """At a temperature at which thousands of tokens are probable; the second run finds its prompts cached."""
-    hot = llm.model_copy(update={"temperature": 1.3, "top_p": 1.0, "mixture": {"concise": 1.0}})
+    hot = llm.model_copy(
+        update={"temperature": 1.3, "top_p": 1.0, "max_tokens": 20, "mixture": {"concise": 1.0}}
+    )
     cases = [("Tell me about whales.", 2), ("Write an emoji poem 🐳🎉.", 7), ("Hello", 1), ("Hello", 3)]
 
     def answer(case, speculation):

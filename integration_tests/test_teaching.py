@@ -24,7 +24,7 @@ TOPICS = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_few_conversations_teach_the_real_reference_a_house_style(tmp_path):
     rows = [
         {

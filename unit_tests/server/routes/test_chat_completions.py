@@ -167,7 +167,7 @@ async def test_a_function_may_be_chosen_among_some(client):
 
 @pytest.mark.slow
 async def test_a_strict_function_is_enforced(client, llm):
-    body = {**SAMPLED, "tools": [function("wash", strict=True)]}
+    body = {**SAMPLED, "max_tokens": 60, "tools": [function("wash", strict=True)]}
     expected = await asyncio.to_thread(in_process, llm, MESSAGES, {**body, "strict": True})
     assert (await chat(client, **body))["choices"][0]["message"]["content"] == expected[0].content
 
@@ -333,7 +333,8 @@ async def test_fields_without_effect_are_accepted(client):
         "response_format": {"type": "text"}, "tools": [], "tool_choice": "auto", "reasoning_effort": None,
         "stop": None, "seed": None, "n": None, "max_tokens": None, "logit_bias": None, "top_logprobs": None,
     }  # fmt: skip
-    answers = [await chat(client, **harmless), await chat(client)]
+    short = {"max_completion_tokens": 24}
+    answers = [await chat(client, **harmless, **short), await chat(client, **short)]
     assert len({answer["choices"][0]["message"]["content"] for answer in answers}) == 1
 
 
