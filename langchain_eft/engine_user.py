@@ -303,23 +303,24 @@ class EngineUser(BaseModel):
 
     # What the engine is asked
 
-    def formula_request(self, prompts: Prompts, mixture: Mixture) -> GenerationRequest:
+    def formula_request(self, prompts: Prompts, mixture: Mixture, **upscaling: float) -> GenerationRequest:
         """A request that says which p is meant, and not how tokens are drawn from it.
 
         Args:
             prompts: What the models read.
             mixture: Weight of each behavior.
+            upscaling: `upscale_strength` and `upscale_top_p`, instead of this model's own.
 
         Raises:
             RequestError: A value that the engine does not accept.
         """
+        own = {"upscale_strength": self.upscale_strength, "upscale_top_p": self.upscale_top_p}
         try:
             return GenerationRequest(
                 prompt_ids=prompts.main,
                 contexts=prompts.named,
                 mixture=mixture,
-                upscale_strength=self.upscale_strength,
-                upscale_top_p=self.upscale_top_p,
+                **{**own, **upscaling},
             )
         except ValidationError as error:
             raise RequestError(describe(error)) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 
-from langchain_eft.engine.error_text import describe, quoted_names
+from langchain_eft.engine.error_text import describe, quoted_names, shown
 from langchain_eft.engine.errors import EngineError, RecipeError
 from langchain_eft.engine.limits import LARGEST_COEFFICIENT
 from langchain_eft.engine.recipe.frozen import FrozenModel
@@ -85,6 +85,15 @@ class Policy(FrozenModel):
                 "upscale_strength",
             )
 
+    def require(self, behavior: str) -> None:
+        """Refuse a behavior that no mixture may have.
+
+        Raises:
+            HTTPError: 403, with the behavior.
+        """
+        if self.behaviors is not None and self.behaviors.get(behavior, (0.0, 0.0))[1] <= 0:
+            raise _unusable(behavior, self.behaviors, "behavior")
+
     def refusal(self, mixture: Mixture, upscale_strength: float) -> str | None:
         """Why `check` refuses a mixture; None if it does not."""
         try:
@@ -101,13 +110,17 @@ class Policy(FrozenModel):
         if not outside:
             return
         if name not in self.behaviors:
-            raise _forbidden(
-                f"This server does not allow the behavior {name!r} here: use {quoted_names(self.behaviors)}."
-            )
+            raise _unusable(name, self.behaviors)
         raise _forbidden(
             f"The mixture gives {name!r} the weight {outside[0]:g}, and this server allows {smallest:g} to "
             f"{largest:g}: use a weight in this range at every position of the answer."
         )
+
+
+def _unusable(behavior: str, usable: Iterable[str], param: str = "mixture") -> HTTPError:
+    return _forbidden(
+        f"This server does not allow the behavior {shown(behavior)} here: use {quoted_names(usable)}.", param
+    )
 
 
 def _forbidden(message: str, param: str = "mixture") -> HTTPError:

@@ -15,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from langchain_eft.chat.parameters import CALL_PARAMETERS, CHAT_PARAMETERS, refuse_unknown
+from langchain_eft.chat.parameters import CALL_PARAMETERS, CHAT_PARAMETERS, MOST_ANSWERS, refuse_unknown
+from langchain_eft.chat.prompts import Prompts
+from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
 from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import Speculation
@@ -272,6 +274,26 @@ def _name(tool: dict[str, Any]) -> Any:
 TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
 
 
+Contexts = dict[str, TokenIds] | None
+
+
+def by_name(contexts: Contexts) -> dict[str, tuple[int, ...]]:
+    """The other prompts that some models read, by name."""
+    return {name: tuple(ids) for name, ids in (contexts or {}).items()}
+
+
+def at_most_answers(total: int) -> None:
+    """Refuse a request with too many answers.
+
+    Raises:
+        RequestError: There are more than 1024.
+    """
+    if total > MOST_ANSWERS:
+        raise RequestError(
+            f"{total} answers are too many: a request may have {MOST_ANSWERS}. Send several requests."
+        )
+
+
 class CompletionBody(DecodingBody):
     """Body of `/v1/completions`."""
 
@@ -283,7 +305,7 @@ class CompletionBody(DecodingBody):
     )
     """A text, its token ids, or a list of either."""
 
-    contexts: dict[str, TokenIds] | None = None
+    contexts: Contexts = None
     """With token ids: the other prompts that some models read, by name."""
 
     grammar: str | None = None
@@ -311,7 +333,25 @@ class CompletionBody(DecodingBody):
         return [self.prompt] if single else self.prompt  # type: ignore[return-value]
 
 
-class RewardsBody(Body):
+class PromptWithAnswers(Body):
+    """A prompt, and answers to it."""
+
+    prompt: TokenIds
+    """Token ids of the prompt."""
+
+    contexts: Contexts = None
+    """The other prompts that some models read, by name."""
+
+    answers: Annotated[Items[TokenIds], Field(min_length=1)]
+    """Token ids of each answer."""
+
+    @property
+    def prompts(self) -> Prompts:
+        """What the models read."""
+        return Prompts(tuple(self.prompt), by_name(self.contexts))
+
+
+class RewardsBody(PromptWithAnswers):
     """Body of `/v1/rewards`."""
 
     model: str
@@ -319,28 +359,6 @@ class RewardsBody(Body):
 
     behavior: str
     """The behavior that scores."""
-
-    prompt: TokenIds
-    """Token ids of the prompt."""
-
-    contexts: dict[str, TokenIds] | None = None
-    """The other prompts that some models read, by name."""
-
-    answers: Annotated[Items[TokenIds], Field(min_length=1)]
-    """Token ids of each answer."""
-
-
-class PromptWithAnswers(Body):
-    """A prompt, and answers to it."""
-
-    prompt: TokenIds
-    """Token ids of the prompt."""
-
-    contexts: dict[str, TokenIds] | None = None
-    """The other prompts that some models read, by name."""
-
-    answers: Annotated[Items[TokenIds], Field(min_length=1)]
-    """Token ids of each answer."""
 
 
 class LogprobsBody(MixtureBody):

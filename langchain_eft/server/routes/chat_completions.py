@@ -32,7 +32,7 @@ router = APIRouter(route_class=BodyRoute)
 async def create_chat_completion(body: ChatBody, request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
     serving, record = request.app.state.serving, request.state.record
-    engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
+    engine, mixture = serving.engine, requested_mixture(request, body)
     record.stream = bool(body.stream)
     call = await serving.threads.run(request, _prepare, serving.llm, body, mixture)
     return await ChatAnswers(body, engine, record, call, serving.threads.turns(request)).respond(request)

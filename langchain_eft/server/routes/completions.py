@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from langchain_eft.chat.chunks import usage
-from langchain_eft.chat.parameters import MOST_ANSWERS, answer_count, reseeded
+from langchain_eft.chat.parameters import answer_count, reseeded
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import Finished
@@ -19,7 +19,7 @@ from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.llms import completion_chunk, completion_request
 from langchain_eft.server.protocol.answers import Answers
-from langchain_eft.server.protocol.bodies import CompletionBody
+from langchain_eft.server.protocol.bodies import CompletionBody, at_most_answers, by_name
 from langchain_eft.server.protocol.body_route import BodyRoute
 from langchain_eft.server.protocol.text_logprobs import TextLogprobs
 from langchain_eft.server.routes.models import requested_mixture
@@ -31,15 +31,14 @@ if TYPE_CHECKING:
     from langchain_eft.server.monitoring.request_record import RequestRecord
     from langchain_eft.server.serving import Serving
 
-router = APIRouter(route_class=BodyRoute)
+router = APIRouter(route_class=BodyRoute, dependencies=[Depends(require_match)])
 
 
 @router.post("/v1/completions")
 async def create_completion(body: CompletionBody, request: Request) -> Response:
     """Continue texts, whole or as a stream."""
     serving, record = request.app.state.serving, request.state.record
-    await require_match(request)
-    engine, mixture = serving.engine, requested_mixture(serving, request.state.caller, record, body)
+    engine, mixture = serving.engine, requested_mixture(request, body)
     record.stream = bool(body.stream)
     requests = await serving.threads.run(request, _requests, serving, body, mixture)
     turns = serving.threads.turns(request)
@@ -49,12 +48,7 @@ async def create_completion(body: CompletionBody, request: Request) -> Response:
 def _requests(serving: Serving, body: CompletionBody, mixture: Mixture) -> list[GenerationRequest]:
     """What the engine decodes: the answers to one prompt are neighbors."""
     answers = answer_count(body.n or 1)
-    total = len(body.prompts) * answers
-    if total > MOST_ANSWERS:
-        raise RequestError(
-            f"{len(body.prompts)} prompts with n={answers} ask for {total} answers: a request may have "
-            f"{MOST_ANSWERS}. Send several requests."
-        )
+    at_most_answers(len(body.prompts) * answers)
     parameters = {**body.decoding, "mixture": mixture.weights}
     decoding = serving.llm.decoding_parameters(body.stop, parameters)
     fields = {
@@ -70,13 +64,13 @@ def _requests(serving: Serving, body: CompletionBody, mixture: Mixture) -> list[
 
 def _read(prompt: str | list[int], body: CompletionBody) -> str | Prompts:
     """A prompt as the models read it."""
-    contexts = body.contexts or {}
+    contexts = by_name(body.contexts)
     if contexts and len(body.prompts) > 1:
         raise RequestError(
             f"`contexts` go with one prompt, and there are {len(body.prompts)}: send a request for each."
         )
     if isinstance(prompt, list):
-        return Prompts(tuple(prompt), {name: tuple(ids) for name, ids in contexts.items()})
+        return Prompts(tuple(prompt), contexts)
     if contexts:
         raise RequestError(
             "`contexts` go with a prompt of token ids: give `prompt` as token ids, or leave `contexts` out."

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from langchain_eft.chat.parameters import MOST_ANSWERS
-from langchain_eft.chat.prompts import Prompts
-from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import GivenAnswers
-from langchain_eft.server.protocol.bodies import LogprobsBody
+from langchain_eft.server.protocol.bodies import LogprobsBody, at_most_answers
 from langchain_eft.server.protocol.body_route import BodyRoute
 from langchain_eft.server.protocol.event_stream import json_response
 from langchain_eft.server.protocol.leaving import unless_left
@@ -22,15 +20,14 @@ if TYPE_CHECKING:
     from langchain_eft.engine.recipe.mixture import Mixture
     from langchain_eft.server.serving import Serving
 
-router = APIRouter(route_class=BodyRoute)
+router = APIRouter(route_class=BodyRoute, dependencies=[Depends(require_match)])
 
 
 @router.post("/v1/logprobs")
 async def score_given_answers(body: LogprobsBody, request: Request) -> Response:
     """Log p of every token of given answers, by the formula of a mixture."""
     serving, record = request.app.state.serving, request.state.record
-    await require_match(request)
-    mixture = requested_mixture(serving, request.state.caller, record, body)
+    mixture = requested_mixture(request, body)
     given = await serving.threads.run(request, _given, serving, body, mixture)
     scores = await unless_left(request, serving.engine.aanswer_logprobs(given))
     record.prompt_tokens = sum(len(each.request.prompt_ids) for each in given)
@@ -48,15 +45,9 @@ def _given(serving: Serving, body: LogprobsBody, mixture: Mixture) -> list[Given
     Raises:
         RequestError: Too many answers, or a value that the engine does not accept.
     """
-    total = sum(len(each.answers) for each in body.given)
-    if total > MOST_ANSWERS:
-        raise RequestError(
-            f"{total} answers are too many: a request may have {MOST_ANSWERS}. Send several requests."
-        )
-    decoding = serving.llm.decoding_parameters(None, {**body.upscaling, "mixture": mixture.weights})
-    given = []
-    for each in body.given:
-        contexts = {name: tuple(ids) for name, ids in (each.contexts or {}).items()}
-        request = decoding.request(Prompts(tuple(each.prompt), contexts), decoding.max_tokens)
-        given.append(GivenAnswers(request, tuple(map(tuple, each.answers))))
-    return given
+    at_most_answers(sum(len(each.answers) for each in body.given))
+    new_request = partial(serving.llm.formula_request, mixture=mixture, **body.upscaling)
+    return [
+        GivenAnswers(new_request(prompts=each.prompts), tuple(map(tuple, each.answers)))
+        for each in body.given
+    ]

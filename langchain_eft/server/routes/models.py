@@ -17,8 +17,6 @@ from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.limits import LONGEST_NAME
 
 if TYPE_CHECKING:
-    from langchain_eft.server.access.keys import Caller
-    from langchain_eft.server.monitoring.request_record import RequestRecord
     from langchain_eft.server.policy import Policy
     from langchain_eft.server.protocol.bodies import MixtureBody
     from langchain_eft.server.serving import Serving
@@ -74,25 +72,24 @@ def mixture_of(serving: Serving, model: str) -> Mixture:
     return mixture
 
 
-def requested_mixture(serving: Serving, caller: Caller, record: RequestRecord, body: MixtureBody) -> Mixture:
-    """The mixture that a request asks for, which its caller may use.
+def requested_mixture(request: Request, body: MixtureBody) -> Mixture:
+    """The mixture that a request asks for, which its caller may use. The request's record learns of it.
 
     Args:
-        serving: What is served.
-        caller: Who asks.
-        record: Learns what is decoded.
-        body: The request, which names a mixture by its model or beside it.
+        request: The request.
+        body: Its body, which names a mixture by its model or beside it.
 
     Raises:
         HTTPError: No such model, a mixture in both places, or one that the caller may not use.
         RequestError: A weight out of range.
         RecipeError: A behavior that the model lacks, or a negative weight.
     """
-    mixture = _asked(serving, body.model, body.mixture)
+    serving, record = request.app.state.serving, request.state.record
+    mixture: Mixture = _asked(serving, body.model, body.mixture)
     serving.llm.recipe.check(mixture)  # first, so that the log and the metrics have known names only
     strength = serving.llm.upscale_strength if body.upscale_strength is None else body.upscale_strength
     record.model, record.mixture, record.upscale_strength = body.model, mixture.as_json(), strength
-    caller.policy.check(mixture, strength)
+    request.state.caller.policy.check(mixture, strength)
     return mixture
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
@@ -14,9 +15,7 @@ from langchain_eft.server.protocol.leaving import unless_left
 from langchain_eft.server.routes.models import requested_mixture
 
 if TYPE_CHECKING:
-    from langchain_eft.chat.prompts import Prompts
     from langchain_eft.engine.recipe.mixture import Mixture
-    from langchain_eft.engine.request import GenerationRequest
     from langchain_eft.server.serving import Serving
 
 router = APIRouter(route_class=BodyRoute)
@@ -26,7 +25,7 @@ router = APIRouter(route_class=BodyRoute)
 async def decide(body: DecisionBody, request: Request) -> dict[str, Any]:
     """Answer questions about a state by the probabilities of their answers. Nothing is generated."""
     serving, record = request.app.state.serving, request.state.record
-    mixture = requested_mixture(serving, request.state.caller, record, body)
+    mixture = requested_mixture(request, body)
     decision = await serving.threads.run(request, _prepare, serving, body, mixture)
     scores = await unless_left(request, serving.engine.aanswer_logprobs(decision.given))
     usage = decision.usage(scores)
@@ -43,11 +42,7 @@ def _prepare(serving: Serving, body: DecisionBody, mixture: Mixture) -> Decision
     if body.assets:
         raise RequestError("`assets` holds images, and the models read text only: leave it out.")
     llm = serving.llm
-    decoding = llm.decoding_parameters(None, {**body.upscaling, "mixture": mixture.weights})
-
-    def new_request(prompts: Prompts) -> GenerationRequest:
-        return decoding.request(prompts, decoding.max_tokens)
-
+    new_request = partial(llm.formula_request, mixture=mixture, **body.upscaling)
     options = DecisionOptions(
         unsupported_content=llm.unsupported_content,
         chat_template_kwargs={"enable_thinking": False, **llm.chat_template_kwargs},
