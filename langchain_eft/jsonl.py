@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from langchain_eft.chat.surrogates import refuse_surrogates
+from langchain_eft.engine.nesting import is_deeper
 
 DEEPEST = 64
 """Most arrays and objects inside one another. Far deeper ones end in Python's recursion limit."""
@@ -28,18 +29,10 @@ def parse_line(line: bytes) -> Any:
     """
     try:
         value = json.loads(line.decode("utf-8"))
-        nested = not _within(value, DEEPEST)
+        nested = is_deeper(value, DEEPEST)
     except RecursionError:
         nested = True
     if nested:
         raise ValueError(f"more than {DEEPEST} arrays and objects are inside one another")
     refuse_surrogates(value)
     return value
-
-
-def _within(value: Any, levels: int) -> bool:
-    """Whether at most so many arrays and objects are inside one another."""
-    if not isinstance(value, dict | list):
-        return True
-    children = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_within(child, levels - 1) for child in children)

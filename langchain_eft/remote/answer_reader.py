@@ -10,7 +10,7 @@ from langchain_eft.engine.decoding.answer_text import AnswerText
 from langchain_eft.engine.events import Finished, FinishReason, TextDelta, TokenLogprobs
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.engine.token_trace import TokenTrace
-from langchain_eft.remote.served_model import ServedModel
+from langchain_eft.remote.remote_model import RemoteModel
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class AnswerReader:
         submitted: When the request was made, by `time.perf_counter`.
     """
 
-    def __init__(self, request: GenerationRequest, model: ServedModel, submitted: float) -> None:
+    def __init__(self, request: GenerationRequest, model: RemoteModel, submitted: float) -> None:
         self._request, self._submitted = request, submitted
         self._end_ids, self._num_ids = model.end_ids, model.num_ids
         self._text = AnswerText(model.tokenizer, request.visible_tokens, request.stop)

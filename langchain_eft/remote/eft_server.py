@@ -12,7 +12,7 @@ from langchain_eft.remote.answer_reader import Piece
 from langchain_eft.remote.connection import Connection
 from langchain_eft.remote.description import Description
 from langchain_eft.remote.endpoint import Endpoint
-from langchain_eft.remote.served_model import ServedModel
+from langchain_eft.remote.remote_model import RemoteModel
 from langchain_eft.remote.tokenizer_files import LARGEST_FILES, TokenizerFiles, cached_tokenizer
 from langchain_eft.remote.wire import (
     LARGEST_LISTING,
@@ -81,7 +81,7 @@ class EFTServer:
         self._etag = answer.headers.get("etag")
         if self._etag is None:
             raise ValueError("a recipe without an ETag")
-        self.model = ServedModel(
+        self.model = RemoteModel(
             id=description.model,
             name=name,
             recipe=description.local_recipe(),

@@ -99,7 +99,7 @@ class RemoteEngine(BaseEngine):
         self._running: dict[int, _RemoteGeneration] = {}
         self._connection = connection()
         progress(f"Asking {endpoint.url}")
-        with _understood(endpoint):
+        with _as_engine_errors(endpoint):
             self._server = _find_server(endpoint, self._connection)
 
     @property
@@ -164,7 +164,7 @@ class RemoteEngine(BaseEngine):
         model = self._server.model.id
         texts = {"prompt": prompt, "answers": answers, "contexts": dict(contexts or {}) or None}
         body = {"model": model, "behavior": behavior, **texts}
-        with _understood(self.endpoint), self._noticing_changes():
+        with _as_engine_errors(self.endpoint), self._reopening_if_changed():
             answer = self._connection.post(self.endpoint, "/rewards", body, self._server.headers())
             return Rewards.model_validate_json(answer.content).rewards
 
@@ -179,13 +179,13 @@ class RemoteEngine(BaseEngine):
             EngineError: The server cannot be reached, or refuses.
         """
         body = self._logprobs_body(given)
-        with _understood(self.endpoint), self._noticing_changes():
+        with _as_engine_errors(self.endpoint), self._reopening_if_changed():
             return _scores(self._connection.post(self.endpoint, "/logprobs", body, self._server.headers()))
 
     async def aanswer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
         """As `answer_logprobs`, without blocking the event loop."""
         body = self._logprobs_body(given)
-        with _understood(self.endpoint), self._noticing_changes():
+        with _as_engine_errors(self.endpoint), self._reopening_if_changed():
             return _scores(
                 await self._connection.apost(self.endpoint, "/logprobs", body, self._server.headers())
             )
@@ -250,7 +250,7 @@ class RemoteEngine(BaseEngine):
         return generation
 
     @contextmanager
-    def _noticing_changes(self) -> Iterator[None]:
+    def _reopening_if_changed(self) -> Iterator[None]:
         """Let the next call ask anew what the server serves, if it has other models now."""
         try:
             yield
@@ -263,11 +263,11 @@ class RemoteEngine(BaseEngine):
         try:
             event: Event = await self._read(prepared)
         except Exception as error:  # noqa: BLE001  (whatever it is, the caller waits for it)
-            event = Failed(self._as_engine_error(error, prepared.reader.num_tokens))
+            event = Failed(self._translated(error, prepared.reader.num_tokens))
         if not prepared.generation.cancelled:
             prepared.generation.deliver(event)
 
-    def _as_engine_error(self, error: Exception, num_tokens: int) -> Exception:
+    def _translated(self, error: Exception, num_tokens: int) -> Exception:
         """What the caller is told."""
         url = self.endpoint.url
         if isinstance(error, httpx.HTTPError):
@@ -297,7 +297,7 @@ class RemoteEngine(BaseEngine):
         request = generation.request
         longest = _LINE_BYTES + _BYTES_PER_ID * (len(request.prompt_ids) + len(request.answer_prefix))
         largest = longest + _BYTES_PER_TOKEN * request.max_tokens
-        with self._noticing_changes():
+        with self._reopening_if_changed():
             async with sending as response, aclosing(event_data(body(response, largest), longest)) as events:
                 await self._read_answer(prepared, events)
                 if reader.reason is not None and (self._server.matches_stops or not reader.stopped):
@@ -337,7 +337,7 @@ class RemoteEngine(BaseEngine):
 
 
 @contextmanager
-def _understood(endpoint: Endpoint) -> Iterator[None]:
+def _as_engine_errors(endpoint: Endpoint) -> Iterator[None]:
     """Report what is no answer of a server of models as one error that names the address."""
     try:
         yield

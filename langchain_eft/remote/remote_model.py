@@ -12,7 +12,7 @@ from langchain_eft.engine.recipe.mixture import Mixture
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class RemoteModel:
     """A model on a server.
 
     Attributes:

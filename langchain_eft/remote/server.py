@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.remote.answer_reader import Piece
-from langchain_eft.remote.served_model import ServedModel
+from langchain_eft.remote.remote_model import RemoteModel
 
 
 class Server(Protocol):
@@ -19,7 +19,7 @@ class Server(Protocol):
     """Whether it has the routes `/rewards` and `/logprobs`."""
 
     @property
-    def model(self) -> ServedModel:
+    def model(self) -> RemoteModel:
         """The model that it serves."""
 
     def headers(self) -> dict[str, str]:

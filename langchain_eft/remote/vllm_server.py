@@ -19,7 +19,7 @@ from langchain_eft.engine.recipe.notation import format_mixture
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.remote.answer_reader import Piece
 from langchain_eft.remote.endpoint import Endpoint
-from langchain_eft.remote.served_model import ServedModel
+from langchain_eft.remote.remote_model import RemoteModel
 from langchain_eft.remote.tokenizer_files import load_tokenizer
 from langchain_eft.remote.wire import MOST_TOP, Chunk, Items, Logprob, Model, Said, TokenId, few
 from langchain_eft.vllm.section import EFTSection
@@ -72,7 +72,7 @@ class VLLMServer:
         folder = _folder(endpoint.tokenizer or entry.root or "", endpoint)
         section = EFTSection.of(from_json((folder / "config.json").read_bytes()))
         window = min(section.window, entry.max_model_len or section.window)
-        self.model = ServedModel(
+        self.model = RemoteModel(
             id=entry.id,
             name=entry.id,
             recipe=section.recipe,

@@ -65,8 +65,8 @@ def create_app(llm: EFTChatModel, settings: ServerSettings) -> FastAPI:
 
     figures, queue_clock = metrics.Metrics(serving.stats), QueueClock(serving.stats)
     draining = Draining(settings.drain_seconds)
-    # What every request passes, from the outside to the inside. Whoever may not call learns little: a foreign
-    # page is refused before the key is looked at, and a body is read only from callers with a key.
+    # What every request passes, from the outside to the inside. A caller without a key is told as little as
+    # possible: a foreign page is refused before its key is read, and only callers with a key send bodies.
     middleware = [
         Middleware(RecordMiddleware, settings, figures, queue_clock),  # everything is logged
         Middleware(HostMiddleware, settings),

@@ -11,12 +11,12 @@ from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
 from langchain_eft.remote.answer_reader import AnswerReader, Piece
-from langchain_eft.remote.served_model import ServedModel
+from langchain_eft.remote.remote_model import RemoteModel
 from unit_tests.engine.scheduling.states import END, TOKENIZER, ids, new_state
 from unit_tests.helpers import Recorder, request
 
 PROMPT = ids("prompt")
-MODEL = ServedModel(
+MODEL = RemoteModel(
     id="m", name="m", recipe=Recipe(base="m"), mixture=Mixture(), tokenizer=TOKENIZER,
     end_ids=frozenset({END}), capacity=Capacity(max_model_len=100, num_blocks=100, block_size=1),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from langchain_eft.engine.decoding.grammar_limits import (
 )
 from langchain_eft.engine.error_text import shown
 from langchain_eft.engine.errors import RequestError
+from langchain_eft.engine.nesting import levels
 
 NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords whose value has a schema for each name."""
@@ -71,15 +72,13 @@ def refuse_nesting(value: Any) -> None:
     Raises:
         RequestError: With the limit.
     """
-    inner = [value] if isinstance(value, Mapping | list) else []
-    for _ in range(MAX_NESTING + 1):
-        inner = [each for outer in inner for each in _inside(outer)]
-        refuse_large(2 * len(inner))  # two brackets each
-    if inner:
-        raise RequestError(
-            f"It has lists and objects more than {MAX_NESTING} deep inside one another: give parts of it "
-            "names in `$defs`, and refer to them."
-        )
+    for depth, level in enumerate(levels(value)):
+        refuse_large(2 * len(level))  # two brackets each
+        if depth > MAX_NESTING:
+            raise RequestError(
+                f"It has lists and objects more than {MAX_NESTING} deep inside one another: give parts of it "
+                "names in `$defs`, and refer to them."
+            )
 
 
 def resolved(reference: str, schema: Schema) -> Any:
@@ -94,12 +93,6 @@ def resolved(reference: str, schema: Schema) -> Any:
         else:
             part = part[int(name)] if isinstance(part, list) and name in map(str, range(len(part))) else None
     return part
-
-
-def _inside(value: Mapping[str, Any] | list[Any]) -> Iterator[Any]:
-    """The lists and objects directly inside a list or object."""
-    values = value.values() if isinstance(value, Mapping) else value
-    return (each for each in values if isinstance(each, Mapping | list))
 
 
 def _children(schema: Schema) -> Iterator[Schema]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, NoReturn
 
 from fastapi import Request
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from langchain_eft.engine.error_text import shown
+from langchain_eft.engine.nesting import is_deeper
 from langchain_eft.server.errors import HTTPError, invalid
 from langchain_eft.server.limits import MOST_COMMAS, MOST_ITEMS, MOST_MARKS
 from langchain_eft.server.settings import ServerSettings
@@ -125,20 +126,9 @@ def parse_json(body: bytes, max_depth: int) -> Any:
         raise HTTPError(
             400, f"The body is not JSON ({error}): send one JSON object in UTF-8.", code="invalid_json"
         ) from None
-    level: list[Any] = [parsed]
-    for _ in range(max_depth):
-        level = [child for value in level for child in _children(value)]
-        if not level:
-            return parsed
-    if any(isinstance(value, dict | list) for value in level):
+    if is_deeper(parsed, max_depth):
         raise _too_deep(max_depth)
     return parsed
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
