@@ -151,5 +151,5 @@ def test_a_server_that_returns_with_other_models_is_asked_anew(folder, tmp_path)
 
 def test_a_call_waits_for_a_server_that_loads(folder):
     with server(folder=folder, ready=False) as loading:
-        model = EFTChatModel(base_url=loading.url, max_tokens=5, max_retries=20)
+        model = EFTChatModel(base_url=loading.url, max_tokens=5)
         assert model.invoke("hi").usage_metadata["output_tokens"]

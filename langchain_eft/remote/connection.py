@@ -21,6 +21,7 @@ import httpx
 
 from langchain_eft.engine.errors import EngineError, EngineUnreachableError
 from langchain_eft.remote.endpoint import Endpoint
+from langchain_eft.remote.error_table import ServerLoadingError
 from langchain_eft.remote.errors import status_error
 
 T = TypeVar("T")
@@ -149,7 +150,7 @@ class Connection:
         """The answer to a request, whose body is read in pieces: see `body`.
 
         A request that no server has begun to answer is sent again, up to `max_retries` times: where nothing
-        listens, or where the server says when to come back.
+        listens, or where the server says when to come back. A server that loads its model is waited for.
 
         Args:
             endpoint: Where the request goes.
@@ -195,6 +196,8 @@ class Connection:
                 if response.is_success:
                     return response
                 failure, pause = await _refusal(response), _requested_pause(response)
+            if isinstance(failure, ServerLoadingError):
+                retries += 1  # however long it takes
             if pause is None or attempt >= retries:
                 raise failure
             await asyncio.sleep(pause + _pause(attempt))

@@ -29,11 +29,15 @@ class ServerChangedError(EngineClosedError):
     """The server has other models than when it was asked what it serves."""
 
 
+class ServerLoadingError(EngineClosedError):
+    """The server still loads its model."""
+
+
 class Row(NamedTuple):
     """How a server answers with an error.
 
     Attributes:
-        kind: The error, and those of its subclasses that have no row of their own above.
+        kind: The error, and those of its subclasses that have no row of their own.
         status: HTTP status.
         code: OpenAI's `code`, a word for programs.
         param: The field of the body that it concerns.
@@ -59,6 +63,7 @@ TABLE = (
     Row(QueueFullError, 429, "queue_full", headers={"Retry-After": "1"}),
     Row(DecodingError, 500, "decoding_failed"),
     Row(EngineClosedError, 503, "engine_closed", headers={"Retry-After": "5"}),
+    Row(ServerLoadingError, 503, "loading", headers={"Retry-After": "5"}),
     Row(InsufficientMemoryError, 503, "engine_closed", headers={"Retry-After": "5"}),
     Row(DeviceLostError, 503, "device_lost", headers={"Retry-After": "30"}),
 )
@@ -66,6 +71,7 @@ TABLE = (
 
 _OTHER = Row(EngineError, 500, "engine_error")
 
+_BY_KIND = {row.kind: row for row in TABLE}
 _BY_CODE = {row.code: row for row in reversed(TABLE)}
 _BY_STATUS = {row.status: row for row in reversed(TABLE)}
 
@@ -75,7 +81,7 @@ _SAME = {502: 503, 504: 408}
 
 def row_of(error: EngineError) -> Row:
     """How a server answers with an error."""
-    return next((row for row in TABLE if isinstance(error, row.kind)), _OTHER)
+    return next((_BY_KIND[kind] for kind in type(error).__mro__ if kind in _BY_KIND), _OTHER)
 
 
 def received(status: int | None, code: Any) -> type[EngineError]:
@@ -89,8 +95,9 @@ def received(status: int | None, code: Any) -> type[EngineError]:
     if status is None:
         status = row.status if row else _OTHER.status
     status = _SAME.get(status, status)
-    if row is None or status == 503:  # whatever closes a server, it may come back
+    if row is None:
         row = _BY_STATUS.get(status)
     if row is None:
         return RequestError if status < 500 else DecodingError
-    return row.kind
+    # Whatever closes a server, it may come back.
+    return EngineClosedError if row.kind in (InsufficientMemoryError, DeviceLostError) else row.kind

@@ -13,9 +13,9 @@ from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.engine.recipe.behavior_card import BehaviorCard
 from langchain_eft.engine.stats import EngineStats
 from langchain_eft.remote.description import Description
+from langchain_eft.remote.error_table import ServerLoadingError
 from langchain_eft.remote.tokenizer_files import TokenizerFiles, tokenizer_files
 from langchain_eft.server.caller_threads import CallerThreads
-from langchain_eft.server.errors import HTTPError
 from langchain_eft.server.monitoring.request_log import log
 from langchain_eft.server.settings import ServerSettings
 
@@ -84,14 +84,11 @@ class Serving:
         """The engine.
 
         Raises:
-            HTTPError: It is not open yet.
+            ServerLoadingError: It is not open yet.
         """
         if self._engine is None:
-            raise HTTPError(
-                503,
-                "The model is still loading: try again in a few seconds, when /health answers 200.",
-                code="loading",
-                headers={"Retry-After": "5"},
+            raise ServerLoadingError(
+                "The model is still loading: try again in a few seconds, when /health answers 200."
             )
         return self._engine
 

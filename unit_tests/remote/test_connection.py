@@ -85,6 +85,14 @@ def test_what_may_have_been_begun_or_would_wait_long_is_not_sent_again(
     assert len(scripted.asked) == 1
 
 
+def test_a_server_that_loads_is_waited_for(connection, scripted):
+    error = {"message": "The model is still loading", "code": "loading"}
+    loading = Scripted(503, {"error": error}, {"Retry-After": "0"})
+    scripted.script = [loading, loading, Scripted(body={"a": 1})]
+    answer = connection.get(Endpoint(url=scripted.url, max_retries=0), "/models", LARGEST)
+    assert answer.json() == {"a": 1}
+
+
 def test_no_retries_means_none(connection, scripted):
     scripted.script = [refusal(429, Retry_After="0")]
     with pytest.raises(QueueFullError):
