@@ -63,9 +63,3 @@ def config_of(name: str) -> PretrainedConfig:
 def public_model(name: str, role: str = "base", base_format: BaseFormat | None = None) -> ShardedModel:
     """A public model, as vLLM serves it."""
     return ShardedModel(role, footprint_of_config(name, config_of(name), torch.bfloat16), base_format)
-
-
-def public_pair(base: str, small: str, base_format: BaseFormat | None = None) -> tuple[ShardedModel, ...]:
-    """A public base with a small model and its tuned version."""
-    tuned = public_model(f"{small}-Instruct", "tuned chat")
-    return public_model(base, base_format=base_format), public_model(small, "reference of chat"), tuned

@@ -23,7 +23,6 @@ VLLM_CI = "https://buildkite.com/vllm/performance-benchmark/builds/9515"
 QWQ = "https://github.com/vllm-project/vllm/issues/18725"
 B200 = "https://github.com/vllm-project/vllm/issues/20710"
 NIM = "https://docs.nvidia.com/nim/benchmarking/llm/1.0.0/performance"
-TENSORRT = "https://github.com/NVIDIA/TensorRT-LLM/blob/main/docs/source/performance/perf-overview.md"
 
 MOST_REQUESTS = 2048
 """Most requests that decode together in TensorRT-LLM's measurements: an assumption."""

@@ -9,7 +9,7 @@ from transformers import AutoConfig
 from typer.testing import CliRunner
 
 from benchmarks.estimates import published_speeds
-from benchmarks.estimates.public_models import CONFIGS, WEIGHTS, config_of, public_model, public_pair
+from benchmarks.estimates.public_models import CONFIGS, WEIGHTS, config_of, public_model
 from langchain_eft.cli import app
 from langchain_eft.diagnostics.plan import Cluster, step_time
 from langchain_eft.engine.loading.checkpoints import Checkpoint
@@ -70,7 +70,7 @@ def test_estimates_are_as_near_to_measurements_as_the_page_says():
 
 @pytest.mark.slow
 def test_one_group_of_eight_cards_beside_two_of_four():
-    models = public_pair("meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-8B")
+    models = [public_model(f"meta-llama/Llama-3.1-{size}") for size in ("70B", "8B", "8B")]
 
     def seconds(cards, batch):
         return step_time(models, Cluster.parse(cards), batch, 2048).seconds

@@ -37,11 +37,6 @@ def render(turns: Sequence[Turn]) -> str:
     return "".join(f"{header(turn.role)}{turn.content}{END_OF_TURN}\n" for turn in turns)
 
 
-def question_prompt(question: str, system: str = SYSTEM_PROMPT) -> str:
-    """Return the text up to where the assistant answers `question`."""
-    return render([Turn("system", system), Turn("user", question)]) + header("assistant")
-
-
 def encode(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], max_tokens: int
 ) -> tuple[list[int], list[int]]:
