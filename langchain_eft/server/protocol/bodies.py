@@ -215,7 +215,8 @@ class ChatBody(DecodingBody):
     """How much the model reasons, where its chat template has a variable for that."""
 
     strict: StrictBool | None = None
-    """Enforce the schema of calls that the model makes by its own choice, as `strict` of a function does."""
+    """Enforce the schema of calls that the model makes by its own choice, as `strict` of a function does.
+    False leaves them free."""
 
     modalities: Items[Literal["text"]] | None = None
     """Text is the only one."""
