@@ -106,11 +106,11 @@ def contexts_of(mixture, other=LONGER):
 @pytest.mark.parametrize("other", [LONGER, *slow(SHORTER)])
 def test_the_explicit_loop_over_both_prompts_says_the_same(engine, reference, form, other):
     mixture, summands = forms(reference, other=other)[form]
-    expected = reference.loop(summands, 20)
+    expected = reference.loop(summands, 12)
     contexts = contexts_of(mixture, other)
-    alone, _ = decode(engine, mixture, contexts, speculation="off")
+    alone, _ = decode(engine, mixture, contexts, tokens=12, speculation="off")
     assert alone == expected
-    batch = [submit(engine, mixture, contexts, speculation=draft)[1] for draft in DRAFTS]
+    batch = [submit(engine, mixture, contexts, tokens=12, speculation=draft)[1] for draft in DRAFTS]
     wait_until(lambda: all(recorder.ended for recorder in batch))
     assert [recorder.tokens for recorder in batch] == [expected] * len(DRAFTS)
 

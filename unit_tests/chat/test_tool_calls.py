@@ -16,7 +16,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 
 from langchain_eft import EFTLLM, EFTChatModel
 from langchain_eft.errors import EFTInvalidRequestError
-from unit_tests.helpers import slow
+from unit_tests.helpers import FUZZ, slow
 
 
 @tool
@@ -143,7 +143,7 @@ def test_every_method_enforces_the_whole_schema(llm, method):
         code: str = Field(pattern="a.?b", max_length=4)
         trees: list["Tree"] = Field(max_length=1)
 
-    for seed in range(3):
+    for seed in range(FUZZ):
         structured = llm.with_structured_output(
             Tree, method=method, temperature=2.0, seed=seed, max_tokens=400
         )
