@@ -94,14 +94,16 @@ def test_eft_follows_the_request_and_keeps_its_characters(llm):
     """A forced call that neither model completes alone: the base knows no format, the small one no script."""
     ways = {"base": {"mixture": {}}, "tuned": {"mixture": {"tools": 1.0}, "upscale_strength": 0.0},
             "eft": {"mixture": {"tools": 1.0}}}  # fmt: skip
+    question, begun = f"Create a customer named '{CUSTOMER}'", llm.text_ids(BEGUN)
     called = {
-        way: llm.invoke(
-            f"Create a customer named '{CUSTOMER}'", tools=[TOOL], answer_prefix=BEGUN, **settings
-        )
+        way: llm.invoke(question, tools=[TOOL], answer_prefix=begun, **settings).tool_calls
         for way, settings in ways.items()
     }
-    assert [call["args"] for call in called.pop("eft").tool_calls] == [{"customer_name": CUSTOMER}]
-    assert not any(CUSTOMER in str(message) for message in called.values())
+    right = {
+        way: [call["args"] for call in calls] == [{"customer_name": CUSTOMER}]
+        for way, calls in called.items()
+    }
+    assert right == {"base": False, "tuned": False, "eft": True}
 
 
 def test_the_reference_is_stored_once(llm):
