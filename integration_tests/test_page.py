@@ -587,7 +587,7 @@ def test_a_narrow_page_needs_no_sideways_scroll(page, url):
 
 @pytest.mark.skipif(not SCREENSHOTS, reason="LANGCHAIN_EFT_SCREENSHOTS names no folder for pictures")
 def test_pictures_for_the_documentation(page, url):
-    page.set_viewport_size({"width": 1280, "height": 1120})  # the card has room below its word
+    page.set_viewport_size({"width": 1280, "height": 1240})  # the card has room below its word
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         visit(page, url)
