@@ -13,10 +13,11 @@ from langchain_core.exceptions import (
     ModelPermissionDeniedError,
     ModelRateLimitError,
 )
+from openai import AsyncOpenAI, RateLimitError
 
 from integration_tests.conftest import remote
 from integration_tests.http_clients import client
-from integration_tests.serve_process import server
+from integration_tests.serve_process import PATIENCE, body, server
 from integration_tests.test_agents import TASKS, TOOLS, results, run
 from integration_tests.test_server_load import until
 from langchain_eft import EFTChatModel
@@ -104,19 +105,40 @@ def test_what_a_key_may_not_do_is_refused_with_a_type_of_its_own(smol_server):
     assert remote(smol_server).invoke("hi", max_tokens=4)
 
 
-def test_a_full_queue_is_waited_for_or_a_rate_limit(folder):
+@pytest.fixture(scope="module")
+def narrow(folder):
+    """A server that decodes one answer and lets one wait."""
     with server("--max-batch-size", "1", "--max-queued-requests", "1", folder=folder) as running:
-        long = EFTChatModel(base_url=running.url, max_tokens=300, logit_bias={0: -1000})
+        yield running
 
-        async def crowd(retries):
-            model = long.model_copy(update={"max_retries": retries, "max_tokens": 100})
-            return await asyncio.gather(*(model.ainvoke("hi") for _ in range(6)), return_exceptions=True)
 
-        refused = [answer for answer in asyncio.run(crowd(0)) if isinstance(answer, Exception)]
-        assert refused
-        assert all(isinstance(error, ModelRateLimitError) for error in refused)
-        patient = asyncio.run(crowd(8))
-        assert not [answer for answer in patient if isinstance(answer, Exception)]
+async def test_a_full_queue_is_waited_for_or_a_rate_limit(narrow):
+    async def crowd(number, retries):
+        asked = {"max_tokens": 100, "logit_bias": {0: -1000}, "max_retries": retries}
+        model = EFTChatModel(base_url=narrow.url, **asked)
+        return await asyncio.gather(*(model.ainvoke("hi") for _ in range(number)), return_exceptions=True)
+
+    refused = [answer for answer in await crowd(6, retries=0) if isinstance(answer, Exception)]
+    assert refused
+    assert all(isinstance(error, ModelRateLimitError) for error in refused)
+    patient = await crowd(3, retries=8)
+    assert not [answer for answer in patient if isinstance(answer, Exception)]
+
+
+async def test_a_full_queue_tells_openais_client_when_to_come_back(narrow):
+    asked = body(tokens=100)
+    async with AsyncOpenAI(base_url=f"{narrow.url}/v1", api_key="none", timeout=PATIENCE) as client:
+        once = client.with_options(max_retries=0)
+        calls = [once.chat.completions.create(**asked) for _ in range(8)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, RateLimitError)]
+        assert 1 <= len(refused) <= 7
+        assert all(int(error.response.headers["retry-after"]) >= 1 for error in refused)
+        assert all(answer.choices for answer in answers if answer not in refused)
+        # A client that tries again, as they do by default, gets its answer.
+        patient, asked["max_tokens"] = client.with_options(max_retries=20), 2
+        calls = [patient.chat.completions.create(**asked) for _ in range(3)]
+        assert all(answer.choices for answer in await asyncio.gather(*calls))
 
 
 def test_a_server_that_is_killed_midway_is_an_error_and_a_later_call_works(folder):

@@ -81,19 +81,6 @@ def test_a_signal_while_weights_are_loaded_ends_it(folder):
         assert running.ended() in {-signal.SIGTERM, 0}  # 0 if they were loaded meanwhile
 
 
-def test_after_a_kill_the_same_port_serves_again(folder):
-    with server(folder=folder) as killed:
-        stream = Stream(killed.url).start()
-        killed.wait_for(lambda: stream.chunks)
-        killed.process.kill()
-        assert killed.ended() == -signal.SIGKILL
-        stream.join()
-    port = killed.address[1]
-    with server("--port", port, folder=folder) as again:
-        assert again.url == killed.url
-        assert httpx.get(f"{again.url}/health").json() == {"status": "ok"}
-
-
 # The start
 
 

@@ -24,6 +24,10 @@ async def streamed(model, messages, **parameters):
 WAYS = [(case, in_parts) for case in CASES for in_parts in (False, True)]
 """Each case, whole and streamed."""
 
+WHOLE = {"default", "sampled mixture", "trace", "tools at once", "schema"}
+REMOTE = [(case, in_parts) for case, in_parts in WAYS if in_parts or case in WHOLE]
+"""A remote engine reads streams, whichever way its answers are asked for."""
+
 
 @pytest.fixture(scope="module")
 def in_process(llm):
@@ -39,14 +43,14 @@ def in_process(llm):
 
 @pytest.fixture(scope="module")
 def messages(smol_server):
-    """The message for each of the `WAYS` from a remote engine."""
+    """The message from a remote engine, for each of `REMOTE`."""
     model = remote(smol_server)
 
     async def ask(way):
         (messages, more), in_parts = CASES[way[0]], way[1]
         return await (streamed if in_parts else type(model).ainvoke)(model, messages, **{**COMMON, **more})
 
-    with closing(Asked(ask, WAYS)) as asked:
+    with closing(Asked(ask, REMOTE)) as asked:
         yield asked
 
 
@@ -70,8 +74,7 @@ def entries(message) -> list[dict]:
     return message.response_metadata["logprobs"]["content"]
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("case", "in_parts"), REMOTE)
 def test_a_message_is_that_of_the_same_call_in_process(in_process, messages, case, in_parts):
     expected, answer = in_process[case], messages[case, in_parts]
     assert answer.content == expected.content

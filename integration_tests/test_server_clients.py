@@ -8,8 +8,7 @@ from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
 from integration_tests.conftest import KEYS
-from integration_tests.serve_process import PATIENCE, server
-from unit_tests.tiny import build
+from integration_tests.serve_process import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -204,16 +203,14 @@ def test_models_are_mixtures(client):
         ({"seed": "many"}, openai.UnprocessableEntityError, "many", "seed"),
     ],
 )
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_what_cannot_be_served_is_the_error_that_clients_expect(
-    client, change, error, message, param, stream
-):
-    with pytest.raises(error, match=message) as caught:
-        client.chat.completions.create(**{**ASKED, **change, "stream": stream})
-    assert caught.value.body["message"]
-    assert caught.value.request_id
-    if param:
-        assert caught.value.param == param
+def test_what_cannot_be_served_is_the_error_that_clients_expect(client, change, error, message, param):
+    for stream in (False, True):
+        with pytest.raises(error, match=message) as caught:
+            client.chat.completions.create(**{**ASKED, **change, "stream": stream})
+        assert caught.value.body["message"]
+        assert caught.value.request_id
+        if param:
+            assert caught.value.param == param
 
 
 def test_no_key_and_a_forbidden_mixture(smol_server):
@@ -221,20 +218,3 @@ def test_no_key_and_a_forbidden_mixture(smol_server):
         stranger.chat.completions.create(**ASKED)
     with strict(smol_server, "guest") as guest, pytest.raises(openai.PermissionDeniedError, match="pirate"):
         guest.chat.completions.create(**{**ASKED, "model": "smol:pirate=1,harmless=1"})
-
-
-async def test_a_full_queue_says_when_to_come_back(tmp_path_factory):
-    folder = build(tmp_path_factory.mktemp("family")).folder
-    asked = {"model": "base", "messages": JAPAN, "max_tokens": 100, "logit_bias": {0: -1000}}
-    with server("--max-batch-size", "1", "--max-queued-requests", "1", folder=folder) as running:
-        async with strict(running, "none", AsyncOpenAI) as client:
-            calls = [client.chat.completions.create(**asked) for _ in range(8)]
-            answers = await asyncio.gather(*calls, return_exceptions=True)
-            refused = [answer for answer in answers if isinstance(answer, openai.RateLimitError)]
-            assert 1 <= len(refused) <= 7
-            assert all(int(error.response.headers["retry-after"]) >= 1 for error in refused)
-            assert all(answer.choices for answer in answers if answer not in refused)
-            # A client that tries again, as they do by default, gets its answer.
-            patient, asked["max_tokens"] = client.with_options(max_retries=20), 2
-            calls = [patient.chat.completions.create(**asked) for _ in range(4)]
-            assert all(answer.choices for answer in await asyncio.gather(*calls))

@@ -43,70 +43,23 @@ def test_what_the_policy_allows_is_served(smol_server, path):
         assert answer.status_code == 200, (more, answer.text)
 
 
-@pytest.mark.parametrize("path", [CHAT, TEXT])
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},  # the default has no harmless
-        {"mixture": {}},
-        {"mixture": {**ALLOWED, "pirate": 0.51}},
-        {"mixture": {**ALLOWED, "pirate": 1e3}},
-        {"mixture": {**ALLOWED, "pirate": -0.1}},
-        {"mixture": {**ALLOWED, "harmless": 0.2499}},
-        {"mixture": {"pirate": 0.5}},
-        {"mixture": {**ALLOWED, "concise": 0.1}},
-        {"mixture": {**ALLOWED, "Pirate": 1.0}},
-        {"mixture": {**ALLOWED, " pirate": 1.0}},
-        {"mixture": {**ALLOWED, "pir\u0430te": 1.0}},  # a Cyrillic letter
-        {"mixture": {**ALLOWED, "pirate\u0000": 1.0}},
-        {"mixture": {**ALLOWED, "pirate": "1e3"}},
-        {"mixture": {**ALLOWED, "pirate": {"start": 0, "end": 9, "tokens": 1000}}},
-        {"mixture": {**ALLOWED, "pirate": {"start": 9, "end": 0, "tokens": 2}}},
-        {"mixture": {**ALLOWED, "pirate": {"tokens": 1, "weight": 0, "then": 1}}},
-        {"mixture": {**ALLOWED, "pirate": {"tokens": 1, "weight": 1, "then": 0}}},
-        {"mixture": {**ALLOWED, "harmless": {"start": 1, "end": 0, "tokens": 1}}},
-        {"mixture": ALLOWED, "upscale_strength": 0.5},
-        {"mixture": ALLOWED, "upscale_strength": 9},
-        {"model": "smol:none"},
-        {"model": "smol:pirate=1,harmless=1"},
-        {"model": "smol:pirate=1e0,harmless=1"},
-        {"model": "smol:Pirate=1,harmless=1"},
-        {"model": "smol:pirate=0.1,pirate=1,harmless=1"},
-        {"model": "smol:harmless=1,pirate=0..9/100"},
-        {"model": "captain"},
-        {"model": "captain", "mixture": ALLOWED},
-        {"model": "smol:harmless=1", "mixture": {"pirate": 1}},
-        {"model": "pirate"},
-        {"model": "smol", "extra_body": {"mixture": {"pirate": 1}}},
-        {"model": "smol", "behaviors": {"pirate": {"prompt": "x"}}},
-        {"model": "smol", "allow_negative_weights": True},
-    ],
-)
-def test_no_spelling_evades_the_policy(smol_server, path, more):
+def test_no_spelling_evades_the_policy(smol_server):
+    """Some of those that `unit_tests/server/test_policy.py` tries in process."""
     before = decodes(smol_server)
-    answer = post(smol_server, path, asked(path, **more), "guest")
-    assert answer.status_code in {400, 403, 404, 422}, answer.text
-    assert answer.json()["error"]["message"]
+    for more in (
+        {},  # the default has no harmless
+        {"mixture": {**ALLOWED, "pirate": 0.51}},
+        {"mixture": {**ALLOWED, "pir\u0430te": 1.0}},  # a Cyrillic letter
+        {"mixture": {**ALLOWED, "pirate": {"start": 0, "end": 9, "tokens": 1000}}},
+        {"mixture": ALLOWED, "upscale_strength": 9},
+        {"model": "smol:pirate=1,harmless=1"},
+        {"model": "captain"},
+    ):
+        for path in (CHAT, TEXT):
+            answer = post(smol_server, path, asked(path, **more), "guest")
+            assert answer.status_code in {400, 403, 404, 422}, (more, answer.text)
+            assert answer.json()["error"]["message"]
     assert decodes(smol_server) == before
-
-
-@pytest.mark.parametrize(
-    "mixture",
-    [
-        '{"pirate": 0.1, "pirate": 1, "harmless": 1}',
-        '{"harmless": 1, "pirate": NaN}',
-        '{"harmless": 1, "pirate": Infinity}',
-        '{"harmless": 1, "pirate": 1e400}',
-        '{"harmless": 1, "pirate": 0.5}, "mixture": {"pirate": 1}',
-        '{"harmless": 1, "p\\u0069rate": 1}',
-        '{"harmless": 1, "pirate": 0.50000000000000011102230246251565}',
-    ],
-)
-def test_no_spelling_of_json_evades_it_either(smol_server, mixture):
-    content = f'{{"model": "smol", "messages": {json.dumps(HELLO)}, "max_tokens": 1, "mixture": {mixture}}}'
-    headers = {"authorization": f"Bearer {KEYS['guest']}", "content-type": "application/json"}
-    answer = httpx.post(f"{smol_server.url}{CHAT}", content=content, headers=headers, timeout=PATIENCE)
-    assert answer.status_code in {400, 403}, answer.text
 
 
 def test_a_refusal_names_behavior_weight_and_range(smol_server):
