@@ -53,6 +53,14 @@ def every_family(function):
     return pytest.mark.parametrize("family", KINDS, indirect=True)(function)
 
 
+def every_family_with(name, first, *others):
+    """Run a test with each value on the first tiny family; on the second, all but `first` only in full."""
+    values = [(kind, first) for kind in KINDS]
+    for kind, mark in zip(KINDS, (pytest.mark.slow, pytest.mark.full), strict=True):
+        values += [pytest.param(kind, value, marks=mark) for value in others]
+    return pytest.mark.parametrize(("family", name), values, indirect=["family"])
+
+
 def term_logprobs(family, term, prompt, answer) -> torch.Tensor:
     """[len(answer)] log-probabilities of an answer's tokens under one term."""
     readings = [Reading(term, tuple(prompt), (tuple(answer),))]

@@ -16,7 +16,7 @@ from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import shape as shapes_module
-from unit_tests.helpers import GREEDY, Recorder, answer, every_family, request, slow, wait_until
+from unit_tests.helpers import GREEDY, Recorder, answer, every_family, full, request, slow, wait_until
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 CAPTAIN = {"captain": (9, 5, 80)}
@@ -76,7 +76,7 @@ def short_contexts():
         yield
 
 
-@pytest.fixture(scope="module", params=["packed", *slow("static", "overlapped")])
+@pytest.fixture(scope="module", params=["packed", *slow("overlapped"), *full("static")])
 def engine(request, family):
     behaviors = {**family.recipe.behaviors, "captain": BehaviorDelta(prompt="You are a captain.")}
     kind = {"static_rounds": request.param != "packed", "overlap_rounds": request.param == "overlapped"}

@@ -20,6 +20,8 @@ from unit_tests.helpers import (
     answer,
     endless,
     every_family,
+    every_family_with,
+    full,
     random_prompts,
     request,
     slow,
@@ -80,8 +82,7 @@ def test_biases_are_added_to_log_p(family, reference, static, drafts):
             assert token == int(biased.argmax())
 
 
-@every_family
-@pytest.mark.parametrize("setting", [SETTINGS[0], SETTINGS[7], *slow(*SETTINGS[1:7], SETTINGS[8])])
+@every_family_with("setting", SETTINGS[7], *SETTINGS[:7], SETTINGS[8])
 def test_greedy_decoding_equals_full_forwards(engine, reference, setting):
     mixture, strength, top_p = setting
     # Strength with two references is refused; the reference loop has only one, which "full" shares in value.
@@ -96,7 +97,7 @@ def test_greedy_decoding_equals_full_forwards(engine, reference, setting):
 
 @every_family
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000))
 def test_any_mix_of_concurrent_requests_answers_as_alone(engine, reference, seed):
     rng = random.Random(seed)
@@ -118,8 +119,7 @@ def test_any_mix_of_concurrent_requests_answers_as_alone(engine, reference, seed
     assert engine.stats().free_blocks == 4096 // 4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("setting", [SETTINGS[0], *slow(*SETTINGS[1:7])])
+@pytest.mark.parametrize("setting", [*slow(*SETTINGS[:7:3]), *full(*SETTINGS[1:3], *SETTINGS[4:6])])
 def test_samples_follow_p(engine, reference, setting):
     """First tokens of many seeds against the enumerated distribution."""
     mixture, strength, top_p = setting

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from unit_tests.helpers import full
+
 FILES = ("attention/test_flash.py", "attention/test_sdpa.py", "models/test_prepacked.py")
-TESTS = "(any_chunk and features0) or hidden_keys or any_batch"
-"""What runs again, in the form of pytest's -k."""
+TESTS = ("-m", "not full", "-k", "any_chunk or hidden_keys or any_batch")
+"""What runs again."""
 
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 INTEL = "int mkl_serv_intel_cpu_true(void) { return 1; }\nint mkl_serv_intel_cpu(void) { return 1; }\n"
@@ -42,7 +44,7 @@ def run(environment, *arguments):
 
 def assert_a_row_gets_the_same_in_any_company(machine):
     # Without conftest.py, which gives tests a single thread.
-    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--noconftest", "-k", TESTS]
+    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--noconftest", *TESTS]
     done = run(machine, "-m", "pytest", *options, *(str(Path(__file__).parent / file) for file in FILES))
     assert done.returncode == 0, done.stdout
 
@@ -50,7 +52,7 @@ def assert_a_row_gets_the_same_in_any_company(machine):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "machine",
-    [{"OMP_NUM_THREADS": "2"}, {"OMP_NUM_THREADS": "8", "MKL_DYNAMIC": "FALSE"}, AVX2],
+    [{"OMP_NUM_THREADS": "2"}, *full({"OMP_NUM_THREADS": "8", "MKL_DYNAMIC": "FALSE"}, AVX2)],
     ids=["2 threads", "8 threads", "avx2"],
 )
 def test_a_row_gets_the_same_in_any_company(machine):
@@ -59,14 +61,14 @@ def test_a_row_gets_the_same_in_any_company(machine):
 
 @needs_mkl
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", [{}, AVX2], ids=["default", "avx2"])
+@pytest.mark.parametrize("machine", [*full({}), AVX2], ids=["default", "avx2"])
 def test_a_row_gets_the_same_in_any_company_on_intel(machine, intel):
     assert_a_row_gets_the_same_in_any_company({**machine, **intel, "OMP_NUM_THREADS": "1"})
 
 
 @needs_mkl
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", [{}, AVX2], ids=["default", "avx2"])
+@pytest.mark.parametrize("machine", [{}, *full(AVX2)], ids=["default", "avx2"])
 @pytest.mark.parametrize(
     ("before", "invariant"), [("torch.ones(2)", True), ("torch.ones(2, 2) @ torch.ones(2, 2)", False)]
 )

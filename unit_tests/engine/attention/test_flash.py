@@ -63,7 +63,7 @@ def test_it_equals_attention_in_single_steps(queries, length, features):
     torch.testing.assert_close(actual, expected.transpose(0, 1), atol=2e-6, rtol=2e-6)
 
 
-@pytest.mark.parametrize(("shape", "dim", "features"), kinds())
+@pytest.mark.parametrize(("shape", "dim", "features"), [*kinds()])
 def test_a_query_gets_the_same_alone_and_in_any_chunk(shape, dim, features):
     """Bit for bit, for chunks before and behind the position."""
     features = {**features, "sinks": torch.randn(shape[0])} if "sinks" in features else features

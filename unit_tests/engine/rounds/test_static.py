@@ -21,7 +21,7 @@ from langchain_eft.engine.rounds import static_runner
 from langchain_eft.engine.rounds.cuda_graphs import Graphs
 from langchain_eft.engine.rounds.static import StaticRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
-from unit_tests.helpers import GREEDY, Recorder, answer, every_family, request, slow, wait_until
+from unit_tests.helpers import GREEDY, Recorder, answer, every_family_with, request, slow, wait_until
 
 SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32, "static_rounds": True}
 WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
@@ -42,8 +42,7 @@ def static(request, family):
     engine.close()
 
 
-@every_family
-@pytest.mark.parametrize("mixture", [MIXTURES[1], *slow(MIXTURES[0], *MIXTURES[2:])])
+@every_family_with("mixture", MIXTURES[1], MIXTURES[0], *MIXTURES[2:])
 def test_greedy_text_is_the_reference_loops_for_every_draft_length(static, reference, mixture):
     expected = reference.greedy(PROMPT, mixture, 10)
     lengths = range(9) if static.config.overlap_rounds else (2, 7)
