@@ -1,10 +1,14 @@
-"""Every Python snippet of the README and the docs runs as it stands, on the real weights."""
+"""Every Python snippet of the README and the docs runs as it stands, on the real weights.
+
+Answers are short: `max_tokens` has another default meanwhile.
+"""
 
 import re
 from pathlib import Path
 
 import pytest
 
+from langchain_eft import EFTChatModel
 from langchain_eft.engine.registry import close_all
 from langchain_eft.presets import preset_names
 
@@ -21,6 +25,16 @@ HUB = ("Qwen/", *(f'"{name}"' for name in preset_names() if name != "smol"))
 
 def snippets(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_answers():
+    field = EFTChatModel.model_fields["max_tokens"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(field, "default", 48)
+        EFTChatModel.model_rebuild(force=True)
+        yield
+    EFTChatModel.model_rebuild(force=True)
 
 
 @pytest.fixture(autouse=True)
