@@ -42,7 +42,7 @@ def test_eval_measures_a_server(served, tmp_path):
     [
         (("chat", "hi", "--base-url", "nowhere"), "base URL"),
         (("chat", "hi", "--base-url", "http://127.0.0.1:9", "--device", "cpu"), "device"),
-        (("chat", "hi", "--tokenizer", "folder"), "base_url"),
+        (("chat", "hi", "--tokenizer", "folder"), "goes with --base-url"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(arguments, said):

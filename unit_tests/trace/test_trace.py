@@ -238,7 +238,7 @@ def test_the_trace_command_prints_and_writes(family, tmp_path):
     assert EFTTrace.from_dict(json.loads(result.stdout)).tokens[0].behaviors.keys() == {"one"}
     result = CliRunner().invoke(app, ["trace", "hi", "--html", str(tmp_path / "no" / "x.html"), *options])
     assert result.exit_code == 1
-    assert "cannot be written" in result.stderr
+    assert "does not exist" in result.stderr
 
 
 def test_a_traced_chat_is_plain_text_in_a_pipe(family):
