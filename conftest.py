@@ -15,6 +15,7 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config, items):
     """Run LangChain's suite once a model; for other methods of structured output, its tests of that alone."""
     kept, same = [], []

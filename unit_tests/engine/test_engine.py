@@ -18,6 +18,7 @@ from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import (
     Recorder,
     answer,
+    await_until,
     endless,
     every_family,
     every_family_with,
@@ -206,7 +207,7 @@ async def test_cancelling_a_task_frees_its_row(engine):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.to_thread(wait_until, lambda: engine.stats().running == 0, 2)
+    await await_until(lambda: engine.stats().running == 0)
 
 
 async def test_async_streams_give_the_same_events(engine):
@@ -226,7 +227,7 @@ async def test_time_limits_end_sync_and_async_requests(engine):
         list(engine.stream(slow, timeout=0.001))
     with pytest.raises(RequestTimeoutError, match=r"timeout=0\.001"):
         _ = [e async for e in engine.astream(slow, timeout=0.001)]
-    await asyncio.to_thread(wait_until, lambda: engine.stats().running == 0, 2)
+    await await_until(lambda: engine.stats().running == 0)
 
 
 def test_bfloat16_runs(family):

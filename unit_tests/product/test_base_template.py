@@ -247,7 +247,7 @@ def test_verification_and_benchmark_read_both_texts(llm, texts, settings, monkey
     checks = verify.greedy_checks(llm.engine, Reference(llm.engine.family, plan), lambda _: None)
     assert {check.outcome for check in checks} == {"passed"}
     bench = benchmark.Workload(llm, llm.engine, 4)
-    measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.BASE)
+    measured = bench.request(benchmark.PromptSet("chat", ("Tell me.",)), "Tell me.", benchmark.BASE_ALONE)
     assert llm.engine.tokenizer.decode(measured.contexts[BASE]).startswith("User:\n[")
     assert len(list(llm.engine.stream(measured))) > 1
 
