@@ -5,9 +5,6 @@ from collections import Counter
 
 import pytest
 
-SERVERS = ("smol_server", "open_server")
-"""Fixtures that start a process with real weights, which takes a while and much memory."""
-
 
 def pytest_configure(config):
     """Hide GPUs except from `-m cuda`: expectations are computed on the CPU, in float32."""
@@ -15,7 +12,6 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config, items):
     """Run LangChain's suite once a model; for other methods of structured output, its tests of that alone."""
     kept, same = [], []
@@ -26,15 +22,6 @@ def pytest_collection_modifyitems(config, items):
         (same if again and "structured" not in item.name else kept).append(item)
     config.hook.pytest_deselected(items=same)
     items[:] = kept
-    if config.pluginmanager.hasplugin("xdist"):
-        place(kept)
-
-
-def place(items):
-    """Tell xdist what stays on one worker: a file, and all files whose tests use the same server."""
-    shared = {item.path: name for item in items for name in SERVERS if name in item.fixturenames}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(shared.get(item.path, item.path.stem)))
 
 
 @pytest.hookimpl(wrapper=True)
