@@ -142,9 +142,10 @@ class AnswerForm:
         if self.enforced or self.strict is False or not (self.tools and shown):
             return None
         try:
-            return grammars.compilable(grammars.held_grammar(tool_format, self.tools))
+            grammar = grammars.held_grammar(tool_format, self.tools)
         except RequestError:
             return None
+        return grammar if grammars.compiles(grammar) else None
 
     def fork(self, tool_format: ToolFormat) -> Fork | None:
         """The choice between calls and objects, where the first tokens tell one from the other.

@@ -120,16 +120,13 @@ def held_grammar(tool_format: ToolFormat, tools: Tools) -> str:
 
 
 @lru_cache(maxsize=64)
-def compilable(grammar: str) -> str:
-    """The grammar, if the engine will be able to compile it.
-
-    Raises:
-        RequestError: It exceeds a limit of grammars.
-    """
-    _ = may_look_ahead(grammar)
-    if problem := LLMatcher.validate_grammar(grammar_from("lark", grammar)):
-        raise RequestError(f"The grammar {shortened(grammar)} does not compile: {problem}")
-    return grammar
+def compiles(grammar: str) -> bool:
+    """Whether the engine will be able to compile a grammar."""
+    try:
+        may_look_ahead(grammar)  # refuses what exceeds a limit
+    except RequestError:
+        return False
+    return not LLMatcher.validate_grammar(grammar_from("lark", grammar))
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:

@@ -110,16 +110,18 @@ class PreparedCall:
         Raises:
             RequestError: The call asks for several answers.
         """
-        call, request = self.decide(engine), self.only_request
+        call = self.decide(engine)
+        request = call.only_request
         builder = call.chunk_builder(request)
-        for event in engine.stream(call.only_request, call.timeout):
+        for event in engine.stream(request, call.timeout):
             yield from builder.feed(event)
 
     async def astream(self, engine: BaseEngine) -> AsyncGenerator[ChatGenerationChunk, None]:
         """As `stream`, without blocking the event loop."""
-        call, request = await self.adecide(engine), self.only_request
+        call = await self.adecide(engine)
+        request = call.only_request
         builder = call.chunk_builder(request)
-        async with aclosing(engine.astream(call.only_request, call.timeout)) as events:
+        async with aclosing(engine.astream(request, call.timeout)) as events:
             async for event in events:
                 for chunk in builder.feed(event):
                     yield chunk

@@ -16,7 +16,7 @@ from transformers import AddedToken
 
 from langchain_eft.chat.grammars import (
     calls_grammar,
-    compilable,
+    compiles,
     held_grammar,
     normalize_choice,
     schema_grammar,
@@ -209,7 +209,8 @@ def test_strict_leaves_text_free_and_holds_calls_to_their_schema(name, tagged):
 @tagged_or_not
 def test_without_tags_the_name_of_a_tool_begins_a_call_that_is_held(tagged):
     _, form, compiler = setup("llama", tagged)
-    grammar = compilable(held_grammar(form, TOOLS))
+    grammar = held_grammar(form, TOOLS)
+    assert compiles(grammar)
     good = form.render([("Booking", {"paid": True})])
     both = form.render([("Booking", {"paid": True}), ("Nothing", {})])
     bad = form.render([("Booking", {"paid": "yes"})])
