@@ -13,7 +13,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Run LangChain's suite once a model; for other methods of structured output, its tests of that alone."""
+    """Run LangChain's suite once a model; for other methods of structured output, its tests of that alone.
+
+    Where a class says what is `everyday`, its other tests are marked `full`.
+    """
     kept, same = [], []
     for item in items:
         if item.cls and item.originalname not in getattr(item.cls, "everyday", {item.originalname}):

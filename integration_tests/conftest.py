@@ -47,7 +47,7 @@ pirate = 1
 
 @pytest.fixture(scope="session")
 def smol_server(tmp_path_factory) -> ServerProcess:
-    """A `langchain-eft serve` process with the smol family, which all tests share. It asks for a key."""
+    """A `langchain-eft serve` process with the smol family, one for a worker. It asks for a key."""
     policy = tmp_path_factory.mktemp("server") / "policy.toml"
     policy.write_text(POLICY)
     keys = [option for name, secret in KEYS.items() for option in ("--api-key", f"{name}:{secret}")]

@@ -5,7 +5,6 @@
 
 import http.client
 import json
-import os
 import random
 import threading
 import time
@@ -17,12 +16,12 @@ from integration_tests.body_cases import grown_bodies, models
 from integration_tests.clocked_serve import clocked
 from integration_tests.neighbor import neighbor
 from integration_tests.serve_process import PATIENCE, server
+from unit_tests.helpers import FUZZ
 from unit_tests.tiny import build
 
 pytestmark = pytest.mark.slow
 
-FACTOR = float(os.environ.get("LANGCHAIN_EFT_FUZZ", "1"))
-CASES = int(50 * FACTOR)
+CASES = 50 * FUZZ
 """Bodies of each number of entries."""
 
 LONGEST_CALLBACK = 0.1
@@ -139,7 +138,7 @@ def test_bodies_of_any_size_stop_nobody_else(running):
     slow = [line for line in running.log if line.get("event") == "slow_callback"]
     long = [each for each in slow if each["seconds"] > LONGEST_CALLBACK]
     faults += [f"{each['callback']}: {each['seconds']} s" for each in long]
-    if FACTOR > 1:  # a busy machine makes others wait too
+    if FUZZ > 1:  # a busy machine makes others wait too
         faults += [f"{name}: {wait:.2f} s" for name, wait in waits.items() if wait > usual + LONGEST_WAIT]
     assert not faults, "\n".join(faults)
     assert after - before < 400 * MEGABYTES  # the largest bodies alone would fill a gigabyte

@@ -12,8 +12,7 @@ from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.errors import RequestError
 from unit_tests import tiny
 from unit_tests.engine.decoding.grammar_shapes import STACK_BYTES, chain, referring
-
-FACTOR = float(os.environ.get("LANGCHAIN_EFT_FUZZ", "1"))
+from unit_tests.helpers import FUZZ
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +134,15 @@ def test_long_texts_without_a_choice_are_not_looked_ahead_at_each_token(grammars
 @pytest.mark.slow
 def test_every_shape_is_compiled_or_refused():
     """In a process of its own, in a thread with the smallest stack."""
-    seed = int.from_bytes(os.urandom(4)) if FACTOR > 1 else 0
+    seed = int.from_bytes(os.urandom(4)) if FUZZ > 1 else 0
     command = [
         sys.executable,
         "-m",
         "unit_tests.engine.decoding.grammar_shapes",
         str(seed),
-        str(int(20 * FACTOR)),
+        str(20 * FUZZ),
     ]
-    limit = 60 + 60 * FACTOR
+    limit = 60 + 60 * FUZZ
     tried = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)  # noqa: S603
     assert tried.returncode == 0, (tried.returncode, tried.stdout[-500:], tried.stderr[-2000:])
     assert tried.stdout.endswith("All were compiled or refused.\n"), (
