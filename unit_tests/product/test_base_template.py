@@ -284,7 +284,9 @@ def test_names_of_texts_are_no_names_of_behaviors(settings, name):
 
 
 def test_a_missing_template_is_refused_with_the_remedy(settings):
-    with pytest.raises(ValidationError, match=r"base_template='nowhere.jinja': There is no such file.*'transcript'"):
+    with pytest.raises(
+        ValidationError, match=r"base_template='nowhere.jinja': There is no such file.*'transcript'"
+    ):
         EFTChatModel(**{**settings, "base_template": "nowhere.jinja"})
 
 

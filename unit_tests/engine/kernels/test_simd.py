@@ -1,0 +1,174 @@
+"""Each operation on a tile against numpy, at addresses of arrays."""
+
+import numba
+import numpy as np
+import pytest
+from llvmlite import binding
+
+from langchain_eft.engine.kernels import lanes, simd
+
+ROWS, GROUPS = 3, 2
+COUNT = ROWS * GROUPS
+STEP = simd.VECTOR_BYTES
+HAS_TABLES = bool(binding.get_host_cpu_features().get("avx512f"))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def numbers(rng, *shape):
+    return rng.standard_normal((*shape, simd.LANES)).astype(np.float32)
+
+
+def run(kernel, *arrays, count=COUNT):
+    """What a kernel writes at its last address, for arrays at its other ones: [count, 16]."""
+    out = np.full((count, simd.LANES), np.nan, np.float32)
+    numba.njit(kernel)(*(array.ctypes.data for array in (*arrays, out)))
+    return out
+
+
+def stored_numbers(kind, values):
+    if kind == "bfloat16":
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+    return (values * 100 if "int" in kind else values).astype(kind)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "int8", "uint8"])
+def test_numbers_of_every_stored_type_become_float32(rng, kind):
+    stored = stored_numbers(kind, np.abs(numbers(rng, 3)) if kind == "uint8" else numbers(rng, 3))
+    step = stored.itemsize * simd.LANES
+
+    def kernel(x, out):
+        simd.store(simd.load(x + step, 2, step, kind), out, STEP, 2)
+
+    expected = (stored.astype(np.uint32) << 16).view(np.float32) if kind == "bfloat16" else stored
+    np.testing.assert_array_equal(run(kernel, stored, count=2), expected[1:].astype(np.float32))
+
+
+def test_rows_of_a_tile_are_stored_apart(rng):
+    tile = numbers(rng, COUNT)
+
+    def kernel(x, out):
+        simd.store(simd.load(x, COUNT, STEP, "float32"), out, 3 * STEP, ROWS)
+
+    out = run(kernel, tile, count=3 * ROWS).reshape(ROWS, 3, simd.LANES)
+    np.testing.assert_array_equal(out[:, :GROUPS], tile.reshape(ROWS, GROUPS, simd.LANES))
+    assert np.isnan(out[:, GROUPS]).all()
+
+
+def test_full_and_zeros():
+    def kernel(out):
+        simd.store(simd.full(np.float32(0.1), 2), out, STEP, 2)
+        simd.store(simd.zeros(1), out + 2 * STEP, STEP, 1)
+
+    np.testing.assert_array_equal(run(kernel, count=3)[:, 0], np.float32([0.1, 0.1, 0]))
+
+
+@pytest.mark.parametrize(
+    "by_table", [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_TABLES, reason="no AVX-512"))]
+)
+def test_nibbles_of_each_lane(rng, by_table):
+    packed = rng.integers(0, 1 << 32, (2, simd.LANES), dtype=np.uint32)
+
+    def kernel(x, out):
+        v = simd.load_bits(x, 2, STEP)
+        simd.store(simd.nibbles(v, 0, by_table), out, STEP, 2)
+        simd.store(simd.nibbles(v, 3, by_table), out + 2 * STEP, STEP, 2)
+        simd.store(simd.nibbles(v, 7, by_table), out + 4 * STEP, STEP, 2)
+
+    expected = np.concatenate([packed >> (4 * i) & 15 for i in (0, 3, 7)])
+    np.testing.assert_array_equal(run(kernel, packed, count=6), expected.astype(np.float32))
+
+
+def test_outer_adds_a_number_of_each_row_times_each_vector(rng):
+    total, vectors, x = numbers(rng, COUNT), numbers(rng, GROUPS), numbers(rng, ROWS)
+
+    def kernel(total, vectors, x, out):
+        tile = simd.load(total, COUNT, STEP, "float32")
+        tile = simd.outer(tile, simd.load(vectors, GROUPS, STEP, "float32"), x + 4, STEP)
+        simd.store(tile, out, GROUPS * STEP, ROWS)
+
+    product = x[:, 1, None, None].astype(np.float64) * vectors
+    expected = (total.reshape(ROWS, GROUPS, -1) + product).astype(np.float32)  # one rounding
+    np.testing.assert_array_equal(run(kernel, total, vectors, x), expected.reshape(COUNT, -1))
+
+
+def test_fold_adds_a_tile_with_a_factor_for_each_group(rng):
+    total, factors, tile = numbers(rng, COUNT), numbers(rng, GROUPS), numbers(rng, COUNT)
+
+    def kernel(total, factors, tile, out):
+        total = simd.load(total, COUNT, STEP, "float32")
+        factors = simd.load(factors, GROUPS, STEP, "float32")
+        simd.store(simd.fold(total, factors, simd.load(tile, COUNT, STEP, "float32")), out, STEP, COUNT)
+
+    expected = (total + np.tile(factors, (ROWS, 1)).astype(np.float64) * tile).astype(np.float32)
+    np.testing.assert_array_equal(run(kernel, total, factors, tile), expected)
+
+
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "maximum"])
+@pytest.mark.parametrize("others", [COUNT, ROWS], ids=["tile", "vector for each row"])
+def test_elementwise(rng, name, others):
+    operation, tile, other = getattr(simd, name), numbers(rng, COUNT), numbers(rng, others)
+
+    def kernel(tile, other, out):
+        other = simd.load(other, others, STEP, "float32")
+        simd.store(operation(simd.load(tile, COUNT, STEP, "float32"), other), out, STEP, COUNT)
+
+    expected = getattr(np, name)(tile, np.repeat(other, COUNT // others, 0))
+    np.testing.assert_array_equal(run(kernel, tile, other), expected)
+
+
+def test_exp():
+    x = np.linspace(-90, 90, 100 * simd.LANES, dtype=np.float32).reshape(-1, simd.LANES)
+
+    def kernel(x, out):
+        for i in range(100):
+            simd.store(simd.exp(simd.load(x + i * STEP, 1, STEP, "float32")), out + i * STEP, STEP, 1)
+
+    expected = np.exp(np.clip(x, np.float32(-87.3), 88).astype(np.float64))
+    np.testing.assert_allclose(run(kernel, x, count=100), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "rounding"), [("sum", 1e-5), ("max", 0)])
+def test_over_rows(rng, name, rounding):
+    tile = numbers(rng, COUNT)
+    operation = {"sum": simd.row_sum, "max": simd.row_maximum}[name]
+
+    def kernel(tile, out):
+        simd.store(operation(simd.load(tile, COUNT, STEP, "float32"), ROWS), out, STEP, ROWS)
+
+    expected = getattr(tile.reshape(ROWS, -1), name)(1)[:, None].repeat(simd.LANES, 1)
+    np.testing.assert_allclose(run(kernel, tile, count=ROWS), expected, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("length", [1, 7, 16, 40])
+def test_lanes_below_a_length(rng, length):
+    tile = numbers(rng, 2)
+
+    def kernel(tile, out):
+        simd.store(simd.below(simd.load(tile, 2, STEP, "float32"), length), out, STEP, 2)
+
+    expected = np.where(np.arange(simd.LANES) < length, tile, np.float32(lanes.LOWEST))
+    np.testing.assert_array_equal(run(kernel, tile, count=2), expected)
+
+
+def test_scalars(rng):
+    x, integers = numbers(rng, 1), np.array([-5, 7], np.int64)
+
+    def kernel(x, integers, out):
+        simd.store_float(simd.first(simd.load(x, 1, STEP, "float32")), out)
+        simd.store_float(simd.load_float(x + 8), out + 4)
+        simd.store_float(np.float32(simd.load_int64(integers)), out + 8)
+        simd.store_float(np.float32(simd.load_int32(integers + 8)), out + 12)
+
+    np.testing.assert_array_equal(run(kernel, x, integers, count=1)[0, :4], [x[0, 0], x[0, 2], -5, 7])
+
+
+def test_prefetch_reads_nothing():
+    def kernel(out):
+        simd.prefetch(-4096, 256)
+        simd.store(simd.zeros(1), out, STEP, 1)
+
+    assert (run(kernel, count=1) == 0).all()
