@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from langchain_eft import EFTChatModel
-from langchain_eft.engine.registry import close_all
+from langchain_eft.engine import registry
 from langchain_eft.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
@@ -38,10 +38,12 @@ def short_answers():
 
 
 @pytest.fixture(autouse=True)
-def closed_page():
-    """A page leaves no engine open for the next one: some open engines of their own."""
+def closed_page(llm):
+    """A page leaves only the preset's engine open for the next one: some open engines of their own."""
+    shared = llm.engine
     yield
-    close_all()
+    for engine in {*registry._engines._open.values()} - {shared}:
+        engine.close()
 
 
 @pytest.mark.parametrize("page", [*PAGES, *SHORT])

@@ -30,6 +30,9 @@ LONGEST_CALLBACK = 0.1
 LONGEST_WAIT = 0.25
 """Seconds that a neighbor may wait longer than it does while nothing else is sent."""
 
+TRIES = 4
+"""How often a body is sent after which the neighbor waited: a busy machine does so once, a body each time."""
+
 MEGABYTES = 2**20
 MOST_MEMORY = 20
 """How many times the size of its body a request's memory may be, beyond what small ones take as well."""
@@ -114,7 +117,7 @@ def running(tmp_path_factory):
 def test_bodies_of_any_size_stop_nobody_else(running):
     known = [(name, path, json.dumps(asked).encode()) for name, (path, asked) in KNOWN.items()]
     cases = [*known, *generated()]
-    memory, waits = Memory(running.process.pid), {}
+    memory = Memory(running.process.pid)
     with neighbor(running.address) as other:
         for path, content in ((path, content) for _, path, content in known[-3:]):
             sent(running.address, path, content)  # what is loaded or made once
@@ -126,7 +129,7 @@ def test_bodies_of_any_size_stop_nobody_else(running):
             start = memory.now
             memory.most()
             status, size = sent(running.address, path, content)
-            waits[name] = other.worst_wait()
+            wait = other.worst_wait()
             grown = memory.most() - start
             if status not in {200, 400, 403, 404, 422}:
                 faults.append(f"{name}: status {status}")
@@ -134,12 +137,16 @@ def test_bodies_of_any_size_stop_nobody_else(running):
                 faults.append(f"{name}: an error of {size} bytes")
             if grown > MOST_MEMORY * len(content) + 64 * MEGABYTES:
                 faults.append(f"{name}: {grown / MEGABYTES:.0f} MiB for {len(content) / MEGABYTES:.1f} MiB")
+            for _ in range(TRIES - 1):
+                if wait > usual + LONGEST_WAIT:
+                    sent(running.address, path, content)
+                    wait = min(wait, other.worst_wait())
+            if wait > usual + LONGEST_WAIT:
+                faults.append(f"{name}: the neighbor waited {wait:.2f} s")
         after = memory.now
     slow = [line for line in running.log if line.get("event") == "slow_callback"]
     long = [each for each in slow if each["seconds"] > LONGEST_CALLBACK]
     faults += [f"{each['callback']}: {each['seconds']} s" for each in long]
-    if FUZZ > 1:  # a busy machine makes others wait too
-        faults += [f"{name}: {wait:.2f} s" for name, wait in waits.items() if wait > usual + LONGEST_WAIT]
     assert not faults, "\n".join(faults)
     assert after - before < 400 * MEGABYTES  # the largest bodies alone would fill a gigabyte
     assert running.process.poll() is None

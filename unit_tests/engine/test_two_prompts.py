@@ -8,7 +8,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.recipe.behaviors import BASE, BehaviorDelta
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import Recorder, every_family, request, wait_until
+from unit_tests.helpers import Recorder, every_family_with, request, wait_until
 
 LENGTHS = [(9, 5), (17, 13), (16, 12), *((total - 15, 15) for total in range(31, 36)), (33, 33)]
 """Of the tuned models' and the base's text: whole blocks and one more token, chunks and a few more tokens."""
@@ -79,8 +79,7 @@ def expected(reference):
     return [list(of_seed(seed)) for seed in (0, 1)]
 
 
-@every_family
-@pytest.mark.parametrize("speculation", ["off", 3])
+@every_family_with("speculation", 3, "off")
 def test_greedy_answers_at_every_border_of_chunks_and_blocks(engine, expected, speculation):
     details = {"max_tokens": 3, "speculation": speculation, "top_logprobs": 0}
     asked, others = (
