@@ -1,0 +1,32 @@
+"""The processor that kernels are compiled for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from llvmlite import binding
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor, by LLVM's names.
+
+    Attributes:
+        cpu: Its kind, such as `znver4`.
+        features: What it has and lacks, such as `+avx2,-avx512f`; these are added to those of its kind.
+    """
+
+    cpu: str
+    features: str = ""
+
+    @property
+    def has_avx512(self) -> bool:
+        """Whether it has 32 registers of 16 float32 numbers."""
+        return "+avx512f" in self.features.split(",")
+
+
+@cache
+def host() -> Target:
+    """The processor of this machine."""
+    return Target(binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
