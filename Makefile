@@ -45,8 +45,8 @@ reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 o
 	$(BIN)/python -m reproduction $(if $(QUICK),--quick)
 
 # A worker for each core, with one thread each: more threads than cores would wait for one another.
-# What takes longest comes first, so that the workers end together. A file stays on one worker: its fixtures are made once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# What takes longest comes first, so that the workers end together. conftest.py says which tests share a worker.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --no-loadscope-reorder
 
 test: $(DEV) ## Run what every change must pass: unit tests, real weights, real servers
 	$(PYTEST) -m "not full" integration_tests unit_tests

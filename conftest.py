@@ -5,6 +5,21 @@ from collections import Counter
 
 import pytest
 
+ONE_SERVER = "integration_tests/served/"
+"""The tests in this folder share servers with real weights, which are started once."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files stay on one worker, and those that share servers on the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return ONE_SERVER if nodeid.startswith(ONE_SERVER) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
 
 def pytest_configure(config):
     """Hide GPUs except from `-m cuda`: expectations are computed on the CPU, in float32."""

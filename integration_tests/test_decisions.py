@@ -3,7 +3,6 @@
 import asyncio
 import random
 
-import httpx
 import pytest
 import torch
 from langchain.agents import create_agent, middleware
@@ -13,9 +12,6 @@ from langchain_core.tools import tool
 
 decisions = pytest.importorskip("langchain_core.decisions", reason="langchain-core 1.8 has decision models")
 
-from integration_tests.conftest import KEYS  # noqa: E402
-from integration_tests.serve_process import PATIENCE  # noqa: E402
-from langchain_eft import EFTDecisionModel  # noqa: E402
 from unit_tests.helpers import counted_tokens  # noqa: E402
 from unit_tests.oracle.smol import SmolReference  # noqa: E402
 
@@ -34,11 +30,6 @@ STATES = (
     "Please send my money back, I was charged twice.",
 )
 MIXTURES = ({"tools": 1.0}, {"pirate": 0.7}, {}, {"concise": 1.0, "harmless": 0.5})
-
-
-@pytest.fixture(scope="module")
-def classifier() -> EFTDecisionModel:
-    return EFTDecisionModel()
 
 
 def label(rng, tokenizer, tokens):
@@ -179,27 +170,3 @@ def test_auto_mode_blocks_the_calls_that_the_model_finds_risky(classifier, mode,
     assert deleted == (["a.txt"] if runs else [])
     result = state["messages"][-2]
     assert (result.status, "blocked" in result.content) == (("success", False) if runs else ("error", True))
-
-
-def test_a_server_decides_as_the_process_does(classifier, smol_server):
-    remote = EFTDecisionModel(base_url=smol_server.url, api_key=KEYS["staff"])
-    asked = dict(enumerate(questions(classifier.tokenizer, 3, seed=1)))
-    given = {"state": STATES[0], "questions": {str(i): question for i, question in asked.items()}}
-    for mixture in MIXTURES:
-        here, there = classifier.invoke(given, mixture=mixture), remote.invoke(given, mixture=mixture)
-        for name, answer in here.choices.items():
-            assert there.choices[name].probabilities == pytest.approx(answer.probabilities, abs=1e-4)
-
-
-def test_the_route_of_transformers_server_is_answered(classifier, smol_server):
-    question = decisions.Choice(
-        instructions="What is wanted?", criteria={"refund": "money back", "help": None}
-    )
-    body = {"model": "smol", "state": STATES[2], "questions": {"q": question.model_dump()}}
-    headers = {"Authorization": f"Bearer {KEYS['staff']}"}
-    answer = httpx.post(
-        f"{smol_server.url}/v1/systemone", json=body, headers=headers, timeout=PATIENCE
-    ).json()
-    here = classifier.invoke({"state": STATES[2], "questions": {"q": question}}).choices["q"]
-    assert decisions.ChoiceAnswer.model_validate(answer["answers"]["q"]).choice == here.choice
-    assert answer["answers"]["q"]["probabilities"] == pytest.approx(here.probabilities, abs=1e-4)

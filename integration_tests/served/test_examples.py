@@ -18,7 +18,7 @@ from langchain_eft.server.policy import read_policy, require_consistent
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "server"
 PAGE = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
 

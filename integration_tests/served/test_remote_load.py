@@ -15,11 +15,11 @@ from langchain_core.exceptions import (
 )
 from openai import AsyncOpenAI, RateLimitError
 
-from integration_tests.conftest import remote
-from integration_tests.http_clients import client
 from integration_tests.serve_process import PATIENCE, body, server
+from integration_tests.served.conftest import remote
+from integration_tests.served.http_clients import client
+from integration_tests.served.test_load import until
 from integration_tests.test_agents import TASKS, TOOLS, results, run
-from integration_tests.test_server_load import until
 from langchain_eft import EFTChatModel
 from unit_tests.tiny import build
 

@@ -6,7 +6,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from openai import DefaultAsyncHttpxClient
 
 from integration_tests.cached_usage import CachedUsage
-from integration_tests.conftest import KEYS
+from integration_tests.served.conftest import KEYS
 from unit_tests.gates import Gates, OneOfEach
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ from langchain_core.messages.ai import add_ai_message_chunks
 
 from integration_tests.answer_cases import CASES, COMMON, WHALES
 from integration_tests.asked import Asked
-from integration_tests.conftest import remote
-from integration_tests.http_clients import Answer, client, stream, whole
+from integration_tests.served.conftest import remote
+from integration_tests.served.http_clients import Answer, client, stream, whole
 from langchain_eft import EFTLLM, EFTRewardScorer, EFTTrace
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ from collections import defaultdict
 import httpx
 import pytest
 
-from integration_tests.conftest import KEYS
-from integration_tests.http_clients import Answer, client, stream, whole
 from integration_tests.serve_process import PATIENCE
+from integration_tests.served.conftest import KEYS
+from integration_tests.served.http_clients import Answer, client, stream, whole
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ import json
 import httpx
 import pytest
 
-from integration_tests.conftest import KEYS
-from integration_tests.http_clients import client, post, whole
 from integration_tests.serve_process import PATIENCE
+from integration_tests.served.conftest import KEYS
+from integration_tests.served.http_clients import client, post, whole
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from integration_tests.conftest import KEYS
 from integration_tests.serve_process import PATIENCE
+from integration_tests.served.conftest import KEYS
 from langchain_eft.remote.event_stream import event_data
 
 

@@ -7,8 +7,8 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-from integration_tests.conftest import KEYS
 from integration_tests.serve_process import PATIENCE
+from integration_tests.served.conftest import KEYS
 
 pytestmark = pytest.mark.slow
 

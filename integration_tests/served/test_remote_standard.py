@@ -5,7 +5,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from integration_tests.cached_usage import CachedUsage
-from integration_tests.conftest import KEYS
+from integration_tests.served.conftest import KEYS
 from unit_tests.gates import Gates, OneOfEach
 
 pytestmark = pytest.mark.slow
