@@ -132,8 +132,14 @@ def handle_line(conversation: Conversation, line: str) -> None:
     except KeyboardInterrupt:
         note("Stopped.")
     except KNOWN_ERRORS as error:
-        # What has a slash command is changed by it.
-        note(readable(error).replace("--mix", "/mix").replace("--temperature", "/temp"), "red")
+        text = readable(error)
+        for option, command in _COMMAND_OF.items():
+            text = text.replace(option, command)
+        note(text, "red")
+
+
+_COMMAND_OF = {"--mix": "/mix", "--temperature": "/temp", "--max-tokens": "/max", "--seed": "/seed"}
+"""What a conversation changes by a slash command."""
 
 
 def answer(conversation: Conversation, text: str) -> None:

@@ -103,10 +103,16 @@ def _mix(conversation: Conversation, argument: str) -> str:
     return f"Mixture: {mixture}. Behaviors: {quoted_names(llm.recipe.behaviors)}."
 
 
-def _temp(conversation: Conversation, argument: str) -> str:
-    if argument:
-        conversation.change(temperature=argument)
-    return f"Temperature: {conversation.llm.temperature:g}."
+def _setting(field: str, label: str) -> Callable[[Conversation, str], str]:
+    """A command that shows or sets a field of the chat model."""
+
+    def show_or_set(conversation: Conversation, argument: str) -> str:
+        if argument:
+            conversation.change(**{field: None if argument == NOTHING else argument})
+        value = getattr(conversation.llm, field)
+        return f"{label}: {NOTHING if value is None else value}."
+
+    return show_or_set
 
 
 def _system(conversation: Conversation, argument: str) -> str:
@@ -131,7 +137,15 @@ def _quit(_: Conversation, __: str) -> str:
 
 COMMANDS: dict[str, tuple[Callable[[Conversation, str], str], str]] = {
     "mix": (_mix, "show the mixture; /mix pirate=0.7 concise=1 replaces it, /mix none is the base alone"),
-    "temp": (_temp, "show the temperature; /temp 0.2 sets it, /temp 0 is greedy"),
+    "temp": (
+        _setting("temperature", "Temperature"),
+        "show the temperature; /temp 0.2 sets it, /temp 0 is greedy",
+    ),
+    "max": (
+        _setting("max_tokens", "Tokens of an answer"),
+        "show how long answers may be; /max 200 sets it",
+    ),
+    "seed": (_setting("seed", "Seed"), "show the seed; /seed 7 sets it, /seed none draws anew each time"),
     "system": (_system, "show the system message; /system TEXT sets it, /system none removes it"),
     "reset": (_reset, "start the conversation again; the settings stay"),
     "help": (_help, "show this help"),

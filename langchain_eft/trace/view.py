@@ -11,7 +11,7 @@ from html import escape
 
 from rich.color import Color, blend_rgb
 from rich.color_triplet import ColorTriplet
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.style import Style
 from rich.text import Text
 
@@ -139,10 +139,16 @@ def terminal(tokens: Sequence[TracedToken], pieces: Sequence[str], summary: Trac
     text = Text()
     for token, piece in zip(tokens, pieces, strict=True):
         text.append(piece, style(token))
-    legend = Text.assemble(
-        ("changed by behaviors", _style(_ORANGE, 1)), " ", ("changed by the base", _style(_BLUE, 1))
-    )
-    return Group(text, legend, Text(str(summary)))
+    return Group(text, _Legend(), Text(str(summary)))
+
+
+class _Legend:
+    """What the colors mean, where there are colors."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.color_system and not console.no_color:
+            behaviors, base = (_style(color, 1) for color in (_ORANGE, _BLUE))
+            yield Text.assemble(("changed by behaviors", behaviors), " ", ("changed by the base", base))
 
 
 def style(token: TracedToken) -> Style:

@@ -268,6 +268,8 @@ def test_mix_alone_shows_the_mixture_and_the_behaviors(settings, mixture):
         ("/mix pirate", RecipeError, "NAME=WEIGHT"),
         ("/temp hot", ValidationError, "'hot'"),
         ("/temp -1", ValidationError, "greater than or equal to 0"),
+        ("/max none", ValidationError, "max_tokens"),
+        ("/seed x", ValidationError, "'x'"),
         ("/blend pirate=1", InputError, "'/blend'.*'/mix'"),
         ("/", InputError, "'/'"),
     ],
@@ -286,6 +288,13 @@ def test_temp_sets_the_temperature_and_keeps_other_settings():
     chat = conversation(seed=3)
     assert run_command(chat, "/temp 0.2") == run_command(chat, "/temp") == "Temperature: 0.2."
     assert (chat.llm.temperature, chat.llm.seed) == (0.2, 3)
+
+
+def test_seed_and_max_set_their_fields():
+    chat = conversation(seed=3)
+    assert run_command(chat, "/seed none") == "Seed: none."
+    assert run_command(chat, "/max 9") == "Tokens of an answer: 9."
+    assert (chat.llm.seed, chat.llm.max_tokens) == (None, 9)
 
 
 def test_system_sets_and_removes_the_system_message():

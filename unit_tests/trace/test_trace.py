@@ -233,6 +233,7 @@ def test_the_trace_command_prints_and_writes(family, tmp_path):
     result = CliRunner().invoke(app, ["trace", "hi", "--html", str(page), *options])
     assert result.exit_code == 0, result.stderr
     assert "one: " in result.stdout
+    assert "changed by" not in result.stdout, "what the colors mean, where there are none"
     assert "eft-trace" in page.read_text(encoding="utf-8")
     result = CliRunner().invoke(app, ["trace", "hi", "--json", *options])
     assert EFTTrace.from_dict(json.loads(result.stdout)).tokens[0].behaviors.keys() == {"one"}
