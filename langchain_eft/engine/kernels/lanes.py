@@ -110,10 +110,10 @@ def call(builder: Any, name: str, result: Any, values: list[Any]) -> Any:
 
 
 def prefetch(builder: Any, address: Any) -> None:
-    """Ask memory for the 64 bytes of an address. Any address will do."""
+    """Ask memory for the 64 bytes of an address, into the second cache. Any address will do."""
     integer = ir.IntType(32)
     where = pointer(builder, address, ir.IntType(8))
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), [where, integer(0), integer(3), integer(1)])
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), [where, integer(0), integer(2), integer(1)])
 
 
 def fma(builder: Any, x: Any, y: Any, z: Any) -> Any:

@@ -312,3 +312,46 @@ def store_float(x: Any, address: Any) -> tuple[Any, _Emit]:
         lanes.store_scalar(builder, x, address)
 
     return types.void(types.float32, _ADDRESS), emit
+
+
+@_operation
+def atomic_add(address: Any, number: Any) -> tuple[Any, _Emit]:
+    """Add to an int64 that threads share. Returns what it was before."""
+
+    def emit(builder: Any, address: Any, number: Any) -> Any:
+        where = lanes.pointer(builder, address, ir.IntType(64))
+        return builder.atomic_rmw("add", where, number, "seq_cst")
+
+    return types.int64(_ADDRESS, types.int64), emit
+
+
+@_operation
+def atomic_load(address: Any) -> tuple[Any, _Emit]:
+    """The int64 that threads share at an address."""
+
+    def emit(builder: Any, address: Any) -> Any:
+        return builder.load_atomic(lanes.pointer(builder, address, ir.IntType(64)), "seq_cst", 8)
+
+    return types.int64(_ADDRESS), emit
+
+
+@_operation
+def atomic_store(number: Any, address: Any) -> tuple[Any, _Emit]:
+    """Write an int64 that threads share."""
+
+    def emit(builder: Any, number: Any, address: Any) -> None:
+        where = lanes.pointer(builder, address, ir.IntType(64))
+        builder.store_atomic(number, where, "seq_cst", 8)
+
+    return types.void(types.int64, _ADDRESS), emit
+
+
+@_operation
+def call(function: Any, argument: Any) -> tuple[Any, _Emit]:
+    """Call a function of one int64 by its address."""
+
+    def emit(builder: Any, function: Any, argument: Any) -> None:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+        builder.call(lanes.pointer(builder, function, kind), [argument])
+
+    return types.void(_ADDRESS, types.int64), emit

@@ -1,0 +1,132 @@
+"""How the weights of linear layers lie in memory, so that a vector of a kernel is one input of 16 outputs.
+
+A weight is packed in groups of 16 outputs. In a group, the 16 numbers of an input lie side by side. The lanes
+of a vector are outputs, so each output is one sum over the inputs, in one order: neither other rows nor the
+width of a processor's registers change a bit of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from langchain_eft.engine.kernels.arena import Arena
+
+GROUP = 16
+"""Outputs of a group: the lanes of a vector."""
+
+TILE_GROUPS = 2
+"""Groups are filled up to a multiple of this with zeros: a tile of a kernel is up to two groups wide."""
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A packed weight.
+
+    Attributes:
+        format: How it is packed.
+        outputs: Number of outputs.
+        inputs: Number of inputs.
+        data: [groups, bytes of a group] uint8.
+        scales: [groups * 16] float32 factors of the outputs, or None.
+    """
+
+    format: Format
+    outputs: int
+    inputs: int
+    data: Tensor
+    scales: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory."""
+        return self.data.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+    def rows(self, outputs: Tensor) -> Tensor:
+        """The float32 weights of some outputs: [n] int64 to [n, in]."""
+        values = self.format.values(self.data[outputs // GROUP])[
+            torch.arange(len(outputs)), :, outputs % GROUP
+        ]
+        return values if self.scales is None else values * self.scales[outputs, None]
+
+
+class Format(ABC):
+    """A way to pack weights.
+
+    Attributes:
+        name: Its name, which is also that of its kernel.
+    """
+
+    name: str
+
+    @abstractmethod
+    def pack(self, weight: Tensor, arena: Arena) -> Packed:
+        """Pack an [out, in] weight of any floating point type into an arena."""
+
+    @abstractmethod
+    def values(self, data: Tensor) -> Tensor:
+        """The numbers of groups, without the outputs' scales: [n, bytes] uint8 to [n, in, 16] float32."""
+
+
+class Plain(Format):
+    """The numbers themselves, in a floating point type."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.name = str(dtype).removeprefix("torch.")
+
+    def pack(self, weight: Tensor, arena: Arena) -> Packed:
+        """Numbers that the type does not hold are rounded."""
+        outputs, inputs = weight.shape
+        return Packed(self, outputs, inputs, _grouped(weight.to(self.dtype), arena))
+
+    def values(self, data: Tensor) -> Tensor:
+        """See `Format.values`."""
+        return data.view(self.dtype).view(len(data), -1, GROUP).float()
+
+
+class Int8(Format):
+    """Integers of 8 bits, times a scale for each output."""
+
+    name = "int8"
+    largest = 127
+
+    def pack(self, weight: Tensor, arena: Arena) -> Packed:
+        """Numbers are rounded to a multiple of their output's scale."""
+        values, (outputs, inputs) = weight.float(), weight.shape
+        scales = values.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / self.largest
+        data = _grouped((values / scales[:, None]).round().to(torch.int8), arena)
+        return Packed(self, outputs, inputs, data, pad(scales, (0, len(data) * GROUP - outputs)))
+
+    def values(self, data: Tensor) -> Tensor:
+        """See `Format.values`."""
+        return data.view(torch.int8).view(len(data), -1, GROUP).float()
+
+
+def _grouped(weight: Tensor, arena: Arena) -> Tensor:
+    """[out, in] numbers of any type as [groups, bytes of a group]."""
+    outputs, inputs = weight.shape
+    groups = -(-outputs // (GROUP * TILE_GROUPS)) * TILE_GROUPS
+    data = arena.take(groups * inputs * GROUP * weight.itemsize).view(groups, -1)
+    filled = pad(weight, (0, 0, 0, groups * GROUP - outputs)) if groups * GROUP != outputs else weight
+    data.view(weight.dtype).view(groups, inputs, GROUP).copy_(filled.view(groups, GROUP, inputs).mT)
+    return data
+
+
+FLOAT32, FLOAT16, BFLOAT16 = Plain(torch.float32), Plain(torch.float16), Plain(torch.bfloat16)
+INT8 = Int8()
+
+FORMATS: dict[str, Format] = {one.name: one for one in (FLOAT32, FLOAT16, BFLOAT16, INT8)}
+"""All formats, by their names."""
+
+
+def lossless(weight: Tensor) -> Format:
+    """The smallest format that holds all digits of a floating point weight."""
+    for one in (BFLOAT16, FLOAT16):
+        if weight.dtype == one.dtype or torch.equal(weight.to(one.dtype).float(), weight.float()):
+            return one
+    return FLOAT32

@@ -1,0 +1,117 @@
+"""Threads that share the work of a kernel. There is neither OpenMP nor a threading layer of numba.
+
+A kernel draws shares of its work from a counter, so any number of threads may run it at once. The thread that
+has a job never waits for one that gets no processor: it does all shares that nobody else draws. Workers look
+for the next job for about half a millisecond, and then sleep.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+from functools import cache
+from threading import Event, Lock, Thread
+
+from langchain_eft.engine.kernels.store import Kernel, kernel
+
+_Line = ctypes.c_int64 * 8
+"""A number with a line of the processor's cache to itself."""
+
+
+class Board(ctypes.Structure):
+    """What the thread that has a job shares with workers.
+
+    Attributes:
+        jobs: Number of jobs so far.
+        helpers: How many workers the present job takes; 0 between jobs.
+        active: How many workers look at the job.
+        stopped: Whether workers shall end.
+        function: Address of the job's kernel.
+        arguments: What the kernel is called with.
+        wanted: How many workers the job wants.
+        give_way: Address of a function that lets another thread have the processor.
+    """
+
+    _fields_ = tuple(
+        (name, _Line)
+        for name in ("jobs", "helpers", "active", "stopped", "function", "arguments", "wanted", "give_way")
+    )
+
+
+class Workers:
+    """The workers of a process. They start when they are needed."""
+
+    def __init__(self) -> None:
+        self._board = Board()
+        self._board.give_way[0] = _address(_give_way())
+        self._at = ctypes.addressof(self._board)
+        self._offer, self._work = (
+            kernel(f"{__package__}.thread_kernels", name, 1) for name in ("offer", "work")
+        )
+        self._awake = Event()
+        self._busy = Lock()
+        self._threads: list[Thread] = []
+        atexit.register(self.stop)
+
+    def run(self, function: Kernel, arguments: int, threads: int) -> None:
+        """Run a kernel on up to `threads` threads, this one among them.
+
+        Where the workers have another thread's job, or none is asked for, this thread works alone.
+        """
+        if threads < 2 or not self._busy.acquire(blocking=False):
+            function(arguments)
+            return
+        try:
+            for _ in range(len(self._threads), threads - 1):
+                self._threads.append(Thread(target=self._serve, name="eft-kernels", daemon=True))
+                self._threads[-1].start()
+            if not self._awake.is_set():
+                self._awake.set()
+            board = self._board
+            board.function[0], board.arguments[0], board.wanted[0] = (
+                _address(function),
+                arguments,
+                threads - 1,
+            )
+            self._offer(self._at)
+        finally:
+            self._busy.release()
+
+    def stop(self) -> None:
+        """End the workers."""
+        self._board.stopped[0] = 1
+        self._awake.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        while not self._board.stopped[0]:
+            self._work(self._at)
+            self._awake.clear()
+            if not self._board.stopped[0]:
+                self._awake.wait()
+
+
+def workers() -> Workers:
+    """The workers of this process. A child that was forked gets its own: threads do not survive a fork."""
+    return _workers_of(os.getpid())
+
+
+@cache
+def _workers_of(_: int) -> Workers:
+    return Workers()
+
+
+def _address(function: Kernel) -> int:
+    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
+    assert address is not None  # noqa: S101  (no function lies at 0)
+    return address
+
+
+def _give_way() -> Kernel:
+    if os.name == "nt":
+        switch: Kernel = ctypes.windll.kernel32.SwitchToThread  # type: ignore[attr-defined, unused-ignore]
+        return switch
+    give_way: Kernel = ctypes.CDLL(None).sched_yield
+    return give_way
