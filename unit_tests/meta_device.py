@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from langchain_eft.engine.attention import batch as batches
+from langchain_eft.engine.attention import paged
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.decoding.sampling import Filters
-from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.models.causal_model import CausalModel, project
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
@@ -142,7 +142,7 @@ def meta_device(*, launch=None) -> Iterator[None]:
     from langchain_eft.engine.attention import triton as attention_kernels
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (batches, packing, round_state):
+        for module in (batches, paged, round_state):
             patch.setattr(module, "has_kernel", lambda device: True)
         patch.setattr(attention_kernels, "_processors", lambda device: 132)
         for kernel in kernels():

@@ -70,7 +70,7 @@ KINDS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def short_contexts():
-    """A CPU gathers contexts up to their bound. Low bounds are quick, and more shapes occur."""
+    """With low bounds of the contexts, more shapes occur."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes_module, "MIN_CONTEXT", 32)
         yield

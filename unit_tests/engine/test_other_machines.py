@@ -11,7 +11,7 @@ import torch
 
 from unit_tests.helpers import full
 
-FILES = ("attention/test_flash.py", "attention/test_sdpa.py", "models/test_prepacked.py")
+FILES = ("attention/test_sdpa.py", "models/test_prepacked.py")
 TESTS = ("-m", "not full", "-k", "any_chunk or hidden_keys or any_batch")
 """What runs again."""
 
@@ -67,21 +67,3 @@ def test_a_row_gets_the_same_in_any_company(machine):
 @pytest.mark.parametrize("machine", [*full({}), AVX2], ids=["default", "avx2"])
 def test_a_row_gets_the_same_in_any_company_on_intel(machine, intel):
     assert_a_row_gets_the_same_in_any_company({**machine, **intel, "OMP_NUM_THREADS": "1"})
-
-
-@needs_mkl
-@pytest.mark.slow
-@pytest.mark.parametrize("machine", [{}, *full(AVX2)], ids=["default", "avx2"])
-@pytest.mark.parametrize(
-    ("before", "invariant"), [("torch.ones(2)", True), ("torch.ones(2, 2) @ torch.ones(2, 2)", False)]
-)
-def test_a_program_that_multiplied_before_the_import_is_warned(machine, intel, before, invariant):
-    """torch may be imported before this package; MKL's mode is fixed by its first product only."""
-    program = (
-        f"import torch; {before}\n"
-        "from langchain_eft.engine.attention.row_invariance import warn_of_varying_rows\n"
-        "warn_of_varying_rows()"
-    )
-    done = run({**machine, **intel, "OMP_NUM_THREADS": "1"}, "-c", program)
-    assert done.returncode == 0, done.stderr
-    assert ("MKL_CBWR=AUTO,STRICT" in done.stderr) is not invariant

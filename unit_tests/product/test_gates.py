@@ -32,7 +32,7 @@ MIXTURES = [
 @pytest.fixture(scope="module", params=[False, *slow(True)], ids=["packed", "static"])
 def decoder(request, family):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes_module, "MIN_CONTEXT", 32)  # a CPU gathers contexts up to their bound
+        patch.setattr(shapes_module, "MIN_CONTEXT", 32)  # more shapes occur
         config = EngineConfig(
             kv_cache_tokens=8192, block_size=4, max_num_batched_tokens=512, max_batch_size=128,
             max_queued_requests=9000, static_rounds=request.param, overlap_rounds=request.param,

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from langchain_eft.engine.kernels.attention_call import LANES
+
+_LINE = 64
+"""Bytes of a line of a CPU's cache. A vector that lies in two lines is read at half the speed."""
 
 
 class KVPool:
@@ -31,12 +36,10 @@ class KVPool:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._layers: dict[int, Tensor] = {}
-        self._scratch: dict[tuple[str, torch.device], Tensor] = {}
 
     def free(self) -> None:
         """Free the memory of all layers."""
         self._layers.clear()
-        self._scratch.clear()
 
     def allocate(self, layers: Mapping[int, Tensor]) -> None:
         """Allocate layers like those of another pool.
@@ -73,58 +76,22 @@ class KVPool:
             values: [1, kv_heads, N, value_dim] new values, for their shape.
 
         Returns:
-            [slots + 1, kv_heads, dim + value_dim] keys and values. The last slot takes padding.
+            [slots + n, kv_heads, dim + value_dim] keys and values, in the order of the attention function.
+            The last slot takes padding.
         """
         memory = self._layers.get(index)
         if memory is None:
-            shape = self.slots + 1, keys.shape[1], keys.shape[-1] + values.shape[-1]
+            slots = -(-self.slots // LANES) * LANES + LANES  # whole tiles, and what is read beyond them
+            shape = slots, keys.shape[1], keys.shape[-1] + values.shape[-1]
             memory = self._layers[index] = _zeros(shape, keys)
         return memory
-
-    def scratch(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Memory that is used again.
-
-        The system would map new memory of some MB page by page at every layer, and that takes longer.
-
-        Args:
-            name: What it is for: the next call with this name returns the same memory.
-            shape: Shape of the result.
-            like: A tensor of the same type and on the same device.
-        """
-        key, size = (name, like.device), math.prod(shape)
-        if key not in self._scratch or self._scratch[key].numel() < size:
-            with torch.inference_mode(mode=False):  # an ordinary tensor, which every pass may overwrite
-                self._scratch[key] = like.new_empty(size)
-        return self._scratch[key][:size].view(shape)
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     # torch writes its zeros at once. The pages of numpy's zeros take no memory until they are used.
-    return (
-        torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8))
-        .view(like.dtype)
-        .view(shape)
-    )
-
-
-def token_slots(
-    tables: Sequence[Sequence[int]], lengths: Sequence[int], padded: int, block_size: int
-) -> Tensor:
-    """Slots of the token positions of some rows.
-
-    Args:
-        tables: Block ids of each of R rows, in order.
-        lengths: Number of token positions of each row.
-        padded: T, at least the largest length.
-        block_size: Token positions per block.
-
-    Returns:
-        [R, T] int64. A row's first slot fills it up: what another request has left in memory may be NaN.
-    """
-    width = -(-padded // block_size)
-    table = torch.tensor([[*blocks[:width], *[blocks[0]] * (width - len(blocks))] for blocks in tables])
-    slots = (table[..., None] * block_size + torch.arange(block_size)).flatten(1)[:, :padded]
-    used = torch.arange(padded) < torch.tensor(lengths)[:, None]
-    return torch.where(used, slots, slots[:, :1])
+    size = math.prod(shape) * like.element_size()
+    zeros = np.zeros(size + _LINE, np.uint8)
+    first = -zeros.ctypes.data % _LINE
+    return torch.from_numpy(zeros[first : first + size]).view(like.dtype).view(shape)

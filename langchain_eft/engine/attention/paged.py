@@ -8,16 +8,15 @@ follows from the rows' positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from langchain_eft.engine.attention import flash
-from langchain_eft.engine.attention.batch import ForwardBatch, RowGroup
-from langchain_eft.engine.attention.sdpa import attend
+from langchain_eft.engine.attention.batch import ForwardBatch, has_kernel
+from langchain_eft.engine.attention.gathered import attend_gathered
+from langchain_eft.engine.attention.in_place import attend_in_place, attends_in_place
 
 ATTENTION = "eft"
 """The registered name: transformers' `attn_implementation`."""
@@ -39,8 +38,8 @@ def paged_attention(
 ) -> tuple[Tensor, None]:
     """Attention over paged KV, with the signature of transformers' attention functions.
 
-    The Triton kernel stores the new keys and values and attends in one launch. Without it, the new keys and
-    values are copied to the pool first, and then the context of each row is gathered.
+    A GPU runs the Triton kernel, which stores the new keys and values and attends in one launch. A CPU runs
+    the numba kernels in float32. Torch does the rest.
 
     Args:
         module: The attention layer; `layer_idx` is its number in the pool.
@@ -58,79 +57,27 @@ def paged_attention(
         [1, N, heads, value_dim] and None for the attention weights.
     """
     memory = eft.pool.layer(int(module.layer_idx), key, value)  # type: ignore[arg-type]
-    tokens = query.squeeze(0).transpose(0, 1)
+    tokens, keys, values = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
     features: dict[str, Any] = {
         "scaling": scaling,
         "softcap": softcap,
         "sinks": s_aux,
         "sliding_window": sliding_window,
     }
-    if eft.paged:
-        store_and_attend = _gathered() if eft.gathers else _kernel()
-        keys, values = torch.split(memory, [key.shape[-1], value.shape[-1]], -1)
-        new_keys, new_values = (x.squeeze(0).transpose(0, 1) for x in (key, value))
-        # With several groups there may be padding between rows, and its results must be defined.
-        new_output = query.new_empty if len(eft.paged) == 1 else query.new_zeros
-        out = new_output(*tokens.shape[:2], value.shape[-1])
+    # With several groups there may be padding between rows, and its results must be defined.
+    new_output = query.new_empty if len(eft.paged) == 1 else query.new_zeros
+    out = new_output(*tokens.shape[:2], value.shape[-1])
+    if has_kernel(query.device):
+        from langchain_eft.engine.attention.triton import paged_attention_kernel
+
+        key_pool, value_pool = torch.split(memory, [key.shape[-1], value.shape[-1]], -1)
         for rows in eft.paged:
-            store_and_attend(tokens, new_keys, new_values, keys, values, rows, out, **features)
-        return out[None], None
-    new = torch.cat((key, value), -1).squeeze(0).transpose(0, 1)
-    memory.index_copy_(0, eft.new_slots, new)
-    if len(eft.groups) == 1:
-        return _group_attention(tokens, memory, eft.groups[0], value.shape[-1], **features), None
-    out = query.new_empty(1, *tokens.shape[:2], value.shape[-1])
-    for group in eft.groups:
-        of_group = tokens[group.tokens]
-        out[:, group.tokens] = _group_attention(of_group, memory, group, value.shape[-1], **features)
-    return out, None
-
-
-def _group_attention(
-    tokens: Tensor,
-    memory: Tensor,
-    group: RowGroup,
-    value_dim: int,
-    *,
-    scaling: float,
-    softcap: float | None,
-    sinks: Tensor | None,
-    sliding_window: int | None,
-) -> Tensor:
-    """[1, R * Q, heads, value_dim] of R rows, whose queries are `tokens`, [R * Q, heads, dim]."""
-    heads, dim = tokens.shape[1:]
-    query = torch.unflatten(tokens, 0, (-1, group.queries))
-    parts: list[Tensor] = []
-    if flash.takes(query, value_dim, softcap):
-        num_shared = group.num_shared if sliding_window is None else 0
-        shared, own = group.segments(memory, num_shared)
-        for first, stop in group.tiles:
-            bias = group.flash_bias(first, stop, sliding_window, heads // memory.shape[1], num_shared)
-            seen = own[: len(bias)]  # with several tiles, the group is one row
-            parts.append(flash.flash_attend(query[:, first:stop], seen, bias, scaling, sinks, shared))
+            paged_attention_kernel(tokens, keys, values, key_pool, value_pool, rows, out, **features)
+    elif attends_in_place(query):
+        attend_in_place(tokens, keys, values, memory, eft.paged, out, **features)
     else:
-        query = query.transpose(1, 2)
-        keys, values = torch.split(group.context(memory), [dim, value_dim], -1)
-        for first, stop in group.tiles:
-            bias = group.bias(first, stop, sliding_window)
-            of_tile, length = query[:, :, first:stop], bias.shape[-1]
-            seen_keys, seen_values = keys[:, :, :length], values[:, :, :length]
-            out = attend(of_tile, seen_keys, seen_values, bias, scaling, softcap, sinks)
-            parts.append(out.transpose(1, 2))
-    results = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-    return results.reshape(1, -1, *results.shape[2:])
-
-
-def _kernel() -> Callable[..., None]:
-    from langchain_eft.engine.attention.triton import paged_attention_kernel
-
-    return paged_attention_kernel
-
-
-def _gathered() -> Callable[..., None]:
-    from langchain_eft.engine.attention.gathered import gathered_attention
-
-    return gathered_attention
+        attend_gathered(tokens, keys, values, memory, eft.paged, out, **features)
+    return out[None], None
 
 
 AttentionInterface.register(ATTENTION, paged_attention)

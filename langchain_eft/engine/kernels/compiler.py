@@ -7,7 +7,8 @@ can be loaded without numba itself, and compiles for its own processor alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -28,6 +29,13 @@ def inlined(function: Callable[..., Any]) -> Any:
     return njit(function, inline="always", **_OPTIONS)
 
 
+def called(function: Callable[..., Any]) -> Any:
+    """Make a function that kernels call. It is typed once, and LLVM decides where it is inlined."""
+    from numba import njit
+
+    return njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+
+
 def compile_kernel(function: Callable[..., None], arguments: int, name: str, target: Target) -> bytes:
     """The object file of a kernel. It calls nothing but functions of LLVM.
 
@@ -39,7 +47,8 @@ def compile_kernel(function: Callable[..., None], arguments: int, name: str, tar
     """
     from numba import cfunc, types
 
-    compiled = cfunc(types.void(*[types.int64] * arguments), **_OPTIONS)(function)
+    with _unoptimized():
+        compiled = cfunc(types.void(*[types.int64] * arguments), **_OPTIONS)(function)
     # A kernel cannot raise, so LLVM may drop what hands an error to Python.
     code = _PYTHON.sub(r"define internal \1 { unreachable }", compiled.inspect_llvm())
     module = binding.parse_assembly(code)
@@ -53,6 +62,19 @@ def compile_kernel(function: Callable[..., None], arguments: int, name: str, tar
     passes.getModulePassManager().run(module, passes)
     machine_code: bytes = machine.emit_object(module)
     return machine_code
+
+
+@contextmanager
+def _unoptimized() -> Iterator[None]:
+    """Leave optimization to us: numba optimizes every function, and then all of them together."""
+    from numba.core import config
+
+    level = config.OPT
+    config.OPT = type(level)("0")
+    try:
+        yield
+    finally:
+        config.OPT = level
 
 
 def target_machine(target: Target) -> Any:

@@ -32,6 +32,7 @@ _STORED = {
 _EXPONENT_BITS = 23
 _LOG_2_HIGH, _LOG_2_LOW = 0.693359375, -2.12194440e-4
 _EXP_TERMS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+_TANH_TERMS = (-1382 / 155925, 62 / 2835, -17 / 315, 2 / 15, -1 / 3)
 
 
 def floats(value: float) -> Any:
@@ -136,11 +137,15 @@ def over_lanes(builder: Any, vector: Any, combine: Callable[[Any, Any], Any]) ->
     return vector
 
 
-def below(builder: Any, vector: Any, length: Any) -> Any:
-    """The first `length` lanes, an int64; `LOWEST` in the others."""
-    lanes = ir.Constant(BITS, list(range(LANES)))
-    kept = builder.icmp_signed("<", lanes, splat(builder, builder.trunc(length, ir.IntType(32))))
-    return builder.select(kept, vector, floats(LOWEST))
+def between(builder: Any, vector: Any, start: Any, low: Any, high: Any, other: Any) -> Any:
+    """The lanes from `low` to before `high`, int32 values, where lane 0 is number `start`; others `other`."""
+    first = splat(builder, builder.trunc(start, ir.IntType(32)))
+    numbers = builder.add(ir.Constant(BITS, list(range(LANES))), first)
+    kept = builder.and_(
+        builder.icmp_signed(">=", numbers, splat(builder, low)),
+        builder.icmp_signed("<", numbers, splat(builder, high)),
+    )
+    return builder.select(kept, vector, splat(builder, other))
 
 
 def nibble(builder: Any, packed: Any, index: int, *, by_table: bool) -> Any:
@@ -160,9 +165,9 @@ def nibble(builder: Any, packed: Any, index: int, *, by_table: bool) -> Any:
 
 
 def exp(builder: Any, x: Any) -> Any:
-    """The exponential function, by Cephes' polynomial. Results stay finite and above zero."""
-    x = maximum(builder, x, floats(-87.3))
-    x = builder.select(builder.fcmp_ordered("<", x, floats(88.0)), x, floats(88.0))
+    """The exponential function, by Cephes' polynomial. Of numbers, results are finite and above zero."""
+    x = maximum(builder, floats(-87.3), x)  # NaN stays
+    x = builder.select(builder.fcmp_ordered(">", x, floats(88.0)), floats(88.0), x)
     magic = floats(1.5 * 2**_EXPONENT_BITS)  # a sum with it is rounded to an integer
     shifted = fma(builder, x, floats(np.log2(np.e)), magic)
     power = builder.fsub(shifted, magic)
@@ -175,3 +180,15 @@ def exp(builder: Any, x: Any) -> Any:
     polynomial = fma(builder, polynomial, square, builder.fadd(rest, floats(1.0)))
     exponent = builder.shl(builder.bitcast(shifted, BITS), bits(_EXPONENT_BITS))
     return builder.bitcast(builder.add(builder.bitcast(polynomial, BITS), exponent), FLOATS)
+
+
+def tanh(builder: Any, x: Any) -> Any:
+    """The hyperbolic tangent: of small numbers by its series, of others by the exponential function."""
+    square = builder.fmul(x, x)
+    series = floats(_TANH_TERMS[0])
+    for term in _TANH_TERMS[1:]:
+        series = fma(builder, series, square, floats(term))
+    series = fma(builder, builder.fmul(series, square), x, x)
+    whole = builder.fadd(exp(builder, builder.fadd(x, x)), floats(1.0))
+    by_exp = builder.fsub(floats(1.0), builder.fdiv(floats(2.0), whole))
+    return builder.select(builder.fcmp_ordered("<", square, floats(0.1)), series, by_exp)

@@ -272,13 +272,35 @@ row_maximum = _over_rows(
 
 
 @_operation
-def below(tile: Any, length: Any) -> tuple[Any, _Emit]:
-    """The first `length` lanes of each vector; `lanes.LOWEST` in the others."""
+def between(tile: Any, bounds: Any, stride: Any, start: Any, other: Any) -> tuple[Any, _Emit]:
+    """The lanes of each row's vector that are within the row's bounds; `other`, a float32, in the rest.
 
-    def emit(builder: Any, tile: Any, length: Any) -> Any:
-        return _tile(builder, [lanes.below(builder, vector, length) for vector in _vectors(builder, tile)])
+    `start` is the number of lane 0. `bounds` is the address of two int32 for the first row: the first lane
+    and the one after the last. Those of the other rows lie `stride` bytes apart.
+    """
 
-    return tile(tile, types.int64), emit
+    def emit(builder: Any, tile: Any, bounds: Any, stride: Any, start: Any, other: Any) -> Any:
+        kept = []
+        for vector in _vectors(builder, tile):
+            low, high = (
+                lanes.load_scalar(builder, lanes.at(builder, bounds, offset), ir.IntType(32))
+                for offset in (0, 4)
+            )
+            kept.append(lanes.between(builder, vector, start, low, high, other))
+            bounds = builder.add(bounds, stride)
+        return _tile(builder, kept)
+
+    return tile(tile, _ADDRESS, types.int64, types.int64, types.float32), emit
+
+
+@_operation
+def tanh(tile: Any) -> tuple[Any, _Emit]:
+    """The hyperbolic tangent: the same bits on every processor."""
+
+    def emit(builder: Any, tile: Any) -> Any:
+        return _tile(builder, [lanes.tanh(builder, vector) for vector in _vectors(builder, tile)])
+
+    return tile(tile), emit
 
 
 @_operation
@@ -304,14 +326,16 @@ load_int32 = _load_scalar("load_int32", types.int32, ir.IntType(32))
 load_int64 = _load_scalar("load_int64", types.int64, ir.IntType(64))
 
 
-@_operation
-def store_float(x: Any, address: Any) -> tuple[Any, _Emit]:
-    """Write a float32 at an address."""
+def _store_scalar(name: str, kind: Any) -> Any:
+    def typed(x: Any, address: Any) -> tuple[Any, _Emit]:
+        return types.void(kind, _ADDRESS), lanes.store_scalar
 
-    def emit(builder: Any, x: Any, address: Any) -> None:
-        lanes.store_scalar(builder, x, address)
+    typed.__name__, typed.__doc__ = name, f"Write a {kind} at an address."
+    return _operation(typed)
 
-    return types.void(types.float32, _ADDRESS), emit
+store_float = _store_scalar("store_float", types.float32)
+store_int32 = _store_scalar("store_int32", types.int32)
+store_int64 = _store_scalar("store_int64", types.int64)
 
 
 @_operation

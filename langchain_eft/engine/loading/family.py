@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from langchain_eft.engine.attention.row_invariance import warn_of_varying_rows
 from langchain_eft.engine.loading.behavior_cards import warn_of_other_references
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
@@ -44,8 +43,6 @@ def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> Mod
         UnsupportedModelError: Decoding a model here would not give the results of its own forward pass.
     """
     _warn_of_swapped_pairs(recipe)
-    if placement.dtype == torch.float32 and "cpu" in {placement.device.type, placement.small_device.type}:
-        warn_of_varying_rows()
     checkpoints = RecipeCheckpoints.find(recipe, lambda adapter: Path(fetch_checkpoint(adapter, progress)))
     checkpoints.check(placement)
     checkpoints.require_memory(placement)

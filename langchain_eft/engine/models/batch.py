@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, paged_rows
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, paged_rows
 from langchain_eft.engine.attention.kv_pool import KVPool
 
 
@@ -54,6 +54,6 @@ def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.d
         variants=packed[2],
         pool=pool,
         block_size=block_size,
+        paged=paged_rows(spans, block_size, device),
         spans=spans,
-        paged=paged_rows(spans, block_size, device) if has_kernel(device) else (),
     )

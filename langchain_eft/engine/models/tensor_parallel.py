@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not list it
 from transformers import AutoConfig
 
-from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, has_kernel, paged_rows
+from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, paged_rows
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.placement import Placement
@@ -199,8 +199,7 @@ def _batch(rows: _Rows, pool: KVPool, tensors: dict[str, Tensor], device: torch.
         variants=tensors["variants"],
         pool=pool,
         block_size=rows.block_size,
-        spans=rows.spans,
-        paged=paged_rows(rows.spans, rows.block_size, device) if has_kernel(device) else (),
+        paged=paged_rows(rows.spans, rows.block_size, device),
     )
 
 

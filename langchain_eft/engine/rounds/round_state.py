@@ -24,7 +24,6 @@ class RoundState:
         num_blocks: Blocks of one variant.
         block_size: Positions per block.
         device: Where logits are combined.
-        gathers: Whether attention gathers contexts, where the Triton kernel does not run.
         ops: What rounds do besides running models, by kernels where they run.
         streams: For models that run side by side.
         last: [rows] int64, last token of each row of the last round.
@@ -39,9 +38,7 @@ class RoundState:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.device = family.vocabulary.device
-        kernels = has_kernel(self.device)
-        self.gathers = not kernels
-        self.ops = round_ops(kernels=kernels)
+        self.ops = round_ops(kernels=has_kernel(self.device))
         self.streams = Streams(self.device, len(family.models))
         self.last, self.num_output_tokens = torch.zeros(2, rows, dtype=torch.int64, device=self.device)
 

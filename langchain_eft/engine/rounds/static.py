@@ -192,7 +192,6 @@ class StaticRound(DecodingRound):
                 pool=state.pools[index],
                 block_size=state.block_size,
                 paged=paged,
-                gathers=state.gathers,
             )
             return model.head, model(batch, range(model.variants))
 

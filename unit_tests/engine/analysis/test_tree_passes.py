@@ -5,9 +5,9 @@ from unit_tests.interpreter import DEVICE  # isort: skip
 import pytest
 
 from langchain_eft.engine.analysis import tree_passes
+from langchain_eft.engine.attention import paged
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.request import GivenAnswers
 from langchain_eft.engine.rounds import round_state
 from unit_tests.helpers import request
@@ -16,7 +16,7 @@ from unit_tests.helpers import request
 @pytest.mark.slow
 @pytest.mark.cuda
 def test_scores_with_the_kernel_are_those_of_full_passes(family, reference, monkeypatch):
-    for module in (round_state, packing, tree_passes):
+    for module in (round_state, paged, tree_passes):
         monkeypatch.setattr(module, "has_kernel", lambda device: True)
     config = EngineConfig(device=DEVICE, dtype="float32", kv_cache_tokens=512, block_size=8)
     kernels = Engine(family.recipe, config)

@@ -5,6 +5,7 @@ from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 import pytest
 import torch
 
+from langchain_eft.engine.attention import paged
 from langchain_eft.engine.attention.sdpa import attend, causal_bias, padded_length
 from langchain_eft.engine.attention.triton import (
     MAX_SPLITS,
@@ -15,7 +16,6 @@ from langchain_eft.engine.attention.triton import (
 )
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import round_state
 from unit_tests.helpers import Recorder, full, request, slow, wait_until
@@ -353,7 +353,7 @@ def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypa
     for each, recorder in zip(sampled, expected, strict=True):
         engine.submit(each, recorder)
     wait_until(lambda: all(recorder.ended for recorder in expected))
-    for module in (round_state, packing):
+    for module in (round_state, paged):
         monkeypatch.setattr(module, "has_kernel", lambda device: True)
     device = "cuda" if DEVICE == "cuda" else "cpu"
     options = {"kv_cache_tokens": 512, "block_size": 8, "static_rounds": static}

@@ -1,0 +1,122 @@
+"""Attention on a CPU over paged keys and values in place, by the kernels of `kernels.attention`.
+
+The results are those of `gathered` in float32, and a query's are the same bit for bit, whatever is computed
+beside it. The kernels read the memory of a layer as tiles of 16 slots, so all passes over a pool have to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.attention.rows import PagedRows
+from langchain_eft.engine.kernels.attention_call import Call, queries_at_once, scratch_bytes
+from langchain_eft.engine.kernels.store import Kernel, kernel
+from langchain_eft.engine.kernels.target import Target, host
+
+logger = logging.getLogger(__name__)
+
+
+def attends_in_place(query: Tensor) -> bool:
+    """Whether the kernels compute attention for such queries."""
+    return query.device.type == "cpu" and query.dtype == torch.float32 and _has_numba()
+
+
+@cache
+def _has_numba() -> bool:
+    if find_spec("numba") is not None:
+        return True
+    logger.warning("numba is missing, so attention on the CPU is slow: install it with `pip install numba`.")
+    return False
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def attend_in_place(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    memory: Tensor,
+    groups: Sequence[PagedRows],
+    out: Tensor,
+    *,
+    scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> None:
+    """Store the new keys and values of a packed batch, then attend. Must equal `gathered.attend_gathered`.
+
+    Args:
+        query: [N, heads, dim], the new tokens of all rows, one row after the other.
+        keys: [N, kv_heads, dim], keys of the new tokens.
+        values: [N, kv_heads, value_dim], values of the new tokens.
+        memory: A layer of a `KVPool`.
+        groups: The rows.
+        out: [N, heads, value_dim], contiguous; takes the results. Tokens outside all rows are left unchanged.
+        scaling: Factor on the scores.
+        sliding_window: Positions that a query attends to, its own included, or None.
+        softcap: Bound on the scores, or None.
+        sinks: [heads] extra logits in the denominator, or None.
+    """
+    query, keys, values = map(_by_head, (query, keys, values))
+    sinks = None if sinks is None else sinks.float()
+    heads, (kv_heads, value_dim), dim = query.shape[1], values.shape[1:], query.shape[2]
+    group = heads // kv_heads
+    calls = [
+        Call(
+            query=query.data_ptr(),
+            keys=keys.data_ptr(),
+            values=values.data_ptr(),
+            pool=memory.data_ptr(),
+            out=out.data_ptr(),
+            table=rows.block_table.data_ptr(),
+            starts=0 if rows.starts is None else rows.starts.data_ptr(),
+            queries=rows.queries.data_ptr(),
+            lengths=rows.lengths.data_ptr(),
+            sinks=0 if sinks is None else sinks.data_ptr(),
+            rows=len(rows.lengths),
+            max_queries=rows.max_queries,
+            block_size=rows.block_size,
+            table_step=4 * rows.block_table.stride(0),
+            heads=heads,
+            group=group,
+            dim=dim,
+            value_dim=value_dim,
+            query_step=4 * query.stride(0),
+            query_head_step=4 * query.stride(1),
+            key_step=4 * keys.stride(0),
+            key_head_step=4 * keys.stride(1),
+            value_step=4 * values.stride(0),
+            value_head_step=4 * values.stride(1),
+            window=sliding_window or 0,
+            at_once=queries_at_once(group),
+            scaling=scaling,
+            softcap=softcap or 0.0,
+        )
+        for rows in groups
+    ]
+    store_rows, attend_units = _kernels(host())
+    scratch = torch.empty(scratch_bytes(group, dim, value_dim), dtype=torch.uint8)
+    buffers = [ctypes.create_string_buffer(call.packed()) for call in calls]
+    addresses = [ctypes.addressof(buffer) for buffer in buffers]
+    for address in addresses:  # rows may read what others store
+        store_rows(address)
+    for address, call in zip(addresses, calls, strict=True):
+        attend_units(address, 0, call.units, scratch.data_ptr())
+
+
+@cache
+def _kernels(target: Target) -> tuple[Kernel, Kernel]:
+    room = "langchain_eft.engine.kernels.attention"
+    return kernel(room, "store_rows", 1, target=target), kernel(room, "attend_units", 4, target=target)
+
+
+def _by_head(tokens: Tensor) -> Tensor:
+    """[N, heads, size] with the numbers of a head side by side."""
+    return tokens if tokens.stride(-1) == 1 else tokens.contiguous()
