@@ -20,6 +20,7 @@ from langchain_eft.engine.attention import paged
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.decoding.sampling import Filters
+from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel, project
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
@@ -225,11 +226,9 @@ def run_prompts(state: RoundState, lengths=(3, 200)) -> None:
     for model, pool in zip(state.family.models, state.pools, strict=True):
         variants = range(model.variants)
         chunks = [
-            packing.Chunk([5] * length, 0, variant, list(range(BLOCKS)))
-            for length in lengths
-            for variant in variants
+            Chunk([5] * length, 0, variant, list(range(BLOCKS))) for length in lengths for variant in variants
         ]
-        batch = packing.pack(chunks, pool, BLOCK_SIZE, META)
+        batch = pack(chunks, pool, BLOCK_SIZE, META)
         keep = torch.zeros(2, dtype=torch.int64, device=META)
         with OneDevice():
             hidden.append((model.head, model(batch, variants, keep)))
