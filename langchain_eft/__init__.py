@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from langchain_eft.trace.trace import EFTTrace
 
 # MKL, which torch multiplies by on x86, then adds up a row in one way in every batch. It reads this once, at
-# its first product (`engine/attention/row_invariance.py`).
+# its first product.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 _MODULE_OF = {

@@ -46,7 +46,7 @@ def paged_attention_kernel(
 ) -> None:
     """Store the new keys and values of some rows of a packed batch, and attend.
 
-    Must equal `gathered.gathered_attention` up to the rounding of sums. The last axis of every tensor must be
+    Must equal `gathered.attend_gathered` up to the rounding of sums. The last axis of every tensor must be
     contiguous.
 
     Args:
