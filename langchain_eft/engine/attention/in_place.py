@@ -19,8 +19,12 @@ from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.kernels.attention_call import Call, queries_at_once, scratch_bytes
 from langchain_eft.engine.kernels.store import Kernel, kernel
 from langchain_eft.engine.kernels.target import Target, host
+from langchain_eft.engine.kernels.threads import workers
 
 logger = logging.getLogger(__name__)
+
+_LEAST_SHARED = 1 << 18
+"""Products of a query and a row's context for which it is worth to wake a worker: some 20 us of work."""
 
 
 def attends_in_place(query: Tensor) -> bool:
@@ -68,6 +72,8 @@ def attend_in_place(
     sinks = None if sinks is None else sinks.float()
     heads, (kv_heads, value_dim), dim = query.shape[1], values.shape[1:], query.shape[2]
     group = heads // kv_heads
+    threads = torch.get_num_threads()
+    scratch = torch.empty(threads, scratch_bytes(group, dim, value_dim), dtype=torch.uint8)
     calls = [
         Call(
             query=query.data_ptr(),
@@ -96,25 +102,29 @@ def attend_in_place(
             value_head_step=4 * values.stride(1),
             window=sliding_window or 0,
             at_once=queries_at_once(group),
+            scratch=scratch.data_ptr(),
+            scratch_step=scratch.stride(0),
             scaling=scaling,
             softcap=softcap or 0.0,
         )
         for rows in groups
     ]
-    store_rows, attend_units = _kernels(host())
-    scratch = torch.empty(scratch_bytes(group, dim, value_dim), dtype=torch.uint8)
+    store_rows, attend = _kernels(host())
     buffers = [ctypes.create_string_buffer(call.packed()) for call in calls]
-    addresses = [ctypes.addressof(buffer) for buffer in buffers]
-    for address in addresses:  # rows may read what others store
-        store_rows(address)
-    for address, call in zip(addresses, calls, strict=True):
-        attend_units(address, 0, call.units, scratch.data_ptr())
+    for buffer in buffers:  # rows may read what others store
+        store_rows(ctypes.addressof(buffer))
+    for buffer, rows in zip(buffers, groups, strict=True):
+        work = len(rows.lengths) * rows.max_length * heads * (dim + value_dim)
+        if threads == 1 or work < _LEAST_SHARED:
+            attend(ctypes.addressof(buffer))
+        else:
+            workers().run(attend, ctypes.addressof(buffer), threads)
 
 
 @cache
 def _kernels(target: Target) -> tuple[Kernel, Kernel]:
     room = "langchain_eft.engine.kernels.attention"
-    return kernel(room, "store_rows", 1, target=target), kernel(room, "attend_units", 4, target=target)
+    return kernel(room, "store_rows", 1, target=target), kernel(room, "attend", 1, target=target)
 
 
 def _by_head(tokens: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from langchain_eft.engine.kernels import simd
-from langchain_eft.engine.kernels.attention_call import RING, SEGMENT, SIGHT, Call
+from langchain_eft.engine.kernels.attention_call import DRAWN, ENTERED, RING, SEGMENT, SIGHT, Call
 from langchain_eft.engine.kernels.compiler import called
 from langchain_eft.engine.kernels.lanes import LANES, LOWEST
 from langchain_eft.engine.kernels.simd import VECTOR_BYTES
@@ -69,10 +69,10 @@ class Unit(NamedTuple):
 
 
 def build(name: str, target: Target) -> Callable[..., None]:
-    """The kernel `store_rows`, of a call's address, or `attend_units`, of that, two units and memory."""
+    """The kernel `store_rows` or `attend`. The argument is the address of a packed `Call`."""
     if name == "store_rows":
         return _store_rows
-    return _attend_units(8 if target.has_avx512 else 4)
+    return _attend(8 if target.has_avx512 else 4)
 
 
 @called
@@ -86,8 +86,8 @@ def _read_call(at: int) -> Call:
         simd.load_int64(at + 120), simd.load_int64(at + 128), simd.load_int64(at + 136),
         simd.load_int64(at + 144), simd.load_int64(at + 152), simd.load_int64(at + 160),
         simd.load_int64(at + 168), simd.load_int64(at + 176), simd.load_int64(at + 184),
-        simd.load_int64(at + 192), simd.load_int64(at + 200), simd.load_float(at + 208),
-        simd.load_float(at + 216),
+        simd.load_int64(at + 192), simd.load_int64(at + 200), simd.load_int64(at + 208),
+        simd.load_int64(at + 216), simd.load_float(at + 224), simd.load_float(at + 232),
     )  # fmt: skip
 
 
@@ -311,7 +311,7 @@ def _attend_tile(rows: int) -> Any:
     return attend_tile
 
 
-def _attend_units(most_rows: int) -> Callable[..., None]:
+def _attend(most_rows: int) -> Callable[..., None]:
     """The kernel that attends.
 
     Args:
@@ -331,25 +331,32 @@ def _attend_units(most_rows: int) -> Callable[..., None]:
                 place += most_rows
             ahead = 0  # the first tile has asked for all
 
-    def attend_units(address: int, first_unit: int, last_unit: int, scratch: int) -> None:
-        call = _read_call(address)
-        chunks = (call.max_queries + call.at_once - 1) // call.at_once
-        for number in range(first_unit, last_unit):
-            of_row, first = number // chunks, number % chunks * call.at_once
-            row, head = of_row // (call.heads // call.group), of_row % (call.heads // call.group)
-            count = _entry(call.queries, row)
-            if not call.starts:
-                end = min(first + call.at_once, call.max_queries)
-                _clear_padding(call, row, head, max(first, count), end)
-            if first >= count:
-                continue
-            unit = _begin_unit(call, row, head, first, scratch)
-            stop = unit.position + (unit.pairs + call.group - 1) // call.group
-            begin = _entry(unit.sights, 0) // SEGMENT * SEGMENT
-            _find_groups(call, unit, begin, stop)
-            for start in range(begin, stop, SEGMENT):
-                _find_groups(call, unit, start + SEGMENT, stop)
-                attend_segment(call, unit, start, min(start + 2 * SEGMENT, stop))
-            _end_unit(call, unit)
+    @called
+    def attend_unit(call: Call, row: int, head: int, first: int, scratch: int) -> None:
+        count = _entry(call.queries, row)
+        if not call.starts:
+            end = min(first + call.at_once, call.max_queries)
+            _clear_padding(call, row, head, max(first, count), end)
+        if first >= count:
+            return
+        unit = _begin_unit(call, row, head, first, scratch)
+        stop = unit.position + unit.pairs // call.group
+        begin = _entry(unit.sights, 0) // SEGMENT * SEGMENT
+        _find_groups(call, unit, begin, stop)
+        for start in range(begin, stop, SEGMENT):
+            _find_groups(call, unit, start + SEGMENT, stop)
+            attend_segment(call, unit, start, min(start + 2 * SEGMENT, stop))
+        _end_unit(call, unit)
 
-    return attend_units
+    def attend(address: int) -> None:
+        call = _read_call(address)
+        kv_heads, chunks = call.heads // call.group, (call.max_queries + call.at_once - 1) // call.at_once
+        scratch = call.scratch + simd.atomic_add(address + ENTERED, 1) * call.scratch_step
+        units = call.rows * kv_heads * chunks
+        unit = simd.atomic_add(address + DRAWN, 1)
+        while unit < units:
+            row, head = unit // (kv_heads * chunks), unit // chunks % kv_heads
+            attend_unit(call, row, head, unit % chunks * call.at_once, scratch)
+            unit = simd.atomic_add(address + DRAWN, 1)
+
+    return attend

@@ -23,7 +23,13 @@ _MOST_PAIRS = 64
 _TILE_ROWS = 8
 """The last tile of a unit may be so large, whatever number of pairs is left."""
 
-_FORMAT = struct.Struct("<26qf4xf4x")
+_FORMAT = struct.Struct("<28qf4xf4x2q")
+
+DRAWN = _FORMAT.size - 16
+"""Where the number of units is that threads have drawn, int64."""
+
+ENTERED = _FORMAT.size - 8
+"""Where the number of threads is that have begun to work, int64."""
 
 
 class Call(NamedTuple):
@@ -56,6 +62,8 @@ class Call(NamedTuple):
         value_head_step: From a head's values to the next one's.
         window: Positions that a query attends to, its own included.
         at_once: Queries of a unit of work.
+        scratch: Address of memory for the threads.
+        scratch_step: From a thread's memory to the next one's.
         scaling: Factor on the scores.
         softcap: Bound on the scores.
     """
@@ -86,17 +94,14 @@ class Call(NamedTuple):
     value_head_step: int
     window: int
     at_once: int
+    scratch: int
+    scratch_step: int
     scaling: float
     softcap: float
 
     def packed(self) -> bytes:
-        """The call as kernels read it."""
-        return _FORMAT.pack(*self)
-
-    @property
-    def units(self) -> int:
-        """Units of work: some queries of a row, with the heads of a key head."""
-        return self.rows * (self.heads // self.group) * -(-self.max_queries // self.at_once)
+        """The call as kernels read it, before any work."""
+        return _FORMAT.pack(*self, 0, 0)
 
 
 def queries_at_once(group: int) -> int:
@@ -109,7 +114,7 @@ def queries_at_once(group: int) -> int:
 
 
 def scratch_bytes(group: int, dim: int, value_dim: int) -> int:
-    """Bytes that a unit of work needs, as `attention.Unit` divides them.
+    """Bytes that a thread needs, as `attention.Unit` divides them; lines of a cache belong to one thread.
 
     Args:
         group: Query heads of a key head.
@@ -119,4 +124,5 @@ def scratch_bytes(group: int, dim: int, value_dim: int) -> int:
     pairs = queries_at_once(group) * group + _TILE_ROWS - 1
     columns = value_dim + LANES - 1
     of_pairs = 4 * pairs * (columns + 2 * LANES + dim) + pairs * SIGHT
-    return of_pairs + 4 * _TILE_ROWS * SEGMENT + RING * (8 + 4 * LANES * (dim + value_dim))
+    size = of_pairs + 4 * _TILE_ROWS * SEGMENT + RING * (8 + 4 * LANES * (dim + value_dim))
+    return -(-size // 64) * 64

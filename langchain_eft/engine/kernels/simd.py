@@ -333,6 +333,7 @@ def _store_scalar(name: str, kind: Any) -> Any:
     typed.__name__, typed.__doc__ = name, f"Write a {kind} at an address."
     return _operation(typed)
 
+
 store_float = _store_scalar("store_float", types.float32)
 store_int32 = _store_scalar("store_int32", types.int32)
 store_int64 = _store_scalar("store_int64", types.int64)

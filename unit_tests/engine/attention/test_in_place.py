@@ -209,3 +209,14 @@ def test_other_types_and_processes_without_numba_are_left_to_torch(monkeypatch, 
     assert not any(attends_in_place(query) for _ in range(2))
     assert caplog.text.count("install it with `pip install numba`") == 1
     in_place._has_numba.cache_clear()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_a_query_gets_the_same_with_any_number_of_threads(threads, monkeypatch):
+    texts = Texts(SHAPES[2])
+    expected = texts.all_at_once()
+    monkeypatch.setattr(in_place.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(in_place, "_LEAST_SHARED", 0)
+    for _ in range(5):
+        texts.memory.fill_(torch.nan)
+        assert equal(texts.in_chunks(64, 3), expected)

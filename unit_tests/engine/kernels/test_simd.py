@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from llvmlite import binding
 
-from langchain_eft.engine.kernels import lanes, simd
+from langchain_eft.engine.kernels import simd
 
 ROWS, GROUPS = 3, 2
 COUNT = ROWS * GROUPS
@@ -143,15 +143,42 @@ def test_over_rows(rng, name, rounding):
     np.testing.assert_allclose(run(kernel, tile, count=ROWS), expected, rtol=rounding, atol=rounding)
 
 
-@pytest.mark.parametrize("length", [1, 7, 16, 40])
-def test_lanes_below_a_length(rng, length):
-    tile = numbers(rng, 2)
+@pytest.mark.parametrize("bounds", [(0, 16), (3, 9), (-5, 2), (12, 30), (20, 30)])
+def test_lanes_between_the_bounds_of_their_row(rng, bounds):
+    tile, start = numbers(rng, 2), 100
+    both = np.array([[*bounds, 0], [2, 5, 0]], np.int32) + np.int32(start)
 
-    def kernel(tile, out):
-        simd.store(simd.below(simd.load(tile, 2, STEP, "float32"), length), out, STEP, 2)
+    def kernel(tile, bounds, out):
+        x = simd.load(tile, 2, STEP, "float32")
+        simd.store(simd.between(x, bounds, 12, start, np.float32(7)), out, STEP, 2)
 
-    expected = np.where(np.arange(simd.LANES) < length, tile, np.float32(lanes.LOWEST))
-    np.testing.assert_array_equal(run(kernel, tile, count=2), expected)
+    lane = np.arange(simd.LANES) + start
+    kept = (both[:, :1] <= lane) & (lane < both[:, 1:2])
+    np.testing.assert_array_equal(run(kernel, tile, both, count=2), np.where(kept, tile, np.float32(7)))
+
+
+def test_tanh():
+    x = np.concatenate([np.linspace(-20, 20, 1200), np.linspace(-0.4, 0.4, 384), np.zeros(16)])
+    x = x.astype(np.float32).reshape(100, simd.LANES)
+
+    def kernel(x, out):
+        for i in range(100):
+            simd.store(simd.tanh(simd.load(x + i * STEP, 1, STEP, "float32")), out + i * STEP, STEP, 1)
+
+    np.testing.assert_allclose(run(kernel, x, count=100), np.tanh(x.astype(np.float64)), rtol=4e-7)
+
+
+def test_functions_of_no_number_are_none():
+    x = np.full((1, simd.LANES), np.nan, np.float32)
+
+    def kernel(x, out):
+        tile = simd.load(x, 1, STEP, "float32")
+        simd.store(simd.exp(tile), out, STEP, 1)
+        simd.store(simd.tanh(tile), out + STEP, STEP, 1)
+
+    out = np.zeros((2, simd.LANES), np.float32)
+    numba.njit(kernel)(x.ctypes.data, out.ctypes.data)
+    assert np.isnan(out).all()
 
 
 def test_scalars(rng):
