@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import logging as transformers_logging
 
 from langchain_eft import EFTChatModel
-from langchain_eft.engine.attention import batch as batches
+from langchain_eft.engine.attention import paged
+from langchain_eft.engine.attention.in_place import attend_in_place
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import UnsupportedModelError
@@ -224,8 +225,7 @@ def test_the_comparison_detects_a_wrong_window_or_position(kind, tmp_path, monke
     engine = open_engine(family)
     try:
         if "sliding_window" in SUPPORTED[kind]:  # one position too many
-            correct = batches.causal_bias
-            monkeypatch.setattr(batches, "causal_bias", lambda q, n, w, d: correct(q, n, w and w + 1, d))
+            monkeypatch.setattr(paged, "attend_in_place", _widened)
         else:  # distances twice as long
             monkeypatch.setattr("langchain_eft.engine.rounds.packed.pack", _stretched)
         recorders = decode(engine, 0)
@@ -233,6 +233,10 @@ def test_the_comparison_detects_a_wrong_window_or_position(kind, tmp_path, monke
         engine.close()
     pairs = zip(PROMPTS, recorders, strict=True)
     assert max(deviation(family, prompt, recorder) for prompt, recorder in pairs) > 0.02
+
+
+def _widened(*args, sliding_window, **features):
+    attend_in_place(*args, sliding_window=sliding_window and sliding_window + 1, **features)
 
 
 def _stretched(*args):
