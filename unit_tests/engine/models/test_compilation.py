@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from langchain_eft.engine.attention import paged
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
@@ -15,7 +16,8 @@ SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 
 @pytest.mark.slow
 def test_compiled_passes_change_nothing(family, reference, monkeypatch):
     """The passes compile as whole graphs. What the GPU's compiler makes of the graphs is not tested here."""
-    monkeypatch.setattr(linear, "prepackable", lambda weight: False)  # as on a GPU
+    monkeypatch.setattr(linear, "prepackable", lambda weight: False)  # not part of graphs
+    monkeypatch.setattr(paged, "attends_in_place", lambda query: False)  # nor is this
     plain = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda module, **kwargs: plain(module, backend="eager", fullgraph=True, **kwargs)
