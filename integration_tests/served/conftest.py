@@ -41,3 +41,14 @@ def remote(running: ServerProcess, key: str = "staff", **fields) -> EFTChatModel
     return EFTChatModel(
         base_url=running.url, api_key=KEYS[key], **{"temperature": 0, "max_tokens": 64, **fields}
     )
+
+
+class OverTheServer:
+    """A suite of LangChain's over `smol_server`."""
+
+    url = ""
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _server(cls, smol_server):
+        cls.url = f"{smol_server.url}/v1"

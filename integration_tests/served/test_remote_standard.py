@@ -5,7 +5,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from integration_tests.cached_usage import CachedUsage
-from integration_tests.served.conftest import KEYS
+from integration_tests.served.conftest import KEYS, OverTheServer
 from unit_tests.gates import Gates, OneOfEach
 
 pytestmark = pytest.mark.slow
@@ -27,15 +27,8 @@ class TestUnit(Gates, ChatModelUnitTests):
         )
 
 
-class TestIntegration(OneOfEach, CachedUsage, Gates, ChatModelIntegrationTests):
+class TestIntegration(OverTheServer, OneOfEach, CachedUsage, Gates, ChatModelIntegrationTests):
     """The integration suite. Structured output by its default method."""
-
-    url = ""
-
-    @pytest.fixture(scope="class", autouse=True)
-    @classmethod
-    def _server(cls, smol_server):
-        cls.url = f"{smol_server.url}/v1"
 
     @property
     def chat_model_params(self):

@@ -6,21 +6,14 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from openai import DefaultAsyncHttpxClient
 
 from integration_tests.cached_usage import CachedUsage
-from integration_tests.served.conftest import KEYS
+from integration_tests.served.conftest import KEYS, OverTheServer
 from unit_tests.gates import Gates, OneOfEach
 
 pytestmark = pytest.mark.slow
 
 
-class TestChatOpenAI(OneOfEach, CachedUsage, Gates, ChatModelIntegrationTests):
+class TestChatOpenAI(OverTheServer, OneOfEach, CachedUsage, Gates, ChatModelIntegrationTests):
     """Structured output by ChatOpenAI's default method: the schema as the format of the answer."""
-
-    url = ""
-
-    @pytest.fixture(scope="class", autouse=True)
-    @classmethod
-    def _server(cls, smol_server):
-        cls.url = f"{smol_server.url}/v1"
 
     @property
     def chat_model_class(self):

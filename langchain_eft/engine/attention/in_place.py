@@ -56,17 +56,7 @@ def attend_in_place(
 ) -> None:
     """Store the new keys and values of a packed batch, then attend. Must equal `gathered.attend_gathered`.
 
-    Args:
-        query: [N, heads, dim], the new tokens of all rows, one row after the other.
-        keys: [N, kv_heads, dim], keys of the new tokens.
-        values: [N, kv_heads, value_dim], values of the new tokens.
-        memory: A layer of a `KVPool`.
-        groups: The rows.
-        out: [N, heads, value_dim], contiguous; takes the results. Tokens outside all rows are left unchanged.
-        scaling: Factor on the scores.
-        sliding_window: Positions that a query attends to, its own included, or None.
-        softcap: Bound on the scores, or None.
-        sinks: [heads] extra logits in the denominator, or None.
+    The arguments are those of `attend_gathered`; `memory` is a layer of a `KVPool`.
     """
     query, keys, values = map(_by_head, (query, keys, values))
     sinks = None if sinks is None else sinks.float()
