@@ -110,7 +110,8 @@ def _setting(field: str, label: str) -> Callable[[Conversation, str], str]:
         if argument:
             conversation.change(**{field: None if argument == NOTHING else argument})
         value = getattr(conversation.llm, field)
-        return f"{label}: {NOTHING if value is None else value}."
+        shown = f"{value:g}" if isinstance(value, float) else NOTHING if value is None else value
+        return f"{label}: {shown}."
 
     return show_or_set
 
