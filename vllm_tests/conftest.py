@@ -19,6 +19,14 @@ if V2:
     let_triton_interpret()
 
 
+OWN_ENGINE = ("test_bundled_family.py", "test_remote.py")
+
+
+def pytest_collection_modifyitems(items):
+    """What opens our own engine comes last: vLLM cannot start on a CPU where llvmlite has been used."""
+    items.sort(key=lambda item: item.path.name in OWN_ENGINE)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Every run is a first start."""

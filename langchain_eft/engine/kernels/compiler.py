@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from llvmlite import binding
-
 from langchain_eft.engine.kernels.target import Target
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
@@ -45,6 +43,7 @@ def compile_kernel(function: Callable[..., None], arguments: int, name: str, tar
         name: The symbol of the kernel in the object file.
         target: The processor.
     """
+    from llvmlite import binding
     from numba import cfunc, types
 
     with _unoptimized():
@@ -79,6 +78,8 @@ def _unoptimized() -> Iterator[None]:
 
 def target_machine(target: Target) -> Any:
     """LLVM's compiler for a processor."""
+    from llvmlite import binding
+
     _initialize()
     return binding.Target.from_default_triple().create_target_machine(
         cpu=target.cpu,
@@ -92,5 +93,7 @@ def target_machine(target: Target) -> Any:
 
 @cache
 def _initialize() -> None:
+    from llvmlite import binding
+
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()

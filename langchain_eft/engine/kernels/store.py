@@ -22,8 +22,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from llvmlite import binding
-
 from langchain_eft.engine.cache_folder import cache_folder
 from langchain_eft.engine.kernels.compiler import compile_kernel, target_machine
 from langchain_eft.engine.kernels.target import Target, host
@@ -73,6 +71,8 @@ def _compile(room: str, name: str, arguments: int, target: Target, progress: Pro
 
 
 def _load(code: bytes, name: str, arguments: int) -> Kernel:
+    from llvmlite import binding
+
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target_machine(host()))
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()

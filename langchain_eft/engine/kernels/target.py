@@ -1,11 +1,13 @@
-"""The processor that kernels are compiled for."""
+"""The processor that kernels are compiled for.
+
+llvmlite is imported where a kernel is needed, here and in `store` and `compiler`. When vLLM starts on a CPU,
+it reads the attributes of all that is imported, and ends at an object of llvmlite's.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-
-from llvmlite import binding
 
 
 @dataclass(frozen=True)
@@ -29,4 +31,6 @@ class Target:
 @cache
 def host() -> Target:
     """The processor of this machine."""
+    from llvmlite import binding
+
     return Target(binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
