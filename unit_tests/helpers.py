@@ -14,7 +14,7 @@ from langchain_eft.engine.analysis.term_outputs import OwnMemory, Reading, finis
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Finished, TextDelta
-from langchain_eft.engine.models import linear, placement
+from langchain_eft.engine.models import placement
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
@@ -267,9 +267,8 @@ def counted_preparing(engine, monkeypatch) -> list[int]:
 
 
 @contextmanager
-def without_fbgemm():
-    """Engines that open meanwhile see a processor for which torch has no FBGEMM."""
+def without_kernels():
+    """Engines that open meanwhile cannot compile kernels for the CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (placement, linear):
-            patch.setattr(module, "has_fbgemm", lambda: False)
+        patch.setattr(placement, "has_products", lambda: False)
         yield

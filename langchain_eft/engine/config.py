@@ -27,11 +27,11 @@ class EngineConfig(BaseModel):
     """Device of all models except the base; None is the base's device."""
 
     quantization: Quantization | None = None
-    """Store the base's linear layers in fewer bits. On an x86 CPU, `int8` also multiplies in 8 bits and needs
-    no library. Elsewhere torchao provides `int8`, which halves their memory (and their time with `compile`),
-    and `fp8`, which also computes in 8 bits (on GPUs since Ada and Hopper). bitsandbytes provides `nf4`,
-    which takes 4.5 bits a weight, and `llm.int8`, which takes 8. Both libraries come with
-    `langchain-eft[quantization]`. A checkpoint that is already quantized does not need this setting."""
+    """Store the base's linear layers in fewer bits. On a CPU, `int8` needs no library. Elsewhere torchao
+    provides `int8`, which halves their memory (and their time with `compile`), and `fp8`, which also computes
+    in 8 bits (on GPUs since Ada and Hopper). bitsandbytes provides `nf4`, which takes 4.5 bits a weight, and
+    `llm.int8`, which takes 8. Both libraries come with `langchain-eft[quantization]`. A checkpoint that is
+    already quantized does not need this setting."""
 
     quantize_small_models: bool = False
     """Quantize all models, not only the base. Only `int8` on a CPU can do that. The weights of a mixture

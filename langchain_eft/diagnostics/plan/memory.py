@@ -77,9 +77,6 @@ class Memory:
         yield from self._weights()
         yield from self._adapters()
         dtype, kv_bytes = self._dtype, self.models.kv_bytes
-        packed = self.models.packed_head_bytes
-        if packed:
-            yield Part("packed output matrices", "fast products on a CPU", None, dtype, packed)
         size = gib(kv_bytes) if kv_bytes >= 2**30 else f"{kv_bytes / 2**10:.1f} KiB"
         yield Part("keys and values", f"{self.tokens} tokens of {size}", None, dtype, self.tokens * kv_bytes)
         positions = self.config.max_batch_size * _VERIFIED_POSITIONS

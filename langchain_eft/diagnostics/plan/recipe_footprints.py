@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.footprint import Footprint, footprint
@@ -16,7 +14,6 @@ from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.memory import count_weights
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.models.placement import Placement
-from langchain_eft.engine.models.prepacked import prepackable
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 
@@ -43,14 +40,6 @@ class RecipeFootprints:
         """Bytes of keys and values of one token. Each adapter has keys and values of its own."""
         variants = {each: 1 + len(self.checkpoints.adapters(each)) for each in self.footprints}
         return sum(variants[each] * model.kv_bytes for each, model in self.footprints.items())
-
-    @property
-    def packed_head_bytes(self) -> int:
-        """Bytes of tied output matrices in a CPU's packed layout, which are kept next to the embeddings."""
-        if not prepackable(torch.empty(0, 0, dtype=self.placement.dtype, device=self.placement.device)):
-            return 0
-        heads = [model for model in self.footprints.values() if model.tied and not model.borrows_head]
-        return sum(model.head_bytes(self.placement) for model in heads)
 
     def placement_of(self, checkpoint: Checkpoint) -> Placement:
         """Device and precision of a model."""

@@ -1,8 +1,8 @@
 """How the weights of linear layers lie in memory, so that a vector of a kernel is one input of 16 outputs.
 
-A weight is packed in groups of 16 outputs. In a group, the 16 numbers of an input lie side by side. The lanes
-of a vector are outputs, so each output is one sum over the inputs, in one order: neither other rows nor the
-width of a processor's registers change a bit of it.
+A weight is packed in groups of 32 outputs. In a group, the 32 numbers of an input lie side by side: two
+vectors, and one stream that memory can foresee. The lanes of a vector are outputs, so each output is one sum
+over the inputs, in one order: neither other rows nor the width of a processor's registers change a bit of it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,8 @@ from torch.nn.functional import pad
 
 from langchain_eft.engine.kernels.arena import Arena
 
-GROUP = 16
-"""Outputs of a group: the lanes of a vector."""
-
-TILE_GROUPS = 2
-"""Groups are filled up to a multiple of this with zeros: a tile of a kernel is up to two groups wide."""
+GROUP = 32
+"""Outputs of a group. The last one is filled up with zeros."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +29,7 @@ class Packed:
         outputs: Number of outputs.
         inputs: Number of inputs.
         data: [groups, bytes of a group] uint8.
-        scales: [groups * 16] float32 factors of the outputs, or None.
+        scales: [groups * 32] float32 factors of the outputs, or None.
     """
 
     format: Format
@@ -48,10 +45,8 @@ class Packed:
 
     def rows(self, outputs: Tensor) -> Tensor:
         """The float32 weights of some outputs: [n] int64 to [n, in]."""
-        values = self.format.values(self.data[outputs // GROUP])[
-            torch.arange(len(outputs)), :, outputs % GROUP
-        ]
-        return values if self.scales is None else values * self.scales[outputs, None]
+        rows = self.format.rows(self.data, outputs)
+        return rows if self.scales is None else rows * self.scales[outputs, None]
 
 
 class Format(ABC):
@@ -68,8 +63,16 @@ class Format(ABC):
         """Pack an [out, in] weight of any floating point type into an arena."""
 
     @abstractmethod
-    def values(self, data: Tensor) -> Tensor:
-        """The numbers of groups, without the outputs' scales: [n, bytes] uint8 to [n, in, 16] float32."""
+    def rows(self, data: Tensor, outputs: Tensor) -> Tensor:
+        """The numbers of some outputs, without their scales.
+
+        Args:
+            data: The packed weight, [groups, bytes of a group] uint8.
+            outputs: [n] int64.
+
+        Returns:
+            [n, in] float32.
+        """
 
 
 class Plain(Format):
@@ -84,9 +87,9 @@ class Plain(Format):
         outputs, inputs = weight.shape
         return Packed(self, outputs, inputs, _grouped(weight.to(self.dtype), arena))
 
-    def values(self, data: Tensor) -> Tensor:
-        """See `Format.values`."""
-        return data.view(self.dtype).view(len(data), -1, GROUP).float()
+    def rows(self, data: Tensor, outputs: Tensor) -> Tensor:
+        """See `Format.rows`."""
+        return _ungrouped(data.view(self.dtype), outputs)
 
 
 class Int8(Format):
@@ -102,19 +105,24 @@ class Int8(Format):
         data = _grouped((values / scales[:, None]).round().to(torch.int8), arena)
         return Packed(self, outputs, inputs, data, pad(scales, (0, len(data) * GROUP - outputs)))
 
-    def values(self, data: Tensor) -> Tensor:
-        """See `Format.values`."""
-        return data.view(torch.int8).view(len(data), -1, GROUP).float()
+    def rows(self, data: Tensor, outputs: Tensor) -> Tensor:
+        """See `Format.rows`."""
+        return _ungrouped(data.view(torch.int8), outputs)
 
 
 def _grouped(weight: Tensor, arena: Arena) -> Tensor:
     """[out, in] numbers of any type as [groups, bytes of a group]."""
     outputs, inputs = weight.shape
-    groups = -(-outputs // (GROUP * TILE_GROUPS)) * TILE_GROUPS
+    groups = -(-outputs // GROUP)
     data = arena.take(groups * inputs * GROUP * weight.itemsize).view(groups, -1)
     filled = pad(weight, (0, 0, 0, groups * GROUP - outputs)) if groups * GROUP != outputs else weight
     data.view(weight.dtype).view(groups, inputs, GROUP).copy_(filled.view(groups, GROUP, inputs).mT)
     return data
+
+
+def _ungrouped(data: Tensor, outputs: Tensor) -> Tensor:
+    """Rows of the numbers that `_grouped` has packed, as float32."""
+    return data.view(len(data), -1, GROUP)[outputs // GROUP, :, outputs % GROUP].float()
 
 
 FLOAT32, FLOAT16, BFLOAT16 = Plain(torch.float32), Plain(torch.float16), Plain(torch.bfloat16)

@@ -7,11 +7,12 @@ shared among threads.
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.kernels.formats import GROUP, TILE_GROUPS, Format, Packed
+from langchain_eft.engine.kernels.formats import GROUP, Format, Packed
 from langchain_eft.engine.kernels.store import Kernel, kernel
 from langchain_eft.engine.kernels.target import Target
 from langchain_eft.engine.kernels.threads import workers
@@ -56,6 +57,9 @@ def product_kernel(one: Format, target: Target | None = None, progress: Progress
     return kernel(f"{__package__}.product_kernels", one.name, 1, target=target, progress=progress)
 
 
+_product_kernel = cache(product_kernel)
+
+
 def product(x: Tensor, weight: Packed, target: Target | None = None) -> Tensor:
     """`x @ weight.T`.
 
@@ -84,10 +88,10 @@ def product(x: Tensor, weight: Packed, target: Target | None = None) -> Tensor:
         groups,
         groups,
     )
-    function, threads = product_kernel(weight.format, target), torch.get_num_threads()
+    function, threads = _product_kernel(weight.format, target), torch.get_num_threads()
     if threads == 1 or rows * weight.nbytes < _FEWEST_SHARED:
         function(ctypes.addressof(arguments))
     else:
-        arguments.share = -(-groups // (_SHARES * threads * TILE_GROUPS)) * TILE_GROUPS
+        arguments.share = -(-groups // (_SHARES * threads))
         workers().run(function, ctypes.addressof(arguments), threads)
     return y if y.shape[1] == weight.outputs else y[:, : weight.outputs].contiguous()

@@ -156,6 +156,7 @@ class _Loader:
                 self._load_adapters(module, adapters[folder]),
                 tokenizer,
                 self._placement_of(folder),
+                self._progress,
             )
             for folder, module in self.modules.items()
         ]

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from langchain_eft.engine.models.half_weight import half_weight
+from langchain_eft.engine.kernels.arena import Arena
+from langchain_eft.engine.kernels.formats import lossless
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
-from langchain_eft.engine.models.packed_weight import PackedWeight, has_fbgemm
-from langchain_eft.engine.models.prepacked import prepack, prepackable, prepacked_product
+from langchain_eft.engine.models.packed_weight import PackedWeight
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -30,24 +30,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if isinstance(weight, PackedWeight):
         y = weight.product(x)
         return y if bias is None else y.add_(bias)
-    if weight.is_mkldnn:
-        return prepacked_product(x, weight, bias)
     if bias is not None and bias.dim() == 2:
         return torch.addmm(bias, x, weight.t())
     return F.linear(x, weight, bias)
-
-
-def _packable(weight: Tensor) -> bool:
-    """Whether a weight is packed, or is faster when it is."""
-    return isinstance(weight, PackedWeight) or prepackable(weight)
-
-
-def _packed(weight: Tensor) -> Tensor:
-    """A weight in the layout with the fastest products: half precision if nothing is lost, else blocked."""
-    if isinstance(weight, PackedWeight):
-        return weight
-    half = half_weight(weight) if has_fbgemm() else None
-    return prepack(weight) if half is None else half
 
 
 class FusedLinear(nn.Linear):
@@ -150,12 +135,16 @@ class StackedLinear(nn.Module):
     owner: Tensor
 
     def __init__(
-        self, linear: nn.Linear, updates: Sequence[LoraUpdate | None], router: VariantRouter
+        self,
+        linear: nn.Linear,
+        updates: Sequence[LoraUpdate | None],
+        router: VariantRouter,
+        arena: Arena,
     ) -> None:
         super().__init__()
-        self.apart = _packable(linear.weight)
+        self.apart = isinstance(linear.weight, PackedWeight)
         if self.apart:
-            self.register_buffer("weight", _packed(linear.weight))
+            self.register_buffer("weight", linear.weight)
         else:
             self.weight = linear.weight
         self.bias = linear.bias
@@ -170,8 +159,9 @@ class StackedLinear(nn.Module):
         if self.apart:
             firsts = accumulate((update.down.shape[0] for update in present), initial=0)
             for first, update in zip(firsts, present, strict=False):
-                self.register_buffer(f"down{first}", _packed(update.down))
-                self.register_buffer(f"up{first}", _packed(update.up))
+                for name, factor in (("down", update.down), ("up", update.up)):
+                    packed = lossless(factor).pack(factor, arena)
+                    self.register_buffer(f"{name}{first}", PackedWeight.of(packed))
         else:
             self.register_buffer("down", torch.cat([u.down for u in present], 0))
             self.register_buffer("up", torch.cat([u.up for u in present], 1))
@@ -211,11 +201,12 @@ def stack_adapters(module: nn.Module, adapters: Sequence[LoraAdapter], router: V
     Adapters use the names of the layers before fusion, and must fit their shapes. A layer without an update
     is replaced only if that makes it faster (on a CPU).
     """
+    arena = Arena()
     for name, layer in _linear_layers(module).items():
         updates = [_joined(adapter, _parts(name, layer)) for adapter in adapters]
-        if any(updates) or _packable(layer.weight):
+        if any(updates) or isinstance(layer.weight, PackedWeight):
             parent, _, child = name.rpartition(".")
-            setattr(module.get_submodule(parent), child, StackedLinear(layer, updates, router))
+            setattr(module.get_submodule(parent), child, StackedLinear(layer, updates, router, arena))
 
 
 def _parts(name: str, layer: nn.Linear) -> dict[str, int]:

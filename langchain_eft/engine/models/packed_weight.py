@@ -1,50 +1,62 @@
-"""Weights of linear layers in fewer bits, packed for fast products with float32 activations on a CPU."""
+"""Weights that the kernels of a CPU multiply, in the place of a layer's own."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from langchain_eft.engine.kernels.formats import Packed
+from langchain_eft.engine.kernels.products import product
 
-def has_fbgemm() -> bool:
-    """Whether torch has FBGEMM for this processor, as its builds for x86 have."""
-    return "fbgemm" in torch.backends.quantized.supported_engines
+logger = logging.getLogger(__name__)
+
+
+@cache
+def has_products() -> bool:
+    """Whether this process can compile kernels for its processor."""
+    missing = [name for name in ("llvmlite", "numba") if find_spec(name) is None]
+    if missing:
+        logger.warning("Models run slowly on this CPU, by torch: %s is not installed.", " and ".join(missing))
+    return not missing
 
 
 class PackedWeight(Tensor):
-    """A packed weight, which `torch.nn.functional.linear` multiplies.
+    """A packed weight, which `torch.nn.functional.linear` multiplies and `embedding` looks up.
 
     To others it is an [out, in] float32 tensor whose values cannot be read.
 
     Attributes:
-        packed: The weight in the library's own layout.
-        bytes_per_value: Size of a value in memory.
+        packed: The weight in the kernels' layout.
     """
 
-    packed: Any
-    bytes_per_value: ClassVar[int]
+    packed: Packed
 
     @classmethod
-    def _of_shape(cls, shape: torch.Size) -> Self:
+    def of(cls, packed: Packed) -> Self:
+        """Present a packed weight as a tensor."""
+        shape = (packed.outputs, packed.inputs)
         weight: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32)
+        weight.packed = packed
         return weight
 
-    @abstractmethod
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T`: [N, in] float32 to [N, out] float32. A row does not depend on other rows."""
+        return product(x, self.packed)
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]
         """Size in memory."""
-        return self.numel() * self.bytes_per_value
+        return self.packed.nbytes
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"{type(self).__name__}(shape={tuple(self.shape)})"
+        return f"{type(self).__name__}({self.packed.format.name}, shape={tuple(self.shape)})"
 
     @classmethod
     def __torch_function__(
@@ -54,9 +66,11 @@ class PackedWeight(Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Multiply in the forward pass of `torch.nn.Linear`, which transformers' own pass uses."""
+        """Multiply and look up in the forward passes of torch's layers, which transformers' layers use."""
         if func is F.linear:
             return _linear(*args, **(kwargs or {}))
+        if func is F.embedding:
+            return _embedding(*args[:2])
         return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -70,3 +84,7 @@ class PackedWeight(Tensor):
 def _linear(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
     y = weight.product(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
     return y if bias is None else y + bias
+
+
+def _embedding(ids: Tensor, weight: PackedWeight) -> Tensor:
+    return weight.packed.rows(ids.flatten()).view(*ids.shape, -1)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from langchain_eft.engine.config import EngineConfig, Quantization
 from langchain_eft.engine.errors import DeviceLostError, RecipeError
-from langchain_eft.engine.models.int8_weight import has_int8_products
-from langchain_eft.engine.models.packed_weight import PackedWeight, has_fbgemm
+from langchain_eft.engine.models.packed_weight import PackedWeight, has_products
 
 recording_lock = threading.RLock()
 """Held while a CUDA graph is recorded, and by what would spoil a recording of any thread of the process:
@@ -63,7 +62,7 @@ class Placement:
         )
         if placement.quantize_small and not placement.small.packs_int8:
             raise RecipeError(
-                "quantize_small_models=True works only on an x86 CPU in float32, but the small models are "
+                "quantize_small_models=True works only on a CPU in float32, but the small models are "
                 f"on {placement.small_device} in {placement.dtype}: leave it out."
             )
         return placement
@@ -76,14 +75,14 @@ class Placement:
 
     @property
     def packs(self) -> bool:
-        """Whether weights are packed in 16 bits and multiplied in float32, where that loses nothing."""
+        """Whether weights are packed for the kernels of a CPU."""
         whole = self.device_map is None and self.ranks == 1
-        return whole and self.device.type == "cpu" and self.dtype == torch.float32 and has_fbgemm()
+        return whole and self.device.type == "cpu" and self.dtype == torch.float32 and has_products()
 
     @property
     def packs_int8(self) -> bool:
         """Whether weights of linear layers are packed in 8 bits."""
-        return self.packs and self.quantization == "int8" and has_int8_products()
+        return self.packs and self.quantization == "int8"
 
     def make_current(self) -> None:
         """Make the base's device the current one of this thread: its streams and events belong there."""
@@ -163,5 +162,4 @@ def unique_storages(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
 
 def _address(tensor: Tensor) -> int:
     """The address of a tensor's data; of the object where a packed format hides the data."""
-    hidden = tensor.is_mkldnn or isinstance(tensor, PackedWeight)
-    return id(tensor) if hidden else tensor.data_ptr()
+    return id(tensor) if isinstance(tensor, PackedWeight) else tensor.data_ptr()

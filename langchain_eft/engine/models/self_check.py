@@ -19,14 +19,13 @@ from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import PROBE, LayerCall, unsupported_layers_reason
 from langchain_eft.engine.models.finite import require_finite
 from langchain_eft.engine.models.fusion import fuse
-from langchain_eft.engine.models.half_weight import HalfWeight
-from langchain_eft.engine.models.int8_weight import Int8Weight
 from langchain_eft.engine.models.linear import product
 from langchain_eft.engine.models.lora import LoraAdapter
+from langchain_eft.engine.models.packed_weight import PackedWeight
 from langchain_eft.engine.models.packing import pack_weights
 from langchain_eft.engine.models.placement import Placement
-from langchain_eft.engine.models.prepacked import prepackable
 from langchain_eft.engine.models.upcast import InFloat32
+from langchain_eft.engine.progress import Progress, silent
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.0125, torch.bfloat16: 0.1}
 """Largest `relative_error` of a model's logits, by the type of its activations.
@@ -42,7 +41,12 @@ _PROBE_TEXT = "The quick brown fox jumps over the lazy dog and runs."
 
 @torch.inference_mode()
 def prepare_model(
-    name: str, module: nn.Module, adapters: Sequence[LoraAdapter], tokenizer: Any, placement: Placement
+    name: str,
+    module: nn.Module,
+    adapters: Sequence[LoraAdapter],
+    tokenizer: Any,
+    placement: Placement,
+    progress: Progress = silent,
 ) -> CausalModel:
     """Make a loaded model ready for decoding, and check that its logits do not change.
 
@@ -60,34 +64,22 @@ def prepare_model(
     ids: list[int] = tokenizer(_PROBE_TEXT, add_special_tokens=False).input_ids[:12]
     device = next(module.parameters()).device
     if placement.packs_int8:
-        _pack(module, int8=True)  # before the comparison, which is not about rounding
+        _pack(module, progress, int8=True)  # before the comparison, which is not about rounding
     with unsupported_on_failure(name, config), InFloat32() if placement.packs else nullcontext():
         expected = plain_logits(module, torch.tensor([ids], device=device))
     if has_kernel(device):
         fuse(module, kernels=True)
     elif placement.packs and not placement.packs_int8:
-        _pack(module, int8=False)
+        _pack(module, progress, int8=False)
     model = CausalModel(name, module, adapters)
-    _detach_from_file(module)
     with unsupported_on_failure(name, config):
         _self_check(model, ids, expected)
     return model
 
 
-def _pack(module: nn.Module, *, int8: bool) -> None:
+def _pack(module: nn.Module, progress: Progress, *, int8: bool) -> None:
     fuse(module, kernels=False)
-    pack_weights(module, int8=int8)
-
-
-@torch.inference_mode(mode=False)  # the copies have to be ordinary tensors
-def _detach_from_file(module: nn.Module) -> None:
-    """Copy the weights that are not prepacked out of their memory-mapped file.
-
-    The whole file stays mapped into memory as long as one tensor uses it.
-    """
-    for weight in module.parameters():
-        if prepackable(weight):
-            weight.data = weight.data.clone()
+    pack_weights(module, int8=int8, progress=progress)
 
 
 @contextmanager
@@ -124,8 +116,6 @@ def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     reason = unsupported_layers_reason(config, calls)
     if reason:
         raise unsupported_model(model.name, config, reason)
-    if any(isinstance(weight, Int8Weight) for weight in model.module.buffers()):
-        precision = torch.float16  # rounding to 8 bits amplifies differences of the last digits
     if not agree(_logits(model, last), expected[-1], precision):
         raise unsupported_model(model.name, config, "its logits differ from those of its own forward pass")
     model.kv_layers, model.bytes_per_token = pool.layers, pool.bytes_per_slot
@@ -179,7 +169,7 @@ def plain_logits(module: Any, ids: Tensor) -> Tensor:
 def _output_matrix(module: Any) -> Tensor | None:
     head = module.get_output_embeddings()
     # A product with the weight would skip the hooks of layers that are spread over devices or processes.
-    is_plain = type(head.weight) in {nn.Parameter, Tensor, HalfWeight} and not hasattr(head, "_hf_hook")
+    is_plain = type(head.weight) in {nn.Parameter, Tensor, PackedWeight} and not hasattr(head, "_hf_hook")
     return head.weight if is_plain and getattr(head, "bias", None) is None else None
 
 

@@ -1,4 +1,4 @@
-"""Linear layers that all variants share, prepacked weights, and reading LoRA adapters."""
+"""Linear layers that all variants share, and reading LoRA adapters."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from langchain_eft.engine.kernels.arena import Arena
 from langchain_eft.engine.models.linear import StackedLinear, VariantRouter, product
 from langchain_eft.engine.models.lora import LoraUpdate
 
@@ -18,7 +19,7 @@ def test_product_is_a_linear_layer(rows, bias):
     torch.testing.assert_close(product(x, layer.weight, layer.bias), layer(x))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # float32 may be prepacked, float64 is not
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_each_row_sees_only_its_own_adapter(dtype):
     torch.manual_seed(0)
     layer, router = torch.nn.Linear(12, 20, dtype=dtype), VariantRouter()
@@ -27,7 +28,7 @@ def test_each_row_sees_only_its_own_adapter(dtype):
         return LoraUpdate(torch.randn(rank, 12, dtype=dtype), torch.randn(20, rank, dtype=dtype))
 
     updates = [update(3), None, update(5)]
-    stacked = StackedLinear(layer, updates, router)
+    stacked = StackedLinear(layer, updates, router, Arena())
     x = torch.randn(1, 8, 12, dtype=dtype)
     for variants in ([0, 1, 2, 3, 3, 0, 1, 2], [0] * 8, [2] * 8, [3, 0] * 4, [1] * 8):
         router.route(torch.tensor(variants), sorted(set(variants)))

@@ -11,17 +11,12 @@ from torch import nn
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
-from langchain_eft.engine.models import packing
-from langchain_eft.engine.models.half_weight import HalfWeight
-from langchain_eft.engine.models.int8_weight import Int8Weight
-from langchain_eft.engine.models.packed_weight import has_fbgemm
+from langchain_eft.engine.kernels.formats import BFLOAT16, FLOAT16, FLOAT32, INT8
+from langchain_eft.engine.models import packed_weight
+from langchain_eft.engine.models.packed_weight import PackedWeight, has_products
 from langchain_eft.engine.models.packing import pack_weights
-from unit_tests.helpers import GREEDY, greedy_answers, request, slow, values, without_fbgemm
+from unit_tests.helpers import GREEDY, greedy_answers, request, slow, values, without_kernels
 from unit_tests.tiny import Reference, TinyFamily
-
-pytestmark = pytest.mark.skipif(
-    not has_fbgemm(), reason="this build of torch has no FBGEMM for the processor"
-)
 
 PROMPTS = ([*range(30, 55)], [9, 9, 8], [*range(100, 110)])
 MIXTURES = [{}, {"one": 1.0}, {"two": 1.0, "one": 0.5}, {"full": 0.5, "two": 0.5}]
@@ -43,12 +38,16 @@ def opened(family, **config):
     return Engine(family.recipe, EngineConfig(device="cpu", kv_cache_tokens=1024, block_size=4, **config))
 
 
-def types(engine):
-    """Types of the linear layers' weights in the body of each model."""
+def formats(engine):
+    """Formats of the linear layers' weights in the body of each model; None for plain weights."""
     return [
-        {type(layer.weight) for name, layer in model.module.named_modules() if name.endswith("_proj")}
+        {format_of(layer.weight) for name, layer in model.module.named_modules() if name.endswith("_proj")}
         for model in engine.family.models
     ]
+
+
+def format_of(weight):
+    return weight.packed.format if isinstance(weight, PackedWeight) else None
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ def packed(request, halves, wholes):
 
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_halved_models_decode_like_a_plain_loop_in_float32(packed, expected, mixture):
-    assert set.union(*types(packed)) == {HalfWeight}
+    assert set.union(*formats(packed)) == {BFLOAT16}
     assert greedy_answers(packed, PROMPTS, mixture) == [
         expected.greedy(prompt, mixture, 8) for prompt in PROMPTS
     ]
@@ -89,16 +88,16 @@ def test_halved_models_take_half_the_memory(packed, engine):
     norms = sum(weight.numel() for model in packed.family.models for weight in model.module.parameters())
     assert packed.family.weight_bytes - 4 * norms < 0.55 * (engine.family.weight_bytes - 4 * norms)
     for model in packed.family.models:
-        assert model.module.get_input_embeddings().weight.dtype == torch.bfloat16
-        assert isinstance(model.head, HalfWeight)
+        assert format_of(model.module.get_input_embeddings().weight) is BFLOAT16
+        assert format_of(model.head) is BFLOAT16
     assert packed.family.models[0].head is packed.family.models[1].head, "the reference has the base's"
 
 
 def test_answers_do_not_depend_on_the_layout(halves, packed):
-    with without_fbgemm():
+    with without_kernels():
         plain = opened(halves)
     try:
-        assert not any(HalfWeight in kinds for kinds in types(plain))
+        assert set.union(*formats(plain)) == {None}
         for mixture in MIXTURES:
             assert greedy_answers(plain, PROMPTS, mixture) == greedy_answers(packed, PROMPTS, mixture)
     finally:
@@ -106,8 +105,7 @@ def test_answers_do_not_depend_on_the_layout(halves, packed):
 
 
 @pytest.mark.parametrize("small_too", [False, True])
-def test_8_bits_decode_like_a_plain_loop_over_the_rounded_weights(halves, wholes, monkeypatch, small_too):
-    monkeypatch.setattr(packing, "_FEWEST_IN_INT8", 0)
+def test_8_bits_decode_like_a_plain_loop_over_the_rounded_weights(halves, wholes, small_too):
     engine = opened(halves, quantization="int8", quantize_small_models=small_too)
     reference = Reference(wholes)
     for model in [reference.base, *([reference.small["full"]] if small_too else [])]:
@@ -116,9 +114,9 @@ def test_8_bits_decode_like_a_plain_loop_over_the_rounded_weights(halves, wholes
                 steps = layer.weight.data.abs().amax(1, keepdim=True) / 127
                 layer.weight.data = (layer.weight.data / steps).round() * steps
     try:
-        kinds = types(engine)
-        assert kinds[0] == {Int8Weight}
-        assert set.union(*kinds[1:]) == {Int8Weight if small_too else HalfWeight}
+        kinds = formats(engine)
+        assert kinds[0] == {INT8}
+        assert set.union(*kinds[1:]) == {INT8 if small_too else BFLOAT16}
         # Without adapters: they are not rounded, but merged into the weights of the reference.
         for mixture in ({}, {"one": 1.0}, {"two": 0.7}) if not small_too else ({},):
             for prompt, answer in zip(PROMPTS, greedy_answers(engine, PROMPTS, mixture), strict=True):
@@ -129,13 +127,13 @@ def test_8_bits_decode_like_a_plain_loop_over_the_rounded_weights(halves, wholes
         engine.close()
 
 
-@pytest.mark.parametrize("fbgemm", [True, False])
-def test_float16_rounds_the_weights_alone(family, tmp_path, fbgemm):
+@pytest.mark.parametrize("kernels", [True, False])
+def test_float16_rounds_the_weights_alone(family, tmp_path, kernels):
     expected = Reference(copy_rounded(family, tmp_path / "f", torch.float16, torch.float32))
-    if fbgemm:
+    if kernels:
         engine = opened(family, dtype="float16")
     else:
-        with without_fbgemm():
+        with without_kernels():
             engine = opened(family, dtype="float16")
     try:
         assert all(model.kv_layers[0].dtype == torch.float32 for model in engine.family.models)
@@ -153,36 +151,71 @@ def test_speculation_and_batches_change_nothing(packed):
             assert [token for event in events for token in getattr(event, "tokens", ())] == answer
 
 
-def test_only_weights_without_more_digits_are_packed():
-    torch.manual_seed(0)
+class Tied(nn.Module):
+    """Two layers, and a head that is also the embedding."""
 
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding = nn.Embedding(10, 8)
-            self.exact, self.inexact = nn.Linear(8, 8), nn.Linear(8, 8)
-            self.exact.weight.data = self.exact.weight.data.bfloat16()
-            self.head = nn.Linear(8, 10, bias=False)
-            self.head.weight = self.embedding.weight
-            self.embedding.weight.data = self.embedding.weight.data.half()
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(10, 8)
+        self.exact, self.inexact = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.exact.weight.data = self.exact.weight.data.bfloat16()
+        self.norm = nn.LayerNorm(8, dtype=torch.bfloat16)
+        self.head = nn.Linear(8, 10, bias=False)
+        self.head.weight = self.embedding.weight
+        self.embedding.weight.data = self.embedding.weight.data.half()
 
-        def get_output_embeddings(self):
-            return self.head
+    def get_output_embeddings(self):
+        return self.head
 
-    model = Model()
-    vectors = model.embedding.weight.detach().float()
+
+def test_weights_are_packed_without_a_loss():
+    model = Tied()
+    vectors, inexact, x = (
+        model.embedding.weight.detach().float(),
+        model.inexact.weight.detach(),
+        torch.randn(3, 8),
+    )
     pack_weights(model, int8=False)
-    kinds = [type(layer.weight) for layer in (model.exact, model.inexact, model.head)]
-    assert kinds == [HalfWeight, nn.Parameter, HalfWeight]
+    kinds = [format_of(layer.weight) for layer in (model.exact, model.inexact, model.head)]
+    assert kinds == [BFLOAT16, FLOAT32, FLOAT16]
+    assert model.embedding.weight is model.head.weight, "it is in memory once"
     assert torch.equal(model.embedding(torch.arange(10)), vectors)
-    assert model.embedding(torch.arange(10)).dtype == torch.float32
     assert torch.equal(values(model.head.weight), vectors)
+    torch.testing.assert_close(model.inexact(x), x @ inexact.T + model.inexact.bias)
+    assert model.norm.weight.dtype == torch.float32
+
+
+def test_the_head_is_not_rounded_to_8_bits():
+    model = Tied()
+    pack_weights(model, int8=True)
+    assert [format_of(layer.weight) for layer in (model.exact, model.head)] == [INT8, FLOAT16]
+
+
+def test_a_packed_weight_cannot_be_read():
+    model = Tied()
+    pack_weights(model, int8=False)
+    weight = model.exact.weight
+    assert repr(weight) == "PackedWeight(bfloat16, shape=(8, 8))"
+    assert (weight.shape, weight.dtype, weight.nbytes) == ((8, 8), torch.float32, 32 * 8 * 2)
+    with pytest.raises(TypeError, match="cannot read a PackedWeight"):
+        torch.sin(weight)
+
+
+def test_a_missing_numba_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr(packed_weight, "find_spec", lambda name: None if name == "numba" else object())
+    has_products.cache_clear()
+    try:
+        assert [has_products(), has_products()] == [False, False]
+    finally:
+        has_products.cache_clear()
+    assert caplog.messages == ["Models run slowly on this CPU, by torch: numba is not installed."]
 
 
 def test_quantizing_small_models_needs_8_bits_on_a_cpu(family):
     with pytest.raises(ValueError, match="needs quantization='int8', not 'nf4'"):
         EngineConfig(quantization="nf4", quantize_small_models=True)
-    with without_fbgemm(), pytest.raises(RecipeError, match="works only on an x86 CPU in float32"):
+    with without_kernels(), pytest.raises(RecipeError, match="works only on a CPU in float32"):
         opened(family, quantization="int8", quantize_small_models=True)
     with pytest.raises(RecipeError, match=r"small models are on cpu in torch\.bfloat16"):
         opened(family, dtype="bfloat16", quantization="int8", quantize_small_models=True)

@@ -11,7 +11,7 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.quantization import bitsandbytes_config, quantize
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from unit_tests.helpers import greedy_answers, request, slow, without_fbgemm
+from unit_tests.helpers import greedy_answers, request, slow, without_kernels
 from unit_tests.tiny import Reference, config, tokenizer
 
 PROMPT = [30, 31, 9, 40, 77]
@@ -21,7 +21,7 @@ PROMPTS = ([*range(30, 55)], [9, 9, 8], [*range(100, 110)])
 @pytest.fixture(scope="module")
 def quantized(family):
     config = EngineConfig(device="cpu", kv_cache_tokens=1024, block_size=4, quantization="int8")
-    with without_fbgemm():
+    with without_kernels():
         engine = Engine(family.recipe, config)
     yield engine
     engine.close()
@@ -38,7 +38,7 @@ def test_a_quantized_base_decodes_like_a_plain_loop_over_it(quantized, family, m
 
 
 def test_the_size_of_quantized_weights_is_their_stored_size(quantized, family):
-    with without_fbgemm():
+    with without_kernels():
         engine = Engine(family.recipe, EngineConfig(device="cpu", kv_cache_tokens=64))
     engine.close()
     base = LlamaForCausalLM.from_pretrained(family.folder / "base")
@@ -56,7 +56,7 @@ def test_fp8_needs_a_gpu_that_computes_in_it(family):
 
 def test_a_missing_torchao_is_reported(family, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with without_fbgemm(), pytest.raises(RecipeError, match=r'pip install "langchain-eft\[quantization\]"'):
+    with without_kernels(), pytest.raises(RecipeError, match=r'pip install "langchain-eft\[quantization\]"'):
         Engine(family.recipe, EngineConfig(device="cpu", quantization="int8"))
 
 
