@@ -54,13 +54,11 @@ class Format(ABC):
 
     Attributes:
         name: Its name, which is also that of its kernel.
+        minima: Whether blocks of 32 inputs have a number that is added to all of theirs.
     """
 
     name: str
-
-    @abstractmethod
-    def pack(self, weight: Tensor, arena: Arena) -> Packed:
-        """Pack an [out, in] weight of any floating point type into an arena."""
+    minima = False
 
     @abstractmethod
     def rows(self, data: Tensor, outputs: Tensor) -> Tensor:
@@ -83,7 +81,7 @@ class Plain(Format):
         self.name = str(dtype).removeprefix("torch.")
 
     def pack(self, weight: Tensor, arena: Arena) -> Packed:
-        """Numbers that the type does not hold are rounded."""
+        """Pack an [out, in] weight of any floating point type. What this type does not hold is rounded."""
         outputs, inputs = weight.shape
         return Packed(self, outputs, inputs, _grouped(weight.to(self.dtype), arena))
 
@@ -99,7 +97,7 @@ class Int8(Format):
     largest = 127
 
     def pack(self, weight: Tensor, arena: Arena) -> Packed:
-        """Numbers are rounded to a multiple of their output's scale."""
+        """Pack an [out, in] weight of any floating point type, rounded to multiples of its outputs' scales."""
         values, (outputs, inputs) = weight.float(), weight.shape
         scales = values.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / self.largest
         data = _grouped((values / scales[:, None]).round().to(torch.int8), arena)
@@ -128,11 +126,10 @@ def _ungrouped(data: Tensor, outputs: Tensor) -> Tensor:
 FLOAT32, FLOAT16, BFLOAT16 = Plain(torch.float32), Plain(torch.float16), Plain(torch.bfloat16)
 INT8 = Int8()
 
-FORMATS: dict[str, Format] = {one.name: one for one in (FLOAT32, FLOAT16, BFLOAT16, INT8)}
-"""All formats, by their names."""
+NUMBER_FORMATS: tuple[Plain | Int8, ...] = (FLOAT32, FLOAT16, BFLOAT16, INT8)
 
 
-def lossless(weight: Tensor) -> Format:
+def lossless(weight: Tensor) -> Plain:
     """The smallest format that holds all digits of a floating point weight."""
     for one in (BFLOAT16, FLOAT16):
         if weight.dtype == one.dtype or torch.equal(weight.to(one.dtype).float(), weight.float()):

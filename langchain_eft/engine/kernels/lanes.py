@@ -88,6 +88,11 @@ def load(builder: Any, address: Any, stored: str) -> Any:
     return builder.sitofp(widen(loaded, BITS), FLOATS)
 
 
+def vector_bytes(stored: str) -> int:
+    """Size of 16 numbers of a type of `load`."""
+    return LANES * {"float32": 4, "float16": 2, "bfloat16": 2}.get(stored, 1)
+
+
 def store(builder: Any, vector: Any, address: Any) -> None:
     """Write 16 float32 numbers at any address."""
     builder.store(vector, pointer(builder, address, FLOATS)).align = 1

@@ -21,6 +21,7 @@ from numba.core.datamodel.registry import register_default
 from numba.extending import intrinsic
 
 from langchain_eft.engine.kernels import lanes
+from langchain_eft.engine.kernels.block_formats import nibble_inputs
 from langchain_eft.engine.kernels.lanes import LANES as LANES
 
 VECTOR_BYTES = 4 * LANES
@@ -191,6 +192,59 @@ def outer(total: Any, vectors: Any, x: Any, stride: Any) -> tuple[Any, _Emit]:
         return _tile(builder, sums)
 
     return total(total, vectors, _ADDRESS, types.int64), emit
+
+
+def _add_products(builder: Any, sums: list[Any], factors: list[Any], x: Any, stride: Any, offset: int) -> None:
+    """`sums[r, g] += factors[g] * x[r]`, where the first row's number is `offset` bytes behind `x`."""
+    for row in range(len(sums) // len(factors)):
+        number = lanes.splat(builder, lanes.load_scalar(builder, lanes.at(builder, x, offset), ir.FloatType()))
+        for i, factor in enumerate(factors, row * len(factors)):
+            sums[i] = lanes.fma(builder, factor, number, sums[i])
+        x = builder.add(x, stride)
+
+
+@_operation
+def products(
+    total: Any, weights: Any, groups: Any, step: Any, stored: Any, x: Any, stride: Any, inputs: Any
+) -> tuple[Any, _Emit]:
+    """`outer` for some inputs, one after the other.
+
+    The weights of an input are `groups` vectors side by side, of a type of `lanes.load`; those of the next
+    one lie `step` bytes on. The numbers of a row lie side by side.
+    """
+
+    def emit(builder: Any, total: Any, weights: Any, _: Any, step: Any, __: Any, x: Any, stride: Any, ___: Any) -> Any:
+        sums, kind = _vectors(builder, total), stored.literal_value
+        for i in range(inputs.literal_value):
+            at = [lanes.at(builder, weights, g * lanes.vector_bytes(kind)) for g in range(groups.literal_value)]
+            _add_products(builder, sums, [lanes.load(builder, each, kind) for each in at], x, stride, 4 * i)
+            weights = builder.add(weights, step)
+        return _tile(builder, sums)
+
+    return total(total, _ADDRESS, groups, types.int64, stored, _ADDRESS, types.int64, inputs), emit
+
+
+@_operation
+def nibble_products(
+    total: Any, weights: Any, groups: Any, step: Any, by_table: Any, x: Any, stride: Any, vectors: Any
+) -> tuple[Any, _Emit]:
+    """`outer` for 8 inputs of 4 bits in each of some vectors of int32, that lie `step` bytes apart.
+
+    The inputs of the first vector are those of `nibble_inputs`; each further vector has the next four.
+    """
+
+    def emit(builder: Any, total: Any, weights: Any, _: Any, step: Any, __: Any, x: Any, stride: Any, ___: Any) -> Any:
+        sums, table = _vectors(builder, total), by_table.literal_value
+        for vector in range(vectors.literal_value):
+            at = [lanes.at(builder, weights, g * VECTOR_BYTES) for g in range(groups.literal_value)]
+            packed = [lanes.load_as(builder, each, lanes.BITS) for each in at]
+            for i, place in enumerate(nibble_inputs()):
+                factors = [lanes.nibble(builder, each, i, by_table=table) for each in packed]
+                _add_products(builder, sums, factors, x, stride, 4 * (place + 4 * vector))
+            weights = builder.add(weights, step)
+        return _tile(builder, sums)
+
+    return total(total, _ADDRESS, groups, types.int64, by_table, _ADDRESS, types.int64, vectors), emit
 
 
 @_operation

@@ -33,30 +33,31 @@ class PackedWeight(Tensor):
     To others it is an [out, in] float32 tensor whose values cannot be read.
 
     Attributes:
-        packed: The weight in the kernels' layout.
+        parts: Some of the outputs each, in the kernels' layout.
     """
 
-    packed: Packed
+    parts: tuple[Packed, ...]
 
     @classmethod
-    def of(cls, packed: Packed) -> Self:
+    def of(cls, *parts: Packed) -> Self:
         """Present a packed weight as a tensor."""
-        shape = (packed.outputs, packed.inputs)
+        shape = (sum(part.outputs for part in parts), parts[0].inputs)
         weight: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32)
-        weight.packed = packed
+        weight.parts = parts
         return weight
 
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T`: [N, in] float32 to [N, out] float32. A row does not depend on other rows."""
-        return product(x, self.packed)
+        return product(x, self.parts)
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]
         """Size in memory."""
-        return self.packed.nbytes
+        return sum(part.nbytes for part in self.parts)
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"{type(self).__name__}({self.packed.format.name}, shape={tuple(self.shape)})"
+        formats = "+".join(part.format.name for part in self.parts)
+        return f"{type(self).__name__}({formats}, shape={tuple(self.shape)})"
 
     @classmethod
     def __torch_function__(
@@ -87,4 +88,5 @@ def _linear(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tens
 
 
 def _embedding(ids: Tensor, weight: PackedWeight) -> Tensor:
-    return weight.packed.rows(ids.flatten()).view(*ids.shape, -1)
+    (table,) = weight.parts  # only products are fused
+    return table.rows(ids.flatten()).view(*ids.shape, -1)

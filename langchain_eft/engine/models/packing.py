@@ -37,7 +37,7 @@ def pack_weights(module: Any, *, int8: bool, progress: Progress = silent) -> Non
     for layers in sorted(sharing.values(), key=lambda layers: head in layers):  # it comes last in a pass
         rounded = int8 and head not in layers and not any(type(layer) is nn.Embedding for layer in layers)
         weight = _pack(layers[0].weight.detach(), arena, int8=rounded)
-        product_kernel(weight.packed.format, progress=progress)
+        product_kernel(weight.parts[0].format.name, progress=progress)
         for layer in layers:
             del layer.weight  # so it is freed before the next one is packed
             layer.register_buffer("weight", weight)

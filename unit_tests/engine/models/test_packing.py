@@ -47,7 +47,7 @@ def formats(engine):
 
 
 def format_of(weight):
-    return weight.packed.format if isinstance(weight, PackedWeight) else None
+    return weight.parts[0].format if isinstance(weight, PackedWeight) else None
 
 
 @pytest.fixture(scope="module")

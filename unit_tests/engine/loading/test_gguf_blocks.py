@@ -1,0 +1,64 @@
+"""The blocks of GGUF files, against the definition in the package `gguf`."""
+
+import pytest
+import torch
+from gguf.quants import dequantize
+from torch.testing import assert_close
+
+from langchain_eft.engine.kernels.arena import Arena
+from langchain_eft.engine.kernels.products import product
+from langchain_eft.engine.kernels.target import Target, host
+from langchain_eft.engine.loading.gguf_blocks import BLOCKS, pack_blocks
+from unit_tests.engine.kernels.blocks import random_blocks
+
+OUTPUTS, INPUTS = 100, 512
+
+each_kind = pytest.mark.parametrize("kind", BLOCKS, ids=lambda kind: kind.name)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def numbers(rows, kind):
+    return torch.from_numpy(dequantize(rows.numpy(), kind))
+
+
+@each_kind
+def test_packed_blocks_hold_the_numbers_of_the_file(kind):
+    rows = random_blocks(kind, OUTPUTS, INPUTS)
+    packed = pack_blocks(rows, kind, Arena())
+    assert torch.equal(packed.rows(torch.arange(OUTPUTS)), numbers(rows, kind))
+    assert torch.equal(packed.rows(torch.tensor([99, 3, 99])), numbers(rows, kind)[[99, 3, 99]])
+
+
+@each_kind
+def test_products_equal_those_of_the_numbers_in_float64(kind):
+    rows, x = random_blocks(kind, OUTPUTS, INPUTS), torch.randn(13, INPUTS)
+    weight = numbers(rows, kind)
+    expected = x.double() @ weight.double().T
+    y = product(x, [pack_blocks(rows, kind, Arena())])
+    by_blas = (x @ weight.T).double() - expected
+    assert y.shape == (13, OUTPUTS)
+    assert (y - expected).abs().max() < 2 * by_blas.abs().max()
+
+
+@each_kind
+@pytest.mark.skipif("avx2" not in host().features, reason="no x86 processor with AVX2")
+def test_bits_depend_neither_on_company_nor_on_the_width_of_registers(kind):
+    weight, x = [pack_blocks(random_blocks(kind, OUTPUTS, INPUTS), kind, Arena())], torch.randn(33, INPUTS)
+    alone = torch.cat([product(row[None], weight) for row in x])
+    for count in (1, 2, 3, 7, 33):
+        for first in {0, 33 - count}:
+            rows = x[first : first + count]
+            assert torch.equal(product(rows, weight), alone[first : first + count])
+            assert torch.equal(product(rows, weight, Target("x86-64-v3", "-avx512f")), product(rows, weight))
+
+
+def test_parts_of_any_size_and_kind_are_one_weight():
+    x, arena = torch.randn(5, INPUTS), Arena()
+    kinds = list(BLOCKS)
+    parts = [random_blocks(kind, size, INPUTS) for kind, size in zip(kinds, (32, 1, 70, 3, 64, 5, 31, 33), strict=True)]
+    weight = [pack_blocks(rows, kind, arena) for kind, rows in zip(kinds, parts, strict=True)]
+    assert_close(product(x, weight), torch.cat([product(x, [part]) for part in weight], 1), rtol=0, atol=0)
