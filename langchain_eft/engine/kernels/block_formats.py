@@ -72,6 +72,10 @@ class BlockFormat(Format):
         """Size of a super-block of 32 outputs."""
         return self.first_block + self.blocks * self.block_bytes
 
+    def size_of(self, outputs: int, inputs: int) -> int:
+        """Size of a packed weight, in bytes."""
+        return -(-outputs // GROUP) * inputs // (self.blocks * self.inputs) * self.nbytes
+
     def pack(self, outputs: dict[str, Tensor], arena: Arena) -> Packed:
         """Pack the fields of a weight, each [out, super-blocks, vectors] of its type."""
         count, super_blocks, _ = outputs["scales"].shape
@@ -99,7 +103,8 @@ class BlockFormat(Format):
     def _views(self, data: Tensor) -> dict[str, Tensor]:
         """The fields of a packed weight, each [groups, super-blocks, blocks or 1, vectors, 32]."""
         super_blocks = data.view(len(data), -1, self.nbytes)
-        blocks = super_blocks[..., self.first_block :].unflatten(-1, (self.blocks, self.block_bytes))
+        blocks = super_blocks[..., self.first_block :]
+        blocks = blocks.view(*blocks.shape[:2], self.blocks, self.block_bytes)
         return {
             **{name: field.of(super_blocks)[:, :, None] for name, field in self.factors.items()},
             **{name: field.of(blocks) for name, field in self.fields.items()},
@@ -127,7 +132,7 @@ class Field(NamedTuple):
     def of(self, blocks: Tensor) -> Tensor:
         """The field of each block: [..., bytes] to [..., vectors, 32]."""
         part = blocks[..., self.first : self.first + self.nbytes].view(self.dtype)
-        return part.unflatten(-1, (self.vectors, GROUP))
+        return part.view(*part.shape[:-1], self.vectors, GROUP)
 
 
 def _fields(sizes: dict[str, tuple[int, torch.dtype]]) -> dict[str, Field]:

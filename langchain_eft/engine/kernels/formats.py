@@ -97,7 +97,7 @@ class Int8(Format):
     largest = 127
 
     def pack(self, weight: Tensor, arena: Arena) -> Packed:
-        """Pack an [out, in] weight of any floating point type, rounded to multiples of its outputs' scales."""
+        """Pack an [out, in] weight of any floating point type. Numbers become multiples of a scale."""
         values, (outputs, inputs) = weight.float(), weight.shape
         scales = values.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / self.largest
         data = _grouped((values / scales[:, None]).round().to(torch.int8), arena)

@@ -51,7 +51,9 @@ def build(name: str, target: Target) -> Callable[[int], None]:
     # AMD processors foresee a stream themselves; asking for it takes a fifth of the time of a single row.
     asks = 1 if not target.cpu.startswith("znver") else 4
     by_table = target.has_avx512
-    tiles = {rows: _tile(one, rows, vectors, ask=rows >= asks, by_table=by_table) for rows in (largest, 4, 2, 1)}
+    tiles = {
+        rows: _tile(one, rows, vectors, ask=rows >= asks, by_table=by_table) for rows in (largest, 4, 2, 1)
+    }
     first, second, third, fourth = tiles.values()
 
     @inlined
@@ -158,7 +160,15 @@ def _of_numbers(one: Format, count: int, vectors: int, *, ask: bool) -> Any:
     at_once = _at_once(count)
 
     @inlined
-    def total_of(x: int, sums: int, w: int, half: int, x_step: int, sum_step: int, inputs: int) -> Any:
+    def total_of(  # the arguments are those for blocks
+        x: int,
+        sums: int,  # noqa: ARG001
+        w: int,
+        half: int,
+        x_step: int,
+        sum_step: int,  # noqa: ARG001
+        inputs: int,
+    ) -> Any:
         w += half * vector_bytes
         total = simd.zeros(count)
         for _block in range(inputs // _BLOCK):

@@ -36,18 +36,17 @@ class Tile(types.Type):  # type: ignore[misc]
 
     Attributes:
         count: Number of its vectors.
-        vector: LLVM's type of a vector: `lanes.FLOATS` or `lanes.BITS`.
     """
 
-    def __init__(self, count: int, vector: Any = lanes.FLOATS) -> None:
-        self.count, self.vector = count, vector
-        super().__init__(name=f"tile({count} x {vector})")
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__(name=f"tile({count})")
 
 
 @register_default(Tile)
 class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, tile: Tile) -> None:
-        super().__init__(manager, tile, ir.ArrayType(tile.vector, tile.count))
+        super().__init__(manager, tile, ir.ArrayType(lanes.FLOATS, tile.count))
 
 
 def _vectors(builder: Any, tile: Any) -> list[Any]:
@@ -120,20 +119,6 @@ def load(address: Any, count: Any, step: Any, stored: Any) -> tuple[Any, _Emit]:
 
 
 @_operation
-def load_bits(address: Any, count: Any, step: Any) -> tuple[Any, _Emit]:
-    """A tile of `count` vectors of int32 that lie `step` bytes apart."""
-
-    def emit(builder: Any, address: Any, _: Any, step: Any) -> Any:
-        vectors = []
-        for _ in range(count.literal_value):
-            vectors.append(lanes.load_as(builder, address, lanes.BITS))
-            address = builder.add(address, step)
-        return _tile(builder, vectors)
-
-    return Tile(count.literal_value, lanes.BITS)(_ADDRESS, count, types.int64), emit
-
-
-@_operation
 def store(tile: Any, address: Any, row_step: Any, rows: Any) -> tuple[Any, _Emit]:
     """Write a tile: the vectors of a row side by side, the rows `row_step` bytes apart."""
     groups = tile.count // rows.literal_value
@@ -159,22 +144,6 @@ def prefetch(address: Any, size: Any) -> tuple[Any, _Emit]:
 
 
 @_operation
-def nibbles(packed: Any, index: Any, by_table: Any) -> tuple[Any, _Emit]:
-    """The index-th 4 bits of each lane of a tile of int32, as float32. See `lanes.nibble`."""
-
-    def emit(builder: Any, packed: Any, *_: Any) -> Any:
-        return _tile(
-            builder,
-            [
-                lanes.nibble(builder, vector, index.literal_value, by_table=by_table.literal_value)
-                for vector in _vectors(builder, packed)
-            ],
-        )
-
-    return Tile(packed.count)(packed, index, by_table), emit
-
-
-@_operation
 def outer(total: Any, vectors: Any, x: Any, stride: Any) -> tuple[Any, _Emit]:
     """`total[r, g] + vectors[g] * x[r]`, each with one rounding.
 
@@ -194,10 +163,14 @@ def outer(total: Any, vectors: Any, x: Any, stride: Any) -> tuple[Any, _Emit]:
     return total(total, vectors, _ADDRESS, types.int64), emit
 
 
-def _add_products(builder: Any, sums: list[Any], factors: list[Any], x: Any, stride: Any, offset: int) -> None:
+def _add_products(
+    builder: Any, sums: list[Any], factors: list[Any], x: Any, stride: Any, offset: int
+) -> None:
     """`sums[r, g] += factors[g] * x[r]`, where the first row's number is `offset` bytes behind `x`."""
     for row in range(len(sums) // len(factors)):
-        number = lanes.splat(builder, lanes.load_scalar(builder, lanes.at(builder, x, offset), ir.FloatType()))
+        number = lanes.splat(
+            builder, lanes.load_scalar(builder, lanes.at(builder, x, offset), ir.FloatType())
+        )
         for i, factor in enumerate(factors, row * len(factors)):
             sums[i] = lanes.fma(builder, factor, number, sums[i])
         x = builder.add(x, stride)
@@ -213,10 +186,14 @@ def products(
     one lie `step` bytes on. The numbers of a row lie side by side.
     """
 
-    def emit(builder: Any, total: Any, weights: Any, _: Any, step: Any, __: Any, x: Any, stride: Any, ___: Any) -> Any:
+    def emit(
+        builder: Any, total: Any, weights: Any, _: Any, step: Any, __: Any, x: Any, stride: Any, ___: Any
+    ) -> Any:
         sums, kind = _vectors(builder, total), stored.literal_value
         for i in range(inputs.literal_value):
-            at = [lanes.at(builder, weights, g * lanes.vector_bytes(kind)) for g in range(groups.literal_value)]
+            at = [
+                lanes.at(builder, weights, g * lanes.vector_bytes(kind)) for g in range(groups.literal_value)
+            ]
             _add_products(builder, sums, [lanes.load(builder, each, kind) for each in at], x, stride, 4 * i)
             weights = builder.add(weights, step)
         return _tile(builder, sums)
@@ -233,7 +210,9 @@ def nibble_products(
     The inputs of the first vector are those of `nibble_inputs`; each further vector has the next four.
     """
 
-    def emit(builder: Any, total: Any, weights: Any, _: Any, step: Any, __: Any, x: Any, stride: Any, ___: Any) -> Any:
+    def emit(
+        builder: Any, total: Any, weights: Any, _: Any, step: Any, __: Any, x: Any, stride: Any, ___: Any
+    ) -> Any:
         sums, table = _vectors(builder, total), by_table.literal_value
         for vector in range(vectors.literal_value):
             at = [lanes.at(builder, weights, g * VECTOR_BYTES) for g in range(groups.literal_value)]

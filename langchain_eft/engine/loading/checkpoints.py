@@ -23,6 +23,7 @@ class Checkpoint:
         hub: The hub model, or None if the checkpoint is local.
         listing: The hub's description, or None if the checkpoint is local or the hub cannot be reached.
         remedy: What the user can do if the checkpoint cannot be fetched.
+        gguf: The GGUF file that has the weights, if the folder of a fetched checkpoint lacks them.
     """
 
     name: str = field(compare=False)
@@ -30,6 +31,7 @@ class Checkpoint:
     hub: HubModel | None = None
     listing: Listing | None = field(default=None, compare=False)
     remedy: str = "give a local folder, a .gguf file or a reachable hub id"
+    gguf: Path | None = field(default=None, compare=False)
 
     @property
     def folder(self) -> str:
@@ -37,8 +39,12 @@ class Checkpoint:
         assert self.path is not None  # noqa: S101  (fetched checkpoints have a path)
         return str(self.path)
 
-    def fetch(self, progress: Progress) -> str:
-        """Fetch the checkpoint and return its folder. A GGUF file is converted to safetensors on first use.
+    def fetch(self, progress: Progress, *, weights: bool = True) -> Path:
+        """Fetch the checkpoint and return its folder. For a GGUF file, a folder is made on first use.
+
+        Args:
+            progress: Callback that says what takes time.
+            weights: Whether the folder has to hold weights. Without, that of a GGUF file needs none.
 
         Raises:
             CheckpointNotFoundError: The hub is not reachable and its cache does not hold the model, or the
@@ -46,11 +52,19 @@ class Checkpoint:
             CheckpointCacheError: The cache folder cannot be written.
             InsufficientDiskError: The missing files do not fit on the disk.
         """
-        path = self.path
-        if path is None:
-            assert self.hub is not None  # noqa: S101  (a checkpoint has a path or a hub model)
-            path = fetch(self.hub, self.listing, progress, self.remedy)
-        return str(converted(path, progress) if path.suffix == ".gguf" and path.is_file() else path)
+        path = self.fetch_file(progress)
+        return converted(path, progress, weights=weights) if _is_gguf(path) else path
+
+    def fetch_file(self, progress: Progress) -> Path:
+        """Fetch the checkpoint and return its folder or GGUF file. See `fetch` for errors."""
+        if self.path is not None:
+            return self.path
+        assert self.hub is not None  # noqa: S101  (a checkpoint has a path or a hub model)
+        return Path(fetch(self.hub, self.listing, progress, self.remedy))
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == ".gguf" and path.is_file()
 
 
 def find_checkpoint(source: ModelSource) -> Checkpoint:
@@ -71,7 +85,7 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
     path = Path(source).expanduser()
     if path.is_dir():
         return Checkpoint(source, path.resolve())  # a model that is named in two ways is one model
-    if path.suffix == ".gguf" and path.is_file():
+    if _is_gguf(path):
         return Checkpoint(source, path)
     return _on_hub(source)
 
@@ -92,7 +106,7 @@ def fetch_checkpoint(source: ModelSource, progress: Progress) -> str:
     Raises:
         EngineError: As `find_checkpoint` and `Checkpoint.fetch`.
     """
-    return find_checkpoint(source).fetch(progress)
+    return str(find_checkpoint(source).fetch(progress))
 
 
 def packaged_file(source: PackagedModel) -> Path | None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from langchain_eft.engine.loading.behavior_cards import warn_of_other_references
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
+from langchain_eft.engine.loading.gguf_weights import load_gguf_module
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.tokenizers import TokenMeanings, read_tokenizers
 from langchain_eft.engine.loading.weights import load_module
@@ -46,7 +47,7 @@ def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> Mod
     checkpoints = RecipeCheckpoints.find(recipe, lambda adapter: Path(fetch_checkpoint(adapter, progress)))
     checkpoints.check(placement)
     checkpoints.require_memory(placement)
-    checkpoints = checkpoints.fetch(progress)
+    checkpoints = checkpoints.fetch(progress, placement)
     checkpoints.require_memory(placement)  # the size of converted files is known only now
     warn_of_other_references(checkpoints)
     loader = _Loader(checkpoints, placement, progress)
@@ -132,7 +133,10 @@ class _Loader:
 
             self.leader = Leader(folder, placement)
         embeddings_from = next(iter(self.modules.values()), None)
-        self.modules[folder] = load_module(folder, placement, embeddings_from)
+        if checkpoint.gguf is None:
+            self.modules[folder] = load_module(folder, placement, embeddings_from)
+        else:
+            self.modules[folder] = load_gguf_module(checkpoint, self._progress)
         if placement.ranks > 1 and self.leader:
             self.leader.attach(self.modules[folder])
 

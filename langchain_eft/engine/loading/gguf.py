@@ -7,7 +7,7 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType
 
@@ -26,11 +26,42 @@ _LONGEST_ARRAY = 2**22
 _MOST_DIMENSIONS = 4
 
 
-def check_gguf(path: Path) -> int:
-    """Refuse a GGUF file whose header promises more than the file holds.
+class StoredTensor(NamedTuple):
+    """A tensor of a file.
 
-    Returns:
-        Number of weights in its tensors.
+    Attributes:
+        kind: How its numbers are stored.
+        shape: Its shape, as torch has it.
+        first: Its first byte in the file.
+        nbytes: Its size.
+    """
+
+    kind: GGMLQuantizationType
+    shape: tuple[int, ...]
+    first: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What a file says of itself.
+
+    Attributes:
+        architecture: Its family, by llama.cpp's names.
+        tensors: Its tensors.
+    """
+
+    architecture: str
+    tensors: dict[str, StoredTensor]
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights in all tensors."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
+
+
+def read_header(path: Path) -> GgufHeader:
+    """The header of a GGUF file. One that promises more than the file holds is refused.
 
     Raises:
         CheckpointNotFoundError: The file is damaged.
@@ -40,7 +71,7 @@ def check_gguf(path: Path) -> int:
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        return _check(_Cursor(content))
+        return _read(_Cursor(content))
 
 
 @dataclass
@@ -82,7 +113,7 @@ class _Cursor:
         return None
 
 
-def _check(cursor: _Cursor) -> int:
+def _read(cursor: _Cursor) -> GgufHeader:
     magic, version = cursor.read("<4s"), cursor.read("<I")
     if magic != b"GGUF" or version not in (2, 3):
         raise ValueError(f"it begins with {magic!r}, version {version}")
@@ -94,13 +125,19 @@ def _check(cursor: _Cursor) -> int:
     for name, value in settings.items():
         if name.endswith(b".block_count") and value > num_tensors:
             raise ValueError(f"{value} layers, but {num_tensors} tensors")
-    num_weights, ends = 0, [0]
-    for _ in range(num_tensors):
-        cursor.read_string()
-        shape = [cursor.read("<Q") for _ in range(min(cursor.read("<I"), _MOST_DIMENSIONS))]
-        block, size = GGML_QUANT_SIZES[GGMLQuantizationType(cursor.read("<I"))]
-        num_weights += math.prod(shape)
-        ends.append(cursor.read("<Q") + math.prod(shape) // block * size)
-    alignment = settings.get(b"general.alignment", GGUF_DEFAULT_ALIGNMENT)
-    cursor.skip(-cursor.offset % alignment + max(ends))
-    return num_weights
+    tensors = dict(_read_tensor(cursor) for _ in range(num_tensors))
+    cursor.skip(-cursor.offset % settings.get(b"general.alignment", GGUF_DEFAULT_ALIGNMENT))
+    start = cursor.offset
+    cursor.skip(max((tensor.first + tensor.nbytes for tensor in tensors.values()), default=0))
+    placed = {name: tensor._replace(first=start + tensor.first) for name, tensor in tensors.items()}
+    return GgufHeader(settings.get(b"general.architecture", b"").decode(), placed)
+
+
+def _read_tensor(cursor: _Cursor) -> tuple[str, StoredTensor]:
+    """A tensor's name and what it is; its first byte is counted from the end of the header."""
+    name = cursor.read_string().decode()
+    shape = [cursor.read("<Q") for _ in range(min(cursor.read("<I"), _MOST_DIMENSIONS))]
+    kind = GGMLQuantizationType(cursor.read("<I"))
+    block, size = GGML_QUANT_SIZES[kind]
+    nbytes = math.prod(shape) // block * size
+    return name, StoredTensor(kind, tuple(reversed(shape)), cursor.read("<Q"), nbytes)

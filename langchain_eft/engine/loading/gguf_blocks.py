@@ -34,9 +34,15 @@ def pack_blocks(rows: Tensor, kind: Kind, arena: Arena) -> Packed:
         rows: [out, bytes of a row] uint8, as they are in the file.
         kind: One of `BLOCKS`.
         arena: Where the weight goes.
+
+    Raises:
+        ValueError: A factor is NaN or infinite.
     """
-    one, fields = BLOCKS[kind]
-    return one.pack(fields(rows.unflatten(1, (-1, GGML_QUANT_SIZES[kind][1]))), arena)
+    one, fields_of = BLOCKS[kind]
+    fields = fields_of(_split(rows, GGML_QUANT_SIZES[kind][1]))
+    if not all(field.isfinite().all() for field in fields.values() if field.is_floating_point()):
+        raise ValueError("a weight holds NaN or infinite values")
+    return one.pack(fields, arena)
 
 
 def _q4_0(blocks: Tensor) -> _Fields:
@@ -64,21 +70,21 @@ def _q8_0(blocks: Tensor) -> _Fields:
 
 def _q4_k(blocks: Tensor) -> _Fields:
     # Bytes hold two numbers that are 32 inputs apart; those of a block of 32 are brought together.
-    pairs = torch.stack(_nibbles(blocks[..., 16:].unflatten(-1, (4, 32))), -2)
-    low, high = pairs.unflatten(-1, (2, 16)).unbind(-2)
+    pairs = torch.stack(_nibbles(_split(blocks[..., 16:], 32)), -2)
+    low, high = _split(pairs, 16).unbind(-2)
     return _factors(blocks) | {"integers": _ints((low | high << 4).flatten(-3))}
 
 
 def _q5_k(blocks: Tensor) -> _Fields:
-    low = torch.stack(_nibbles(blocks[..., 48:].unflatten(-1, (4, 32))), -2).flatten(-3, -2)
+    low = torch.stack(_nibbles(_split(blocks[..., 48:], 32)), -2).flatten(-3, -2)
     high = torch.stack([blocks[..., 16:48] >> bit & 1 for bit in range(8)], -2)
     return _factors(blocks) | {"integers": (low | high << 4).flatten(-2).view(torch.int8)}
 
 
 def _q6_k(blocks: Tensor) -> _Fields:
-    first, second = _nibbles(blocks[..., :128].unflatten(-1, (2, 64)))
+    first, second = _nibbles(_split(blocks[..., :128], 64))
     low = torch.cat((first, second), -1)
-    high = torch.cat([blocks[..., 128:192].unflatten(-1, (2, 32)) >> bits & 3 for bits in (0, 2, 4, 6)], -1)
+    high = torch.cat([_split(blocks[..., 128:192], 32) >> bits & 3 for bits in (0, 2, 4, 6)], -1)
     integers = (low | high << 4).flatten(-2).view(torch.int8) - 32
     steps = blocks[..., 192:208].view(torch.int8)
     return {"scales": _halves(blocks[..., 208:]), "scale_steps": steps, "integers": integers}
@@ -87,7 +93,7 @@ def _q6_k(blocks: Tensor) -> _Fields:
 def _factors(blocks: Tensor) -> _Fields:
     """The scales and minima of Q4_K and Q5_K; a minimum is subtracted there."""
     halves = _halves(blocks[..., :4])
-    first, second, third = blocks[..., 4:16].unflatten(-1, (3, 4)).unbind(-2)
+    first, second, third = _split(blocks[..., 4:16], 4).unbind(-2)
     scales = torch.cat((first & 63, third & 15 | first >> 6 << 4), -1)
     minima = torch.cat((second & 63, third >> 4 | second >> 6 << 4), -1)
     return {
@@ -103,6 +109,11 @@ def _five_bits(blocks: Tensor) -> Tensor:
     high = torch.stack([blocks[..., :4] >> bit & 1 for bit in range(8)], -1).flatten(-2)
     low = torch.cat(_nibbles(blocks[..., 4:]), -1)
     return (low | high << 4).view(torch.int8)
+
+
+def _split(blocks: Tensor, size: int) -> Tensor:
+    """[..., n] to [..., n / size, size]."""
+    return blocks.view(*blocks.shape[:-1], -1, size)
 
 
 def _nibbles(blocks: Tensor) -> tuple[Tensor, Tensor]:

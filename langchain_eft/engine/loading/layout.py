@@ -11,6 +11,7 @@ import torch
 
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
+from langchain_eft.engine.loading.gguf_weights import packed_bytes, stays_in_blocks
 from langchain_eft.engine.loading.memory import (
     WeightCount,
     count_weights,
@@ -90,10 +91,16 @@ class RecipeCheckpoints:
         small = (checkpoint for pair in self.pairs.values() for checkpoint in (pair.reference, pair.tuned))
         return list(dict.fromkeys([self.base, *small]))
 
-    def fetch(self, progress: Progress) -> RecipeCheckpoints:
-        """Fetch every model; the result has only local checkpoints."""
+    def fetch(self, progress: Progress, placement: Placement | None = None) -> RecipeCheckpoints:
+        """Fetch every model; the result has only local checkpoints.
+
+        Args:
+            progress: Callback that says what takes time.
+            placement: Where the models are going to be, or None if others than the engine read them.
+        """
+        small = placement and placement.small
         local = {
-            checkpoint: Checkpoint(checkpoint.name, Path(checkpoint.fetch(progress)))
+            checkpoint: _fetched(checkpoint, placement if checkpoint == self.base else small, progress)
             for checkpoint in self.unique
         }
         pairs = {
@@ -176,8 +183,18 @@ def _base_of_adapter(adapter: Path) -> ModelSource:
     return str(relative) if relative.is_dir() else source
 
 
+def _fetched(checkpoint: Checkpoint, placement: Placement | None, progress: Progress) -> Checkpoint:
+    """The local checkpoint of a model. A GGUF file keeps its weights where the kernels take them."""
+    file = checkpoint.fetch_file(progress)
+    stays = placement is not None and placement.packs and stays_in_blocks(file)
+    folder = checkpoint.fetch(progress, weights=not stays)
+    return Checkpoint(checkpoint.name, folder, gguf=file if stays else None)
+
+
 def weight_count(checkpoint: Checkpoint) -> WeightCount | None:
     """Number of weights by the headers of local files or by the hub; None if neither is available."""
+    if checkpoint.gguf is not None:
+        return WeightCount(0, 0, stored=packed_bytes(checkpoint.gguf))
     if checkpoint.path is not None:
         return count_weights(checkpoint.path) if checkpoint.path.is_dir() else None
     listing = checkpoint.listing

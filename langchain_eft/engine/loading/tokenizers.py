@@ -77,7 +77,7 @@ def _read_tokenizer(checkpoint: Checkpoint) -> Any:
     if path is not None and path.is_dir():
         return read_tokenizer(path)
     if hub is None or hub.is_gguf:
-        return read_tokenizer(Path(checkpoint.fetch(silent)))
+        return read_tokenizer(checkpoint.fetch(silent, weights=False))
     try:
         with refusing_foreign_code(checkpoint.name):
             return AutoTokenizer.from_pretrained(

@@ -22,6 +22,7 @@ from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.engine.loading.weight_files import check_weight_files
 from langchain_eft.engine.models.compatibility import unsupported_reason
 from langchain_eft.engine.models.fusion import fuse
+from langchain_eft.engine.models.packed_weight import PackedWeight
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.quantization import bitsandbytes_config, quantize
 from langchain_eft.engine.models.self_check import unsupported_model
@@ -156,13 +157,15 @@ def _share_embeddings(
             "base that the checkpoint was made for."
         )
     for source_layer, layer in ((source_embeddings, embeddings), (source_head, head)):
-        if type(source_layer.weight) is not nn.Parameter:
+        weight = source_layer.weight
+        if type(weight) not in {nn.Parameter, PackedWeight}:
             raise RecipeError(
                 f"The checkpoint {path!r} has no embeddings, and the base's are divided among "
                 "processes: leave `tensor_parallel` at 1."
             )
-        if source_layer.weight.device != device:
-            layer.weight = nn.Parameter(source_layer.weight.to(device), requires_grad=False)
+        if weight.device != device:
+            values = weight.values() if isinstance(weight, PackedWeight) else weight
+            layer.weight = nn.Parameter(values.to(device), requires_grad=False)
     if source_embeddings.weight.device == device:
         module.set_input_embeddings(source_embeddings)
         module.set_output_embeddings(source_head)

@@ -54,8 +54,12 @@ class FusedLinear(nn.Linear):
         sizes = {name: layer.out_features for name, layer in layers.items()}
         fused = cls(first.in_features, sum(sizes.values()), first.bias is not None, device="meta")
         fused.parts = sizes
-        weights = torch.cat([layer.weight for layer in layers.values()])
-        fused.weight = nn.Parameter(weights, requires_grad=False)
+        weights = [layer.weight for layer in layers.values()]
+        if isinstance(first.weight, PackedWeight):
+            del fused.weight
+            fused.register_buffer("weight", PackedWeight.join(weights))
+        else:
+            fused.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
         if first.bias is not None:
             biases = torch.cat([layer.bias for layer in layers.values()])
             fused.bias = nn.Parameter(biases, requires_grad=False)

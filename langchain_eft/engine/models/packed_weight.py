@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Self
@@ -46,9 +46,18 @@ class PackedWeight(Tensor):
         weight.parts = parts
         return weight
 
+    @classmethod
+    def join(cls, weights: Iterable[Any]) -> Self:
+        """The outputs of several packed weights, one after the other. No weight is copied."""
+        return cls.of(*(part for weight in weights for part in weight.parts))
+
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T`: [N, in] float32 to [N, out] float32. A row does not depend on other rows."""
         return product(x, self.parts)
+
+    def values(self) -> Tensor:
+        """A plain copy, [out, in] float32."""
+        return torch.cat([part.rows(torch.arange(part.outputs)) for part in self.parts])
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]

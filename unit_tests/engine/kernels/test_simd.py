@@ -66,20 +66,37 @@ def test_full_and_zeros():
     np.testing.assert_array_equal(run(kernel, count=3)[:, 0], np.float32([0.1, 0.1, 0]))
 
 
+def test_products_of_inputs_side_by_side(rng):
+    inputs, step = 3, GROUPS * simd.LANES
+    total, x = numbers(rng, COUNT), numbers(rng, ROWS)
+    weights = rng.integers(-128, 128, (inputs, GROUPS, simd.LANES)).astype(np.int8)
+
+    def kernel(total, weights, x, out):
+        tile = simd.load(total, COUNT, STEP, "float32")
+        tile = simd.products(tile, weights, GROUPS, step, "int8", x, STEP, inputs)
+        simd.store(tile, out, GROUPS * STEP, ROWS)
+
+    expected = total.reshape(ROWS, GROUPS, -1) + np.einsum("ri,igl->rgl", x[:, :inputs], weights)
+    out = run(kernel, total, weights, x)
+    np.testing.assert_allclose(out.reshape(ROWS, GROUPS, -1), expected, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "by_table", [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_TABLES, reason="no AVX-512"))]
 )
-def test_nibbles_of_each_lane(rng, by_table):
-    packed = rng.integers(0, 1 << 32, (2, simd.LANES), dtype=np.uint32)
+def test_nibble_products_take_the_inputs_in_the_order_of_a_file_s_bytes(rng, by_table):
+    blocks = rng.integers(0, 256, (GROUPS * simd.LANES, 16)).astype(np.uint8)
+    x = rng.standard_normal((ROWS, 32)).astype(np.float32)
+    packed = blocks.view(np.uint32).T.copy()
+    step = GROUPS * STEP
 
-    def kernel(x, out):
-        v = simd.load_bits(x, 2, STEP)
-        simd.store(simd.nibbles(v, 0, by_table), out, STEP, 2)
-        simd.store(simd.nibbles(v, 3, by_table), out + 2 * STEP, STEP, 2)
-        simd.store(simd.nibbles(v, 7, by_table), out + 4 * STEP, STEP, 2)
+    def kernel(weights, x, out):
+        tile = simd.nibble_products(simd.zeros(COUNT), weights, GROUPS, step, by_table, x, 128, 4)
+        simd.store(tile, out, GROUPS * STEP, ROWS)
 
-    expected = np.concatenate([packed >> (4 * i) & 15 for i in (0, 3, 7)])
-    np.testing.assert_array_equal(run(kernel, packed, count=6), expected.astype(np.float32))
+    expected = x @ np.concatenate([blocks & 15, blocks >> 4], 1).T.astype(np.float32)
+    out = run(kernel, packed, x).reshape(ROWS, -1)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_outer_adds_a_number_of_each_row_times_each_vector(rng):

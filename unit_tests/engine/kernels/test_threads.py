@@ -25,7 +25,7 @@ def result():
     """A product that is large enough to be shared, and whether it is right."""
     numbers = torch.randn(2083, 256, generator=torch.Generator().manual_seed(0))
     weight, x = numbers[3:], numbers[:3]
-    y = product(x, FLOAT32.pack(weight, Arena()))
+    y = product(x, [FLOAT32.pack(weight, Arena())])
     torch.testing.assert_close(y, x @ weight.T, rtol=0, atol=1e-3)
     return y
 
@@ -46,7 +46,7 @@ def test_workers_that_sleep_wake_up():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_forked_child_has_workers_of_its_own():
-    weight, x = FLOAT32.pack(torch.randn(2080, 256), Arena()), torch.randn(3, 256)
+    weight, x = [FLOAT32.pack(torch.randn(2080, 256), Arena())], torch.randn(3, 256)
     y = product(x, weight)
     child = os.fork()
     if not child:  # torch's own threads would hang here

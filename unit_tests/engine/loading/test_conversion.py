@@ -20,7 +20,7 @@ def gguf(tmp_path, monkeypatch):
     file.write_bytes(b"weights")
     conversions = []
 
-    def convert(source, folder):
+    def convert(source, folder, *, weights):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"converted " + source.read_bytes())
         conversions.append(folder)
@@ -65,7 +65,7 @@ def test_a_damaged_cache_is_rebuilt(gguf, damage):
 
 
 def test_a_crash_leaves_no_incomplete_model(gguf, monkeypatch):
-    def crash(source, folder):
+    def crash(source, folder, *, weights):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
@@ -84,7 +84,7 @@ import sys, time
 from pathlib import Path
 from langchain_eft.engine.loading import conversion
 
-def convert(source, folder):
+def convert(source, folder, *, weights):
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"slowly converted")
     print("converting", flush=True)

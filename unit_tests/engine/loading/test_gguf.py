@@ -13,7 +13,7 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError
 from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.engine.loading.configuration import read_config
-from langchain_eft.engine.loading.gguf import check_gguf
+from langchain_eft.engine.loading.gguf import read_header
 from langchain_eft.engine.recipe.behaviors import Recipe
 from unit_tests.helpers import answer, flip_bytes, request, slow
 from unit_tests.tiny import write_gguf
@@ -35,8 +35,19 @@ def decode(gguf):
 
 
 def test_an_intact_file_decodes(gguf):
-    assert check_gguf(gguf) == 26944
+    assert read_header(gguf).num_weights == 26944
     assert decode(gguf) > 0
+
+
+def test_no_second_copy_of_the_weights_is_written(gguf, tmp_path):
+    decode(gguf)
+    (folder,) = (tmp_path / "cache").glob("model-*")
+    assert not list(folder.glob("*.safetensors"))
+    converted = find_checkpoint(str(gguf)).fetch(lambda _: None)  # as for a GPU, or for vLLM
+    assert converted == folder
+    assert list(folder.glob("*.safetensors"))
+    decode(gguf)
+    assert list(folder.glob("*.safetensors")), "they stay"
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" * 100, bytes(1000)])
@@ -68,7 +79,7 @@ def with_number(gguf, name, number):
         ("llama.block_count", 5, "describes a model of .* weights and holds|weights are missing"),
         ("llama.embedding_length", 2**20, "describes a model of .* weights and holds 26944"),
         ("llama.vocab_size", 2**31, "describes a model of .* weights and holds 26944"),
-        ("llama.feed_forward_length", 32, r"other shapes.*mlp\.down_proj"),
+        ("llama.feed_forward_length", 32, r"other shapes.*mlp\.gate_proj"),
         ("llama.attention.head_count", 0, "cannot be read"),
     ],
 )

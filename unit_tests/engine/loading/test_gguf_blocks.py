@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from gguf import GGML_QUANT_SIZES
 from gguf.quants import dequantize
-from torch.testing import assert_close
 
 from langchain_eft.engine.kernels.arena import Arena
 from langchain_eft.engine.kernels.products import product
@@ -57,8 +57,18 @@ def test_bits_depend_neither_on_company_nor_on_the_width_of_registers(kind):
 
 
 def test_parts_of_any_size_and_kind_are_one_weight():
-    x, arena = torch.randn(5, INPUTS), Arena()
-    kinds = list(BLOCKS)
-    parts = [random_blocks(kind, size, INPUTS) for kind, size in zip(kinds, (32, 1, 70, 3, 64, 5, 31, 33), strict=True)]
-    weight = [pack_blocks(rows, kind, arena) for kind, rows in zip(kinds, parts, strict=True)]
-    assert_close(product(x, weight), torch.cat([product(x, [part]) for part in weight], 1), rtol=0, atol=0)
+    x, arena, sizes = torch.randn(5, INPUTS), Arena(), (32, 1, 70, 3, 64, 5, 31, 33)
+    weight = [
+        pack_blocks(random_blocks(kind, size, INPUTS), kind, arena)
+        for kind, size in zip(BLOCKS, sizes, strict=True)
+    ]
+    assert torch.equal(product(x, weight), torch.cat([product(x, [part]) for part in weight], 1))
+
+
+@each_kind
+def test_a_factor_that_is_no_number_is_refused(kind):
+    rows = random_blocks(kind, OUTPUTS, INPUTS)
+    first = GGML_QUANT_SIZES[kind][1] - 2 if kind.name == "Q6_K" else 0
+    rows[7, first : first + 2] = torch.tensor([0, 0x7E], dtype=torch.uint8)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        pack_blocks(rows, kind, Arena())

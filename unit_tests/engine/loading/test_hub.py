@@ -109,9 +109,8 @@ def test_an_adapter_may_be_a_subfolder(fake):
 
 
 def test_a_gguf_file_of_the_hub_is_fetched_alone_and_converted(fake, monkeypatch):
-    monkeypatch.setattr(
-        "langchain_eft.engine.loading.checkpoints.converted", lambda path, _: Path("/converted") / path.name
-    )
+    target = "langchain_eft.engine.loading.checkpoints.converted"
+    monkeypatch.setattr(target, lambda path, _, **__: Path("/converted") / path.name)
     assert fetch_checkpoint("o/m/m.Q4.gguf", lambda _: None) == "/converted/m.Q4.gguf"
     assert fake.fetched[0]["files"] == ["m.Q4.gguf"]
 
