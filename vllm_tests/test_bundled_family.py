@@ -16,6 +16,7 @@ import pytest
 
 from langchain_eft import EFTChatModel
 from langchain_eft.engine.recipe.notation import format_mixture
+from unit_tests.helpers import without_kernels
 from vllm_tests.server_process import export_line, vllm_server
 
 
@@ -63,8 +64,10 @@ def read_logprobs(content: list[dict]) -> tuple[list[str], list[list[tuple[str, 
 
 @pytest.fixture(scope="module")
 def own() -> list[Answer]:
-    """Answers of our engine."""
+    """Answers of our engine, with the weights that vLLM has: converted to bfloat16."""
     llm = EFTChatModel(temperature=0, max_tokens=TOKENS, dtype="float32", logprobs=True, top_logprobs=TOP)
+    with without_kernels():
+        llm.open()
     answers = []
     for asked in ASKED:
         message = llm.invoke(

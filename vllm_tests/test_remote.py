@@ -15,6 +15,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from integration_tests.answer_cases import CASES
 from integration_tests.test_agents import TASKS, TOOLS, results, run
 from langchain_eft import EFTLLM, EFTChatModel, EFTRewardScorer
+from unit_tests.helpers import without_kernels
 
 COMMON = {"temperature": 0, "max_tokens": 32}
 ENFORCED = {
@@ -43,7 +44,10 @@ def asked(case):
 
 @pytest.fixture(scope="module")
 def llm():
+    """A model in this process, with the weights that vLLM has: converted to bfloat16."""
     llm = EFTChatModel(temperature=0, max_tokens=64, dtype="float32")
+    with without_kernels():
+        llm.open()
     yield llm
     llm.engine.close()
 
