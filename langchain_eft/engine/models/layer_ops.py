@@ -1,6 +1,6 @@
-"""The small operations of a decoder layer: Triton kernels, or the torch functions that define them.
+"""The small operations of a decoder layer: the torch functions that define them, and who computes them.
 
-The kernels must equal the torch functions; they take fewer launches.
+Kernels must equal the torch functions. On a GPU they take fewer launches, on a CPU less time.
 """
 
 from __future__ import annotations
@@ -33,9 +33,17 @@ class LayerOps(NamedTuple):
 
 
 def layer_ops(*, kernels: bool) -> LayerOps:
-    """The operations as kernels, or as torch functions."""
+    """The operations as kernels for a GPU, or for a CPU."""
     if not kernels:
-        return LayerOps(rms_norm, add_rms_norm, angles, rotate, silu_mul)
+        from langchain_eft.engine.models.cpu_layer_ops import (
+            cpu_add_rms_norm,
+            cpu_angles,
+            cpu_rms_norm,
+            cpu_rotate,
+            cpu_silu_mul,
+        )
+
+        return LayerOps(cpu_rms_norm, cpu_add_rms_norm, cpu_angles, cpu_rotate, cpu_silu_mul)
     from langchain_eft.engine.models.triton import (
         add_rms_norm_kernel,
         kernel_angles,
