@@ -46,7 +46,7 @@ def test_every_example_is_tested():
 
 def test_openais_client_chooses_mixtures(url):
     concise, fading, figures = lines(sys.executable, EXAMPLES / "openai_client.py", f"{url}/v1")
-    assert re.fullmatch(r"concise: Whales! [^.]*\.", concise)
+    assert re.fullmatch(r"concise: Whales [^.]*\.", concise)
     assert re.search(r"fading pirate: .*\b(Arr|Ahoy|matey|be|Shiver|ye|th'|o')", fading)
     assert "mixture: {'concise': 1.0}" in figures
 
@@ -60,7 +60,7 @@ def test_langchains_client_gets_text_objects_and_batches(url):
 
 def test_the_remote_model_needs_no_torch(url):
     concise, fading, city, called, torch = lines(sys.executable, EXAMPLES / "remote_model.py", f"{url}/v1")
-    assert re.fullmatch(r"concise: Whales! [^.]*\.", concise)
+    assert re.fullmatch(r"concise: Whales [^.]*\.", concise)
     assert re.search(r"fading pirate: .*\b(Arr|Ahoy|matey|be|Shiver|ye|th'|o')", fading)
     assert re.fullmatch(r"object: name='.*' country='.*'", city)
     assert called == "tool: It is sunny in Paris."

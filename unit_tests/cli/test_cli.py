@@ -542,7 +542,7 @@ def test_an_answer_is_computed_on_the_idle_cores(monkeypatch, busy, threads):
 MOMENTS = {
     "importing": ("langchain_eft.cli.chat", "load"),
     "converting": ("langchain_eft.engine.loading.conversion", "convert_gguf"),
-    "loading": ("langchain_eft.engine.loading.family", "load_module"),
+    "loading": ("langchain_eft.engine.loading.family", "load_gguf_module"),
     "checking": ("langchain_eft.engine.loading.family", "prepare_model"),
     "answering": ("langchain_eft.engine.rounds.packed_runner:PackedRunner", "run"),
 }

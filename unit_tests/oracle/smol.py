@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from langchain_eft import presets
-from langchain_eft.engine.loading.checkpoints import fetch_checkpoint
+from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from unit_tests.oracle.adapters import merged_weights
 from unit_tests.oracle.reference import Reference
 
@@ -18,8 +18,10 @@ class SmolReference(Reference):
     """Some behaviors of the bundled family, in float32."""
 
     def __init__(self, *behaviors: str) -> None:
-        folder = fetch_checkpoint(presets.load_preset("smol").recipe.base, lambda _: None)
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        file = find_checkpoint(presets.load_preset("smol").recipe.base).fetch_file(lambda _: None)
+        base = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32
+        ).eval()
         config = LlamaConfig.from_pretrained(PRESET / "reference")
         weights = load_file(PRESET / "reference" / "model.safetensors")
         weights = {name: tensor.float() for name, tensor in weights.items()}

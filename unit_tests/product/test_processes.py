@@ -45,7 +45,7 @@ CONVERT = """
     from pathlib import Path
     from langchain_eft.engine.loading import conversion
 
-    def convert(source, folder):
+    def convert(source, folder, *, weights):
         time.sleep(1)
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"converted " + source.read_bytes())

@@ -73,8 +73,8 @@ class BlockFormat(Format):
         return self.first_block + self.blocks * self.block_bytes
 
     def size_of(self, outputs: int, inputs: int) -> int:
-        """Size of a packed weight, in bytes."""
-        return -(-outputs // GROUP) * inputs // (self.blocks * self.inputs) * self.nbytes
+        """Size of a packed weight, as `Packed.nbytes`."""
+        return outputs * (inputs // (self.blocks * self.inputs)) * self.nbytes // GROUP
 
     def pack(self, outputs: dict[str, Tensor], arena: Arena) -> Packed:
         """Pack the fields of a weight, each [out, super-blocks, vectors] of its type."""

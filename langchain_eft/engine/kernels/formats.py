@@ -40,8 +40,9 @@ class Packed:
 
     @property
     def nbytes(self) -> int:
-        """Size in memory."""
-        return self.data.nbytes + (0 if self.scales is None else self.scales.nbytes)
+        """Size in memory, without what fills up the last group."""
+        stored = self.data.nbytes + (0 if self.scales is None else self.scales.nbytes)
+        return stored * self.outputs // (GROUP * len(self.data))
 
     def rows(self, outputs: Tensor) -> Tensor:
         """The float32 weights of some outputs: [n] int64 to [n, in]."""

@@ -70,53 +70,77 @@ def product_kernel(name: str, target: Target | None = None, progress: Progress =
 _product_kernel = cache(product_kernel)
 
 
-def product(x: Tensor, parts: Sequence[Packed], target: Target | None = None) -> Tensor:
-    """`x @ weight.T`.
+class Product:
+    """`x @ weight.T` for one weight, by one thread at a time.
 
     Args:
-        x: [N, in] float32.
         parts: The weight, [out, in], as parts with some of the outputs each.
         target: The processor to compute as, or None for all that this one has.
-
-    Returns:
-        [N, out] float32.
     """
-    if x.stride(1) != 1:
-        x = x.contiguous()
-    firsts = list(accumulate((part.outputs for part in parts), initial=0))
-    width = max(first + GROUP * len(part.data) for first, part in zip(firsts, parts, strict=False))
-    y = torch.empty(len(x), width)
-    arguments = Arguments(
-        x=x.data_ptr(),
-        x_step=4 * x.stride(0),
-        y_step=4 * y.stride(0),
-        rows=len(x),
-        inputs=parts[0].inputs,
-    )
-    sums = _block_sums(x, arguments, target) if any(part.format.minima for part in parts) else None
-    for first, part in zip(firsts, parts, strict=False):  # a part may overwrite where the next one begins
-        arguments.y = y.data_ptr() + 4 * first
-        _multiply(part, arguments, target)
-    del sums  # now nobody reads them
-    return y if width == firsts[-1] else y[:, : firsts[-1]].contiguous()
+
+    def __init__(self, parts: Sequence[Packed], target: Target | None = None) -> None:
+        firsts = list(accumulate((part.outputs for part in parts), initial=0))
+        self._outputs, self._inputs = firsts[-1], parts[0].inputs
+        self._width = max(first + GROUP * len(part.data) for first, part in zip(firsts, parts, strict=False))
+        self._parts = [_Part(part, first, target) for first, part in zip(firsts, parts, strict=False)]
+        self._block_sums = (
+            _product_kernel(SUMS, target) if any(part.format.minima for part in parts) else None
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[N, in] float32 to [N, out] float32."""
+        if x.stride(1) != 1:
+            x = x.contiguous()
+        rows = len(x)
+        y = torch.empty(rows, self._width)
+        sums = None if self._block_sums is None else self._sums(x)
+        for part in self._parts:  # one may overwrite where the next one begins
+            part.multiply(x, sums, y)
+        return y if self._width == self._outputs else y[:, : self._outputs].contiguous()
+
+    def _sums(self, x: Tensor) -> Tensor:
+        """The sums of each 32 inputs of a row, which minima are multiplied with."""
+        sums = torch.empty(len(x), self._inputs // SUMMED)
+        arguments = Arguments(
+            x=x.data_ptr(),
+            sums=sums.data_ptr(),
+            x_step=4 * x.stride(0),
+            sum_step=4 * sums.stride(0),
+            rows=len(x),
+            inputs=self._inputs,
+        )
+        self._block_sums(ctypes.addressof(arguments))  # type: ignore[misc]
+        return sums
 
 
-def _block_sums(x: Tensor, arguments: Arguments, target: Target | None) -> Tensor:
-    """The sums of each 32 inputs of a row, which minima are multiplied with."""
-    sums = torch.empty(len(x), x.shape[1] // SUMMED)
-    arguments.sums, arguments.sum_step = sums.data_ptr(), 4 * sums.stride(0)
-    _product_kernel(SUMS, target)(ctypes.addressof(arguments))
-    return sums
+class _Part:
+    """A part of a weight, with what its kernel reads."""
 
+    def __init__(self, part: Packed, first: int, target: Target | None) -> None:
+        self._kernel, self._first, self._nbytes = (
+            _product_kernel(part.format.name, target),
+            first,
+            part.nbytes,
+        )
+        self._arguments = Arguments(
+            weights=part.data.data_ptr(),
+            scales=0 if part.scales is None else part.scales.data_ptr(),
+            group_bytes=part.data.stride(0),
+            inputs=part.inputs,
+            groups=len(part.data),
+        )
+        self._address = ctypes.addressof(self._arguments)
+        self._part = part  # whose memory the kernel reads
 
-def _multiply(part: Packed, arguments: Arguments, target: Target | None) -> None:
-    arguments.weights, arguments.group_bytes = part.data.data_ptr(), part.data.stride(0)
-    arguments.scales = 0 if part.scales is None else part.scales.data_ptr()
-    arguments.groups = arguments.share = groups = len(part.data)
-    arguments.drawn = 0
-    function, threads = _product_kernel(part.format.name, target), torch.get_num_threads()
-    if threads == 1 or arguments.rows * part.nbytes < _FEWEST_SHARED:
-        function(ctypes.addressof(arguments))
-    else:
-        arguments.share = -(-groups // (_SHARES * threads))
-        workers().run(function, ctypes.addressof(arguments), threads)
+    def multiply(self, x: Tensor, sums: Tensor | None, y: Tensor) -> None:
+        arguments, threads = self._arguments, torch.get_num_threads()
+        arguments.x, arguments.x_step, arguments.rows = x.data_ptr(), 4 * x.stride(0), len(x)
+        arguments.y, arguments.y_step = y.data_ptr() + 4 * self._first, 4 * y.stride(0)
+        if sums is not None:
+            arguments.sums, arguments.sum_step = sums.data_ptr(), 4 * sums.stride(0)
+        arguments.drawn, arguments.share = 0, arguments.groups
+        if threads == 1 or arguments.rows * self._nbytes < _FEWEST_SHARED:
+            self._kernel(self._address)
+        else:
+            arguments.share = -(-arguments.groups // (_SHARES * threads))
+            workers().run(self._kernel, self._address, threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from langchain_eft.engine.kernels.formats import Packed
-from langchain_eft.engine.kernels.products import product
+from langchain_eft.engine.kernels.products import Product
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,11 @@ class PackedWeight(Tensor):
 
     def product(self, x: Tensor) -> Tensor:
         """`x @ weight.T`: [N, in] float32 to [N, out] float32. A row does not depend on other rows."""
-        return product(x, self.parts)
+        return self._product(x)
+
+    @cached_property
+    def _product(self) -> Product:
+        return Product(self.parts)
 
     def values(self) -> Tensor:
         """A plain copy, [out, in] float32."""

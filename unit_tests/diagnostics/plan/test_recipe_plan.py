@@ -10,24 +10,13 @@ from langchain_eft.cli import app
 from langchain_eft.diagnostics.bench import weights_read
 from langchain_eft.diagnostics.plan import plan_recipe
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.hub import HubModel, Listing
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
-from unit_tests.helpers import without_kernels
 
 CONFIG = EngineConfig(device="cpu", dtype="float32", max_batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def engine(family):
-    """An engine with plain weights: the kernels fill up matrices as small as these to 32 outputs."""
-    with without_kernels():
-        engine = Engine(family.recipe, EngineConfig(device="cpu", kv_cache_tokens=4096))
-    yield engine
-    engine.close()
 
 
 def planned(recipe, mixture=None, config=CONFIG, **settings):
@@ -41,9 +30,8 @@ def part(plan, what):
 def test_memory_equals_that_of_an_engine(family, engine, reference):
     plan = planned(family.recipe, {"one": 1.0}, context=100)
     weights = sum(p.nbytes for p in plan.parts if p.what not in ("keys and values", "logits"))
-    assert weights == pytest.approx(
-        engine.stats().weight_bytes, rel=0.01
-    )  # the plan leaves out rotary frequencies
+    # The plan leaves out rotary frequencies, and the zeros of adapters between the parts of fused layers.
+    assert weights == pytest.approx(engine.stats().weight_bytes, rel=0.02)
     assert part(plan, "base").parameters == sum(p.numel() for p in reference.base.parameters())
     measured = sum(m.variants * sum(m.bytes_per_token.values()) for m in engine.family.models)
     assert plan.kv_bytes == measured

@@ -15,7 +15,7 @@ def test_floating_point_formats_keep_the_numbers_of_their_type(one):
     packed = one.pack(weight, Arena())
     assert torch.equal(packed.rows(ALL), weight.float())
     assert torch.equal(packed.rows(torch.tensor([7, 49, 7])), weight[[7, 49, 7]].float())
-    assert packed.nbytes == 64 * 40 * one.dtype.itemsize
+    assert packed.nbytes == 50 * 40 * one.dtype.itemsize
 
 
 def test_int8_rounds_to_a_256th_of_an_output_s_largest_number():
@@ -24,7 +24,7 @@ def test_int8_rounds_to_a_256th_of_an_output_s_largest_number():
     rows = INT8.pack(weight, Arena()).rows(ALL)
     largest = weight.abs().amax(1, keepdim=True)
     assert ((rows - weight).abs() <= largest / 253).all()
-    assert INT8.pack(weight, Arena()).nbytes == 64 * (40 + 4)
+    assert INT8.pack(weight, Arena()).nbytes == 50 * (40 + 4)
 
 
 @pytest.mark.parametrize(

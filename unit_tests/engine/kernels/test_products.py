@@ -6,13 +6,17 @@ from torch.testing import assert_close
 
 from langchain_eft.engine.kernels.arena import Arena
 from langchain_eft.engine.kernels.formats import BFLOAT16, FLOAT16, NUMBER_FORMATS
-from langchain_eft.engine.kernels.products import product
+from langchain_eft.engine.kernels.products import Product
 from langchain_eft.engine.kernels.target import Target, host
 
 AVX2 = Target("x86-64-v3", "-avx512f")
 
 each_format = pytest.mark.parametrize("one", NUMBER_FORMATS, ids=lambda one: one.name)
 on_x86 = pytest.mark.skipif("avx2" not in host().features, reason="no x86 processor with AVX2")
+
+
+def product(x, parts, target=None):
+    return Product(parts, target)(x)
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,12 @@ import torch
 
 from langchain_eft.engine.kernels.arena import Arena
 from langchain_eft.engine.kernels.formats import FLOAT32
-from langchain_eft.engine.kernels.products import product
+from langchain_eft.engine.kernels.products import Product
 from langchain_eft.engine.kernels.threads import workers
+
+
+def product(x, parts, target=None):
+    return Product(parts, target)(x)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from gguf import GGML_QUANT_SIZES
 from gguf.quants import dequantize
 
 from langchain_eft.engine.kernels.arena import Arena
-from langchain_eft.engine.kernels.products import product
+from langchain_eft.engine.kernels.products import Product
 from langchain_eft.engine.kernels.target import Target, host
 from langchain_eft.engine.loading.gguf_blocks import BLOCKS, pack_blocks
 from unit_tests.engine.kernels.blocks import random_blocks
@@ -14,6 +14,10 @@ from unit_tests.engine.kernels.blocks import random_blocks
 OUTPUTS, INPUTS = 100, 512
 
 each_kind = pytest.mark.parametrize("kind", BLOCKS, ids=lambda kind: kind.name)
+
+
+def product(x, parts, target=None):
+    return Product(parts, target)(x)
 
 
 @pytest.fixture(autouse=True)

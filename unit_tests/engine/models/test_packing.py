@@ -197,7 +197,7 @@ def test_a_packed_weight_cannot_be_read():
     pack_weights(model, int8=False)
     weight = model.exact.weight
     assert repr(weight) == "PackedWeight(bfloat16, shape=(8, 8))"
-    assert (weight.shape, weight.dtype, weight.nbytes) == ((8, 8), torch.float32, 32 * 8 * 2)
+    assert (weight.shape, weight.dtype, weight.nbytes) == ((8, 8), torch.float32, 2 * 8 * 8)
     with pytest.raises(TypeError, match="cannot read a PackedWeight"):
         torch.sin(weight)
 
