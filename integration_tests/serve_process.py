@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from langchain_eft.cli import app
-from langchain_eft.engine.cache_folder import CACHE_VARIABLE
-from unit_tests.forked import Forked
+from unit_tests.forked import Forked, empty_cache
 
 PATIENCE = 540
 """Seconds that a process may take for anything; a machine can be busy. A minute later the suite's own limit
@@ -97,8 +96,9 @@ def _start(arguments):
 
 def _fork(arguments, folder, serve):
     family = ["--model", folder / "base", "--behavior", f"one={folder / 'one'}", "--mix", "one=1"]
-    environment = {CACHE_VARIABLE: str(folder / "cache")}
-    return Forked(serve, argv=["langchain-eft", *arguments, *family], environment=environment)
+    return Forked(
+        serve, argv=["langchain-eft", *arguments, *family], environment=empty_cache(folder / "cache")
+    )
 
 
 def body(*, tokens=900, **more):

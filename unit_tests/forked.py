@@ -8,6 +8,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from langchain_eft.engine.cache_folder import CACHE_VARIABLE, cache_folder
+
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["unit_tests.preloaded"])
 
@@ -51,6 +53,16 @@ class Forked:
 
     def kill(self):
         self._process.kill()
+
+
+def empty_cache(folder: Path) -> dict[str, str]:
+    """The environment of a process whose cache is empty, but for the compiled kernels that all share."""
+    shared = cache_folder() / "kernels"
+    shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    if not (folder / "kernels").exists():
+        (folder / "kernels").symlink_to(shared)
+    return {CACHE_VARIABLE: str(folder)}
 
 
 def _text(reader: Connection, writer: Connection):

@@ -26,14 +26,13 @@ from langchain_eft.cli.console import InputError, leave_busy_cores, readable
 from langchain_eft.cli.conversation import Conversation, run_command
 from langchain_eft.cli.options import option_groups
 from langchain_eft.cli.parse_recipe import parse_behaviors, parse_speculation, read_prompts
-from langchain_eft.engine.cache_folder import CACHE_VARIABLE
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.errors import EFTDecodingError
 from langchain_eft.evaluation import BUILT_IN
 from unit_tests.cli.announced import announced
-from unit_tests.forked import Forked
+from unit_tests.forked import Forked, empty_cache
 from unit_tests.tiny import write_gguf
 
 
@@ -568,7 +567,7 @@ def signalled(moment, signals, *, delay, folder):
     """Send signals to `langchain-eft chat` a while after a moment of it. Returns its status and stderr."""
     write_gguf(folder / "model.gguf")
     arguments = ["chat", "Hello", "--model", folder / "model.gguf", "--max-tokens", "900"]
-    environment = {CACHE_VARIABLE: str(folder / "cache")}
+    environment = empty_cache(folder / "cache")
     process = (new if moment == "importing" else forked)(moment, arguments, environment)
     try:
         assert process.stdout.readline() == "now\n"
