@@ -89,7 +89,7 @@ test-vllm: ## Run the tests inside vLLM, on both of its runners
 	$(MAKE) --jobs 2 --output-sync=target vllm-runner-1 vllm-runner-2
 
 vllm-runner-1: $(VLLM)/.ready
-	$(VLLM_PYTEST) vllm_tests
+	$(VLLM_PYTEST) $(if $(ONLY),-m "$(ONLY)") vllm_tests
 
 vllm-runner-2: $(VLLM)/.ready
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) $(addprefix vllm_tests/test_,equality.py speculation.py sampling.py)

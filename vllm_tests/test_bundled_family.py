@@ -166,6 +166,7 @@ def test_a_wrong_mixture_is_a_refused_request_and_the_server_goes_on(smol_url, o
     assert_equal(own[:1], [ask(smol_url, ASKED[0])])
 
 
+@pytest.mark.full
 def test_a_recipe_that_is_served_in_place_gives_the_same_answers(own, tmp_path):
     with vllm_server(export_line(), tmp_path / "log") as url:
         assert_equal(own[:3], [ask(url, asked) for asked in ASKED[:3]])

@@ -4,10 +4,10 @@ import pytest
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from integration_tests.cached_usage import CachedUsage
-from unit_tests.gates import Gates
+from unit_tests.gates import Gates, OneOfEach
 
 
-class TestIntegration(CachedUsage, Gates, ChatModelIntegrationTests):
+class TestIntegration(OneOfEach, CachedUsage, Gates, ChatModelIntegrationTests):
     """Structured output by the default method, which is function calling."""
 
     url = ""
