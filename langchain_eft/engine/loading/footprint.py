@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.configuration import read_config
+from langchain_eft.engine.loading.gguf_weights import count_gguf_weights
 from langchain_eft.engine.loading.memory import WeightCount, count_weights
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
@@ -81,7 +82,11 @@ def footprint(checkpoint: Checkpoint, dtype: torch.dtype) -> Footprint:
         CheckpointNotFoundError: The configuration cannot be found.
         UnsupportedModelError: The model cannot be decoded here.
     """
-    return footprint_of_config(checkpoint.name, read_config(checkpoint), dtype, folder=checkpoint.path)
+    sizes = footprint_of_config(checkpoint.name, read_config(checkpoint), dtype, folder=checkpoint.path)
+    if checkpoint.path is None or checkpoint.path.is_dir():
+        return sizes
+    file = checkpoint.path
+    return replace(sizes, weights=count_gguf_weights(file), read=count_gguf_weights(file, read=True))
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ Nothing is dequantized, and nothing is written. `loading.conversion` is for othe
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.engine.loading.gguf import GgufHeader, StoredTensor, read_header
 from langchain_eft.engine.loading.gguf_blocks import BLOCKS, pack_blocks
+from langchain_eft.engine.loading.memory import WeightCount
 from langchain_eft.engine.models.finite import all_finite
 from langchain_eft.engine.models.packed_weight import PackedWeight
 from langchain_eft.engine.progress import Progress, quiet_transformers
@@ -32,6 +34,9 @@ _ARCHITECTURES = {name: architecture for architecture, name in MODEL_ARCH_NAMES.
 
 _SUPPORTED = ("llama", "qwen2", "qwen3")
 """Families whose tensors are those of transformers, but for the order of rows."""
+
+_EMBEDDINGS, _HEAD = "token_embd.weight", "output.weight"
+"""Names of these tensors. Without the second, the output matrix is that of the embeddings."""
 
 _NUMBERS = {
     GGMLQuantizationType.F32: torch.float32,
@@ -45,9 +50,14 @@ def stays_in_blocks(file: Path) -> bool:
     return file.suffix == ".gguf" and file.is_file() and read_header(file).architecture in _SUPPORTED
 
 
-def packed_bytes(file: Path) -> int:
-    """Size of a file's weights in memory."""
-    return sum(_packed_size(tensor) for tensor in read_header(file).tensors.values())
+def count_gguf_weights(file: Path, *, read: bool = False) -> WeightCount:
+    """The weights of a file; with `read`, those that a pass reads."""
+    header = read_header(file)
+    only_embeds = {_EMBEDDINGS} if read and _HEAD in header.tensors else set()
+    tensors = [tensor for name, tensor in header.tensors.items() if name not in only_embeds]
+    number = sum(math.prod(tensor.shape) for tensor in tensors)
+    in_blocks = sum(map(_packed_size, tensors)) if header.architecture in _SUPPORTED else None
+    return WeightCount(number, 0, in_16_bits=True, in_blocks=in_blocks)
 
 
 def _packed_size(tensor: StoredTensor) -> int:
@@ -110,7 +120,7 @@ class _Weights:
                     )
                     continue
                 del layer.weight
-                if layer is head and "output.weight" not in self._header.tensors:
+                if layer is head and _HEAD not in self._header.tensors:
                     layer.register_buffer("weight", embeddings.weight)
                 else:
                     packed = self._packed(f"{path}.{name}", parameter)

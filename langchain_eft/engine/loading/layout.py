@@ -11,7 +11,7 @@ import torch
 
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
-from langchain_eft.engine.loading.gguf_weights import packed_bytes, stays_in_blocks
+from langchain_eft.engine.loading.gguf_weights import count_gguf_weights, stays_in_blocks
 from langchain_eft.engine.loading.memory import (
     WeightCount,
     count_weights,
@@ -193,10 +193,9 @@ def _fetched(checkpoint: Checkpoint, placement: Placement | None, progress: Prog
 
 def weight_count(checkpoint: Checkpoint) -> WeightCount | None:
     """Number of weights by the headers of local files or by the hub; None if neither is available."""
-    if checkpoint.gguf is not None:
-        return WeightCount(0, 0, stored=packed_bytes(checkpoint.gguf))
-    if checkpoint.path is not None:
-        return count_weights(checkpoint.path) if checkpoint.path.is_dir() else None
+    local = checkpoint.gguf or checkpoint.path
+    if local is not None:
+        return count_weights(local) if local.is_dir() else count_gguf_weights(local)
     listing = checkpoint.listing
     if listing is None:
         return None

@@ -60,6 +60,8 @@ class WeightCount:
         in_16_bits: Whether the checkpoint holds bfloat16 or float16.
         stored: Size of a checkpoint that is already quantized, which is also its size in memory; else
             None.
+        in_blocks: Size of the packed blocks of a GGUF file, which stay where kernels multiply them; else
+            None.
     """
 
     linear: int
@@ -67,9 +69,12 @@ class WeightCount:
     experts: int = 0
     in_16_bits: bool = False
     stored: int | None = None
+    in_blocks: int | None = None
 
     def nbytes(self, placement: Placement) -> int:
         """Size in memory, in bytes."""
+        if self.in_blocks is not None and placement.packs:
+            return self.in_blocks
         if self.stored is not None:
             return self.stored
         plain = packed = placement.dtype.itemsize

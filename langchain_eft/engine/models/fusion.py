@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from langchain_eft.engine.models.layer_ops import LayerOps, layer_ops
+from langchain_eft.engine.models.layer_kernels import LayerOps, layer_ops
 from langchain_eft.engine.models.linear import FusedLinear
 
 _FAMILIES = {

@@ -1,58 +1,15 @@
-"""The small operations of a decoder layer: the torch functions that define them, and who computes them.
+"""The small operations of a decoder layer: the torch functions that define them.
 
-Kernels must equal the torch functions. On a GPU they take fewer launches, on a CPU less time.
+Kernels must equal them. On a GPU these take fewer launches, on a CPU less time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-class LayerOps(NamedTuple):
-    """The small operations of a decoder layer.
-
-    Attributes:
-        rms_norm: See `rms_norm`.
-        add_rms_norm: See `add_rms_norm`.
-        angles: See `angles`.
-        rotate: See `rotate`.
-        silu_mul: See `silu_mul`.
-    """
-
-    rms_norm: Callable[..., Tensor]
-    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
-    angles: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    rotate: Callable[..., None]
-    silu_mul: Callable[[Tensor], Tensor]
-
-
-def layer_ops(*, kernels: bool) -> LayerOps:
-    """The operations as kernels for a GPU, or for a CPU."""
-    if not kernels:
-        from langchain_eft.engine.models.cpu_layer_ops import (
-            cpu_add_rms_norm,
-            cpu_angles,
-            cpu_rms_norm,
-            cpu_rotate,
-            cpu_silu_mul,
-        )
-
-        return LayerOps(cpu_rms_norm, cpu_add_rms_norm, cpu_angles, cpu_rotate, cpu_silu_mul)
-    from langchain_eft.engine.models.triton import (
-        add_rms_norm_kernel,
-        kernel_angles,
-        rms_norm_kernel,
-        rotate_kernel,
-        silu_mul_kernel,
-    )
-
-    return LayerOps(rms_norm_kernel, add_rms_norm_kernel, kernel_angles, rotate_kernel, silu_mul_kernel)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:

@@ -1,5 +1,7 @@
 """Models in the blocks of their GGUF file, against transformers over the same numbers in float32."""
 
+from dataclasses import replace
+
 import gguf
 import numpy as np
 import pytest
@@ -8,9 +10,11 @@ from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize, quantize
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
+from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.loading.checkpoints import Checkpoint
-from langchain_eft.engine.loading.gguf_weights import load_gguf_module, packed_bytes, stays_in_blocks
+from langchain_eft.engine.loading.gguf_weights import count_gguf_weights, load_gguf_module, stays_in_blocks
 from langchain_eft.engine.models.packed_weight import PackedWeight
+from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.self_check import plain_logits
 from unit_tests.tiny import GGUF_NAMES
 
@@ -81,7 +85,12 @@ def test_memory_is_known_before_the_weights_are_read(tmp_path):
     module = load_gguf_module(checkpoint, lambda _: None)
     weights = {id(weight): weight.nbytes for weight in (*module.parameters(), *module.buffers())}
     rotary = sum(each.nbytes for name, each in module.named_buffers() if "inv_freq" in name)
-    assert packed_bytes(checkpoint.gguf) == sum(weights.values()) - rotary
+    counted = count_gguf_weights(checkpoint.gguf)
+    on_cpu = Placement.of(EngineConfig(device="cpu"))
+    assert counted.nbytes(on_cpu) == sum(weights.values()) - rotary
+    assert counted.nbytes(replace(on_cpu, dtype=torch.bfloat16)) == 2 * counted.linear
+    read = count_gguf_weights(checkpoint.gguf, read=True).nbytes(on_cpu)
+    assert read == counted.nbytes(on_cpu) - module.get_input_embeddings().weight.nbytes
 
 
 def test_other_families_and_files_are_converted(tmp_path):

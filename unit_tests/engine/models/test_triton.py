@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from langchain_eft.engine.models.layer_ops import layer_ops
+from langchain_eft.engine.models.layer_kernels import layer_ops
 
 pytestmark = pytest.mark.cuda
 TOLERANCE = {"atol": 2e-5, "rtol": 2e-5}

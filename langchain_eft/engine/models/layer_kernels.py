@@ -1,0 +1,49 @@
+"""Who computes the small operations of a decoder layer, which `layer_ops` defines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class LayerOps(NamedTuple):
+    """The small operations of a decoder layer.
+
+    Attributes:
+        rms_norm: See `layer_ops.rms_norm`.
+        add_rms_norm: See `layer_ops.add_rms_norm`.
+        angles: See `layer_ops.angles`.
+        rotate: See `layer_ops.rotate`.
+        silu_mul: See `layer_ops.silu_mul`.
+    """
+
+    rms_norm: Callable[..., Tensor]
+    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+    angles: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    rotate: Callable[..., None]
+    silu_mul: Callable[[Tensor], Tensor]
+
+
+def layer_ops(*, kernels: bool) -> LayerOps:
+    """The operations as kernels for a GPU, or for a CPU."""
+    if not kernels:
+        from langchain_eft.engine.models.cpu_layer_ops import (
+            cpu_add_rms_norm,
+            cpu_angles,
+            cpu_rms_norm,
+            cpu_rotate,
+            cpu_silu_mul,
+        )
+
+        return LayerOps(cpu_rms_norm, cpu_add_rms_norm, cpu_angles, cpu_rotate, cpu_silu_mul)
+    from langchain_eft.engine.models.triton import (
+        add_rms_norm_kernel,
+        kernel_angles,
+        rms_norm_kernel,
+        rotate_kernel,
+        silu_mul_kernel,
+    )
+
+    return LayerOps(rms_norm_kernel, add_rms_norm_kernel, kernel_angles, rotate_kernel, silu_mul_kernel)
