@@ -145,7 +145,7 @@ class Memory:
 
 def _precision(weights: WeightCount, placement: Placement) -> str:
     """Format of a model's weights, in words."""
-    if weights.stored is not None:
+    if weights.stored is not None or (weights.in_blocks is not None and placement.packs):
         return "as stored"
     halved = placement.packs and (weights.in_16_bits or placement.rounding)
     return placement.quantization or ("float16" if halved else _name(placement.dtype))
