@@ -6,6 +6,7 @@ import math
 import mmap
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,11 +67,15 @@ def read_header(path: Path) -> GgufHeader:
     Raises:
         CheckpointNotFoundError: The file is damaged.
     """
-    with (
-        reading(path, "it is no intact GGUF file; fetch it again"),
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
+    with reading(path, "it is no intact GGUF file; fetch it again"):
+        status = path.stat()
+        return _read_once(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read_once(path: Path, *_: int) -> GgufHeader:
+    """A vocabulary of 150,000 tokens takes 0.3 s to skip."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return _read(_Cursor(content))
 
 
