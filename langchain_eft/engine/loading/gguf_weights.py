@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, get_tensor_name_map
-from gguf.quants import dequantize
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -47,7 +46,11 @@ _NUMBERS = {
 
 def stays_in_blocks(file: Path) -> bool:
     """Whether a file is a GGUF file whose weights are loaded as they are."""
-    return file.suffix == ".gguf" and file.is_file() and read_header(file).architecture in _SUPPORTED
+    if file.suffix != ".gguf" or not file.is_file():
+        return False
+    header = read_header(file)
+    kinds = {tensor.kind for tensor in header.tensors.values()}
+    return header.architecture in _SUPPORTED and kinds <= {*BLOCKS, *_NUMBERS}
 
 
 def count_gguf_weights(file: Path, *, read: bool = False) -> WeightCount:
@@ -56,7 +59,7 @@ def count_gguf_weights(file: Path, *, read: bool = False) -> WeightCount:
     only_embeds = {_EMBEDDINGS} if read and _HEAD in header.tensors else set()
     tensors = [tensor for name, tensor in header.tensors.items() if name not in only_embeds]
     number = sum(math.prod(tensor.shape) for tensor in tensors)
-    in_blocks = sum(map(_packed_size, tensors)) if header.architecture in _SUPPORTED else None
+    in_blocks = sum(map(_packed_size, tensors)) if stays_in_blocks(file) else None
     return WeightCount(number, 0, in_16_bits=True, in_blocks=in_blocks)
 
 
@@ -135,11 +138,7 @@ class _Weights:
 
     def _numbers(self, name: str, parameter: Tensor) -> Tensor:
         tensor = self._find(name, parameter)
-        rows = self._rows(tensor)
-        if tensor.kind in _NUMBERS:
-            numbers = rows.view(_NUMBERS[tensor.kind]).view(tensor.shape)
-        else:
-            numbers = torch.from_numpy(dequantize(rows.numpy(), tensor.kind)).view(tensor.shape)
+        numbers = self._rows(tensor).view(_NUMBERS[tensor.kind]).view(tensor.shape)
         if not all_finite(numbers):
             raise ValueError(f"{name!r} holds NaN or infinite values")
         return self._ordered(name, numbers)

@@ -99,6 +99,8 @@ def test_other_families_and_files_are_converted(tmp_path):
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
         write()
     writer.close()
+    written(FAMILIES["qwen3"], [Kind.Q4_1, Kind.MXFP4], tmp_path)
+    assert not stays_in_blocks(tmp_path / "model.gguf")
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert not stays_in_blocks(tmp_path / "other.gguf")
     assert not stays_in_blocks(tmp_path / "model.safetensors")
