@@ -143,28 +143,8 @@ def prefetch(address: Any, size: Any) -> tuple[Any, _Emit]:
     return types.void(_ADDRESS, size), emit
 
 
-@_operation
-def outer(total: Any, vectors: Any, x: Any, stride: Any) -> tuple[Any, _Emit]:
-    """`total[r, g] + vectors[g] * x[r]`, each with one rounding.
-
-    `x` is the address of the first row's float32 number; the others lie `stride` bytes apart.
-    """
-    groups = vectors.count
-
-    def emit(builder: Any, total: Any, vectors: Any, x: Any, stride: Any) -> Any:
-        sums, factors = _vectors(builder, total), _vectors(builder, vectors)
-        for row in range(len(sums) // groups):
-            number = lanes.splat(builder, lanes.load_scalar(builder, x, ir.FloatType()))
-            for i, factor in enumerate(factors, row * groups):
-                sums[i] = lanes.fma(builder, factor, number, sums[i])
-            x = builder.add(x, stride)
-        return _tile(builder, sums)
-
-    return total(total, vectors, _ADDRESS, types.int64), emit
-
-
 def _add_products(
-    builder: Any, sums: list[Any], factors: list[Any], x: Any, stride: Any, offset: int
+    builder: Any, sums: list[Any], factors: list[Any], x: Any, stride: Any, offset: int = 0
 ) -> None:
     """`sums[r, g] += factors[g] * x[r]`, where the first row's number is `offset` bytes behind `x`."""
     for row in range(len(sums) // len(factors)):
@@ -174,6 +154,21 @@ def _add_products(
         for i, factor in enumerate(factors, row * len(factors)):
             sums[i] = lanes.fma(builder, factor, number, sums[i])
         x = builder.add(x, stride)
+
+
+@_operation
+def outer(total: Any, vectors: Any, x: Any, stride: Any) -> tuple[Any, _Emit]:
+    """`total[r, g] + vectors[g] * x[r]`, each with one rounding.
+
+    `x` is the address of the first row's float32 number; the others lie `stride` bytes apart.
+    """
+
+    def emit(builder: Any, total: Any, vectors: Any, x: Any, stride: Any) -> Any:
+        sums = _vectors(builder, total)
+        _add_products(builder, sums, _vectors(builder, vectors), x, stride)
+        return _tile(builder, sums)
+
+    return total(total, vectors, _ADDRESS, types.int64), emit
 
 
 @_operation
