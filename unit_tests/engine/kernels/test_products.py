@@ -47,6 +47,7 @@ def test_a_row_is_the_same_in_any_company_and_at_every_place(one):
             assert torch.equal(product(x[first : first + count], [weight]), alone[first : first + count])
 
 
+@pytest.mark.slow  # each kernel is compiled once more
 @on_x86
 @each_format
 def test_bits_are_those_of_a_processor_without_avx512(one):

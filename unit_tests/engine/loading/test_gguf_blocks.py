@@ -48,6 +48,7 @@ def test_products_equal_those_of_the_numbers_in_float64(kind):
     assert (y - expected).abs().max() < 2 * by_blas.abs().max()
 
 
+@pytest.mark.slow  # each kernel is compiled once more
 @each_kind
 @pytest.mark.skipif("avx2" not in host().features, reason="no x86 processor with AVX2")
 def test_bits_depend_neither_on_company_nor_on_the_width_of_registers(kind):
