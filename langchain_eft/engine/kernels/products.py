@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
 from itertools import accumulate
 
 import torch
@@ -67,9 +66,6 @@ def product_kernel(name: str, target: Target | None = None, progress: Progress =
     return kernel(f"{__package__}.product_kernels", name, 1, target=target, progress=progress)
 
 
-_product_kernel = cache(product_kernel)
-
-
 class Product:
     """`x @ weight.T` for one weight, by one thread at a time.
 
@@ -83,9 +79,7 @@ class Product:
         self._outputs, self._inputs = firsts[-1], parts[0].inputs
         self._width = max(first + GROUP * len(part.data) for first, part in zip(firsts, parts, strict=False))
         self._parts = [_Part(part, first, target) for first, part in zip(firsts, parts, strict=False)]
-        self._block_sums = (
-            _product_kernel(SUMS, target) if any(part.format.minima for part in parts) else None
-        )
+        self._block_sums = product_kernel(SUMS, target) if any(part.format.minima for part in parts) else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """[N, in] float32 to [N, out] float32."""
@@ -118,7 +112,7 @@ class _Part:
 
     def __init__(self, part: Packed, first: int, target: Target | None) -> None:
         self._kernel, self._first, self._nbytes = (
-            _product_kernel(part.format.name, target),
+            product_kernel(part.format.name, target),
             first,
             part.nbytes,
         )

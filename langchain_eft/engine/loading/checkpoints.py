@@ -8,6 +8,7 @@ from pathlib import Path
 
 from langchain_eft.engine.errors import CheckpointNotFoundError
 from langchain_eft.engine.loading.conversion import converted
+from langchain_eft.engine.loading.gguf import is_gguf
 from langchain_eft.engine.loading.hub import HubModel, Listing, fetch, fetch_listing
 from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.recipe.behaviors import ModelSource, PackagedModel
@@ -53,7 +54,7 @@ class Checkpoint:
             InsufficientDiskError: The missing files do not fit on the disk.
         """
         path = self.fetch_file(progress)
-        return converted(path, progress, weights=weights) if _is_gguf(path) else path
+        return converted(path, progress, weights=weights) if is_gguf(path) else path
 
     def fetch_file(self, progress: Progress) -> Path:
         """Fetch the checkpoint and return its folder or GGUF file. See `fetch` for errors."""
@@ -61,10 +62,6 @@ class Checkpoint:
             return self.path
         assert self.hub is not None  # noqa: S101  (a checkpoint has a path or a hub model)
         return Path(fetch(self.hub, self.listing, progress, self.remedy))
-
-
-def _is_gguf(path: Path) -> bool:
-    return path.suffix == ".gguf" and path.is_file()
 
 
 def find_checkpoint(source: ModelSource) -> Checkpoint:
@@ -85,7 +82,7 @@ def find_checkpoint(source: ModelSource) -> Checkpoint:
     path = Path(source).expanduser()
     if path.is_dir():
         return Checkpoint(source, path.resolve())  # a model that is named in two ways is one model
-    if _is_gguf(path):
+    if is_gguf(path):
         return Checkpoint(source, path)
     return _on_hub(source)
 

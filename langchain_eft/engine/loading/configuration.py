@@ -14,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig
 from langchain_eft.engine.error_text import shortened
 from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError, UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint
-from langchain_eft.engine.loading.gguf import read_header
+from langchain_eft.engine.loading.gguf import is_gguf, read_header
 
 _MOST_LAYERS = 1000
 """More than any model has. Building layers takes milliseconds each, even without weights."""
@@ -59,7 +59,7 @@ def _read(checkpoint: Checkpoint) -> Any:
         return AutoConfig.from_pretrained(
             hub.repo, revision=hub.revision, subfolder=hub.path, trust_remote_code=False
         )
-    if path.suffix == ".gguf" and path.is_file():
+    if is_gguf(path):
         read_header(path)
         return AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     return AutoConfig.from_pretrained(path, trust_remote_code=False)

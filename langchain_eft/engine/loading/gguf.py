@@ -61,6 +61,11 @@ class GgufHeader:
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a path is a GGUF file, by its name."""
+    return path.suffix == ".gguf" and path.is_file()
+
+
 def read_header(path: Path) -> GgufHeader:
     """The header of a GGUF file. One that promises more than the file holds is refused.
 

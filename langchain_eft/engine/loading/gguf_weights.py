@@ -22,7 +22,7 @@ from langchain_eft.engine.kernels.formats import Packed, lossless
 from langchain_eft.engine.kernels.products import SUMS, product_kernel
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.configuration import read_config
-from langchain_eft.engine.loading.gguf import GgufHeader, StoredTensor, read_header
+from langchain_eft.engine.loading.gguf import GgufHeader, StoredTensor, is_gguf, read_header
 from langchain_eft.engine.loading.gguf_blocks import BLOCKS, pack_blocks
 from langchain_eft.engine.loading.memory import WeightCount
 from langchain_eft.engine.models.finite import all_finite
@@ -46,7 +46,7 @@ _NUMBERS = {
 
 def stays_in_blocks(file: Path) -> bool:
     """Whether a file is a GGUF file whose weights are loaded as they are."""
-    if file.suffix != ".gguf" or not file.is_file():
+    if not is_gguf(file):
         return False
     header = read_header(file)
     kinds = {tensor.kind for tensor in header.tensors.values()}

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.kernels.attention_call import LANES
 from langchain_eft.engine.kernels.store import Kernel, kernel
 from langchain_eft.engine.models import layer_ops as plain
-
-_LANES = 16
 
 
 class _Kernels(NamedTuple):
@@ -68,7 +67,7 @@ def cpu_rotate(
 ) -> None:
     """See `layer_ops.rotate`."""
     cos, sin = factors
-    if not (_fits(states, *factors) and cos.shape[-1] % (2 * _LANES) == 0):
+    if not (_fits(states, *factors) and cos.shape[-1] % (2 * LANES) == 0):
         return plain.rotate(
             states, factors, heads=heads, key_heads=key_heads, query_weight=query_weight,
             key_weight=key_weight, eps=eps,
@@ -83,7 +82,7 @@ def cpu_rotate(
 
 def cpu_silu_mul(gate_up: Tensor) -> Tensor:
     """See `layer_ops.silu_mul`."""
-    if not (_fits(gate_up) and gate_up.is_contiguous() and gate_up.shape[1] % (2 * _LANES) == 0):
+    if not (_fits(gate_up) and gate_up.is_contiguous() and gate_up.shape[1] % (2 * LANES) == 0):
         return plain.silu_mul(gate_up)
     out = torch.empty(len(gate_up), gate_up.shape[1] // 2)
     compiled().silu_mul(gate_up.data_ptr(), out.data_ptr(), *out.shape)
@@ -100,7 +99,7 @@ def _fits(x: Tensor, *others: Tensor) -> bool:
     """Whether kernels can read the rows of tensors, in whole vectors."""
     return (
         x.is_cpu
-        and x.shape[-1] % _LANES == 0
+        and x.shape[-1] % LANES == 0
         and x.stride(-1) == 1
         and all(each.dtype is torch.float32 for each in (x, *others))
         and not torch.compiler.is_compiling()
