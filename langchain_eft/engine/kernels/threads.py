@@ -42,7 +42,8 @@ class Board(ctypes.Structure):
 class Workers:
     """The workers of a process. They start when they are needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: int) -> None:
+        self._process = process
         self._board = Board()
         self._board.give_way[0] = _address(_give_way())
         self._at = ctypes.addressof(self._board)
@@ -50,6 +51,7 @@ class Workers:
             kernel(f"{__package__}.thread_kernels", name, 1) for name in ("offer", "work")
         )
         self._awake = Event()
+        self._falling_asleep = Lock()
         self._busy = Lock()
         self._threads: list[Thread] = []
         atexit.register(self.stop)
@@ -79,18 +81,22 @@ class Workers:
             self._busy.release()
 
     def stop(self) -> None:
-        """End the workers."""
-        self._board.stopped[0] = 1
-        self._awake.set()
+        """End the workers. In a forked child there are none, and a lock may be held for ever."""
+        if self._process != os.getpid():
+            return
+        with self._falling_asleep:
+            self._board.stopped[0] = 1
+            self._awake.set()
         for thread in self._threads:
             thread.join()
 
     def _serve(self) -> None:
         while not self._board.stopped[0]:
             self._work(self._at)
-            self._awake.clear()
-            if not self._board.stopped[0]:
-                self._awake.wait()
+            with self._falling_asleep:
+                if not self._board.stopped[0]:  # else a worker that still waits would never see it
+                    self._awake.clear()
+            self._awake.wait()
 
 
 def workers() -> Workers:
@@ -99,8 +105,8 @@ def workers() -> Workers:
 
 
 @cache
-def _workers_of(_: int) -> Workers:
-    return Workers()
+def _workers_of(process: int) -> Workers:
+    return Workers(process)
 
 
 def _address(function: Kernel) -> int:
