@@ -10,6 +10,8 @@ DEV := $(VENV)/.ready-dev
 DOCS := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
+# Images of containers often forbid it. Each worker and each child of a test would compile a thousand modules.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo chat reproduce test test-full quick test-newest test-oldest test-vllm vllm-runner-1 vllm-runner-2 lint format docs dist clean
 
 help: ## List the targets

@@ -44,21 +44,22 @@ def chat(**more):
     return {"model": "base", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1, **more}
 
 
-KNOWN = {
-    "unknown fields": (CHAT, chat(**{f"x{number}": 1 for number in range(300_000)})),
-    "lists as messages": (CHAT, chat(messages=[[]] * 2_000_000)),
-    "wrong messages": (CHAT, chat(messages=[{"role": "usr", "content": 1}] * 250_000)),
-    "empty messages": (CHAT, chat(messages=[{"role": "user", "content": ""}] * 190_000)),
-    "contexts": (
-        TEXT,
-        {"model": "base", "prompt": [5], "contexts": {str(number): [5] for number in range(300_000)}},
-    ),
-    "stop strings": (CHAT, chat(stop=[f"{number:06}" for number in range(800_000)])),
-    "one long text": (CHAT, chat(messages=[{"role": "user", "content": "a" * (8 * MEGABYTES - 200)}])),
-    "a name of digits": (CHAT, chat(model="base:one=0." + "5" * 7 * MEGABYTES)),
-    "long token lists": (TEXT, {"model": "base", "prompt": [5] * 500_000}),
-}
-"""Bodies that have stopped a server, and the largest ones that are still read."""
+def known():
+    """Bodies that have stopped a server, and the largest ones that are still read."""
+    return {
+        "unknown fields": (CHAT, chat(**{f"x{number}": 1 for number in range(300_000)})),
+        "lists as messages": (CHAT, chat(messages=[[]] * 2_000_000)),
+        "wrong messages": (CHAT, chat(messages=[{"role": "usr", "content": 1}] * 250_000)),
+        "empty messages": (CHAT, chat(messages=[{"role": "user", "content": ""}] * 190_000)),
+        "contexts": (
+            TEXT,
+            {"model": "base", "prompt": [5], "contexts": {str(number): [5] for number in range(300_000)}},
+        ),
+        "stop strings": (CHAT, chat(stop=[f"{number:06}" for number in range(800_000)])),
+        "one long text": (CHAT, chat(messages=[{"role": "user", "content": "a" * (8 * MEGABYTES - 200)}])),
+        "a name of digits": (CHAT, chat(model="base:one=0." + "5" * 7 * MEGABYTES)),
+        "long token lists": (TEXT, {"model": "base", "prompt": [5] * 500_000}),
+    }
 
 
 def generated():
@@ -115,11 +116,11 @@ def running(tmp_path_factory):
 
 
 def test_bodies_of_any_size_stop_nobody_else(running):
-    known = [(name, path, json.dumps(asked).encode()) for name, (path, asked) in KNOWN.items()]
-    cases = [*known, *generated()]
+    large = [(name, path, json.dumps(asked).encode()) for name, (path, asked) in known().items()]
+    cases = [*large, *generated()]
     memory = Memory(running.process.pid)
     with neighbor(running.address) as other:
-        for path, content in ((path, content) for _, path, content in known[-3:]):
+        for path, content in ((path, content) for _, path, content in large[-3:]):
             sent(running.address, path, content)  # what is loaded or made once
         other.worst_wait()
         time.sleep(2)

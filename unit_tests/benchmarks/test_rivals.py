@@ -35,6 +35,7 @@ def decode(small_family):
     processes["our engine"].close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rival", RUNNING, ids=lambda rival: rival.name)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_rivals_give_full_answers_and_count_them(decode, small_family, rival, temperature):

@@ -76,6 +76,7 @@ def test_log_probabilities_name_their_tokens():
     assert entry["token"] == tiny.tokenizer().decode([68])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [HERMES, LLAMA, MISTRAL, MISTRAL_NAMED, PROMPTED])
 @pytest.mark.parametrize("reason", ["length", "stop"])
 def test_a_call_in_which_the_answer_ends_is_never_complete(form, reason):

@@ -86,6 +86,7 @@ PLACES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @every_tokenizer
 def test_fifty_texts_in_every_role_leave_the_turns_as_they_are(tokenizer, tokens, place):

@@ -140,6 +140,7 @@ every_format = pytest.mark.parametrize("name", TEMPLATES)
 tagged_or_not = pytest.mark.parametrize("tagged", [False, True], ids=["text", "tokens"])
 
 
+@pytest.mark.slow
 @every_format
 @tagged_or_not
 @settings(max_examples=10, deadline=None)

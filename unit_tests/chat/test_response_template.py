@@ -134,6 +134,7 @@ def test_without_tools_calls_stay_text():
     assert all(kind == "Content" for kind, *_ in read(XML, f"So: {CALL}", tools=[]))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_where_an_answer_is_cut_does_not_matter(data):

@@ -160,6 +160,7 @@ def tagged(number, **values):
     return {"type": "object", "properties": properties, "required": ["kind", "value"]}
 
 
+@pytest.mark.slow
 def test_a_thousand_alternatives_with_a_tag_exclude_each_other():
     """Comparing each with each other one takes some ten seconds."""
     _, _, compiler = setup("hermes", tagged=False)
@@ -172,6 +173,7 @@ def test_a_thousand_alternatives_with_a_tag_exclude_each_other():
     assert not says(compiler, grammar, '{"kind": "k900", "value": "x"}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [

@@ -42,6 +42,7 @@ def test_it_serves_a_free_port_of_this_machine_and_opens_the_page(opened):
     assert httpx.URL(url).port != 0
 
 
+@pytest.mark.slow
 def test_its_log_is_told_in_words(opened, capsys):
     CliRunner().invoke(app, ["playground", "--no-browser"])
     lines = [

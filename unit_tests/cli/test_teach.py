@@ -70,6 +70,7 @@ def test_a_recommendation_is_shown_with_its_command(capsys):
     assert "langchain-eft chat --behavior terse=terse --mix terse=1" in shown
 
 
+@pytest.mark.slow
 def test_the_card_as_json(arguments):
     done = runner.invoke(app, [*arguments, "--no-verdict", "--json"])
     card = json.loads(done.stdout)

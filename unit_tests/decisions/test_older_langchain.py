@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_an_older_langchain_is_told_what_to_install():
     code = (
         "import sys; sys.modules['langchain_core.decisions'] = None\n"

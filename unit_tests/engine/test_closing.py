@@ -59,6 +59,7 @@ def test_closing_frees_the_weights_of_engines_that_are_kept(family, weights, sta
     assert weights.alive() == []
 
 
+@pytest.mark.slow
 def test_an_error_of_decoding_keeps_no_weights(family, weights):
     engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=256))
 
@@ -75,6 +76,7 @@ def test_an_error_of_decoding_keeps_no_weights(family, weights):
     assert isinstance(error.value.__cause__, RuntimeError)
 
 
+@pytest.mark.slow
 def test_an_error_of_opening_keeps_no_weights(family, weights):
     with pytest.raises(InsufficientMemoryError) as error:
         Engine(family.recipe, EngineConfig(kv_cache_tokens=10**12))
@@ -82,6 +84,7 @@ def test_an_error_of_opening_keeps_no_weights(family, weights):
     assert "kv_cache_tokens" in str(error.value)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_loading(family, weights):
     def interrupt(message):
         if message == "Loading reference":

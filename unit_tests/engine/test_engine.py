@@ -142,6 +142,7 @@ def test_samples_follow_p(engine, reference, setting):
     assert statistics.chisquare(observed, predicted).pvalue > 1e-4
 
 
+@pytest.mark.slow
 @every_family
 def test_a_seed_gives_the_same_text_alone_and_in_a_batch(engine):
     prompt = random_prompts(1, seed=3)[0]

@@ -79,6 +79,7 @@ def expected(reference):
     return [list(of_seed(seed)) for seed in (0, 1)]
 
 
+@pytest.mark.slow
 @every_family_with("speculation", 3, "off")
 def test_greedy_answers_at_every_border_of_chunks_and_blocks(engine, expected, speculation):
     details = {"max_tokens": 3, "speculation": speculation, "top_logprobs": 0}

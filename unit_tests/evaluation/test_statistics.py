@@ -32,6 +32,7 @@ def test_means_have_a_percentile_bootstrap_interval():
     assert found.high == pytest.approx(expected.high, abs=0.05 * width)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_as_often_as_they_say():
     random = np.random.default_rng(2)
     covered = [

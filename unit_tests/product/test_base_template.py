@@ -24,7 +24,7 @@ from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
 from unit_tests import tiny
-from unit_tests.helpers import every_family, request, slow, term_logprobs
+from unit_tests.helpers import every_family, request, term_logprobs
 
 BRIEF = "Be brief."
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
@@ -151,8 +151,9 @@ def forms(reference, texts):
     ]
 
 
+@pytest.mark.slow
 @every_family
-@pytest.mark.parametrize("form", [0, 4, 7, *slow(1, 2, 3, 5, 6)])
+@pytest.mark.parametrize("form", range(8))
 def test_the_explicit_loop_over_both_texts_says_the_same(llm, reference, texts, form):
     mixture, changed, summands = forms(reference, texts)[form]
     expected = texts.of(reference.loop(summands, 12))

@@ -46,6 +46,7 @@ def readers(tree: ast.AST) -> list[ast.Call]:
     return calls
 
 
+@pytest.mark.slow
 def test_every_call_that_could_run_code_of_a_model_says_that_it_may_not():
     calls = [
         (path.relative_to(PACKAGE), call)

@@ -90,7 +90,8 @@ def test_greedy_answers_are_the_loops_for_every_draft_length(decoder, reference,
     assert answers(decoder, mixture) == [greedy(reference, mixture)] * len(DRAFTS)
 
 
-@pytest.mark.parametrize("settings", [(1.5, 1.0), (1.0, 0.6), *slow((0.0, 1.0), (1.3, 0.8))])
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [(1.5, 1.0), (1.0, 0.6), (0.0, 1.0), (1.3, 0.8)])
 def test_gates_go_with_strength_and_conservative_decoding(decoder, reference, settings):
     strength, top_p = settings
     mixture = {"one": Gate(below=0.12), "two": Gate(above=0.12, weight=0.8)}
@@ -140,6 +141,7 @@ def following(reference, answer, mixture, temperature, top_k):
     return list(zip(best.indices.tolist(), best.values.softmax(-1).tolist(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(temperature=1.0, seed=4)])
 @pytest.mark.parametrize(
     ("gate", "plain"),
@@ -157,6 +159,7 @@ def test_a_gate_that_is_always_open_is_its_weight(decoder, gate, plain, sampling
     assert gated == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [Gate(below=0, weight=0.8, otherwise=0.5), Gate(above=1, otherwise=0.5)])
 def test_a_gate_that_never_opens_is_its_other_weight(decoder, gate):
     """Samples are those of p, though q assumes an open gate, and with q the seed's samples change."""
@@ -222,6 +225,7 @@ def test_logprobs_are_those_of_the_weights_that_the_gates_give(decoder, referenc
 # What only one kind of rounds does
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draft", ["off", 3])
 @pytest.mark.parametrize("settings", [{}, {"upscale_strength": 1.3, "upscale_top_p": 0.7}])
 def test_traces_show_where_gates_are_open(engine, reference, draft, settings):

@@ -92,6 +92,7 @@ def test_the_tokenizer_is_fetched_a_second_time(llm, monkeypatch):
     assert llm.tokenizer is engine.tokenizer
 
 
+@pytest.mark.slow
 def test_a_model_is_never_unloaded(tool_settings):
     llm = EFTChatModel(**{**tool_settings, "engine_options": {"kv_cache_tokens": 576}})
     weights = weakref.ref(llm.engine.family.models[0].module)

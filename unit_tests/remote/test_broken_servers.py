@@ -231,6 +231,7 @@ def ends_well(model, call, **asked) -> None:
     assert psutil.Process().memory_info().rss - before < 300 * 2**20
 
 
+@pytest.mark.slow
 @examples(60)
 @given(
     answer=streams(),
@@ -243,6 +244,7 @@ def test_broken_answers(broken, answer, call, asked):
     ends_well(model, call, timeout=0.5, **asked)
 
 
+@pytest.mark.slow
 @examples(30)
 @given(data=st.data(), path=st.sampled_from(["/v1/models", "/v1/recipe"]), call=st.sampled_from(list(CALLS)))
 def test_broken_descriptions(broken, data, path, call):

@@ -339,6 +339,7 @@ TOKEN = b"data: " + json.dumps(chunk([70])).encode() + b"\n\n"
 END = chunk([], "stop", eft=FIGURES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "done", "endless"),
     [

@@ -105,6 +105,7 @@ def test_what_pydantic_refuses_names_the_field():
     assert (of_query.status, of_query.param) == (422, "a.1")
 
 
+@pytest.mark.slow
 def test_of_many_faults_the_first_few_are_named_and_no_value_is_repeated_whole():
     with pytest.raises(ValidationError) as e:
         TypeAdapter(dict[str, list[int]]).validate_python({"k" * 10**6: ["x" * 10**6] * 1000})

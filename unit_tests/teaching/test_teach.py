@@ -32,6 +32,8 @@ from langchain_eft.teaching.tokens import IGNORED, Renderer
 from unit_tests.oracle.adapters import merged
 from unit_tests.tiny import Reference
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Settings(steps=4, batch_size=8, rank=8, learning_rate=0.05)
 
 
@@ -149,7 +151,6 @@ def test_progress_has_steps_and_the_time_left(taught):
     assert said.index("Measuring the base alone") < said.index("Measuring weight 0.25")
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_adapter_and_another_one_another(taught, examples, models, tmp_path):
     behavior, _ = taught
     for seed, same in ((0, True), (1, False)):
@@ -165,7 +166,6 @@ def test_the_same_seed_gives_the_same_adapter_and_another_one_another(taught, ex
         assert equal(adapter(again.folder), adapter(behavior.folder)) is same
 
 
-@pytest.mark.slow
 def test_a_stopped_training_leaves_an_adapter_and_goes_on_to_the_same_end(taught, examples, models, tmp_path):
     behavior, _ = taught
 
@@ -189,7 +189,6 @@ def test_a_stopped_training_leaves_an_adapter_and_goes_on_to_the_same_end(taught
     assert ended.card.measured["loss_before"] == behavior.card.measured["loss_before"]
 
 
-@pytest.mark.slow
 def test_a_training_starts_from_an_adapter(taught, examples, models, tmp_path):
     behavior, _ = taught
     settings = Settings(steps=4, batch_size=4, learning_rate=0.02, start=str(behavior.folder))
@@ -207,7 +206,6 @@ def test_a_training_starts_from_an_adapter(taught, examples, models, tmp_path):
     assert not equal(adapter(more.folder), adapter(behavior.folder))
 
 
-@pytest.mark.slow
 def test_pairs_are_preferred_over_what_the_first_adapter_says(taught, examples, models, tmp_path):
     behavior, _ = taught
     settings = Settings(steps=4, batch_size=4, learning_rate=0.02, start=str(behavior.folder))
@@ -242,7 +240,6 @@ def test_an_adapter_that_cannot_be_the_start_is_refused(taught, examples, models
     refused(copies["shapes"], "does not fit the reference .*size mismatch")
 
 
-@pytest.mark.slow
 def test_bfloat16_learns_nearly_the_same_and_stores_half(taught, examples, models, tmp_path):
     behavior, _ = taught
     settings = Settings(**{**SETTINGS.to_dict(), "precision": "bfloat16"})
@@ -301,7 +298,6 @@ def test_nothing_to_resume(examples, models, tmp_path):
         teach("x", examples / "talk.jsonl", **models, folder=tmp_path / "x", resume=True)
 
 
-@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_of_a_behavior_and_the_training_goes_on(
     examples, models, tmp_path, monkeypatch
 ):

@@ -61,6 +61,7 @@ def check(reference, tokens, traces, mixture, strength=1.0, top_p=1.0):
             check_shift(part.shift, without[name][i], p[i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draft", ["off", *range(1, 8), "auto"])
 def test_traces_are_the_formulas_for_every_draft_length(engine, reference, draft):
     mixture = {"one": 0.8, "two": 0.6}
@@ -68,6 +69,7 @@ def test_traces_are_the_formulas_for_every_draft_length(engine, reference, draft
     check(reference, tokens, traces, mixture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixture", "strength", "top_p"),
     [

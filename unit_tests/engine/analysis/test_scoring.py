@@ -58,6 +58,7 @@ def tokens_run(monkeypatch):
     return counted_tokens(monkeypatch)
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize(("mixture", "options"), MIXTURES)
 def test_logprobs_are_those_of_full_passes(engine, reference, mixture, options):

@@ -109,6 +109,7 @@ def equal(actual, expected):
     return all(torch.equal(x, y) for x, y in zip(actual, expected, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_equals_the_definition_in_float64(shape, features):

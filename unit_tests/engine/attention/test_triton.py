@@ -171,6 +171,7 @@ def test_ragged_rows_equal_sdpa(kv_heads, group, counts, lengths, features):
     assert_exact(case.kernel(), case.oracle())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block_size", "dim", "value_dim"),
     [
@@ -188,6 +189,7 @@ def test_block_sizes_and_head_sizes(block_size, dim, value_dim):
     assert_exact(case.kernel(), case.oracle())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_random_batches(seed):
     draw = torch.Generator().manual_seed(seed)
@@ -199,6 +201,7 @@ def test_random_batches(seed):
     assert_exact(case.kernel(), case.oracle())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["window", "softcap", "sinks"])
 def test_each_feature_alone(features):
     case = Case([5, 17], [64, 66], group=3, **FEATURES[features])
@@ -246,6 +249,7 @@ def test_long_chunks(features, processors):
     assert_exact(case.kernel(processors=processors), case.oracle())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["plain", "all"])
 @pytest.mark.parametrize("processors", [1, MANY_PROCESSORS])
 def test_results_beyond_a_rows_queries_are_zero(features, processors):

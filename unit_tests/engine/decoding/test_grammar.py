@@ -14,7 +14,7 @@ from langchain_eft.engine.decoding.grammar import Grammar
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import GREEDY, Recorder, answer, request, slow, wait_until
+from unit_tests.helpers import GREEDY, Recorder, answer, request, wait_until
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 OBJECT = (
@@ -25,7 +25,8 @@ OBJECT = (
 MIXTURES = [{"one": 1.0}, {"one": 0.5, "full": 0.8}, {}]
 
 
-@pytest.mark.parametrize("mixture", [MIXTURES[1], *slow(MIXTURES[0], MIXTURES[2])])
+@pytest.mark.slow
+@pytest.mark.parametrize("mixture", MIXTURES)
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(temperature=1.3, seed=4)])
 def test_answers_follow_the_grammar_and_are_the_same_for_every_draft_length(engine, mixture, sampling):
     texts = set()

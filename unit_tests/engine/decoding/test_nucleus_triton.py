@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from langchain_eft.engine.decoding.nucleus import nucleus
 from langchain_eft.engine.decoding.nucleus_triton import _BLOCK, keep_nucleus_kernel
-from unit_tests.helpers import full, slow
+from unit_tests.helpers import full
 
 pytestmark = pytest.mark.cuda
 MINUS_INFINITY = float("-inf")
@@ -30,11 +30,12 @@ def expected(logits, top_p, temperature=None):
 
 SIZES = [61, 3, _BLOCK, _BLOCK + 37, 2 * _BLOCK + 37]
 SCALES = [3.0, 0.001, 25.0]
-QUICK, SLOW = (61, 3.0), [(3, 25.0), (_BLOCK, 3.0), (_BLOCK + 37, 0.001)]
-OTHERS = [each for each in product(SIZES, SCALES) if each not in (QUICK, *SLOW)]
+CASES = [(61, 3.0), (3, 25.0), (_BLOCK, 3.0), (_BLOCK + 37, 0.001)]
+OTHERS = [each for each in product(SIZES, SCALES) if each not in CASES]
 
 
-@pytest.mark.parametrize("case", [QUICK, *slow(*SLOW), *full(*OTHERS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*CASES, *full(*OTHERS)])
 def test_the_nucleus_is_that_of_the_sort(case):
     size, scale = case
     torch.manual_seed(size)
@@ -48,6 +49,7 @@ def test_the_nucleus_is_that_of_the_sort(case):
         assert torch.equal(actual, searched(logits, top_p, temperature)), "the result depends on timing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [_BLOCK + 37, *full(61, 2 * _BLOCK + 37)])
 def test_of_equal_tokens_those_with_the_lowest_ids_are_kept(size):
     """Also across blocks. bfloat16 logits are like this."""
@@ -61,6 +63,7 @@ def test_of_equal_tokens_those_with_the_lowest_ids_are_kept(size):
     assert torch.equal(actual[0] == 0, torch.arange(size) < -(-size * 3 // 4))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=5)
 @given(
     st.lists(
@@ -87,6 +90,7 @@ def test_rows_that_keep_all_tokens_and_greedy_rows_are_left_as_they_are():
     assert torch.equal(actual[2:], expected(logits[2:], top_p[2:]))
 
 
+@pytest.mark.slow
 def test_a_row_that_is_not_finite_disturbs_no_other():
     logits = torch.randn(5, 61)
     logits[0], logits[1, 3], logits[2, 3], logits[3] = torch.nan, torch.nan, torch.inf, MINUS_INFINITY

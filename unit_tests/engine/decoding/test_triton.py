@@ -70,6 +70,7 @@ def test_logits_with_weight_zero_are_not_read():
     torch.testing.assert_close(actual, logits[:1], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("params", KINDS.values(), ids=KINDS)
 def test_draws(params, size):
@@ -97,6 +98,7 @@ def test_greedy_rows_take_the_first_of_equally_probable_tokens():
             assert actual.probs.sum(-1).tolist() == [1.0] * 3
 
 
+@pytest.mark.slow
 def test_any_seed_and_position():
     generator = torch.Generator().manual_seed(0)
     seeds, positions = (torch.randint(0, 2**63 - 1, (40,), generator=generator) for _ in range(2))
@@ -108,6 +110,7 @@ def test_any_seed_and_position():
     assert len(tokens.unique()) > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_acceptance_and_resampling(size):
     torch.manual_seed(size)

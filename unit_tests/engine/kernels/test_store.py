@@ -53,11 +53,13 @@ def test_a_kernel_is_compiled_once_a_machine(folder, monkeypatch):
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_a_process_that_finds_the_kernel_imports_no_numba(folder):
     assert start().communicate()[0] == "True\n"
     assert start().communicate()[0] == "False\n"
 
 
+@pytest.mark.slow
 def test_processes_may_compile_at_once(folder):
     processes = [start() for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]

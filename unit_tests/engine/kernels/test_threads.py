@@ -63,6 +63,7 @@ def test_a_forked_child_has_workers_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.slow
 def test_a_process_ends_while_its_workers_look_for_jobs():
     program = (
         "import torch; torch.set_num_threads(3)\n"

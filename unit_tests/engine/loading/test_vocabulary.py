@@ -209,6 +209,7 @@ def test_padding_is_masked_and_the_tuned_models_template_is_used(padded):
     assert padded.tokenizer.chat_template == TEMPLATE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speculation", [0, 3])
 @pytest.mark.parametrize(("weight", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.0, 0.8), (1.4, 0.9)])
 def test_greedy_answers_and_log_probabilities_are_those_of_the_formula(

@@ -76,6 +76,7 @@ def packed(request, halves, wholes):
     engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_halved_models_decode_like_a_plain_loop_in_float32(packed, expected, mixture):
     assert set.union(*formats(packed)) == {BFLOAT16}
@@ -93,6 +94,7 @@ def test_halved_models_take_half_the_memory(packed, engine):
     assert packed.family.models[0].head is packed.family.models[1].head, "the reference has the base's"
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_layout(halves, packed):
     with without_kernels():
         plain = opened(halves)

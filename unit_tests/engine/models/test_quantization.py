@@ -27,6 +27,7 @@ def quantized(family):
     engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [{}, {"one": 1.0}, {"full": 0.5, "two": 0.5}])
 def test_a_quantized_base_decodes_like_a_plain_loop_over_it(quantized, family, mixture):
     plain = Reference(family)

@@ -22,7 +22,7 @@ from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.models import self_check
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
-from unit_tests.helpers import Recorder, request, slow, wait_until
+from unit_tests.helpers import Recorder, request, wait_until
 from unit_tests.tiny import tokenizer
 
 WINDOW = 8
@@ -46,9 +46,6 @@ LATENT = {
     "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1, **EXPERTS,
 }  # fmt: skip
 ALTERNATING = {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
-
-QUICK = ("llama", "gemma2", "deepseek_v3")
-"""Plain, with windows and soft caps, and with latent attention."""
 
 SUPPORTED = {
     "llama": GROUPED,
@@ -197,7 +194,8 @@ def deviation(family: Family, prompt: list[int], recorder: Recorder) -> float:
     )
 
 
-@pytest.mark.parametrize("kind", [*QUICK, *slow(*(kind for kind in SUPPORTED if kind not in QUICK))])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SUPPORTED)
 def test_a_supported_family_decodes_like_its_own_forward_pass(kind, tmp_path):
     family = build(tmp_path, kind, SUPPORTED[kind])
     engine = open_engine(family)
@@ -219,6 +217,7 @@ def test_a_supported_family_decodes_like_its_own_forward_pass(kind, tmp_path):
     assert sizes.nbytes(placement) == pytest.approx(weights, rel=0.001)  # buffers may be saved too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mistral", "gemma2", "gpt_oss", "llama"])
 def test_the_comparison_detects_a_wrong_window_or_position(kind, tmp_path, monkeypatch):
     family = build(tmp_path, kind, SUPPORTED[kind])

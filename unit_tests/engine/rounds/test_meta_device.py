@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from langchain_eft.engine.attention import triton as attention_kernels
-from unit_tests.helpers import slow
 from unit_tests.meta_device import (
     EXTRAS,
     META,
@@ -24,8 +23,9 @@ from unit_tests.meta_device import (
 )
 
 
-@pytest.mark.parametrize("lengths", [(2,), *slow((0, 4, 6))])
-@pytest.mark.parametrize("rows", [4, *slow(1)])
+@pytest.mark.slow
+@pytest.mark.parametrize("lengths", [(2,), (0, 4, 6)])
+@pytest.mark.parametrize("rows", [4, 1])
 def test_no_kind_of_round_mixes_devices_or_asks_for_a_value(rows, lengths):
     family = meta_family()
     with meta_device():

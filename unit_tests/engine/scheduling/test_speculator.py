@@ -90,6 +90,7 @@ def test_strength_and_conservative_decoding_are_exact_with_drafts(engine, refere
     assert actual == expected
 
 
+@pytest.mark.slow
 @every_family_with(
     "sampling",
     SamplingParams(temperature=1.0, seed=11),
