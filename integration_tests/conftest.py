@@ -1,11 +1,9 @@
+"""Fixtures import what they need: the process that hands out tests to workers reads this file too."""
+
 from types import SimpleNamespace
 
 import psutil
 import pytest
-
-from langchain_eft import EFTChatModel
-from langchain_eft.engine.registry import close_all
-from langchain_eft.remote.registry import close_all as close_all_remote
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -19,14 +17,19 @@ def small_machine():
 @pytest.fixture(scope="package", autouse=True)
 def closed_engines():
     """The engine of the bundled weights stays open for all modules. Those that open others close them."""
+    from langchain_eft.engine.registry import close_all
+    from langchain_eft.remote.registry import close_all as close_all_remote
+
     yield
     close_all()
     close_all_remote()
 
 
 @pytest.fixture(scope="session")
-def llm() -> EFTChatModel:
+def llm():
     """The smol preset with real weights; all tests share its engine."""
+    from langchain_eft import EFTChatModel
+
     return EFTChatModel(temperature=0, max_tokens=64)
 
 

@@ -1,13 +1,9 @@
+"""Fixtures import what they need: the process that hands out tests to workers reads this file too."""
+
 from types import MappingProxyType
 
 import pytest
-import torch
 from hypothesis import settings as hypothesis_settings
-
-from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.registry import close_all
-from unit_tests.tiny import KINDS, TOOL_TEMPLATE, Reference, TinyFamily, build
 
 # Generated examples are the same in every run but those with `--hypothesis-profile full` (`make test-full`).
 hypothesis_settings.register_profile("full", print_blob=True)
@@ -18,6 +14,8 @@ hypothesis_settings.load_profile("same")
 @pytest.fixture(scope="package", autouse=True)
 def one_thread():
     """Tiny models spend their time waiting for each other's threads."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -27,29 +25,38 @@ def one_thread():
 @pytest.fixture(scope="module", autouse=True)
 def closed_engines():
     """A module leaves no shared engine open for the next one."""
+    from langchain_eft.engine.registry import close_all
+
     yield
     close_all()
 
 
 @pytest.fixture(scope="session")
-def families(tmp_path_factory) -> dict[str, TinyFamily]:
+def families(tmp_path_factory):
     """Every tiny family, by its kind."""
+    from unit_tests.tiny import KINDS, build
+
     return {name: build(tmp_path_factory.mktemp(name), kind) for name, kind in KINDS.items()}
 
 
 @pytest.fixture(scope="session")
-def family(request, families) -> TinyFamily:
+def family(request, families):
     """The first tiny family; another one where a module is marked with `helpers.every_family`."""
     return families[getattr(request, "param", "llama")]
 
 
 @pytest.fixture(scope="session")
-def reference(family) -> Reference:
+def reference(family):
+    from unit_tests.tiny import Reference
+
     return Reference(family)
 
 
 @pytest.fixture(scope="session")
 def engine(family):
+    from langchain_eft.engine.config import EngineConfig
+    from langchain_eft.engine.engine import Engine
+
     engine = Engine(
         family.recipe,
         EngineConfig(
@@ -81,6 +88,8 @@ def settings(family):
 @pytest.fixture(scope="session")
 def tool_settings(settings, family):
     """A chat model on the family; its template shows tools and calls in the Hermes spelling."""
+    from unit_tests.tiny import TOOL_TEMPLATE
+
     template = family.folder / "tools.jinja"
     template.write_text(TOOL_TEMPLATE)
     return {**settings, "max_tokens": 120, "chat_template": template}
