@@ -68,9 +68,9 @@ def enumerated(reference, tokenizer, state, question, mixture):
 @pytest.mark.slow
 def test_choices_equal_full_enumeration(classifier):
     tokenizer, reference = classifier.tokenizer, SmolReference("tools", "pirate", "concise", "harmless")
-    asked = list(questions(tokenizer, 8))
+    asked = list(questions(tokenizer, 5))
     assert {2, 20} <= {len(question.criteria) for question in asked}
-    groups = [(STATES[i % 3], MIXTURES[i % 4], asked[i::6]) for i in range(6)]
+    groups = [(STATES[i % 3], MIXTURES[i], asked[i::4]) for i in range(4)]
     for state, mixture, group in groups:
         given = {"state": state, "questions": {str(i): question for i, question in enumerate(group)}}
         response = classifier.invoke(given, mixture=mixture)

@@ -31,10 +31,10 @@ QUESTIONS = [
     "Where is Mount Everest?",
     "👩‍🚀 or 🧑‍🍳?",
 ]
-SETTINGS = [
+EVERYDAY = [({"pirate": 0.5, "harmless": 1.5}, 1.0, 1.0), ({"concise": 1.0}, 1.5, 0.9)]
+OTHERS = [
     ({}, 1.0, 1.0),
     ({"tools": 1.0}, 1.0, 1.0),
-    ({"pirate": 0.5, "harmless": 1.5}, 1.0, 1.0),
     ({"concise": 1.0}, 1.5, 1.0),
     ({"harmless": 1.0}, 1.0, 0.9),
     ({"concise": 0.5, "pirate": 0.5}, 1.0, 1.0),
@@ -47,7 +47,7 @@ def reference():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", [*SETTINGS[2:5], *full(*SETTINGS[:2], *SETTINGS[5:])], ids=str)
+@pytest.mark.parametrize("setting", [*EVERYDAY, *full(*OTHERS)], ids=str)
 def test_greedy_is_token_identical_to_full_forwards(llm, reference, setting):
     """All questions at once through the engine; its answers in one full forward each.
 

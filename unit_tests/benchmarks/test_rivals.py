@@ -52,6 +52,7 @@ def test_rivals_give_full_answers_and_count_them(decode, small_family, rival, te
         assert result.tokens == 3 * 11
 
 
+@pytest.mark.slow
 def test_rivals_decode_the_same_greedy_text(decode, small_family):
     prompts = Prompts(small_family).take(3)
     answers = {rival: decode(rival, prompts, 0.0).answers for rival in RUNNING}

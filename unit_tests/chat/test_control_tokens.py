@@ -165,6 +165,7 @@ def test_who_wants_control_tokens_gets_them(tokenizer, tokens):
         assert list(encode(words, [HumanMessage(text)], sanitize_control_tokens=False)) == expected
 
 
+@pytest.mark.slow
 @every_tokenizer
 def test_every_prompt_of_a_recipe_is_safe(tokenizer, tokens):
     words = tokenizer()

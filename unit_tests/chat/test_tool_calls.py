@@ -115,6 +115,7 @@ def test_tool_histories_render(llm):
     assert isinstance(llm.bind_tools([wash]).invoke(history, max_tokens=4), AIMessage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["function_calling", "json_schema"])
 @pytest.mark.parametrize(
     ("schema", "kind"),

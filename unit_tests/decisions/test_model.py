@@ -77,6 +77,7 @@ def probabilities(answer):
     return [answer.noul, 1 - answer.noul] if answer.type == "noul" else [*answer.probabilities.values()]
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize(
     ("parameters", "strength"),

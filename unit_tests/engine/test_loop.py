@@ -252,6 +252,7 @@ def test_logits_that_are_not_finite_are_an_error_that_names_the_model(company, f
         assert not failure.is_retryable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speculation", ["off", 4])
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(seed=7)], ids=["greedy", "sampled"])
 def test_an_answer_ends_where_logits_cease_to_be_finite(company, sampling, speculation):

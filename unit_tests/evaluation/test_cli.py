@@ -66,6 +66,7 @@ def test_results_are_kept_and_resumed(recipe, task, tmp_path):
     assert (output / "answers.jsonl").read_text() == answers
 
 
+@pytest.mark.slow
 def test_judges_comparisons_and_a_frontier(recipe, task, tmp_path, judges):
     other = tmp_path / "other.jsonl"
     other.write_text('{"prompt": "gh", "refuse": true}\n')

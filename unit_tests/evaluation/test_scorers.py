@@ -229,6 +229,7 @@ values = st.integers() | st.dictionaries(st.text(), st.booleans(), max_size=2)
 objects = st.dictionaries(st.text(max_size=4), values, max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(objects, st.text(alphabet="ab {}\"'\n", max_size=8), st.text(alphabet="ab \n", max_size=8))
 def test_the_last_object_is_found_whatever_stands_around_it(wanted, before, after):

@@ -53,6 +53,7 @@ def expected(llm, reference, mixture, **settings):
     return tokenizer.decode(answer, skip_special_tokens=True).rstrip("\ufffd"), len(answer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "mixture", "settings"),
     [

@@ -184,6 +184,7 @@ def test_documents_are_kept_from_the_reference_alone(llm, reference, behavior, t
     assert llm.invoke(DOCUMENT, mixture={behavior: 0.5}).content == expected
 
 
+@pytest.mark.slow
 @every_family
 def test_special_tokens_of_turns_follow_the_tuned_model(settings, family, reference, texts):
     """Even the end token that is the base's own: on a transcript it does not know where answers end."""

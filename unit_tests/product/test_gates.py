@@ -75,6 +75,7 @@ def answers(engine, mixture, sampling=GREEDY, drafts=DRAFTS, **kwargs):
     return [recorder.tokens for recorder in recorders]
 
 
+@pytest.mark.slow
 def test_gates_of_these_mixtures_open_and_close(reference):
     """Else the other tests would not notice a gate that never moves."""
     for mixture in MIXTURES:

@@ -279,6 +279,7 @@ FIGURES = {"drafted": 4, "accepted": 2, "verify_passes": 2, "context_tokens": {}
 LOGPROBS = {"token_logprobs": [-1.0], "top_token_ids": [[[70, -1.0]]]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "event",
     [

@@ -41,6 +41,7 @@ def test_memory_equals_that_of_an_engine(family, engine, reference):
     assert plan.verdict.startswith("Fits: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [{}, {"one": 1.0}, {"full": 1.0}, {"full": 0.5, "two": 0.5}])
 def test_bytes_per_token_equal_those_that_a_pass_reads(family, engine, mixture):
     plan = planned(family.recipe, mixture, bytes_per_second=1e6)

@@ -13,6 +13,7 @@ def draws(weights, n, purpose=SAMPLE):
     return race(weights.double().expand(n, -1), torch.arange(n), torch.full((n,), 3), purpose)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 5, BLOCK, 3 * BLOCK + 7])
 def test_tokens_are_drawn_in_proportion_to_their_weights(size):
     generator = torch.Generator().manual_seed(size)

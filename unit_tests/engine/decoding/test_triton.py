@@ -135,6 +135,7 @@ def test_acceptance_and_resampling(size):
     assert kept == {True, False}
 
 
+@pytest.mark.slow
 def test_a_sample_is_kept_where_p_nowhere_exceeds_q():
     """Rounding can refuse such a sample, and there is no residual to draw from."""
     q = torch.full((20, 61), 1 / 61, dtype=torch.float64, device=DEVICE)

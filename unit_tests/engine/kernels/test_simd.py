@@ -35,6 +35,7 @@ def stored_numbers(kind, values):
     return (values * 100 if "int" in kind else values).astype(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "int8", "uint8"])
 def test_numbers_of_every_stored_type_become_float32(rng, kind):
     stored = stored_numbers(kind, np.abs(numbers(rng, 3)) if kind == "uint8" else numbers(rng, 3))

@@ -10,7 +10,6 @@ from langchain_eft.engine.models.fusion import fuse
 from langchain_eft.engine.models.linear import VariantRouter, stack_adapters
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
 from langchain_eft.engine.models.self_check import plain_logits
-from unit_tests.helpers import slow
 
 pytestmark = pytest.mark.cuda
 FAMILIES = {
@@ -68,7 +67,8 @@ def adapter(model, targets, rank):
     )
 
 
-@pytest.mark.parametrize("family", ["llama", *slow(*(name for name in FAMILIES if name != "llama"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kernels", [True, False])
 def test_fused_layers_equal_the_layers_of_transformers(family, kernels):
     """Without adapters, and with adapters of different ranks on different layers in mixed rows."""

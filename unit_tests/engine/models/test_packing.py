@@ -106,6 +106,7 @@ def test_answers_do_not_depend_on_the_layout(halves, packed):
         plain.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small_too", [False, True])
 def test_8_bits_decode_like_a_plain_loop_over_the_rounded_weights(halves, wholes, small_too):
     engine = opened(halves, quantization="int8", quantize_small_models=small_too)

@@ -42,6 +42,7 @@ def test_the_next_turn_computes_only_new_tokens(small):
     assert after.cached_tokens - before.cached_tokens == end.cached_tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draft", ["off", 3, 7])
 def test_reused_blocks_give_the_text_of_fresh_ones(family, reference, small, draft):
     turn = [*PROMPT, *decode(small, PROMPT, tokens=13, speculation=draft)[0], 40, 41]

@@ -24,7 +24,6 @@ from unit_tests.helpers import (
     every_family_with,
     keep_every_draft_token,
     request,
-    slow,
     wait_until,
 )
 from unit_tests.oracle.filters import filtered
@@ -81,7 +80,8 @@ def test_greedy_answers_are_the_reference_loops_for_every_draft_length(engine, r
                 assert end.drafted_tokens == 0
 
 
-@pytest.mark.parametrize("setting", [(1.5, 1.0), (1.0, 0.6), *slow((0.0, 1.0), (1.3, 0.8))])
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", [(1.5, 1.0), (1.0, 0.6), (0.0, 1.0), (1.3, 0.8)])
 def test_strength_and_conservative_decoding_are_exact_with_drafts(engine, reference, setting):
     strength, top_p = setting
     mixture = {"one": 0.6, "two": 0.7}
