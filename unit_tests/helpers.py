@@ -270,5 +270,5 @@ def counted_preparing(engine, monkeypatch) -> list[int]:
 def without_kernels():
     """Engines that open meanwhile cannot compile kernels for the CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(placement, "has_products", lambda: False)
+        patch.setattr(placement, "can_compile", lambda: False)
         yield

@@ -7,10 +7,8 @@ beside it. The kernels read the memory of a layer as tiles of 16 slots, so all p
 from __future__ import annotations
 
 import ctypes
-import logging
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -18,10 +16,8 @@ from torch import Tensor
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.kernels.attention_call import Call, queries_at_once, scratch_bytes
 from langchain_eft.engine.kernels.store import Kernel, kernel
-from langchain_eft.engine.kernels.target import Target, host
+from langchain_eft.engine.kernels.target import Target, can_compile, host
 from langchain_eft.engine.kernels.threads import workers
-
-logger = logging.getLogger(__name__)
 
 _LEAST_SHARED = 1 << 18
 """Products of a query and a row's context for which it is worth to wake a worker: some 20 us of work."""
@@ -29,15 +25,7 @@ _LEAST_SHARED = 1 << 18
 
 def attends_in_place(query: Tensor) -> bool:
     """Whether the kernels compute attention for such queries."""
-    return query.device.type == "cpu" and query.dtype == torch.float32 and _has_numba()
-
-
-@cache
-def _has_numba() -> bool:
-    if find_spec("numba") is not None:
-        return True
-    logger.warning("numba is missing, so attention on the CPU is slow: install it with `pip install numba`.")
-    return False
+    return query.device.type == "cpu" and query.dtype == torch.float32 and can_compile()
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

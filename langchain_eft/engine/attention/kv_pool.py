@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.kernels.attention_call import LANES
+from langchain_eft.engine.kernels.target import LANES
 
 _LINE = 64
 """Bytes of a line of a CPU's cache. A vector that lies in two lines is read at half the speed."""

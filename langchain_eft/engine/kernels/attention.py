@@ -21,9 +21,9 @@ import numpy as np
 from langchain_eft.engine.kernels import simd
 from langchain_eft.engine.kernels.attention_call import DRAWN, ENTERED, RING, SEGMENT, SIGHT, Call
 from langchain_eft.engine.kernels.compiler import called
-from langchain_eft.engine.kernels.lanes import LANES, LOWEST
+from langchain_eft.engine.kernels.lanes import LOWEST
 from langchain_eft.engine.kernels.simd import VECTOR_BYTES
-from langchain_eft.engine.kernels.target import Target
+from langchain_eft.engine.kernels.target import LANES, Target
 
 _AHEAD = 2
 """Groups from the one that is read to the one that memory is asked for."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-LANES = 16
-"""Positions in a tile of the pool."""
+from langchain_eft.engine.kernels.target import LANES
 
 SEGMENT = 8 * LANES
 """Positions of a segment of the online softmax."""

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-LANES = 16
-"""Numbers in a vector."""
+from langchain_eft.engine.kernels.target import LANES
 
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
 BITS = ir.VectorType(ir.IntType(32), LANES)

@@ -13,8 +13,8 @@ from langchain_eft.engine.kernels.block_formats import BLOCK_FORMATS, BlockForma
 from langchain_eft.engine.kernels.compiler import inlined
 from langchain_eft.engine.kernels.formats import GROUP, NUMBER_FORMATS, Format, Int8
 from langchain_eft.engine.kernels.products import SUMMED, SUMS, Arguments
-from langchain_eft.engine.kernels.simd import LANES, VECTOR_BYTES
-from langchain_eft.engine.kernels.target import Target
+from langchain_eft.engine.kernels.simd import VECTOR_BYTES
+from langchain_eft.engine.kernels.target import LANES, Target
 
 FORMATS: dict[str, Format] = {one.name: one for one in (*NUMBER_FORMATS, *BLOCK_FORMATS)}
 """All formats, by their names."""

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from langchain_eft.engine.kernels import lanes
 from langchain_eft.engine.kernels.block_formats import nibble_inputs
-from langchain_eft.engine.kernels.lanes import LANES as LANES
+from langchain_eft.engine.kernels.target import LANES
 
 VECTOR_BYTES = 4 * LANES
 """Size of a vector in memory."""

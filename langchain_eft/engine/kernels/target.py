@@ -6,8 +6,15 @@ it reads the attributes of all that is imported, and ends at an object of llvmli
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+
+logger = logging.getLogger(__name__)
+
+LANES = 16
+"""Numbers in a vector of a kernel, on every processor."""
 
 
 @dataclass(frozen=True)
@@ -34,3 +41,12 @@ def host() -> Target:
     from llvmlite import binding
 
     return Target(binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
+
+
+@cache
+def can_compile() -> bool:
+    """Whether this process can compile kernels. Where it cannot, the log says so, once."""
+    if all(find_spec(name) for name in ("llvmlite", "numba")):
+        return True
+    logger.warning("Models decode slowly on this CPU: numba is missing. Install it with `pip install numba`.")
+    return False

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.kernels.attention_call import LANES
 from langchain_eft.engine.kernels.store import Kernel, kernel
+from langchain_eft.engine.kernels.target import LANES
 from langchain_eft.engine.models import layer_ops as plain
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, cached_property
-from importlib.util import find_spec
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -14,17 +12,6 @@ from torch import Tensor
 
 from langchain_eft.engine.kernels.formats import Packed
 from langchain_eft.engine.kernels.products import Product
-
-logger = logging.getLogger(__name__)
-
-
-@cache
-def has_products() -> bool:
-    """Whether this process can compile kernels for its processor."""
-    missing = [name for name in ("llvmlite", "numba") if find_spec(name) is None]
-    if missing:
-        logger.warning("Models run slowly on this CPU, by torch: %s is not installed.", " and ".join(missing))
-    return not missing
 
 
 class PackedWeight(Tensor):

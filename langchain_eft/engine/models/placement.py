@@ -11,7 +11,8 @@ from torch import Tensor
 
 from langchain_eft.engine.config import EngineConfig, Quantization
 from langchain_eft.engine.errors import DeviceLostError, RecipeError
-from langchain_eft.engine.models.packed_weight import PackedWeight, has_products
+from langchain_eft.engine.kernels.target import can_compile
+from langchain_eft.engine.models.packed_weight import PackedWeight
 
 recording_lock = threading.RLock()
 """Held while a CUDA graph is recorded, and by what would spoil a recording of any thread of the process:
@@ -77,7 +78,7 @@ class Placement:
     def packs(self) -> bool:
         """Whether weights are packed for the kernels of a CPU."""
         whole = self.device_map is None and self.ranks == 1
-        return whole and self.device.type == "cpu" and self.dtype == torch.float32 and has_products()
+        return whole and self.device.type == "cpu" and self.dtype == torch.float32 and can_compile()
 
     @property
     def packs_int8(self) -> bool:

@@ -53,16 +53,16 @@ def test_models_that_do_not_fit_together_are_refused_before_any_is_fetched(monke
 
 
 @pytest.mark.parametrize(
-    ("parameters", "stored", "has_products", "expected"),
+    ("parameters", "stored", "has_kernels", "expected"),
     [
         (1000, 2000, True, 2000), (1000, 2000, False, 4000),
         (1000, 4000, True, 4000), (1000, 600, True, 600), (None, 700, True, 700),
     ],
 )  # fmt: skip
 def test_memory_of_a_hub_model_follows_its_number_of_weights_unless_they_are_quantized(
-    parameters, stored, has_products, expected, monkeypatch
+    parameters, stored, has_kernels, expected, monkeypatch
 ):
-    monkeypatch.setattr("langchain_eft.engine.models.placement.has_products", lambda: has_products)
+    monkeypatch.setattr("langchain_eft.engine.models.placement.can_compile", lambda: has_kernels)
     count = weight_count(on_hub("o/m", parameters, stored))
     assert count.nbytes(Placement(CPU, CPU, torch.float32)) == expected
 

@@ -12,8 +12,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.kernels.formats import BFLOAT16, FLOAT16, FLOAT32, INT8
-from langchain_eft.engine.models import packed_weight
-from langchain_eft.engine.models.packed_weight import PackedWeight, has_products
+from langchain_eft.engine.models.packed_weight import PackedWeight
 from langchain_eft.engine.models.packing import pack_weights
 from unit_tests.helpers import GREEDY, greedy_answers, request, slow, values, without_kernels
 from unit_tests.tiny import Reference, TinyFamily
@@ -203,16 +202,6 @@ def test_a_packed_weight_cannot_be_read():
     assert (weight.shape, weight.dtype, weight.nbytes) == ((8, 8), torch.float32, 2 * 8 * 8)
     with pytest.raises(TypeError, match="cannot read a PackedWeight"):
         torch.sin(weight)
-
-
-def test_a_missing_numba_is_said_once(monkeypatch, caplog):
-    monkeypatch.setattr(packed_weight, "find_spec", lambda name: None if name == "numba" else object())
-    has_products.cache_clear()
-    try:
-        assert [has_products(), has_products()] == [False, False]
-    finally:
-        has_products.cache_clear()
-    assert caplog.messages == ["Models run slowly on this CPU, by torch: numba is not installed."]
 
 
 def test_quantizing_small_models_needs_8_bits_on_a_cpu(family):
