@@ -319,7 +319,7 @@ class OurEngine:
             engine_options=options,
         )
         # On a CPU, weights would be packed, and the family could not set its acceptance rate in place.
-        plain = patch("langchain_eft.engine.models.placement.has_products", lambda: False)
+        plain = patch("langchain_eft.engine.models.placement.can_compile", lambda: False)
         with patch("langchain_eft.engine.loading.family.load_module", family.load), plain:
             self.engine: Engine = self.llm.engine
 
