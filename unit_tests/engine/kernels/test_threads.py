@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ import torch
 from langchain_eft.engine.kernels.arena import Arena
 from langchain_eft.engine.kernels.formats import FLOAT32
 from langchain_eft.engine.kernels.products import Product
-from langchain_eft.engine.kernels.threads import workers
+from langchain_eft.engine.kernels.threads import Workers, workers
+from unit_tests.helpers import PATIENCE
 
 
 def product(x, parts, target=None):
@@ -71,3 +73,30 @@ def test_a_process_ends_while_its_workers_look_for_jobs():
     )
     done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)  # noqa: S603
     assert done.returncode == 0
+
+
+def test_a_worker_that_falls_asleep_late_keeps_no_other_from_ending():
+    """One is about to wait, the other still looks for a job while the workers are stopped."""
+    about_to_wait, stopped, both = Event(), Event(), Event()
+
+    class Slow(Event):
+        def wait(self):
+            about_to_wait.set()
+            assert both.wait(PATIENCE)
+            return super().wait()
+
+    pair = Workers(os.getpid())
+    pair._awake = Slow()
+    looks = iter([lambda: None, lambda: stopped.wait(PATIENCE)])
+    pair._work = lambda _: next(looks)()
+    early, late = (Thread(target=pair._serve, daemon=True) for _ in range(2))
+    early.start()
+    assert about_to_wait.wait(PATIENCE)
+    late.start()
+    pair.stop()
+    stopped.set()
+    late.join(0.2)  # it ends, or waits as well
+    both.set()
+    for thread in (early, late):
+        thread.join(10)
+        assert not thread.is_alive()
