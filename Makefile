@@ -50,8 +50,11 @@ reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 o
 # What takes longest comes first, so that the workers end together. conftest.py says which tests share a worker.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --no-loadscope-reorder
 
+# After an hour, three times what it takes, it ends and tells what has failed so far.
+HOUR := 3600
+
 test: $(DEV) ## Run what every change must pass: unit tests, real weights, real servers
-	$(PYTEST) -m "not full" integration_tests unit_tests
+	$(PYTEST) --session-timeout $(HOUR) -m "not full" integration_tests unit_tests
 
 test-full: $(DEV) ## Run every test, with ten times as many generated examples, other ones each time; FUZZ=100 has more
 	LANGCHAIN_EFT_FUZZ=$(or $(FUZZ),10) $(PYTEST) --hypothesis-profile full integration_tests unit_tests
