@@ -18,11 +18,13 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid: str) -> str:
             return ONE_SERVER if nodeid.startswith(ONE_SERVER) else super()._split_scope(nodeid)
 
-        def _assign_work_unit(self, node) -> None:
-            super()._assign_work_unit(node)
-            # A worker runs its last test when it knows the next. After a crash a file may have none left,
-            # and all would wait for ever.
-            self._reschedule(node)
+        def _reschedule(self, node) -> None:
+            # A worker runs its last test when it knows the next. After a crash a file may have none left to
+            # give, and all would wait for ever: so give as many files as it takes.
+            waiting = len(self.workqueue)
+            super()._reschedule(node)
+            if len(self.workqueue) < waiting:
+                self._reschedule(node)
 
     return Scheduling(config, log)
 
