@@ -10,7 +10,7 @@ DEV := $(VENV)/.ready-dev
 DOCS := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-# Images of containers often forbid it. Each worker and each child of a test would compile a thousand modules.
+# Images of containers often set it. Then each worker and each child of a test compiles a thousand modules.
 unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo chat reproduce test test-full quick test-newest test-oldest test-vllm vllm-runner-1 vllm-runner-2 lint format docs dist clean
 
@@ -51,10 +51,8 @@ reproduce: $(DEV) ## Look for the paper's findings in the smol family; QUICK=1 o
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --no-loadscope-reorder
 
 # After an hour, three times what it takes, it ends and tells what has failed so far.
-HOUR := 3600
-
 test: $(DEV) ## Run what every change must pass: unit tests, real weights, real servers
-	$(PYTEST) --session-timeout $(HOUR) -m "not full" integration_tests unit_tests
+	$(PYTEST) --session-timeout 3600 -m "not full" integration_tests unit_tests
 
 test-full: $(DEV) ## Run every test, with ten times as many generated examples, other ones each time; FUZZ=100 has more
 	LANGCHAIN_EFT_FUZZ=$(or $(FUZZ),10) $(PYTEST) --hypothesis-profile full integration_tests unit_tests

@@ -136,8 +136,7 @@ def model_settings(settings):
     return {**settings, "max_tokens": 6, "allow_negative_weights": True, "engine_options": options}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("examples", [10, 40 * FUZZ])
+@pytest.mark.parametrize("examples", [10, *slow(40 * FUZZ)])
 def test_a_call_is_answered_or_refused_and_its_neighbor_does_not_notice(model_settings, examples):
     llm = EFTChatModel(**model_settings)
     neighbor = Neighbor(llm.engine)

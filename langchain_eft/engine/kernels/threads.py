@@ -42,8 +42,7 @@ class Board(ctypes.Structure):
 class Workers:
     """The workers of a process. They start when they are needed."""
 
-    def __init__(self, process: int) -> None:
-        self._process = process
+    def __init__(self) -> None:
         self._board = Board()
         self._board.give_way[0] = _address(_give_way())
         self._at = ctypes.addressof(self._board)
@@ -81,8 +80,8 @@ class Workers:
             self._busy.release()
 
     def stop(self) -> None:
-        """End the workers. In a forked child there are none, and a lock may be held for ever."""
-        if self._process != os.getpid():
+        """End the workers. In a forked child none is alive, and a lock may be held for ever."""
+        if not any(thread.is_alive() for thread in self._threads):
             return
         with self._falling_asleep:
             self._board.stopped[0] = 1
@@ -105,8 +104,8 @@ def workers() -> Workers:
 
 
 @cache
-def _workers_of(process: int) -> Workers:
-    return Workers(process)
+def _workers_of(_: int) -> Workers:
+    return Workers()
 
 
 def _address(function: Kernel) -> int:

@@ -13,7 +13,7 @@ from langchain_eft.engine.kernels.arena import Arena
 from langchain_eft.engine.kernels.formats import FLOAT32
 from langchain_eft.engine.kernels.products import Product
 from langchain_eft.engine.kernels.threads import Workers, workers
-from unit_tests.helpers import PATIENCE
+from unit_tests.helpers import PATIENCE, wait_until
 
 
 def product(x, parts, target=None):
@@ -85,18 +85,20 @@ def test_a_worker_that_falls_asleep_late_keeps_no_other_from_ending():
             assert both.wait(PATIENCE)
             return super().wait()
 
-    pair = Workers(os.getpid())
+    pair = Workers()
     pair._awake = Slow()
     looks = iter([lambda: None, lambda: stopped.wait(PATIENCE)])
     pair._work = lambda _: next(looks)()
-    early, late = (Thread(target=pair._serve, daemon=True) for _ in range(2))
+    early, late = pair._threads = [Thread(target=pair._serve, daemon=True) for _ in range(2)]
     early.start()
     assert about_to_wait.wait(PATIENCE)
     late.start()
-    pair.stop()
+    stop = Thread(target=pair.stop, daemon=True)
+    stop.start()
+    wait_until(pair._awake.is_set)
     stopped.set()
     late.join(0.2)  # it ends, or waits as well
     both.set()
-    for thread in (early, late):
+    for thread in (early, late, stop):
         thread.join(10)
         assert not thread.is_alive()
