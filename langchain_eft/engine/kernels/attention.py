@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from langchain_eft.engine.kernels import simd
-from langchain_eft.engine.kernels.attention_call import DRAWN, ENTERED, RING, SEGMENT, SIGHT, Call
+from langchain_eft.engine.kernels.attention_call import RING, SEGMENT, SIGHT, Arguments
 from langchain_eft.engine.kernels.compiler import called
 from langchain_eft.engine.kernels.lanes import LOWEST
 from langchain_eft.engine.kernels.simd import VECTOR_BYTES
@@ -28,6 +28,8 @@ from langchain_eft.engine.kernels.target import LANES, Target
 _AHEAD = 2
 """Groups from the one that is read to the one that memory is asked for."""
 
+_ROWS, _DRAWN, _ENTERED = Arguments.rows.offset, Arguments.drawn.offset, Arguments.entered.offset
+_OF_ROWS = Arguments.of_rows.offset
 _WEIGHTS_STEP = 4 * SEGMENT
 _HIDDEN, _NOTHING = np.float32(LOWEST), np.float32(0)
 
@@ -69,25 +71,64 @@ class Unit(NamedTuple):
 
 
 def build(name: str, target: Target) -> Callable[..., None]:
-    """The kernel `store_rows` or `attend`. The argument is the address of a packed `Call`."""
+    """The kernel `store_rows` or `attend`. The argument is the address of `Arguments`."""
     if name == "store_rows":
         return _store_rows
     return _attend(8 if target.has_avx512 else 4)
 
 
+class Call(NamedTuple):
+    """What `Arguments` and their `Rows` say, in this order."""
+
+    rows: int
+    query: int
+    keys: int
+    values: int
+    pool: int
+    out: int
+    sinks: int
+    heads: int
+    group: int
+    dim: int
+    value_dim: int
+    query_step: int
+    query_head_step: int
+    key_step: int
+    key_head_step: int
+    value_step: int
+    value_head_step: int
+    window: int
+    at_once: int
+    scratch: int
+    scratch_step: int
+    scaling: float
+    softcap: float
+    table: int
+    starts: int
+    queries: int
+    lengths: int
+    max_queries: int
+    block_size: int
+    table_step: int
+
+
 @called
-def _read_call(at: int) -> Call:
+def _read_call(arguments: int) -> Call:
+    at = arguments + _OF_ROWS
+    of_rows = simd.load_int64(at)
     return Call(
-        simd.load_int64(at + 0), simd.load_int64(at + 8), simd.load_int64(at + 16),
-        simd.load_int64(at + 24), simd.load_int64(at + 32), simd.load_int64(at + 40),
-        simd.load_int64(at + 48), simd.load_int64(at + 56), simd.load_int64(at + 64),
-        simd.load_int64(at + 72), simd.load_int64(at + 80), simd.load_int64(at + 88),
-        simd.load_int64(at + 96), simd.load_int64(at + 104), simd.load_int64(at + 112),
-        simd.load_int64(at + 120), simd.load_int64(at + 128), simd.load_int64(at + 136),
-        simd.load_int64(at + 144), simd.load_int64(at + 152), simd.load_int64(at + 160),
-        simd.load_int64(at + 168), simd.load_int64(at + 176), simd.load_int64(at + 184),
-        simd.load_int64(at + 192), simd.load_int64(at + 200), simd.load_int64(at + 208),
-        simd.load_int64(at + 216), simd.load_float(at + 224), simd.load_float(at + 232),
+        simd.load_int64(arguments + _ROWS),
+        simd.load_int64(at + 8), simd.load_int64(at + 16), simd.load_int64(at + 24),
+        simd.load_int64(at + 32), simd.load_int64(at + 40), simd.load_int64(at + 48),
+        simd.load_int64(at + 56), simd.load_int64(at + 64), simd.load_int64(at + 72),
+        simd.load_int64(at + 80), simd.load_int64(at + 88), simd.load_int64(at + 96),
+        simd.load_int64(at + 104), simd.load_int64(at + 112), simd.load_int64(at + 120),
+        simd.load_int64(at + 128), simd.load_int64(at + 136), simd.load_int64(at + 144),
+        simd.load_int64(at + 152), simd.load_int64(at + 160),
+        simd.load_float(at + 168), simd.load_float(at + 172),
+        simd.load_int64(of_rows), simd.load_int64(of_rows + 8), simd.load_int64(of_rows + 16),
+        simd.load_int64(of_rows + 24), simd.load_int64(of_rows + 32), simd.load_int64(of_rows + 40),
+        simd.load_int64(of_rows + 48),
     )  # fmt: skip
 
 
@@ -138,17 +179,30 @@ def _copy_row(source: int, target: int, count: int) -> None:
 def _store_rows(address: int) -> None:
     """Write the new keys and values of all rows to the pool."""
     call = _read_call(address)
-    for row in range(call.rows):
-        count = _entry(call.queries, row)
-        for i in range(count):
-            token = _first_token(call, row) + i
-            slot = _slot(call, row, _entry(call.lengths, row) - count + i)
-            for head in range(call.heads // call.group):
-                key = call.keys + token * call.key_step + head * call.key_head_step
-                value = call.values + token * call.value_step + head * call.value_head_step
-                tile, lane = _tile(call, slot, head), slot % LANES
-                _copy(key, 4, tile + lane * 4, VECTOR_BYTES, call.dim)
-                _copy_row(value, tile + call.dim * VECTOR_BYTES + lane * call.value_dim * 4, call.value_dim)
+    row = simd.atomic_add(address + _DRAWN, 1)
+    while row < call.rows:
+        _store_row(call, row)
+        row = simd.atomic_add(address + _DRAWN, 1)
+
+
+@called
+def _store_row(call: Call, row: int) -> None:
+    count, kv_heads = _entry(call.queries, row), call.heads // call.group
+    for i in range(count):
+        token = _first_token(call, row) + i
+        slot = _slot(call, row, _entry(call.lengths, row) - count + i)
+        lane = slot % LANES
+        if i == 0 or lane == 0:  # the numbers of a key lie in as many lines, which memory brings at once
+            for head in range(kv_heads):
+                tile = _tile(call, slot, head)
+                for line in range(call.dim):
+                    simd.prefetch(tile + line * VECTOR_BYTES, VECTOR_BYTES)
+        for head in range(kv_heads):
+            key = call.keys + token * call.key_step + head * call.key_head_step
+            value = call.values + token * call.value_step + head * call.value_head_step
+            tile = _tile(call, slot, head)
+            _copy(key, 4, tile + lane * 4, VECTOR_BYTES, call.dim)
+            _copy_row(value, tile + call.dim * VECTOR_BYTES + lane * call.value_dim * 4, call.value_dim)
 
 
 @called
@@ -351,12 +405,12 @@ def _attend(most_rows: int) -> Callable[..., None]:
     def attend(address: int) -> None:
         call = _read_call(address)
         kv_heads, chunks = call.heads // call.group, (call.max_queries + call.at_once - 1) // call.at_once
-        scratch = call.scratch + simd.atomic_add(address + ENTERED, 1) * call.scratch_step
+        scratch = call.scratch + simd.atomic_add(address + _ENTERED, 1) * call.scratch_step
         units = call.rows * kv_heads * chunks
-        unit = simd.atomic_add(address + DRAWN, 1)
+        unit = simd.atomic_add(address + _DRAWN, 1)
         while unit < units:
             row, head = unit // (kv_heads * chunks), unit // chunks % kv_heads
             attend_unit(call, row, head, unit % chunks * call.at_once, scratch)
-            unit = simd.atomic_add(address + DRAWN, 1)
+            unit = simd.atomic_add(address + _DRAWN, 1)
 
     return attend

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
-from typing import NamedTuple
+import ctypes
 
+from langchain_eft.engine.kernels.program import Work
 from langchain_eft.engine.kernels.target import LANES
 
 SEGMENT = 8 * LANES
@@ -22,33 +22,37 @@ _MOST_PAIRS = 64
 _TILE_ROWS = 8
 """The last tile of a unit may be so large, whatever number of pairs is left."""
 
-_FORMAT = struct.Struct("<28qf4xf4x2q")
 
-DRAWN = _FORMAT.size - 16
-"""Where the number of units is that threads have drawn, int64."""
-
-ENTERED = _FORMAT.size - 8
-"""Where the number of threads is that have begun to work, int64."""
-
-
-class Call(NamedTuple):
-    """One call: addresses, sizes, steps in bytes, and features. What there is none of is 0.
+class Rows(ctypes.Structure):
+    """The rows of a batch: addresses and sizes, which all layers share. See `attention.rows.PagedRows`.
 
     Attributes:
+        table: Address of the rows' block tables, int32.
+        starts: Address of the rows' first places on the packed axis, int32, or 0.
+        queries: Address of the rows' numbers of queries, int32.
+        lengths: Address of the rows' lengths, int32.
+        max_queries: Most queries of a row.
+        block_size: Positions of a block.
+        table_step: Bytes from a row's table to the next one's.
+    """
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in ("table", "starts", "queries", "lengths", "max_queries", "block_size", "table_step")
+    )
+
+
+class Arguments(Work):
+    """One layer: addresses, sizes, steps in bytes, and features. What there is none of is 0.
+
+    Attributes:
+        of_rows: Address of the `Rows`.
         query: Address of the queries, [N, heads, dim].
         keys: Address of the new keys, [N, kv_heads, dim].
         values: Address of the new values, [N, kv_heads, value_dim].
         pool: Address of the pool, [tiles, kv_heads]: 16 keys as [dim, 16], then values as [16, value_dim].
         out: Address of the results, [N, heads, value_dim], contiguous.
-        table: Address of the rows' block tables, int32.
-        starts: Address of the rows' first places on the packed axis, int32.
-        queries: Address of the rows' numbers of queries, int32.
-        lengths: Address of the rows' lengths, int32.
         sinks: Address of the sinks, [heads].
-        rows: Number of rows.
-        max_queries: Most queries of a row.
-        block_size: Positions of a block.
-        table_step: From a row's table to the next one's.
         heads: Query heads.
         group: Query heads of a key head.
         dim: Size of a query and of a key.
@@ -67,40 +71,18 @@ class Call(NamedTuple):
         softcap: Bound on the scores.
     """
 
-    query: int
-    keys: int
-    values: int
-    pool: int
-    out: int
-    table: int
-    starts: int
-    queries: int
-    lengths: int
-    sinks: int
-    rows: int
-    max_queries: int
-    block_size: int
-    table_step: int
-    heads: int
-    group: int
-    dim: int
-    value_dim: int
-    query_step: int
-    query_head_step: int
-    key_step: int
-    key_head_step: int
-    value_step: int
-    value_head_step: int
-    window: int
-    at_once: int
-    scratch: int
-    scratch_step: int
-    scaling: float
-    softcap: float
-
-    def packed(self) -> bytes:
-        """The call as kernels read it, before any work."""
-        return _FORMAT.pack(*self, 0, 0)
+    _fields_ = (
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "of_rows", "query", "keys", "values", "pool", "out", "sinks", "heads", "group", "dim",
+                "value_dim", "query_step", "query_head_step", "key_step", "key_head_step", "value_step",
+                "value_head_step", "window", "at_once", "scratch", "scratch_step",
+            )
+        ),
+        ("scaling", ctypes.c_float),
+        ("softcap", ctypes.c_float),
+    )  # fmt: skip
 
 
 def queries_at_once(group: int) -> int:

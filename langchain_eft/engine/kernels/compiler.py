@@ -34,12 +34,11 @@ def called(function: Callable[..., Any]) -> Any:
     return njit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
 
 
-def compile_kernel(function: Callable[..., None], arguments: int, name: str, target: Target) -> bytes:
+def compile_kernel(function: Callable[[int], None], name: str, target: Target) -> bytes:
     """The object file of a kernel. It calls nothing but functions of LLVM.
 
     Args:
-        function: A function of int64 arguments, which numba can compile. It raises no errors.
-        arguments: Number of the arguments.
+        function: A function of an int64 address, which numba can compile. It raises no errors.
         name: The symbol of the kernel in the object file.
         target: The processor.
     """
@@ -47,7 +46,7 @@ def compile_kernel(function: Callable[..., None], arguments: int, name: str, tar
     from numba import cfunc, types
 
     with _unoptimized():
-        compiled = cfunc(types.void(*[types.int64] * arguments), **_OPTIONS)(function)
+        compiled = cfunc(types.void(types.int64), **_OPTIONS)(function)
     # A kernel cannot raise, so LLVM may drop what hands an error to Python.
     code = _PYTHON.sub(r"define internal \1 { unreachable }", compiled.inspect_llvm())
     module = binding.parse_assembly(code)

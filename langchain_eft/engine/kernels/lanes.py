@@ -97,6 +97,26 @@ def store(builder: Any, vector: Any, address: Any) -> None:
     builder.store(vector, pointer(builder, address, FLOATS)).align = 1
 
 
+def _first_lanes(builder: Any, count: Any) -> Any:
+    """Whether each lane is one of the first `count`, an int64."""
+    number = splat(builder, builder.trunc(count, ir.IntType(32)))
+    return builder.icmp_signed("<", ir.Constant(BITS, list(range(LANES))), number)
+
+
+def load_some(builder: Any, address: Any, count: Any) -> Any:
+    """`count` float32 numbers, an int64, and zeros in the other lanes. No other number is read."""
+    where, kept = pointer(builder, address, FLOATS), _first_lanes(builder, count)
+    values = [where, ir.IntType(32)(4), kept, floats(0.0)]
+    return call(builder, f"llvm.masked.load.v{LANES}f32.p0", FLOATS, values)
+
+
+def store_some(builder: Any, vector: Any, address: Any, count: Any) -> None:
+    """Write the first `count` numbers, an int64."""
+    where, kept = pointer(builder, address, FLOATS), _first_lanes(builder, count)
+    values = [vector, where, ir.IntType(32)(4), kept]
+    call(builder, f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(), values)
+
+
 def load_scalar(builder: Any, address: Any, kind: Any) -> Any:
     """One number."""
     return builder.load(pointer(builder, address, kind))

@@ -1,126 +1,120 @@
-"""Kernels of a decoder layer's small operations, row by row. `models/layer_ops.py` defines what they compute.
+"""The small operations of a decoder layer as steps of programs. `models/layer_ops.py` defines them.
 
-Rows are float32 numbers side by side, whose count is a multiple of 16. Addresses and steps are in bytes, and
-an address of 0 stands for nothing.
+Tensors are [N, size] float32, with the numbers of a row side by side. N is the number of rows of an extent.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
+import ctypes
 
-import numpy as np
+from torch import Tensor
 
-from langchain_eft.engine.kernels import simd
-from langchain_eft.engine.kernels.compiler import inlined
-from langchain_eft.engine.kernels.target import Target
-
-STEP = simd.VECTOR_BYTES
+from langchain_eft.engine.kernels.program import Extent, Program, Work
+from langchain_eft.engine.kernels.store import kernel
 
 
-def build(name: str, _: Target) -> Callable[..., None]:
-    """The kernel `norm`, `rotate` or `silu_mul`."""
-    kernels: dict[str, Callable[..., None]] = {"norm": norm, "rotate": rotate, "silu_mul": silu_mul}
-    return kernels[name]
+class Arguments(Work):
+    """What the kernels read: addresses, steps from row to row in bytes, and sizes. What there is not is 0.
 
-
-@inlined
-def load(address: int) -> Any:
-    """16 numbers."""
-    return simd.load(address, 1, 0, "float32")
-
-
-@inlined
-def scale(squares: Any, size: int, eps: int) -> Any:
-    """What a norm multiplies with, in all lanes, by the sums of squares in each."""
-    mean = simd.first(simd.row_sum(squares, 1)) / np.float32(size)
-    return simd.full(np.float32(1) / np.float32(math.sqrt(mean + simd.load_float(eps))), 1)
-
-
-def norm(
-    x: int,
-    step: int,
-    before: int,
-    total: int,
-    weight: int,
-    after: int,
-    out: int,
-    rows: int,
-    size: int,
-    eps: int,
-) -> None:
-    """`total = x + before; out = total / rms(total) * weight + after`.
-
-    The rows of `x` lie `step` bytes apart; those of the others, side by side.
+    Attributes:
+        x: Address of the rows.
+        y: Address of the results.
+        total: Address of the sums that a norm adds to.
+        after: Address of what is added to a norm.
+        weight: Address of a norm's weight, that of the queries for `rotate`.
+        key_weight: Address of the weight of the keys' norm.
+        cos: Address of the factors of the states.
+        sin: Address of the factors of their exchanged halves.
+        index: Address of the numbers of rows, int64.
+        size: Numbers of a row, or of a head.
+        heads: Query heads.
+        key_heads: Key heads.
+        eps: Added to mean squares.
     """
-    for row in range(rows):
-        of_x, at = x + row * step, row * size * 4
-        squares = simd.zeros(1)
-        for i in range(0, size * 4, STEP):
-            numbers = load(of_x + i)
-            if before:
-                numbers = simd.add(numbers, load(before + at + i))
-                simd.store(numbers, total + at + i, 0, 1)
-            squares = simd.fold(squares, numbers, numbers)
-        factor = scale(squares, size, eps)
-        if before:
-            of_x = total + at
-        for i in range(0, size * 4, STEP):
-            numbers = simd.multiply(simd.multiply(load(of_x + i), factor), load(weight + i))
-            if after:
-                numbers = simd.add(numbers, load(after + at + i))
-            simd.store(numbers, out + at + i, 0, 1)
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "x", "x_step", "y", "y_step", "total", "total_step", "after", "after_step", "weight",
+                "key_weight", "cos", "cos_step", "sin", "sin_step", "index", "size", "heads", "key_heads",
+            )
+        ),
+        ("eps", ctypes.c_float),
+    )  # fmt: skip
 
 
-def rotate(
-    states: int,
-    step: int,
-    cos: int,
-    sin: int,
-    rows: int,
+def add_norm(
+    program: Program,
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    out: Tensor,
+    extent: Extent,
+    *,
+    total: Tensor | None = None,
+    after: Tensor | None = None,
+) -> None:
+    """Add `out = norm(x) * weight + after`. With a `total`, this becomes `total + x`, whose norm is taken.
+
+    `out` may be `x` or `after`.
+    """
+    rows = {**_rows("x", x), **_rows("y", out), **_rows("total", total), **_rows("after", after)}
+    arguments = Arguments(**rows, weight=_at(weight), size=x.shape[1], eps=eps)
+    _add(program, "norm", arguments, extent, x, out, total, after, weight)
+
+
+def add_rotation(
+    program: Program,
+    states: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    extent: Extent,
+    *,
     heads: int,
     key_heads: int,
-    dim: int,
-    query_weight: int,
-    key_weight: int,
-    eps: int,
+    query_weight: Tensor | None = None,
+    key_weight: Tensor | None = None,
+    eps: float = 0.0,
 ) -> None:
-    """Rotate the queries and keys of each row in place, behind a norm of each head if there are weights.
+    """Add the rotation of the queries and keys of each row, in place, behind a norm of each head.
 
-    `cos` and `sin` are factors of the states and of their exchanged halves, one row of `dim` for each token.
+    `cos` and `sin` are factors of the states and of their exchanged halves, [N, dim].
     """
-    half = dim * 2
-    for row in range(rows):
-        of_cos, of_sin = cos + row * dim * 4, sin + row * dim * 4
-        for head in range(heads + key_heads):
-            x = states + row * step + head * dim * 4
-            weight = query_weight if head < heads else key_weight
-            if weight:
-                squares = simd.zeros(1)
-                for i in range(0, 2 * half, STEP):
-                    squares = simd.fold(squares, load(x + i), load(x + i))
-                factor = scale(squares, dim, eps)
-                for i in range(0, 2 * half, STEP):
-                    simd.store(
-                        simd.multiply(simd.multiply(load(x + i), factor), load(weight + i)), x + i, 0, 1
-                    )
-            for i in range(0, half, STEP):
-                j = half + i
-                first, second = load(x + i), load(x + j)
-                turned = simd.fold(simd.multiply(second, load(of_sin + i)), first, load(of_cos + i))
-                simd.store(turned, x + i, 0, 1)
-                turned = simd.fold(simd.multiply(first, load(of_sin + j)), second, load(of_cos + j))
-                simd.store(turned, x + j, 0, 1)
+    rows = {**_rows("x", states), **_rows("cos", cos), **_rows("sin", sin)}
+    weights = {"weight": _at(query_weight), "key_weight": _at(key_weight)}
+    sizes = {"heads": heads, "key_heads": key_heads, "size": cos.shape[1]}
+    arguments = Arguments(**rows, **weights, **sizes, eps=eps)
+    _add(program, "rotate", arguments, extent, states, cos, sin, query_weight, key_weight)
 
 
-def silu_mul(gate_up: int, out: int, rows: int, size: int) -> None:
-    """`gate / (1 + exp(-gate)) * up`: rows of 2 * size to rows of size."""
-    one = simd.full(np.float32(1), 1)
-    for row in range(rows):
-        gate = gate_up + row * size * 8
-        for i in range(0, size * 4, STEP):
-            numbers = load(gate + i)
-            sigmoid = simd.add(one, simd.exp(simd.subtract(simd.zeros(1), numbers)))
-            numbers = simd.multiply(simd.divide(numbers, sigmoid), load(gate + size * 4 + i))
-            simd.store(numbers, out + row * size * 4 + i, 0, 1)
+def add_silu_mul(program: Program, gate_up: Tensor, out: Tensor, extent: Extent) -> None:
+    """Add `out = silu(gate) * up`, for rows of all gates and then all of `up`."""
+    arguments = Arguments(**_rows("x", gate_up), **_rows("y", out), size=out.shape[1])
+    _add(program, "silu_mul", arguments, extent, gate_up, out)
+
+
+def add_take(program: Program, x: Tensor, index: Tensor, out: Tensor, extent: Extent) -> None:
+    """Add `out = x[index]`, for an int64 index."""
+    arguments = Arguments(**_rows("x", x), **_rows("y", out), index=_at(index), size=x.shape[1])
+    _add(program, "take", arguments, extent, x, index, out)
+
+
+def add_sum(program: Program, x: Tensor, out: Tensor, extent: Extent, index: Tensor | None = None) -> None:
+    """Add `out[index] += x`, for an int64 index or all rows. `x` may be [size], the same for all rows."""
+    arguments = Arguments(**_rows("x", x), **_rows("y", out), index=_at(index), size=x.shape[-1])
+    _add(program, "add", arguments, extent, x, out, index)
+
+
+def _add(program: Program, name: str, arguments: Arguments, extent: Extent, *kept: Tensor | None) -> None:
+    program.add(kernel(f"{__package__}.layer_kernels", name), arguments, extent, 16 * arguments.size, *kept)
+
+
+def _at(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _rows(name: str, tensor: Tensor | None) -> dict[str, int]:
+    """The address and the step of rows. A vector is the same for all rows."""
+    step = 0 if tensor is None or tensor.dim() == 1 else 4 * tensor.stride(0)
+    return {name: _at(tensor), f"{name}_step": step}

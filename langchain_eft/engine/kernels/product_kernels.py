@@ -28,7 +28,10 @@ _X, _SUMS, _WEIGHTS, _SCALES, _Y = (
 )
 _X_STEP, _SUM_STEP, _Y_STEP = Arguments.x_step.offset, Arguments.sum_step.offset, Arguments.y_step.offset
 _ROWS, _GROUP_BYTES, _INPUTS = Arguments.rows.offset, Arguments.group_bytes.offset, Arguments.inputs.offset
-_GROUPS, _SHARE, _DRAWN = Arguments.groups.offset, Arguments.share.offset, Arguments.drawn.offset
+_GROUPS, _DRAWN, _THREADS = Arguments.groups.offset, Arguments.drawn.offset, Arguments.threads.offset
+
+_SHARES = 4
+"""Shares of a thread: so the others do the work of one that the system interrupts."""
 
 _VECTORS = GROUP // LANES
 """Vectors of a group."""
@@ -100,7 +103,8 @@ def build(name: str, target: Target) -> Callable[[int], None]:
 
     def product(arguments: int) -> None:
         all_groups = simd.load_int64(arguments + _GROUPS)
-        share = simd.load_int64(arguments + _SHARE)
+        threads = simd.load_int64(arguments + _THREADS)
+        share = -(-all_groups // (_SHARES * threads)) if threads > 1 else all_groups
         begin = simd.atomic_add(arguments + _DRAWN, share)
         while begin < all_groups:
             multiply(arguments, begin, min(begin + share, all_groups))
@@ -117,10 +121,12 @@ def _block_sums(arguments: int) -> None:
     sum_step = simd.load_int64(arguments + _SUM_STEP)
     rows = simd.load_int64(arguments + _ROWS)
     inputs = simd.load_int64(arguments + _INPUTS)
-    for row in range(rows):
+    row = simd.atomic_add(arguments + _DRAWN, 1)
+    while row < rows:
         for block in range(inputs // SUMMED):
             both = simd.load(x + row * x_step + block * 2 * VECTOR_BYTES, 2, VECTOR_BYTES, "float32")
             simd.store_float(simd.first(simd.row_sum(both, 1)), sums + row * sum_step + 4 * block)
+        row = simd.atomic_add(arguments + _DRAWN, 1)
 
 
 def _tile(one: Format, rows: int, vectors: int, *, ask: bool, by_table: bool) -> Any:

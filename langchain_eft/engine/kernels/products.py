@@ -14,17 +14,10 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.kernels.formats import GROUP, Packed
+from langchain_eft.engine.kernels.program import Extent, Program, Work
 from langchain_eft.engine.kernels.store import Kernel, kernel
 from langchain_eft.engine.kernels.target import Target
-from langchain_eft.engine.kernels.threads import workers
 from langchain_eft.engine.progress import Progress, silent
-
-_FEWEST_SHARED = 1 << 18
-"""Bytes of the weight, times rows, for which it is worth to wake a worker: some 20 us of work."""
-
-_SHARES = 4
-"""Shares of a thread: so the others do the work of one that the system interrupts."""
-
 
 SUMS = "block_sums"
 """The kernel that sums each `SUMMED` inputs of a row."""
@@ -32,7 +25,7 @@ SUMS = "block_sums"
 SUMMED = 32
 
 
-class Arguments(ctypes.Structure):
+class Arguments(Work):
     """What a kernel reads: addresses, steps in bytes and numbers.
 
     Attributes:
@@ -44,26 +37,76 @@ class Arguments(ctypes.Structure):
         x_step: Between rows.
         sum_step: Between the block sums of rows.
         y_step: Between results.
-        rows: Number of rows.
         group_bytes: Size of a group of outputs.
         inputs: Number of inputs.
         groups: Number of groups.
-        share: Number of groups that a thread draws at a time.
-        drawn: Number of groups that threads have drawn.
     """
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
         for name in (
-            "x", "sums", "weights", "scales", "y", "x_step", "sum_step", "y_step", "rows", "group_bytes",
-            "inputs", "groups", "share", "drawn",
+            "x", "sums", "weights", "scales", "y", "x_step", "sum_step", "y_step", "group_bytes", "inputs",
+            "groups",
         )
     )  # fmt: skip
 
 
 def product_kernel(name: str, target: Target | None = None, progress: Progress = silent) -> Kernel:
     """The kernel of a format, or that of block sums, for a processor."""
-    return kernel(f"{__package__}.product_kernels", name, 1, target=target, progress=progress)
+    return kernel(f"{__package__}.product_kernels", name, target=target, progress=progress)
+
+
+def padded_outputs(parts: Sequence[Packed]) -> int:
+    """Number of results that the product of a row writes: those of the last group, and what fills it up."""
+    return max(first + GROUP * len(part.data) for first, part in _by_first_output(parts))
+
+
+def _by_first_output(parts: Sequence[Packed]) -> list[tuple[int, Packed]]:
+    return list(zip(accumulate((part.outputs for part in parts), initial=0), parts, strict=False))
+
+
+def add_product(
+    program: Program,
+    parts: Sequence[Packed],
+    x: Tensor,
+    sums: Tensor,
+    y: Tensor,
+    extent: Extent,
+    target: Target | None = None,
+) -> list[tuple[int, Arguments]]:
+    """Add `y = x @ weight.T` to a program.
+
+    Args:
+        program: The program.
+        parts: The weight, [out, in], as parts with some of the outputs each.
+        x: [N, in] float32, the numbers of a row side by side.
+        sums: [N, in / SUMMED] float32 for the sums of blocks, which minima are multiplied with.
+        y: [N, `padded_outputs` or more] float32.
+        extent: Says how many of the rows there are.
+        target: The processor to compute as, or None for all that this one has.
+
+    Returns:
+        The first output and the arguments of each step. Their addresses may change.
+    """
+    of_rows = {"x": x.data_ptr(), "x_step": 4 * x.stride(0), "inputs": parts[0].inputs}
+    of_rows |= {"sums": sums.data_ptr(), "sum_step": 4 * sums.stride(0)}
+    steps = []
+    if any(part.format.minima for part in parts):
+        steps.append((0, Arguments(**of_rows)))
+        program.add(product_kernel(SUMS, target), steps[0][1], extent, 4 * parts[0].inputs, x, sums)
+    for first, part in _by_first_output(parts):  # one may overwrite where the next one begins
+        arguments = Arguments(
+            **of_rows,
+            weights=part.data.data_ptr(),
+            scales=0 if part.scales is None else part.scales.data_ptr(),
+            y=y.data_ptr() + 4 * first,
+            y_step=4 * y.stride(0),
+            group_bytes=part.data.stride(0),
+            groups=len(part.data),
+        )
+        program.add(product_kernel(part.format.name, target), arguments, extent, part.nbytes, part, x, y)
+        steps.append((first, arguments))
+    return steps
 
 
 class Product:
@@ -75,66 +118,19 @@ class Product:
     """
 
     def __init__(self, parts: Sequence[Packed], target: Target | None = None) -> None:
-        firsts = list(accumulate((part.outputs for part in parts), initial=0))
-        self._outputs, self._inputs = firsts[-1], parts[0].inputs
-        self._width = max(first + GROUP * len(part.data) for first, part in zip(firsts, parts, strict=False))
-        self._parts = [_Part(part, first, target) for first, part in zip(firsts, parts, strict=False)]
-        self._block_sums = product_kernel(SUMS, target) if any(part.format.minima for part in parts) else None
+        self._outputs, self._width = sum(part.outputs for part in parts), padded_outputs(parts)
+        self._program, self._extent, nothing = Program(), Extent(), torch.empty(0, 0)
+        self._steps = add_product(self._program, parts, nothing, nothing, nothing, self._extent, target)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[N, in] float32 to [N, out] float32."""
         if x.stride(1) != 1:
             x = x.contiguous()
-        rows = len(x)
-        y = torch.empty(rows, self._width)
-        sums = None if self._block_sums is None else self._sums(x)
-        for part in self._parts:  # one may overwrite where the next one begins
-            part.multiply(x, sums, y)
+        y, sums = torch.empty(len(x), self._width), torch.empty(len(x), x.shape[1] // SUMMED)
+        for first, step in self._steps:
+            step.x, step.x_step = x.data_ptr(), 4 * x.stride(0)
+            step.sums, step.sum_step = sums.data_ptr(), 4 * sums.stride(0)
+            step.y, step.y_step = y.data_ptr() + 4 * first, 4 * y.stride(0)
+        self._extent.rows = len(x)
+        self._program.run()
         return y if self._width == self._outputs else y[:, : self._outputs].contiguous()
-
-    def _sums(self, x: Tensor) -> Tensor:
-        """The sums of each 32 inputs of a row, which minima are multiplied with."""
-        sums = torch.empty(len(x), self._inputs // SUMMED)
-        arguments = Arguments(
-            x=x.data_ptr(),
-            sums=sums.data_ptr(),
-            x_step=4 * x.stride(0),
-            sum_step=4 * sums.stride(0),
-            rows=len(x),
-            inputs=self._inputs,
-        )
-        self._block_sums(ctypes.addressof(arguments))  # type: ignore[misc]
-        return sums
-
-
-class _Part:
-    """A part of a weight, with what its kernel reads."""
-
-    def __init__(self, part: Packed, first: int, target: Target | None) -> None:
-        self._kernel, self._first, self._nbytes = (
-            product_kernel(part.format.name, target),
-            first,
-            part.nbytes,
-        )
-        self._arguments = Arguments(
-            weights=part.data.data_ptr(),
-            scales=0 if part.scales is None else part.scales.data_ptr(),
-            group_bytes=part.data.stride(0),
-            inputs=part.inputs,
-            groups=len(part.data),
-        )
-        self._address = ctypes.addressof(self._arguments)
-        self._part = part  # whose memory the kernel reads
-
-    def multiply(self, x: Tensor, sums: Tensor | None, y: Tensor) -> None:
-        arguments, threads = self._arguments, torch.get_num_threads()
-        arguments.x, arguments.x_step, arguments.rows = x.data_ptr(), 4 * x.stride(0), len(x)
-        arguments.y, arguments.y_step = y.data_ptr() + 4 * self._first, 4 * y.stride(0)
-        if sums is not None:
-            arguments.sums, arguments.sum_step = sums.data_ptr(), 4 * sums.stride(0)
-        arguments.drawn, arguments.share = 0, arguments.groups
-        if threads == 1 or arguments.rows * self._nbytes < _FEWEST_SHARED:
-            self._kernel(self._address)
-        else:
-            arguments.share = -(-arguments.groups // (_SHARES * threads))
-            workers().run(self._kernel, self._address, threads)

@@ -133,6 +133,26 @@ def store(tile: Any, address: Any, row_step: Any, rows: Any) -> tuple[Any, _Emit
 
 
 @_operation
+def load_some(address: Any, count: Any) -> tuple[Any, _Emit]:
+    """A vector of `count` float32 numbers, at most 16, and zeros. `count` may be a variable."""
+
+    def emit(builder: Any, address: Any, count: Any) -> Any:
+        return _tile(builder, [lanes.load_some(builder, address, count)])
+
+    return Tile(1)(_ADDRESS, types.int64), emit
+
+
+@_operation
+def store_some(tile: Any, address: Any, count: Any) -> tuple[Any, _Emit]:
+    """Write the first `count` numbers of a vector."""
+
+    def emit(builder: Any, tile: Any, address: Any, count: Any) -> None:
+        lanes.store_some(builder, builder.extract_value(tile, 0), address, count)
+
+    return types.void(tile, _ADDRESS, types.int64), emit
+
+
+@_operation
 def prefetch(address: Any, size: Any) -> tuple[Any, _Emit]:
     """Ask memory for `size` bytes from an address on. Any address will do."""
 

@@ -30,7 +30,9 @@ from langchain_eft.engine.progress import Progress, silent
 logger = logging.getLogger(__name__)
 
 Kernel = Callable[..., None]
-"""A compiled kernel: a function of int64 numbers, addresses among them. It releases the interpreter lock."""
+"""A compiled kernel: a function of the address of its arguments. It releases the interpreter lock."""
+
+_PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 _DIGEST_BYTES = 32
 
@@ -41,44 +43,47 @@ _engines: list[Any] = []
 _lock = Lock()
 
 
-def kernel(
-    room: str, name: str, arguments: int, *, target: Target | None = None, progress: Progress = silent
-) -> Kernel:
+def kernel(room: str, name: str, *, target: Target | None = None, progress: Progress = silent) -> Kernel:
     """A kernel of a module in this folder, compiled if the cache has none.
 
     Args:
         room: Name of a module. Its function `build(name, target)` returns a Python function for
             `compile_kernel`. The module is imported only then.
         name: Name of the kernel, which `build` knows.
-        arguments: Number of its arguments.
         target: The processor, or None for that of this machine.
         progress: Callback that says when a kernel is compiled.
     """
     target = target or host()
     with _lock:
         if (room, name, target) not in _loaded:
-            code = _read(_file(room, name, target)) or _compile(room, name, arguments, target, progress)
-            _loaded[room, name, target] = _load(code, name, arguments)
+            code = _read(_file(room, name, target)) or _compile(room, name, target, progress)
+            _loaded[room, name, target] = _load(code, name)
         return _loaded[room, name, target]
 
 
-def _compile(room: str, name: str, arguments: int, target: Target, progress: Progress) -> bytes:
+def _compile(room: str, name: str, target: Target, progress: Progress) -> bytes:
     progress(f"Compiling the kernel {name} for this processor (once, some seconds)")
     function = import_module(room).build(name, target)
-    code = compile_kernel(function, arguments, name, target)
+    code = compile_kernel(function, name, target)
     _write(_file(room, name, target), code)
     return code
 
 
-def _load(code: bytes, name: str, arguments: int) -> Kernel:
+def _load(code: bytes, name: str) -> Kernel:
     from llvmlite import binding
 
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target_machine(host()))
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)
-    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)
-    return prototype(engine.get_function_address(name))
+    return _PROTOTYPE(engine.get_function_address(name))
+
+
+def address_of(function: Kernel) -> int:
+    """Where the machine code of a kernel is."""
+    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
+    assert address is not None  # noqa: S101  (no function lies at 0)
+    return address
 
 
 def _file(room: str, name: str, target: Target) -> Path:

@@ -1,34 +1,85 @@
-"""Kernels for `threads`: how a thread offers a job to workers, and how these wait for one."""
+"""Kernels for `programs` and `threads`: how a thread runs steps, and how workers help it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from langchain_eft.engine.kernels import simd
+from langchain_eft.engine.kernels.compiler import inlined
+from langchain_eft.engine.kernels.program import Call, Extent, Step, Work
 from langchain_eft.engine.kernels.target import Target
 from langchain_eft.engine.kernels.threads import Board
 
 _JOBS, _HELPERS, _ACTIVE = Board.jobs.offset, Board.helpers.offset, Board.active.offset
 _STOPPED, _FUNCTION, _ARGUMENTS = Board.stopped.offset, Board.function.offset, Board.arguments.offset
-_WANTED, _GIVE_WAY = Board.wanted.offset, Board.give_way.offset
+_RUNNING, _GIVE_WAY = Board.running.offset, Board.give_way.offset
+_STEPS, _END, _THREADS, _BOARD = Call.steps.offset, Call.end.offset, Call.threads.offset, Call.board.offset
+_KERNEL, _OF_STEP, _EXTENT, _COST = (
+    Step.kernel.offset,
+    Step.arguments.offset,
+    Step.extent.offset,
+    Step.cost.offset,
+)
+_EXTENT_ROWS, _LENGTH = Extent.rows.offset, Extent.length.offset
+_ROWS, _DRAWN, _ENTERED, _MAY_WORK = (
+    Work.rows.offset,
+    Work.drawn.offset,
+    Work.entered.offset,
+    Work.threads.offset,
+)
+_STEP_BYTES = 32
+
+_FEWEST_SHARED = 1 << 18
+"""Cost of a step for which it is worth to wake a worker: some 20 us of work."""
 
 _SPINS = 2000
 """Looks for a job before a thread lets others have the processor: about 10 us."""
 
 _PATIENCE = 3000
-"""Looks for a job before a worker goes to sleep: some 0.5 ms, so that it does not between two products."""
+"""Looks for a job before a worker goes to sleep: some 0.5 ms, so that it does not between two programs."""
 
 
 def build(name: str, target: Target) -> Callable[[int], None]:  # noqa: ARG001  (all kernels take a target)
-    """The kernel `offer` or `work`. The argument is the address of a `Board`."""
-    return {"offer": _offer, "work": _work}[name]
+    """The kernel `run`, whose argument is the address of a `Call`, or `work`, that of a `Board`."""
+    return {"run": _run, "work": _work}[name]
 
 
-def _offer(board: int) -> None:
-    """Run the job on the board together with workers. It ends when no worker runs it any more."""
-    simd.atomic_store(simd.load_int64(board + _WANTED), board + _HELPERS)
+def _run(program: int) -> None:
+    """Run the steps of a program, the larger ones together with workers."""
+    step = simd.load_int64(program + _STEPS)
+    end = simd.load_int64(program + _END)
+    threads = simd.load_int64(program + _THREADS)
+    board = simd.load_int64(program + _BOARD)
+    if threads > 1:
+        simd.atomic_store(1, board + _RUNNING)
+    while step < end:
+        extent = simd.load_int64(step + _EXTENT)
+        rows = simd.load_int64(extent + _EXTENT_ROWS)
+        if rows > 0:
+            kernel, arguments = simd.load_int64(step + _KERNEL), simd.load_int64(step + _OF_STEP)
+            cost = rows * simd.load_int64(extent + _LENGTH) * simd.load_int64(step + _COST)
+            shared = threads > 1 and cost >= _FEWEST_SHARED
+            simd.store_int64(rows, arguments + _ROWS)
+            simd.store_int64(0, arguments + _DRAWN)
+            simd.store_int64(0, arguments + _ENTERED)
+            simd.store_int64(threads if shared else 1, arguments + _MAY_WORK)
+            if shared:
+                offer(board, kernel, arguments, threads - 1)
+            else:
+                simd.call(kernel, arguments)
+        step += _STEP_BYTES
+    if threads > 1:
+        simd.atomic_store(0, board + _RUNNING)
+
+
+@inlined
+def offer(board: int, kernel: int, arguments: int, helpers: int) -> None:
+    """Run a job together with workers. It ends when no worker runs it any more."""
+    simd.store_int64(kernel, board + _FUNCTION)
+    simd.store_int64(arguments, board + _ARGUMENTS)
+    simd.atomic_store(helpers, board + _HELPERS)
     simd.atomic_add(board + _JOBS, 1)
-    simd.call(simd.load_int64(board + _FUNCTION), simd.load_int64(board + _ARGUMENTS))
+    simd.call(kernel, arguments)
     simd.atomic_store(0, board + _HELPERS)
     looks = 0
     while simd.atomic_load(board + _ACTIVE) > 0:
@@ -38,10 +89,12 @@ def _offer(board: int) -> None:
 
 
 def _work(board: int) -> None:
-    """Help with jobs until there has been none for a while."""
+    """Help with jobs until there has been none for a while, and no program runs."""
     seen = simd.atomic_load(board + _JOBS)
     looks = 0
-    while looks < _PATIENCE and simd.atomic_load(board + _STOPPED) == 0:
+    while (looks < _PATIENCE or simd.atomic_load(board + _RUNNING) == 1) and simd.atomic_load(
+        board + _STOPPED
+    ) == 0:
         jobs = simd.atomic_load(board + _JOBS)
         if jobs == seen:
             looks += 1

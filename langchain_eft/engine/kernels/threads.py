@@ -1,8 +1,8 @@
 """Threads that share the work of a kernel. There is neither OpenMP nor a threading layer of numba.
 
 A kernel draws shares of its work from a counter, so any number of threads may run it at once. The thread that
-has a job never waits for one that gets no processor: it does all shares that nobody else draws. Workers look
-for the next job for about half a millisecond, and then sleep.
+runs a program never waits for one that gets no processor: it does all shares that nobody else draws. Workers
+look for jobs while a program runs and half a millisecond longer, and then sleep.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ import ctypes
 import os
 from functools import cache
 from threading import Event, Lock, Thread
+from typing import Any
 
-from langchain_eft.engine.kernels.store import Kernel, kernel
+from langchain_eft.engine.kernels.store import Kernel, address_of, kernel
 
 _Line = ctypes.c_int64 * 8
 """A number with a line of the processor's cache to itself."""
 
 
 class Board(ctypes.Structure):
-    """What the thread that has a job shares with workers.
+    """What the thread that runs a program shares with workers.
 
     Attributes:
+        running: Whether a program runs.
         jobs: Number of jobs so far.
         helpers: How many workers the present job takes; 0 between jobs.
         active: How many workers look at the job.
         stopped: Whether workers shall end.
         function: Address of the job's kernel.
         arguments: What the kernel is called with.
-        wanted: How many workers the job wants.
         give_way: Address of a function that lets another thread have the processor.
     """
 
     _fields_ = tuple(
         (name, _Line)
-        for name in ("jobs", "helpers", "active", "stopped", "function", "arguments", "wanted", "give_way")
+        for name in ("running", "jobs", "helpers", "active", "stopped", "function", "arguments", "give_way")
     )
 
 
@@ -44,24 +45,28 @@ class Workers:
 
     def __init__(self) -> None:
         self._board = Board()
-        self._board.give_way[0] = _address(_give_way())
+        self._board.give_way[0] = address_of(_give_way())
         self._at = ctypes.addressof(self._board)
-        self._offer, self._work = (
-            kernel(f"{__package__}.thread_kernels", name, 1) for name in ("offer", "work")
-        )
+        self._run, self._work = (kernel(f"{__package__}.thread_kernels", name) for name in ("run", "work"))
         self._awake = Event()
         self._falling_asleep = Lock()
         self._busy = Lock()
         self._threads: list[Thread] = []
         atexit.register(self.stop)
 
-    def run(self, function: Kernel, arguments: int, threads: int) -> None:
-        """Run a kernel on up to `threads` threads, this one among them.
+    def run(self, call: Any, threads: int) -> None:
+        """Run a program on up to `threads` threads, this one among them.
 
-        Where the workers have another thread's job, or none is asked for, this thread works alone.
+        Where the workers help another thread, or none is asked for, this thread works alone.
+
+        Args:
+            call: The `program.Call`.
+            threads: How many threads may work.
         """
+        call.threads, call.board, at = threads, self._at, ctypes.addressof(call)
         if threads < 2 or not self._busy.acquire(blocking=False):
-            function(arguments)
+            call.threads = 1
+            self._run(at)
             return
         try:
             for _ in range(len(self._threads), threads - 1):
@@ -69,13 +74,7 @@ class Workers:
                 self._threads[-1].start()
             if not self._awake.is_set():
                 self._awake.set()
-            board = self._board
-            board.function[0], board.arguments[0], board.wanted[0] = (
-                _address(function),
-                arguments,
-                threads - 1,
-            )
-            self._offer(self._at)
+            self._run(at)
         finally:
             self._busy.release()
 
@@ -106,12 +105,6 @@ def workers() -> Workers:
 @cache
 def _workers_of(_: int) -> Workers:
     return Workers()
-
-
-def _address(function: Kernel) -> int:
-    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
-    assert address is not None  # noqa: S101  (no function lies at 0)
-    return address
 
 
 def _give_way() -> Kernel:

@@ -13,6 +13,7 @@ from langchain_eft.engine.attention.batch import ForwardBatch, on_device
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.linear import VariantRouter, linear_shapes, product, stack_adapters
 from langchain_eft.engine.models.lora import LoraAdapter
+from langchain_eft.engine.models.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class CausalModel:
         router: Selects the adapter of each token in the linear layers.
         device: Device of its inputs and outputs.
         head: [V, hidden] output matrix if the logits are a plain product with it, else None.
+        plan: The passes without the output layer as one program, for a CPU, or None.
         compiled: The compiled `body`, for passes that keep all outputs, or None.
         kv_layers: Empty keys and values of each layer, for their shapes, types and devices.
         bytes_per_token: Bytes of KV memory of one token of one variant, by device.
@@ -39,6 +41,7 @@ class CausalModel:
         self.variants = 1 + len(adapters)
         self.negated = frozenset(i for i, adapter in enumerate(adapters, 1) if adapter.negated)
         self.head: Tensor | None = None
+        self.plan: Plan | None = None
         self.compiled: Callable[..., Any] | None = None
         self.kv_layers: dict[int, Tensor] = {}
         self.bytes_per_token: dict[torch.device, int] = {}
@@ -49,7 +52,7 @@ class CausalModel:
     def close(self) -> None:
         """Free the weights."""
         drop_weights(self.module)
-        self.head = self.compiled = None
+        self.head = self.plan = self.compiled = None
 
     def _add(self, adapters: Sequence[LoraAdapter]) -> None:
         shapes = linear_shapes(self.module)
@@ -79,6 +82,9 @@ class CausalModel:
         Returns:
             [n, hidden] last hidden states if the model has a `head`, else [n, V] logits.
         """
+        if self.plan is not None and self.compiled is None:
+            states = self.plan(batch)  # the next pass changes them
+            return states.clone() if keep is None else states[keep]
         self.router.route(batch.variants, active)
         inputs = {
             "input_ids": batch.ids,
@@ -90,8 +96,8 @@ class CausalModel:
         body = self.body if self.compiled is None or keep is not None else self.compiled
         with on_device(self.device):
             if self.head is not None:
-                hidden: Tensor = body(**inputs).last_hidden_state
-                return hidden[0] if keep is None else hidden[0, keep]
+                hidden: Tensor = body(**inputs).last_hidden_state[0]
+                return hidden if keep is None else hidden[keep]
             logits: Tensor = body(**inputs, logits_to_keep=0 if keep is None else keep).logits
             return logits[0]
 

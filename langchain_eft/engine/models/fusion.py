@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -55,9 +55,9 @@ def fuse(model: nn.Module, *, kernels: bool) -> bool:
         return False
     ops = layer_ops(kernels=kernels)
     for i, layer in enumerate(layers):
-        kind = _PostNormLayer if hasattr(layer, "post_feedforward_layernorm") else _PreNormLayer
+        kind = PostNormLayer if hasattr(layer, "post_feedforward_layernorm") else PreNormLayer
         layers[i] = kind(layer, ops)
-    base.norm = _Norm(base.norm, ops)
+    base.norm = Norm(base.norm, ops)
     base.rotary_emb = _Rotation(base.rotary_emb, ops)
     return True
 
@@ -76,7 +76,7 @@ def _fusable(layer: nn.Module) -> bool:
     )
 
 
-class _Norm(nn.Module):
+class Norm(nn.Module):
     """Root-mean-square norm (Zhang and Sennrich 2019) of a stream or of single heads."""
 
     def __init__(self, plain: Any, ops: LayerOps) -> None:
@@ -119,7 +119,7 @@ class _Rotation(nn.Module):
         return self._ops.angles(*self._plain(*args, **kwargs))
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Self-attention with q, k and v as one product."""
 
     def __init__(self, plain: Any, ops: LayerOps) -> None:
@@ -127,26 +127,26 @@ class _Attention(nn.Module):
         config, self._ops = plain.config, ops
         self.config, self.layer_idx = config, plain.layer_idx
         self.num_key_value_groups = plain.num_key_value_groups
-        self.scaling, self._dim = plain.scaling, plain.head_dim
+        self.scaling, self.dim = plain.scaling, plain.head_dim
         self.qkv_proj = FusedLinear.join(
             {name: getattr(plain, name) for name in ("q_proj", "k_proj", "v_proj")}
         )
         self.o_proj = plain.o_proj
-        heads, key_heads = (x.out_features // self._dim for x in (plain.q_proj, plain.k_proj))
-        self._sizes = [heads, key_heads, key_heads]
+        heads, key_heads = (x.out_features // self.dim for x in (plain.q_proj, plain.k_proj))
+        self.heads = [heads, key_heads, key_heads]
         # Qwen 3 normalizes each head, Olmo 2 all heads together.
-        self.q_norm = _Norm(plain.q_norm, ops) if hasattr(plain, "q_norm") else None
-        self.k_norm = _Norm(plain.k_norm, ops) if hasattr(plain, "k_norm") else None
+        self.q_norm = Norm(plain.q_norm, ops) if hasattr(plain, "q_norm") else None
+        self.k_norm = Norm(plain.k_norm, ops) if hasattr(plain, "k_norm") else None
         norms: dict[str, Any] = {}
         if self.q_norm is not None and self.k_norm is not None:
             weights = self.q_norm.weight, self.k_norm.weight
-            if weights[0].shape[0] == self._dim:
+            if weights[0].shape[0] == self.dim:
                 norms = {"query_weight": weights[0], "key_weight": weights[1], "eps": self.q_norm.eps}
-        self._norms_all_heads = self.q_norm is not None and not norms
+        self.norms_all_heads = self.q_norm is not None and not norms
         # Layers with a norm of each head always rotate.
         rotates = getattr(plain, "use_rope", True)
-        self._rotate = partial(ops.rotate, heads=heads, key_heads=key_heads, **norms) if rotates else None
-        self._window = getattr(plain, "sliding_window", getattr(config, "sliding_window", None))
+        self.rotation = {"heads": heads, "key_heads": key_heads, **norms} if rotates else None
+        self.window = getattr(plain, "sliding_window", getattr(config, "sliding_window", None))
         self._eager = sys.modules[type(plain).__module__].eager_attention_forward
 
     def forward(
@@ -167,7 +167,7 @@ class _Attention(nn.Module):
             value,
             attention_mask,
             scaling=self.scaling,
-            sliding_window=self._window,
+            sliding_window=self.window,
             **kwargs,
         )
         result: Tensor = self.o_proj.forward(out.reshape(len(hidden_states), -1))
@@ -175,13 +175,13 @@ class _Attention(nn.Module):
 
     def _rotated(self, states: Tensor, factors: tuple[Tensor, Tensor]) -> Sequence[Tensor]:
         """Queries, keys and values [1, heads, N, dim] out of [N, (heads + 2 key_heads) * dim] states."""
-        if self._norms_all_heads:
-            query, key, value = torch.split(states, [size * self._dim for size in self._sizes], -1)
+        if self.norms_all_heads:
+            query, key, value = torch.split(states, [size * self.dim for size in self.heads], -1)
             normed = self.q_norm.normed(query), self.k_norm.normed(key)  # type: ignore[union-attr]
             states = torch.cat([*normed, value], -1)
-        if self._rotate is not None:
-            self._rotate(states, factors)
-        return torch.split(states.view(1, len(states), -1, self._dim).transpose(1, 2), self._sizes, 1)
+        if self.rotation is not None:
+            self._ops.rotate(states, factors, **self.rotation)
+        return torch.split(states.view(1, len(states), -1, self.dim).transpose(1, 2), self.heads, 1)
 
 
 @cache
@@ -191,7 +191,7 @@ def _attention_function(name: str, eager: Callable[..., Any]) -> Callable[..., A
     return attend
 
 
-class _GatedUnit(nn.Module):
+class GatedUnit(nn.Module):
     """Feed-forward layer with gate and up as one product (Shazeer 2020)."""
 
     def __init__(self, plain: Any, ops: LayerOps) -> None:
@@ -208,20 +208,22 @@ class _GatedUnit(nn.Module):
         return result
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
+    """What all decoder layers have."""
+
     def __init__(self, plain: Any, ops: LayerOps) -> None:
         super().__init__()
-        self.self_attn = _Attention(plain.self_attn, ops)
-        self.mlp = _GatedUnit(plain.mlp, ops)
-        self.post_attention_layernorm = _Norm(plain.post_attention_layernorm, ops)
+        self.self_attn = Attention(plain.self_attn, ops)
+        self.mlp = GatedUnit(plain.mlp, ops)
+        self.post_attention_layernorm = Norm(plain.post_attention_layernorm, ops)
 
 
-class _PreNormLayer(_Layer):
+class PreNormLayer(Layer):
     """x + attention(norm(x)), then x + unit(norm(x))."""
 
     def __init__(self, plain: Any, ops: LayerOps) -> None:
         super().__init__(plain, ops)
-        self.input_layernorm = _Norm(plain.input_layernorm, ops)
+        self.input_layernorm = Norm(plain.input_layernorm, ops)
 
     def forward(self, hidden_states: Stream, **kwargs: Any) -> Stream:
         """A stream to a pair, which the next norm adds."""
@@ -231,12 +233,12 @@ class _PreNormLayer(_Layer):
         return total, self.mlp.forward(normed)
 
 
-class _PostNormLayer(_Layer):
+class PostNormLayer(Layer):
     """x + norm(attention(x)), then x + norm(unit(x)) (Olmo 2)."""
 
     def __init__(self, plain: Any, ops: LayerOps) -> None:
         super().__init__(plain, ops)
-        self.post_feedforward_layernorm = _Norm(plain.post_feedforward_layernorm, ops)
+        self.post_feedforward_layernorm = Norm(plain.post_feedforward_layernorm, ops)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """A stream to [N, hidden]."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from langchain_eft.engine.models import layer_ops as plain
+
 
 class LayerOps(NamedTuple):
     """The small operations of a decoder layer.
@@ -27,17 +29,9 @@ class LayerOps(NamedTuple):
 
 
 def layer_ops(*, kernels: bool) -> LayerOps:
-    """The operations as kernels for a GPU, or for a CPU."""
+    """The operations as kernels for a GPU, or as they are defined."""
     if not kernels:
-        from langchain_eft.engine.models.cpu_layer_ops import (
-            cpu_add_rms_norm,
-            cpu_angles,
-            cpu_rms_norm,
-            cpu_rotate,
-            cpu_silu_mul,
-        )
-
-        return LayerOps(cpu_rms_norm, cpu_add_rms_norm, cpu_angles, cpu_rotate, cpu_silu_mul)
+        return LayerOps(plain.rms_norm, plain.add_rms_norm, plain.angles, plain.rotate, plain.silu_mul)
     from langchain_eft.engine.models.triton import (
         add_rms_norm_kernel,
         kernel_angles,

@@ -180,6 +180,15 @@ class StackedLinear(nn.Module):
                 y = product(product(flat, down) * span.mask, up, y)
         return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
+    def updates(self) -> list[tuple[int, PackedWeight, PackedWeight]]:
+        """The variant and the packed factors of each update, if the weight is packed."""
+        firsts = accumulate(self._ranks, initial=0)
+        return [
+            (variant, getattr(self, f"down{first}"), getattr(self, f"up{first}"))
+            for variant, (first, rank) in enumerate(zip(firsts, self._ranks, strict=False), 1)
+            if rank
+        ]
+
     def _factors(self, span: Span) -> tuple[Tensor, Tensor]:
         if self.apart:
             return getattr(self, f"down{span.first}"), getattr(self, f"up{span.first}")

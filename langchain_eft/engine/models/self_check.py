@@ -24,6 +24,7 @@ from langchain_eft.engine.models.lora import LoraAdapter
 from langchain_eft.engine.models.packed_weight import PackedWeight
 from langchain_eft.engine.models.packing import pack_weights
 from langchain_eft.engine.models.placement import Placement
+from langchain_eft.engine.models.plan import Plan
 from langchain_eft.engine.models.upcast import InFloat32
 from langchain_eft.engine.progress import Progress, silent
 
@@ -112,6 +113,7 @@ def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     precision = next(iter(pool.layers.values())).dtype  # some models convert their logits
     if head is not None and _is_head(head, output, _last_output(model, first)[0], precision):
         model.head = head  # else the logits are capped, scaled, biased or projected: the module computes them
+        model.plan = Plan.of(model.module, model.variants)
     last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], pool, len(ids), device))
     reason = unsupported_layers_reason(config, calls)
     if reason:

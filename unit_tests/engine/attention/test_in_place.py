@@ -2,6 +2,7 @@
 
 import platform
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_a_query_gets_the_same_in_blocks_of_any_size(block_size):
 @pytest.mark.parametrize("features", FEATURES)
 def test_a_query_gets_the_same_on_a_processor_with_fewer_registers(features, monkeypatch):
     expected = Texts(SHAPES[0], features=features).all_at_once()
-    monkeypatch.setattr(in_place, "host", lambda: Target("x86-64-v3"))
+    monkeypatch.setattr(in_place, "_kernel", partial(in_place._kernel, target=Target("x86-64-v3")))
     assert equal(Texts(SHAPES[0], features=features).in_chunks(64, 1), expected)
 
 
@@ -214,7 +215,6 @@ def test_a_query_gets_the_same_with_any_number_of_threads(threads, monkeypatch):
     texts = Texts(SHAPES[2])
     expected = texts.all_at_once()
     monkeypatch.setattr(in_place.torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(in_place, "_LEAST_SHARED", 0)
     for _ in range(5):
         texts.memory.fill_(torch.nan)
         assert equal(texts.in_chunks(64, 3), expected)

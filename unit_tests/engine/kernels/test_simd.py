@@ -59,6 +59,20 @@ def test_rows_of_a_tile_are_stored_apart(rng):
     assert np.isnan(out[:, GROUPS]).all()
 
 
+@pytest.mark.parametrize("count", [0, 1, 9, 16])
+def test_some_numbers_are_read_and_written_and_no_other(rng, count):
+    x = numbers(rng, 1)
+
+    def kernel(x, out):
+        some = simd.load_some(x, count)
+        simd.store(some, out, STEP, 1)
+        simd.store_some(simd.load(x, 1, STEP, "float32"), out + STEP, count)
+
+    read, written = run(kernel, x, count=2)
+    np.testing.assert_array_equal(read, np.where(np.arange(16) < count, x[0], 0))
+    np.testing.assert_array_equal(written, np.where(np.arange(16) < count, x[0], np.nan))
+
+
 def test_full_and_zeros():
     def kernel(out):
         simd.store(simd.full(np.float32(0.1), 2), out, STEP, 2)

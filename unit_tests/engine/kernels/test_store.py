@@ -29,9 +29,10 @@ def folder(tmp_path, monkeypatch):
 
 def assert_adds(**settings):
     """The kernel that the store returns adds."""
-    kernel = store.kernel(ROOM, "add", 3, **settings)
+    kernel = store.kernel(ROOM, "add", **settings)
     x, y, out = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
-    kernel(x.ctypes.data, y.ctypes.data, out.ctypes.data)
+    addresses = np.array([each.ctypes.data for each in (x, y, out)])
+    kernel(addresses.ctypes.data)
     np.testing.assert_array_equal(out, x + y)
 
 
