@@ -13,8 +13,8 @@ MOST_MARKS = 2**17
 """Brackets, braces and colons of a body, those in its texts included: lists, objects and keys take longer."""
 
 MOST_ITEMS = 2048
-"""Messages, parts of a message, and entries of other lists that do not hold token ids; also keys of one
-object: fields, contexts, biased tokens, variables."""
+"""Messages, parts of a message, prompts, and entries of other lists but those of a text's token ids and those
+in the caller's own JSON; also keys of one object: fields, contexts, biased tokens, variables."""
 
 MOST_QUESTIONS = 128
 """Questions of a decision: each is a prompt of its own."""
