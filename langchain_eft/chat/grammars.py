@@ -20,6 +20,9 @@ from langchain_eft.engine.errors import RequestError
 _CHOICES = {"auto": "auto", "none": "none", "any": "any", "required": "any"}
 _TEXT = "TEXT: /(.|\\n)*/"
 
+_KEPT_LENGTH = 2**17
+"""Characters of a grammar of which is kept whether it compiles: what callers send must not fill memory."""
+
 Tools = Sequence[Mapping[str, Any]]
 
 
@@ -119,14 +122,20 @@ def held_grammar(tool_format: ToolFormat, tools: Tools) -> str:
     )
 
 
-@lru_cache(maxsize=64)
 def compiles(grammar: str) -> bool:
     """Whether the engine will be able to compile a grammar."""
+    return _kept(grammar) if len(grammar) <= _KEPT_LENGTH else _compiles(grammar)
+
+
+def _compiles(grammar: str) -> bool:
     try:
         may_look_ahead(grammar)  # refuses what exceeds a limit
     except RequestError:
         return False
     return not LLMatcher.validate_grammar(grammar_from("lark", grammar))
+
+
+_kept = lru_cache(maxsize=64)(_compiles)
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 from functools import lru_cache
 from typing import Literal, TypedDict
 
@@ -205,6 +206,17 @@ def test_strict_leaves_text_free_and_holds_calls_to_their_schema(name, tagged):
             assert not says(compiler, grammar, f"Let me see.\n{bad}")
     assert says(compiler, several, both)
     assert not says(compiler, single, both)
+
+
+def test_long_grammars_are_not_kept():
+    assert compiles('start: "x"')
+    tracemalloc.start()
+    try:
+        assert all(compiles(f'start: "{number} {"x" * 500_000}"') for number in range(10))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1e6
 
 
 @tagged_or_not
