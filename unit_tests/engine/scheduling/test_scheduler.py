@@ -2,6 +2,7 @@
 
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
+from langchain_eft.engine.scheduling.prompt_state import PromptState
 from langchain_eft.engine.scheduling.scheduler import Scheduler
 from unit_tests.engine.scheduling.states import END, compute, new_state
 
@@ -207,6 +208,25 @@ def test_a_request_waits_for_a_beginning_that_is_being_computed():
     assert same.cached_tokens == {"": 8}
     assert scheduler.cached_tokens == 8
     assert same.prompts[""].block_table[:2] == first.prompts[""].block_table[:2]
+
+
+def test_each_round_looks_once_at_each_beginning_that_many_requests_wait_for(monkeypatch):
+    """Each waiting request compared with each running one would be 8 times 200."""
+    looked = 0
+    block_keys = PromptState.block_keys
+
+    def counted(*args):
+        nonlocal looked
+        looked += 1
+        return block_keys(*args)
+
+    scheduler, _ = new_scheduler(rows=9, budget=8)
+    add(scheduler, *prompts(*[20] * 8), *[prompts(20)[0]] * 200)
+    scheduler.schedule()
+    assert (len(scheduler.running), len(scheduler.waiting)) == (8, 200)
+    monkeypatch.setattr(PromptState, "block_keys", counted)
+    scheduler.schedule()
+    assert looked < 2 * 208
 
 
 def test_cached_blocks_are_taken_but_for_the_last_token():
