@@ -73,3 +73,12 @@ def compiled_for_gpus(script: str, cache: str) -> list[int]:
 def _compile(script: str) -> None:
     _forget_triton()
     exec(script, {"__name__": "__main__"})  # noqa: S102
+
+
+def run_triton_everywhere(monkeypatch, *modules):
+    """Let modules take this machine for a GPU. A plan has a CPU's attention, so models do without."""
+    from langchain_eft.engine.models.plan import Plan
+
+    monkeypatch.setattr(Plan, "of", lambda *_: None)
+    for module in modules:
+        monkeypatch.setattr(module, "has_kernel", lambda device: True)

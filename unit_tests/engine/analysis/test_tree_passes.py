@@ -1,6 +1,6 @@
 """Trees with the attention kernel, whose rows do not see one another: passes have one depth."""
 
-from unit_tests.interpreter import DEVICE  # isort: skip
+from unit_tests.interpreter import DEVICE, run_triton_everywhere  # isort: skip
 
 import pytest
 
@@ -16,8 +16,7 @@ from unit_tests.helpers import request
 @pytest.mark.slow
 @pytest.mark.cuda
 def test_scores_with_the_kernel_are_those_of_full_passes(family, reference, monkeypatch):
-    for module in (round_state, paged, tree_passes):
-        monkeypatch.setattr(module, "has_kernel", lambda device: True)
+    run_triton_everywhere(monkeypatch, round_state, paged, tree_passes)
     config = EngineConfig(device=DEVICE, dtype="float32", kv_cache_tokens=512, block_size=8)
     kernels = Engine(family.recipe, config)
     shared, tails = tuple(range(30, 60)), ((9, 8), (9, 7, 6))

@@ -1,6 +1,6 @@
 """The paged-attention kernel against SDPA: on a GPU, or in Triton's interpreter on a CPU."""
 
-from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
+from unit_tests.interpreter import DEVICE, compiled_for_gpus, run_triton_everywhere  # isort: skip
 
 import pytest
 import torch
@@ -357,8 +357,7 @@ def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypa
     for each, recorder in zip(sampled, expected, strict=True):
         engine.submit(each, recorder)
     wait_until(lambda: all(recorder.ended for recorder in expected))
-    for module in (round_state, paged):
-        monkeypatch.setattr(module, "has_kernel", lambda device: True)
+    run_triton_everywhere(monkeypatch, round_state, paged)
     device = "cuda" if DEVICE == "cuda" else "cpu"
     options = {"kv_cache_tokens": 512, "block_size": 8, "static_rounds": static}
     kernels = Engine(family.recipe, EngineConfig(device=device, dtype="float32", **options))
