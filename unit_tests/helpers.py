@@ -16,6 +16,7 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.models import placement
 from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.models.plan import Plan
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 from langchain_eft.engine.rounds import ops, packed_runner
@@ -193,23 +194,29 @@ def failing_rows(fails, error):
 def poisoned(engine, term, token, position):
     """The model of a term turns a token at a position into NaN, and with it all that is read after it."""
     body = engine.family.models[term.model].module.base_model
-    seen = []
+    ids = []
 
-    def look(module, args, kwargs):
-        seen[:] = [(kwargs["input_ids"] == token) & (kwargs["position_ids"] == position)]
+    def look(module, args):
+        ids[:] = args
 
-    def spoil(module, args):
-        return (args[0].masked_fill(seen[0][..., None], float("nan")), *args[1:])
+    def spoil(module, args, kwargs):
+        states, positions = [*args, *kwargs.values()]
+        states.masked_fill_(((ids[0] == token) & (positions == position))[..., None], float("nan"))
 
     hooks = (
-        body.register_forward_pre_hook(look, with_kwargs=True),
-        body.layers[0].register_forward_pre_hook(spoil),
+        body.embed_tokens.register_forward_pre_hook(look),
+        body.rotary_emb.register_forward_pre_hook(spoil, with_kwargs=True),
     )
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def without_plans(monkeypatch):
+    """Let models on this CPU run their layers one by one, as a GPU does."""
+    monkeypatch.setattr(Plan, "of", lambda *_: None)
 
 
 @contextmanager

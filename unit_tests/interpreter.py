@@ -76,9 +76,9 @@ def _compile(script: str) -> None:
 
 
 def run_triton_everywhere(monkeypatch, *modules):
-    """Let modules take this machine for a GPU. A plan has a CPU's attention, so models do without."""
-    from langchain_eft.engine.models.plan import Plan
+    """Let modules take this machine for a GPU."""
+    from unit_tests.helpers import without_plans
 
-    monkeypatch.setattr(Plan, "of", lambda *_: None)
+    without_plans(monkeypatch)
     for module in modules:
         monkeypatch.setattr(module, "has_kernel", lambda device: True)

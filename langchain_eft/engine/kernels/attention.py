@@ -19,17 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from langchain_eft.engine.kernels import simd
-from langchain_eft.engine.kernels.attention_call import RING, SEGMENT, SIGHT, Arguments
+from langchain_eft.engine.kernels.attention_call import RING, SEGMENT, SIGHT, Arguments, Rows
 from langchain_eft.engine.kernels.compiler import called
 from langchain_eft.engine.kernels.lanes import LOWEST
 from langchain_eft.engine.kernels.simd import VECTOR_BYTES
+from langchain_eft.engine.kernels.structures import draw, enter, reader
 from langchain_eft.engine.kernels.target import LANES, Target
 
 _AHEAD = 2
 """Groups from the one that is read to the one that memory is asked for."""
 
-_ROWS, _DRAWN, _ENTERED = Arguments.rows.offset, Arguments.drawn.offset, Arguments.entered.offset
-_OF_ROWS = Arguments.of_rows.offset
+_read = reader(Arguments, of_rows=Rows)
 _WEIGHTS_STEP = 4 * SEGMENT
 _HIDDEN, _NOTHING = np.float32(LOWEST), np.float32(0)
 
@@ -77,79 +77,24 @@ def build(name: str, target: Target) -> Callable[..., None]:
     return _attend(8 if target.has_avx512 else 4)
 
 
-class Call(NamedTuple):
-    """What `Arguments` and their `Rows` say, in this order."""
-
-    rows: int
-    query: int
-    keys: int
-    values: int
-    pool: int
-    out: int
-    sinks: int
-    heads: int
-    group: int
-    dim: int
-    value_dim: int
-    query_step: int
-    query_head_step: int
-    key_step: int
-    key_head_step: int
-    value_step: int
-    value_head_step: int
-    window: int
-    at_once: int
-    scratch: int
-    scratch_step: int
-    scaling: float
-    softcap: float
-    table: int
-    starts: int
-    queries: int
-    lengths: int
-    max_queries: int
-    block_size: int
-    table_step: int
-
-
-@called
-def _read_call(arguments: int) -> Call:
-    at = arguments + _OF_ROWS
-    of_rows = simd.load_int64(at)
-    return Call(
-        simd.load_int64(arguments + _ROWS),
-        simd.load_int64(at + 8), simd.load_int64(at + 16), simd.load_int64(at + 24),
-        simd.load_int64(at + 32), simd.load_int64(at + 40), simd.load_int64(at + 48),
-        simd.load_int64(at + 56), simd.load_int64(at + 64), simd.load_int64(at + 72),
-        simd.load_int64(at + 80), simd.load_int64(at + 88), simd.load_int64(at + 96),
-        simd.load_int64(at + 104), simd.load_int64(at + 112), simd.load_int64(at + 120),
-        simd.load_int64(at + 128), simd.load_int64(at + 136), simd.load_int64(at + 144),
-        simd.load_int64(at + 152), simd.load_int64(at + 160),
-        simd.load_float(at + 168), simd.load_float(at + 172),
-        simd.load_int64(of_rows), simd.load_int64(of_rows + 8), simd.load_int64(of_rows + 16),
-        simd.load_int64(of_rows + 24), simd.load_int64(of_rows + 32), simd.load_int64(of_rows + 40),
-        simd.load_int64(of_rows + 48),
-    )  # fmt: skip
-
-
 @called
 def _entry(numbers: int, row: int) -> Any:
     return np.int64(simd.load_int32(numbers + row * 4))
 
 
 @called
-def _first_token(call: Call, row: int) -> int:
+def _first_token(call: Arguments, row: int) -> Any:
     return _entry(call.starts, row) if call.starts else row * call.max_queries
 
 
 @called
-def _slot(call: Call, row: int, position: int) -> Any:
+def _slot(call: Arguments, row: int, position: int) -> Any:
     table = call.table + row * call.table_step
     return _entry(table, position // call.block_size) * call.block_size + position % call.block_size
 
 
 @called
-def _tile(call: Call, slot: int, head: int) -> int:
+def _tile(call: Arguments, slot: int, head: int) -> Any:
     """Address of the tile that has a slot."""
     number = slot // LANES * (call.heads // call.group) + head
     return call.pool + number * VECTOR_BYTES * (call.dim + call.value_dim)
@@ -178,15 +123,15 @@ def _copy_row(source: int, target: int, count: int) -> None:
 
 def _store_rows(address: int) -> None:
     """Write the new keys and values of all rows to the pool."""
-    call = _read_call(address)
-    row = simd.atomic_add(address + _DRAWN, 1)
+    call = _read(address)
+    row = draw(address, 1)
     while row < call.rows:
         _store_row(call, row)
-        row = simd.atomic_add(address + _DRAWN, 1)
+        row = draw(address, 1)
 
 
 @called
-def _store_row(call: Call, row: int) -> None:
+def _store_row(call: Arguments, row: int) -> None:
     count, kv_heads = _entry(call.queries, row), call.heads // call.group
     for i in range(count):
         token = _first_token(call, row) + i
@@ -206,7 +151,7 @@ def _store_row(call: Call, row: int) -> None:
 
 
 @called
-def _find_groups(call: Call, unit: Unit, start: int, stop: int) -> None:
+def _find_groups(call: Arguments, unit: Unit, start: int, stop: int) -> None:
     """Find the groups of a segment, and copy those that are not side by side."""
     for position in range(start, min(start + SEGMENT, stop), LANES):
         lanes = min(LANES, stop - position)
@@ -225,7 +170,7 @@ def _find_groups(call: Call, unit: Unit, start: int, stop: int) -> None:
 
 
 @called
-def _is_tile(call: Call, row: int, position: int, lanes: int) -> Any:
+def _is_tile(call: Arguments, row: int, position: int, lanes: int) -> Any:
     """Whether some positions have the first slots of a tile."""
     first = _slot(call, row, position)
     aligned = first % LANES == 0
@@ -235,7 +180,7 @@ def _is_tile(call: Call, row: int, position: int, lanes: int) -> Any:
 
 
 @called
-def _begin_unit(call: Call, row: int, head: int, first: int, scratch: int) -> Unit:
+def _begin_unit(call: Arguments, row: int, head: int, first: int, scratch: int) -> Unit:
     """Copy the queries, say what they see, and start their sums. Copies of the last pair fill its tile up."""
     count = _entry(call.queries, row)
     number = min(call.at_once, count - first) * call.group
@@ -272,7 +217,7 @@ def _begin_unit(call: Call, row: int, head: int, first: int, scratch: int) -> Un
 
 
 @called
-def _end_unit(call: Call, unit: Unit) -> None:
+def _end_unit(call: Arguments, unit: Unit) -> None:
     """Write the results."""
     for pair in range(unit.pairs):
         total = _load(unit.totals + pair * VECTOR_BYTES)
@@ -287,7 +232,7 @@ def _end_unit(call: Call, unit: Unit) -> None:
 
 
 @called
-def _clear_padding(call: Call, row: int, head: int, first: int, stop: int) -> None:
+def _clear_padding(call: Arguments, row: int, head: int, first: int, stop: int) -> None:
     """Write zeros for queries that a row does not have."""
     for query in range(first, stop):
         entry = (row * call.max_queries + query) * call.heads + head * call.group
@@ -301,7 +246,14 @@ def _attend_tile(rows: int) -> Any:
 
     @called
     def weigh(
-        call: Call, unit: Unit, place: int, start: int, stop: int, first_seen: int, last_seen: int, ahead: int
+        call: Arguments,
+        unit: Unit,
+        place: int,
+        start: int,
+        stop: int,
+        first_seen: int,
+        last_seen: int,
+        ahead: int,
     ) -> Any:
         """Write the weights of the positions; returns the factor on all earlier sums."""
         query, step = unit.query + place * call.dim * 4, call.dim * 4
@@ -342,7 +294,7 @@ def _attend_tile(rows: int) -> Any:
         return decay
 
     @called
-    def attend_tile(call: Call, unit: Unit, place: int, start: int, ahead: int) -> None:
+    def attend_tile(call: Arguments, unit: Unit, place: int, start: int, ahead: int) -> None:
         sights = unit.sights + place * SIGHT
         stop = min(start + SEGMENT, _entry(sights + (rows - 1) * SIGHT + 4, 0))
         if stop <= start:
@@ -374,7 +326,7 @@ def _attend(most_rows: int) -> Callable[..., None]:
     tile_4, tile_n = _attend_tile(4), _attend_tile(most_rows)
 
     @called
-    def attend_segment(call: Call, unit: Unit, start: int, ahead: int) -> None:
+    def attend_segment(call: Arguments, unit: Unit, start: int, ahead: int) -> None:
         place = 0
         while place < unit.pairs:
             if unit.pairs - place <= 4:  # fewer would wait for each sum as long as 4
@@ -386,7 +338,7 @@ def _attend(most_rows: int) -> Callable[..., None]:
             ahead = 0  # the first tile has asked for all
 
     @called
-    def attend_unit(call: Call, row: int, head: int, first: int, scratch: int) -> None:
+    def attend_unit(call: Arguments, row: int, head: int, first: int, scratch: int) -> None:
         count = _entry(call.queries, row)
         if not call.starts:
             end = min(first + call.at_once, call.max_queries)
@@ -403,14 +355,14 @@ def _attend(most_rows: int) -> Callable[..., None]:
         _end_unit(call, unit)
 
     def attend(address: int) -> None:
-        call = _read_call(address)
+        call = _read(address)
         kv_heads, chunks = call.heads // call.group, (call.max_queries + call.at_once - 1) // call.at_once
-        scratch = call.scratch + simd.atomic_add(address + _ENTERED, 1) * call.scratch_step
+        scratch = call.scratch + enter(address) * call.scratch_step
         units = call.rows * kv_heads * chunks
-        unit = simd.atomic_add(address + _DRAWN, 1)
+        unit = draw(address, 1)
         while unit < units:
             row, head = unit // (kv_heads * chunks), unit // chunks % kv_heads
             attend_unit(call, row, head, unit % chunks * call.at_once, scratch)
-            unit = simd.atomic_add(address + _DRAWN, 1)
+            unit = draw(address, 1)
 
     return attend

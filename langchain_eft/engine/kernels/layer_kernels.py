@@ -12,18 +12,10 @@ from langchain_eft.engine.kernels import simd
 from langchain_eft.engine.kernels.compiler import inlined
 from langchain_eft.engine.kernels.layer import Arguments
 from langchain_eft.engine.kernels.simd import VECTOR_BYTES
+from langchain_eft.engine.kernels.structures import draw, reader
 from langchain_eft.engine.kernels.target import LANES, Target
 
-_ROWS, _DRAWN, _EPS = Arguments.rows.offset, Arguments.drawn.offset, Arguments.eps.offset
-_X, _Y, _TOTAL, _AFTER = (
-    Arguments.x.offset,
-    Arguments.y.offset,
-    Arguments.total.offset,
-    Arguments.after.offset,
-)
-_WEIGHT, _KEY_WEIGHT, _INDEX = Arguments.weight.offset, Arguments.key_weight.offset, Arguments.index.offset
-_COS, _SIN, _SIZE = Arguments.cos.offset, Arguments.sin.offset, Arguments.size.offset
-_HEADS, _KEY_HEADS = Arguments.heads.offset, Arguments.key_heads.offset
+_read = reader(Arguments)
 
 
 def build(name: str, _: Target) -> Callable[[int], None]:
@@ -31,26 +23,13 @@ def build(name: str, _: Target) -> Callable[[int], None]:
     of_row = {"norm": norm, "rotate": rotate, "silu_mul": silu_mul, "take": take, "add": add}[name]
 
     def kernel(arguments: int) -> None:
-        rows = simd.load_int64(arguments + _ROWS)
-        row = simd.atomic_add(arguments + _DRAWN, 1)
-        while row < rows:
-            of_row(arguments, row)
-            row = simd.atomic_add(arguments + _DRAWN, 1)
+        call = _read(arguments)
+        row = draw(arguments, 1)
+        while row < call.rows:
+            of_row(call, row)
+            row = draw(arguments, 1)
 
     return kernel
-
-
-@inlined
-def number(arguments: int, offset: int) -> Any:
-    """One of the arguments."""
-    return simd.load_int64(arguments + offset)
-
-
-@inlined
-def row_of(arguments: int, tensor: int, row: Any) -> Any:
-    """The address of a tensor's row, or 0 if there is no such tensor. Its step is behind its address."""
-    address = number(arguments, tensor)
-    return address + row * number(arguments, tensor + 8) if address else 0
 
 
 @inlined
@@ -71,19 +50,17 @@ def store(vector: Any, address: int, i: int, size: int) -> None:
 
 
 @inlined
-def scale(squares: Any, size: int, eps: int) -> Any:
+def scale(squares: Any, size: int, eps: Any) -> Any:
     """What a norm multiplies with, in all lanes, by the sums of squares in each."""
     mean = simd.first(simd.row_sum(squares, 1)) / np.float32(size)
-    return simd.full(np.float32(1) / np.float32(math.sqrt(mean + simd.load_float(eps))), 1)
+    return simd.full(np.float32(1) / np.float32(math.sqrt(mean + eps)), 1)
 
 
 @inlined
-def norm(arguments: int, row: int) -> None:
+def norm(call: Arguments, row: int) -> None:
     """See `layer.add_norm`."""
-    size, weight = number(arguments, _SIZE), number(arguments, _WEIGHT)
-    x, out = row_of(arguments, _X, row), row_of(arguments, _Y, row)
-    total = row_of(arguments, _TOTAL, row)
-    after = row_of(arguments, _AFTER, row)
+    size, x, out = call.size, call.x + row * call.x_step, call.y + row * call.y_step
+    total, after = call.total + row * call.total_step, call.after + row * call.after_step
     squares = simd.zeros(1)
     for i in range(0, size, LANES):
         numbers = load(x, i, size)
@@ -91,34 +68,29 @@ def norm(arguments: int, row: int) -> None:
             numbers = simd.add(numbers, load(total, i, size))
             store(numbers, total, i, size)
         squares = simd.fold(squares, numbers, numbers)
-    factor = scale(squares, size, arguments + _EPS)
+    factor = scale(squares, size, call.eps)
     if total:
         x = total
     for i in range(0, size, LANES):
-        numbers = simd.multiply(simd.multiply(load(x, i, size), factor), load(weight, i, size))
+        numbers = simd.multiply(simd.multiply(load(x, i, size), factor), load(call.weight, i, size))
         if after:
             numbers = simd.add(numbers, load(after, i, size))
         store(numbers, out, i, size)
 
 
 @inlined
-def rotate(arguments: int, row: int) -> None:
+def rotate(call: Arguments, row: int) -> None:
     """See `layer.add_rotation`."""
-    dim, heads, key_heads = (
-        number(arguments, _SIZE),
-        number(arguments, _HEADS),
-        number(arguments, _KEY_HEADS),
-    )
-    states, half = row_of(arguments, _X, row), dim // 2
-    cos, sin = row_of(arguments, _COS, row), row_of(arguments, _SIN, row)
-    for head in range(heads + key_heads):
+    dim, half, states = call.size, call.size // 2, call.x + row * call.x_step
+    cos, sin = call.cos + row * call.cos_step, call.sin + row * call.sin_step
+    for head in range(call.heads + call.key_heads):
         x = states + head * dim * 4
-        weight = number(arguments, _WEIGHT) if head < heads else number(arguments, _KEY_WEIGHT)
+        weight = call.weight if head < call.heads else call.key_weight
         if weight:
             squares = simd.zeros(1)
             for i in range(0, dim, LANES):
                 squares = simd.fold(squares, load(x, i, dim), load(x, i, dim))
-            factor = scale(squares, dim, arguments + _EPS)
+            factor = scale(squares, dim, call.eps)
             for i in range(0, dim, LANES):
                 scaled = simd.multiply(simd.multiply(load(x, i, dim), factor), load(weight, i, dim))
                 store(scaled, x, i, dim)
@@ -132,10 +104,10 @@ def rotate(arguments: int, row: int) -> None:
 
 
 @inlined
-def silu_mul(arguments: int, row: int) -> None:
+def silu_mul(call: Arguments, row: int) -> None:
     """See `layer.add_silu_mul`."""
-    size, one = number(arguments, _SIZE), simd.full(np.float32(1), 1)
-    gate, out = row_of(arguments, _X, row), row_of(arguments, _Y, row)
+    size, one = call.size, simd.full(np.float32(1), 1)
+    gate, out = call.x + row * call.x_step, call.y + row * call.y_step
     for i in range(0, size, LANES):
         numbers = load(gate, i, size)
         sigmoid = simd.add(one, simd.exp(simd.subtract(simd.zeros(1), numbers)))
@@ -144,20 +116,17 @@ def silu_mul(arguments: int, row: int) -> None:
 
 
 @inlined
-def take(arguments: int, row: int) -> None:
+def take(call: Arguments, row: int) -> None:
     """See `layer.add_take`."""
-    size = number(arguments, _SIZE)
-    x = row_of(arguments, _X, simd.load_int64(number(arguments, _INDEX) + 8 * row))
-    out = row_of(arguments, _Y, row)
-    for i in range(0, size, LANES):
-        store(load(x, i, size), out, i, size)
+    x, out = call.x + simd.load_int64(call.index + 8 * row) * call.x_step, call.y + row * call.y_step
+    for i in range(0, call.size, LANES):
+        store(load(x, i, call.size), out, i, call.size)
 
 
 @inlined
-def add(arguments: int, row: int) -> None:
+def add(call: Arguments, row: int) -> None:
     """See `layer.add_sum`."""
-    size, index = number(arguments, _SIZE), number(arguments, _INDEX)
-    x = row_of(arguments, _X, row)
-    out = row_of(arguments, _Y, simd.load_int64(index + 8 * row) if index else row)
-    for i in range(0, size, LANES):
-        store(simd.add(load(out, i, size), load(x, i, size)), out, i, size)
+    number = simd.load_int64(call.index + 8 * row) if call.index else row
+    x, out = call.x + row * call.x_step, call.y + number * call.y_step
+    for i in range(0, call.size, LANES):
+        store(simd.add(load(out, i, call.size), load(x, i, call.size)), out, i, call.size)

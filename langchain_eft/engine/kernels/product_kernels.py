@@ -14,21 +14,13 @@ from langchain_eft.engine.kernels.compiler import inlined
 from langchain_eft.engine.kernels.formats import GROUP, NUMBER_FORMATS, Format, Int8
 from langchain_eft.engine.kernels.products import SUMMED, SUMS, Arguments
 from langchain_eft.engine.kernels.simd import VECTOR_BYTES
+from langchain_eft.engine.kernels.structures import draw, reader
 from langchain_eft.engine.kernels.target import LANES, Target
 
 FORMATS: dict[str, Format] = {one.name: one for one in (*NUMBER_FORMATS, *BLOCK_FORMATS)}
 """All formats, by their names."""
 
-_X, _SUMS, _WEIGHTS, _SCALES, _Y = (
-    Arguments.x.offset,
-    Arguments.sums.offset,
-    Arguments.weights.offset,
-    Arguments.scales.offset,
-    Arguments.y.offset,
-)
-_X_STEP, _SUM_STEP, _Y_STEP = Arguments.x_step.offset, Arguments.sum_step.offset, Arguments.y_step.offset
-_ROWS, _GROUP_BYTES, _INPUTS = Arguments.rows.offset, Arguments.group_bytes.offset, Arguments.inputs.offset
-_GROUPS, _DRAWN, _THREADS = Arguments.groups.offset, Arguments.drawn.offset, Arguments.threads.offset
+_read = reader(Arguments)
 
 _SHARES = 4
 """Shares of a thread: so the others do the work of one that the system interrupts."""
@@ -61,72 +53,58 @@ def build(name: str, target: Target) -> Callable[[int], None]:
 
     @inlined
     def multiply(arguments: int, begin: int, end: int) -> None:
-        x = simd.load_int64(arguments + _X)
-        sums = simd.load_int64(arguments + _SUMS)
-        weights = simd.load_int64(arguments + _WEIGHTS)
-        scales = simd.load_int64(arguments + _SCALES)
-        y = simd.load_int64(arguments + _Y)
-        x_step = simd.load_int64(arguments + _X_STEP)
-        sum_step = simd.load_int64(arguments + _SUM_STEP)
-        y_step = simd.load_int64(arguments + _Y_STEP)
-        rows = simd.load_int64(arguments + _ROWS)
-        group_bytes = simd.load_int64(arguments + _GROUP_BYTES)
-        inputs = simd.load_int64(arguments + _INPUTS)
+        call = _read(arguments)
+        x_step, sum_step, y_step, inputs = call.x_step, call.sum_step, call.y_step, call.inputs
         for vector in range(begin * _VECTORS, end * _VECTORS, vectors):
-            w = weights + vector // _VECTORS * group_bytes
+            w = call.weights + vector // _VECTORS * call.group_bytes
             half = vector % _VECTORS
-            s = scales + vector * VECTOR_BYTES
-            out = y + vector * VECTOR_BYTES
-            at = x
-            sum_at = sums
+            s = call.scales + vector * VECTOR_BYTES
+            out = call.y + vector * VECTOR_BYTES
+            at = call.x
+            sum_at = call.sums
             row = 0
-            while rows - row >= largest:
+            while call.rows - row >= largest:
                 first(at, sum_at, w, half, s, out, x_step, sum_step, y_step, inputs)
                 row += largest
                 at += largest * x_step
                 sum_at += largest * sum_step
                 out += largest * y_step
-            while rows - row >= 4:
+            while call.rows - row >= 4:
                 second(at, sum_at, w, half, s, out, x_step, sum_step, y_step, inputs)
                 row += 4
                 at += 4 * x_step
                 sum_at += 4 * sum_step
                 out += 4 * y_step
-            if rows - row >= 2:
+            if call.rows - row >= 2:
                 third(at, sum_at, w, half, s, out, x_step, sum_step, y_step, inputs)
                 row += 2
                 at += 2 * x_step
                 sum_at += 2 * sum_step
                 out += 2 * y_step
-            if rows - row >= 1:
+            if call.rows - row >= 1:
                 fourth(at, sum_at, w, half, s, out, x_step, sum_step, y_step, inputs)
 
     def product(arguments: int) -> None:
-        all_groups = simd.load_int64(arguments + _GROUPS)
-        threads = simd.load_int64(arguments + _THREADS)
-        share = -(-all_groups // (_SHARES * threads)) if threads > 1 else all_groups
-        begin = simd.atomic_add(arguments + _DRAWN, share)
-        while begin < all_groups:
-            multiply(arguments, begin, min(begin + share, all_groups))
-            begin = simd.atomic_add(arguments + _DRAWN, share)
+        call = _read(arguments)
+        share = -(-call.groups // (_SHARES * call.threads)) if call.threads > 1 else call.groups
+        begin = draw(arguments, share)
+        while begin < call.groups:
+            multiply(arguments, begin, min(begin + share, call.groups))
+            begin = draw(arguments, share)
 
     return product
 
 
 def _block_sums(arguments: int) -> None:
     """The sum of each 32 inputs of a row."""
-    x = simd.load_int64(arguments + _X)
-    sums = simd.load_int64(arguments + _SUMS)
-    x_step = simd.load_int64(arguments + _X_STEP)
-    sum_step = simd.load_int64(arguments + _SUM_STEP)
-    rows = simd.load_int64(arguments + _ROWS)
-    inputs = simd.load_int64(arguments + _INPUTS)
-    row = simd.atomic_add(arguments + _DRAWN, 1)
-    while row < rows:
-        for block in range(inputs // SUMMED):
-            both = simd.load(x + row * x_step + block * 2 * VECTOR_BYTES, 2, VECTOR_BYTES, "float32")
-            simd.store_float(simd.first(simd.row_sum(both, 1)), sums + row * sum_step + 4 * block)
-        row = simd.atomic_add(arguments + _DRAWN, 1)
+    call = _read(arguments)
+    row = draw(arguments, 1)
+    while row < call.rows:
+        for block in range(call.inputs // SUMMED):
+            at = call.x + row * call.x_step + block * 2 * VECTOR_BYTES
+            both = simd.load(at, 2, VECTOR_BYTES, "float32")
+            simd.store_float(simd.first(simd.row_sum(both, 1)), call.sums + row * call.sum_step + 4 * block)
+        row = draw(arguments, 1)
 
 
 def _tile(one: Format, rows: int, vectors: int, *, ask: bool, by_table: bool) -> Any:

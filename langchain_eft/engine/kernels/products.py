@@ -24,6 +24,9 @@ SUMS = "block_sums"
 
 SUMMED = 32
 
+_ROWS = torch.empty(0, 0)
+"""Stands for rows that a program gets later."""
+
 
 class Arguments(Work):
     """What a kernel reads: addresses, steps in bytes and numbers.
@@ -119,8 +122,8 @@ class Product:
 
     def __init__(self, parts: Sequence[Packed], target: Target | None = None) -> None:
         self._outputs, self._width = sum(part.outputs for part in parts), padded_outputs(parts)
-        self._program, self._extent, nothing = Program(), Extent(), torch.empty(0, 0)
-        self._steps = add_product(self._program, parts, nothing, nothing, nothing, self._extent, target)
+        self._program, self._extent = Program(), Extent()
+        self._steps = add_product(self._program, parts, _ROWS, _ROWS, _ROWS, self._extent, target)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[N, in] float32 to [N, out] float32."""

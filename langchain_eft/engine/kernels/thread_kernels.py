@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ctypes import sizeof
 
 from langchain_eft.engine.kernels import simd
 from langchain_eft.engine.kernels.compiler import inlined
 from langchain_eft.engine.kernels.program import Call, Extent, Step, Work
+from langchain_eft.engine.kernels.structures import reader
 from langchain_eft.engine.kernels.target import Target
 from langchain_eft.engine.kernels.threads import Board
 
 _JOBS, _HELPERS, _ACTIVE = Board.jobs.offset, Board.helpers.offset, Board.active.offset
 _STOPPED, _FUNCTION, _ARGUMENTS = Board.stopped.offset, Board.function.offset, Board.arguments.offset
 _RUNNING, _GIVE_WAY = Board.running.offset, Board.give_way.offset
-_STEPS, _END, _THREADS, _BOARD = Call.steps.offset, Call.end.offset, Call.threads.offset, Call.board.offset
-_KERNEL, _OF_STEP, _EXTENT, _COST = (
-    Step.kernel.offset,
-    Step.arguments.offset,
-    Step.extent.offset,
-    Step.cost.offset,
-)
-_EXTENT_ROWS, _LENGTH = Extent.rows.offset, Extent.length.offset
 _ROWS, _DRAWN, _ENTERED, _MAY_WORK = (
     Work.rows.offset,
     Work.drawn.offset,
     Work.entered.offset,
     Work.threads.offset,
 )
-_STEP_BYTES = 32
+_STEP_BYTES = sizeof(Step)
+_read_call = reader(Call)
+_read_step = reader(Step, extent=Extent)
 
 _FEWEST_SHARED = 1 << 18
 """Cost of a step for which it is worth to wake a worker: some 20 us of work."""
@@ -46,30 +42,23 @@ def build(name: str, target: Target) -> Callable[[int], None]:  # noqa: ARG001  
 
 def _run(program: int) -> None:
     """Run the steps of a program, the larger ones together with workers."""
-    step = simd.load_int64(program + _STEPS)
-    end = simd.load_int64(program + _END)
-    threads = simd.load_int64(program + _THREADS)
-    board = simd.load_int64(program + _BOARD)
-    if threads > 1:
-        simd.atomic_store(1, board + _RUNNING)
-    while step < end:
-        extent = simd.load_int64(step + _EXTENT)
-        rows = simd.load_int64(extent + _EXTENT_ROWS)
-        if rows > 0:
-            kernel, arguments = simd.load_int64(step + _KERNEL), simd.load_int64(step + _OF_STEP)
-            cost = rows * simd.load_int64(extent + _LENGTH) * simd.load_int64(step + _COST)
-            shared = threads > 1 and cost >= _FEWEST_SHARED
-            simd.store_int64(rows, arguments + _ROWS)
-            simd.store_int64(0, arguments + _DRAWN)
-            simd.store_int64(0, arguments + _ENTERED)
-            simd.store_int64(threads if shared else 1, arguments + _MAY_WORK)
+    call = _read_call(program)
+    if call.threads > 1:
+        simd.atomic_store(1, call.board + _RUNNING)
+    for at in range(call.steps, call.end, _STEP_BYTES):
+        step = _read_step(at)
+        if step.rows > 0:
+            shared = call.threads > 1 and step.rows * step.length * step.cost >= _FEWEST_SHARED
+            simd.store_int64(step.rows, step.arguments + _ROWS)
+            simd.store_int64(0, step.arguments + _DRAWN)
+            simd.store_int64(0, step.arguments + _ENTERED)
+            simd.store_int64(call.threads if shared else 1, step.arguments + _MAY_WORK)
             if shared:
-                offer(board, kernel, arguments, threads - 1)
+                offer(call.board, step.kernel, step.arguments, call.threads - 1)
             else:
-                simd.call(kernel, arguments)
-        step += _STEP_BYTES
-    if threads > 1:
-        simd.atomic_store(0, board + _RUNNING)
+                simd.call(step.kernel, step.arguments)
+    if call.threads > 1:
+        simd.atomic_store(0, call.board + _RUNNING)
 
 
 @inlined

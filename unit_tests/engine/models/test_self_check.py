@@ -1,7 +1,7 @@
 """Supported families decode like their own forward pass. Other families are refused with the reason."""
 
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,6 @@ from transformers import logging as transformers_logging
 
 from langchain_eft import EFTChatModel
 from langchain_eft.engine.attention import paged
-from langchain_eft.engine.attention.in_place import attend_in_place
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import UnsupportedModelError
@@ -19,7 +18,7 @@ from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.engine.loading.footprint import footprint
 from langchain_eft.engine.models import batch as packing
-from langchain_eft.engine.models import self_check
+from langchain_eft.engine.models import plan, self_check
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.helpers import Recorder, request, wait_until
@@ -224,7 +223,8 @@ def test_the_comparison_detects_a_wrong_window_or_position(kind, tmp_path, monke
     engine = open_engine(family)
     try:
         if "sliding_window" in SUPPORTED[kind]:  # one position too many
-            monkeypatch.setattr(paged, "attend_in_place", _widened)
+            for module, name in ((paged, "attend_in_place"), (plan, "add_attention")):
+                monkeypatch.setattr(module, name, partial(_widened, getattr(module, name)))
         else:  # distances twice as long
             monkeypatch.setattr("langchain_eft.engine.rounds.packed.pack", _stretched)
         recorders = decode(engine, 0)
@@ -234,8 +234,8 @@ def test_the_comparison_detects_a_wrong_window_or_position(kind, tmp_path, monke
     assert max(deviation(family, prompt, recorder) for prompt, recorder in pairs) > 0.02
 
 
-def _widened(*args, sliding_window, **features):
-    attend_in_place(*args, sliding_window=sliding_window and sliding_window + 1, **features)
+def _widened(attend, *args, sliding_window, **features):
+    attend(*args, sliding_window=sliding_window and sliding_window + 1, **features)
 
 
 def _stretched(*args):

@@ -21,7 +21,16 @@ from langchain_eft.engine.rounds import static_runner
 from langchain_eft.engine.rounds.cuda_graphs import Graphs
 from langchain_eft.engine.rounds.static import StaticRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
-from unit_tests.helpers import GREEDY, Recorder, answer, every_family_with, full, request, wait_until
+from unit_tests.helpers import (
+    GREEDY,
+    Recorder,
+    answer,
+    every_family_with,
+    full,
+    request,
+    wait_until,
+    without_plans,
+)
 
 SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32, "static_rounds": True}
 WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
@@ -227,6 +236,7 @@ class Trace(TorchDispatchMode):
 @pytest.mark.slow
 def test_a_rounds_operations_depend_on_its_shape_alone_and_read_nothing_back(family, monkeypatch):
     """The shape determines everything but the values of tensors, so it can be the key of a recording."""
+    without_plans(monkeypatch)
     traces = {}
 
     def traced(half):
