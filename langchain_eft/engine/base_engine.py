@@ -163,33 +163,36 @@ class BaseEngine(ABC):
             generation.cancel()
 
     def generate(
-        self, requests: Sequence[GenerationRequest], timeout: float | None = None
+        self,
+        requests: Sequence[GenerationRequest],
+        timeout: float | None = None,
+        *,
+        first_alone: bool = True,
     ) -> list[list[TextDelta | Finished]]:
         """Decode requests together; returns the events of each.
-
-        The first request begins alone, so that the prefix which all prompts share is computed once.
 
         Args:
             requests: What to decode.
             timeout: Seconds that each answer may take.
+            first_alone: Begin with the first alone, so that the prefix of all prompts is computed once.
 
         Raises:
             EngineError: As `stream`. The other answers are then cancelled.
         """
-        first = self.stream(requests[0], timeout)
-        beginning = [next(first)]
-        queues = [queue.SimpleQueue[Event]() for _ in requests[1:]]
-        others = []
+        generations: list[Generation] = []
+        streams: list[Generator[TextDelta | Finished, None, None]] = []
+        beginning: list[TextDelta | Finished] = []
         try:
-            for request, events in zip(requests[1:], queues, strict=True):
-                others.append(self.submit(request, events.put))
-            answers = [[*beginning, *first]]
-            for generation, events in zip(others, queues, strict=True):
-                answers.append(list(_received(generation, events, timeout)))
-            return answers
+            for request in requests:
+                events = queue.SimpleQueue[Event]()
+                generations.append(self.submit(request, events.put))
+                streams.append(_received(generations[-1], events, timeout))
+                if first_alone and not beginning:
+                    beginning.append(next(streams[0]))
+            first, *others = map(list, streams)
+            return [beginning + first, *others]
         finally:
-            first.close()
-            for generation in others:
+            for generation in generations:
                 generation.cancel()
 
     async def agenerate(
