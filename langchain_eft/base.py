@@ -29,9 +29,6 @@ Configs = RunnableConfig | list[RunnableConfig] | None
 
 _VERSION = version("langchain-eft")
 
-_REQUEST_FIELDS = ("upscale_strength", "upscale_top_p", "speculation", "trace")
-"""Fields of a model that are fields of the engine's request too."""
-
 _IDENTITY_FIELDS = ("upscale_strength", "upscale_top_p", "max_tokens", "trace")
 """Fields that change an answer, besides those of recipe, engine and sampling."""
 
@@ -131,9 +128,10 @@ class BaseEFT(EngineUser):
                 shrink=max_tokens is None and "max_tokens" not in self.model_fields_set,
                 stop=stop_strings(stop),
                 timeout=checked_timeout(value("timeout")),
-                fields={
-                    **{name: value(name) for name in _REQUEST_FIELDS},
-                    "answer_prefix": parameters.get("answer_prefix") or (),
+                answer_prefix=parameters.get("answer_prefix") or (),
+                **{
+                    name: value(name)
+                    for name in ("upscale_strength", "upscale_top_p", "speculation", "trace")
                 },
             )
         except ValidationError as error:

@@ -202,7 +202,7 @@ def prepare_call(
         window=engine.window,
     )
     grammar = form.grammar(tool_format)
-    if grammar is None and engine.holds_calls and not decoding.fields["answer_prefix"]:
+    if grammar is None and engine.holds_calls and not decoding.answer_prefix:
         grammar = form.default_grammar(tool_format)
     reading = _reading(tokenizer, prompts.main, form, tool_format, grammar)
     request = decoding.request(
