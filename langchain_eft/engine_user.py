@@ -241,15 +241,14 @@ class EngineUser(BaseModel):
             ModelInvalidRequestError: The model decodes on a server.
             EngineError: As `open`.
         """
-        from langchain_eft.engine.registry import open_engine
-
         with langchain_errors():
-            if self.base_url is not None:
+            source = self._source()
+            if isinstance(source, RemoteSource):
                 raise RequestError(
                     f"This needs the models themselves, and base_url={self.base_url!r} names a server: run "
                     "it where the weights are, without `base_url`."
                 )
-            return open_engine(self.recipe, self.engine_config, progress)
+            return source.open(progress)
 
     async def _aopen(self, model: str | None = None) -> BaseEngine:
         with langchain_errors():
