@@ -23,6 +23,7 @@ from langchain_eft.engine.error_text import describe
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import Speculation
 from langchain_eft.engine_user import EngineUser
+from langchain_eft.sources import EngineSource
 
 Configs = RunnableConfig | list[RunnableConfig] | None
 """What a batch takes: config for all of its calls, or for each."""
@@ -96,13 +97,14 @@ class BaseEFT(EngineUser):
     # A call
 
     def decoding_parameters(
-        self, stop: list[str] | None, parameters: Mapping[str, Any]
+        self, stop: list[str] | None, parameters: Mapping[str, Any], source: EngineSource | None = None
     ) -> DecodingParameters:
         """How a call is decoded: the call's parameters, and this model's fields for the others.
 
         Args:
             stop: Stop strings of the call; None leaves the model's own.
             parameters: Parameters of the call.
+            source: Where its engine comes from; None looks that up.
 
         Raises:
             RequestError: A mixture, timeout or stop string that cannot be read.
@@ -112,7 +114,7 @@ class BaseEFT(EngineUser):
         def value(name: str) -> Any:
             return parameters.get(name, getattr(self, name))
 
-        source = self._source(parameters.get("model"))
+        source = source or self._source(parameters.get("model"))
         mixture = parameters.get("mixture")
         max_tokens = parameters.get("max_tokens")
         stop = self.stop if stop is None else stop
