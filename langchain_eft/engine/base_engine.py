@@ -72,11 +72,40 @@ class BaseEngine(ABC):
         answers: list[tuple[int, ...]],
         contexts: Mapping[str, tuple[int, ...]] | None = None,
     ) -> list[float]:
-        """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behavior."""
+        """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behavior.
+
+        A fine-tuned model is its reference tilted towards a reward (Mitchell et al. 2023, section 3.2). This
+        is that reward in units of the fine-tuning's beta, up to a constant that depends on the prompt alone.
+
+        Args:
+            behavior: Which behavior.
+            prompt: Token ids, at least one.
+            answers: Token ids of each answer, at least one each.
+            contexts: What F and S read instead of the prompt, by name.
+
+        Raises:
+            RecipeError: A behavior that the recipe lacks.
+            RequestError: Nothing to score, a prompt that is missing, or token ids outside the vocabulary; or
+                a server of vLLM, which scores nothing.
+            ContextWindowError: Prompt and answer do not fit.
+            EngineClosedError: The engine was closed.
+        """
 
     @abstractmethod
     def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
-        """Log p of every token of given answers. What prompts and answers have in common runs once."""
+        """Log p of every token of given answers. What prompts and answers have in common runs once.
+
+        Args:
+            given: Prompts with their answers; a server wants the same mixture for all.
+
+        Raises:
+            RecipeError: A mixture that the recipe cannot decode.
+            RequestError: Nothing to score, a prompt that is missing, or token ids outside the vocabulary; or
+                a server of vLLM, which scores nothing.
+            ContextWindowError: Prompt and answer do not fit.
+            DecodingError: A model's outputs are NaN.
+            EngineClosedError: The engine was closed.
+        """
 
     @abstractmethod
     async def aanswer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
