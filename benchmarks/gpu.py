@@ -35,7 +35,8 @@ from benchmarks.synthetic import (
     random_prompts,
 )
 from langchain_eft import EFTChatModel
-from langchain_eft.diagnostics.bench import Spread, decode, summarize, take_turns, weights_read
+from langchain_eft.diagnostics.bench import Spread, summarize, take_turns, weights_read
+from langchain_eft.diagnostics.decoded_answer import decode
 from langchain_eft.diagnostics.verify.statistics import log_p_excess, z_test
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.decoding.formula import combine
@@ -346,11 +347,11 @@ class OurEngine:
     ) -> tuple[Run, list[list[int]]]:
         """Decode a batch. Return the measurement without the floor, and the answers."""
         work = [self.request(p, mode, tokens, seed + i, speculation) for i, p in enumerate(prompts)]
-        recorders = decode(self.engine, work)
-        run = summarize([recorders])
+        answers = decode(self.engine, work)
+        run = summarize([answers])
         accepted = acceptance_rate(run.accepted, run.drafted)
         measured = Run(run.tokens, run.seconds, run.passes / len(prompts), accepted)
-        return measured, [recorder.tokens for recorder in recorders]
+        return measured, [list(answer.tokens) for answer in answers]
 
     def bytes_of_round(self, mode: str, batch: int, positions: float, draft_tokens: float) -> float:
         """Return the bytes of weights, keys and values that a round reads.

@@ -23,14 +23,12 @@ from langchain_eft.engine.error_text import describe
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.request import Speculation
 from langchain_eft.engine_user import EngineUser
+from langchain_eft.sources import EngineSource
 
 Configs = RunnableConfig | list[RunnableConfig] | None
 """What a batch takes: config for all of its calls, or for each."""
 
 _VERSION = version("langchain-eft")
-
-_REQUEST_FIELDS = ("upscale_strength", "upscale_top_p", "speculation", "trace")
-"""Fields of a model that are fields of the engine's request too."""
 
 _IDENTITY_FIELDS = ("upscale_strength", "upscale_top_p", "max_tokens", "trace")
 """Fields that change an answer, besides those of recipe, engine and sampling."""
@@ -99,13 +97,14 @@ class BaseEFT(EngineUser):
     # A call
 
     def decoding_parameters(
-        self, stop: list[str] | None, parameters: Mapping[str, Any]
+        self, stop: list[str] | None, parameters: Mapping[str, Any], source: EngineSource | None = None
     ) -> DecodingParameters:
         """How a call is decoded: the call's parameters, and this model's fields for the others.
 
         Args:
             stop: Stop strings of the call; None leaves the model's own.
             parameters: Parameters of the call.
+            source: Where its engine comes from; None looks that up.
 
         Raises:
             RequestError: A mixture, timeout or stop string that cannot be read.
@@ -115,7 +114,7 @@ class BaseEFT(EngineUser):
         def value(name: str) -> Any:
             return parameters.get(name, getattr(self, name))
 
-        source = self._source(parameters.get("model"))
+        source = source or self._source(parameters.get("model"))
         mixture = parameters.get("mixture")
         max_tokens = parameters.get("max_tokens")
         stop = self.stop if stop is None else stop
@@ -131,9 +130,10 @@ class BaseEFT(EngineUser):
                 shrink=max_tokens is None and "max_tokens" not in self.model_fields_set,
                 stop=stop_strings(stop),
                 timeout=checked_timeout(value("timeout")),
-                fields={
-                    **{name: value(name) for name in _REQUEST_FIELDS},
-                    "answer_prefix": parameters.get("answer_prefix") or (),
+                answer_prefix=parameters.get("answer_prefix") or (),
+                **{
+                    name: value(name)
+                    for name in ("upscale_strength", "upscale_top_p", "speculation", "trace")
                 },
             )
         except ValidationError as error:

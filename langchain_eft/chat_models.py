@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
@@ -57,9 +57,6 @@ from langchain_eft.chat.tool_formats import chat_template
 from langchain_eft.chat.tools import tool_dicts
 from langchain_eft.engine_user import field_errors
 from langchain_eft.errors import langchain_errors
-
-if TYPE_CHECKING:
-    from langchain_eft.engine.base_engine import BaseEngine
 
 _NO_STREAM_OPTIONS: dict[str, Any] = {"stream_usage": True, "stream_options": None}
 """Whole answers always count their tokens: these options concern streams alone."""
@@ -197,9 +194,8 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            return self._prepare(engine, messages, stop, {**kwargs, **_NO_STREAM_OPTIONS}).generate(engine)
+            return self._prepare(messages, stop, {**kwargs, **_NO_STREAM_OPTIONS}).generate()
 
     @override
     async def _agenerate(
@@ -209,11 +205,10 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
             parameters = {**kwargs, **_NO_STREAM_OPTIONS}
-            call = await asyncio.to_thread(self._prepare, engine, messages, stop, parameters)
-            return await call.agenerate(engine)
+            call = await asyncio.to_thread(self._prepare, messages, stop, parameters)
+            return await call.agenerate()
 
     @override
     def _stream(
@@ -223,9 +218,8 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            for chunk in self._prepare(engine, messages, stop, kwargs).stream(engine):
+            for chunk in self._prepare(messages, stop, kwargs).stream():
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -238,10 +232,9 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
-            call = await asyncio.to_thread(self._prepare, engine, messages, stop, kwargs)
-            async with aclosing(call.astream(engine)) as chunks:
+            call = await asyncio.to_thread(self._prepare, messages, stop, kwargs)
+            async with aclosing(call.astream()) as chunks:
                 async for chunk in chunks:
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -286,18 +279,15 @@ class EFTChatModel(BaseEFT, BaseChatModel):
         Raises:
             ModelInvalidRequestError: Messages or parameters that cannot be served.
         """
-        engine = self.open(model=parameters.get("model"))
         with langchain_errors():
-            return self._prepare(engine, messages, stop, parameters)
+            return self._prepare(messages, stop, parameters)
 
     def _prepare(
-        self,
-        engine: BaseEngine,
-        messages: Sequence[BaseMessage],
-        stop: list[str] | None,
-        parameters: Mapping[str, Any],
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, parameters: Mapping[str, Any]
     ) -> PreparedCall:
         refuse_unknown(parameters, CHAT_PARAMETERS, "a call")
+        source = self._source(parameters.get("model"))
+        engine = source.open()
         names = ("n", "strict", "logprobs", "top_logprobs", "stream_usage")
         given = {**{name: getattr(self, name) for name in names}, **parameters}
         call_options = CallOptions(
@@ -310,7 +300,7 @@ class EFTChatModel(BaseEFT, BaseChatModel):
             template_variables=self.template_variables(engine.tokenizer, parameters),
             sanitize_control_tokens=self.sanitize_control_tokens,
         )
-        decoding = self.decoding_parameters(stop, parameters)
+        decoding = self.decoding_parameters(stop, parameters, source)
         return prepare_call(engine, readable(messages, self.unsupported_content), decoding, call_options)
 
     def template_variables(

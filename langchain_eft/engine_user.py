@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -215,12 +214,11 @@ class EngineUser(BaseModel):
         """The engine that this model shares with every other model of the same recipe or server."""
         return self.open()
 
-    def open(self, progress: Progress = silent, *, model: str | None = None) -> BaseEngine:
+    def open(self, progress: Progress = silent) -> BaseEngine:
         """Return the shared engine. Its weights are loaded now, or its server is asked what it serves.
 
         Args:
             progress: Receives a few words about each step of loading.
-            model: A model to use instead of this model's own.
 
         Raises:
             ModelNotFoundError: Weights that are neither on this machine nor reachable; a server without this
@@ -229,7 +227,7 @@ class EngineUser(BaseModel):
             EngineError: Models that cannot be loaded or combined.
         """
         with langchain_errors():
-            return self._source(model).open(progress)
+            return self._source().open(progress)
 
     def open_local(self, progress: Progress = silent) -> Engine:
         """As `open`, for what only an engine of this process can do, because it looks at the models.
@@ -241,20 +239,14 @@ class EngineUser(BaseModel):
             ModelInvalidRequestError: The model decodes on a server.
             EngineError: As `open`.
         """
-        from langchain_eft.engine.registry import open_engine
-
         with langchain_errors():
-            if self.base_url is not None:
+            source = self._source()
+            if isinstance(source, RemoteSource):
                 raise RequestError(
                     f"This needs the models themselves, and base_url={self.base_url!r} names a server: run "
                     "it where the weights are, without `base_url`."
                 )
-            return open_engine(self.recipe, self.engine_config, progress)
-
-    async def _aopen(self, model: str | None = None) -> BaseEngine:
-        with langchain_errors():
-            engine = self._source(model).find()
-        return await asyncio.to_thread(self.open, model=model) if engine is None else engine
+            return source.open(progress)
 
     def _source(self, model: str | None = None) -> EngineSource:
         """Where the engine comes from.

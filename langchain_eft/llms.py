@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Sized
 from functools import reduce
 from operator import add
@@ -49,11 +50,9 @@ class EFTLLM(BaseEFT, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            decoding = self._decoding(stop, kwargs)
-            requests = [completion_request(engine, prompt, decoding) for prompt in prompts]
-            return _result(engine, requests, engine.generate(requests, decoding.timeout))
+            engine, requests, timeout = self._prepare(prompts, stop, kwargs)
+            return _result(engine, requests, engine.generate(requests, timeout))
 
     @override
     async def _agenerate(
@@ -63,11 +62,9 @@ class EFTLLM(BaseEFT, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
-            decoding = self._decoding(stop, kwargs)
-            requests = [completion_request(engine, prompt, decoding) for prompt in prompts]
-            return _result(engine, requests, await engine.agenerate(requests, decoding.timeout))
+            engine, requests, timeout = await asyncio.to_thread(self._prepare, prompts, stop, kwargs)
+            return _result(engine, requests, await engine.agenerate(requests, timeout))
 
     @override
     def _stream(
@@ -77,12 +74,10 @@ class EFTLLM(BaseEFT, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        engine = self.open(model=kwargs.get("model"))
         with langchain_errors():
-            decoding = self._decoding(stop, kwargs)
-            request = completion_request(engine, prompt, decoding)
+            engine, (request,), timeout = self._prepare([prompt], stop, kwargs)
             writer = TraceWriter(engine.tokenizer)
-            for event in engine.stream(request, decoding.timeout):
+            for event in engine.stream(request, timeout):
                 chunk = completion_chunk(request, event, writer)
                 if run_manager and chunk.text:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -96,12 +91,10 @@ class EFTLLM(BaseEFT, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        engine = await self._aopen(kwargs.get("model"))
         with langchain_errors():
-            decoding = self._decoding(stop, kwargs)
-            request = completion_request(engine, prompt, decoding)
+            engine, (request,), timeout = await asyncio.to_thread(self._prepare, [prompt], stop, kwargs)
             writer = TraceWriter(engine.tokenizer)
-            async for event in engine.astream(request, decoding.timeout):
+            async for event in engine.astream(request, timeout):
                 chunk = completion_chunk(request, event, writer)
                 if run_manager and chunk.text:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -133,9 +126,15 @@ class EFTLLM(BaseEFT, BaseLLM):
         most = self._source().max_queued_requests
         return bounded(config, most) if len(inputs) > most else config
 
-    def _decoding(self, stop: list[str] | None, parameters: Mapping[str, Any]) -> DecodingParameters:
+    def _prepare(
+        self, prompts: list[str], stop: list[str] | None, parameters: Mapping[str, Any]
+    ) -> tuple[BaseEngine, list[GenerationRequest], float | None]:
+        """The engine of a call, what it decodes, and the seconds that an answer may take."""
         refuse_unknown(parameters, CALL_PARAMETERS, "a call")
-        return self.decoding_parameters(stop, parameters)
+        source = self._source(parameters.get("model"))
+        engine = source.open()
+        decoding = self.decoding_parameters(stop, parameters, source)
+        return engine, [completion_request(engine, prompt, decoding) for prompt in prompts], decoding.timeout
 
     @property
     @override

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.language_models.model_profile import ModelProfile
 
 from langchain_eft.chat.profile import configured_template, configured_window, model_profile
 from langchain_eft.chat.tool_formats import chat_template
-from langchain_eft.engine.base_engine import BaseEngine
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError
@@ -20,48 +19,8 @@ from langchain_eft.presets import load_preset
 from langchain_eft.remote.endpoint import Endpoint
 
 if TYPE_CHECKING:
+    from langchain_eft.engine.engine import Engine
     from langchain_eft.remote.engine import RemoteEngine
-
-
-class EngineSource(Protocol):
-    """Where an engine comes from, and what is known of it before it is open."""
-
-    def find(self) -> BaseEngine | None:
-        """The engine, if it is open. This does not wait for anything."""
-
-    def open(self, progress: Progress = silent) -> BaseEngine:
-        """The engine, which is opened on first use."""
-
-    @property
-    def name(self) -> str:
-        """The model's name, as the caller or the server gives it."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """The models, and the behaviors that can be mixed."""
-
-    @property
-    def mixture(self) -> Mixture:
-        """The mixture of calls that give none."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer, with the chat template."""
-
-    @property
-    def profile(self) -> ModelProfile:
-        """What the model can do, as far as it is known by now."""
-
-    @property
-    def max_batch_size(self) -> int:
-        """Requests that decode together."""
-
-    @property
-    def max_queued_requests(self) -> int:
-        """Further requests that may wait."""
-
-    def identity(self) -> dict[str, Any]:
-        """What tells this engine's answers from those of others."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +37,13 @@ class LocalSource:
     recipe: Recipe
     config: EngineConfig
 
-    def find(self) -> BaseEngine | None:
+    def find(self) -> Engine | None:
         """The engine, if it is open. This does not wait for one that is being opened."""
         from langchain_eft.engine.registry import find_engine
 
         return find_engine(self.recipe, self.config)
 
-    def open(self, progress: Progress = silent) -> BaseEngine:
+    def open(self, progress: Progress = silent) -> Engine:
         """The engine, whose weights are loaded on first use.
 
         Raises:
@@ -160,39 +119,41 @@ class RemoteSource:
     max_queued_requests: ClassVar[int] = 1024
     """No server says them: its own queue is `langchain-eft serve`'s default, and vLLM's is endless."""
 
-    def find(self) -> BaseEngine | None:
+    def find(self) -> RemoteEngine | None:
         """The engine, if the server was asked already what it serves."""
         from langchain_eft.remote.registry import find_remote
 
         return find_remote(self.endpoint)
 
-    def open(self, progress: Progress = silent) -> BaseEngine:
+    def open(self, progress: Progress = silent) -> RemoteEngine:
         """The engine; on first use the server is asked what it serves.
 
         Raises:
             EngineError: The server cannot be reached, refuses, or serves no such model.
         """
-        return self._open(progress)
+        from langchain_eft.remote.registry import open_remote
+
+        return open_remote(self.endpoint, progress)
 
     @property
     def name(self) -> str:
         """The server's name of the model."""
-        return self.endpoint.model or self._open().name
+        return self.endpoint.model or self.open().name
 
     @property
     def recipe(self) -> Recipe:
         """Names of the server's weights, and the behaviors that can be mixed."""
-        return self._open().recipe
+        return self.open().recipe
 
     @property
     def mixture(self) -> Mixture:
         """The server's own mixture."""
-        return self._open().mixture
+        return self.open().mixture
 
     @property
     def tokenizer(self) -> Any:
         """The server's tokenizer."""
-        return self._open().tokenizer
+        return self.open().tokenizer
 
     @property
     def profile(self) -> ModelProfile:
@@ -207,7 +168,6 @@ class RemoteSource:
         """The server, and what is asked of it."""
         return {"base_url": self.endpoint.url, "tokenizer": self.endpoint.tokenizer}
 
-    def _open(self, progress: Progress = silent) -> RemoteEngine:
-        from langchain_eft.remote.registry import open_remote
 
-        return open_remote(self.endpoint, progress)
+EngineSource = LocalSource | RemoteSource
+"""Where an engine comes from, and what is known of it before it is open."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,20 @@ class OurEngine:
         from benchmarks.rivals.family import Family
         from langchain_eft.engine.config import EngineConfig
         from langchain_eft.engine.engine import Engine
+        from langchain_eft.engine.events import Event, TextDelta
+        from langchain_eft.engine.request import Generation, GenerationRequest
+
+        class TimedEngine(Engine):
+            """An engine whose events come by the clock of every contestant."""
+
+            def submit(self, request: GenerationRequest, deliver: Callable[[Event], None]) -> Generation:
+                return super().submit(request, lambda event: deliver(timed(event)))
+
+        def timed(event: Event) -> Event:
+            return replace(event, at=clock()) if isinstance(event, TextDelta) else event
 
         family = Family.load(folder)
-        self._engine = Engine(family.recipe, EngineConfig(max_batch_size=max(family.requests)))
+        self._engine = TimedEngine(family.recipe, EngineConfig(max_batch_size=max(family.requests)))
         self._mixture = {family.behavior: 1.0}
         self._bias = dict.fromkeys(family.end_ids, -100.0)
 
@@ -40,13 +53,14 @@ class OurEngine:
         speculation: Any = "off",
         base_alone: bool = False,
     ) -> Result:
-        from langchain_eft.diagnostics.bench import decode, summarize
+        from langchain_eft.diagnostics.bench import summarize
+        from langchain_eft.diagnostics.decoded_answer import decode
         from langchain_eft.engine.events import acceptance_rate
         from langchain_eft.engine.recipe.mixture import Mixture
         from langchain_eft.engine.request import GenerationRequest, SamplingParams
 
         started = clock()
-        recorders = decode(
+        answers = decode(
             self._engine,
             [
                 GenerationRequest(
@@ -58,16 +72,15 @@ class OurEngine:
                 )
                 for i, prompt in enumerate(prompts)
             ],
-            clock,
         )
-        run = summarize([recorders])
+        run = summarize([answers])
         return Result(
             tokens=run.tokens,
             seconds=run.seconds,
-            first_token=max(recorder.deltas[0][0] for recorder in recorders) - started,
+            first_token=max(answer.deltas[0].at for answer in answers) - started,
             passes=run.passes,
             acceptance_rate=acceptance_rate(run.accepted, run.drafted),
-            answers=[recorder.tokens for recorder in recorders],
+            answers=[list(answer.tokens) for answer in answers],
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,8 +11,7 @@ from pydantic import ValidationError
 from langchain_eft.chat.prompts import Prompts
 from langchain_eft.engine.error_text import describe, did_you_mean, quoted_names, shown
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.recipe.mixture import Mixture
-from langchain_eft.engine.request import GenerationRequest, SamplingParams
+from langchain_eft.engine.request import Decoding, GenerationRequest, SamplingParams
 
 SAMPLING_PARAMETERS = frozenset(SamplingParams.model_fields)
 """Names of the sampling parameters."""
@@ -35,29 +33,20 @@ MOST_ANSWERS = 1024
 """Largest number of answers of one call."""
 
 
-@dataclass(frozen=True)
-class DecodingParameters:
-    """How a call is decoded, whatever its prompt is.
-
-    Attributes:
-        model: The base model, as the caller named it.
-        mixture: Weight of each behavior.
-        sampling: Fields of `SamplingParams`. Without a `seed`, every request draws its own.
-        max_tokens: Longest answer, in tokens.
-        shrink: Lower `max_tokens` to what the prompt leaves of the context window.
-        stop: Strings that end the answer.
-        timeout: Seconds that an answer may take, or None for no limit.
-        fields: Further fields of `GenerationRequest`.
-    """
+class DecodingParameters(Decoding):
+    """How a call is decoded, by its parameters."""
 
     model: str
-    mixture: Mixture
+    """The base model, as the caller named it."""
+
     sampling: Mapping[str, Any]
-    max_tokens: int
+    """Fields of `SamplingParams`. Without a `seed`, every request draws its own."""
+
     shrink: bool
-    stop: tuple[str, ...]
+    """Lower `max_tokens` to what the prompt leaves of the context window."""
+
     timeout: float | None
-    fields: Mapping[str, Any]
+    """Seconds that an answer may take, or None for no limit."""
 
     def request(self, prompts: Prompts, room: int, **fields: Any) -> GenerationRequest:
         """The engine request for a prompt.
@@ -70,16 +59,15 @@ class DecodingParameters:
         Raises:
             RequestError: A value that the engine does not accept.
         """
+        decoding = {name: getattr(self, name) for name in Decoding.model_fields}
+        if self.shrink:
+            decoding["max_tokens"] = max(1, min(self.max_tokens, room))
         try:
             return GenerationRequest(
                 prompt_ids=prompts.main,
                 contexts=prompts.named,
-                mixture=self.mixture,
                 sampling=SamplingParams(**self.sampling),
-                max_tokens=max(1, min(self.max_tokens, room)) if self.shrink else self.max_tokens,
-                stop=self.stop,
-                **self.fields,
-                **fields,
+                **{**decoding, **fields},
             )
         except ValidationError as error:
             raise RequestError(describe(error)) from error

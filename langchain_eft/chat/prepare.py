@@ -61,23 +61,23 @@ class CallOptions:
 
 @dataclass(frozen=True)
 class PreparedCall:
-    """One call, ready for the engine.
+    """One call, ready for its engine.
 
     Attributes:
+        engine: Decodes it.
         requests: What the engine decodes: one request for each of the `n` answers.
         fork: A choice that the model makes before the requests are decoded, or None.
         timeout: Seconds that an answer may take, or None for no limit.
         new_parser: Makes the parser of one answer.
-        tokenizer: The engine's.
         model_name: The base model, as the caller named it.
         usage: Whether the last chunk of an answer counts its tokens.
     """
 
+    engine: BaseEngine
     requests: tuple[GenerationRequest, ...]
     fork: Fork | None
     timeout: float | None
     new_parser: Callable[[], Parser]
-    tokenizer: Any
     model_name: str
     usage: bool
 
@@ -94,45 +94,45 @@ class PreparedCall:
             )
         return self.requests[0]
 
-    def generate(self, engine: BaseEngine) -> ChatResult:
+    def generate(self) -> ChatResult:
         """Decode all answers, and return them whole."""
-        call = self.decide(engine)
-        return call._whole(engine.generate(call.requests, call.timeout))
+        call = self.decide()
+        return call._whole(self.engine.generate(call.requests, call.timeout))
 
-    async def agenerate(self, engine: BaseEngine) -> ChatResult:
+    async def agenerate(self) -> ChatResult:
         """As `generate`, without blocking the event loop."""
-        call = await self.adecide(engine)
-        return call._whole(await engine.agenerate(call.requests, call.timeout))
+        call = await self.adecide()
+        return call._whole(await self.engine.agenerate(call.requests, call.timeout))
 
-    def stream(self, engine: BaseEngine) -> Iterator[ChatGenerationChunk]:
+    def stream(self) -> Iterator[ChatGenerationChunk]:
         """Decode the only answer, and yield its chunks.
 
         Raises:
             RequestError: The call asks for several answers.
         """
-        call = self.decide(engine)
+        call = self.decide()
         request = call.only_request
         builder = call.chunk_builder(request)
-        for event in engine.stream(request, call.timeout):
+        for event in self.engine.stream(request, call.timeout):
             yield from builder.feed(event)
 
-    async def astream(self, engine: BaseEngine) -> AsyncGenerator[ChatGenerationChunk, None]:
+    async def astream(self) -> AsyncGenerator[ChatGenerationChunk, None]:
         """As `stream`, without blocking the event loop."""
-        call = await self.adecide(engine)
+        call = await self.adecide()
         request = call.only_request
         builder = call.chunk_builder(request)
-        async with aclosing(engine.astream(request, call.timeout)) as events:
+        async with aclosing(self.engine.astream(request, call.timeout)) as events:
             async for event in events:
                 for chunk in builder.feed(event):
                     yield chunk
 
-    def decide(self, engine: BaseEngine) -> PreparedCall:
+    def decide(self) -> PreparedCall:
         """The call after its fork; without a fork it stays as it is."""
-        return self.decided(engine.generate(self.probes(), self.timeout)) if self.fork else self
+        return self.decided(self.engine.generate(self.probes(), self.timeout)) if self.fork else self
 
-    async def adecide(self, engine: BaseEngine) -> PreparedCall:
+    async def adecide(self) -> PreparedCall:
         """As `decide`, without blocking the event loop."""
-        return self.decided(await engine.agenerate(self.probes(), self.timeout)) if self.fork else self
+        return self.decided(await self.engine.agenerate(self.probes(), self.timeout)) if self.fork else self
 
     def probes(self) -> list[GenerationRequest]:
         """Requests for the first tokens of free answers, which show what the model chooses at the fork."""
@@ -163,7 +163,8 @@ class PreparedCall:
 
     def chunk_builder(self, request: GenerationRequest) -> ChunkBuilder:
         """What makes message chunks of the engine's events for one of the requests."""
-        return ChunkBuilder(request, self.new_parser(), self.tokenizer, self.model_name, usage=self.usage)
+        tokenizer = self.engine.tokenizer
+        return ChunkBuilder(request, self.new_parser(), tokenizer, self.model_name, usage=self.usage)
 
     def _whole(self, answers: Sequence[Sequence[TextDelta | Finished]]) -> ChatResult:
         return chat_result([self.chunk_builder(request) for request in self.requests], answers)
@@ -202,7 +203,7 @@ def prepare_call(
         window=engine.window,
     )
     grammar = form.grammar(tool_format)
-    if grammar is None and engine.holds_calls and not decoding.fields["answer_prefix"]:
+    if grammar is None and engine.holds_calls and not decoding.answer_prefix:
         grammar = form.default_grammar(tool_format)
     reading = _reading(tokenizer, prompts.main, form, tool_format, grammar)
     request = decoding.request(
@@ -213,11 +214,11 @@ def prepare_call(
         top_logprobs=options.top_logprobs,
     )
     return PreparedCall(
+        engine=engine,
         requests=reseeded(request, options.n),
         fork=reading.fork,
         timeout=decoding.timeout,
         new_parser=reading.new_parser,
-        tokenizer=tokenizer,
         model_name=decoding.model,
         usage=options.usage,
     )

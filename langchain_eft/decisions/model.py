@@ -104,16 +104,14 @@ class EFTDecisionModel(DecisionOptions, EngineUser, BaseDecisionModel):
 
     @override
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
-        engine = self.open()
         with langchain_errors():
-            decision = self._prepare(engine, state, questions)
+            engine, decision = self._prepare(state, questions)
             return self._response(decision, engine.answer_logprobs(decision.given))
 
     @override
     async def _aclassify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
-        engine = await self._aopen()
         with langchain_errors():
-            decision = await asyncio.to_thread(self._prepare, engine, state, questions)
+            engine, decision = await asyncio.to_thread(self._prepare, state, questions)
             return self._response(decision, await engine.aanswer_logprobs(decision.given))
 
     def _for_call(self, parameters: Mapping[str, Any]) -> Self:
@@ -132,10 +130,10 @@ class EFTDecisionModel(DecisionOptions, EngineUser, BaseDecisionModel):
             except ValidationError as error:
                 raise RequestError(describe(error)) from error
 
-    def _prepare(self, engine: BaseEngine, state: State, questions: Mapping[str, Any]) -> Decision:
-        mixture = self.active_mixture
+    def _prepare(self, state: State, questions: Mapping[str, Any]) -> tuple[BaseEngine, Decision]:
+        engine, mixture = self.open(), self.active_mixture
         new_request = partial(self.formula_request, mixture=mixture)
-        return prepare_decision(engine, state, questions, mixture, new_request, self)
+        return engine, prepare_decision(engine, state, questions, mixture, new_request, self)
 
     def _response(self, decision: Decision, scores: AnswerScores) -> ClassifierResponse:
         return ClassifierResponse.model_validate(

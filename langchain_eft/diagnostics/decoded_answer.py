@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langchain_eft.engine.engine import Engine
@@ -16,23 +16,41 @@ class DecodedAnswer:
 
     Attributes:
         request: The request.
-        tokens: Token ids of the answer, the end token included.
+        deltas: What each round has added.
         end: The last event.
     """
 
     request: GenerationRequest
-    tokens: tuple[int, ...]
+    deltas: tuple[TextDelta, ...]
     end: Finished
 
     @classmethod
-    def from_events(cls, request: GenerationRequest, events: Iterable[TextDelta | Finished]) -> DecodedAnswer:
+    def from_events(cls, request: GenerationRequest, events: Sequence[TextDelta | Finished]) -> DecodedAnswer:
         """Put the events of a request together; the last one is its end."""
-        tokens: list[int] = []
-        for event in events:
-            if isinstance(event, Finished):
-                return cls(request, tuple(tokens), event)
-            tokens += event.tokens
-        raise ValueError("The events of a complete answer end with Finished, got none.")
+        (end,) = (event for event in events if isinstance(event, Finished))
+        return cls(request, tuple(event for event in events if isinstance(event, TextDelta)), end)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Token ids of the answer, the end token included."""
+        return tuple(token for delta in self.deltas for token in delta.tokens)
+
+
+def decode(
+    engine: Engine, requests: Sequence[GenerationRequest], *, first_alone: bool = False
+) -> list[DecodedAnswer]:
+    """Decode requests together, and return the answers in the same order.
+
+    Args:
+        engine: An open engine.
+        requests: The requests.
+        first_alone: Begin with the first alone, so that the prefix of all prompts is computed once.
+
+    Raises:
+        EngineError: The engine refuses a request, or fails. The other requests are then cancelled.
+    """
+    events = engine.generate(requests, first_alone=first_alone)
+    return [DecodedAnswer.from_events(*pair) for pair in zip(requests, events, strict=True)]
 
 
 def decode_in_batches(
@@ -44,8 +62,4 @@ def decode_in_batches(
         EngineError: The engine refuses a request, or fails.
     """
     batches = (requests[start : start + batch_size] for start in range(0, len(requests), batch_size))
-    return [
-        DecodedAnswer.from_events(request, events)
-        for batch in batches
-        for request, events in zip(batch, engine.generate(batch), strict=True)
-    ]
+    return [answer for batch in batches for answer in decode(engine, batch, first_alone=True)]

@@ -72,11 +72,40 @@ class BaseEngine(ABC):
         answers: list[tuple[int, ...]],
         contexts: Mapping[str, tuple[int, ...]] | None = None,
     ) -> list[float]:
-        """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behavior."""
+        """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behavior.
+
+        A fine-tuned model is its reference tilted towards a reward (Mitchell et al. 2023, section 3.2). This
+        is that reward in units of the fine-tuning's beta, up to a constant that depends on the prompt alone.
+
+        Args:
+            behavior: Which behavior.
+            prompt: Token ids, at least one.
+            answers: Token ids of each answer, at least one each.
+            contexts: What F and S read instead of the prompt, by name.
+
+        Raises:
+            RecipeError: A behavior that the recipe lacks.
+            RequestError: Nothing to score, a prompt that is missing, or token ids outside the vocabulary; or
+                a server of vLLM, which scores nothing.
+            ContextWindowError: Prompt and answer do not fit.
+            EngineClosedError: The engine was closed.
+        """
 
     @abstractmethod
     def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
-        """Log p of every token of given answers. What prompts and answers have in common runs once."""
+        """Log p of every token of given answers. What prompts and answers have in common runs once.
+
+        Args:
+            given: Prompts with their answers; a server wants the same mixture for all.
+
+        Raises:
+            RecipeError: A mixture that the recipe cannot decode.
+            RequestError: Nothing to score, a prompt that is missing, or token ids outside the vocabulary; or
+                a server of vLLM, which scores nothing.
+            ContextWindowError: Prompt and answer do not fit.
+            DecodingError: A model's outputs are NaN.
+            EngineClosedError: The engine was closed.
+        """
 
     @abstractmethod
     async def aanswer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
@@ -163,33 +192,36 @@ class BaseEngine(ABC):
             generation.cancel()
 
     def generate(
-        self, requests: Sequence[GenerationRequest], timeout: float | None = None
+        self,
+        requests: Sequence[GenerationRequest],
+        timeout: float | None = None,
+        *,
+        first_alone: bool = True,
     ) -> list[list[TextDelta | Finished]]:
         """Decode requests together; returns the events of each.
-
-        The first request begins alone, so that the prefix which all prompts share is computed once.
 
         Args:
             requests: What to decode.
             timeout: Seconds that each answer may take.
+            first_alone: Begin with the first alone, so that the prefix of all prompts is computed once.
 
         Raises:
             EngineError: As `stream`. The other answers are then cancelled.
         """
-        first = self.stream(requests[0], timeout)
-        beginning = [next(first)]
-        queues = [queue.SimpleQueue[Event]() for _ in requests[1:]]
-        others = []
+        generations: list[Generation] = []
+        streams: list[Generator[TextDelta | Finished, None, None]] = []
+        beginning: list[TextDelta | Finished] = []
         try:
-            for request, events in zip(requests[1:], queues, strict=True):
-                others.append(self.submit(request, events.put))
-            answers = [[*beginning, *first]]
-            for generation, events in zip(others, queues, strict=True):
-                answers.append(list(_received(generation, events, timeout)))
-            return answers
+            for request in requests:
+                events = queue.SimpleQueue[Event]()
+                generations.append(self.submit(request, events.put))
+                streams.append(_received(generations[-1], events, timeout))
+                if first_alone and not beginning:
+                    beginning.append(next(streams[0]))
+            first, *others = map(list, streams)
+            return [beginning + first, *others]
         finally:
-            first.close()
-            for generation in others:
+            for generation in generations:
                 generation.cancel()
 
     async def agenerate(

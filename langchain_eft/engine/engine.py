@@ -125,23 +125,7 @@ class Engine(BaseEngine):
         answers: list[tuple[int, ...]],
         contexts: Mapping[str, tuple[int, ...]] | None = None,
     ) -> list[float]:
-        """The implicit reward of answers: `sum_t log F(y_t | ...) - log S(y_t | ...)` of one behavior.
-
-        A fine-tuned model is its reference tilted towards a reward (Mitchell et al. 2023, section 3.2). This
-        is that reward in units of the fine-tuning's beta, up to a constant that depends on the prompt alone.
-
-        Args:
-            behavior: Which behavior.
-            prompt: Token ids, at least one.
-            answers: Token ids of each answer, at least one each.
-            contexts: What F and S read instead of the prompt, by name.
-
-        Raises:
-            RecipeError: A behavior that the recipe lacks.
-            RequestError: Nothing to score, a prompt that is missing, or token ids outside the vocabulary.
-            ContextWindowError: Prompt and answer do not fit.
-            EngineClosedError: The engine was closed.
-        """
+        """The implicit reward of answers, as `BaseEngine.score`."""
         return self._loop.run_steps(self._rewarding(behavior, prompt, answers, contexts))
 
     async def ascore(
@@ -172,18 +156,7 @@ class Engine(BaseEngine):
         return rewards(self.family, self._loop.memory, tuned, reference, tuple(map(tuple, answers)))
 
     def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
-        """Log p of every token of given answers. What prompts and answers have in common runs once.
-
-        Args:
-            given: Prompts with their answers.
-
-        Raises:
-            RecipeError: A mixture that the recipe cannot decode.
-            RequestError: Nothing to score, a prompt that is missing, or token ids outside the vocabulary.
-            ContextWindowError: Prompt and answer do not fit.
-            DecodingError: A model's outputs are NaN.
-            EngineClosedError: The engine was closed.
-        """
+        """Log p of every token of given answers, as `BaseEngine.answer_logprobs`."""
         return self._loop.run_steps(self._scoring(given))
 
     async def aanswer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:

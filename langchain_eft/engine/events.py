@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,6 +36,7 @@ class TextDelta:
         logprobs: One for each token drawn, if the request asks for them; a prefix has none.
         traces: The same.
         cut: Number of characters at the end of all pieces so far that a stop string removes from the text.
+        at: When it came, by `time.perf_counter`.
     """
 
     text: str
@@ -43,6 +45,7 @@ class TextDelta:
     logprobs: tuple[TokenLogprobs, ...] = ()
     traces: tuple[TokenTrace, ...] = ()
     cut: int = 0
+    at: float = field(default_factory=time.perf_counter, compare=False)
 
 
 def acceptance_rate(accepted: int, drafted: int) -> float | None:

@@ -80,19 +80,10 @@ class SamplingParams(BaseModel):
         return bool(self.repetition_penalty != 1 or self.frequency_penalty or self.presence_penalty)
 
 
-class GenerationRequest(BaseModel):
-    """One completion: its prompts as token ids, and how to decode it."""
+class Decoding(BaseModel):
+    """How an answer is decoded, whatever its prompt is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompt_ids: tuple[int, ...] = Field(min_length=1)
-    """The main prompt. Every term reads it, unless `contexts` has another prompt for it."""
-
-    contexts: Annotated[dict[str, tuple[int, ...]], AfterValidator(FrozenDict)] = Field(
-        default_factory=lambda: FrozenDict[str, tuple[int, ...]]()
-    )
-    """The other prompts, by name. A behavior that compares two prompts has its second one here, under its own
-    name. If the recipe has a template for the base, the prompt of base and references is here as `<base>`."""
 
     answer_prefix: tuple[int, ...] = ()
     """Tokens that the answer begins with. The engine goes on behind them as if it had drawn them itself: they
@@ -106,7 +97,6 @@ class GenerationRequest(BaseModel):
     upscale_top_p: float = Field(default=1.0, ge=SMALLEST_SHARE, le=1)
     """Below 1, tokens outside this nucleus of the small mixture are not up-scaled."""
 
-    sampling: SamplingParams = Field(default_factory=SamplingParams)
     max_tokens: int = Field(default=512, ge=1, lt=2**63)
 
     speculation: Speculation = "auto"
@@ -117,6 +107,24 @@ class GenerationRequest(BaseModel):
     ] = ()
     """Strings that end the answer and are not part of it."""
 
+    trace: bool = False
+    """Report what every model contributes to each token."""
+
+
+class GenerationRequest(Decoding):
+    """One completion: its prompts as token ids, and how to decode it."""
+
+    prompt_ids: tuple[int, ...] = Field(min_length=1)
+    """The main prompt. Every term reads it, unless `contexts` has another prompt for it."""
+
+    contexts: Annotated[dict[str, tuple[int, ...]], AfterValidator(FrozenDict)] = Field(
+        default_factory=lambda: FrozenDict[str, tuple[int, ...]]()
+    )
+    """The other prompts, by name. A behavior that compares two prompts has its second one here, under its own
+    name. If the recipe has a template for the base, the prompt of base and references is here as `<base>`."""
+
+    sampling: SamplingParams = Field(default_factory=SamplingParams)
+
     grammar: str | None = None
     """A Lark grammar in llguidance's dialect that the answer must follow."""
 
@@ -125,9 +133,6 @@ class GenerationRequest(BaseModel):
 
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP_LOGPROBS)
     """Report log p of each token and of this many most probable tokens; None reports nothing."""
-
-    trace: bool = False
-    """Report what every model contributes to each token."""
 
 
 @dataclass(frozen=True)

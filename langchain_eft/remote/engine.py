@@ -144,18 +144,7 @@ class RemoteEngine(BaseEngine):
         answers: list[tuple[int, ...]],
         contexts: Mapping[str, tuple[int, ...]] | None = None,
     ) -> list[float]:
-        """The implicit reward of answers, as `Engine.score`.
-
-        Args:
-            behavior: Which behavior.
-            prompt: Token ids, at least one.
-            answers: Token ids of each answer, at least one each.
-            contexts: What F and S read instead of the prompt, by name.
-
-        Raises:
-            RequestError: vLLM, which scores nothing; or a value that the server refuses.
-            EngineError: The server cannot be reached, or refuses.
-        """
+        """The implicit reward of answers, as `BaseEngine.score`."""
         if not self._server.scores:
             raise RequestError(
                 f"vLLM cannot score answers by the behavior {behavior!r}: use `langchain-eft serve`, or an "
@@ -169,15 +158,7 @@ class RemoteEngine(BaseEngine):
             return Rewards.model_validate_json(answer.content).rewards
 
     def answer_logprobs(self, given: Sequence[GivenAnswers]) -> AnswerScores:
-        """Log p of every token of given answers, as `Engine.answer_logprobs`.
-
-        Args:
-            given: Prompts with their answers, all with the same mixture.
-
-        Raises:
-            RequestError: vLLM, which scores nothing; or a value that the server refuses.
-            EngineError: The server cannot be reached, or refuses.
-        """
+        """Log p of every token of given answers, as `BaseEngine.answer_logprobs`."""
         body = self._logprobs_body(given)
         with _as_engine_errors(self.endpoint), self._reopening_if_changed():
             return _scores(self._connection.post(self.endpoint, "/logprobs", body, self._server.headers()))

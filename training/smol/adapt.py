@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +29,7 @@ from .lora import RANK, add_adapter, save_adapter
 from .pairs import question_answer_pairs
 from .places import load_places
 from .runtime import decoding_precision, find_device
-from .schedule import TimeBudget, learning_rate
+from .schedule import learning_rates
 from .weights import load_base_state, load_reference
 
 if TYPE_CHECKING:
@@ -122,12 +123,9 @@ def train(
 ) -> Llama:
     """Return a copy of a model with an adapter trained on `batches`."""
     trainer = AdapterTrainer(model, rank)
-    budget = TimeBudget(behavior.seconds, FREE_STEPS)
-    for step, (ids, learned) in enumerate(batches):
-        used = budget.used(step)
-        if used > 1 or step == max_steps:
-            break
-        rate = learning_rate(behavior.learning_rate, step, WARMUP_STEPS, used)
+    rates = learning_rates(behavior.learning_rate, behavior.seconds, WARMUP_STEPS, FREE_STEPS)
+    steps = islice(zip(batches, rates, strict=False), max_steps)
+    for step, ((ids, learned), rate) in enumerate(steps):
         loss = trainer.step(ids.to(trainer.device), learned.to(trainer.device), rate)
         if step % 20 == 0:
             print(f"{behavior.name}, step {step}: loss {loss.item():.4f}", flush=True)

@@ -8,6 +8,7 @@ Reads WORK/base and WORK/conversations.safetensors; writes FAMILY/reference.
 from __future__ import annotations
 
 import argparse
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from .divergence import chunk_loss, loss_and_gradient
 from .generate import CONVERSATIONS_FILE
 from .llama import Llama, rope_table
 from .runtime import decoding_precision, find_device
-from .schedule import TimeBudget, learning_rate
+from .schedule import learning_rates
 from .weights import load_base_state, load_llama, save_reference
 
 if TYPE_CHECKING:
@@ -106,13 +107,10 @@ def distill(arguments: argparse.Namespace) -> None:
     teacher.requires_grad_(requires_grad=False)
     student.embed_tokens.requires_grad_(requires_grad=False)
     distiller = Distiller(teacher, student, conversations.shape[1])
-    budget = TimeBudget(arguments.seconds, FREE_STEPS)
+    rates = learning_rates(PEAK_LEARNING_RATE, arguments.seconds, WARMUP_STEPS, FREE_STEPS)
     batches = shuffled_batches(conversations[arguments.held_out :], arguments.rows)
-    for step, ids in enumerate(batches):
-        used = budget.used(step)
-        if used > 1 or step == arguments.max_steps:
-            break
-        rate = learning_rate(PEAK_LEARNING_RATE, step, WARMUP_STEPS, used)
+    steps = islice(zip(batches, rates, strict=False), arguments.max_steps)
+    for step, (ids, rate) in enumerate(steps):
         loss = distiller.step(ids.to(device), rate)
         if step % 50 == 0:
             print(f"step {step}: divergence {loss.item():.4f}, rate {rate:.1e}", flush=True)

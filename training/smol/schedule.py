@@ -1,41 +1,31 @@
-"""Training for a given time: how much of it is used up, and the learning rate that follows."""
+"""Training for a given time: the learning rate of each step, until the time is used up."""
 
 from __future__ import annotations
 
 import math
 import time
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
-class TimeBudget:
-    """The share of the training time that is used up.
-
-    Args:
-        seconds: The training time.
-        free_steps: How many first steps are not counted, because they wait for compilation.
-    """
-
-    def __init__(self, seconds: float, free_steps: int) -> None:
-        self.seconds = seconds
-        self.free_steps = free_steps
-        self._start: float | None = None
-
-    def used(self, step: int) -> float:
-        """Return the share of the time that is used up before `step`; over 1 means stop."""
-        if step < self.free_steps:
-            return 0.0
-        if self._start is None:
-            self._start = time.monotonic()
-        return (time.monotonic() - self._start) / self.seconds
-
-
-def learning_rate(peak: float, step: int, warmup_steps: int, used: float) -> float:
-    """Return the learning rate: a linear warm-up, then a cosine over time down to 3 % of `peak`.
+def learning_rates(peak: float, seconds: float, warmup_steps: int, free_steps: int) -> Iterator[float]:
+    """Yield the learning rate of each step: a linear warm-up, then a cosine over time down to 3 % of `peak`.
 
     Args:
         peak: The highest learning rate.
-        step: The step, from 0.
+        seconds: The training time, after which there are no further steps.
         warmup_steps: The number of steps of the warm-up.
-        used: The share of the training time that is used up, 0 to 1.
+        free_steps: How many first steps take none of the time, because they wait for compilation.
     """
-    cosine = 0.5 * (1 + math.cos(math.pi * used))
-    return peak * min(1.0, (step + 1) / warmup_steps) * (0.97 * cosine + 0.03)
+    start = 0.0
+    for step in count():
+        now = time.monotonic()
+        start = now if step <= free_steps else start
+        used = (now - start) / seconds
+        if used > 1:
+            return
+        cosine = 0.5 * (1 + math.cos(math.pi * used))
+        yield peak * min(1.0, (step + 1) / warmup_steps) * (0.97 * cosine + 0.03)

@@ -16,9 +16,7 @@ DECODING = DecodingParameters(
     sampling={},
     max_tokens=64,
     shrink=False,
-    stop=(),
     timeout=None,
-    fields={"answer_prefix": ()},
 )
 
 

@@ -1,7 +1,5 @@
 """Parameters of a call become the engine's request."""
 
-from dataclasses import replace
-
 import pytest
 
 from langchain_eft import EFTLLM
@@ -22,25 +20,25 @@ def test_a_request_has_the_prompts_and_the_parameters():
 
 @pytest.mark.parametrize(("shrink", "room", "expected"), [(True, 9, 9), (True, -5, 1), (False, 9, 64)])
 def test_only_a_default_length_shrinks(shrink, room, expected):
-    assert replace(DECODING, shrink=shrink).request(PROMPTS, room).max_tokens == expected
+    assert DECODING.model_copy(update={"shrink": shrink}).request(PROMPTS, room).max_tokens == expected
 
 
 def test_requests_without_a_seed_draw_their_own():
     seeds = {DECODING.request(PROMPTS, 9).sampling.seed for _ in range(3)}
     assert len(seeds) == 3
-    assert replace(DECODING, sampling={"seed": 4}).request(PROMPTS, 9).sampling.seed == 4
+    assert DECODING.model_copy(update={"sampling": {"seed": 4}}).request(PROMPTS, 9).sampling.seed == 4
 
 
 def test_a_value_that_does_not_fit_is_named():
     with pytest.raises(RequestError, match="temperature=-1"):
-        replace(DECODING, sampling={"temperature": -1}).request(PROMPTS, 9)
+        DECODING.model_copy(update={"sampling": {"temperature": -1}}).request(PROMPTS, 9)
 
 
 def test_fields_of_the_model_stand_in_for_parameters():
     llm = EFTLLM(temperature=0.5, stop=["a"], timeout=3, upscale_strength=2.0)
     default = llm.decoding_parameters(None, {})
     assert (default.stop, default.timeout, default.sampling["temperature"]) == (("a",), 3, 0.5)
-    assert default.fields["upscale_strength"] == 2.0
+    assert default.upscale_strength == 2.0
     assert default.shrink
     called = llm.decoding_parameters(["b"], {"timeout": None, "max_tokens": 7, "mixture": {"pirate": 1.0}})
     assert (called.stop, called.timeout, called.max_tokens, called.shrink) == (("b",), None, 7, False)

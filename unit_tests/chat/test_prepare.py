@@ -1,7 +1,5 @@
 """What a call's parameters make of it: the grammar, what the model is told, and how its answer is read."""
 
-from dataclasses import replace
-
 import pytest
 from langchain_core.messages import SystemMessage
 from transformers import AddedToken
@@ -100,7 +98,7 @@ def test_a_call_that_the_model_begins_freely_is_held_to_its_schema(thinks):
 def test_calls_are_free_where_they_cannot_be_held_or_nobody_wants_it():
     words, prompted = tokenizer(), tokenizer()
     prompted.chat_template = tiny.TEMPLATE
-    prefix = {**DECODING.fields, "answer_prefix": (1,)}
+    begun = DECODING.model_copy(update={"answer_prefix": (1,)})
     unenforceable = {"type": "object", "properties": {"n": {"type": "string", "pattern": "(?=a)b"}}}
     odd = [*TOOLS, {"type": "function", "function": {"name": "odd", "parameters": unenforceable}}]
     for call in (
@@ -108,7 +106,7 @@ def test_calls_are_free_where_they_cannot_be_held_or_nobody_wants_it():
         prepared(words, tools=TOOLS, tool_choice="none"),
         prepared(words, tools=odd),
         prepared(words, tools=TOOLS, holds_calls=False),
-        prepared(words, tools=TOOLS, decoding=replace(DECODING, fields=prefix)),
+        prepared(words, tools=TOOLS, decoding=begun),
         prepared(prompted, tools=TOOLS),
     ):
         assert call.only_request.grammar is None

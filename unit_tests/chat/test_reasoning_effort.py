@@ -63,6 +63,6 @@ def test_a_calls_own_effort_goes_before_the_models():
                 {"reasoning_effort": "high", "chat_template_kwargs": {"enable_thinking": False}},
             )
         ]
-        prompts = [call.tokenizer.decode(call.only_request.prompt_ids) for call in calls]
+        prompts = [call.engine.tokenizer.decode(call.only_request.prompt_ids) for call in calls]
         assert llm.invoke("hi").content == "Yes."
     assert ["<think>" in prompt for prompt in prompts] == [True, False, True]

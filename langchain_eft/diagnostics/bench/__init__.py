@@ -6,14 +6,7 @@ themselves. Every prompt contains a new number, so the prefix cache never has a 
 """
 
 from langchain_eft.diagnostics.bench.machine import Machine, available_cores, measure_machine, processor
-from langchain_eft.diagnostics.bench.measurement import (
-    EventRecorder,
-    Measurement,
-    Run,
-    decode,
-    summarize,
-    weights_read,
-)
+from langchain_eft.diagnostics.bench.measurement import Measurement, Run, summarize, weights_read
 from langchain_eft.diagnostics.bench.report import BenchmarkReport, run_benchmark
 from langchain_eft.diagnostics.bench.turns import Spread, take_turns
 from langchain_eft.diagnostics.bench.view import plot, tables
@@ -30,8 +23,8 @@ from langchain_eft.diagnostics.bench.workload import (
 )
 
 __all__ = [
-    "AUTO", "BASE_ALONE", "PLAIN", "BenchmarkReport", "DecodingMode", "EventRecorder", "Machine",
-    "Measurement", "PromptSet", "Run", "Spread", "Workload", "available_cores", "decode", "default_prompts",
-    "measure_machine", "numbered", "numbered_tools", "plot", "processor", "run_benchmark", "summarize",
-    "tables", "take_turns", "weights_read",
+    "AUTO", "BASE_ALONE", "PLAIN", "BenchmarkReport", "DecodingMode", "Machine", "Measurement", "PromptSet",
+    "Run", "Spread", "Workload", "available_cores", "default_prompts", "measure_machine", "numbered",
+    "numbered_tools", "plot", "processor", "run_benchmark", "summarize", "tables", "take_turns",
+    "weights_read",
 ]  # fmt: skip

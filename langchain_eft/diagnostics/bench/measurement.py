@@ -1,65 +1,21 @@
-"""Record requests that are decoded together, summarize them as runs, and compare runs."""
+"""Summarize requests that were decoded together as runs, and compare runs."""
 
 from __future__ import annotations
 
 import statistics
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.diagnostics.bench.turns import Spread
+from langchain_eft.diagnostics.decoded_answer import DecodedAnswer
 from langchain_eft.engine.errors import RequestError
-from langchain_eft.engine.events import Event, Failed, Finished, TextDelta, acceptance_rate
+from langchain_eft.engine.events import acceptance_rate
 from langchain_eft.engine.models.placement import unique_storages
 from langchain_eft.engine.recipe.mixture import Mixture
-from langchain_eft.engine.request import Generation, GenerationRequest
 
 if TYPE_CHECKING:
     from langchain_eft.engine.engine import Engine
-
-
-@dataclass
-class EventRecorder:
-    """Records the tokens of a request and the times of their arrival.
-
-    Attributes:
-        clock: Returns the time in seconds.
-        deltas: Time and token ids of each round.
-        end: The last event; None until the request has ended.
-        done: Set when `end` is.
-    """
-
-    clock: Callable[[], float] = time.perf_counter
-    deltas: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)
-    end: Finished | Failed | None = None
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def __call__(self, event: Event) -> None:
-        """Record an event. The engine's thread calls this."""
-        if isinstance(event, TextDelta):
-            self.deltas.append((self.clock(), event.tokens))
-        else:
-            self.end = event
-            self.done.set()
-
-    @property
-    def tokens(self) -> list[int]:
-        """Token ids of the answer so far."""
-        return [token for _, tokens in self.deltas for token in tokens]
-
-    def result(self) -> Finished:
-        """Wait for the end, and return it.
-
-        Raises:
-            EngineError: The request failed.
-        """
-        self.done.wait()
-        if isinstance(self.end, Failed):
-            raise self.end.error
-        assert self.end is not None  # noqa: S101  (set before `done`)
-        return self.end
 
 
 @dataclass(frozen=True)
@@ -93,52 +49,20 @@ class Run:
         return self.tokens / self.seconds
 
 
-def decode(
-    engine: Engine,
-    requests: Iterable[GenerationRequest],
-    clock: Callable[[], float] = time.perf_counter,
-) -> list[EventRecorder]:
-    """Decode requests at once, and return the record of each.
-
-    `Engine.generate` does not fit here: it reports no times, and it starts the first request before the
-    others.
-
-    Args:
-        engine: An open engine.
-        requests: The requests, which start together.
-        clock: Returns the time in seconds.
-
-    Raises:
-        EngineError: The engine refuses a request, or fails. The other requests are then cancelled.
-    """
-    generations: list[Generation] = []
-    recorders: list[EventRecorder] = []
-    try:
-        for request in requests:
-            recorders.append(EventRecorder(clock))
-            generations.append(engine.submit(request, recorders[-1]))
-        for recorder in recorders:
-            recorder.result()
-    finally:
-        for generation in generations:
-            generation.cancel()
-    return recorders
-
-
-def summarize(batches: Sequence[Sequence[EventRecorder]]) -> Run:
+def summarize(batches: Sequence[Sequence[DecodedAnswer]]) -> Run:
     """Summarize batches that were decoded one after the other.
 
     Raises:
         RequestError: All answers ended with their first token.
     """
-    starts = [max(recorder.deltas[0][0] for recorder in batch) for batch in batches]
-    ends = [recorder.result() for batch in batches for recorder in batch]
+    starts = [max(answer.deltas[0].at for answer in batch) for batch in batches]
+    ends = [answer.end for batch in batches for answer in batch]
     token_counts = [
-        len(tokens)
+        len(delta.tokens)
         for batch, start in zip(batches, starts, strict=True)
-        for recorder in batch
-        for time_received, tokens in recorder.deltas
-        if time_received > start
+        for answer in batch
+        for delta in answer.deltas
+        if delta.at > start
     ]
     if not token_counts:
         raise RequestError(
@@ -148,7 +72,7 @@ def summarize(batches: Sequence[Sequence[EventRecorder]]) -> Run:
     return Run(
         tokens=sum(token_counts),
         seconds=sum(
-            max(recorder.deltas[-1][0] for recorder in batch) - start
+            max(answer.deltas[-1].at for answer in batch) - start
             for batch, start in zip(batches, starts, strict=True)
         ),
         passes=len(token_counts),

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_eft.diagnostics.bench.machine import Machine, measure_machine
-from langchain_eft.diagnostics.bench.measurement import Measurement, Run, decode, summarize, weights_read
+from langchain_eft.diagnostics.bench.measurement import Measurement, Run, summarize, weights_read
 from langchain_eft.diagnostics.bench.turns import take_turns
 from langchain_eft.diagnostics.bench.workload import (
     AUTO,
@@ -20,6 +20,7 @@ from langchain_eft.diagnostics.bench.workload import (
     Workload,
     default_prompts,
 )
+from langchain_eft.diagnostics.decoded_answer import decode
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.scheduling.draft_length import DRAFT_LENGTHS

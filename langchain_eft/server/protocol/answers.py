@@ -21,7 +21,6 @@ from langchain_eft.server.protocol.leaving import unless_left
 from langchain_eft.server.protocol.usage import openai_usage
 
 if TYPE_CHECKING:
-    from langchain_eft.engine.engine import Engine
     from langchain_eft.server.monitoring.request_record import RequestRecord
     from langchain_eft.server.protocol.bodies import DecodingBody
 
@@ -31,7 +30,6 @@ class Answers(ABC):
 
     Args:
         body: What was asked.
-        engine: Decodes the answers.
         record: What is logged about the request.
 
     Attributes:
@@ -43,8 +41,8 @@ class Answers(ABC):
     kinds: ClassVar[tuple[str, str]]
     """OpenAI's names of the whole object and of a chunk."""
 
-    def __init__(self, body: DecodingBody, engine: Engine, record: RequestRecord) -> None:
-        self.body, self.engine, self.record = body, engine, record
+    def __init__(self, body: DecodingBody, record: RequestRecord) -> None:
+        self.body, self.record = body, record
         self.per_prompt = body.n or 1
         self._id = f"{self.id_prefix}{secrets.token_hex(16)}"
         self._created = int(time.time())

@@ -21,7 +21,6 @@ from langchain_eft.server.routes.models import requested_mixture
 
 if TYPE_CHECKING:
     from langchain_eft.chat_models import EFTChatModel
-    from langchain_eft.engine.engine import Engine
     from langchain_eft.engine.recipe.mixture import Mixture
     from langchain_eft.server.monitoring.request_record import RequestRecord
 
@@ -32,10 +31,10 @@ router = APIRouter(route_class=BodyRoute)
 async def create_chat_completion(body: ChatBody, request: Request) -> Response:
     """Answer a conversation, whole or as a stream."""
     serving, record = request.app.state.serving, request.state.record
-    engine, mixture = serving.engine, requested_mixture(request, body)
+    mixture = requested_mixture(request, body)
     record.stream = bool(body.stream)
     call = await serving.threads.run(request, _prepare, serving.llm, body, mixture)
-    return await ChatAnswers(body, engine, record, call, serving.threads.turns(request)).respond(request)
+    return await ChatAnswers(body, record, call, serving.threads.turns(request)).respond(request)
 
 
 def _prepare(llm: EFTChatModel, body: ChatBody, mixture: Mixture) -> PreparedCall:
@@ -50,7 +49,6 @@ class ChatAnswers(Answers):
 
     Args:
         body: What was asked.
-        engine: Decodes the answers.
         record: What is logged about the request.
         call: What the body asks of the engine.
         turns: Held while a thread prepares an answer.
@@ -60,22 +58,17 @@ class ChatAnswers(Answers):
     kinds = ("chat.completion", "chat.completion.chunk")
 
     def __init__(
-        self,
-        body: ChatBody,
-        engine: Engine,
-        record: RequestRecord,
-        call: PreparedCall,
-        turns: asyncio.Semaphore,
+        self, body: ChatBody, record: RequestRecord, call: PreparedCall, turns: asyncio.Semaphore
     ) -> None:
-        super().__init__(body, engine, record)
+        super().__init__(body, record)
         self._call, self._turns = call, turns
         self.per_prompt = len(call.requests)
 
     async def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
         """The choices of all answers, piece by piece as they are decoded."""
-        call = await self._call.adecide(self.engine)
+        call = await self._call.adecide()
         builders = [call.chunk_builder(request) for request in call.requests]
-        async with aclosing(self.engine.astream_all(call.requests, call.timeout, self._turns)) as events:
+        async with aclosing(call.engine.astream_all(call.requests, call.timeout, self._turns)) as events:
             async for number, event in events:
                 if number not in self.begun:
                     yield _choice(number, {"role": "assistant", "content": "", "refusal": None})

@@ -102,14 +102,14 @@ class TextAnswers(Answers):
         timeout: float | None,
         turns: asyncio.Semaphore,
     ) -> None:
-        super().__init__(body, engine, record)
-        self._requests, self._timeout, self._turns = requests, timeout, turns
+        super().__init__(body, record)
+        self._engine, self._requests, self._timeout, self._turns = engine, requests, timeout, turns
 
     async def pieces(self) -> AsyncGenerator[dict[str, Any], None]:
         """The choices of all answers, piece by piece as they are decoded."""
-        writers = [TraceWriter(self.engine.tokenizer) for _ in self._requests]
-        logprobs = [TextLogprobs(self.engine.tokenizer) for _ in self._requests]
-        events_of_all = self.engine.astream_all(self._requests, self._timeout, self._turns)
+        writers = [TraceWriter(self._engine.tokenizer) for _ in self._requests]
+        logprobs = [TextLogprobs(self._engine.tokenizer) for _ in self._requests]
+        events_of_all = self._engine.astream_all(self._requests, self._timeout, self._turns)
         async with aclosing(events_of_all) as events:
             async for number, event in events:
                 request, first = self._requests[number], number not in self.begun

@@ -20,7 +20,6 @@ from langchain_eft.diagnostics.bench import (
     Measurement,
     PromptSet,
     Run,
-    decode,
     default_prompts,
     machine,
     measure_machine,
@@ -31,7 +30,9 @@ from langchain_eft.diagnostics.bench import (
     tables,
     weights_read,
 )
+from langchain_eft.diagnostics.decoded_answer import DecodedAnswer, decode
 from langchain_eft.engine.errors import ContextWindowError, RecipeError, RequestError
+from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.errors import MissingPlotsError
 
@@ -164,6 +165,17 @@ def test_a_batch_is_measured_from_the_last_first_token(llm, workload):
     measured = measure(llm.engine, workload.batches(SETS, 4, PLAIN))
     assert measured.tokens <= 4 * 11
     assert measured.seconds < time.perf_counter() - started
+
+
+def test_tokens_before_the_last_first_token_do_not_count(workload):
+    asked = workload.request(SETS[0], "abc", PLAIN)
+    end = Finished("length", 5, 4, 0, 0, 0, 3, time_to_first_token=0.5, seconds=3.0)
+
+    def came(*times):
+        return DecodedAnswer(asked, tuple(TextDelta("ab", (1, 2), ("a", "b"), at=at) for at in times), end)
+
+    measured = summarize([[came(1.0, 2.0, 3.0), came(2.0, 2.5, 4.0)], [came(0.0, 1.0)]])
+    assert (measured.tokens, measured.passes, measured.seconds) == (8, 4, 2.0 + 1.0)
 
 
 def test_batches_are_full(workload):
