@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import weakref
 from itertools import zip_longest
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Plan:
 
     def __init__(self, base: Any, variants: int) -> None:
         self._base, self._variants = base, variants
-        self._pass: _Pass | None = None
+        self._passes: WeakKeyDictionary[KVPool, _Pass] = WeakKeyDictionary()
 
     @classmethod
     def of(cls, module: Any, variants: int) -> Self | None:
@@ -49,11 +49,14 @@ class Plan:
 
     def __call__(self, batch: ForwardBatch) -> Tensor:
         """The last hidden states, [N, hidden]. They change in the next pass."""
-        if self._pass is None or not self._pass.fits(batch):
-            rows, groups = max(16, batch.ids.shape[1]), max(_GROUPS, len(batch.paged))
+        known = self._passes.get(batch.pool)
+        if known is None or not known.fits(batch):
+            rows = max(16, batch.ids.shape[1], known.size if known else 0)
             size = 1 << (rows - 1).bit_length()  # so that few sizes are written down
-            self._pass = _Pass(self._base, batch.pool, size, groups, self._variants)
-        return self._pass(batch)
+            groups = max(_GROUPS, len(batch.paged))
+            known = _Pass(self._base, batch.pool, size, groups, self._variants)
+            self._passes[batch.pool] = known
+        return known(batch)
 
 
 class _Pass:
@@ -68,7 +71,7 @@ class _Pass:
     """
 
     def __init__(self, base: Any, pool: KVPool, size: int, groups: int, variants: int) -> None:
-        self._base, self._size, self._threads = base, size, torch.get_num_threads()
+        self._base, self.size, self._threads = base, size, torch.get_num_threads()
         self._program, self._tokens = Program(), Extent()
         self._groups = [RowGroup() for _ in range(groups)]
         self._updated = {
@@ -84,14 +87,12 @@ class _Pass:
             write = self._pre_norm if isinstance(layer, PreNormLayer) else self._post_norm
             new = write(layer, new, pool)
         self._enter(base.norm, new)
-        self._pool = weakref.ref(pool)
 
     def fits(self, batch: ForwardBatch) -> bool:
         """Whether the program serves a batch."""
         return (
-            batch.ids.shape[1] <= self._size
+            batch.ids.shape[1] <= self.size
             and len(batch.paged) <= len(self._groups)
-            and self._pool() is batch.pool
             and torch.get_num_threads() <= self._threads
         )
 
@@ -115,7 +116,7 @@ class _Pass:
     def _buffer(self, name: str, width: int) -> Tensor:
         """Memory for [size, width] numbers, which all operations of a name share."""
         if (name, width) not in self._buffers:
-            self._buffers[name, width] = torch.zeros(self._size, width)
+            self._buffers[name, width] = torch.zeros(self.size, width)
         return self._buffers[name, width]
 
     def _pre_norm(self, layer: Any, new: Tensor | None, pool: KVPool) -> Tensor:
@@ -150,7 +151,7 @@ class _Pass:
         if layer.rotation is not None:
             add_rotation(self._program, states, self._cos, self._sin, self._tokens, **layer.rotation)
         by_head = states.as_strided(
-            (self._size, sum(layer.heads), layer.dim), (states.stride(0), layer.dim, 1)
+            (self.size, sum(layer.heads), layer.dim), (states.stride(0), layer.dim, 1)
         )
         query, keys, values = torch.split(by_head, layer.heads, 1)
         if self._scratch is None:
