@@ -26,9 +26,10 @@ from langchain_eft.cli import (
 )
 from langchain_eft.cli.console import quiet_libraries, speak_of
 from langchain_eft.cli.eval import evaluate
-from langchain_eft.cli.options import flag
+from langchain_eft.cli.options import Command, Group, flag
 
 app = typer.Typer(
+    cls=Group,
     help="Emulated fine-tuning: a large model's knowledge with small models' behaviors.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
@@ -66,5 +67,5 @@ for run in (
     verify.verify,
     bench.bench,
 ):
-    app.command()(run)
-app.command(name="eval")(evaluate)
+    app.command(cls=Command)(run)
+app.command(name="eval", cls=Command)(evaluate)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from langchain_eft.cli.console import progress, readable_errors
+from langchain_eft.cli.console import progress, readable_errors, require_folder
 from langchain_eft.cli.options import JsonFlag, RecipeOptions, option_groups
 
 
@@ -28,6 +28,7 @@ def bench(
     from langchain_eft.diagnostics import bench as benchmark
 
     with readable_errors():
+        require_folder("--plot", plot)
         llm = recipe.build_model(temperature=0)
         with progress() as report_progress:
             report = benchmark.run_benchmark(

@@ -21,6 +21,8 @@ from langchain_eft.engine.error_text import describe
 from langchain_eft.engine.errors import EngineError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from langchain_eft.chat_models import EFTChatModel
     from langchain_eft.engine.engine import Engine
 
@@ -33,6 +35,18 @@ class InputError(ValueError):
 
 KNOWN_ERRORS = (EngineError, ValidationError, InputError)
 """Errors that their message explains in full. Any other error is a bug and keeps its traceback."""
+
+
+def require_folder(option: str, file: Path | None) -> None:
+    """Ask for the folder of a file to write before the work that it is for.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise InputError(
+            f"{option} {str(file)!r}: the folder {str(file.parent)!r} does not exist: create it."
+        )
 
 
 def quiet_libraries() -> None:

@@ -9,6 +9,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from langchain_eft.cli.parse_recipe import ADAPTER, PROMPT, WITHOUT, parse_behaviors
 from langchain_eft.engine.recipe.notation import parse_mixture
@@ -21,6 +22,25 @@ _option = partial(typer.Option, rich_help_panel="Recipe")
 _answer_option = partial(typer.Option, rich_help_panel="Answers")
 
 flag = partial(typer.Option, metavar="")  # typer would show `<bool>`, as if a value were wanted
+
+
+class _HelpFlag:
+    """Shows `--help` as a flag, too."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]  # of the command
+        if option is not None:
+            option.metavar = ""
+        return option
+
+
+class Command(_HelpFlag, TyperCommand):
+    """A command of `langchain-eft`."""
+
+
+class Group(_HelpFlag, TyperGroup):
+    """`langchain-eft` itself."""
+
 
 JsonFlag = Annotated[bool, flag("--json", help="Print JSON instead of text.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]

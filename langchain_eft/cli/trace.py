@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from langchain_eft.cli.console import InputError, leave_busy_cores, load, note, readable_errors
+from langchain_eft.cli.console import (
+    InputError,
+    leave_busy_cores,
+    load,
+    note,
+    readable_errors,
+    require_folder,
+)
 from langchain_eft.cli.options import (
     EndpointOptions,
     JsonFlag,
@@ -36,10 +43,7 @@ def trace(
 ) -> None:
     """Answer PROMPT and show what the base and each behavior did to every token."""
     with readable_errors():
-        if html is not None and not html.parent.is_dir():
-            raise InputError(
-                f"--html {str(html)!r}: the folder {str(html.parent)!r} does not exist: create it."
-            )
+        require_folder("--html", html)
         if endpoint.base_url is None:
             leave_busy_cores()
         settings = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **vars(endpoint)}

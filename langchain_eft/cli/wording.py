@@ -28,7 +28,9 @@ class Wording:
     """
 
     def __init__(self, parameters: Iterable[Any] = ()) -> None:
-        self._options = {each.name: each for each in parameters if each.opts[0].startswith("--")}
+        named = {each.name: each for each in parameters}
+        self._options = {name: each for name, each in named.items() if each.opts[0].startswith("--")}
+        self._arguments = named.keys() - self._options
 
     def translated(self, text: str) -> str:
         """An error's message with options instead of fields. Remedies that need Python are left out."""
@@ -40,8 +42,13 @@ class Wording:
         return self._options.get(_PARAMETER_OF.get(field, field))
 
     def _value(self, match: re.Match[str]) -> str:
-        """`weights.pirate=` as `--mix pirate=`, `seed=` as `--seed `, `url: ` as `--base-url: `."""
+        """`weights.pirate=` as `--mix pirate=`, `seed=` as `--seed `, `url: ` as `--base-url: `.
+
+        An argument `name=` is `NAME `.
+        """
         option, rest = self._option(match[1]), match[3]
+        if match[1] in self._arguments and rest == "=":
+            return f"{match[1].upper()} "
         if option is None:
             return match[0]
         if rest == "=":

@@ -42,7 +42,7 @@ class Settings:
         for name in ("rank", "learning_rate", "steps", "batch_size", "beta"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise TeachingError(f"{name} must be a positive number, got {value}.")
+                raise TeachingError(f"{name}={value} must be a positive number.")
         if self.precision not in (None, *get_args(Precision)):
             raise TeachingError(f"precision must be 'float32' or 'bfloat16', got {self.precision!r}.")
 

@@ -380,7 +380,8 @@ def test_help_lists_commands_and_options():
         assert "--mix none" in shown
     assert all(task in plain("eval", "--help") for task in BUILT_IN)
     assert not re.search(
-        r"--(json|trace|no-auth|resume) +<bool>", plain("chat", "--help") + plain("serve", "--help")
+        r"--(json|trace|no-auth|help) .*<bool>",
+        plain("--help") + plain("chat", "--help") + plain("serve", "--help"),
     )
     for name in ("temperature", "top_p", "max_tokens"):
         assert f"[default: ({EFTChatModel.model_fields[name].default})]" in plain("chat", "--help")
@@ -467,6 +468,16 @@ def test_numbers_out_of_range_are_refused_alike(cli, command, arguments):
     result = cli(command, "Hello", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"Invalid value for '{arguments[0]}'" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("trace", "Hello", "--html"), ("bench", "--plot")])
+def test_a_file_without_a_folder_is_refused_before_anything_is_loaded(cli, command):
+    result = cli(*command, "nowhere/file")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert (
+        result.stderr
+        == f"Error: {command[-1]} 'nowhere/file': the folder 'nowhere' does not exist: create it.\n"
+    )
 
 
 @pytest.mark.parametrize(

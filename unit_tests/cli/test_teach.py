@@ -83,7 +83,7 @@ def test_the_card_as_json(arguments):
     ("more", "message"),
     [
         (["--describe", "kind"], "and --describe exclude each other"),
-        (["--learning-rate", "-1"], "learning_rate must be a positive number"),
+        (["--learning-rate", "-1"], "--learning-rate -1.0 must be a positive number"),
         (["--teacher", "openai:gpt-5"], "--teacher 'openai:gpt-5' answers under a description"),
         (["--style", "("], "--style '(' is not a regular expression"),
         (["--resume"], "no training to continue"),
@@ -94,6 +94,12 @@ def test_a_mistake_is_one_line(arguments, more, message):
     assert done.exit_code == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_name_that_a_mixture_could_not_hold_is_refused_in_the_commands_words():
+    done = runner.invoke(app, ["teach", "my house!", "nofile.jsonl"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: NAME 'my house!' cannot be a behavior's name: ")
 
 
 @pytest.mark.parametrize(
