@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from langchain_eft.engine.kernels.program import Extent, Program
 from langchain_eft.engine.kernels.store import kernel
 from langchain_eft.engine.kernels.target import can_compile
 
-_kernel = partial(kernel, "langchain_eft.engine.kernels.attention")
+_kernel = cache(partial(kernel, "langchain_eft.engine.kernels.attention"))
 
 
 def attends_in_place(query: Tensor) -> bool:
@@ -125,12 +125,12 @@ def add_attention(
         "scaling": scaling,
         "softcap": softcap or 0.0,
     }
+    calls = [Arguments(of_rows=ctypes.addressof(of_rows.rows), **layer) for of_rows in groups]
     costs = {"store_rows": 0, "attend": heads * (dim + value_dim)}
     for name, cost in costs.items():  # rows may read what others store
-        for of_rows in groups:
-            arguments = Arguments(of_rows=ctypes.addressof(of_rows.rows), **layer)
+        for of_rows, call in zip(groups, calls, strict=True):
             kept = of_rows, query, keys, values, memory, out, sinks, scratch
-            program.add(_kernel(name), arguments, of_rows.extent, cost, *kept)
+            program.add(_kernel(name), call, of_rows.extent, cost, *kept)
 
 
 def _by_head(tokens: Tensor) -> Tensor:
