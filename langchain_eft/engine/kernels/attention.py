@@ -23,7 +23,7 @@ from langchain_eft.engine.kernels.attention_call import RING, SEGMENT, SIGHT, Ar
 from langchain_eft.engine.kernels.compiler import called
 from langchain_eft.engine.kernels.lanes import LOWEST
 from langchain_eft.engine.kernels.simd import VECTOR_BYTES
-from langchain_eft.engine.kernels.structures import draw, enter, reader
+from langchain_eft.engine.kernels.structures import by_rows, draw, enter, reader
 from langchain_eft.engine.kernels.target import LANES, Target
 
 _AHEAD = 2
@@ -73,7 +73,7 @@ class Unit(NamedTuple):
 def build(name: str, target: Target) -> Callable[..., None]:
     """The kernel `store_rows` or `attend`. The argument is the address of `Arguments`."""
     if name == "store_rows":
-        return _store_rows
+        return by_rows(_read, _store_row)
     return _attend(8 if target.has_avx512 else 4)
 
 
@@ -121,17 +121,9 @@ def _copy_row(source: int, target: int, count: int) -> None:
     _copy(source + whole, 4, target + whole, 4, count % LANES)
 
 
-def _store_rows(address: int) -> None:
-    """Write the new keys and values of all rows to the pool."""
-    call = _read(address)
-    row = draw(address, 1)
-    while row < call.rows:
-        _store_row(call, row)
-        row = draw(address, 1)
-
-
 @called
 def _store_row(call: Arguments, row: int) -> None:
+    """Write the new keys and values of a row to the pool."""
     count, kv_heads = _entry(call.queries, row), call.heads // call.group
     for i in range(count):
         token = _first_token(call, row) + i

@@ -12,7 +12,7 @@ from langchain_eft.engine.kernels import simd
 from langchain_eft.engine.kernels.compiler import inlined
 from langchain_eft.engine.kernels.layer import Arguments
 from langchain_eft.engine.kernels.simd import VECTOR_BYTES
-from langchain_eft.engine.kernels.structures import draw, reader
+from langchain_eft.engine.kernels.structures import by_rows, reader
 from langchain_eft.engine.kernels.target import LANES, Target
 
 _read = reader(Arguments)
@@ -21,15 +21,7 @@ _read = reader(Arguments)
 def build(name: str, _: Target) -> Callable[[int], None]:
     """A kernel: `norm`, `rotate`, `silu_mul`, `take` or `add`. Its argument is the address of `Arguments`."""
     of_row = {"norm": norm, "rotate": rotate, "silu_mul": silu_mul, "take": take, "add": add}[name]
-
-    def kernel(arguments: int) -> None:
-        call = _read(arguments)
-        row = draw(arguments, 1)
-        while row < call.rows:
-            of_row(call, row)
-            row = draw(arguments, 1)
-
-    return kernel
+    return by_rows(_read, of_row)
 
 
 @inlined
@@ -57,10 +49,8 @@ def scale(squares: Any, size: int, eps: Any) -> Any:
 
 
 @inlined
-def norm(call: Arguments, row: int) -> None:
-    """See `layer.add_norm`."""
-    size, x, out = call.size, call.x + row * call.x_step, call.y + row * call.y_step
-    total, after = call.total + row * call.total_step, call.after + row * call.after_step
+def normalize(x: int, total: int, weight: int, after: int, out: int, size: int, eps: Any) -> None:
+    """The norm of one row or head; see `layer.add_norm`."""
     squares = simd.zeros(1)
     for i in range(0, size, LANES):
         numbers = load(x, i, size)
@@ -68,14 +58,22 @@ def norm(call: Arguments, row: int) -> None:
             numbers = simd.add(numbers, load(total, i, size))
             store(numbers, total, i, size)
         squares = simd.fold(squares, numbers, numbers)
-    factor = scale(squares, size, call.eps)
+    factor = scale(squares, size, eps)
     if total:
         x = total
     for i in range(0, size, LANES):
-        numbers = simd.multiply(simd.multiply(load(x, i, size), factor), load(call.weight, i, size))
+        numbers = simd.multiply(simd.multiply(load(x, i, size), factor), load(weight, i, size))
         if after:
             numbers = simd.add(numbers, load(after, i, size))
         store(numbers, out, i, size)
+
+
+@inlined
+def norm(call: Arguments, row: int) -> None:
+    """See `layer.add_norm`."""
+    x, out = call.x + row * call.x_step, call.y + row * call.y_step
+    total, after = call.total + row * call.total_step, call.after + row * call.after_step
+    normalize(x, total, call.weight, after, out, call.size, call.eps)
 
 
 @inlined
@@ -87,13 +85,7 @@ def rotate(call: Arguments, row: int) -> None:
         x = states + head * dim * 4
         weight = call.weight if head < call.heads else call.key_weight
         if weight:
-            squares = simd.zeros(1)
-            for i in range(0, dim, LANES):
-                squares = simd.fold(squares, load(x, i, dim), load(x, i, dim))
-            factor = scale(squares, dim, call.eps)
-            for i in range(0, dim, LANES):
-                scaled = simd.multiply(simd.multiply(load(x, i, dim), factor), load(weight, i, dim))
-                store(scaled, x, i, dim)
+            normalize(x, 0, weight, 0, x, dim, call.eps)
         for i in range(0, half, LANES):
             behind = 4 * half
             first, second = load(x, i, half), load(x + behind, i, half)

@@ -14,7 +14,7 @@ from langchain_eft.engine.kernels.compiler import inlined
 from langchain_eft.engine.kernels.formats import GROUP, NUMBER_FORMATS, Format, Int8
 from langchain_eft.engine.kernels.products import SUMMED, SUMS, Arguments
 from langchain_eft.engine.kernels.simd import VECTOR_BYTES
-from langchain_eft.engine.kernels.structures import draw, reader
+from langchain_eft.engine.kernels.structures import by_rows, draw, reader
 from langchain_eft.engine.kernels.target import LANES, Target
 
 FORMATS: dict[str, Format] = {one.name: one for one in (*NUMBER_FORMATS, *BLOCK_FORMATS)}
@@ -38,7 +38,7 @@ _AHEAD = 20480
 def build(name: str, target: Target) -> Callable[[int], None]:
     """The kernel of a format, or of block sums. Its argument is the address of `products.Arguments`."""
     if name == SUMS:
-        return _block_sums
+        return by_rows(_read, _block_sums)
     one = FORMATS[name]
     # Tiles fill the registers: 8 x 2 sums and 2 weights of 32 with AVX-512, else 6 sums of 8 vectors.
     vectors = 2 if target.has_avx512 else 1
@@ -95,16 +95,13 @@ def build(name: str, target: Target) -> Callable[[int], None]:
     return product
 
 
-def _block_sums(arguments: int) -> None:
+@inlined
+def _block_sums(call: Arguments, row: int) -> None:
     """The sum of each 32 inputs of a row."""
-    call = _read(arguments)
-    row = draw(arguments, 1)
-    while row < call.rows:
-        for block in range(call.inputs // SUMMED):
-            at = call.x + row * call.x_step + block * 2 * VECTOR_BYTES
-            both = simd.load(at, 2, VECTOR_BYTES, "float32")
-            simd.store_float(simd.first(simd.row_sum(both, 1)), call.sums + row * call.sum_step + 4 * block)
-        row = draw(arguments, 1)
+    for block in range(call.inputs // SUMMED):
+        at = call.x + row * call.x_step + block * 2 * VECTOR_BYTES
+        both = simd.load(at, 2, VECTOR_BYTES, "float32")
+        simd.store_float(simd.first(simd.row_sum(both, 1)), call.sums + row * call.sum_step + 4 * block)
 
 
 def _tile(one: Format, rows: int, vectors: int, *, ask: bool, by_table: bool) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -62,6 +63,24 @@ def _load(builder: Any, address: Any, structure: type[ctypes.Structure]) -> dict
 def draw(arguments: int, share: int) -> Any:
     """The first of the next `share` pieces of work, which no other thread gets."""
     return simd.atomic_add(arguments + _DRAWN, share)
+
+
+def by_rows(read: Any, of_row: Any) -> Callable[[int], None]:
+    """A kernel whose threads draw rows.
+
+    Args:
+        read: From the address of the arguments to their named tuple.
+        of_row: Computes a row: a function of the tuple and the row's number.
+    """
+
+    def kernel(arguments: int) -> None:
+        call = read(arguments)
+        row = draw(arguments, 1)
+        while row < call.rows:
+            of_row(call, row)
+            row = draw(arguments, 1)
+
+    return kernel
 
 
 @inlined
