@@ -70,7 +70,7 @@ def screenshot(browser: str, page: str, picture: Path) -> None:
         file = Path(folder, "page.html")
         file.write_text(page, encoding="utf-8")
         options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--force-device-scale-factor=1.5"]
-        size = "--window-size=800,300"
+        size = "--window-size=610,236"
         subprocess.run(  # noqa: S603
             [browser, *options, size, f"--screenshot={picture}", file.as_uri()],
             check=True,
