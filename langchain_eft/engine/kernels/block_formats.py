@@ -76,16 +76,17 @@ class BlockFormat(Format):
         """Size of a packed weight, as `Packed.nbytes`."""
         return outputs * (inputs // (self.blocks * self.inputs)) * self.nbytes // GROUP
 
-    def pack(self, outputs: dict[str, Tensor], arena: Arena) -> Packed:
-        """Pack the fields of a weight, each [out, super-blocks, vectors] of its type."""
-        count, super_blocks, _ = outputs["scales"].shape
-        groups = -(-count // GROUP)
-        data = arena.take(groups * super_blocks * self.nbytes).view(groups, -1)
+    def room(self, outputs: int, inputs: int, arena: Arena) -> Packed:
+        """Memory for a weight, to be filled by `fill`."""
+        groups, super_blocks = -(-outputs // GROUP), inputs // (self.blocks * self.inputs)
+        return Packed(self, outputs, inputs, arena.take(groups * super_blocks * self.nbytes).view(groups, -1))
+
+    def fill(self, data: Tensor, outputs: dict[str, Tensor]) -> None:
+        """Pack the fields of some outputs, each [out, super-blocks, vectors] of its type, into their groups."""
         for name, field in self._views(data).items():
-            values = pad(outputs[name], (0, 0, 0, 0, 0, groups * GROUP - count))
-            values = values.view(groups, GROUP, super_blocks, -1, field.shape[3])
+            values = pad(outputs[name], (0, 0, 0, 0, 0, len(data) * GROUP - len(outputs[name])))
+            values = values.view(len(data), GROUP, field.shape[1], -1, field.shape[3])
             field.copy_(values.movedim(1, -1))
-        return Packed(self, count, super_blocks * self.blocks * self.inputs, data)
 
     def rows(self, data: Tensor, outputs: Tensor) -> Tensor:
         """See `Format.rows`."""

@@ -22,9 +22,12 @@ from langchain_eft.engine.kernels.block_formats import (
     FOUR_BITS_WITH_STEPS,
     BlockFormat,
 )
-from langchain_eft.engine.kernels.formats import Packed
+from langchain_eft.engine.kernels.formats import GROUP, Packed
 
 _Fields = dict[str, Tensor]
+
+_PIECE = 1 << 20
+"""Bytes that are packed at a time: what is made of them stays in the processor's cache."""
 
 
 def pack_blocks(rows: Tensor, kind: Kind, arena: Arena) -> Packed:
@@ -38,11 +41,15 @@ def pack_blocks(rows: Tensor, kind: Kind, arena: Arena) -> Packed:
     Raises:
         ValueError: A factor is NaN or infinite.
     """
-    one, fields_of = BLOCKS[kind]
-    fields = fields_of(_split(rows, GGML_QUANT_SIZES[kind][1]))
-    if not all(field.isfinite().all() for field in fields.values() if field.is_floating_point()):
-        raise ValueError("a weight holds NaN or infinite values")
-    return one.pack(fields, arena)
+    (one, fields_of), (inputs, nbytes) = BLOCKS[kind], GGML_QUANT_SIZES[kind]
+    packed = one.room(len(rows), rows.shape[1] // nbytes * inputs, arena)
+    groups = max(1, _PIECE // (GROUP * rows.shape[1]))
+    for piece, data in zip(rows.split(groups * GROUP), packed.data.split(groups), strict=True):
+        fields = fields_of(_split(piece, nbytes))
+        if not all(field.isfinite().all() for field in fields.values() if field.is_floating_point()):
+            raise ValueError("a weight holds NaN or infinite values")
+        one.fill(data, fields)
+    return packed
 
 
 def _q4_0(blocks: Tensor) -> _Fields:

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import init_empty_weights
 from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, get_tensor_name_map
@@ -108,7 +109,7 @@ class _Weights:
         self._names = get_tensor_name_map(
             _ARCHITECTURES[self._header.architecture], self._config.num_hidden_layers
         )
-        self._bytes = torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
+        self._file = file
         self._arena = Arena()
 
     def fill(self, module: Any) -> None:
@@ -144,9 +145,9 @@ class _Weights:
         return self._ordered(name, numbers)
 
     def _rows(self, tensor: StoredTensor) -> Tensor:
-        """The bytes of a tensor, [rows, bytes of a row]."""
-        stored = self._bytes[tensor.first : tensor.first + tensor.nbytes]
-        return stored.view(tensor.shape[0] if len(tensor.shape) > 1 else 1, -1)
+        """The bytes of a tensor, [rows, bytes of a row]. They are mapped only while somebody holds them."""
+        stored = np.memmap(self._file, np.uint8, "c", tensor.first, (tensor.nbytes,))
+        return torch.from_numpy(stored).view(tensor.shape[0] if len(tensor.shape) > 1 else 1, -1)
 
     def _find(self, name: str, parameter: Tensor) -> StoredTensor:
         own = self._names.get_name(name, try_suffixes=(".weight", ".bias"))
