@@ -21,7 +21,8 @@ import psutil
 from benchmarks.rivals.family import Family, Prompts
 from benchmarks.rivals.result import CPU_TIME, Result
 from benchmarks.rivals.rival import Rival
-from langchain_eft.diagnostics.bench import Spread, available_cores, processor, take_turns
+from langchain_eft.diagnostics.bench import Spread, processor, take_turns
+from langchain_eft.engine.cores import usable_cores
 
 ROOT = Path(__file__).parents[2]
 ALONE_PROMPTS = 2
@@ -256,7 +257,7 @@ def compete(
             "greedy_agreement": greedy_agreement,
             "machine": {
                 "processor": processor(),
-                "cores": available_cores(),
+                "cores": usable_cores(),
                 "threads": threads.pop(),
             },
             "versions": {rival.name: worker.about for rival, worker in workers.items()},

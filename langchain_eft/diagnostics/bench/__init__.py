@@ -5,7 +5,7 @@ its spread, because a single run is unreliable on a machine that has other work 
 themselves. Every prompt contains a new number, so the prefix cache never has a whole prompt.
 """
 
-from langchain_eft.diagnostics.bench.machine import Machine, available_cores, measure_machine, processor
+from langchain_eft.diagnostics.bench.machine import Machine, measure_machine, processor
 from langchain_eft.diagnostics.bench.measurement import Measurement, Run, summarize, weights_read
 from langchain_eft.diagnostics.bench.report import BenchmarkReport, run_benchmark
 from langchain_eft.diagnostics.bench.turns import Spread, take_turns
@@ -24,7 +24,7 @@ from langchain_eft.diagnostics.bench.workload import (
 
 __all__ = [
     "AUTO", "BASE_ALONE", "PLAIN", "BenchmarkReport", "DecodingMode", "Machine", "Measurement", "PromptSet",
-    "Run", "Spread", "Workload", "available_cores", "default_prompts", "measure_machine", "numbered",
+    "Run", "Spread", "Workload", "default_prompts", "measure_machine", "numbered",
     "numbered_tools", "plot", "processor", "run_benchmark", "summarize", "tables", "take_turns",
     "weights_read",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from langchain_eft.engine.cores import usable_cores
 from langchain_eft.engine.errors import RecipeError
 
 
@@ -71,7 +71,7 @@ def measure_machine(device: str) -> Machine:
             "gigabyte of its memory, or give `plan` its `--bandwidth`."
         )
     bandwidth, threads, name = process.stdout.split(maxsplit=2)
-    return Machine(processor(), available_cores(), int(threads), name.strip(), float(bandwidth))
+    return Machine(processor(), usable_cores(), int(threads), name.strip(), float(bandwidth))
 
 
 def processor() -> str:
@@ -79,8 +79,3 @@ def processor() -> str:
     file = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*: (.*)", file.read_text(), re.MULTILINE) if file.is_file() else None
     return model[1] if model else platform.processor() or platform.machine()
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

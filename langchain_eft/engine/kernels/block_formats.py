@@ -82,7 +82,7 @@ class BlockFormat(Format):
         return Packed(self, outputs, inputs, arena.take(groups * super_blocks * self.nbytes).view(groups, -1))
 
     def fill(self, data: Tensor, outputs: dict[str, Tensor]) -> None:
-        """Pack the fields of some outputs, each [out, super-blocks, vectors] of its type, into their groups."""
+        """Write the fields of some outputs, each [out, super-blocks, vectors] of its type, to their place."""
         for name, field in self._views(data).items():
             values = pad(outputs[name], (0, 0, 0, 0, 0, len(data) * GROUP - len(outputs[name])))
             values = values.view(len(data), GROUP, field.shape[1], -1, field.shape[3])

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ctypes
 from array import array
+from time import perf_counter
 
 import torch
 
+from langchain_eft.engine.cores import cores_of_container
+from langchain_eft.engine.kernels.pace import Pace
 from langchain_eft.engine.kernels.store import Kernel, address_of
 from langchain_eft.engine.kernels.threads import workers
 
@@ -75,6 +78,8 @@ class Program:
         self._steps = array("q")
         self._kept: list[object] = []  # what the steps' addresses belong to
         self._call = Call()
+        self._extent = Extent()
+        self._paces: dict[tuple[int, int], Pace] = {}
 
     def add(self, kernel: Kernel, arguments: Work, extent: Extent, cost: int, *kept: object) -> None:
         """Add a step.
@@ -86,11 +91,21 @@ class Program:
             cost: Bytes that a row reads, or what takes as long. It decides whether threads share the work.
             *kept: What the addresses among the arguments belong to.
         """
+        if not self._steps:
+            self._extent = extent
         self._steps.extend((address_of(kernel), ctypes.addressof(arguments), ctypes.addressof(extent), cost))
         self._kept += (arguments, extent, *kept)
         steps, count = self._steps.buffer_info()
         self._call.steps, self._call.end = steps, steps + count * self._steps.itemsize
 
     def run(self) -> None:
-        """Run all steps, on torch's number of threads."""
-        workers().run(self._call, torch.get_num_threads())
+        """Run all steps, on torch's number of threads or fewer: as many as were fastest for so many rows."""
+        most, rows = min(torch.get_num_threads(), cores_of_container()), self._extent.rows
+        if most == 1:
+            workers().run(self._call, 1)
+            return
+        key = most, rows.bit_length()
+        pace = self._paces.get(key) or self._paces.setdefault(key, Pace(most))
+        began = perf_counter()
+        workers().run(self._call, pace.threads())
+        pace.note(self._call.threads, (perf_counter() - began) / max(1, rows))

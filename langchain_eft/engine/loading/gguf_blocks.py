@@ -44,7 +44,7 @@ def pack_blocks(rows: Tensor, kind: Kind, arena: Arena) -> Packed:
     (one, fields_of), (inputs, nbytes) = BLOCKS[kind], GGML_QUANT_SIZES[kind]
     packed = one.room(len(rows), rows.shape[1] // nbytes * inputs, arena)
     groups = max(1, _PIECE // (GROUP * rows.shape[1]))
-    for piece, data in zip(rows.split(groups * GROUP), packed.data.split(groups), strict=True):
+    for piece, data in zip(torch.split(rows, groups * GROUP), torch.split(packed.data, groups), strict=True):
         fields = fields_of(_split(piece, nbytes))
         if not all(field.isfinite().all() for field in fields.values() if field.is_floating_point()):
             raise ValueError("a weight holds NaN or infinite values")
