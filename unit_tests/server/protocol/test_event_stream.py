@@ -69,10 +69,10 @@ async def test_a_stream_that_waits_sends_comments(monkeypatch):
     monkeypatch.setattr(event_stream.EventSourceResponse, "DEFAULT_PING_INTERVAL", 0.02)
     request = Request()
     response = await event_stream.event_stream(request, chunks("late", pause=0.1))
-    *pings, late, _, _ = (await sent(request, response)).split("\n\n")
-    assert pings
-    assert set(pings) == {": ping"}
-    assert json.loads(late.removeprefix("data: ")) == {"said": "late"}
+    events = (await sent(request, response)).split("\n\n")
+    assert events[0] == ": ping"
+    # On a busy machine one more may be sent at the end.
+    assert [event for event in events if event != ": ping"] == ['data: {"said":"late"}', "data: [DONE]", ""]
 
 
 async def test_an_error_before_the_first_chunk_has_its_own_status():
