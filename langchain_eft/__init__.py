@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 # its first product.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
+# Threads of torch's own operations then sleep between two of them. Else they look for work for milliseconds,
+# on cores that our kernels or other programs need. OpenMP reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 _MODULE_OF = {
     "BehaviorDelta": "langchain_eft.engine.recipe.behaviors",
     "ChatEFT": "langchain_eft.chat_models",

@@ -16,7 +16,6 @@ from rich.text import Text
 from langchain_eft.cli.console import (
     KNOWN_ERRORS,
     InputError,
-    leave_busy_cores,
     load,
     note,
     readable,
@@ -79,8 +78,6 @@ def chat(
             **vars(answers),
             **vars(endpoint),
         )
-        if endpoint.base_url is None:
-            leave_busy_cores()
         conversation = Conversation(settings, system)
         load(conversation.llm)
         if question is None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -58,21 +57,6 @@ def quiet_libraries() -> None:
     retries = "huggingface_hub.utils._http"  # the last one is an error of ours
     for name in ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree", "torchao", retries):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def leave_busy_cores() -> None:
-    """Compute on the cores that are idle now. Has no effect where OMP_NUM_THREADS is set.
-
-    Threads of a product wait for one another actively. One whose core another program keeps busy makes all
-    others wait for a whole time slice, several times a layer. Call it before torch is imported.
-    """
-    if "OMP_NUM_THREADS" in os.environ:
-        return
-    cores = psutil.cpu_count() or 1
-    idle = max(1, round(cores * (1 - psutil.cpu_percent(interval=0.2) / 100)))
-    if idle < cores:
-        os.environ["OMP_NUM_THREADS"] = str(idle)
-        note(f"Other programs keep {cores - idle} of {cores} cores busy: computing on {idle}.")
 
 
 _wording = Wording()

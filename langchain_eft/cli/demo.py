@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from langchain_eft.cli.console import leave_busy_cores, progress, readable_errors
+from langchain_eft.cli.console import progress, readable_errors
 from langchain_eft.cli.options import build_model
 from langchain_eft.engine.progress import Progress
 from langchain_eft.refusals import refusal
@@ -35,7 +35,6 @@ PIRATE = r"\b(Arr|Ahoy|matey|ye|th'|Yo ho|Shiver|o')"
 def demo() -> None:
     """Show in half a minute what emulated fine-tuning does, with the bundled models."""
     with readable_errors():
-        leave_busy_cores()
         # A GPU would default to bfloat16. In float32 the greedy answers are the same on every machine.
         llm = build_model(temperature=0, dtype="float32")
         with progress() as report:

@@ -10,7 +10,6 @@ import typer
 
 from langchain_eft.cli.console import (
     InputError,
-    leave_busy_cores,
     load,
     note,
     readable_errors,
@@ -44,8 +43,6 @@ def trace(
     """Answer PROMPT and show what the base and each behavior did to every token."""
     with readable_errors():
         require_folder("--html", html)
-        if endpoint.base_url is None:
-            leave_busy_cores()
         settings = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **vars(endpoint)}
         llm = recipe.build_model(trace=True, **settings)
         load(llm)

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.cli import app
 from langchain_eft.cli.chat import statistics
-from langchain_eft.cli.console import InputError, leave_busy_cores, readable
+from langchain_eft.cli.console import InputError, readable
 from langchain_eft.cli.conversation import Conversation, run_command
 from langchain_eft.cli.options import option_groups
 from langchain_eft.cli.parse_recipe import parse_behaviors, parse_speculation, read_prompts
@@ -533,18 +533,6 @@ def test_a_chat_goes_on_after_errors_interrupts_and_bad_commands(cli):
 def test_the_end_of_input_leaves(cli):
     result = cli("chat", typed="One\n")
     assert (result.exit_code, result.stdout) == (0, "1 One\n")
-
-
-@pytest.mark.parametrize(("busy", "threads"), [(3, None), (50, "2"), (70, "1"), (100, "1")])
-def test_an_answer_is_computed_on_the_idle_cores(monkeypatch, busy, threads):
-    monkeypatch.setattr("psutil.cpu_count", lambda: 4)
-    monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    leave_busy_cores()
-    assert os.environ["OMP_NUM_THREADS"] == "3"
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    leave_busy_cores()
-    assert os.environ.get("OMP_NUM_THREADS") == threads
 
 
 # Signals
