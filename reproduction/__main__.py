@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 
 from langchain_eft import EFTChatModel
-from langchain_eft.diagnostics.bench import available_cores, processor
+from langchain_eft.diagnostics.bench import processor
+from langchain_eft.engine.cores import usable_cores
 from langchain_eft.evaluation import Runner
 from reproduction.bench import FULL, LARGE_ADAPTERS, QUICK, Bench, Sizes
 from reproduction.experiments import EXPERIMENTS
@@ -69,12 +70,12 @@ def _run(bench: Bench, name: str) -> dict[str, Any]:
     started, cpu, load = time.perf_counter(), time.process_time(), os.getloadavg()[0]
     section = asdict(EXPERIMENTS[name](bench))
     run = {
-        "machine": f"{processor()}, {available_cores()} cores, {platform.system()}",
+        "machine": f"{processor()}, {usable_cores()} cores, {platform.system()}",
         "day": datetime.now(UTC).date().isoformat(),
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu,
         "load": max(load, os.getloadavg()[0]),
-        "cores": available_cores(),
+        "cores": usable_cores(),
         "sizes": asdict(bench.sizes),
     }
     return {**section, "run": run}
