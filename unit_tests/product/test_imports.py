@@ -1,6 +1,7 @@
 """What a program imports: only what it needs, because imports are most of the time to the first token."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ NEVER = {
 """What an answer in this process does not need."""
 
 
-def printed(script, *arguments):
+def printed(script, *arguments, **environment):
     """What a new process says at the end of a script; `imported()` there has the names of all modules."""
     beginning = "import json, sys\ndef imported():\n    return list(sys.modules)\n"
     done = subprocess.run(  # noqa: S603  (our own script)
@@ -28,6 +29,7 @@ def printed(script, *arguments):
         text=True,
         timeout=300,
         check=False,
+        env=environment or None,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -80,6 +82,19 @@ def test_looking_for_an_engine_imports_no_torch(building):
 
 def test_building_a_model_costs_nothing(building):
     assert building["seconds"] < 0.05
+
+
+THREADS = """
+import os, langchain_eft
+print(json.dumps([os.environ[name] for name in ("MKL_CBWR", "OMP_WAIT_POLICY")]))
+"""
+
+
+def test_the_package_tells_torchs_libraries_how_to_work_unless_the_user_does():
+    names = {"MKL_CBWR", "OMP_WAIT_POLICY"}
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    assert printed(THREADS, **inherited) == ["AUTO,STRICT", "PASSIVE"]
+    assert printed(THREADS, **inherited, OMP_WAIT_POLICY="ACTIVE") == ["AUTO,STRICT", "ACTIVE"]
 
 
 ANSWER = """
