@@ -14,14 +14,13 @@ from langchain_eft.engine.analysis.term_outputs import OwnMemory, Reading, finis
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Finished, TextDelta
+from langchain_eft.engine.loop import DecodingLoop
 from langchain_eft.engine.models import placement
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.plan import Plan
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
-from langchain_eft.engine.rounds import ops, packed_runner
-from langchain_eft.engine.rounds.packed_runner import PackedRunner
-from langchain_eft.engine.rounds.static_rows import StaticRows
+from langchain_eft.engine.rounds import runner, sampler
 from unit_tests.tiny import KINDS
 
 GREEDY = SamplingParams(temperature=0)
@@ -143,22 +142,47 @@ async def await_until(condition):
         await asyncio.sleep(0.002)
 
 
+KINDS_OF_ROUNDS = ("compact", "padded", "overlapped")
+"""Those of a CPU, and those of a GPU, read at once or one behind."""
+
+
+@contextmanager
+def kind_of_rounds(kind):
+    """Engines that open meanwhile run rounds of one of the `KINDS_OF_ROUNDS`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "host_may_look", lambda _: kind == "compact")
+        patch.setattr(runner, "overlaps_rounds", lambda _: kind == "overlapped")
+        yield
+
+
+@contextmanager
+def engine_of(recipe, kind="compact", **settings):
+    """An engine on this CPU with rounds of a kind."""
+    with kind_of_rounds(kind):
+        engine = Engine(recipe, EngineConfig(device="cpu", **settings))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
 @contextmanager
 def watched_rounds(watch):
-    """Call `watch(rows, run)` for every packed round; it runs the round by `run()` and returns its result."""
-    original = PackedRunner.run
-
-    def run(self, rows, drafts):
-        return watch(rows, lambda: original(self, rows, drafts))
+    """Call `watch(rows, run)` for every pass over prompts and every round; `run()` returns what it draws."""
+    attempt = DecodingLoop._attempt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PackedRunner, "run", run)
+        patch.setattr(
+            DecodingLoop,
+            "_attempt",
+            lambda self, rows, run: attempt(self, rows, lambda: watch(rows, run)),
+        )
         yield
 
 
 @contextmanager
 def failing_rounds(message):
-    """Every packed round fails."""
+    """Whatever runs fails."""
 
     def fail(rows, run):
         raise RuntimeError(message)
@@ -169,24 +193,16 @@ def failing_rounds(message):
 
 @contextmanager
 def failing_rows(fails, error):
-    """Rounds of every kind raise `error` if `fails(states)`, for the requests that draw in them."""
-    write_packed, write_static = packed_runner.write_rows, StaticRows.write
+    """Whatever runs raises `error` if `fails(states)`, for the requests that draw in it."""
+    write_inputs = runner.write_inputs
 
-    def look(drafts):
+    def look(host, shape, rows, slots_of_rows, drafts):
         if fails(list(drafts)):
             raise error
-
-    def packed(host, shape, drafts, *rest):
-        look(drafts)
-        write_packed(host, shape, drafts, *rest)
-
-    def static(rows, host, shape, drafts, *rest):
-        look(drafts)
-        write_static(rows, host, shape, drafts, *rest)
+        write_inputs(host, shape, rows, slots_of_rows, drafts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed_runner, "write_rows", packed)
-        patch.setattr(StaticRows, "write", static)
+        patch.setattr(runner, "write_inputs", look)
         yield
 
 
@@ -221,18 +237,13 @@ def without_plans(monkeypatch):
 
 @contextmanager
 def engine_with(family, **rules):
-    """An engine whose rounds follow other rules (`rounds.ops`), such as wrong ones."""
-    config = EngineConfig(
-        kv_cache_tokens=4096, block_size=4, max_num_batched_tokens=32, max_queued_requests=2000
-    )
+    """An engine whose sampler follows other rules, such as wrong ones."""
+    settings = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32}
     with pytest.MonkeyPatch.context() as patch:
         for name, rule in rules.items():
-            patch.setattr(ops, name, rule)
-        engine = Engine(family.recipe, config)
-    try:
-        yield engine
-    finally:
-        engine.close()
+            patch.setattr(sampler, name, rule)
+        with engine_of(family.recipe, **settings, max_queued_requests=2000) as engine:
+            yield engine
 
 
 def keep_every_draft_token(p, q, samples, seeds, positions):

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from langchain_eft.engine.rounds.round_state import RoundState
+from langchain_eft.engine.rounds.static import RoundLogits, StaticRound
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -25,9 +27,7 @@ from langchain_eft.engine.models.causal_model import CausalModel, project
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
 from langchain_eft.engine.rounds import round_state
-from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes
-from langchain_eft.engine.rounds.static import RoundLogits, StaticRound
 
 META = torch.device("meta")
 KERNELS = (

@@ -55,14 +55,6 @@ class EngineConfig(BaseModel):
     """Compile the models' forward passes with `torch.compile` when a shape first occurs. This takes about a
     minute for each model and shape. The user's cache folder keeps the result, so later starts take less."""
 
-    static_rounds: bool | None = None
-    """Decode with static shapes: a round works on preallocated tensors, and the host reads nothing back from
-    the device until the round ends. None means yes on a GPU and no on a CPU, where it is not faster. This
-    changes the speed, never the text."""
-
-    overlap_rounds: bool | None = None
-    """Launch a static round before the last one is read. None means yes on a GPU and no elsewhere."""
-
     max_batch_size: int = Field(default=16, ge=1)
     """Largest number of requests that decode together. Further requests wait."""
 

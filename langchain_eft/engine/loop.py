@@ -27,19 +27,13 @@ from langchain_eft.engine.loading.kv_capacity import count_blocks
 from langchain_eft.engine.loading.memory import return_freed_memory
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
-from langchain_eft.engine.rounds.packed_runner import PackedRunner
-from langchain_eft.engine.rounds.result import RoundResult
-from langchain_eft.engine.rounds.static_runner import (
-    PendingRound,
-    StaticRunner,
-    decodes_statically,
-    overlaps_rounds,
-)
+from langchain_eft.engine.rounds.outcomes import RoundResult
+from langchain_eft.engine.rounds.runner import InFlight, Runner
 from langchain_eft.engine.rounds.tree_memory import EngineMemory
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
-from langchain_eft.engine.scheduling.scheduler import ScheduledRow, Scheduler
+from langchain_eft.engine.scheduling.scheduler import Batch, ScheduledRow, Scheduler
 from langchain_eft.engine.scheduling.speculator import Speculator
 from langchain_eft.engine.stats import EngineStats
 
@@ -65,7 +59,6 @@ class DecodingLoop:
 
     Raises:
         InsufficientMemoryError: KV memory that does not fit beside the weights.
-        RecipeError: Static rounds for models that are spread over devices.
     """
 
     def __init__(
@@ -74,15 +67,17 @@ class DecodingLoop:
         self.blocks = BlockManager(count_blocks(family, config, max_model_len), config.block_size)
         self.speculator = Speculator(family.bytes_read)
         self._family, self._placement, self._config = family, placement, config
-        self._scheduler = Scheduler(self.blocks, config.max_batch_size, config.max_num_batched_tokens)
-        self._packed = PackedRunner(family, self.blocks.num_blocks, config.block_size, config.max_batch_size)
-        self.memory = EngineMemory(family, self._packed.pools, self.blocks)
-        self._static: StaticRunner | None = None
-        if decodes_statically(config, placement):
-            self._static = StaticRunner(family, self._packed.pools, self.blocks.num_blocks, config)
-        self._overlap = overlaps_rounds(config, placement)
-        self._pending: PendingRound | None = None
-        # The last round had no memory for any row, since scoring has borrowed it.
+        self._runner = Runner(family, placement, config, self.blocks.num_blocks)
+        self._scheduler = Scheduler(
+            self.blocks,
+            self.speculator,
+            config.max_batch_size,
+            config.max_num_batched_tokens,
+            mixes=self._runner.host_may_look,
+        )
+        self.memory = EngineMemory(family, self._runner.pools, self.blocks)
+        self._in_flight: InFlight | None = None
+        # The last step had no memory for any row, since scoring has borrowed it.
         self._starved = False
         self._submitted: list[RequestState] = []
         self._jobs: list[tuple[Callable[[], Any], Future[Any]]] = []
@@ -200,7 +195,7 @@ class DecodingLoop:
             while self._wait_for_work():
                 self._run_jobs()
                 try:
-                    self._round()
+                    self._step()
                 except DeviceLostError:
                     raise
                 except Exception as error:  # noqa: BLE001  (what no request has caused ends all of them)
@@ -219,9 +214,9 @@ class DecodingLoop:
     def _release(self) -> None:
         """Free weights and KV memory, even if callers keep the engine."""
         self._family.close()
-        for pool in self._packed.pools:
+        for pool in self._runner.pools:
             pool.free()
-        self._static = None
+        del self._runner, self.memory
         return_freed_memory()
 
     def _wait_for_work(self) -> bool:
@@ -233,7 +228,7 @@ class DecodingLoop:
                     self._stopped
                     or self._submitted
                     or self._jobs
-                    or self._pending
+                    or self._in_flight
                     or scheduler.running
                     or (scheduler.waiting and not self._starved)
                 )
@@ -262,16 +257,29 @@ class DecodingLoop:
         if failures:
             self._placement.require_working(failures[0])
 
-    def _round(self) -> None:
-        """One round: schedule, draft, run, accept, deliver. A request that makes it fail fails alone."""
-        pending, self._pending = self._pending, None
-        if pending is None:
-            rows = self._scheduler.schedule()
-            self._starved = not rows
-            failures = self._attempt(rows, partial(self._run, rows)) if rows else {}
-        else:
-            rows = [decoding_row(state) for state in pending.drafts if not state.ended]
-            failures = self._attempt(rows, partial(self._collect, pending)) if rows else {}
+    def _step(self) -> None:
+        """Schedule, draft, run, accept, deliver. A request that makes it fail fails alone."""
+        unread, self._in_flight = self._in_flight, None
+        before = unread.drafts if unread else {}
+        batch = self._scheduler.schedule(before) or Batch()
+        self._runner.table.keep(self._scheduler.running)
+        self._starved = not (unread or batch.drafts or batch.chunks)
+        if unread or batch.drafts:
+            rows = [decoding_row(state) for state in before or batch.drafts if not state.ended]
+            self._take(rows, partial(self._decode, batch.drafts, unread))
+        if batch.chunks:
+            self._take(batch.chunks, partial(self._runner.prefill, batch.chunks))
+
+    def _decode(self, drafts: Mapping[RequestState, Draft], unread: InFlight | None) -> RoundResult:
+        """Launch the next round, and read the one that is ready: with overlap, the one before."""
+        launched = self._runner.launch(drafts, unread.drafts if unread else {}) if drafts else None
+        if self._runner.overlaps:
+            self._in_flight, launched = launched, unread
+        return self._runner.collect(launched) if launched else RoundResult()
+
+    def _take(self, rows: Sequence[ScheduledRow], run: Callable[[], RoundResult]) -> None:
+        """Run rows, take what they draw, and tell those that fail."""
+        failures = self._attempt(rows, run) if rows else {}
         isolated = len(failures) < len(rows)
         self._fail({state: _failure(error, isolated=isolated) for state, error in failures.items()})
 
@@ -295,14 +303,14 @@ class DecodingLoop:
                 self._deliver(result, failures)
             for row in rows:
                 if row.state in result.undrawn:
-                    self._pending = None  # it continues a row that has drawn nothing
+                    self._start_anew()
                     failures |= self._attempt([row], partial(self._redraw, row))
             return failures
-        self._pending = None  # it continues rows that have to run again
+        self._start_anew()
         if len(rows) == 1:
             return {rows[0].state: result}
         halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-        first, second = (self._attempt(half, partial(self._run, half)) for half in halves)
+        first, second = (self._attempt(half, partial(self._runner.prefill, half)) for half in halves)
         return first | second
 
     def _result_or_error(self, run: Callable[[], RoundResult]) -> RoundResult | Exception:
@@ -319,36 +327,10 @@ class DecodingLoop:
         self._placement.require_working(str(failure))
         return failure
 
-    def _run(self, rows: Sequence[ScheduledRow]) -> RoundResult:
-        """Draft and run rows, in a static round if all of them can be in one."""
-        drafts = self._draft(rows)
-        if self._static is None or not all(map(self._static.takes, rows)):
-            return self._packed.run(rows, drafts)
-        return self._collect(self._static.launch(drafts))
-
-    def _draft(self, rows: Sequence[ScheduledRow]) -> dict[RequestState, Draft]:
-        """Choose how the decoding rows draft, as far as memory allows."""
-        decoding = [row.state for row in rows if row.decodes]
-        drafts = self.speculator.draft(decoding, prefilling=len(decoding) < len(rows))
-        return self._scheduler.reserve(drafts)
-
-    def _draft_ahead(self, pending: PendingRound) -> dict[RequestState, Draft] | None:
-        """The drafts of the round after one that has not been read; None if it has to be read first."""
-        if not self._overlap or not self._scheduler.batch_unchanged(pending.drafts):
-            return None
-        drafts = self.speculator.draft_ahead(pending.drafts)
-        if drafts is None:
-            return None
-        reserved = self._scheduler.reserve(drafts, pending.drafts)
-        return reserved if len(reserved) == len(drafts) else None
-
-    def _collect(self, pending: PendingRound) -> RoundResult:
-        """Read a static round; the next one is launched before that, if nothing in this one decides it."""
-        assert self._static is not None  # noqa: S101  (it has launched the round)
-        following = self._draft_ahead(pending)
-        if following is not None:
-            self._pending = self._static.launch(following, pending)
-        return self._static.collect(pending)
+    def _start_anew(self) -> None:
+        """Forget a round in flight, which continues rows that have to run again."""
+        self._in_flight = None
+        self._runner.table.restore(self._scheduler.running)
 
     def _accept(
         self,
@@ -378,7 +360,7 @@ class DecodingLoop:
         Raises:
             DecodingError: Its log p is not finite without a draft either.
         """
-        state, result = row.state, self._packed.run([row], {})
+        state, result = row.state, self._runner.prefill([row])
         if state not in result.undrawn:
             return result
         for prompt in state.prompts.values():
@@ -422,7 +404,7 @@ class DecodingLoop:
         with self._wake:
             states = [*self._scheduler.running, *self._scheduler.waiting, *self._submitted]
             self._submitted.clear()
-            self._pending = None
+            self._in_flight = None
             for _, result in self._jobs:
                 if result.set_running_or_notify_cancel():
                     result.set_exception(error)

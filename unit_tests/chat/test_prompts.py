@@ -12,7 +12,7 @@ from langchain_eft.engine.errors import ContextWindowError, RequestError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import GREEDY, Recorder, endless, request, slow, wait_until
+from unit_tests.helpers import GREEDY, Recorder, endless, engine_of, request, slow, wait_until
 
 BLOCK = 4
 PROMPT = [7, 30, 9, 61, 61, 12]
@@ -116,17 +116,10 @@ def test_the_explicit_loop_over_both_prompts_says_the_same(engine, reference, fo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ahead", [0, 1])
-def test_static_rounds_read_both_prompts_and_follow_schedules(recipe, reference, ahead):
-    config = EngineConfig(
-        kv_cache_tokens=4096,
-        block_size=BLOCK,
-        max_num_batched_tokens=64,
-        static_rounds=True,
-        overlap_rounds=ahead,
-    )
-    engine = Engine(recipe, config)
-    try:
+@pytest.mark.parametrize("kind", ["padded", "overlapped"])
+def test_rounds_of_a_gpu_read_both_prompts_and_follow_schedules(recipe, reference, kind):
+    settings = {"kv_cache_tokens": 4096, "block_size": BLOCK, "max_num_batched_tokens": 64}
+    with engine_of(recipe, kind, **settings) as engine:
         work = []
         for mixture, summands in forms(reference):
             contexts, expected = contexts_of(mixture), reference.loop(summands, 12)
@@ -136,8 +129,6 @@ def test_static_rounds_read_both_prompts_and_follow_schedules(recipe, reference,
         wait_until(lambda: all(recorder.ended for recorder, _ in work))
         assert [recorder.tokens for recorder, _ in work] == [expected for _, expected in work]
         wait_until(lambda: engine.stats().free_blocks == 1024)
-    finally:
-        engine.close()
 
 
 def test_strength_and_conservative_decoding_act_beside_prompts(engine, reference):

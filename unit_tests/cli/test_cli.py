@@ -542,7 +542,7 @@ MOMENTS = {
     "converting": ("langchain_eft.engine.loading.conversion", "convert_gguf"),
     "loading": ("langchain_eft.engine.loading.family", "load_gguf_module"),
     "checking": ("langchain_eft.engine.loading.family", "prepare_model"),
-    "answering": ("langchain_eft.engine.rounds.packed_runner:PackedRunner", "run"),
+    "answering": ("langchain_eft.engine.rounds.runner:Runner", "prefill"),
 }
 
 

@@ -16,7 +16,17 @@ from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import shape as shapes_module
-from unit_tests.helpers import GREEDY, Recorder, answer, every_family, full, request, slow, wait_until
+from unit_tests.helpers import (
+    GREEDY,
+    Recorder,
+    answer,
+    engine_of,
+    every_family,
+    full,
+    request,
+    slow,
+    wait_until,
+)
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 CAPTAIN = {"captain": (9, 5, 80)}
@@ -76,16 +86,14 @@ def short_contexts():
         yield
 
 
-@pytest.fixture(scope="module", params=["packed", *slow("overlapped"), *full("static")])
+@pytest.fixture(scope="module", params=["compact", *slow("overlapped"), *full("padded")])
 def engine(request, family):
     behaviors = {**family.recipe.behaviors, "captain": BehaviorDelta(prompt="You are a captain.")}
-    kind = {"static_rounds": request.param != "packed", "overlap_rounds": request.param == "overlapped"}
-    engine = Engine(
-        family.recipe.model_copy(update={"behaviors": behaviors}),
-        EngineConfig(device="cpu", kv_cache_tokens=8192, block_size=4, max_num_batched_tokens=64, **kind),
-    )
-    yield engine
-    engine.close()
+    recipe = family.recipe.model_copy(update={"behaviors": behaviors})
+    with engine_of(
+        recipe, request.param, kv_cache_tokens=8192, block_size=4, max_num_batched_tokens=64
+    ) as engine:
+        yield engine
 
 
 def asked(kind, prefix=(), **kwargs):

@@ -16,7 +16,7 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError, InsufficientMemoryError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.forked import FORKS
-from unit_tests.helpers import answer, request, slow
+from unit_tests.helpers import answer, kind_of_rounds, request, slow
 from unit_tests.oracle.adapters import write_adapter
 from unit_tests.tiny import TARGETS, config, tokenizer
 
@@ -47,11 +47,12 @@ def weights():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("static", [False, *slow(True)], ids=["packed", "static"])
-def test_closing_frees_the_weights_of_engines_that_are_kept(family, weights, static):
+@pytest.mark.parametrize("kind", ["compact", *slow("padded")])
+def test_closing_frees_the_weights_of_engines_that_are_kept(family, weights, kind):
     kept = []
     for _ in range(3):
-        engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=256, static_rounds=static))
+        with kind_of_rounds(kind):
+            engine = Engine(family.recipe, EngineConfig(kv_cache_tokens=256))
         answer(engine, request([5, 6], {"one": 1.0}, max_tokens=4))
         assert weights.alive()
         engine.close()

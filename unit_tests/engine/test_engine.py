@@ -20,6 +20,7 @@ from unit_tests.helpers import (
     answer,
     await_until,
     endless,
+    engine_of,
     every_family,
     every_family_with,
     full,
@@ -47,15 +48,13 @@ def eft(mixture, strength=1.0, top_p=1.0, **kwargs):
     return {"mixture": mixture, "upscale_strength": strength, "upscale_top_p": top_p, **kwargs}
 
 
-@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("kind", ["compact", "padded"])
 @pytest.mark.parametrize("drafts", [0, 3])
-def test_biases_are_added_to_log_p(family, reference, static, drafts):
+def test_biases_are_added_to_log_p(family, reference, kind, drafts):
     """Rows without biases decode beside them, and rows with other numbers of them."""
     prompt, mixture = [30, 31, 9, 40, 77], {"one": 1.0}
     biases = [{}, {40: 100.0}, {reference.greedy(prompt, mixture, 1)[0]: -100.0, 8: 2.0, 9: 2.0}]
-    config = EngineConfig(device="cpu", kv_cache_tokens=512, block_size=4, static_rounds=static)
-    engine = Engine(family.recipe, config)
-    try:
+    with engine_of(family.recipe, kind, kv_cache_tokens=512, block_size=4) as engine:
         streams = [
             engine.stream(
                 request(
@@ -71,8 +70,6 @@ def test_biases_are_added_to_log_p(family, reference, static, drafts):
         answers = [
             [token for event in stream for token in getattr(event, "tokens", ())] for stream in streams
         ]
-    finally:
-        engine.close()
     for bias, tokens in zip(biases, answers, strict=True):
         for i, token in enumerate(tokens):
             text = [*prompt, *tokens[:i]]

@@ -21,6 +21,7 @@ from unit_tests.helpers import (
     answer,
     counted_preparing,
     endless,
+    engine_of,
     failing_rounds,
     failing_rows,
     poisoned,
@@ -117,13 +118,6 @@ SPECIAL = [
 ]
 
 
-KINDS = {
-    "packed": {},
-    "static": {"static_rounds": True, "overlap_rounds": False},
-    "overlapped": {"static_rounds": True, "overlap_rounds": True},
-}
-
-
 class Company(NamedTuple):
     """An engine, requests that decode on it beside others, and their texts when they are alone."""
 
@@ -147,12 +141,12 @@ class Company(NamedTuple):
 @pytest.fixture(
     scope="module",
     params=[
-        ("packed", "special"),
+        ("compact", "special"),
         *slow(
             ("overlapped", "plain"),
-            ("packed", "plain"),
-            ("static", "plain"),
-            ("static", "special"),
+            ("compact", "plain"),
+            ("padded", "plain"),
+            ("padded", "special"),
             ("overlapped", "special"),
         ),
     ],
@@ -160,12 +154,11 @@ class Company(NamedTuple):
 )
 def company(request, family, engine):
     kind, neighbors = request.param[0], [*PLAIN, *SPECIAL] if request.param[1] == "special" else PLAIN
-    config = EngineConfig(kv_cache_tokens=4096, block_size=BLOCK, max_num_batched_tokens=32, **KINDS[kind])
+    settings = {"kv_cache_tokens": 4096, "block_size": BLOCK, "max_num_batched_tokens": 32}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("langchain_eft.engine.rounds.shape.MIN_CONTEXT", 32)
-        own = Engine(family.recipe, config)
-        yield Company(own, neighbors, [answer(engine, each)[0] for each in neighbors])
-        own.close()
+        with engine_of(family.recipe, kind, **settings) as own:
+            yield Company(own, neighbors, [answer(engine, each)[0] for each in neighbors])
 
 
 def bad_request(first, sampling=GREEDY, **kwargs):

@@ -4,17 +4,15 @@ import pytest
 import torch
 from scipy import stats as statistics
 
-from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.recipe.behaviors import BASE, BehaviorDelta
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import Recorder, every_family_with, request, wait_until
+from unit_tests.helpers import Recorder, engine_of, every_family_with, request, wait_until
 
 LENGTHS = [(9, 5), (17, 13), (16, 12), *((total - 15, 15) for total in range(31, 36)), (33, 33)]
 """Of the tuned models' and the base's text: whole blocks and one more token, chunks and a few more tokens."""
 
 
-@pytest.fixture(params=[False, True], ids=["packed", "static"])
+@pytest.fixture(params=["compact", "overlapped"])
 def engine(family, request):
     recipe = family.recipe.model_copy(
         update={
@@ -26,13 +24,11 @@ def engine(family, request):
             "unscaled_tokens": (),
         }
     )
-    config = EngineConfig(
-        kv_cache_tokens=4096, block_size=4, max_num_batched_tokens=32, max_queued_requests=1000,
-        static_rounds=request.param, overlap_rounds=request.param,
-    )  # fmt: skip
-    engine = Engine(recipe, config)
-    yield engine
-    engine.close()
+    with engine_of(
+        recipe, request.param, kv_cache_tokens=4096, block_size=4, max_num_batched_tokens=32,
+        max_queued_requests=1000,
+    ) as engine:  # fmt: skip
+        yield engine
 
 
 def texts(lengths, seed=0):

@@ -24,7 +24,7 @@ from langchain_eft.engine.errors import RequestError
 from langchain_eft.engine.recipe.behaviors import BASE, read_template
 from langchain_eft.engine.recipe.mixture import Mixture
 from unit_tests import tiny
-from unit_tests.helpers import every_family, request, term_logprobs
+from unit_tests.helpers import every_family, kind_of_rounds, request, term_logprobs
 
 BRIEF = "Be brief."
 DOCUMENT = "<context>Bo is a cat.</context>\n\nWho is Bo?"
@@ -47,9 +47,13 @@ def settings(settings, family):
     }
 
 
-@pytest.fixture(scope="module", params=[{}, {"static_rounds": True}], ids=["dynamic", "static"])
+@pytest.fixture(scope="module", params=["compact", "padded"])
 def llm(settings, request):
-    return EFTChatModel(**{**settings, "engine_options": {**settings["engine_options"], **request.param}})
+    llm = EFTChatModel(**settings)
+    with kind_of_rounds(request.param):
+        llm.open()
+    yield llm
+    llm.engine.close()
 
 
 HI = HumanMessage("hi")

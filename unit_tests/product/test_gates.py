@@ -15,7 +15,7 @@ from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp, weight_at
 from langchain_eft.engine.request import GivenAnswers, SamplingParams
 from langchain_eft.engine.rounds import shape as shapes_module
-from unit_tests.helpers import GREEDY, Recorder, full, request, slow, wait_until
+from unit_tests.helpers import GREEDY, Recorder, engine_of, full, request, slow, wait_until
 
 PROMPT = [7, 30, 9, 61, 61, 12]
 DRAFTS = ["off", 1, 2, 4, "auto"]
@@ -29,17 +29,15 @@ MIXTURES = [
 ]
 
 
-@pytest.fixture(scope="module", params=[False, *slow(True)], ids=["packed", "static"])
+@pytest.fixture(scope="module", params=["compact", *slow("overlapped")])
 def decoder(request, family):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes_module, "MIN_CONTEXT", 32)  # more shapes occur
-        config = EngineConfig(
-            kv_cache_tokens=8192, block_size=4, max_num_batched_tokens=512, max_batch_size=128,
-            max_queued_requests=9000, static_rounds=request.param, overlap_rounds=request.param,
-        )  # fmt: skip
-        engine = Engine(family.recipe, config)
-        yield engine
-        engine.close()
+        with engine_of(
+            family.recipe, request.param, kv_cache_tokens=8192, block_size=4, max_num_batched_tokens=512,
+            max_batch_size=128, max_queued_requests=9000,
+        ) as engine:  # fmt: skip
+            yield engine
 
 
 def opened(base, mixture):

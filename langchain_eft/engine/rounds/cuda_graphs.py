@@ -12,7 +12,6 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from langchain_eft.engine.models.placement import recording_lock
 
@@ -127,12 +126,10 @@ class Graphs:
 
     Args:
         recorder: Records a function. None calls functions without recording.
-        keep: Tensors whose values recording must not change.
     """
 
-    def __init__(self, recorder: Recorder | None, keep: Sequence[Tensor]) -> None:
+    def __init__(self, recorder: Recorder | None) -> None:
         self._recorder = recorder
-        self._keep = keep
         self._replays: dict[Hashable, Replay] = {}
 
     def __contains__(self, key: Hashable) -> bool:
@@ -151,12 +148,7 @@ class Graphs:
         Raises:
             OutOfMemoryError: There is no memory for it, even without all other recordings.
         """
-        values = [tensor.clone() for tensor in self._keep]
-        try:
-            self._replays[key] = self._recorded(function)
-        finally:
-            for tensor, value in zip(self._keep, values, strict=True):
-                tensor.copy_(value)
+        self._replays[key] = self._recorded(function)
 
     def _recorded(self, function: Callable[[], None]) -> Replay:
         """The recording of a function, at the second attempt if the first one fails; else the function."""

@@ -29,23 +29,23 @@ class RowProgress:
     alive: Tensor
 
 
-def begin(inputs: PackedTensors, last: Tensor, num_output_tokens: Tensor) -> RowProgress:
-    """Rows continue where the last round left them, or where the host says.
+def begin(rows: Tensor, count: Tensor, limit: Tensor, prompt: Tensor, progress: Tensor) -> RowProgress:
+    """Rows continue where the last round has left them.
 
     Args:
-        inputs: `transfer.input_fields` of B rows.
-        last: [rows] int64, last token of each row of the last round.
-        num_output_tokens: [rows] int64, tokens of its answer.
+        rows: [B] int64, rows of the table.
+        count: [B] int64, draft tokens of each row.
+        limit: [B] int64, most tokens of each answer.
+        prompt: [B] int64, tokens before each answer.
+        progress: [rows, 2] int64, the last token of each answer in the table, and how many tokens it has.
     """
-    source = inputs["source"]
-    earlier, continues = (source - 1).clamp(min=0), source > 0
-    length = torch.where(continues, num_output_tokens[earlier], inputs["num_output_tokens"])
-    remaining = inputs["limit"] - length
+    last, length = progress[rows].unbind(1)
+    remaining = limit - length
     return RowProgress(
-        last=torch.where(continues, last[earlier], inputs["last"]),
+        last=last,
         num_output_tokens=length,
-        num_tokens=inputs["prompt"] + length,
-        count=torch.minimum(inputs["count"], remaining - 1).clamp(min=0),
+        num_tokens=prompt + length,
+        count=torch.minimum(count, remaining - 1).clamp(min=0),
         alive=remaining > 0,
     )
 
@@ -54,10 +54,10 @@ def accept(
     draft_tokens: Tensor,
     tokens: Tensor,
     finite: Tensor,
-    progress: RowProgress,
+    start: RowProgress,
     outputs: PackedTensors,
-    last: Tensor,
-    num_output_tokens: Tensor,
+    rows: Tensor,
+    progress: Tensor,
 ) -> None:
     """Accept draft tokens as far as they equal the tokens that were drawn, report that, and move on.
 
@@ -65,24 +65,27 @@ def accept(
         draft_tokens: [B, K] int64.
         tokens: [B, K + 1] int64, drawn from p.
         finite: [B, K + 1] bool, where a token could be drawn. A draft token that none can follow is refused.
-        progress: Where the rows stand.
-        outputs: `transfer.output_fields` of B rows; takes all but samples of q and log-probabilities.
-        last: As in `begin`; takes the last token of each row.
-        num_output_tokens: As in `begin`; takes the tokens of each answer.
+        start: Where the rows stand.
+        outputs: `shape.output_fields` of B rows; takes all but samples of q and log-probabilities.
+        rows: As in `begin`.
+        progress: As in `begin`; takes where the rows stand now.
     """
-    rows, drafted = draft_tokens.shape
-    steps = torch.arange(drafted, device=tokens.device)
-    equal = (draft_tokens == tokens[:, :-1]) & (steps < progress.count[:, None]) & finite[:, 1:]
+    steps = torch.arange(draft_tokens.shape[1], device=tokens.device)
+    equal = (draft_tokens == tokens[:, :-1]) & (steps < start.count[:, None]) & finite[:, 1:]
     accepted = equal.long().cumprod(1).sum(1)
     for name, values in (
         ("undrawn", ~finite[:, 0]),
         ("draft_tokens", draft_tokens),
-        ("count", progress.count),
+        ("count", start.count),
         ("tokens", tokens),
         ("accepted", accepted),
     ):
         outputs[name].copy_(values)
-    following = tokens.gather(1, accepted[:, None])[:, 0]
-    length = progress.num_output_tokens
-    last[:rows] = torch.where(progress.alive, following, progress.last)
-    num_output_tokens[:rows] = torch.where(progress.alive, length + accepted + 1, length)
+    following, length = tokens.gather(1, accepted[:, None])[:, 0], start.num_output_tokens
+    progress[rows] = torch.stack(
+        [
+            torch.where(start.alive, following, start.last),
+            torch.where(start.alive, length + accepted + 1, length),
+        ],
+        1,
+    )

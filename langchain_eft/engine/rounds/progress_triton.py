@@ -13,57 +13,41 @@ from langchain_eft.engine.rounds.progress import RowProgress
 from langchain_eft.engine.rounds.staging import PackedTensors
 
 
-def begin_kernel(inputs: PackedTensors, last: Tensor, num_output_tokens: Tensor) -> RowProgress:
-    """Must equal `progress.begin`, in one launch."""
-    source = inputs["source"]
-    (rows,) = source.shape
-    numbers = torch.empty(4, rows, dtype=torch.int64, device=source.device)
-    alive = torch.empty(rows, dtype=torch.bool, device=source.device)
-    names = ("source", "last", "num_output_tokens", "limit", "prompt", "count")
-    _begin[rows,](
-        *(inputs[name] for name in names),
-        last,
-        num_output_tokens,
-        numbers,
-        alive,
-        rows,
-        **dependent_launch(source.device),
-    )
-    known, length, num_tokens, drafted = numbers
-    return RowProgress(known, length, num_tokens, drafted, alive)
+def begin_kernel(rows: Tensor, count: Tensor, limit: Tensor, prompt: Tensor, progress: Tensor) -> RowProgress:
+    """Must equal `progress.begin`, in one launch. All tensors are contiguous."""
+    (size,) = rows.shape
+    numbers = torch.empty(4, size, dtype=torch.int64, device=rows.device)
+    alive = torch.empty(size, dtype=torch.bool, device=rows.device)
+    _begin[size,](rows, count, limit, prompt, progress, numbers, alive, size, **dependent_launch(rows.device))
+    last, length, num_tokens, drafted = numbers
+    return RowProgress(last, length, num_tokens, drafted, alive)
 
 
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
-    do_not_specialize=["rows"],
-    do_not_specialize_on_alignment=["earlier_last", "earlier_num_output_tokens", "alive"],
+    do_not_specialize=["size"],
+    do_not_specialize_on_alignment=["rows", "count", "limit", "prompt", "progress", "numbers", "alive"],
 )
 def _begin(
-    source: tl.tensor,
-    last: tl.tensor,
-    num_output_tokens: tl.tensor,
+    rows: tl.tensor,
+    count: tl.tensor,
     limit: tl.tensor,
     prompt: tl.tensor,
-    count: tl.tensor,
-    earlier_last: tl.tensor,
-    earlier_num_output_tokens: tl.tensor,
+    progress: tl.tensor,
     numbers: tl.tensor,
     alive: tl.tensor,
-    rows: tl.tensor,
+    size: tl.tensor,
     dependent: tl.constexpr,
 ) -> None:
     """One row."""
     wait_for_previous(dependent)
     row = tl.program_id(0).to(tl.int64)
-    origin = tl.load(source + row)
-    if origin > 0:
-        known, length = tl.load(earlier_last + origin - 1), tl.load(earlier_num_output_tokens + origin - 1)
-    else:
-        known, length = tl.load(last + row), tl.load(num_output_tokens + row)
+    place = progress + 2 * tl.load(rows + row)
+    length = tl.load(place + 1)
     remaining = tl.load(limit + row) - length
-    tl.store(numbers + row, known)
-    tl.store(numbers + rows + row, length)
-    tl.store(numbers + 2 * rows + row, tl.load(prompt + row) + length)
-    tl.store(numbers + 3 * rows + row, tl.maximum(tl.minimum(tl.load(count + row), remaining - 1), 0))
+    tl.store(numbers + row, tl.load(place))
+    tl.store(numbers + size + row, length)
+    tl.store(numbers + 2 * size + row, tl.load(prompt + row) + length)
+    tl.store(numbers + 3 * size + row, tl.maximum(tl.minimum(tl.load(count + row), remaining - 1), 0))
     tl.store(alive + row, remaining > 0)
 
 
@@ -71,25 +55,25 @@ def accept_kernel(
     draft_tokens: Tensor,
     tokens: Tensor,
     finite: Tensor,
-    progress: RowProgress,
+    start: RowProgress,
     outputs: PackedTensors,
-    last: Tensor,
-    num_output_tokens: Tensor,
+    rows: Tensor,
+    progress: Tensor,
 ) -> None:
     """Must equal `progress.accept`, in one launch. All tensors are contiguous."""
-    rows, drafted = draft_tokens.shape
+    size, drafted = draft_tokens.shape
     names = ("undrawn", "draft_tokens", "count", "tokens", "accepted")
-    _accept[rows,](
+    _accept[size,](
         draft_tokens,
         tokens,
         finite,
-        progress.last,
-        progress.num_output_tokens,
-        progress.count,
-        progress.alive,
+        start.last,
+        start.num_output_tokens,
+        start.count,
+        start.alive,
         *(outputs[name] for name in names),
-        last,
-        num_output_tokens,
+        rows,
+        progress,
         drafted,
         width=WIDTH,
         **dependent_launch(tokens.device),
@@ -106,8 +90,8 @@ def accept_kernel(
         "old_num_output_tokens",
         "count",
         "alive",
-        "new_last",
-        "new_num",
+        "rows",
+        "progress",
     ],
 )
 def _accept(
@@ -123,8 +107,8 @@ def _accept(
     count_out: tl.tensor,
     tokens_out: tl.tensor,
     accepted_out: tl.tensor,
-    new_last: tl.tensor,
-    new_num: tl.tensor,
+    rows: tl.tensor,
+    progress: tl.tensor,
     drafted: tl.tensor,
     width: tl.constexpr,
     dependent: tl.constexpr,
@@ -148,5 +132,6 @@ def _accept(
     tl.store(tokens_out + row * (drafted + 1) + step, token, mask=inside)
     tl.store(accepted_out + row, accepted)
     goes_on, length = tl.load(alive + row) != 0, tl.load(old_num_output_tokens + row)
-    tl.store(new_last + row, tl.where(goes_on, following, tl.load(old_last + row)))
-    tl.store(new_num + row, tl.where(goes_on, length + accepted + 1, length))
+    place = progress + 2 * tl.load(rows + row)
+    tl.store(place, tl.where(goes_on, following, tl.load(old_last + row)))
+    tl.store(place + 1, tl.where(goes_on, length + accepted + 1, length))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Literal
@@ -12,6 +12,7 @@ from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.decoding.sampling import Filters
 from langchain_eft.engine.limits import LONGEST_DRAFT
 from langchain_eft.engine.models.family import ModelFamily, Term
+from langchain_eft.engine.rounds.row_table import terms_in_order
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.draft_length import DRAFT_LENGTHS
 from langchain_eft.engine.scheduling.request_state import RequestState
@@ -50,6 +51,7 @@ class RoundShape:
         slots: S places for terms, sorted.
         filters: Which sampling filters some row needs.
         draft_samples: Whether samples of q are drawn at every position.
+        scheduled: Whether the coefficients of some row change with the position.
         conservative: Whether some row up-scales some tokens only.
         nucleus: Whether some row up-scales inside a nucleus only.
         gates: G, most gates of a row.
@@ -66,6 +68,7 @@ class RoundShape:
     slots: tuple[TermSlot, ...]
     filters: Filters
     draft_samples: bool
+    scheduled: bool
     conservative: bool
     nucleus: bool
     gates: int
@@ -88,25 +91,8 @@ class RoundShape:
         return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
 
-def exact_shape(drafts: Mapping[RequestState, Draft]) -> tuple[RoundShape, list[list[int]]]:
-    """The shape of a round without padding, and the slot of every term of every row.
-
-    Args:
-        drafts: The rows, and how they draft.
-    """
-    shape, slots_of_rows = shape_without_drafts(list(drafts))
-    return replace(
-        shape,
-        num_draft_tokens=max(draft.count for draft in drafts.values()),
-        drafting=any(draft.runs_model for draft in drafts.values()),
-        max_context=padded(max(MIN_CONTEXT, *map(longest_context, drafts, drafts.values()))),
-    ), slots_of_rows
-
-
-def shape_without_drafts(states: Sequence[RequestState]) -> tuple[RoundShape, list[list[int]]]:
-    """The shape of a round without drafts and without padding, except for its `max_context`.
-
-    It stays the same for as long as the rows do.
+def kind_of(states: Sequence[RequestState]) -> tuple[RoundShape, list[list[int]]]:
+    """The shape of a round of some rows without drafts and without padding, except for its `max_context`.
 
     Returns:
         The shape, and the slot of every term of every row.
@@ -124,6 +110,7 @@ def shape_without_drafts(states: Sequence[RequestState]) -> tuple[RoundShape, li
         slots=slots,
         filters=filters,
         draft_samples=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
+        scheduled=any(len(state.formula.knots) > 1 for state in states),
         conservative=any(state.formula.conservative for state in states),
         nucleus=any(state.formula.conservative and state.formula.upscale_top_p < 1 for state in states),
         gates=max(len(state.formula.gates) for state in states),
@@ -135,24 +122,44 @@ def shape_without_drafts(states: Sequence[RequestState]) -> tuple[RoundShape, li
     return shape, slots_of_rows
 
 
-def padded_shape(shape: RoundShape, max_batch_size: int, fixed_draft_lengths: Iterable[int]) -> RoundShape:
-    """A shape with padding, so that few shapes occur, for each has to be recorded.
+def shape_of(
+    kind: RoundShape,
+    drafts: Mapping[RequestState, Draft],
+    unread: Mapping[RequestState, Draft],
+    max_rows: int | None,
+) -> RoundShape:
+    """The shape of a round.
 
     Args:
-        shape: The shape without padding.
-        max_batch_size: Bound on the rows with padding.
-        fixed_draft_lengths: Draft lengths that requests demand.
+        kind: `kind_of` its rows.
+        drafts: The rows, and how they draft.
+        unread: Rows and drafts of the round before, if it has not been read.
+        max_rows: Most rows with padding, so that few shapes have to be recorded. None pads nothing.
     """
-    lengths = (*PADDED_DRAFT_LENGTHS, *fixed_draft_lengths)
-    filters = shape.filters
+    longest = max(
+        longest_context(state, draft) + (unread[state].count + 1 if state in unread else 0)
+        for state, draft in drafts.items()
+    )
+    shape = replace(
+        kind,
+        num_draft_tokens=max(draft.count for draft in drafts.values()),
+        drafting=any(draft.runs_model for draft in drafts.values()),
+        max_context=padded(max(MIN_CONTEXT, longest)),
+    )
+    if max_rows is None:
+        return shape
+    lengths = {*PADDED_DRAFT_LENGTHS, *(state.request.speculation for state in drafts)} - {"auto", "off"}
     return replace(
         shape,
-        rows=min(padded(shape.rows), max_batch_size),
-        num_draft_tokens=min(k for k in lengths if k >= shape.num_draft_tokens),
-        max_context=padded(max(MIN_CONTEXT, shape.max_context)),
+        rows=min(padded(shape.rows), max_rows),
+        num_draft_tokens=min(k for k in lengths if isinstance(k, int) and k >= shape.num_draft_tokens),
         gates=padded(shape.gates) if shape.gates else 0,
         # One shape serves random rows with and without greedy ones.
-        filters=replace(filters, greedy=True, top_k=padded(filters.top_k) if filters.top_k else 0),
+        filters=replace(
+            shape.filters,
+            greedy=True,
+            top_k=padded(shape.filters.top_k) if shape.filters.top_k else 0,
+        ),
     )
 
 
@@ -177,6 +184,7 @@ def common_shapes(family: ModelFamily, rows: int) -> list[RoundShape]:
             slots=slots,
             filters=Filters(greedy=True, sampled=sampled, top_k=0, top_p=top_p, min_p=False),
             draft_samples=True,
+            scheduled=False,
             conservative=conservative,
             nucleus=False,
             gates=0,
@@ -199,7 +207,10 @@ def arrange(formulas: Sequence[Formula[Term]]) -> tuple[tuple[TermSlot, ...], li
         The slots, sorted, and for every formula the slot of each of its terms.
     """
     kinds_of_rows = [
-        [TermSlot(term.model, "drafts" if term in f.draft_terms else "verifies") for term in f.terms]
+        [
+            TermSlot(term.model, "drafts" if term in f.draft_terms else "verifies")
+            for term in terms_in_order(f)
+        ]
         for f in formulas
     ]
     needed: Counter[TermSlot] = Counter()

@@ -20,7 +20,6 @@ class PackedTensors:
 
     Attributes:
         memory: [bytes] uint8, the whole block.
-        writer: Whoever has filled a host block last and may go on from there; None if its content is zeros.
 
     Args:
         fields: The tensors of the block.
@@ -35,7 +34,6 @@ class PackedTensors:
             slices[name] = slice(end, end + size)
             end += -(-size // _ALIGNMENT) * _ALIGNMENT
         self.memory = torch.zeros(end, dtype=torch.uint8, device=device, pin_memory=pinned)
-        self.writer: object = None
         self._tensors = {
             name: self.memory[slices[name]].view(dtype).view(shape) for name, (shape, dtype) in fields.items()
         }
@@ -63,20 +61,14 @@ class HostToDevice:
         self._copied: list[torch.cuda.Event | None] = [None] * len(self._hosts)
         self._turn = 0
 
-    def open(self, writer: object = None) -> PackedTensors:
-        """A host block for the next round, filled with zeros, unless this writer has filled it last.
-
-        Args:
-            writer: Whoever fills it; None always gets zeros.
-        """
+    def open(self) -> PackedTensors:
+        """A host block for the next round, filled with zeros."""
         self._turn = (self._turn + 1) % len(self._hosts)
         copied = self._copied[self._turn]
         if copied is not None:
             copied.synchronize()
         host = self._hosts[self._turn]
-        if writer is None or host.writer is not writer:
-            host.memory.zero_()
-            host.writer = None
+        host.memory.zero_()
         return host
 
     def send(self) -> None:

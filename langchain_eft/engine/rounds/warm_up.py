@@ -14,25 +14,25 @@ import torch
 from langchain_eft.engine.attention.batch import MAX_DECODING_QUERIES
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.family import ModelFamily
-from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import PADDED_DRAFT_LENGTHS, RoundShape, common_shapes
+from langchain_eft.engine.rounds.shared import Shared
 
 _LONG = 1024
 """Length of a context that attention divides into parts."""
 
 
-def run_prompts(state: RoundState) -> None:
+def run_prompts(shared: Shared) -> None:
     """Run a row that decodes and the chunk of a prompt through every model, with short and long contexts.
 
     Their keys and values go to blocks that no request has yet.
     """
     queries = MAX_DECODING_QUERIES + 1
-    room = min(state.family.window, state.num_blocks * state.block_size) - queries
-    for model, pool in zip(state.family.models, state.pools, strict=True):
+    room = min(shared.family.window, shared.num_blocks * shared.block_size) - queries
+    for model, pool in zip(shared.family.models, shared.pools, strict=True):
         for position in sorted({0, max(0, min(_LONG, room))}):
-            blocks = list(range(-(-(position + queries) // state.block_size)))
+            blocks = list(range(-(-(position + queries) // shared.block_size)))
             chunks = [Chunk([0] * count, position, 0, blocks) for count in (1, queries)]
-            batch = pack(chunks, pool, state.block_size, model.device)
+            batch = pack(chunks, pool, shared.block_size, model.device)
             model(batch, range(model.variants), torch.zeros(1, dtype=torch.int64, device=model.device))
 
 

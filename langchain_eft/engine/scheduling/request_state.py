@@ -98,16 +98,10 @@ class RequestState:
         """Whether a token ends the answer."""
         return token in self._end_ids
 
-    def draws_independent_of_tokens(self, count: int) -> bool:
-        """Whether the next `count` tokens can be drawn before the host knows the ones before them.
-
-        A grammar, penalties and changing weights depend on which tokens came before, or on how many.
-        """
-        return (
-            self.grammar is None
-            and not self.request.sampling.has_penalties
-            and self.formula.is_constant(self.num_output_tokens, count)
-        )
+    @property
+    def draws_depend_on_tokens(self) -> bool:
+        """Whether the host has to know the tokens before the next one, to draw it or to trace them."""
+        return self.grammar is not None or self.request.sampling.has_penalties or self.request.trace
 
     def accept(self, outcome: RowOutcome) -> int:
         """Append a round's tokens, and finish where one of them ends the answer.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
+from langchain_eft.engine.scheduling.speculator import Speculator
 
 
 @dataclass(frozen=True)
@@ -40,24 +41,53 @@ class ScheduledRow:
         return self.emits and self.state.decoding
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What runs next. Its memory is reserved.
+
+    Attributes:
+        drafts: The rows of the next round, and how they draft.
+        chunks: Parts of prompts. Where they share a pass with rows that decode, those are among them.
+    """
+
+    drafts: dict[RequestState, Draft] = field(default_factory=dict)
+    chunks: list[ScheduledRow] = field(default_factory=list)
+
+
 class Scheduler:
     """Continuous batching: requests join and leave at every round, first come, first served.
 
-    Each round gives every decoding request its token first. Prompts share the rest of the token budget in
-    chunks. When memory runs short, the youngest request is preempted: it frees its blocks and is computed
-    again later. So nothing is lost, and the oldest request always finishes.
+    Every decoding request gets its token in each round. Prompts share a token budget in chunks. When memory
+    runs short, the youngest request is preempted: it frees its blocks and is computed again later. So nothing
+    is lost, and the oldest request always finishes.
 
     Attributes:
         waiting: Requests that have not begun, and preempted ones.
         running: Requests with memory, oldest first.
         cached_tokens: Prompt tokens that the prefix cache held already.
         preemptions: How often a request gave up its memory.
+
+    Args:
+        blocks: The memory.
+        speculator: Decides how rows draft.
+        max_batch_size: Most requests that run.
+        token_budget: Most tokens of a pass over prompts.
+        mixes: Whether rows that decode share the passes of prompts, without drafts: on a CPU one pass over
+            all is cheaper than two.
     """
 
-    def __init__(self, blocks: BlockManager, max_batch_size: int, token_budget: int) -> None:
-        self._blocks = blocks
-        self._max_batch_size = max_batch_size
-        self._token_budget = token_budget
+    def __init__(
+        self,
+        blocks: BlockManager,
+        speculator: Speculator,
+        max_batch_size: int,
+        token_budget: int,
+        *,
+        mixes: bool,
+    ) -> None:
+        self._blocks, self._speculator = blocks, speculator
+        self._max_batch_size, self._token_budget = max_batch_size, token_budget
+        self._mixes = mixes
         self.waiting: deque[RequestState] = deque()
         self.running: list[RequestState] = []
         self.cached_tokens = self.preemptions = 0
@@ -74,47 +104,67 @@ class Scheduler:
         self.running = [state for state in self.running if not state.ended]
         self.waiting = deque(state for state in self.waiting if not state.ended)
 
-    def schedule(self) -> list[ScheduledRow]:
-        """Choose the next round's rows and allocate their memory; empty when there is nothing to do."""
+    def schedule(self, unread: Mapping[RequestState, Draft]) -> Batch | None:
+        """Choose what runs next and allocate its memory.
+
+        Args:
+            unread: Rows and drafts of a round that has not been read.
+
+        Returns:
+            The next batch, which may be empty; None if the unread round has to be read first.
+        """
         self._admit()
-        budget = self._token_budget
-        rows: list[ScheduledRow] = []
-        # A stable sort: decoding requests first, otherwise oldest first.
-        order = sorted(self.running, key=lambda state: not state.decoding)
-        for i, state in enumerate(order):
-            share = max(-(-budget // (len(order) - i)), 0)
+        decoding = [state for state in self.running if state.decoding]
+        prompts = [state for state in self.running if not state.decoding]
+        drafts = self._speculator.draft(decoding, unread)
+        if drafts is None:
+            return None
+        if prompts and self._mixes:
+            chunks = self._chunks([*decoding, *prompts], unread)
+            return None if chunks is None else Batch(chunks=chunks)
+        reserved = self._reserve_drafts(drafts, unread)
+        chunks = None if reserved is None else self._chunks(prompts, unread)
+        if reserved is None or chunks is None:
+            return None
+        return Batch({state: draft for state, draft in reserved.items() if state in self.running}, chunks)
+
+    def _reserve_drafts(
+        self, drafts: Mapping[RequestState, Draft], unread: Mapping[RequestState, Draft]
+    ) -> dict[RequestState, Draft] | None:
+        """Allocate memory for drafts, and shorten them where little is free; None as in `schedule`."""
+        reserved = {}
+        for state, draft in drafts.items():
+            before = unread[state].count + 1 if state in unread else 0
+            while state in self.running:
+                count = self._reserve(state, before + draft.count) - before
+                if count >= 0:
+                    reserved[state] = draft.shortened(count)
+                    break
+                if unread:
+                    return None
+                self._preempt(self.running[-1])
+        return reserved
+
+    def _chunks(
+        self, states: Sequence[RequestState], unread: Mapping[RequestState, Draft]
+    ) -> list[ScheduledRow] | None:
+        """The next parts of requests, the first ones first; None as in `schedule`."""
+        budget, rows = self._token_budget, []
+        for i, state in enumerate(states):
+            share = max(-(-budget // (len(states) - i)), 0)
             if share and state.decoding:
                 share = state.num_uncomputed_tokens
             counts = _divide(share, state)
-            if state in self.running and any(counts.values()) and self._make_room(state, counts):
+            if state not in self.running or not any(counts.values()):
+                continue
+            prompts = [(state.prompts[name], count) for name, count in counts.items()]
+            tables = [(p.block_table, p.num_computed_tokens + count) for p, count in prompts]
+            if self._missing(tables) > self._blocks.num_free_blocks and unread:
+                return None
+            if self._make_room(state, tables):
                 rows.append(ScheduledRow(state, counts))
                 budget -= rows[-1].num_tokens
         return [row for row in rows if row.state in self.running]
-
-    def reserve(
-        self, drafts: Mapping[RequestState, Draft], unread: Mapping[RequestState, Draft] | None = None
-    ) -> dict[RequestState, Draft]:
-        """Allocate memory for the drafts of a round, and shorten drafts where little memory is free.
-
-        Args:
-            drafts: Of the decoding rows.
-            unread: Drafts of a round before this one that has not been read; its tokens need memory too.
-
-        Returns:
-            The drafts that fit; rows that do not even fit without a draft are left out.
-        """
-        reserved = {}
-        for state, draft in drafts.items():
-            before = unread[state].count + 1 if unread else 0
-            count = self._reserve(state, before + draft.count) - before
-            if count >= 0:
-                reserved[state] = draft.shortened(count)
-        return reserved
-
-    def batch_unchanged(self, states: Container[RequestState]) -> bool:
-        """Whether the next round would run only requests among `states`."""
-        joining = self.waiting and len(self.running) < self._max_batch_size
-        return not joining and all(state in states for state in self.running)
 
     def cache_full_blocks(self, states: Iterable[RequestState]) -> None:
         """Offer the full blocks of requests to later ones."""
@@ -126,8 +176,13 @@ class Scheduler:
                 prompt.num_cached_blocks = len(keys)
 
     def _reserve(self, state: RequestState, count: int) -> int:
+        """Allocate memory for a row's last token and as many as possible of `count` further ones.
+
+        Returns:
+            How many; -1 if there is none for its last token.
+        """
         prompts = state.prompts.values()
-        while count and not self._allocate([(p.block_table, len(p.tokens) + count) for p in prompts]):
+        while count >= 0 and not self._allocate([(p.block_table, len(p.tokens) + count) for p in prompts]):
             count -= 1
         return count
 
@@ -189,10 +244,9 @@ class Scheduler:
             return False
         return all(self._blocks.allocate(table, tokens) for table, tokens in tables)
 
-    def _make_room(self, state: RequestState, counts: dict[str, int]) -> bool:
+    def _make_room(self, state: RequestState, tables: list[tuple[list[int], int]]) -> bool:
         """Allocate a row's memory, preempting the youngest requests; False if that includes this one."""
-        prompts = [(state.prompts[name], count) for name, count in counts.items()]
-        while not self._allocate([(p.block_table, p.num_computed_tokens + count) for p, count in prompts]):
+        while not self._allocate(tables):
             youngest = self.running[-1]
             self._preempt(youngest)
             if youngest is state:

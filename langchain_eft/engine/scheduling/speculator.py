@@ -7,7 +7,6 @@ changes the speed, and never the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import takewhile
 
@@ -44,56 +43,41 @@ class Speculator:
         """Acceptance rates that a new request starts with: those of earlier requests of its kind."""
         return self._rates_of_kind(request).prior_for_new_request()
 
-    def draft(self, states: Sequence[RequestState], *, prefilling: bool) -> dict[RequestState, Draft]:
+    def draft(
+        self, states: Sequence[RequestState], unread: Mapping[RequestState, Draft]
+    ) -> dict[RequestState, Draft] | None:
         """Choose the drafts of a round.
 
         Args:
             states: The decoding rows.
-            prefilling: Whether the round also computes a prompt's chunk. That chunk sets the pace, so the
-                cost of drafts cannot be measured, and only drafts of a fixed length are made.
+            unread: Rows and drafts of the round before, if it has not been read. Prompt lookup cannot tell
+                what follows unknown tokens. So where it promises most, that round has to be read first. So it
+                has where grammars or penalties decide how a token is drawn: they depend on those before.
+
+        Returns:
+            The rows that go on, and how they draft; None if the unread round has to be read first.
         """
-        forced = [state.grammar.forced() if state.grammar else [] for state in states]
-        proposals = [
-            (tokens or state.lookup.propose(state.tokens, LONGEST_DRAFT))[
-                : min(LONGEST_DRAFT, state.remaining_tokens - 1)
-            ]
-            for state, tokens in zip(states, forced, strict=True)
-        ]
-        forecasts = [
-            _forecast(state, proposal, state.remaining_tokens - 1, forced=bool(tokens))
-            for state, proposal, tokens in zip(states, proposals, forced, strict=True)
-        ]
-        if prefilling:
-            forecasts = [replace(forecast, fixed=forecast.fixed or 0) for forecast in forecasts]
-        return dict(zip(states, self._choose(states, forecasts, proposals), strict=True))
-
-    def draft_ahead(self, unread: Mapping[RequestState, Draft]) -> dict[RequestState, Draft] | None:
-        """Choose the drafts of a round whose predecessor has not been read; None if it has to be read first.
-
-        Prompt lookup cannot tell what follows unknown tokens. Where lookup promises most, the predecessor is
-        read first. So it is where a grammar, penalties or changing weights decide how a token is drawn, for
-        they depend on the tokens before.
-
-        Args:
-            unread: Rows and drafts of the predecessor.
-        """
-        states = [state for state in unread if not state.ended and state.remaining_tokens > 1]
-        if not states:
+        # Rows whose answers the unread round ends are not among those that go on.
+        limits = {state: state.remaining_tokens - 1 - (state in unread) for state in states}
+        limits = {state: limit for state, limit in limits.items() if limit >= 0}
+        if any(state in unread and state.draws_depend_on_tokens for state in limits):
             return None
+        forced = [state.grammar.forced() if state.grammar and state not in unread else [] for state in limits]
         proposals = [
-            state.lookup.propose(state.tokens, LONGEST_DRAFT)[: state.remaining_tokens - 2]
-            for state in states
+            (tokens or state.lookup.propose(state.tokens, LONGEST_DRAFT))[: min(LONGEST_DRAFT, limit)]
+            for (state, limit), tokens in zip(limits.items(), forced, strict=True)
         ]
         forecasts = [
-            _forecast(state, proposal, state.remaining_tokens - 2, forced=False)
-            for state, proposal in zip(states, proposals, strict=True)
+            _forecast(state, proposal, limit, forced=bool(tokens))
+            for (state, limit), proposal, tokens in zip(limits.items(), proposals, forced, strict=True)
         ]
-        drafts = dict(zip(states, self._choose(states, forecasts, proposals), strict=True))
-        for state, draft in drafts.items():
-            tokens = unread[state].count + 1 + draft.count + 1
-            if draft.given_tokens or not state.draws_independent_of_tokens(tokens):
-                return None
-        return {state: Draft("model", draft.count) for state, draft in drafts.items()}
+        drafts = dict(zip(limits, self._choose(list(limits), forecasts, proposals), strict=True))
+        if any(state in unread and draft.given_tokens for state, draft in drafts.items()):
+            return None
+        return {
+            state: Draft("model", draft.count) if state in unread else draft
+            for state, draft in drafts.items()
+        }
 
     def observe(self, outcomes: Mapping[RequestState, RowOutcome]) -> None:
         """Learn from a round how often q's samples were accepted, drafted or not."""

@@ -17,8 +17,7 @@ from langchain_eft.engine.attention.triton import (
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import round_state
-from unit_tests.helpers import Recorder, full, request, slow, wait_until
+from unit_tests.helpers import Recorder, full, kind_of_rounds, request, slow, wait_until
 
 pytestmark = pytest.mark.cuda
 MANY_PROCESSORS = 64  # so many that small batches are split
@@ -343,11 +342,11 @@ def test_kernels_compile_for_gpus(tmp_path):
     assert max(shared_memory) <= 99 * 1024, "more than the smallest GPU since Ampere has"
 
 
-@pytest.mark.parametrize("static", [*slow(True), *full(False)])
-def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypatch, static):
+@pytest.mark.parametrize("kind", [*slow("padded"), *full("compact")])
+def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypatch, kind):
     """A long prompt's chunk, decoding and verification with the kernels, and with adapters in fused layers.
 
-    Static rounds also combine, draw and accept with kernels: sampled rows get the tokens that torch draws.
+    Rounds also combine, draw and accept with kernels: sampled rows get the tokens that torch draws.
     """
     sampled = [
         request([5, 6, 7], {"one": 1.0}, sampling, max_tokens=3, speculation=2)
@@ -357,10 +356,11 @@ def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypa
     for each, recorder in zip(sampled, expected, strict=True):
         engine.submit(each, recorder)
     wait_until(lambda: all(recorder.ended for recorder in expected))
-    run_triton_everywhere(monkeypatch, round_state, paged)
+    run_triton_everywhere(monkeypatch, paged)
     device = "cuda" if DEVICE == "cuda" else "cpu"
-    options = {"kv_cache_tokens": 512, "block_size": 8, "static_rounds": static}
-    kernels = Engine(family.recipe, EngineConfig(device=device, dtype="float32", **options))
+    options = {"kv_cache_tokens": 512, "block_size": 8}
+    with kind_of_rounds(kind):
+        kernels = Engine(family.recipe, EngineConfig(device=device, dtype="float32", **options))
     work = [
         ([*range(30, 49)], {"one": 1.0}, 3, Recorder()),
         ([9, 8], {"one": 0.5, "two": 0.5}, "off", Recorder()),

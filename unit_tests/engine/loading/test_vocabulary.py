@@ -23,7 +23,7 @@ from langchain_eft.engine.loading.vocabulary import (
 )
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.request import SamplingParams
-from unit_tests.helpers import Recorder, wait_until
+from unit_tests.helpers import Recorder, engine_of, wait_until
 from unit_tests.helpers import request as generation
 from unit_tests.tiny import config
 
@@ -182,11 +182,10 @@ def pair(tmp_path_factory) -> PaddedModels:
     return PaddedModels(folder, tokenizer(), tokenizer(eos="<|im_end|>", template=TEMPLATE))
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["eager", "static"])
+@pytest.fixture(scope="module", params=["compact", "padded"])
 def padded(pair, request):
-    engine = Engine(pair.recipe(), EngineConfig(kv_cache_tokens=1024, static_rounds=request.param))
-    yield engine
-    engine.close()
+    with engine_of(pair.recipe(), request.param, kv_cache_tokens=1024) as engine:
+        yield engine
 
 
 PROMPTS = [[7, 30, 9], [100, 5, 66, 12, 80, 41, 3], [200] * 5]

@@ -226,7 +226,7 @@ def test_the_comparison_detects_a_wrong_window_or_position(kind, tmp_path, monke
             for module, name in ((paged, "attend_in_place"), (plan, "add_attention")):
                 monkeypatch.setattr(module, name, partial(_widened, getattr(module, name)))
         else:  # distances twice as long
-            monkeypatch.setattr("langchain_eft.engine.rounds.packed.pack", _stretched)
+            monkeypatch.setattr("langchain_eft.engine.rounds.model_pass.pack", _stretched)
         recorders = decode(engine, 0)
     finally:
         engine.close()

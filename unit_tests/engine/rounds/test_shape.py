@@ -1,6 +1,7 @@
 """The shape of a round: enough room for every row, and few shapes for many rounds."""
 
 import pytest
+from langchain_eft.engine.rounds.static_rows import StaticRows
 
 from langchain_eft.engine.decoding.sampling import Filters
 from langchain_eft.engine.recipe.gate import Gate
@@ -13,7 +14,6 @@ from langchain_eft.engine.rounds.shape import (
     longest_context,
     padded,
 )
-from langchain_eft.engine.rounds.static_rows import StaticRows
 from langchain_eft.engine.scheduling.draft import Draft
 from unit_tests.engine.scheduling.states import new_state
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from langchain_eft.engine.rounds.static import StaticRound
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langchain_eft.engine.config import EngineConfig
@@ -19,7 +20,6 @@ from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds import shape as shapes_module
 from langchain_eft.engine.rounds import static_runner
 from langchain_eft.engine.rounds.cuda_graphs import Graphs
-from langchain_eft.engine.rounds.static import StaticRound
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
 from unit_tests.helpers import (
     GREEDY,

@@ -4,13 +4,13 @@ import random
 
 import pytest
 import torch
+from langchain_eft.engine.rounds.static_rows import StaticRows
+from langchain_eft.engine.rounds.transfer import input_fields, paging_fields
 
 from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds.staging import HostToDevice
-from langchain_eft.engine.rounds.static_rows import StaticRows
-from langchain_eft.engine.rounds.transfer import input_fields, paging_fields
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
 from unit_tests.engine.scheduling.states import TOKENIZER, new_state
 

@@ -2,11 +2,6 @@
 
 import pytest
 import torch
-
-from langchain_eft.engine.recipe.gate import Gate
-from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds.shape import exact_shape
-from langchain_eft.engine.rounds.staging import PackedTensors
 from langchain_eft.engine.rounds.transfer import (
     input_fields,
     output_fields,
@@ -17,6 +12,11 @@ from langchain_eft.engine.rounds.transfer import (
     write_rows,
     write_terms,
 )
+
+from langchain_eft.engine.recipe.gate import Gate
+from langchain_eft.engine.request import SamplingParams
+from langchain_eft.engine.rounds.shape import exact_shape
+from langchain_eft.engine.rounds.staging import PackedTensors
 from langchain_eft.engine.scheduling.draft import Draft
 from unit_tests.engine.scheduling.states import BEHAVIORS, TOKENIZER, ids, new_state
 

@@ -1,0 +1,236 @@
+"""Forward passes of a round: from tokens of rows to logits, one pass a model.
+
+A round lays its rows out on the device. Where the host may look (`shared.Shared`), padding is dropped.
+Chunks of prompts are laid out by the host, which knows their tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.attention.batch import ForwardBatch
+from langchain_eft.engine.attention.rows import PagedRows
+from langchain_eft.engine.models.batch import Chunk, pack
+from langchain_eft.engine.models.causal_model import CausalModel, joined, project
+from langchain_eft.engine.models.family import Term
+from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
+from langchain_eft.engine.rounds.row_table import Columns, terms_in_order
+from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
+from langchain_eft.engine.rounds.shared import Shared
+from langchain_eft.engine.rounds.staging import PackedTensors
+from langchain_eft.engine.scheduling.scheduler import ScheduledRow
+
+
+class Part(NamedTuple):
+    """Tokens that some slots of one model run.
+
+    Attributes:
+        slots: Which.
+        tokens: [B, n]; where a slot's prompt ends, its own last token stands instead.
+        offset: [B] int64, where they begin, counted from the last known token.
+        queries: [B] int64 or bool, how many of them are real.
+    """
+
+    slots: slice
+    tokens: Tensor
+    offset: Tensor
+    queries: Tensor
+
+
+class SlotRows(NamedTuple):
+    """What each slot reads in each row.
+
+    Attributes:
+        used: [S, B] bool, whether the row has a term in the slot.
+        variant: [S, B] int64, variant of the model that runs it.
+        start: [S, B] int64, tokens before the answer in the prompt that it reads.
+        prompt_end: [S, B] int64, the last of them.
+        last: [S, B] int64, position of the row's last known token.
+        blocks: [S, B, blocks] int32, its keys and values.
+    """
+
+    used: Tensor
+    variant: Tensor
+    start: Tensor
+    prompt_end: Tensor
+    last: Tensor
+    blocks: Tensor
+
+    @classmethod
+    def of(
+        cls, shape: RoundShape, shared: Shared, inputs: PackedTensors, columns: Columns, length: Tensor
+    ) -> SlotRows:
+        """What the slots of a round read.
+
+        Args:
+            shape: The round's.
+            shared: What all rounds share.
+            inputs: What the host has told the device.
+            columns: [B] rows of the table.
+            length: [B] int64, tokens of each answer.
+        """
+        term = inputs["term"]
+        used, number = term > 0, (term - 1).clamp(min=0).t()
+        variant, start, prompt_end, prompt = (
+            columns[name].gather(1, number).t() for name in ("variant", "start", "prompt_end", "prompt_of")
+        )
+        width = -(-shape.max_context // shared.block_size)
+        blocks = shared.table.blocks[:, :, :width][inputs["rows"], prompt]
+        shifted = blocks + (variant * shared.num_blocks).int()[..., None]
+        return cls(used, variant, start, prompt_end, start + (length - 1), shifted)
+
+
+def runs(slots: Sequence[TermSlot]) -> list[slice]:
+    """Where each kind of slot lies among the sorted slots."""
+    starts = [i for i, slot in enumerate(slots) if not i or slots[i - 1] != slot]
+    return [slice(a, b) for a, b in pairwise([*starts, len(slots)])]
+
+
+def run_parts(
+    parts: Sequence[Part], rows: SlotRows, shape: RoundShape, shared: Shared, out: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Run tokens of rows, one pass a model.
+
+    Args:
+        parts: What to run, in the order of their slots.
+        rows: What the slots read.
+        shape: The round's.
+        shared: What all rounds share.
+        out: [N, V] float32, which takes the logits, or None.
+
+    Returns:
+        [N, V] logits, and for each part [s, B] int64, where those of each slot and row begin.
+    """
+    models, layouts = [shape.slots[part.slots.start].model for part in parts], []
+    firsts: list[Tensor] = []
+    end = 0
+    for part in parts:
+        laid, starts = _lay_out(part, rows, drop_padding=shared.host_may_look)
+        layouts.append((laid, starts))
+        firsts.append((starts + end).view(-1, shape.rows))
+        end += len(laid.ids)
+    passes = []
+    for index in dict.fromkeys(models):
+        own = [i for i, model in enumerate(models) if model == index]
+        batch = _batch([parts[i] for i in own], [layouts[i] for i in own], rows, shape, shared, index)
+        passes.append(partial(_run, shared.family.models[index], batch, looks=shared.host_may_look))
+    return project(shared.streams.run(passes), len(shared.family.vocabulary), shared.device, out), firsts
+
+
+def _lay_out(part: Part, rows: SlotRows, *, drop_padding: bool) -> tuple[TokenLayout, Tensor]:
+    """The tokens of a part, and [s * B] int64, where those of each slot and row begin."""
+    slots, count = part.slots, part.tokens.shape[1]
+    laid = lay_out(
+        part.tokens,
+        rows.start[slots],
+        rows.prompt_end[slots],
+        rows.last[slots],
+        part.offset,
+        part.queries,
+        rows.used[slots],
+        rows.variant[slots],
+    )
+    device = laid.ids.device
+    live = (torch.arange(count, device=device) < laid.queries[:, None]).flatten() if drop_padding else None
+    if live is None or live.all():
+        return laid, torch.arange(0, len(laid.ids), count, device=device)
+    kept = live.nonzero()[:, 0]
+    # A row without tokens at the end of all begins at the last one: it must be a place that exists.
+    starts = (laid.queries.cumsum(0) - laid.queries).clamp(max=len(kept) - 1)
+    ids, positions, variants = laid.ids[kept], laid.positions[kept], laid.variants[kept]
+    return laid._replace(ids=ids, positions=positions, variants=variants), starts
+
+
+def _batch(
+    parts: Sequence[Part],
+    layouts: Sequence[tuple[TokenLayout, Tensor]],
+    rows: SlotRows,
+    shape: RoundShape,
+    shared: Shared,
+    model: int,
+) -> ForwardBatch:
+    """The tokens of one model's pass."""
+    paged, begin = [], 0
+    for part, (laid, starts) in zip(parts, layouts, strict=True):
+        padded = len(parts) == 1 and not shared.host_may_look
+        paged.append(
+            PagedRows(
+                block_table=rows.blocks[part.slots].flatten(0, 1),
+                starts=None if padded else (starts + begin).int(),
+                queries=laid.queries,
+                lengths=laid.lengths,
+                block_size=shared.block_size,
+                max_queries=part.tokens.shape[1],
+                max_length=min(shape.max_context, rows.blocks.shape[-1] * shared.block_size),
+            )
+        )
+        begin += len(laid.ids)
+    return ForwardBatch(
+        ids=joined([laid.ids for laid, _ in layouts])[None],
+        positions=joined([laid.positions for laid, _ in layouts])[None],
+        variants=joined([laid.variants for laid, _ in layouts]),
+        pool=shared.pools[model],
+        block_size=shared.block_size,
+        paged=paged,
+    )
+
+
+def _run(model: CausalModel, batch: ForwardBatch, *, looks: bool) -> tuple[Tensor | None, Tensor]:
+    """The output matrix of a model, and what it multiplies."""
+    active = sorted(set(batch.variants.tolist())) if looks else range(model.variants)
+    return model.head, model(batch.to(model.device), active)
+
+
+def run_chunks(rows: Sequence[ScheduledRow], shared: Shared, *, terms: int) -> tuple[Tensor, Tensor]:
+    """Run what rows have still to compute, one pass a model.
+
+    Args:
+        rows: The rows.
+        shared: What all rounds share.
+        terms: T.
+
+    Returns:
+        [N, V] logits, and [B, 1, T] int64, which of them belong to the terms of each row that emits.
+    """
+    emitting = [row for row in rows if row.emits]
+    place = {row.state: number for number, row in enumerate(emitting)}
+    index = torch.zeros(len(emitting), 1, terms, dtype=torch.int64)
+    hidden: list[tuple[Tensor | None, Tensor]] = []
+    found = 0
+    for number, model in enumerate(shared.family.models):
+        chunks: list[Chunk] = []
+        keep: list[int] = []
+        end = 0
+        for row in rows:
+            for term_number, term in enumerate(terms_in_order(row.state.formula)):
+                if term.model != number or not row.counts[term.prompt_name]:
+                    continue
+                chunks.append(_chunk(row, term, shared))
+                end += len(chunks[-1].tokens)
+                if row.emits:
+                    keep.append(end - 1)
+                    index[place[row.state], 0, term_number] = found
+                    found += 1
+        if chunks:
+            batch = pack(chunks, shared.pools[number], shared.block_size, model.device)
+            kept = torch.tensor(keep, device=model.device, dtype=torch.int64)
+            hidden.append((model.head, model(batch, sorted({chunk.variant for chunk in chunks}), kept)))
+    logits = project(hidden, len(shared.family.vocabulary), shared.device)
+    for place_, row in enumerate(emitting):  # terms that a row lacks count for nothing
+        index[place_, 0, len(row.state.formula.terms) :] = index[place_, 0, 0]
+    return logits, index.to(shared.device)
+
+
+def _chunk(row: ScheduledRow, term: Term, shared: Shared) -> Chunk:
+    """What a term has to run in a row."""
+    prompt = row.state.prompts[term.prompt_name]
+    start = prompt.num_computed_tokens
+    shift = term.variant * shared.num_blocks
+    tokens = prompt.tokens[start : start + row.counts[term.prompt_name]]
+    return Chunk(tokens, start, term.variant, [block + shift for block in prompt.block_table])

@@ -1,0 +1,374 @@
+"""One round of speculative decoding over tensors: draft, verify, accept.
+
+A round is a program over rows in fixed places. Its shape alone decides which operations run, and no value is
+read back to the host. So a GPU records its two halves as CUDA graphs. Where the host may look, which is free
+on a CPU, a round also drops padding, stops drafting early, and lets grammars restrict what is drafted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.decoding.grammar import Grammar
+from langchain_eft.engine.decoding.penalties import Penalties
+from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw
+from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
+from langchain_eft.engine.models.causal_model import joined
+from langchain_eft.engine.rounds.inputs import input_fields
+from langchain_eft.engine.rounds.model_pass import Part, SlotRows, run_parts, runs
+from langchain_eft.engine.rounds.outcomes import output_fields
+from langchain_eft.engine.rounds.progress import RowProgress, accept, begin
+from langchain_eft.engine.rounds.row_table import Columns
+from langchain_eft.engine.rounds.sampler import Sampler, Wanted
+from langchain_eft.engine.rounds.shape import RoundShape
+from langchain_eft.engine.rounds.shared import Shared
+from langchain_eft.engine.rounds.staging import DeviceToHost, HostToDevice
+
+
+class Start(NamedTuple):
+    """Where the rows stand.
+
+    Attributes:
+        progress: Their last tokens, and what follows from them.
+        columns: [B] rows of the table.
+        history: Penalties of the tokens so far, if a row has any.
+    """
+
+    progress: RowProgress
+    columns: Columns
+    history: Penalties | None
+
+
+class Round:
+    """The rounds of one shape.
+
+    B rows, K draft tokens, S slots for terms of which D draft, T terms of a row, V token ids, R positions at
+    which tokens are drawn (at most B * (K + 1)), N computed logits.
+
+    Attributes:
+        shape: The shape.
+        inputs: What the host tells the device (`shape.input_fields`).
+        outputs: What the device tells the host (`shape.output_fields`).
+        draft_tokens: [B, K] int64.
+        grammars: Of the rows, where the host may look.
+        draft_passes: Rows and seconds of each draft pass, where the host may look.
+        logits: [N, V] of the last round.
+        wanted: The positions at which it has drawn.
+        logp: [R, V] log p there, up to a constant.
+        opened: [R, G] which gates are open there, if a row has one.
+    """
+
+    logits: Tensor
+    wanted: Wanted
+    logp: Tensor
+    opened: Tensor | None
+
+    def __init__(self, shape: RoundShape, shared: Shared) -> None:
+        self.shape, self._shared = shape, shared
+        device = shared.device
+        terms, vocabulary_size = min(len(shape.slots), shared.table.num_terms), len(shared.family.vocabulary)
+        self.inputs = HostToDevice(input_fields(shape, terms, vocabulary_size), device)
+        self.outputs = DeviceToHost(output_fields(shape), device)
+        self._in, self._out = self.inputs.device, self.outputs.device
+        self.draft_tokens = torch.zeros(shape.rows, shape.num_draft_tokens, dtype=torch.int64, device=device)
+        self.grammars: Sequence[Grammar | None] = ()
+        self._sampler = Sampler(shape, shared.family, self._in, self.draft_tokens)
+        self._end_ids = torch.tensor(sorted(shared.family.end_ids), device=device)
+        self._rows = torch.arange(shape.rows, device=device)
+        self._steps = torch.arange(shape.positions, device=device)
+        self._runs = runs(shape.slots)
+        drafts = [slot.role == "drafts" for slot in shape.slots]
+        self._draft_slots = torch.tensor(drafts).nonzero()[:, 0].to(device)
+        self._draft_number = (torch.tensor(drafts).long().cumsum(0) - 1).clamp(min=0).to(device)
+        self._draft_terms = min(sum(drafts), terms)
+        # Where nothing is dropped, all logits have fixed places: first those of each draft pass.
+        self._padded, self._memory = not shared.host_may_look, None
+        self._places = torch.empty(0, device=device)
+        if shape.drafting and self._padded:
+            steps, size = shape.num_draft_tokens, sum(drafts) * shape.rows
+            others = (len(drafts) - sum(drafts)) * shape.rows * shape.positions
+            self._places = torch.arange(steps * size, device=device).view(steps, -1, shape.rows)
+            self._memory = shared.logits(steps * size + size + others)
+        self.clear()
+
+    @property
+    def num_terms(self) -> int:
+        """T, most terms of a row."""
+        return self._in["slot"].shape[1]
+
+    def first_position(self, row: int) -> int:
+        """Which of the R positions is a row's first."""
+        return int((self.wanted.row < row).sum())
+
+    def empty(self) -> None:
+        """Give the round inputs that hold no row."""
+        host = self.inputs.open()
+        if self.shape.grammar:
+            host["allowed"].fill_(-1)
+        self.inputs.send()
+
+    def clear(self) -> None:
+        """Free what belongs to the last round."""
+        for name in ("logits", "wanted", "logp", "opened"):
+            self.__dict__.pop(name, None)
+        self._num_logits = 0
+        self._computed: list[Tensor] = []
+        self._drawn: list[Draw] = []
+        self._drafted = list(self._places)  # of each draft pass [D, B], the logits of each slot and row
+        self.draft_passes: list[tuple[int, float]] = []
+
+    # The algorithm
+
+    @torch.inference_mode()
+    def draft(self) -> None:
+        """Draft with the small models, one pass for each token; rows with given draft tokens follow those."""
+        self.clear()
+        start = self.begin()
+        given, count, token = self._in["given"], start.progress.count, start.progress.last
+        self._take_given()
+        drafting = self._ran(start.progress) > 0
+        slots = self._slot_rows(start)
+        runs = [run for run in self._runs if self.shape.slots[run.start].role == "drafts"]
+        for step in range(self.shape.num_draft_tokens):
+            made = drafting & (step < count)
+            if not self._padded and not made.any():
+                break
+            began, offset = time.perf_counter(), self._steps[step].expand_as(count)
+            logits, firsts = self._run([Part(run, token[:, None], offset, made) for run in runs], slots)
+            drawn = self._draw_draft(start, logits, joined(firsts), step)
+            token = torch.where(given[:, step] > 0, given[:, step] - 1, drawn.tokens)
+            self.draft_tokens[:, step] = token
+            if not self._padded:
+                self._drawn.append(drawn)
+                # A row drafts nothing behind the end of its answer.
+                ended = made & torch.isin(token, self._end_ids)
+                count = torch.where(ended, count.clamp(max=step + 1), count)
+                self._in["count"].copy_(count)
+                self.draft_passes.append((int(made.sum()), time.perf_counter() - began))
+
+    @torch.inference_mode()
+    def verify(self) -> None:
+        """Run what every term has still to run, draw from p at every position, and accept."""
+        shape, start = self.shape, self.begin()
+        if not shape.drafting:
+            self.clear()
+            self._take_given()
+        tokens = torch.cat([start.progress.last[:, None], self.draft_tokens], 1)
+        queries = torch.where(start.progress.alive, start.progress.count + 1, 0)
+        ran, parts = self._ran(start.progress), []
+        for run in self._runs:
+            drafts = shape.drafting and shape.slots[run.start].role == "drafts"
+            # Drafting has not run the last draft token, or, without one, the last known token.
+            offset, width = (ran, 1 if self._padded else None) if drafts else (torch.zeros_like(ran), None)
+            at = (offset[:, None] + self._steps[:width]).clamp(max=shape.num_draft_tokens)
+            parts.append(Part(run, tokens.gather(1, at), offset, (queries - offset).clamp(min=0)))
+        before = self._num_logits
+        _, firsts = self._run(parts, self._slot_rows(start))
+        index = self._index(parts, [first + before for first in firsts], ran)
+        self.decide(self._all_logits(), index, start)
+
+    def decide(self, logits: Tensor, index: Tensor, start: Start) -> None:
+        """Draw from p at every position, and accept.
+
+        Args:
+            logits: [N, V], all of the round.
+            index: [B, K + 1, T] int64, which of them the terms of a row have after each draft token.
+            start: Where the rows stand.
+        """
+        shape, sampler = self.shape, self._sampler
+        wanted = self._wanted(index, start)
+        logp, opened = sampler.target(wanted, logits)
+        target = self._restricted(wanted, logp, start)
+        # The largest value is NaN if any is. It is infinite if no token has a probability, or one overflows.
+        finite = target.amax(-1).isfinite()
+        sampling = sampler.sampling(wanted)
+        if shape.draft_samples:
+            drafts = wanted.columns["num_draft_terms"] > 0
+            samples = self._samples(wanted, logits, target, drafts, sampling, start)
+            tokens = sampler.accept_or_resample(target, samples, sampling)
+            self._report_samples(self._by_row(wanted, torch.where(drafts, samples.tokens, -1), -1), start)
+        else:
+            tokens = draw(target, sampling).tokens
+        accept(
+            self.draft_tokens,
+            self._by_row(wanted, tokens, 0),
+            self._by_row(wanted, finite, 0),
+            start.progress,
+            self._out,
+            self._in["rows"],
+            self._shared.table.progress,
+        )
+        if shape.logprobs:
+            self._report_logprobs(wanted, logp.log_softmax(-1), tokens)
+        self.logits, self.wanted, self.logp, self.opened = logits, wanted, logp, opened
+
+    # Rows, and which logits are whose
+
+    def begin(self) -> Start:
+        """Where the rows stand."""
+        rows, table = self._in["rows"], self._shared.table
+        columns = table.columns(rows)
+        progress = begin(rows, self._in["count"], columns["limit"], columns["prompt"], table.progress)
+        history = self._sampler.history(columns, progress.num_tokens) if self.shape.penalties else None
+        return Start(progress, columns, history)
+
+    def _take_given(self) -> None:
+        """Use the draft tokens that the host knows."""
+        self.draft_tokens.copy_((self._in["given"] - 1).clamp(min=0))
+
+    def _ran(self, progress: RowProgress) -> Tensor:
+        """[B] int64, draft tokens before which drafting runs the terms that draft."""
+        if self._padded or not self.shape.drafting:
+            return progress.count
+        return torch.where(self._in["given"][:, 0] > 0, 0, progress.count)
+
+    def _slot_rows(self, start: Start) -> SlotRows:
+        return SlotRows.of(
+            self.shape, self._shared, self._in, start.columns, start.progress.num_output_tokens
+        )
+
+    def _run(self, parts: Sequence[Part], slots: SlotRows) -> tuple[Tensor, list[Tensor]]:
+        """The logits of a pass, and for each part [s, B] int64, where those of each slot and row begin."""
+        out, first = None, self._num_logits
+        if self._memory is not None:
+            size = sum((part.slots.stop - part.slots.start) * part.tokens.numel() for part in parts)
+            out = self._memory[first : first + size]
+        logits, firsts = run_parts(parts, slots, self.shape, self._shared, out)
+        self._computed.append(logits)
+        self._num_logits += len(logits)
+        return logits, firsts
+
+    def _index(self, parts: Sequence[Part], firsts: Sequence[Tensor], ran: Tensor) -> Tensor:
+        """[B, K + 1, T] int64, which logits of a round the terms of a row have after each draft token."""
+        index = torch.cat(
+            [
+                first[..., None] + (self._steps - part.offset[:, None]).clamp(0, part.tokens.shape[1] - 1)
+                for part, first in zip(parts, firsts, strict=True)
+            ]
+        )
+        if self._drafted:  # what drafting has run comes from its own passes
+            drafted = torch.stack(self._drafted, -1)
+            steps = self._steps[: drafted.shape[2]]
+            at = index[..., : len(steps)]
+            at.index_copy_(
+                0,
+                self._draft_slots,
+                torch.where(steps < ran[:, None], drafted, at.index_select(0, self._draft_slots)),
+            )
+        slot = self._in["slot"][:, None].expand(-1, self.shape.positions, -1)
+        return index.permute(1, 2, 0).gather(2, slot)
+
+    def _wanted(self, index: Tensor, start: Start) -> Wanted:
+        """The positions at which tokens are drawn: without padding, where the host may look."""
+        place = torch.arange(index.shape[0] * index.shape[1], device=index.device)
+        if not self._padded and self.shape.num_draft_tokens:
+            place = (self._steps <= start.progress.count[:, None]).flatten().nonzero()[:, 0]
+        row, step = place // self.shape.positions, place % self.shape.positions
+        return self._at(row, step, index.flatten(0, 1)[place], start)
+
+    def _at(self, row: Tensor, step: Tensor, entry: Tensor, start: Start) -> Wanted:
+        """Positions [R], with [R, T] logits of each."""
+        table, progress = self._shared.table, start.progress
+        number = progress.num_output_tokens[row] + step
+        coefficients = table.coefficients.at(self._in["rows"][row], number, change=self.shape.scheduled)
+        columns = start.columns.take(row)
+        return Wanted(row, step, progress.num_tokens[row] + step, entry, columns, coefficients)
+
+    def _by_row(self, wanted: Wanted, values: Tensor, padding: int) -> Tensor:
+        """[R] to [B, K + 1], with `padding` where no token is drawn."""
+        rows, positions = self.shape.rows, self.shape.positions
+        if len(values) == rows * positions:
+            return values.view(rows, positions)
+        padded = values.new_full((rows, positions), padding)
+        padded[wanted.row, wanted.step] = values
+        return padded
+
+    # Draws
+
+    def _draw_draft(self, start: Start, logits: Tensor, first: Tensor, step: int) -> Draw:
+        """Draw from q after some draft tokens, by [D, B] logits of that pass."""
+        if not self._padded:
+            self._drafted.append(first + self._num_logits - len(logits))
+        count = self._draft_terms
+        entry = first.t().gather(1, self._draft_number[self._in["slot"][:, :count]])
+        # In place of a term that a row lacks stands its first one, with coefficient 0.
+        lacks = self._rows.new_tensor(range(count)) >= start.columns["num_draft_terms"][:, None]
+        entry = torch.where(lacks, entry[:, :1], entry)
+        wanted = self._at(self._rows, self._steps[step].expand_as(self._rows), entry, start)
+        q = self._sampler.draft_target(wanted, logits)
+        if self.shape.grammar and not self._padded:
+            for row, (grammar, tokens) in enumerate(
+                zip(self.grammars, self.draft_tokens[:, :step].tolist(), strict=True)
+            ):
+                if grammar is not None:
+                    q[row].masked_fill_(~grammar.mask(tokens).to(q.device), float("-inf"))
+        return draw(self._sampler.penalized(wanted, q, start.history, step), self._sampler.sampling(wanted))
+
+    def _restricted(self, wanted: Wanted, logits: Tensor, start: Start) -> Tensor:
+        """[R, V] with grammars, penalties and biases applied."""
+        allowed = self._sampler.allowed(wanted, logits)
+        return self._sampler.penalized(wanted, allowed, start.history, self.shape.num_draft_tokens)
+
+    def _samples(
+        self, wanted: Wanted, logits: Tensor, target: Tensor, drafts: Tensor, sampling: Sampling, start: Start
+    ) -> Draw:
+        """Samples of q at all R positions, and of p where a row has no q.
+
+        Args:
+            wanted: The positions.
+            logits: [N, V], all of the round.
+            target: [R, V] log p up to a constant.
+            drafts: [R] bool, whether the row has a q.
+            sampling: R rows.
+            start: Where the rows stand.
+        """
+        shape, draft_target = self.shape, self._sampler.draft_target
+        if not self._drawn or shape.grammar or shape.penalties or shape.biases:
+            q = self._restricted(wanted, draft_target(wanted, logits), start)
+            return draw(_where_finite(drafts, q, target), sampling)
+        # Those that drafting has drawn are not drawn again.
+        drafted = wanted.step < self._ran(start.progress)[wanted.row]
+        rest = (~drafted).nonzero()[:, 0]
+        q = _where_finite(drafts[rest], draft_target(wanted.take(rest), logits), target[rest])
+        drawn = draw(q, sampling.of_rows(rest))
+        tokens, probs = torch.empty_like(wanted.row), None
+        tokens[rest] = drawn.tokens
+        if drawn.probs is not None:
+            probs = drawn.probs.new_empty(len(tokens), q.shape[1])
+            probs[rest] = drawn.probs
+        for step, earlier in enumerate(self._drawn):
+            at = (drafted & (wanted.step == step)).nonzero()[:, 0]
+            tokens[at] = earlier.tokens[wanted.row[at]]
+            if probs is not None and earlier.probs is not None:
+                probs[at] = earlier.probs[wanted.row[at]]
+        return Draw(tokens, probs)
+
+    def _all_logits(self) -> Tensor:
+        """[N, V] of all passes."""
+        return joined(self._computed) if self._memory is None else self._memory
+
+    # What the host is told
+
+    def _report_samples(self, samples: Tensor, start: Start) -> None:
+        """Report [B, K + 1] samples of q: the draft token itself where a model drafted one."""
+        if self.shape.drafting:
+            drafted = (self._in["given"] == 0) & (self._steps[:-1] < start.progress.count[:, None])
+            samples[:, :-1] = torch.where(drafted, self.draft_tokens, samples[:, :-1])
+        self._out["draft_samples"].copy_(samples)
+
+    def _report_logprobs(self, wanted: Wanted, logprobs: Tensor, tokens: Tensor) -> None:
+        """Report [R, V] log-probabilities of the [R] tokens drawn and of the most probable ones."""
+        top, at = logprobs.topk(min(MOST_TOP_LOGPROBS, logprobs.shape[1])), (wanted.row, wanted.step)
+        self._out["logprob"][at] = logprobs.gather(1, tokens[:, None])[:, 0]
+        for name, values in (("top_tokens", top.indices), ("top_logprobs", top.values)):
+            self._out[name][..., : values.shape[1]][at] = values
+
+
+def _where_finite(drafts: Tensor, q: Tensor, p: Tensor) -> Tensor:
+    """[R, V] log q where a row has a finite one, else log p, which may do without the term that is NaN."""
+    return torch.where((drafts & q.amax(-1).isfinite())[:, None], q, p)

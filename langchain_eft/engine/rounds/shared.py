@@ -1,0 +1,62 @@
+"""What all rounds share on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from langchain_eft.engine.attention.kv_pool import KVPool
+from langchain_eft.engine.models.family import ModelFamily
+from langchain_eft.engine.rounds.cuda_graphs import Streams
+from langchain_eft.engine.rounds.row_table import RowTable
+
+
+class Shared:
+    """What all rounds share on the device.
+
+    Attributes:
+        family: The models.
+        pools: Their KV memory.
+        num_blocks: Blocks of one variant.
+        block_size: Positions per block.
+        device: Where logits are combined.
+        host_may_look: Whether the host may read values in the midst of a round. On a CPU that is free. A GPU
+            would wait for it, and what it runs could not be recorded.
+        table: What the device knows of each request.
+        streams: For models that run side by side.
+
+    Args:
+        family: The models.
+        pools: Their KV memory.
+        num_blocks: Blocks of one variant.
+        block_size: Positions per block.
+        max_batch_size: Most rows of a round.
+        host_may_look: See above.
+    """
+
+    def __init__(
+        self,
+        family: ModelFamily,
+        pools: Sequence[KVPool],
+        num_blocks: int,
+        block_size: int,
+        max_batch_size: int,
+        *,
+        host_may_look: bool,
+    ) -> None:
+        self.family, self.pools = family, pools
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.device = family.vocabulary.device
+        self.host_may_look = host_may_look
+        self.table = RowTable(family, max_batch_size, num_blocks, block_size, self.device)
+        self.streams = Streams(self.device, len(family.models))
+        self._logits = torch.zeros(0, device=self.device)
+
+    def logits(self, count: int) -> Tensor:
+        """[count, V] float32, any numbers, at a fixed address. Rounds follow each other, so all share it."""
+        size = count * len(self.family.vocabulary)
+        if self._logits.numel() < size:
+            self._logits = torch.zeros(size, device=self.device)
+        return self._logits[:size].view(count, -1)
