@@ -136,17 +136,18 @@ class _Loader:
             return
         self._progress(f"Loading {Path(folder).name}")
         placement = self._placement_of(folder)
+        embeddings_from = next(iter(self.modules.values()), None)
         if placement.ranks > 1:
             from langchain_eft.engine.models.tensor_parallel import Leader
 
             self.leader = Leader(folder, placement)
-        embeddings_from = next(iter(self.modules.values()), None)
-        if checkpoint.gguf is None:
+            with self.leader.loading():
+                self.modules[folder] = load_module(folder, placement, embeddings_from)
+            self.leader.attach(self.modules[folder])
+        elif checkpoint.gguf is None:
             self.modules[folder] = load_module(folder, placement, embeddings_from)
         else:
             self.modules[folder] = load_gguf_module(checkpoint, self._progress)
-        if placement.ranks > 1 and self.leader:
-            self.leader.attach(self.modules[folder])
 
     def close(self) -> None:
         """Free the weights, and stop the other ranks of a tensor-parallel base."""
