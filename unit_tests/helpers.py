@@ -19,7 +19,7 @@ from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.plan import Plan
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
-from langchain_eft.engine.rounds import ops, packed_runner
+from langchain_eft.engine.rounds import decoding_round, packed_runner
 from langchain_eft.engine.rounds.packed_runner import PackedRunner
 from langchain_eft.engine.rounds.static_rows import StaticRows
 from unit_tests.tiny import KINDS
@@ -221,18 +221,18 @@ def without_plans(monkeypatch):
 
 @contextmanager
 def engine_with(family, **rules):
-    """An engine whose rounds follow other rules (`rounds.ops`), such as wrong ones."""
+    """An engine whose rounds follow other rules (names of `decoding_round`), such as wrong ones."""
     config = EngineConfig(
         kv_cache_tokens=4096, block_size=4, max_num_batched_tokens=32, max_queued_requests=2000
     )
     with pytest.MonkeyPatch.context() as patch:
         for name, rule in rules.items():
-            patch.setattr(ops, name, rule)
+            patch.setattr(decoding_round, name, rule)
         engine = Engine(family.recipe, config)
-    try:
-        yield engine
-    finally:
-        engine.close()
+        try:
+            yield engine
+        finally:
+            engine.close()
 
 
 def keep_every_draft_token(p, q, samples, seeds, positions):

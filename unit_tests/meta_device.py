@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from langchain_eft.engine.attention import batch as batches
+from langchain_eft.engine import device_kernels
 from langchain_eft.engine.attention import paged
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
@@ -24,7 +24,6 @@ from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel, project
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
-from langchain_eft.engine.rounds import round_state
 from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes
 from langchain_eft.engine.rounds.static import RoundLogits, StaticRound
@@ -143,7 +142,7 @@ def meta_device(*, launch=None) -> Iterator[None]:
     from langchain_eft.engine.attention import triton as attention_kernels
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (batches, paged, round_state):
+        for module in (device_kernels, paged):
             patch.setattr(module, "has_kernel", lambda device: True)
         patch.setattr(attention_kernels, "_processors", lambda device: 132)
         for kernel in kernels():
@@ -181,7 +180,7 @@ def meta_family() -> ModelFamily:
             )
         module.eval().requires_grad_(requires_grad=False)
         adapters = [_adapter(module)] * count
-        assert fuse(module, kernels=True)
+        assert fuse(module)
         models.append(CausalModel(name, module, adapters))
         models[-1].head = module.lm_head.weight
     ids = torch.ones(VOCABULARY, dtype=torch.bool, device=META)

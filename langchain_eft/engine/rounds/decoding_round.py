@@ -14,12 +14,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.decoding.formula import conservative
+from langchain_eft.engine.decoding.acceptance import accept_or_resample
+from langchain_eft.engine.decoding.formula import combine, conservative
 from langchain_eft.engine.decoding.gates import GateNumbers, add_gated, measures, open_gates
 from langchain_eft.engine.decoding.penalties import Penalties, penalize
-from langchain_eft.engine.decoding.sampling import Draw, Sampling
+from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw, probabilities
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
-from langchain_eft.engine.rounds.progress import RowProgress
+from langchain_eft.engine.rounds.progress import RowProgress, accept, begin
 from langchain_eft.engine.rounds.round_state import Positions, RoundState
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.rounds.staging import DeviceToHost, Fields, HostToDevice
@@ -42,7 +43,7 @@ class DecodingRound(ABC):
 
     def __init__(self, shape: RoundShape, state: RoundState, more_inputs: Fields | None = None) -> None:
         self.shape = shape
-        self._state, self._ops = state, state.ops
+        self._state = state
         self._vocabulary = state.family.vocabulary
         self.vocabulary_size = len(self._vocabulary)
         device = state.device
@@ -105,8 +106,8 @@ class DecodingRound(ABC):
                 self._positions.by_row(torch.where(drafts, samples.tokens, -1), -1), progress
             )
         else:
-            tokens = self._ops.draw(allowed, sampling).tokens
-        self._ops.accept(
+            tokens = draw(allowed, sampling).tokens
+        accept(
             self.draft_tokens,
             self._positions.by_row(tokens, 0),
             self._positions.by_row(finite, 0),
@@ -138,7 +139,7 @@ class DecodingRound(ABC):
 
     def _draw_drafted(self, q: Tensor, sampling: Sampling) -> Tensor:
         """[B] samples of [B, V] log q."""
-        return self._ops.draw(q, sampling).tokens
+        return draw(q, sampling).tokens
 
     def _allow_drafted(self, logits: Tensor, step: int) -> Tensor:  # noqa: ARG002  (packed rounds use it)
         """[B, V] logits of draft tokens, restricted by grammars where the host may look at each token."""
@@ -172,22 +173,20 @@ class DecodingRound(ABC):
             progress: Of the rows.
         """
         q = self._penalized(self._allowed(self._draft_target(logits, index)), progress)
-        return self._ops.draw(where_finite(drafts, q, target), sampling)
+        return draw(where_finite(drafts, q, target), sampling)
 
     def _accept_or_resample(self, target: Tensor, samples: Draw, sampling: Sampling) -> Tensor:
         """[R] samples of p, [R, V] up to a constant, that equal `samples` wherever the rule keeps them."""
         if samples.probs is None:  # every row is greedy
-            return self._ops.draw(target, sampling).tokens
-        p = self._ops.probabilities(target, sampling)
-        return self._ops.accept_or_resample(
-            p, samples.probs, samples.tokens, sampling.seeds, sampling.positions
-        )
+            return draw(target, sampling).tokens
+        p = probabilities(target, sampling)
+        return accept_or_resample(p, samples.probs, samples.tokens, sampling.seeds, sampling.positions)
 
     # From logits to p and q
 
     def _combine(self, logits: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         """[R, V] weighted sums of logits, -inf for ids that are not tokens of all models."""
-        return self._ops.combine(logits, index, weights, self._vocabulary)
+        return combine(logits, index, weights, self._vocabulary)
 
     def _target(self, logits: Tensor, index: Tensor) -> Tensor:
         """[R, V] log p up to a constant."""
@@ -312,7 +311,7 @@ class DecodingRound(ABC):
 
     def _begin(self) -> RowProgress:
         """Where the rows stand."""
-        return self._ops.begin(self._in, self._state.last, self._state.num_output_tokens)
+        return begin(self._in, self._state.last, self._state.num_output_tokens)
 
     def _take_given(self) -> None:
         """Use the draft tokens that the host knows."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.decoding.sampling import Draw, Sampling
+from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import joined, project
 from langchain_eft.engine.models.family import Term
@@ -145,7 +145,7 @@ class PackedRound(DecodingRound):
         return logits, torch.from_numpy(index).to(logits.device)
 
     def _draw_drafted(self, q: Tensor, sampling: Sampling) -> Tensor:
-        self._drawn.append(self._ops.draw(q, sampling))
+        self._drawn.append(draw(q, sampling))
         return self._drawn[-1].tokens
 
     def _allow_drafted(self, logits: Tensor, step: int) -> Tensor:
@@ -220,12 +220,12 @@ class PackedRound(DecodingRound):
             for x in (index, self._in["draft"])
         )
         q = where_finite(drafts[rest], self._combine(logits, entries, weights), target[rest])
-        draw = self._ops.draw(q, sampling.of_rows(rest))
+        drawn = draw(q, sampling.of_rows(rest))
         tokens, probs = torch.empty_like(sampling.positions), None
-        tokens[rest] = draw.tokens
-        if draw.probs is not None:
-            probs = draw.probs.new_empty(len(tokens), self.vocabulary_size)
-            probs[rest] = draw.probs
+        tokens[rest] = drawn.tokens
+        if drawn.probs is not None:
+            probs = drawn.probs.new_empty(len(tokens), self.vocabulary_size)
+            probs[rest] = drawn.probs
         for number, earlier in enumerate(self._drawn):
             where = (drafted & (step == number)).nonzero()[:, 0]
             tokens[where] = earlier.tokens[row[where]]

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.attention.batch import has_kernel
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.rounds.cuda_graphs import Streams
-from langchain_eft.engine.rounds.ops import round_ops
 from langchain_eft.engine.rounds.shape import RoundShape
 
 
@@ -24,7 +22,6 @@ class RoundState:
         num_blocks: Blocks of one variant.
         block_size: Positions per block.
         device: Where logits are combined.
-        ops: What rounds do besides running models, by kernels where they run.
         streams: For models that run side by side.
         last: [rows] int64, last token of each row of the last round.
         num_output_tokens: [rows] int64, tokens of its answer.
@@ -38,7 +35,6 @@ class RoundState:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.device = family.vocabulary.device
-        self.ops = round_ops(kernels=has_kernel(self.device))
         self.streams = Streams(self.device, len(family.models))
         self.last, self.num_output_tokens = torch.zeros(2, rows, dtype=torch.int64, device=self.device)
 

@@ -21,7 +21,7 @@ from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.models.causal_model import joined, project
 from langchain_eft.engine.rounds.decoding_round import DecodingRound
-from langchain_eft.engine.rounds.layout import TokenLayout
+from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
 from langchain_eft.engine.rounds.progress import RowProgress
 from langchain_eft.engine.rounds.round_state import RoundState
 from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
@@ -198,7 +198,7 @@ class StaticRound(DecodingRound):
         return run
 
     def _lay_out(self, part: _Part) -> TokenLayout:
-        return self._ops.lay_out(
+        return lay_out(
             part.tokens,
             self._in["start"][part.slots],
             self._in["prompt_end"][part.slots],

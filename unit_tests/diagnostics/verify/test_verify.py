@@ -41,7 +41,7 @@ from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.registry import close_all
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds import ops
+from langchain_eft.engine.rounds import decoding_round
 from unit_tests.helpers import GREEDY, engine_with, failing_rounds, keep_every_draft_token
 
 SETTINGS = [
@@ -225,7 +225,7 @@ def test_progress_names_every_check(engine):
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_a_wrong_weight_fails_every_check(family):
-    right = ops.combine
+    right = decoding_round.combine
 
     def without_weights_of_one(logits, index, weights, vocabulary=None):
         return right(logits, index, weights * (weights != 1), vocabulary)
@@ -325,7 +325,7 @@ def test_verify_prints_a_table_and_exits_with_0(command, family):
 
 @pytest.mark.slow
 def test_verify_prints_json_and_exits_with_1_if_a_check_failed(command, family, monkeypatch):
-    monkeypatch.setattr(ops, "accept_or_resample", keep_every_draft_token)
+    monkeypatch.setattr(decoding_round, "accept_or_resample", keep_every_draft_token)
     sources = [f"full={family.folder / 'tuned'}", f"two={family.folder / 'two'}"]
     result = command(
         "--json", "--reference", str(family.folder / "reference"), "--seed", "3",
