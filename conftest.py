@@ -1,6 +1,7 @@
 """What both test folders share."""
 
 import os
+import re
 from collections import Counter
 
 import pytest
@@ -30,8 +31,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_configure(config):
-    """Hide GPUs except from `-m cuda`: expectations are computed on the CPU, in float32."""
-    if config.option.markexpr != "cuda":
+    """Hide GPUs except from tests that `-m` chooses by `cuda`: others expect the CPU's float32."""
+    if not re.search(r"(?<!not )\bcuda\b", config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

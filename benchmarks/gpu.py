@@ -568,7 +568,7 @@ def engine_log_p(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -
     count = len(answer)
     index = torch.arange(3 * count, device=logits[0].device).view(3, count).t()
     weights = torch.tensor([[1.0, 1.0, -1.0]], device=index.device).expand(count, 3)
-    total = combine(torch.cat(logits), index, weights).double()
+    total = combine.definition(torch.cat(logits), index, weights).double()
     return total.masked_fill(~family.vocabulary, -1e9).log_softmax(-1).cpu()
 
 

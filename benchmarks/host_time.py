@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 import torch
 import typer
+from langchain_eft.engine.rounds.static import StaticRound
 
 from benchmarks.rivals.family import VOCABULARY, tiny
 from langchain_eft.diagnostics.bench import take_turns
@@ -31,7 +32,6 @@ from langchain_eft.engine.events import Event, Failed, Finished
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
 from langchain_eft.engine.rounds import static_runner
-from langchain_eft.engine.rounds.static import StaticRound
 from langchain_eft.evaluation.results import markdown
 
 DRAFT_SECONDS, VERIFY_SECONDS = 0.001, 0.005

@@ -11,13 +11,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from langchain_eft.engine.rounds.round_state import RoundState
-from langchain_eft.engine.rounds.static import RoundLogits, StaticRound
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from langchain_eft.engine.attention import batch as batches
+from langchain_eft.engine import device_kernels
 from langchain_eft.engine.attention import paged
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
@@ -26,8 +24,9 @@ from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel, project
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
-from langchain_eft.engine.rounds import round_state
+from langchain_eft.engine.rounds.round import Round
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes
+from langchain_eft.engine.rounds.shared import Shared
 
 META = torch.device("meta")
 KERNELS = (
@@ -57,6 +56,7 @@ EXTRAS = (
     {"max_context": 4096},
     {"conservative": True, "nucleus": True},
     {"gates": 2},
+    {"scheduled": True},
     {"filters": Filters(greedy=True, sampled=True, top_k=8, top_p=True, min_p=True)},
 )
 """What else a round may do."""
@@ -124,12 +124,12 @@ def count_launches(shape: RoundShape) -> tuple[int, int]:
 
     with meta_device(launch=counter.launch), pytest.MonkeyPatch.context() as patch:
         patch.setattr(CausalModel, "__call__", without_layers)
-        static = StaticRound(shape, meta_state(meta_family()), RoundLogits(META))
+        round_ = Round(shape, meta_shared(meta_family()))
         with counter:
             if shape.drafting:
-                static.draft()
+                round_.draft()
             drafted = counter.count
-            static.verify()
+            round_.verify()
     return drafted, counter.count - drafted
 
 
@@ -143,7 +143,7 @@ def meta_device(*, launch=None) -> Iterator[None]:
     from langchain_eft.engine.attention import triton as attention_kernels
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (batches, paged, round_state):
+        for module in (device_kernels, paged):
             patch.setattr(module, "has_kernel", lambda device: True)
         patch.setattr(attention_kernels, "_processors", lambda device: 132)
         for kernel in kernels():
@@ -181,7 +181,7 @@ def meta_family() -> ModelFamily:
             )
         module.eval().requires_grad_(requires_grad=False)
         adapters = [_adapter(module)] * count
-        assert fuse(module, kernels=True)
+        assert fuse(module)
         models.append(CausalModel(name, module, adapters))
         models[-1].head = module.lm_head.weight
     ids = torch.ones(VOCABULARY, dtype=torch.bool, device=META)
@@ -201,9 +201,9 @@ def _adapter(module) -> LoraAdapter:
     return LoraAdapter("", updates)
 
 
-def meta_state(family: ModelFamily) -> RoundState:
+def meta_shared(family: ModelFamily) -> Shared:
     pools = [KVPool(model.variants * BLOCKS * BLOCK_SIZE) for model in family.models]
-    return RoundState(family, pools, BLOCKS, BLOCK_SIZE, ROWS)
+    return Shared(family, pools, BLOCKS, BLOCK_SIZE, ROWS, host_may_look=False)
 
 
 def kinds_of_rounds(family: ModelFamily, rows: int) -> list[RoundShape]:
@@ -211,19 +211,19 @@ def kinds_of_rounds(family: ModelFamily, rows: int) -> list[RoundShape]:
     return [replace(shape, **extra) for shape in common_shapes(family, rows) for extra in EXTRAS]
 
 
-def run_round(shape: RoundShape, state: RoundState) -> None:
-    """Both halves of a static round, as a recording would run them."""
-    static = StaticRound(shape, state, RoundLogits(META))
+def run_round(shape: RoundShape, shared: Shared) -> None:
+    """Both halves of a round, as a recording would run them."""
+    round_ = Round(shape, shared)
     with OneDevice():
         if shape.drafting:
-            static.draft()
-        static.verify()
+            round_.draft()
+        round_.verify()
 
 
-def run_prompts(state: RoundState, lengths=(3, 200)) -> None:
+def run_prompts(shared: Shared, lengths=(3, 200)) -> None:
     """The passes of a round that computes chunks of prompts, beside rows that decode."""
     hidden = []
-    for model, pool in zip(state.family.models, state.pools, strict=True):
+    for model, pool in zip(shared.family.models, shared.pools, strict=True):
         variants = range(model.variants)
         chunks = [
             Chunk([5] * length, 0, variant, list(range(BLOCKS))) for length in lengths for variant in variants

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.analysis.prefix_tree import PrefixTree, Run
-from langchain_eft.engine.attention.batch import has_kernel
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.sdpa import padded_length
+from langchain_eft.engine.device_kernels import has_kernel
 from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel

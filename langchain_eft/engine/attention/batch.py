@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -132,13 +130,3 @@ def _paged_group(spans: Sequence[QuerySpan], least: int, block_size: int, device
 def on_device(device: torch.device) -> AbstractContextManager[object]:
     """Make a device current. Triton launches kernels on the current device, wherever their tensors are."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-@cache
-def has_kernel(device: torch.device) -> bool:
-    """Whether the Triton kernels run on a device: on GPUs since Ampere, if Triton is installed."""
-    return (
-        device.type == "cuda"
-        and find_spec("triton") is not None
-        and torch.cuda.get_device_capability(device) >= (8, 0)
-    )

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from langchain_eft.engine.attention.batch import ForwardBatch, has_kernel
+from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.gathered import attend_gathered
 from langchain_eft.engine.attention.in_place import attend_in_place, attends_in_place
+from langchain_eft.engine.device_kernels import has_kernel
 
 ATTENTION = "eft"
 """The registered name: transformers' `attn_implementation`."""

@@ -20,8 +20,10 @@ from torch import Tensor
 from langchain_eft.engine.decoding.race import race
 from langchain_eft.engine.decoding.random import RESIDUAL, SAMPLE, TEST, uniforms
 from langchain_eft.engine.decoding.shortcuts import takes_shortcuts
+from langchain_eft.engine.device_kernels import with_kernel
 
 
+@with_kernel("decoding.triton:accept_or_resample_kernel")
 def accept_or_resample(p: Tensor, q: Tensor, samples: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
     """Turn samples of q into samples of p, and keep as many as possible.
 

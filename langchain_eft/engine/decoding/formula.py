@@ -29,6 +29,7 @@ from torch import Tensor
 
 from langchain_eft.engine.decoding.nucleus import nucleus
 from langchain_eft.engine.decoding.shortcuts import takes_shortcuts
+from langchain_eft.engine.device_kernels import with_kernel
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.gate import Gate, gate_states
 from langchain_eft.engine.recipe.schedules import Weight, knots, values, weight_at
@@ -326,6 +327,7 @@ def _common_reference(
     )
 
 
+@with_kernel("decoding.triton:combine_kernel")
 def combine(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: Tensor | None = None) -> Tensor:
     """Weighted sums of logits: log p up to a constant per row, for normalizers cancel.
 

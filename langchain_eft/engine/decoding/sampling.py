@@ -12,6 +12,7 @@ from torch import Tensor
 from langchain_eft.engine.decoding.nucleus import nucleus
 from langchain_eft.engine.decoding.race import race
 from langchain_eft.engine.decoding.random import SAMPLE
+from langchain_eft.engine.device_kernels import with_kernel
 from langchain_eft.engine.request import SamplingParams
 
 
@@ -114,6 +115,7 @@ class Draw(NamedTuple):
     probs: Tensor | None
 
 
+@with_kernel("decoding.triton:draw_kernel")
 def draw(logits: Tensor, sampling: Sampling) -> Draw:
     """Draw a token for every row, with the random numbers of its seed and position.
 
@@ -124,10 +126,11 @@ def draw(logits: Tensor, sampling: Sampling) -> Draw:
     logits = logits.float()
     if not sampling.filters.sampled:
         return Draw(logits.argmax(-1), None)
-    probs = probabilities(logits, sampling)
+    probs = probabilities.definition(logits, sampling)
     return Draw(race(probs, sampling.seeds, sampling.positions, SAMPLE), probs)
 
 
+@with_kernel("decoding.triton:probabilities_kernel")
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """Apply temperature, then top-k, top-p and min-p.
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from langchain_eft.engine.errors import InsufficientMemoryError
 from langchain_eft.engine.loading.behavior_cards import warn_of_other_references
 from langchain_eft.engine.loading.checkpoints import Checkpoint, fetch_checkpoint
 from langchain_eft.engine.loading.gguf_weights import load_gguf_module
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
+from langchain_eft.engine.loading.memory import LESS_MEMORY
 from langchain_eft.engine.loading.tokenizers import TokenMeanings, read_tokenizers
 from langchain_eft.engine.loading.weights import load_module
 from langchain_eft.engine.models.causal_model import CausalModel, drop_weights
@@ -38,6 +40,7 @@ def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> Mod
 
     Raises:
         CheckpointNotFoundError: A model or adapter cannot be found.
+        DeviceLostError: A device has failed.
         InsufficientMemoryError: The weights do not fit the devices.
         InsufficientDiskError: The weights do not fit the disk.
         RecipeError: The models cannot be combined or placed as requested.
@@ -53,8 +56,13 @@ def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> Mod
     loader = _Loader(checkpoints, placement, progress)
     try:
         return _load(recipe, checkpoints, loader, placement.device, progress)
-    except BaseException:
+    except BaseException as error:
         loader.close()
+        placement.require_working(str(error))  # on a lost device everything fails, with any error
+        if isinstance(error, torch.OutOfMemoryError):
+            raise InsufficientMemoryError(
+                f"There is no memory to load and check the models ({error}): {LESS_MEMORY}."
+            ) from error
         raise
 
 
@@ -128,17 +136,18 @@ class _Loader:
             return
         self._progress(f"Loading {Path(folder).name}")
         placement = self._placement_of(folder)
+        embeddings_from = next(iter(self.modules.values()), None)
         if placement.ranks > 1:
             from langchain_eft.engine.models.tensor_parallel import Leader
 
             self.leader = Leader(folder, placement)
-        embeddings_from = next(iter(self.modules.values()), None)
-        if checkpoint.gguf is None:
+            with self.leader.loading():
+                self.modules[folder] = load_module(folder, placement, embeddings_from)
+            self.leader.attach(self.modules[folder])
+        elif checkpoint.gguf is None:
             self.modules[folder] = load_module(folder, placement, embeddings_from)
         else:
             self.modules[folder] = load_gguf_module(checkpoint, self._progress)
-        if placement.ranks > 1 and self.leader:
-            self.leader.attach(self.modules[folder])
 
     def close(self) -> None:
         """Free the weights, and stop the other ranks of a tensor-parallel base."""

@@ -119,6 +119,13 @@ def count_weights(folder: Path) -> WeightCount:
     return WeightCount(linear, other, experts, types <= {"BF16", "F16"}, stored)
 
 
+LESS_MEMORY = (
+    "quantize the base with `quantization`, use a smaller model or dtype or another device, or close other "
+    "programs and engines"
+)
+"""What to do where models do not fit."""
+
+
 def require_memory(needs: Mapping[str, int], free: int, device_name: str) -> None:
     """Refuse models that do not fit the free memory together.
 
@@ -135,6 +142,5 @@ def require_memory(needs: Mapping[str, int], free: int, device_name: str) -> Non
         parts = ", ".join(f"{name}: {gib(size)}" for name, size in needs.items())
         raise InsufficientMemoryError(
             f"The weights need {gib(needed)} of memory ({parts}), but only {gib(free)} are free on "
-            f"{device_name}: quantize the base with `quantization`, use a smaller model or dtype or another "
-            "device, or close other programs and engines."
+            f"{device_name}: {LESS_MEMORY}."
         )

@@ -10,8 +10,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
-from langchain_eft.engine.attention.batch import has_kernel
 from langchain_eft.engine.attention.paged import ATTENTION
+from langchain_eft.engine.device_kernels import has_kernel
 from langchain_eft.engine.errors import (
     CheckpointNotFoundError,
     RecipeError,
@@ -96,7 +96,7 @@ def load_module(path: str, placement: Placement, embeddings_from: nn.Module | No
         return module  # type: ignore[no-any-return]
     if placement.quantization and not placement.packs_int8:
         if has_kernel(placement.device):
-            fuse(module, kernels=True)  # quantized weights cannot be concatenated
+            fuse(module)  # quantized weights cannot be concatenated
         quantize(module, placement.quantization, None if placement.device_map else placement.device)
     if placement.device_map:
         return module  # type: ignore[no-any-return]

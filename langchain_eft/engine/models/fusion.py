@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from langchain_eft.engine.models.layer_kernels import LayerOps, layer_ops
+from langchain_eft.engine.models.layer_ops import add_rms_norm, angles, rms_norm, rotate, silu_mul
 from langchain_eft.engine.models.linear import FusedLinear
 
 _FAMILIES = {
@@ -38,12 +38,11 @@ A pair is a sum that the next norm will compute.
 
 
 @torch.inference_mode(mode=False)  # the copies have to be ordinary tensors
-def fuse(model: nn.Module, *, kernels: bool) -> bool:
+def fuse(model: nn.Module) -> bool:
     """Replace a model's decoder layers in place. The original weights are freed.
 
     Args:
         model: A causal language model of transformers.
-        kernels: Whether Triton kernels compute the small operations.
 
     Returns:
         Whether the layers were replaced. The model must belong to a supported family and have ordinary
@@ -53,12 +52,11 @@ def fuse(model: nn.Module, *, kernels: bool) -> bool:
     layers = getattr(base, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not all(map(_fusable, layers)):
         return False
-    ops = layer_ops(kernels=kernels)
     for i, layer in enumerate(layers):
         kind = PostNormLayer if hasattr(layer, "post_feedforward_layernorm") else PreNormLayer
-        layers[i] = kind(layer, ops)
-    base.norm = Norm(base.norm, ops)
-    base.rotary_emb = _Rotation(base.rotary_emb, ops)
+        layers[i] = kind(layer)
+    base.norm = Norm(base.norm)
+    base.rotary_emb = _Rotation(base.rotary_emb)
     return True
 
 
@@ -79,9 +77,8 @@ def _fusable(layer: nn.Module) -> bool:
 class Norm(nn.Module):
     """Root-mean-square norm (Zhang and Sennrich 2019) of a stream or of single heads."""
 
-    def __init__(self, plain: Any, ops: LayerOps) -> None:
+    def __init__(self, plain: Any) -> None:
         super().__init__()
-        self._ops = ops
         self.weight: nn.Parameter = plain.weight
         self.eps = float(plain.variance_epsilon)
 
@@ -95,11 +92,11 @@ class Norm(nn.Module):
             total = _packed(stream)
             return total, self.normed(total)
         total, new = stream
-        return self._ops.add_rms_norm(new, total, self.weight, self.eps)
+        return add_rms_norm(new, total, self.weight, self.eps)
 
     def normed(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """The norm of `x`, [N, size], plus `residual`."""
-        return self._ops.rms_norm(x, self.weight, self.eps, residual)
+        return rms_norm(x, self.weight, self.eps, residual)
 
 
 def _packed(hidden_states: Tensor) -> Tensor:
@@ -110,21 +107,21 @@ def _packed(hidden_states: Tensor) -> Tensor:
 class _Rotation(nn.Module):
     """The angles by which queries and keys are rotated, in the form that the layers take."""
 
-    def __init__(self, plain: nn.Module, ops: LayerOps) -> None:
+    def __init__(self, plain: nn.Module) -> None:
         super().__init__()
-        self._plain, self._ops = plain, ops
+        self._plain = plain
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """See `LayerOps.angles`."""
-        return self._ops.angles(*self._plain(*args, **kwargs))
+        """See `layer_ops.angles`."""
+        return angles(*self._plain(*args, **kwargs))
 
 
 class Attention(nn.Module):
     """Self-attention with q, k and v as one product."""
 
-    def __init__(self, plain: Any, ops: LayerOps) -> None:
+    def __init__(self, plain: Any) -> None:
         super().__init__()
-        config, self._ops = plain.config, ops
+        config = plain.config
         self.config, self.layer_idx = config, plain.layer_idx
         self.num_key_value_groups = plain.num_key_value_groups
         self.scaling, self.dim = plain.scaling, plain.head_dim
@@ -135,8 +132,8 @@ class Attention(nn.Module):
         heads, key_heads = (x.out_features // self.dim for x in (plain.q_proj, plain.k_proj))
         self.heads = [heads, key_heads, key_heads]
         # Qwen 3 normalizes each head, Olmo 2 all heads together.
-        self.q_norm = Norm(plain.q_norm, ops) if hasattr(plain, "q_norm") else None
-        self.k_norm = Norm(plain.k_norm, ops) if hasattr(plain, "k_norm") else None
+        self.q_norm = Norm(plain.q_norm) if hasattr(plain, "q_norm") else None
+        self.k_norm = Norm(plain.k_norm) if hasattr(plain, "k_norm") else None
         norms: dict[str, Any] = {}
         if self.q_norm is not None and self.k_norm is not None:
             weights = self.q_norm.weight, self.k_norm.weight
@@ -180,7 +177,7 @@ class Attention(nn.Module):
             normed = self.q_norm.normed(query), self.k_norm.normed(key)  # type: ignore[union-attr]
             states = torch.cat([*normed, value], -1)
         if self.rotation is not None:
-            self._ops.rotate(states, factors, **self.rotation)
+            rotate(states, factors, **self.rotation)
         return torch.split(states.view(1, len(states), -1, self.dim).transpose(1, 2), self.heads, 1)
 
 
@@ -194,9 +191,8 @@ def _attention_function(name: str, eager: Callable[..., Any]) -> Callable[..., A
 class GatedUnit(nn.Module):
     """Feed-forward layer with gate and up as one product (Shazeer 2020)."""
 
-    def __init__(self, plain: Any, ops: LayerOps) -> None:
+    def __init__(self, plain: Any) -> None:
         super().__init__()
-        self._ops = ops
         self.gate_up_proj = FusedLinear.join(
             {name: getattr(plain, name) for name in ("gate_proj", "up_proj")}
         )
@@ -204,26 +200,26 @@ class GatedUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, hidden] to [N, hidden]."""
-        result: Tensor = self.down_proj.forward(self._ops.silu_mul(self.gate_up_proj.forward(x)))
+        result: Tensor = self.down_proj.forward(silu_mul(self.gate_up_proj.forward(x)))
         return result
 
 
 class Layer(nn.Module):
     """What all decoder layers have."""
 
-    def __init__(self, plain: Any, ops: LayerOps) -> None:
+    def __init__(self, plain: Any) -> None:
         super().__init__()
-        self.self_attn = Attention(plain.self_attn, ops)
-        self.mlp = GatedUnit(plain.mlp, ops)
-        self.post_attention_layernorm = Norm(plain.post_attention_layernorm, ops)
+        self.self_attn = Attention(plain.self_attn)
+        self.mlp = GatedUnit(plain.mlp)
+        self.post_attention_layernorm = Norm(plain.post_attention_layernorm)
 
 
 class PreNormLayer(Layer):
     """x + attention(norm(x)), then x + unit(norm(x))."""
 
-    def __init__(self, plain: Any, ops: LayerOps) -> None:
-        super().__init__(plain, ops)
-        self.input_layernorm = Norm(plain.input_layernorm, ops)
+    def __init__(self, plain: Any) -> None:
+        super().__init__(plain)
+        self.input_layernorm = Norm(plain.input_layernorm)
 
     def forward(self, hidden_states: Stream, **kwargs: Any) -> Stream:
         """A stream to a pair, which the next norm adds."""
@@ -236,9 +232,9 @@ class PreNormLayer(Layer):
 class PostNormLayer(Layer):
     """x + norm(attention(x)), then x + norm(unit(x)) (Olmo 2)."""
 
-    def __init__(self, plain: Any, ops: LayerOps) -> None:
-        super().__init__(plain, ops)
-        self.post_feedforward_layernorm = Norm(plain.post_feedforward_layernorm, ops)
+    def __init__(self, plain: Any) -> None:
+        super().__init__(plain)
+        self.post_feedforward_layernorm = Norm(plain.post_feedforward_layernorm)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """A stream to [N, hidden]."""

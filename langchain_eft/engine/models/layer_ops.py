@@ -1,6 +1,6 @@
-"""The small operations of a decoder layer: the torch functions that define them.
+"""The small operations of a decoder layer.
 
-Kernels must equal them. On a GPU these take fewer launches, on a CPU less time.
+On a GPU their kernels take fewer launches. On a CPU, steps of programs (`kernels/layer.py`) take less time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from langchain_eft.engine.device_kernels import with_kernel
 
+
+@with_kernel("models.triton:rms_norm_kernel")
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
     """`residual + norm(x) * weight` (Zhang and Sennrich 2019).
 
@@ -36,12 +39,14 @@ def _as_tensor(number: float, dtype: torch.dtype, device: torch.device) -> Tenso
     return torch.tensor(number, dtype=dtype, device=device)
 
 
+@with_kernel("models.triton:add_rms_norm_kernel")
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """`x + residual`, and its norm times `weight`. The arguments are those of `rms_norm`."""
     total = x + residual
-    return total, rms_norm(total, weight, eps)
+    return total, rms_norm.definition(total, weight, eps)
 
 
+@with_kernel("models.triton:kernel_angles")
 def angles(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """What `rotate` takes, which all layers share.
 
@@ -56,6 +61,7 @@ def angles(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     return cos.transpose(0, 1), torch.cat((-first, second), -1)
 
 
+@with_kernel("models.triton:rotate_kernel")
 def rotate(
     states: Tensor,
     factors: tuple[Tensor, Tensor],
@@ -84,12 +90,13 @@ def rotate(
     rotated = states.view(len(states), -1, dim).narrow(1, 0, heads + key_heads)
     if query_weight is not None and key_weight is not None:
         query, key = rotated[:, :heads], rotated[:, heads:]
-        query.copy_(rms_norm(query, query_weight, eps))
-        key.copy_(rms_norm(key, key_weight, eps))
+        query.copy_(rms_norm.definition(query, query_weight, eps))
+        key.copy_(rms_norm.definition(key, key_weight, eps))
     exchanged = rotated.roll(dim // 2, -1)
     rotated.mul_(cos).addcmul_(exchanged, sin)
 
 
+@with_kernel("models.triton:silu_mul_kernel")
 def silu_mul(gate_up: Tensor) -> Tensor:
     """`silu(gate) * up`: [N, 2 * size] to [N, size] (Shazeer 2020)."""
     gate, up = gate_up.chunk(2, -1)

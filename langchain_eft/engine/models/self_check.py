@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from langchain_eft.engine.attention.batch import ForwardBatch, has_kernel, on_device
+from langchain_eft.engine.attention.batch import ForwardBatch, on_device
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
+from langchain_eft.engine.device_kernels import has_kernel
 from langchain_eft.engine.errors import EngineError, UnsupportedModelError
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
@@ -69,7 +70,7 @@ def prepare_model(
     with unsupported_on_failure(name, config), InFloat32() if placement.packs else nullcontext():
         expected = plain_logits(module, torch.tensor([ids], device=device))
     if has_kernel(device):
-        fuse(module, kernels=True)
+        fuse(module)
     elif placement.packs and not placement.packs_int8:
         _pack(module, progress, int8=False)
     model = CausalModel(name, module, adapters)
@@ -79,7 +80,7 @@ def prepare_model(
 
 
 def _pack(module: nn.Module, progress: Progress, *, int8: bool) -> None:
-    fuse(module, kernels=False)
+    fuse(module)
     pack_weights(module, int8=int8, progress=progress)
 
 

@@ -97,8 +97,9 @@ class Leader:
         settings = json.dumps({"path": path, "ranks": ranks, "port": store.port, "dtype": dtype})
         self._workers = [
             subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-m", _WORKER, settings],  # -P: no module of the current folder
-                env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)},
+                # -P: no module of the current folder
+                [sys.executable, "-P", "-X", "faulthandler", "-m", _WORKER, settings],
+                env=os.environ | _variables(rank, ranks),
             )
             for rank in range(1, ranks)
         ]
@@ -121,6 +122,21 @@ class Leader:
                         "started; its error is printed above. Repair it, or leave `tensor_parallel` at 1."
                     )
                 time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Set what transformers reads of a rank, while this process loads its part of the model."""
+        variables = _variables(0, 1 + len(self._workers))
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
     def attach(self, module: Any) -> None:
         """Announce every later forward pass of `module` to the other ranks."""
@@ -212,6 +228,10 @@ def _calls() -> Iterator[_ForwardCall]:
         yield message[0]
 
 
+def _variables(rank: int, ranks: int) -> dict[str, str]:
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+
+
 def _check(path: str, ranks: int, device: torch.device) -> None:
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     heads = config.get_text_config().num_key_value_heads
@@ -257,5 +277,12 @@ def join(rank: int, ranks: int, port: int) -> None:
 
 
 def _join(rank: int, ranks: int, store: TCPStore) -> None:
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=_TIMEOUT)
+    on_cuda = torch.cuda.is_available()
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+        store=store,
+        rank=rank,
+        world_size=ranks,
+        timeout=_TIMEOUT,
+        device_id=torch.device("cuda", rank) if on_cuda else None,
+    )

@@ -25,7 +25,8 @@ def input_fields(shape: RoundShape, terms: int, vocabulary: int) -> Fields:
     fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         "rows": ((rows,), torch.int64),  # of the table
         "slot": ((rows, terms), torch.int64),  # of each of a row's terms
-        "term": ((len(shape.slots), rows), torch.int64),  # in each slot, plus 1; 0 where there is none
+        "term": ((len(shape.slots), rows), torch.int64),  # of the row, in each slot
+        "used": ((len(shape.slots), rows), torch.bool),  # whether there is one
         "count": ((rows,), torch.int64),  # draft tokens of each row
         "given": ((rows, shape.num_draft_tokens), torch.int64),  # plus 1; 0 where small models draft
     }
@@ -55,13 +56,13 @@ def write_inputs(
         slots_of_rows: The slot of each of a row's terms.
         drafts: The requests, and how they draft.
     """
-    names = ("rows", "slot", "term", "count", "given")
-    of_table, slot, term, count, given = (host[name].numpy() for name in names)
+    names = ("rows", "slot", "term", "used", "count", "given")
+    of_table, slot, term, used, count, given = (host[name].numpy() for name in names)
     of_table[: len(rows)] = rows
     for row, (slots, (state, draft)) in enumerate(zip(slots_of_rows, drafts.items(), strict=True)):
         slot[row] = slots[0]
         slot[row, : len(slots)] = slots
-        term[list(slots), row] = range(1, len(slots) + 1)
+        term[list(slots), row], used[list(slots), row] = range(len(slots)), True
         count[row] = draft.count
         if draft.given_tokens:
             given[row, : draft.count] = [token + 1 for token in draft.given_tokens]

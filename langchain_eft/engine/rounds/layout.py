@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.device_kernels import with_kernel
+
 
 class TokenLayout(NamedTuple):
     """The tokens of S slots and B rows, n entries for each, one after the other: N = S * B * n.
@@ -26,6 +28,7 @@ class TokenLayout(NamedTuple):
     lengths: Tensor
 
 
+@with_kernel("rounds.layout_triton:lay_out_kernel")
 def lay_out(
     tokens: Tensor,
     start: Tensor,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel, joined, project
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
-from langchain_eft.engine.rounds.row_table import Columns, terms_in_order
+from langchain_eft.engine.rounds.row_table import TERM, Columns, terms_in_order
 from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
 from langchain_eft.engine.rounds.shared import Shared
 from langchain_eft.engine.rounds.staging import PackedTensors
@@ -76,14 +76,12 @@ class SlotRows(NamedTuple):
             length: [B] int64, tokens of each answer.
         """
         term = inputs["term"]
-        used, number = term > 0, (term - 1).clamp(min=0).t()
-        variant, start, prompt_end, prompt = (
-            columns[name].gather(1, number).t() for name in ("variant", "start", "prompt_end", "prompt_of")
-        )
+        of_slots = columns["terms"].movedim(0, -1).gather(1, term.expand(len(TERM), *term.shape))
+        variant, start, prompt_end, prompt = of_slots
         width = -(-shape.max_context // shared.block_size)
         blocks = shared.table.blocks[:, :, :width][inputs["rows"], prompt]
-        shifted = blocks + (variant * shared.num_blocks).int()[..., None]
-        return cls(used, variant, start, prompt_end, start + (length - 1), shifted)
+        blocks.add_((variant * shared.num_blocks)[..., None])
+        return cls(inputs["used"], variant, start, prompt_end, start + (length - 1), blocks)
 
 
 def runs(slots: Sequence[TermSlot]) -> list[slice]:
@@ -105,26 +103,26 @@ def run_parts(
         out: [N, V] float32, which takes the logits, or None.
 
     Returns:
-        [N, V] logits, and for each part [s, B] int64, where those of each slot and row begin.
+        [N, V] logits; and, where padding is dropped, for each part [s, B] int64, where those of each slot and
+        row begin.
     """
-    models, layouts = [shape.slots[part.slots.start].model for part in parts], []
-    firsts: list[Tensor] = []
-    end = 0
-    for part in parts:
-        laid, starts = _lay_out(part, rows, drop_padding=shared.host_may_look)
-        layouts.append((laid, starts))
-        firsts.append((starts + end).view(-1, shape.rows))
-        end += len(laid.ids)
-    passes = []
-    for index in dict.fromkeys(models):
-        own = [i for i, model in enumerate(models) if model == index]
-        batch = _batch([parts[i] for i in own], [layouts[i] for i in own], rows, shape, shared, index)
+    passes, firsts, end = [], [], 0
+    for index, own in groupby(parts, lambda part: shape.slots[part.slots.start].model):
+        of_model, layouts, starts = list(own), [], []
+        for part in of_model:
+            laid, begin = _lay_out(part, rows, drop_padding=shared.host_may_look)
+            layouts.append(laid)
+            starts.append(begin)
+            if begin is not None:
+                firsts.append((begin + end).view(-1, shape.rows))
+            end += len(laid.ids)
+        batch = _batch(of_model, layouts, starts, rows, shape, shared, index)
         passes.append(partial(_run, shared.family.models[index], batch, looks=shared.host_may_look))
     return project(shared.streams.run(passes), len(shared.family.vocabulary), shared.device, out), firsts
 
 
-def _lay_out(part: Part, rows: SlotRows, *, drop_padding: bool) -> tuple[TokenLayout, Tensor]:
-    """The tokens of a part, and [s * B] int64, where those of each slot and row begin."""
+def _lay_out(part: Part, rows: SlotRows, *, drop_padding: bool) -> tuple[TokenLayout, Tensor | None]:
+    """The tokens of a part, and, without padding, [s * B] int64, where those of each slot and row begin."""
     slots, count = part.slots, part.tokens.shape[1]
     laid = lay_out(
         part.tokens,
@@ -136,10 +134,11 @@ def _lay_out(part: Part, rows: SlotRows, *, drop_padding: bool) -> tuple[TokenLa
         rows.used[slots],
         rows.variant[slots],
     )
-    device = laid.ids.device
-    live = (torch.arange(count, device=device) < laid.queries[:, None]).flatten() if drop_padding else None
-    if live is None or live.all():
-        return laid, torch.arange(0, len(laid.ids), count, device=device)
+    if not drop_padding:
+        return laid, None
+    live = (torch.arange(count, device=laid.ids.device) < laid.queries[:, None]).flatten()
+    if live.all():
+        return laid, torch.arange(0, len(live), count, device=live.device)
     kept = live.nonzero()[:, 0]
     # A row without tokens at the end of all begins at the last one: it must be a place that exists.
     starts = (laid.queries.cumsum(0) - laid.queries).clamp(max=len(kept) - 1)
@@ -149,32 +148,37 @@ def _lay_out(part: Part, rows: SlotRows, *, drop_padding: bool) -> tuple[TokenLa
 
 def _batch(
     parts: Sequence[Part],
-    layouts: Sequence[tuple[TokenLayout, Tensor]],
+    layouts: Sequence[TokenLayout],
+    starts: Sequence[Tensor | None],
     rows: SlotRows,
     shape: RoundShape,
     shared: Shared,
     model: int,
 ) -> ForwardBatch:
     """The tokens of one model's pass."""
-    paged, begin = [], 0
-    for part, (laid, starts) in zip(parts, layouts, strict=True):
-        padded = len(parts) == 1 and not shared.host_may_look
+    paged, end = [], 0
+    for part, laid, begin in zip(parts, layouts, starts, strict=True):
+        count, begins = part.tokens.shape[1], None
+        if begin is not None:
+            begins = (begin + end).int()
+        elif len(parts) > 1:  # else each row has as many entries as any
+            begins = torch.arange(end, end + len(laid.ids), count, dtype=torch.int32, device=laid.ids.device)
         paged.append(
             PagedRows(
                 block_table=rows.blocks[part.slots].flatten(0, 1),
-                starts=None if padded else (starts + begin).int(),
+                starts=begins,
                 queries=laid.queries,
                 lengths=laid.lengths,
                 block_size=shared.block_size,
-                max_queries=part.tokens.shape[1],
+                max_queries=count,
                 max_length=min(shape.max_context, rows.blocks.shape[-1] * shared.block_size),
             )
         )
-        begin += len(laid.ids)
+        end += len(laid.ids)
     return ForwardBatch(
-        ids=joined([laid.ids for laid, _ in layouts])[None],
-        positions=joined([laid.positions for laid, _ in layouts])[None],
-        variants=joined([laid.variants for laid, _ in layouts]),
+        ids=joined([laid.ids for laid in layouts])[None],
+        positions=joined([laid.positions for laid in layouts])[None],
+        variants=joined([laid.variants for laid in layouts]),
         pool=shared.pools[model],
         block_size=shared.block_size,
         paged=paged,

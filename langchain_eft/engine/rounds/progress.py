@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.device_kernels import with_kernel
 from langchain_eft.engine.rounds.staging import PackedTensors
 
 
@@ -29,6 +30,7 @@ class RowProgress:
     alive: Tensor
 
 
+@with_kernel("rounds.progress_triton:begin_kernel")
 def begin(rows: Tensor, count: Tensor, limit: Tensor, prompt: Tensor, progress: Tensor) -> RowProgress:
     """Rows continue where the last round has left them.
 
@@ -50,6 +52,7 @@ def begin(rows: Tensor, count: Tensor, limit: Tensor, prompt: Tensor, progress: 
     )
 
 
+@with_kernel("rounds.progress_triton:accept_kernel")
 def accept(
     draft_tokens: Tensor,
     tokens: Tensor,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -19,13 +20,14 @@ from langchain_eft.engine.decoding.penalties import Penalties
 from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
 from langchain_eft.engine.models.causal_model import joined
+from langchain_eft.engine.rounds.entries import Entries, PartPlaces
 from langchain_eft.engine.rounds.inputs import input_fields
 from langchain_eft.engine.rounds.model_pass import Part, SlotRows, run_parts, runs
 from langchain_eft.engine.rounds.outcomes import output_fields
 from langchain_eft.engine.rounds.progress import RowProgress, accept, begin
 from langchain_eft.engine.rounds.row_table import Columns
 from langchain_eft.engine.rounds.sampler import Sampler, Wanted
-from langchain_eft.engine.rounds.shape import RoundShape
+from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
 from langchain_eft.engine.rounds.shared import Shared
 from langchain_eft.engine.rounds.staging import DeviceToHost, HostToDevice
 
@@ -36,11 +38,13 @@ class Start(NamedTuple):
     Attributes:
         progress: Their last tokens, and what follows from them.
         columns: [B] rows of the table.
+        coefficients: [B, sums, T] of the next token.
         history: Penalties of the tokens so far, if a row has any.
     """
 
     progress: RowProgress
     columns: Columns
+    coefficients: Tensor
     history: Penalties | None
 
 
@@ -77,23 +81,17 @@ class Round:
         self._in, self._out = self.inputs.device, self.outputs.device
         self.draft_tokens = torch.zeros(shape.rows, shape.num_draft_tokens, dtype=torch.int64, device=device)
         self.grammars: Sequence[Grammar | None] = ()
-        self._sampler = Sampler(shape, shared.family, self._in, self.draft_tokens)
-        self._end_ids = torch.tensor(sorted(shared.family.end_ids), device=device)
+        self._sampler = Sampler(shape, terms, shared.family, self._in, self.draft_tokens)
+        self._padded = not shared.host_may_look
+        self._entries = Entries(shape, device, padded=self._padded)
+        self._memory = shared.logits(self._entries.count) if self._padded and shape.drafting else None
         self._rows = torch.arange(shape.rows, device=device)
         self._steps = torch.arange(shape.positions, device=device)
+        self._nothing = torch.zeros(shape.rows, dtype=torch.int64, device=device)
+        self._all_rows = self._rows.repeat_interleave(shape.positions)
+        self._all_steps = self._steps.repeat(shape.rows)
+        self._end_ids = torch.tensor(sorted(shared.family.end_ids), device=device)
         self._runs = runs(shape.slots)
-        drafts = [slot.role == "drafts" for slot in shape.slots]
-        self._draft_slots = torch.tensor(drafts).nonzero()[:, 0].to(device)
-        self._draft_number = (torch.tensor(drafts).long().cumsum(0) - 1).clamp(min=0).to(device)
-        self._draft_terms = min(sum(drafts), terms)
-        # Where nothing is dropped, all logits have fixed places: first those of each draft pass.
-        self._padded, self._memory = not shared.host_may_look, None
-        self._places = torch.empty(0, device=device)
-        if shape.drafting and self._padded:
-            steps, size = shape.num_draft_tokens, sum(drafts) * shape.rows
-            others = (len(drafts) - sum(drafts)) * shape.rows * shape.positions
-            self._places = torch.arange(steps * size, device=device).view(steps, -1, shape.rows)
-            self._memory = shared.logits(steps * size + size + others)
         self.clear()
 
     @property
@@ -119,7 +117,7 @@ class Round:
         self._num_logits = 0
         self._computed: list[Tensor] = []
         self._drawn: list[Draw] = []
-        self._drafted = list(self._places)  # of each draft pass [D, B], the logits of each slot and row
+        self._drafted: list[Tensor] = []  # [D, B] of each draft pass, where its logits begin
         self.draft_passes: list[tuple[int, float]] = []
 
     # The algorithm
@@ -129,48 +127,52 @@ class Round:
         """Draft with the small models, one pass for each token; rows with given draft tokens follow those."""
         self.clear()
         start = self.begin()
-        given, count, token = self._in["given"], start.progress.count, start.progress.last
         self._take_given()
-        drafting = self._ran(start.progress) > 0
-        slots = self._slot_rows(start)
-        runs = [run for run in self._runs if self.shape.slots[run.start].role == "drafts"]
+        is_given, given = self._in["given"] > 0, self.draft_tokens.clone()
+        token, ran = start.progress.last, self._ran(start.progress)
+        made = self._steps[:, None] < ran
+        slots, wanted = self._slot_rows(start), self._draft_positions(start)
+        positions, sampling = start.progress.num_tokens + self._steps[:, None], self._sampler.sampling(wanted)
+        runs = [run for run in self._runs if self._drafts(run)]
         for step in range(self.shape.num_draft_tokens):
-            made = drafting & (step < count)
-            if not self._padded and not made.any():
+            if not self._padded and not made[step].any():
                 break
-            began, offset = time.perf_counter(), self._steps[step].expand_as(count)
-            logits, firsts = self._run([Part(run, token[:, None], offset, made) for run in runs], slots)
-            drawn = self._draw_draft(start, logits, joined(firsts), step)
-            token = torch.where(given[:, step] > 0, given[:, step] - 1, drawn.tokens)
+            began, offset = time.perf_counter(), self._steps[step].expand_as(ran)
+            logits, firsts = self._run([Part(run, token[:, None], offset, made[step]) for run in runs], slots)
+            q = self._draft_target(self._after(wanted, step, firsts, start), logits, start, step)
+            drawn = draw(q, replace(sampling, positions=positions[step]))
+            token = torch.where(is_given[:, step], given[:, step], drawn.tokens)
             self.draft_tokens[:, step] = token
             if not self._padded:
                 self._drawn.append(drawn)
+                self.draft_passes.append((int(made[step].sum()), time.perf_counter() - began))
                 # A row drafts nothing behind the end of its answer.
-                ended = made & torch.isin(token, self._end_ids)
-                count = torch.where(ended, count.clamp(max=step + 1), count)
-                self._in["count"].copy_(count)
-                self.draft_passes.append((int(made.sum()), time.perf_counter() - began))
+                made[step + 1 :] &= ~torch.isin(token, self._end_ids)
+                self._in["count"].copy_(torch.where(is_given[:, 0], self._in["count"], made.sum(0)))
 
     @torch.inference_mode()
     def verify(self) -> None:
         """Run what every term has still to run, draw from p at every position, and accept."""
-        shape, start = self.shape, self.begin()
-        if not shape.drafting:
+        start = self.begin()
+        if not self.shape.drafting:
             self.clear()
             self._take_given()
         tokens = torch.cat([start.progress.last[:, None], self.draft_tokens], 1)
         queries = torch.where(start.progress.alive, start.progress.count + 1, 0)
-        ran, parts = self._ran(start.progress), []
-        for run in self._runs:
-            drafts = shape.drafting and shape.slots[run.start].role == "drafts"
-            # Drafting has not run the last draft token, or, without one, the last known token.
-            offset, width = (ran, 1 if self._padded else None) if drafts else (torch.zeros_like(ran), None)
-            at = (offset[:, None] + self._steps[:width]).clamp(max=shape.num_draft_tokens)
-            parts.append(Part(run, tokens.gather(1, at), offset, (queries - offset).clamp(min=0)))
-        before = self._num_logits
+        ran, before = self._ran(start.progress), self._num_logits
+        parts = [
+            self._undrafted(run, tokens, queries, ran)
+            if self._drafts(run) and self.shape.drafting
+            else Part(run, tokens, self._nothing, queries)
+            for run in self._runs
+        ]
         _, firsts = self._run(parts, self._slot_rows(start))
-        index = self._index(parts, [first + before for first in firsts], ran)
-        self.decide(self._all_logits(), index, start)
+        places = [
+            PartPlaces(first + before, part.offset, part.tokens.shape[1])
+            for first, part in zip(firsts, parts, strict=False)
+        ]
+        index = self._entries.of_round(places, self._drafted, ran, self._in["slot"])
+        self.decide(joined(self._computed) if self._memory is None else self._memory, index, start)
 
     def decide(self, logits: Tensor, index: Tensor, start: Start) -> None:
         """Draw from p at every position, and accept.
@@ -207,15 +209,21 @@ class Round:
             self._report_logprobs(wanted, logp.log_softmax(-1), tokens)
         self.logits, self.wanted, self.logp, self.opened = logits, wanted, logp, opened
 
-    # Rows, and which logits are whose
+    # Rows and positions
 
     def begin(self) -> Start:
         """Where the rows stand."""
         rows, table = self._in["rows"], self._shared.table
         columns = table.columns(rows)
         progress = begin(rows, self._in["count"], columns["limit"], columns["prompt"], table.progress)
+        coefficients = table.coefficients.at(rows, progress.num_output_tokens, change=self.shape.scheduled)
         history = self._sampler.history(columns, progress.num_tokens) if self.shape.penalties else None
-        return Start(progress, columns, history)
+        return Start(progress, columns, coefficients, history)
+
+    def _drafts(self, run: slice) -> bool:
+        """Whether the terms of a run of slots draft."""
+        slot: TermSlot = self.shape.slots[run.start]
+        return slot.role == "drafts"
 
     def _take_given(self) -> None:
         """Use the draft tokens that the host knows."""
@@ -227,13 +235,20 @@ class Round:
             return progress.count
         return torch.where(self._in["given"][:, 0] > 0, 0, progress.count)
 
+    def _undrafted(self, run: slice, tokens: Tensor, queries: Tensor, ran: Tensor) -> Part:
+        """What drafting has not run of [B, K + 1] tokens: the last, or all in rows that draft otherwise."""
+        if self._padded:
+            return Part(run, tokens.gather(1, ran[:, None]), ran, queries > 0)
+        at = (ran[:, None] + self._steps).clamp(max=len(self._steps) - 1)
+        return Part(run, tokens.gather(1, at), ran, (queries - ran).clamp(min=0))
+
     def _slot_rows(self, start: Start) -> SlotRows:
         return SlotRows.of(
             self.shape, self._shared, self._in, start.columns, start.progress.num_output_tokens
         )
 
     def _run(self, parts: Sequence[Part], slots: SlotRows) -> tuple[Tensor, list[Tensor]]:
-        """The logits of a pass, and for each part [s, B] int64, where those of each slot and row begin."""
+        """The logits of a pass, and where those of each part begin, if it drops padding."""
         out, first = None, self._num_logits
         if self._memory is not None:
             size = sum((part.slots.stop - part.slots.start) * part.tokens.numel() for part in parts)
@@ -243,41 +258,46 @@ class Round:
         self._num_logits += len(logits)
         return logits, firsts
 
-    def _index(self, parts: Sequence[Part], firsts: Sequence[Tensor], ran: Tensor) -> Tensor:
-        """[B, K + 1, T] int64, which logits of a round the terms of a row have after each draft token."""
-        index = torch.cat(
-            [
-                first[..., None] + (self._steps - part.offset[:, None]).clamp(0, part.tokens.shape[1] - 1)
-                for part, first in zip(parts, firsts, strict=True)
-            ]
-        )
-        if self._drafted:  # what drafting has run comes from its own passes
-            drafted = torch.stack(self._drafted, -1)
-            steps = self._steps[: drafted.shape[2]]
-            at = index[..., : len(steps)]
-            at.index_copy_(
-                0,
-                self._draft_slots,
-                torch.where(steps < ran[:, None], drafted, at.index_select(0, self._draft_slots)),
-            )
-        slot = self._in["slot"][:, None].expand(-1, self.shape.positions, -1)
-        return index.permute(1, 2, 0).gather(2, slot)
+    def _draft_positions(self, start: Start) -> Wanted:
+        """The position after the last known token of every row, among the logits of a draft pass."""
+        slot = self._in["slot"][:, : self._sampler.num_draft_terms]
+        entry = self._entries.of_draft_pass(self._entries.first, slot, start.columns["num_draft_terms"])
+        weights = self._sampler.draft_weights(start.coefficients)
+        return Wanted(self._rows, self._nothing, start.progress.num_tokens, entry, start.columns, weights)
+
+    def _after(self, wanted: Wanted, step: int, firsts: Sequence[Tensor], start: Start) -> Wanted:
+        """The position of every row after some draft tokens, [B]."""
+        entry, weights = wanted.entry, wanted.coefficients
+        if not self._padded:
+            first = joined(list(firsts))
+            self._drafted.append(first + self._num_logits - len(self._computed[-1]))
+            slot = self._in["slot"][:, : self._sampler.num_draft_terms]
+            entry = self._entries.of_draft_pass(first, slot, start.columns["num_draft_terms"])
+        if self.shape.scheduled:
+            number = start.progress.num_output_tokens + step
+            table = self._shared.table.coefficients
+            weights = self._sampler.draft_weights(table.at(self._in["rows"], number, change=True))
+        step_of_rows = self._steps[step].expand_as(self._rows)
+        return wanted._replace(step=step_of_rows, entry=entry, coefficients=weights)
 
     def _wanted(self, index: Tensor, start: Start) -> Wanted:
-        """The positions at which tokens are drawn: without padding, where the host may look."""
-        place = torch.arange(index.shape[0] * index.shape[1], device=index.device)
-        if not self._padded and self.shape.num_draft_tokens:
-            place = (self._steps <= start.progress.count[:, None]).flatten().nonzero()[:, 0]
-        row, step = place // self.shape.positions, place % self.shape.positions
-        return self._at(row, step, index.flatten(0, 1)[place], start)
+        """The positions at which tokens are drawn: without padding, where the host may look.
 
-    def _at(self, row: Tensor, step: Tensor, entry: Tensor, start: Start) -> Wanted:
-        """Positions [R], with [R, T] logits of each."""
-        table, progress = self._shared.table, start.progress
-        number = progress.num_output_tokens[row] + step
-        coefficients = table.coefficients.at(self._in["rows"][row], number, change=self.shape.scheduled)
-        columns = start.columns.take(row)
-        return Wanted(row, step, progress.num_tokens[row] + step, entry, columns, coefficients)
+        Args:
+            index: [B, K + 1, T] int64, the logits of each row and step.
+            start: Where the rows stand.
+        """
+        row, step, entry = self._all_rows, self._all_steps, index.flatten(0, 1)
+        if not self._padded and self.shape.num_draft_tokens:
+            live = (self._steps <= start.progress.count[:, None]).flatten().nonzero()[:, 0]
+            row, step, entry = row[live], step[live], entry[live]
+        coefficients = start.coefficients[row]
+        if self.shape.scheduled:
+            number = start.progress.num_output_tokens[row] + step
+            coefficients = self._shared.table.coefficients.at(self._in["rows"][row], number, change=True)
+        return Wanted(
+            row, step, start.progress.num_tokens[row] + step, entry, start.columns.take(row), coefficients
+        )
 
     def _by_row(self, wanted: Wanted, values: Tensor, padding: int) -> Tensor:
         """[R] to [B, K + 1], with `padding` where no token is drawn."""
@@ -290,24 +310,15 @@ class Round:
 
     # Draws
 
-    def _draw_draft(self, start: Start, logits: Tensor, first: Tensor, step: int) -> Draw:
-        """Draw from q after some draft tokens, by [D, B] logits of that pass."""
-        if not self._padded:
-            self._drafted.append(first + self._num_logits - len(logits))
-        count = self._draft_terms
-        entry = first.t().gather(1, self._draft_number[self._in["slot"][:, :count]])
-        # In place of a term that a row lacks stands its first one, with coefficient 0.
-        lacks = self._rows.new_tensor(range(count)) >= start.columns["num_draft_terms"][:, None]
-        entry = torch.where(lacks, entry[:, :1], entry)
-        wanted = self._at(self._rows, self._steps[step].expand_as(self._rows), entry, start)
-        q = self._sampler.draft_target(wanted, logits)
+    def _draft_target(self, wanted: Wanted, logits: Tensor, start: Start, step: int) -> Tensor:
+        """[B, V] log q after some draft tokens, up to a constant, by the logits of that pass."""
+        q = self._sampler.draft_target(wanted.entry, wanted.coefficients, logits)
         if self.shape.grammar and not self._padded:
-            for row, (grammar, tokens) in enumerate(
-                zip(self.grammars, self.draft_tokens[:, :step].tolist(), strict=True)
-            ):
+            of_rows = zip(self.grammars, self.draft_tokens[:, :step].tolist(), strict=True)
+            for row, (grammar, tokens) in enumerate(of_rows):
                 if grammar is not None:
                     q[row].masked_fill_(~grammar.mask(tokens).to(q.device), float("-inf"))
-        return draw(self._sampler.penalized(wanted, q, start.history, step), self._sampler.sampling(wanted))
+        return self._sampler.penalized(wanted, q, start.history, step)
 
     def _restricted(self, wanted: Wanted, logits: Tensor, start: Start) -> Tensor:
         """[R, V] with grammars, penalties and biases applied."""
@@ -327,14 +338,18 @@ class Round:
             sampling: R rows.
             start: Where the rows stand.
         """
-        shape, draft_target = self.shape, self._sampler.draft_target
+        shape, sampler = self.shape, self._sampler
+        entry = wanted.entry[:, : sampler.num_draft_terms].contiguous()
+        weights = sampler.draft_weights(wanted.coefficients)
         if not self._drawn or shape.grammar or shape.penalties or shape.biases:
-            q = self._restricted(wanted, draft_target(wanted, logits), start)
+            q = self._restricted(wanted, sampler.draft_target(entry, weights, logits), start)
             return draw(_where_finite(drafts, q, target), sampling)
         # Those that drafting has drawn are not drawn again.
         drafted = wanted.step < self._ran(start.progress)[wanted.row]
         rest = (~drafted).nonzero()[:, 0]
-        q = _where_finite(drafts[rest], draft_target(wanted.take(rest), logits), target[rest])
+        q = _where_finite(
+            drafts[rest], sampler.draft_target(entry[rest], weights[rest], logits), target[rest]
+        )
         drawn = draw(q, sampling.of_rows(rest))
         tokens, probs = torch.empty_like(wanted.row), None
         tokens[rest] = drawn.tokens

@@ -21,6 +21,10 @@ from langchain_eft.engine.scheduling.request_state import RequestState
 SUMS = ("target", "draft", "small", "upscale")
 """The sums of a formula, as `formula.Coefficients` names them."""
 
+TERM = ("variant", "start", "prompt_end", "prompt")
+"""What the column `terms` says of each term: the variant of its model; the tokens before the answer in the
+prompt that it reads; the last of them; and which of the row's block tables that prompt has."""
+
 DEAD = 0
 """The row of no request, all zeros: rounds are padded with it."""
 
@@ -99,7 +103,7 @@ class RowTable:
         self.num_terms = 1 + 3 * behaviors
         self._places = _places(self.num_terms, max(1, behaviors))
         self._numbers = [
-            MirroredRows(torch.zeros(rows, _width(self._places, block), dtype=dtype), device)
+            MirroredRows(torch.zeros(_width(self._places, block), rows, dtype=dtype), device, dim=1)
             for block, dtype in enumerate((torch.int64, torch.float32))
         ]
         # A weight has two segments at most.
@@ -116,8 +120,7 @@ class RowTable:
 
     def columns(self, rows: Tensor) -> Columns:
         """The columns of [R] int64 rows, on the device."""
-        numbers = [each.device.index_select(0, rows).t().contiguous() for each in self._numbers]
-        return Columns(self._places, numbers)
+        return Columns(self._places, [each.device.index_select(1, rows) for each in self._numbers])
 
     def of(self, states: Iterable[RequestState]) -> list[int]:
         """The rows of requests. A request that is new gets one."""
@@ -153,16 +156,22 @@ class RowTable:
         """Write what stays for the whole answer."""
         formula, terms = state.formula, terms_in_order(state.formula)
         for numbers in self._numbers:
-            numbers.host[row] = 0
+            numbers.host[:, row] = 0
             numbers.touch(row)
         for name, value in (_INTEGERS | _REALS).items():
             self._set(row, name, [value(state)])
         prompts = {name: number for number, name in enumerate(state.prompts)}
         reads = [state.prompts[term.prompt_name] for term in terms]
-        self._set(row, "variant", [term.variant for term in terms])
-        self._set(row, "prompt_of", [prompts[term.prompt_name] for term in terms])
-        self._set(row, "start", [prompt.num_prompt_tokens for prompt in reads])
-        self._set(row, "prompt_end", [prompt.tokens[prompt.num_prompt_tokens - 1] for prompt in reads])
+        of_terms = torch.zeros(len(TERM), self.num_terms, dtype=torch.int64)
+        of_terms[:, : len(terms)] = torch.tensor(
+            [
+                [term.variant for term in terms],
+                [prompt.num_prompt_tokens for prompt in reads],
+                [prompt.tokens[prompt.num_prompt_tokens - 1] for prompt in reads],
+                [prompts[term.prompt_name] for term in terms],
+            ]
+        )
+        self._set(row, "terms", of_terms.flatten().tolist())
         gates = [GateNumbers.of(each.gate) for each in formula.gates]
         for name in GateNumbers._fields:
             self._set(row, f"gate_{name}", [getattr(gate, name) for gate in gates])
@@ -177,7 +186,7 @@ class RowTable:
     def _set(self, row: int, name: str, values: Sequence[float]) -> None:
         block, start, _ = self._places[name]
         host = self._numbers[block].host
-        host[row, start : start + len(values)] = torch.tensor(values, dtype=host.dtype)
+        host[start : start + len(values), row] = torch.tensor(values, dtype=host.dtype)
 
     def _write_blocks(self, row: int, state: RequestState) -> None:
         """Write the block tables, if they have grown."""
@@ -192,7 +201,7 @@ class RowTable:
 def _places(terms: int, gates: int) -> _Places:
     integers: dict[str, tuple[int, ...]] = dict.fromkeys(_INTEGERS, ())
     integers |= {"gate_measure": (gates,), "gate_below": (gates,)}
-    integers |= dict.fromkeys(("variant", "prompt_of", "start", "prompt_end"), (terms,))
+    integers |= {"terms": (len(TERM), terms)}
     reals: dict[str, tuple[int, ...]] = dict.fromkeys(_REALS, ())
     reals |= {"gate_threshold": (gates,), "gated": (gates, terms)}
     places: dict[str, tuple[int, int, tuple[int, ...]]] = {}

@@ -38,38 +38,31 @@ class Wanted(NamedTuple):
     columns: Columns
     coefficients: Tensor
 
-    def take(self, positions: Tensor) -> Wanted:
-        """Some of these positions, [R'] int64."""
-        row, step, position, entry, columns, coefficients = self
-        return Wanted(
-            row[positions],
-            step[positions],
-            position[positions],
-            entry[positions],
-            columns.take(positions),
-            coefficients[positions],
-        )
-
 
 class Sampler:
     """Draws the tokens of rounds of one shape.
 
     B rows, K draft tokens, V token ids.
 
+    Attributes:
+        num_draft_terms: D, most terms of a row that draft.
+
     Args:
         shape: The shape.
+        terms: T, most terms of a row.
         family: The models.
         inputs: What the host tells the device (`shape.input_fields`).
         draft_tokens: [B, K] int64.
     """
 
     def __init__(
-        self, shape: RoundShape, family: ModelFamily, inputs: PackedTensors, draft_tokens: Tensor
+        self, shape: RoundShape, terms: int, family: ModelFamily, inputs: PackedTensors, draft_tokens: Tensor
     ) -> None:
         self._shape, self._in, self._draft_tokens = shape, inputs, draft_tokens
         self._vocabulary, self._unscaled = family.vocabulary, family.unscaled
         self._bits = torch.arange(32, dtype=torch.int32, device=draft_tokens.device)
         self._size = len(family.vocabulary)
+        self.num_draft_terms = min(sum(slot.role == "drafts" for slot in shape.slots), terms)
 
     # p and q
 
@@ -91,10 +84,13 @@ class Sampler:
         )
         return torch.where((columns["conservative"] != 0)[:, None], restricted, logp), opened
 
-    def draft_target(self, wanted: Wanted, logits: Tensor) -> Tensor:
-        """[R, V] log q up to a constant."""
-        terms = sum(slot.role == "drafts" for slot in self._shape.slots)
-        return self._combine(wanted._replace(entry=wanted.entry[:, :terms].contiguous()), logits, "draft")
+    def draft_weights(self, coefficients: Tensor) -> Tensor:
+        """[R, D] coefficients of a row's terms that draft, of [R, sums, T]."""
+        return coefficients[:, SUMS.index("draft"), : self.num_draft_terms].contiguous()
+
+    def draft_target(self, entry: Tensor, weights: Tensor, logits: Tensor) -> Tensor:
+        """[R, V] log q up to a constant, of [R, D] logits of the terms that draft."""
+        return combine(logits, entry, weights, self._vocabulary)
 
     def _combine(self, wanted: Wanted, logits: Tensor, name: str, opened: Tensor | None = None) -> Tensor:
         """[R, V] one of the `SUMS` of logits, -inf for ids that are not tokens of all models."""

@@ -4,6 +4,7 @@ from unit_tests.interpreter import DEVICE, run_triton_everywhere  # isort: skip
 
 import pytest
 
+from langchain_eft.engine import device_kernels
 from langchain_eft.engine.analysis import tree_passes
 from langchain_eft.engine.attention import paged
 from langchain_eft.engine.config import EngineConfig
@@ -15,7 +16,7 @@ from unit_tests.helpers import request
 @pytest.mark.slow
 @pytest.mark.cuda
 def test_scores_with_the_kernel_are_those_of_full_passes(family, reference, monkeypatch):
-    run_triton_everywhere(monkeypatch, paged, tree_passes)
+    run_triton_everywhere(monkeypatch, device_kernels, paged, tree_passes)
     config = EngineConfig(device=DEVICE, dtype="float32", kv_cache_tokens=512, block_size=8)
     kernels = Engine(family.recipe, config)
     shared, tails = tuple(range(30, 60)), ((9, 8), (9, 7, 6))

@@ -5,6 +5,7 @@ from unit_tests.interpreter import DEVICE, compiled_for_gpus, run_triton_everywh
 import pytest
 import torch
 
+from langchain_eft.engine import device_kernels
 from langchain_eft.engine.attention import paged
 from langchain_eft.engine.attention.sdpa import attend, causal_bias, padded_length
 from langchain_eft.engine.attention.triton import (
@@ -356,7 +357,7 @@ def test_the_engine_decodes_with_the_kernels(family, engine, reference, monkeypa
     for each, recorder in zip(sampled, expected, strict=True):
         engine.submit(each, recorder)
     wait_until(lambda: all(recorder.ended for recorder in expected))
-    run_triton_everywhere(monkeypatch, paged)
+    run_triton_everywhere(monkeypatch, device_kernels, paged)
     device = "cuda" if DEVICE == "cuda" else "cpu"
     options = {"kv_cache_tokens": 512, "block_size": 8}
     with kind_of_rounds(kind):

@@ -60,7 +60,8 @@ def test_combination(size, terms, dtype):
     weights = torch.rand(terms, 4, device=DEVICE).add(0.1).t()
     vocabulary = torch.rand(size, device=DEVICE) < 0.9
     actual = combine_kernel(logits, index, weights, vocabulary)
-    torch.testing.assert_close(actual, combine(logits, index, weights, vocabulary), atol=1e-5, rtol=1e-5)
+    expected = combine.definition(logits, index, weights, vocabulary)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_logits_with_weight_zero_are_not_read():
@@ -77,7 +78,7 @@ def test_draws(params, size):
     torch.manual_seed(size)
     rows = sampling(params)
     logits = random_logits(len(params), size)
-    actual, expected = draw_kernel(logits, rows), draw(logits, rows)
+    actual, expected = draw_kernel(logits, rows), draw.definition(logits, rows)
     assert actual.tokens.tolist() == expected.tokens.tolist()
     assert torch.equal(actual.probs == 0, expected.probs == 0)
     torch.testing.assert_close(actual.probs, expected.probs, rtol=1e-12, atol=0)
@@ -106,7 +107,7 @@ def test_any_seed_and_position():
     rows = replace(sampling([{}] * 20), seeds=seeds.to(DEVICE)[::2], positions=positions.to(DEVICE)[::2])
     logits = torch.zeros(20, _BLOCK + 37, device=DEVICE)
     tokens = draw_kernel(logits, rows).tokens
-    assert tokens.tolist() == draw(logits, rows).tokens.tolist()
+    assert tokens.tolist() == draw.definition(logits, rows).tokens.tolist()
     assert len(tokens.unique()) > 15
 
 
@@ -128,7 +129,7 @@ def test_acceptance_and_resampling(size):
     for position in range(3):
         positions = torch.full_like(seeds, position)
         actual = accept_or_resample_kernel(p, q, samples, seeds, positions)
-        assert actual.tolist() == accept_or_resample(p, q, samples, seeds, positions).tolist()
+        assert actual.tolist() == accept_or_resample.definition(p, q, samples, seeds, positions).tolist()
         assert bool((p.gather(1, actual[:, None]) > 0).all())
         assert actual[5:8].tolist() == [size - 1, size - 1, int(samples[7])]
         kept |= set((actual == samples)[:5].tolist())

@@ -9,7 +9,12 @@ from transformers import LlamaForCausalLM
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.errors import CheckpointNotFoundError
+from langchain_eft.engine.errors import (
+    CheckpointNotFoundError,
+    DeviceLostError,
+    InsufficientMemoryError,
+)
+from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.helpers import answer, request
 from unit_tests.oracle.adapters import write_adapter
@@ -102,6 +107,36 @@ def test_an_adapter_of_the_base_itself_is_a_behavior(family: TinyFamily, tmp_pat
         assert answer(engine, request(PROMPT, {"own": 1.0}, max_tokens=4))[1].completion_tokens <= 4
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "lost", "expected", "message"),
+    [
+        (
+            torch.OutOfMemoryError("2 GiB"),
+            False,
+            InsufficientMemoryError,
+            "no memory to load.*2 GiB.*smaller",
+        ),
+        (RuntimeError("illegal access"), True, DeviceLostError, "illegal access.*start a new one"),
+    ],
+)
+@pytest.mark.parametrize(
+    "place", ["loading.weights.AutoModelForCausalLM.from_pretrained", "models.self_check._probe"]
+)
+def test_a_device_that_fails_is_not_a_model_that_is_not_supported(
+    family, monkeypatch, error, lost, expected, message, place
+):
+    failed = []
+
+    def fail(*args, **kwargs):
+        failed.append(error)
+        raise error
+
+    monkeypatch.setattr(f"langchain_eft.engine.{place}", fail)
+    monkeypatch.setattr(Placement, "_answers", lambda self: not (failed and lost))
+    with pytest.raises(expected, match=message):
+        Engine(family.recipe, EngineConfig(kv_cache_tokens=64))
 
 
 def test_names_that_say_a_pair_is_swapped_are_logged_when_it_is_loaded(family, tmp_path, caplog):

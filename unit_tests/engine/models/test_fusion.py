@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from langchain_eft.engine import device_kernels
 from langchain_eft.engine.models.fusion import fuse
 from langchain_eft.engine.models.linear import VariantRouter, stack_adapters
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
@@ -70,13 +71,14 @@ def adapter(model, targets, rank):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kernels", [True, False])
-def test_fused_layers_equal_the_layers_of_transformers(family, kernels):
+def test_fused_layers_equal_the_layers_of_transformers(family, kernels, monkeypatch):
     """Without adapters, and with adapters of different ranks on different layers in mixed rows."""
+    monkeypatch.setattr(device_kernels, "has_kernel", lambda device: kernels)
     model, unfused = build(family), build(family)
     ids = torch.randint(0, 61, (1, 9), device=DEVICE)
     expected, bytes_before = plain_logits(model, ids), size(model)
     adapters = [adapter(model, TARGETS["all"], 3), adapter(model, TARGETS["some"], 2)]
-    assert fuse(model, kernels=kernels)
+    assert fuse(model)
     assert size(model) == bytes_before
     assert not any(
         name.endswith(("q_proj", "up_proj")) and "gate_up" not in name for name, _ in model.named_modules()
@@ -98,7 +100,7 @@ def test_fused_layers_equal_the_layers_of_transformers(family, kernels):
 def test_other_layers_are_left_as_they_are(family, config):
     model = build(family, **config)
     layers = {name: type(module) for name, module in model.named_modules()}
-    assert not fuse(model, kernels=True)
+    assert not fuse(model)
     assert {name: type(module) for name, module in model.named_modules()} == layers
 
 
@@ -106,4 +108,4 @@ def test_layers_with_hooks_are_left_as_they_are():
     """accelerate and transformers add hooks to layers that they spread over devices or ranks."""
     model = build("llama")
     model.model.layers[1].mlp.up_proj.register_forward_pre_hook(lambda module, args: None)
-    assert not fuse(model, kernels=True)
+    assert not fuse(model)

@@ -25,7 +25,7 @@ def model_of(family):
     module = build(family)
     module.set_attn_implementation(ATTENTION)
     adapters = [adapter(module, TARGETS["all"], 3), adapter(module, TARGETS["some"], 2)]
-    assert fuse(module, kernels=False)
+    assert fuse(module)
     pack_weights(module, int8=False)
     model = CausalModel(family, module, adapters)
     model.head = module.get_output_embeddings().weight
@@ -134,7 +134,7 @@ def test_results_are_kept_when_the_next_pass_runs(model):
 def test_other_models_have_no_plan():
     module = build("llama")
     assert Plan.of(module, 1) is None
-    assert fuse(module, kernels=False)
+    assert fuse(module)
     assert Plan.of(module, 1) is None  # its weights are not packed
     module.base_model.layers[0].mlp.down_proj = nn.Linear(40, 24)
     assert Plan.of(module, 1) is None

@@ -1,5 +1,6 @@
 """A base of several ranks decodes like a base of one, and all ranks end together."""
 
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.loading import family as family_loading
 from langchain_eft.engine.models import tensor_parallel
 from langchain_eft.engine.recipe.behaviors import Recipe
 from unit_tests.helpers import PATIENCE, greedy_answers
@@ -21,7 +23,18 @@ PROMPTS = ([*range(30, 55)], [9, 9, 8], [*range(100, 110)])
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes accelerators where there are any")
 def test_a_base_of_two_ranks_decodes_like_a_base_of_one(family, reference, tmp_path, monkeypatch):
-    """With speculation, several rows and several rounds. Modules of the current folder are not imported."""
+    """With speculation, several rows and several rounds. Modules of the current folder are not imported.
+
+    While it loads, transformers takes from the environment which device is the leader's.
+    """
+    ranks, load_module = [], family_loading.load_module
+
+    def load(*args):
+        ranks.append(os.environ.get("LOCAL_RANK"))
+        return load_module(*args)
+
+    monkeypatch.setattr(family_loading, "load_module", load)
+    monkeypatch.setenv("WORLD_SIZE", "7")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "torch.py").write_text("raise SystemExit(3)")
     reference.small["reference"].save_pretrained(tmp_path)
@@ -40,6 +53,8 @@ def test_a_base_of_two_ranks_decodes_like_a_base_of_one(family, reference, tmp_p
             ]
     finally:
         engine.close()
+    assert ranks == ["0", None, None]
+    assert (os.environ["WORLD_SIZE"], "RANK" in os.environ) == ("7", False)
     assert all(worker.poll() == 0 for worker in engine.family.leader._workers)
     assert not torch.distributed.is_initialized()
 

@@ -2,19 +2,22 @@
 
 from unit_tests.interpreter import DEVICE, compiled_for_gpus  # isort: skip
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from langchain_eft.engine.models.layer_kernels import layer_ops
+from langchain_eft.engine.models import layer_ops
 
 pytestmark = pytest.mark.cuda
 TOLERANCE = {"atol": 2e-5, "rtol": 2e-5}
 
 
-@pytest.fixture(params=[True, False], ids=["kernels", "torch"])
+@pytest.fixture(params=["kernel", "definition"])
 def ops(request):
-    return layer_ops(kernels=request.param)
+    names = ("rms_norm", "add_rms_norm", "angles", "rotate", "silu_mul")
+    return SimpleNamespace(**{name: getattr(getattr(layer_ops, name), request.param) for name in names})
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])

@@ -17,7 +17,7 @@ from unit_tests.meta_device import (
     kinds_of_rounds,
     meta_device,
     meta_family,
-    meta_state,
+    meta_shared,
     run_prompts,
     run_round,
 )
@@ -29,20 +29,20 @@ from unit_tests.meta_device import (
 def test_no_kind_of_round_mixes_devices_or_asks_for_a_value(rows, lengths):
     family = meta_family()
     with meta_device():
-        state = meta_state(family)
-        run_prompts(state)
+        shared = meta_shared(family)
+        run_prompts(shared)
         shapes = [shape for shape in kinds_of_rounds(family, rows) if shape.num_draft_tokens in lengths]
         assert len(shapes) >= 2 * len(EXTRAS) * len(lengths)
         for shape in shapes:
-            run_round(shape, state)
+            run_round(shape, shared)
 
 
 @pytest.mark.parametrize(
     ("filters", "of_a_draft_token", "of_verifying"),
     [
-        ({"sampled": True, "top_p": False}, 8, 57),
+        ({"sampled": True, "top_p": False}, 8, 58),
         ({"sampled": True, "top_p": True}, 16, 74),
-        ({"sampled": False, "top_p": False}, 6, 49),
+        ({"sampled": False, "top_p": False}, 6, 52),
     ],
     ids=["sampled", "top-p", "greedy"],
 )
@@ -53,7 +53,7 @@ def test_a_round_has_few_launches_besides_those_of_the_layers(filters, of_a_draf
     shorter = replace(shape, num_draft_tokens=2)
     (four, verifying), (two, _) = count_launches(shape), count_launches(shorter)
     assert (four - two) / 2 <= of_a_draft_token
-    assert two - (four - two) <= 8
+    assert two - (four - two) <= 23
     assert verifying <= of_verifying
 
 
@@ -72,7 +72,7 @@ def test_attention_launches_its_kernels_on_the_device_of_its_tensors(monkeypatch
     with meta_device(
         launch=lambda run, *args, **kwargs: launched.append((run.__self__.fn.__name__, *current))
     ):
-        run_prompts(meta_state(family))
+        run_prompts(meta_shared(family))
     assert {each for each in launched if each[0] in attention} == {(name, META) for name in attention}
 
 
@@ -85,7 +85,7 @@ def test_a_host_tensor_and_a_question_to_the_device_are_seen():
 
 
 COMPILE = """
-from unit_tests.meta_device import EXTRAS, kinds_of_rounds, meta_device, meta_family, meta_state
+from unit_tests.meta_device import EXTRAS, kinds_of_rounds, meta_device, meta_family, meta_shared
 from unit_tests.meta_device import run_prompts, run_round
 
 Driver.capability = 90
@@ -99,11 +99,11 @@ def launch(run, *args, grid, **kwargs):
 
 family = meta_family()
 with meta_device(launch=launch):
-    state = meta_state(family)
-    run_prompts(state)
+    shared = meta_shared(family)
+    run_prompts(shared)
     for rows in (1, 4):
         for shape in kinds_of_rounds(family, rows):
-            run_round(shape, state)
+            run_round(shape, shared)
 """
 
 
@@ -120,7 +120,7 @@ from dataclasses import replace
 from triton.runtime.jit import JITFunction
 from langchain_eft.engine.rounds import warm_up
 from langchain_eft.engine.rounds.shape import common_shapes
-from unit_tests.meta_device import EXTRAS, kinds_of_rounds, meta_device, meta_family, meta_state
+from unit_tests.meta_device import EXTRAS, kinds_of_rounds, meta_device, meta_family, meta_shared
 from unit_tests.meta_device import run_prompts, run_round
 
 Driver.capability = 90
@@ -136,18 +136,18 @@ def launch(run, *args, grid, **kwargs):
 
 family = meta_family()
 with meta_device(launch=launch):
-    state = meta_state(family)
-    warm_up.run_prompts(state)
+    shared = meta_shared(family)
+    warm_up.run_prompts(shared)
     for shape in warm_up.shapes(family, 16):
-        run_round(shape, state)
+        run_round(shape, shared)
     phase = "serving"
     for rows in (1, 2, 3, 4, 8, 16):
         shape = random.Random(rows).choice(common_shapes(family, rows))
         for extra in EXTRAS:
             length = random.Random(str(extra)).choice((1, 3, 5, 6, 8, 12, 16))
-            run_round(replace(shape, num_draft_tokens=length, drafting=True, **extra), state)
+            run_round(replace(shape, num_draft_tokens=length, drafting=True, **extra), shared)
     for lengths in ((1,), (2, 3), (17, 18), (18,), (100,), (256,), (1, 2, 3, 4, 5), (18, 40, 60)):
-        run_prompts(state, lengths)
+        run_prompts(shared, lengths)
 for (name, _), phase in found.items():
     print(name, phase, int(phase == "serving"))
 """

@@ -49,7 +49,7 @@ def test_rows_continue_where_the_last_round_left_them_or_where_the_host_says(way
         count=[4, 4, 4],
     )
     last, length = on_device([70, 71, 72, 73], [11, 12, 13, 14])
-    progress = {"torch": begin, "kernel": begin_kernel}[way](host, last, length)
+    progress = {"torch": begin.definition, "kernel": begin_kernel}[way](host, last, length)
     assert progress.last.tolist() == [40, 72, 70]
     assert progress.num_output_tokens.tolist() == [5, 13, 11]
     assert progress.num_tokens.tolist() == [15, 33, 41]
@@ -62,7 +62,7 @@ def test_a_row_at_its_limit_drafts_nothing(way):
     host = inputs(
         source=[0, 0], last=[1, 1], num_output_tokens=[9, 10], limit=[9, 9], prompt=[2, 2], count=[3, 3]
     )
-    progress = {"torch": begin, "kernel": begin_kernel}[way](host, *on_device([0, 0], [0, 0]))
+    progress = {"torch": begin.definition, "kernel": begin_kernel}[way](host, *on_device([0, 0], [0, 0]))
     assert progress.count.tolist() == [0, 0]
     assert progress.alive.tolist() == [False, False]
 
@@ -82,7 +82,7 @@ def test_drafts_are_accepted_up_to_the_first_that_differs(way):
         alive=torch.tensor([True, True, False, True, True, True]).to(DEVICE),
     )
     out, (last, length) = outputs(6, 3), on_device([0] * 8, [0] * 8)
-    {"torch": accept, "kernel": accept_kernel}[way](
+    {"torch": accept.definition, "kernel": accept_kernel}[way](
         *on_device(draft_tokens, tokens, finite), progress, out, last, length
     )
     assert out["accepted"].tolist() == [3, 2, 0, 1, 1, 3]
@@ -110,7 +110,7 @@ def test_kernels_equal_torch(rows, drafted):
     ways = []
     draft_tokens, tokens = torch.randint(0, 2, (rows, drafted)), torch.randint(0, 2, (rows, drafted + 1))
     finite = torch.rand(rows, drafted + 1) < 0.8
-    for starts, accepts in ((begin, accept), (begin_kernel, accept_kernel)):
+    for starts, accepts in ((begin.definition, accept.definition), (begin_kernel, accept_kernel)):
         last, length = (x.clone() for x in states)
         progress, out = starts(host, last, length), outputs(rows, drafted)
         accepts(*on_device(draft_tokens, tokens, finite), progress, out, last, length)
