@@ -33,7 +33,7 @@ from langchain_eft.engine.rounds.tree_memory import EngineMemory
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
-from langchain_eft.engine.scheduling.scheduler import Batch, ScheduledRow, Scheduler
+from langchain_eft.engine.scheduling.scheduler import Batch, ScheduledRow, Scheduler, decoding_row
 from langchain_eft.engine.scheduling.speculator import Speculator
 from langchain_eft.engine.stats import EngineStats
 
@@ -267,8 +267,9 @@ class DecodingLoop:
         if unread or batch.drafts:
             rows = [decoding_row(state) for state in before or batch.drafts if not state.ended]
             self._take(rows, partial(self._decode, batch.drafts, unread))
-        if batch.chunks:
-            self._take(batch.chunks, partial(self._runner.prefill, batch.chunks))
+        # What was freed meanwhile has no memory any more.
+        if chunks := [row for row in batch.chunks if not row.state.ended]:
+            self._take(chunks, partial(self._runner.prefill, chunks))
 
     def _decode(self, drafts: Mapping[RequestState, Draft], unread: InFlight | None) -> RoundResult:
         """Launch the next round, and read the one that is ready: with overlap, the one before."""
@@ -410,11 +411,6 @@ class DecodingLoop:
                     result.set_exception(error)
             self._jobs.clear()
         self._fail(dict.fromkeys((state for state in states if not state.ended), error))
-
-
-def decoding_row(state: RequestState) -> ScheduledRow:
-    """A request's part of a round that computes only its last token."""
-    return ScheduledRow(state, {name: p.num_uncomputed_tokens for name, p in state.prompts.items()})
 
 
 def _advance(steps: Steps[T]) -> tuple[bool, T | None]:

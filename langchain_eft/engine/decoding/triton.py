@@ -57,7 +57,8 @@ def combine_kernel(logits: Tensor, index: Tensor, weights: Tensor, vocabulary: T
 
 
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
-    do_not_specialize=["terms", "index_stride", "index_term_stride", "weight_stride", "weight_term_stride"]
+    do_not_specialize=["terms", "index_stride", "index_term_stride", "weight_stride", "weight_term_stride"],
+    do_not_specialize_on_alignment=["index", "weights"],
 )
 def _combine(
     logits: tl.tensor,

@@ -34,6 +34,11 @@ class Entries:
 
     S slots of which D draft, B rows, K draft tokens, T terms of a row.
 
+    Attributes:
+        first: [D, B] int64, the logits of each slot and row in a draft pass that drops no padding.
+        num_drafted: Logits of all draft passes, if they drop none.
+        count: Logits of the round, if it drops none.
+
     Args:
         shape: The round's.
         device: Where logits are combined.
@@ -46,13 +51,14 @@ class Entries:
         self._draft_number = (drafts.long().cumsum(0) - 1).clamp(min=0).to(device)
         self._steps = torch.arange(shape.positions, device=device)
         size = len(self._draft_slots) * shape.rows
-        self.first = torch.arange(size, device=device).view(-1, shape.rows)  # of a padded draft pass
+        self.first = torch.arange(size, device=device).view(-1, shape.rows)
+        self.num_drafted = size * shape.num_draft_tokens if shape.drafting else 0
         self.count, self._fixed = 0, None
         if padded:
             drafted, parts = [], []
             if shape.drafting:
                 drafted = [self.first + step * size for step in range(shape.num_draft_tokens)]
-            end, nothing = len(drafted) * size, torch.zeros(shape.rows, dtype=torch.int64, device=device)
+            end, nothing = self.num_drafted, torch.zeros(shape.rows, dtype=torch.int64, device=device)
             for drafting in drafts.tolist():
                 width = 1 if drafting and shape.drafting else shape.positions
                 rows = torch.arange(shape.rows, device=device)[None]

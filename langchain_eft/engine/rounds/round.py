@@ -159,6 +159,8 @@ class Round:
             self._take_given()
         tokens = torch.cat([start.progress.last[:, None], self.draft_tokens], 1)
         queries = torch.where(start.progress.alive, start.progress.count + 1, 0)
+        if self._memory is not None:  # recordings run this half alone
+            self._num_logits = self._entries.num_drafted
         ran, before = self._ran(start.progress), self._num_logits
         parts = [
             self._undrafted(run, tokens, queries, ran)
@@ -254,7 +256,8 @@ class Round:
             size = sum((part.slots.stop - part.slots.start) * part.tokens.numel() for part in parts)
             out = self._memory[first : first + size]
         logits, firsts = run_parts(parts, slots, self.shape, self._shared, out)
-        self._computed.append(logits)
+        if self._memory is None:
+            self._computed.append(logits)
         self._num_logits += len(logits)
         return logits, firsts
 
@@ -339,7 +342,7 @@ class Round:
             start: Where the rows stand.
         """
         shape, sampler = self.shape, self._sampler
-        entry = wanted.entry[:, : sampler.num_draft_terms].contiguous()
+        entry = wanted.entry[:, : sampler.num_draft_terms]
         weights = sampler.draft_weights(wanted.coefficients)
         if not self._drawn or shape.grammar or shape.penalties or shape.biases:
             q = self._restricted(wanted, sampler.draft_target(entry, weights, logits), start)

@@ -86,7 +86,7 @@ class Sampler:
 
     def draft_weights(self, coefficients: Tensor) -> Tensor:
         """[R, D] coefficients of a row's terms that draft, of [R, sums, T]."""
-        return coefficients[:, SUMS.index("draft"), : self.num_draft_terms].contiguous()
+        return coefficients[:, SUMS.index("draft"), : self.num_draft_terms]
 
     def draft_target(self, entry: Tensor, weights: Tensor, logits: Tensor) -> Tensor:
         """[R, V] log q up to a constant, of [R, D] logits of the terms that draft."""
@@ -99,7 +99,7 @@ class Sampler:
         if opened is not None:
             gated = wanted.columns["gated"][:, : self._shape.gates, :terms]
             weights = add_gated(weights, opened, gated)
-        return combine(logits, wanted.entry, weights.contiguous(), self._vocabulary)
+        return combine(logits, wanted.entry, weights, self._vocabulary)
 
     def _opened(self, wanted: Wanted, logits: Tensor) -> Tensor:
         columns, gates = wanted.columns, self._shape.gates

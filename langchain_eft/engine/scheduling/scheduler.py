@@ -41,6 +41,11 @@ class ScheduledRow:
         return self.emits and self.state.decoding
 
 
+def decoding_row(state: RequestState) -> ScheduledRow:
+    """A request's part of a round that computes only its last token."""
+    return ScheduledRow(state, {name: p.num_uncomputed_tokens for name, p in state.prompts.items()})
+
+
 @dataclass(frozen=True)
 class Batch:
     """What runs next. Its memory is reserved.

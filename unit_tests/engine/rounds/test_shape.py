@@ -1,24 +1,31 @@
 """The shape of a round: enough room for every row, and few shapes for many rounds."""
 
 import pytest
-from langchain_eft.engine.rounds.static_rows import StaticRows
 
 from langchain_eft.engine.decoding.sampling import Filters
 from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.request import SamplingParams
+from langchain_eft.engine.rounds.row_table import terms_in_order
 from langchain_eft.engine.rounds.shape import (
     MIN_CONTEXT,
     TermSlot,
     arrange,
-    exact_shape,
+    kind_of,
     longest_context,
     padded,
+    shape_of,
 )
 from langchain_eft.engine.scheduling.draft import Draft
 from unit_tests.engine.scheduling.states import new_state
 
 BASE, DRAFTS, VERIFIES = TermSlot(0, "verifies"), TermSlot(1, "drafts"), TermSlot(1, "verifies")
 PROMPT = [5, 6, 7]
+
+
+def exact_shape(drafts):
+    """The shape of a round without padding, and the slot of every term of every row."""
+    kind, slots_of_rows = kind_of(list(drafts))
+    return shape_of(kind, drafts, {}, None), slots_of_rows
 
 
 def formula(*args, **kwargs):
@@ -33,7 +40,8 @@ def test_rows_of_different_mixtures_share_slots():
     slots, slots_of_rows = arrange(formulas)
     # The adapter drafts; base and reference only verify. Without behaviors there is the base alone.
     assert slots == (BASE, DRAFTS, VERIFIES)
-    assert [[slots[i] for i in row] for row in slots_of_rows] == [list(slots), list(slots), [BASE]]
+    of_rows = [[slots[i] for i in row] for row in slots_of_rows]
+    assert of_rows == [[DRAFTS, BASE, VERIFIES], [DRAFTS, BASE, VERIFIES], [BASE]], "those that draft first"
 
 
 def test_there_are_as_many_slots_of_a_kind_as_some_row_needs():
@@ -41,7 +49,7 @@ def test_there_are_as_many_slots_of_a_kind_as_some_row_needs():
     slots, slots_of_rows = arrange(formulas)
     for each, row in zip(formulas, slots_of_rows, strict=True):
         assert len(set(row)) == len(row) == len(each.terms), "a term has a slot of its own"
-        for term, i in zip(each.terms, row, strict=True):
+        for term, i in zip(terms_in_order(each), row, strict=True):
             assert slots[i] == TermSlot(term.model, "drafts" if term in each.draft_terms else "verifies")
     needed = [[slots[i] for i in row] for row in slots_of_rows]
     for slot in set(slots):
@@ -103,7 +111,7 @@ def test_samples_of_q_are_drawn_where_they_decide_or_are_counted(mixture, settin
 
 
 def padded_shape(drafts, unread, max_batch_size):
-    return StaticRows(list(drafts), max_batch_size, num_blocks=1).shape(drafts, unread)
+    return shape_of(kind_of(list(drafts))[0], drafts, unread, max_batch_size)
 
 
 def test_powers_of_two():

@@ -58,20 +58,6 @@ def test_the_device_reads_what_the_host_has_written_and_nothing_older():
         assert staging.device["ids"].tolist() == [[value] * 5, [0] * 5]
 
 
-def test_a_writer_goes_on_where_it_was_the_last_to_write():
-    staging, one, other = HostToDevice(FIELDS, CPU), object(), object()
-    host = staging.open(one)
-    host["ids"].fill_(3)
-    host.writer = one
-    assert staging.open(one)["ids"].eq(3).all()
-    assert not staging.open(other).memory.any(), "another writer gets zeros"
-    assert staging.open(one).writer is None, "and what was there is gone"
-    host["ids"].fill_(4)
-    host.writer = one
-    assert not staging.open().memory.any()
-    assert staging.open(one).writer is None
-
-
 def test_the_results_of_two_rounds_may_be_unread():
     staging = DeviceToHost(FIELDS, CPU)
     copies = []

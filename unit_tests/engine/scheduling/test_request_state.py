@@ -141,13 +141,15 @@ def test_nothing_is_delivered_twice_or_to_a_caller_that_has_left(recorder):
     assert recorder.text == "a"
 
 
-def test_draws_depend_on_earlier_tokens_under_grammars_penalties_and_changing_weights():
-    assert new_state(PROMPT, {"one": 1.0}).draws_independent_of_tokens(50)
-    assert not new_state(PROMPT, {"one": 1.0}, grammar='start: "a"').draws_independent_of_tokens(1)
-    penalized = GREEDY.model_copy(update={"presence_penalty": 0.5})
-    assert not new_state(PROMPT, {"one": 1.0}, sampling=penalized).draws_independent_of_tokens(1)
-    changing = new_state(PROMPT, {"one": Ramp(start=0, end=1, tokens=3)})
-    assert changing.draws_independent_of_tokens(1)
-    assert not changing.draws_independent_of_tokens(2)
-    accept(changing, ids("abc"))
-    assert changing.draws_independent_of_tokens(9), "the weights have reached their end"
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"grammar": 'start: "a"'},
+        {"sampling": GREEDY.model_copy(update={"presence_penalty": 0.5})},
+        {"trace": True},
+    ],
+    ids=str,
+)
+def test_draws_depend_on_earlier_tokens_under_grammars_and_penalties_and_traces_do(asked):
+    assert not new_state(PROMPT, {"one": Ramp(start=0, end=1, tokens=3)}).draws_depend_on_tokens
+    assert new_state(PROMPT, {"one": 1.0}, **asked).draws_depend_on_tokens

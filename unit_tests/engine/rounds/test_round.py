@@ -1,4 +1,4 @@
-"""Static rounds draw the tokens of packed rounds, and their shape alone decides their operations."""
+"""Rounds of every kind draw the same tokens, and the shape of one decides its operations."""
 
 import random
 import threading
@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from langchain_eft.engine.rounds.static import StaticRound
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langchain_eft.engine.config import EngineConfig
@@ -17,22 +16,25 @@ from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
+from langchain_eft.engine.rounds import model_pass, runner
 from langchain_eft.engine.rounds import shape as shapes_module
-from langchain_eft.engine.rounds import static_runner
 from langchain_eft.engine.rounds.cuda_graphs import Graphs
+from langchain_eft.engine.rounds.round import Round
 from unit_tests.engine.scheduling.test_speculator import MIXTURES, PROMPT, answer_as_alone, run
 from unit_tests.helpers import (
     GREEDY,
     Recorder,
     answer,
+    engine_of,
     every_family_with,
     full,
+    kind_of_rounds,
     request,
     wait_until,
     without_plans,
 )
 
-SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32, "static_rounds": True}
+SETTINGS = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32}
 WORD = 'start: "' + "".join(map(chr, range(65, 73))) + '" /[a-d]{3,12}/'
 
 
@@ -44,17 +46,21 @@ def short_contexts():
         yield
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["read at once", "overlapped"])
-def static(request, family):
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=request.param))
-    yield engine
-    engine.close()
+@pytest.fixture(scope="module", params=["padded", "overlapped"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def static(kind, family):
+    with engine_of(family.recipe, kind, **SETTINGS) as engine:
+        yield engine
 
 
 @every_family_with("mixture", MIXTURES[1], MIXTURES[3])
-def test_greedy_text_is_the_reference_loops_for_every_draft_length(static, reference, mixture):
+def test_greedy_text_is_the_reference_loops_for_every_draft_length(kind, static, reference, mixture):
     expected = reference.greedy(PROMPT, mixture, 10)
-    lengths = range(9) if static.config.overlap_rounds else (2, 7)
+    lengths = range(9) if kind == "overlapped" else (2, 7)
     for draft in (*lengths, "auto", "off"):
         tokens, end = run(static, mixture=mixture, tokens=10, speculation=draft)
         assert tokens == expected, draft
@@ -117,13 +123,15 @@ def expected(engine):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("draft", [3, *full("off", "auto")])
-def test_every_kind_of_request_gets_the_tokens_of_packed_rounds_alone_and_in_a_batch(static, expected, draft):
+def test_every_kind_of_request_gets_the_tokens_of_compact_rounds_alone_and_in_a_batch(
+    static, expected, draft
+):
     for kinds, together in ((work(), True), (work()[:6], False)):
-        actual, packed = decoded(static, kinds, draft, together=together), expected[: len(kinds)]
-        assert [tokens for tokens, _ in actual] == [tokens for tokens, _ in packed]
-        for (_, logprobs), (_, packed_logprobs) in zip(actual, packed, strict=True):
-            assert len(logprobs) == len(packed_logprobs)
-            for a, b in zip(logprobs, packed_logprobs, strict=True):
+        actual, compact = decoded(static, kinds, draft, together=together), expected[: len(kinds)]
+        assert [tokens for tokens, _ in actual] == [tokens for tokens, _ in compact]
+        for (_, logprobs), (_, others) in zip(actual, compact, strict=True):
+            assert len(logprobs) == len(others)
+            for a, b in zip(logprobs, others, strict=True):
                 assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
                 assert [value for _, value in a.top] == pytest.approx([value for _, value in b.top], abs=1e-4)
                 assert all(x >= y for (_, x), (_, y) in pairwise(a.top))
@@ -144,21 +152,17 @@ def test_prompt_lookup_drafts_in_overlapped_rounds_too(static):
     seed=st.integers(0, 2**32),
     blocks=st.integers(24, 90),
     chunk=st.sampled_from([3, 64]),
-    overlap=st.sampled_from([1, 1, 0]),
+    kind=st.sampled_from(["overlapped", "overlapped", "padded"]),
 )
 def test_rows_that_join_leave_cancel_and_are_preempted_answer_as_alone(
-    family, reference, seed, blocks, chunk, overlap
+    family, reference, seed, blocks, chunk, kind
 ):
-    config = EngineConfig(
-        kv_cache_tokens=4 * blocks, block_size=4, max_num_batched_tokens=chunk, max_batch_size=12,
-        static_rounds=True, overlap_rounds=overlap,
-    )  # fmt: skip
-    engine = Engine(family.recipe, config)
-    try:
+    with engine_of(
+        family.recipe, kind, kv_cache_tokens=4 * blocks, block_size=4, max_num_batched_tokens=chunk,
+        max_batch_size=12,
+    ) as engine:  # fmt: skip
         answer_as_alone(engine, reference, seed)
         wait_until(lambda: engine.stats().free_blocks == blocks)
-    finally:
-        engine.close()
 
 
 def test_a_cancelled_row_is_freed_within_a_round(static):
@@ -174,9 +178,7 @@ def test_a_cancelled_row_is_freed_within_a_round(static):
 
 def test_a_failure_on_the_device_ends_the_requests_and_not_the_engine(static, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(
-            StaticRound, "verify", lambda self: (_ for _ in ()).throw(RuntimeError("out of memory"))
-        )
+        patch.setattr(Round, "verify", lambda self: (_ for _ in ()).throw(RuntimeError("out of memory")))
         with pytest.raises(Exception, match="out of memory"):
             answer(static, request([5, 6], max_tokens=5))
     assert answer(static, request([5, 6], max_tokens=3))[1].completion_tokens <= 3
@@ -198,18 +200,11 @@ def test_terms_with_prompts_of_their_own_and_weights_that_change(family):
         (PROMPT, {"one": Ramp(start=0, end=2, tokens=6)}, GREEDY, {}),
         (PROMPT, {"full": FirstTokens(tokens=4), "two": 0.5}, SamplingParams(seed=5), {}),
     ]
-    engines = [
-        Engine(recipe, EngineConfig(**{**SETTINGS, "static_rounds": static}, overlap_rounds=True))
-        for static in (False, True)
-    ]
-    try:
+    with engine_of(recipe, **SETTINGS) as compact, engine_of(recipe, "overlapped", **SETTINGS) as engine:
         for draft in ("off", 3):
-            expected, actual = (decoded(engine, kinds, draft, together=True) for engine in engines)
-            assert actual == expected
-        assert engines[1].stats().free_blocks == 4096 // 4
-    finally:
-        for engine in engines:
-            engine.close()
+            expected = decoded(compact, kinds, draft, together=True)
+            assert decoded(engine, kinds, draft, together=True) == expected
+        assert engine.stats().free_blocks == 4096 // 4
 
 
 # The shape decides the work
@@ -240,7 +235,7 @@ def test_a_rounds_operations_depend_on_its_shape_alone_and_read_nothing_back(fam
     traces = {}
 
     def traced(half):
-        plain = getattr(StaticRound, half)
+        plain = getattr(Round, half)
 
         def run(self):
             with Trace() as trace:
@@ -250,14 +245,11 @@ def test_a_rounds_operations_depend_on_its_shape_alone_and_read_nothing_back(fam
         return run
 
     for half in ("draft", "verify"):
-        monkeypatch.setattr(StaticRound, half, traced(half))
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, overlap_rounds=True))
-    try:
+        monkeypatch.setattr(Round, half, traced(half))
+    with engine_of(family.recipe, "overlapped", **SETTINGS) as engine:
         for draft in ("off", 2):
             decoded(engine, work()[:6], draft, together=False)
         decoded(engine, work()[:12], 2, together=True)
-    finally:
-        engine.close()
     repeated = {key: runs for key, runs in traces.items() if len(runs) > 1}
     assert len(repeated) > 10
     for first, *others in repeated.values():
@@ -267,23 +259,15 @@ def test_a_rounds_operations_depend_on_its_shape_alone_and_read_nothing_back(fam
     assert not [name for name in names if any(word in name for word in reading)]
 
 
-def test_rows_are_padded_and_terms_share_slots(family):
+def test_rows_are_padded_and_terms_share_slots(family, monkeypatch):
     """Rows of different mixtures cost as many passes as the largest of them."""
     shapes = set()
 
-    class Spy(StaticRound):
-        def __init__(self, shape, **kwargs):
-            shapes.add(shape)
-            super().__init__(shape, **kwargs)
-
-    original, static_runner.StaticRound = static_runner.StaticRound, Spy
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS))
-    try:
+    verify = Round.verify
+    monkeypatch.setattr(Round, "verify", lambda self: shapes.add(self.shape) or verify(self))
+    with engine_of(family.recipe, "padded", **SETTINGS) as engine:
         kinds = [([5, 6, i], m, GREEDY, {}) for i, m in enumerate([{"one": 1.0}, {"two": 1.0}, {}])]
         decoded(engine, kinds, "off", together=True)
-    finally:
-        static_runner.StaticRound = original
-        engine.close()
     assert {shape.rows for shape in shapes} <= {1, 2, 4}
     widest = max(shapes, key=lambda shape: len(shape.slots))
     assert len(widest.slots) == 3  # the base; one adapter or the other; their reference
@@ -303,11 +287,8 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur_again(
         recorded.append((function.__self__.shape, function.__name__))
         return function
 
-    monkeypatch.setattr(static_runner, "recorder_for", lambda config, device: recorder)
-    engine = Engine(
-        family.recipe, EngineConfig(**SETTINGS, overlap_rounds=True, cuda_graph_batch_sizes=(1, 4))
-    )
-    try:
+    monkeypatch.setattr(runner, "recorder_for", lambda config, device: recorder)
+    with engine_of(family.recipe, "overlapped", **SETTINGS, cuda_graph_batch_sizes=(1, 4)) as engine:
         rows = [shape.rows for shape, _ in recorded]
         assert rows == sorted(rows, reverse=True)
         assert {4, 1} == set(rows)
@@ -321,8 +302,6 @@ def test_an_engine_records_common_rounds_first_and_others_when_they_occur_again(
         occurred = {half for shape, half in recorded[before:] if shape.num_draft_tokens == 7}
         assert occurred == {"draft", "verify"}
         assert len(recorded) == len(set(recorded))
-    finally:
-        engine.close()
 
 
 def keys_and_values(pools):
@@ -337,22 +316,19 @@ def test_recording_in_the_midst_of_answers_writes_no_keys_and_values(family, ref
     unchanged, mixture = [], {"one": 1.0}
 
     def recorder(function):
-        pools = function.__self__._state.pools
+        pools = function.__self__._shared.pools
         before = keys_and_values(pools)
         for _ in range(2):
             function()
         unchanged.append(all(map(torch.equal, before, keys_and_values(pools))))
         return function
 
-    monkeypatch.setattr(static_runner, "recorder_for", lambda config, device: recorder)
+    monkeypatch.setattr(runner, "recorder_for", lambda config, device: recorder)
     monkeypatch.setattr(Graphs, "__contains__", lambda graphs, key: False)
-    options = {**SETTINGS, "kv_cache_tokens": 128, "overlap_rounds": True, "cuda_graph_batch_sizes": ()}
-    engine = Engine(family.recipe, EngineConfig(**options))
-    try:
+    options = {**SETTINGS, "kv_cache_tokens": 128, "cuda_graph_batch_sizes": ()}
+    with engine_of(family.recipe, "overlapped", **options) as engine:
         prompts = [PROMPT[:n] for n in (5, 8, 11, 14)]
         answers = [run(engine, prompt, mixture, tokens=10, speculation=draft)[0] for prompt in prompts]
-    finally:
-        engine.close()
     assert answers == [reference.greedy(prompt, mixture, 10) for prompt in prompts]
     assert len(unchanged) > 10
     assert all(unchanged)
@@ -366,16 +342,40 @@ def test_no_memory_to_record_fails_the_request_and_not_the_engine(family, monkey
             raise torch.OutOfMemoryError("tried to allocate 2 GiB")
         return function
 
-    monkeypatch.setattr(static_runner, "recorder_for", lambda config, device: recorder)
-    engine = Engine(family.recipe, EngineConfig(**SETTINGS, cuda_graph_batch_sizes=()))
-    try:
+    monkeypatch.setattr(runner, "recorder_for", lambda config, device: recorder)
+    with engine_of(family.recipe, "padded", **SETTINGS, cuda_graph_batch_sizes=()) as engine:
         exhausted.set()
         with pytest.raises(DecodingError, match="tried to allocate 2 GiB"):
             answer(engine, request([5, 6], max_tokens=5))
         exhausted.clear()
         assert answer(engine, request([5, 6], max_tokens=3))[1].completion_tokens <= 3
-    finally:
-        engine.close()
+
+
+# What failed rounds leave
+
+
+def drafted(prompt, seed):
+    """A sampled request whose rounds draft two tokens."""
+    sampling = SamplingParams(temperature=1.5, seed=seed)
+    return request(prompt, {"one": 1.0}, sampling, max_tokens=12, speculation=2)
+
+
+def test_a_round_that_fails_after_drafting_leaves_no_samples_for_the_next(engine, monkeypatch):
+    expected = answer(engine, drafted([5, 6, 7], seed=1))[0]
+    run_model, passes = model_pass._run, []
+
+    def fail_at_the_first_verify_pass(*args, **kwargs):
+        passes.append(1)
+        if len(passes) == 3:  # after two drafts
+            raise RuntimeError("device lost")
+        return run_model(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_pass, "_run", fail_at_the_first_verify_pass)
+        with pytest.raises(DecodingError, match="device lost"):
+            answer(engine, drafted([9, 8, 7], seed=2))
+    assert len(passes) == 3
+    assert answer(engine, drafted([5, 6, 7], seed=1))[0] == expected
 
 
 # On a GPU
@@ -386,11 +386,11 @@ def test_no_memory_to_record_fails_the_request_and_not_the_engine(family, monkey
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_recorded_rounds_are_bit_for_bit_those_of_called_rounds(family, dtype):
     answers = []
-    for graphs, overlap in ((False, 0), (True, 0), (True, 1)):
-        config = EngineConfig(
-            **SETTINGS, device="cuda", dtype=dtype, cuda_graphs=graphs, overlap_rounds=overlap
-        )
-        engine = Engine(family.recipe, config)
+    for graphs, kind in ((False, "padded"), (True, "padded"), (True, "overlapped")):
+        with kind_of_rounds(kind):
+            engine = Engine(
+                family.recipe, EngineConfig(**SETTINGS, device="cuda", dtype=dtype, cuda_graphs=graphs)
+            )
         try:
             answers.append([decoded(engine, work(), draft, together=False) for draft in ("off", 3)])
         finally:
