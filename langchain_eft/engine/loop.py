@@ -269,7 +269,7 @@ class DecodingLoop:
             self._take(rows, partial(self._decode, batch.drafts, unread))
         # What was freed meanwhile has no memory any more.
         if chunks := [row for row in batch.chunks if not row.state.ended]:
-            self._take(chunks, partial(self._runner.prefill, chunks))
+            self._take(chunks, partial(self._prefill, chunks))
 
     def _decode(self, drafts: Mapping[RequestState, Draft], unread: InFlight | None) -> RoundResult:
         """Launch the next round, and read the one that is ready: with overlap, the one before."""
@@ -277,6 +277,10 @@ class DecodingLoop:
         if self._runner.overlaps:
             self._in_flight, launched = launched, unread
         return self._runner.collect(launched) if launched else RoundResult()
+
+    def _prefill(self, rows: Sequence[ScheduledRow]) -> RoundResult:
+        """Run tokens that are known. Errors keep who runs them: the loop, whose runner is freed."""
+        return self._runner.prefill(rows)
 
     def _take(self, rows: Sequence[ScheduledRow], run: Callable[[], RoundResult]) -> None:
         """Run rows, take what they draw, and tell those that fail."""
@@ -311,7 +315,7 @@ class DecodingLoop:
         if len(rows) == 1:
             return {rows[0].state: result}
         halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-        first, second = (self._attempt(half, partial(self._runner.prefill, half)) for half in halves)
+        first, second = (self._attempt(half, partial(self._prefill, half)) for half in halves)
         return first | second
 
     def _result_or_error(self, run: Callable[[], RoundResult]) -> RoundResult | Exception:
@@ -361,7 +365,7 @@ class DecodingLoop:
         Raises:
             DecodingError: Its log p is not finite without a draft either.
         """
-        state, result = row.state, self._runner.prefill([row])
+        state, result = row.state, self._prefill([row])
         if state not in result.undrawn:
             return result
         for prompt in state.prompts.values():

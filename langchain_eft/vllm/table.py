@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.decoding.coefficients import CoefficientTable
 from langchain_eft.engine.decoding.formula import Formula
+from langchain_eft.engine.decoding.mirrored_rows import MirroredRows
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,6 @@ class Factors:
 class FactorTable:
     """A slot for each request. The runner's hooks fill slots, and say which slots the rows of a step have.
 
-    Coefficients are piecewise linear in the position of a token in its answer. A slot holds them at position
-    0, and how much they change in each segment between two knots.
-
     Args:
         terms: Names of the models, in the order of all factors.
         segments: Most segments that a formula may have.
@@ -54,11 +53,12 @@ class FactorTable:
     ) -> None:
         self._owner = owner
         self._index = {term: i for i, term in enumerate(terms)}
-        self._segments, self._device = segments, device
         self._formulas = [default] * slots
-        self._host = self._values(default, 0).repeat(slots, 1)
-        self._values_of_slots = self._host.to(device)
-        self._changed: set[int] = set()
+        self._coefficients = CoefficientTable(slots, 2, len(terms), segments, device)
+        # Tokens of the prompt, and the nucleus inside which tokens are up-scaled.
+        self._numbers = MirroredRows(torch.zeros(slots, 2), device)
+        for slot in range(slots):
+            self.set(slot, default, 0)
         self._rows: Tensor | None = None
         # The run that measures memory comes before any request: it gets the most expensive kind of formula.
         self._conservative, self._scheduled = True, True
@@ -72,35 +72,30 @@ class FactorTable:
             prompt_tokens: Length of its prompt.
         """
         self._formulas[slot] = formula
-        self._host[slot] = self._values(formula, prompt_tokens)
-        self._changed.add(slot)
+        at_knots = torch.stack([self._at(formula, knot) for knot in formula.knots])
+        self._coefficients.set(slot, formula.knots, at_knots)
+        self._numbers.host[slot] = torch.tensor([prompt_tokens, formula.upscale_top_p])
+        self._numbers.touch(slot)
 
     def move(self, source: int, target: int) -> None:
         """Copy one slot to another."""
         self._formulas[target] = self._formulas[source]
-        self._host[target] = self._host[source]
-        self._changed.add(target)
+        for rows in (self._coefficients.rows, self._numbers):
+            rows.host[target] = rows.host[source]
+            rows.touch(target)
 
     def swap(self, first: int, second: int) -> None:
         """Exchange two slots."""
-        formulas, host = self._formulas, self._host
+        formulas = self._formulas
         formulas[first], formulas[second] = formulas[second], formulas[first]
-        host[[first, second]] = host[[second, first]]
-        self._changed |= {first, second}
+        for rows in (self._coefficients.rows, self._numbers):
+            rows.host[[first, second]] = rows.host[[second, first]]
+            rows.touch(first, second)
 
     def flush(self) -> None:
         """Copy the slots that changed to the device."""
-        if not self._changed:
-            return
-        slots = torch.tensor(sorted(self._changed))
-        values = self._host[slots]
-        if self._device.type == "cuda":
-            # Copies of their own, which nobody changes while they are on their way.
-            slots, values = slots.pin_memory(), values.pin_memory()
-        self._values_of_slots.index_copy_(
-            0, slots.to(self._device, non_blocking=True), values.to(self._device, non_blocking=True)
-        )
-        self._changed.clear()
+        self._coefficients.rows.flush()
+        self._numbers.flush()
 
     def begin_step(self, slots: Iterable[int], rows: Tensor | None) -> None:
         """Say which requests a step has.
@@ -120,45 +115,26 @@ class FactorTable:
         Args:
             positions: [R] position of the last token that each row has read, in prompt and answer.
         """
-        count = len(positions)
-        values = self._values_of_slots[:count] if self._rows is None else self._values_of_slots[self._rows]
-        if len(values) != count:
-            if self._rows is not None:
-                raise RuntimeError(f"{count} rows of logits in a step of {len(values)}.")
-            values = self._values_of_slots[:1].expand(count, -1)  # only dummy runs have so many
-        terms, segments = len(self._index), self._segments
-        prompt_tokens, top_p, values = values[:, 0], values[:, 1], values[:, 2:]
-        start, values = values[:, : 2 * terms], values[:, 2 * terms :]
-        if self._scheduled:
-            begin, length, changes = torch.split(values, [segments, segments, segments * 2 * terms], -1)
-            answer = (positions + 1 - prompt_tokens).clamp(min=0)
-            done = ((answer[:, None] - begin) / length).clamp(0, 1)
-            start = start + (done[:, :, None] * changes.view(count, segments, 2 * terms)).sum(1)
-        small, upscale = torch.split(start, terms, -1)
+        rows, count = self._rows, len(positions)
+        if rows is None:
+            rows = torch.arange(count, device=positions.device)
+            if count > len(self._formulas):  # only dummy runs have so many
+                rows = torch.zeros_like(rows)
+        elif len(rows) != count:
+            raise RuntimeError(f"{count} rows of logits in a step of {len(rows)}.")
+        prompt_tokens, top_p = self._numbers.device[rows].unbind(1)
+        answer = (positions + 1 - prompt_tokens).clamp(min=0)
+        small, upscale = self._coefficients.at(rows, answer, change=self._scheduled).unbind(1)
         if not self._conservative:
             return Factors(small, None, None)
         return Factors(small, upscale, top_p)
 
-    def _values(self, formula: Formula[str], prompt_tokens: int) -> Tensor:
-        """[W]: prompt_tokens, upscale_top_p, factors at position 0; begin, length, changes by segment."""
-        at_knots = [self._coefficients(formula, knot) for knot in formula.knots]
-        unused = self._segments + 1 - len(at_knots)
-        begin = [*formula.knots[:-1], *[0] * unused]
-        ends = zip(formula.knots[:-1], formula.knots[1:], strict=True)
-        length = [*(after - before for before, after in ends), *[1] * unused]
-        changes = torch.zeros(self._segments, 2 * len(self._index))
-        if len(at_knots) > 1:
-            changes[: len(at_knots) - 1] = torch.stack(at_knots).diff(dim=0)
-        first = torch.tensor([prompt_tokens, formula.upscale_top_p], dtype=torch.float32)
-        segments = torch.tensor([begin, length], dtype=torch.float32)
-        return torch.cat([first, at_knots[0], segments.flatten(), changes.flatten()])
-
-    def _coefficients(self, formula: Formula[str], position: int) -> Tensor:
-        """[2 * M], the factors of the small mixture and of the up-scaling weight."""
+    def _at(self, formula: Formula[str], position: int) -> Tensor:
+        """[2, M] float64, the factors of the small mixture and of the up-scaling weight."""
         coefficients = formula.at(position)
-        values = torch.zeros(2, len(self._index))
+        values = torch.zeros(2, len(self._index), dtype=torch.float64)
         sums = (coefficients.small or coefficients.target, coefficients.upscale or ())
         for row, total in enumerate(sums):
             for term, factor in total:
                 values[row, self._index[term]] = factor
-        return values.flatten()
+        return values
