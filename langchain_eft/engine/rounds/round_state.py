@@ -35,7 +35,7 @@ class RoundState:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.device = family.vocabulary.device
-        self.streams = Streams(self.device, len(family.models))
+        self.streams = Streams(self.device)
         self.last, self.num_output_tokens = torch.zeros(2, rows, dtype=torch.int64, device=self.device)
 
 
