@@ -49,7 +49,7 @@ class EngineConfig(BaseModel):
 
     cuda_graph_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16)
     """Batch sizes for which the most common rounds are recorded when the engine opens. Each takes about three
-    seconds. Other rounds are recorded when they first occur; running requests wait until that is done."""
+    seconds. Other rounds are recorded when they occur again; running requests wait until that is done."""
 
     compile: bool = False
     """Compile the models' forward passes with `torch.compile` when a shape first occurs. This takes about a
@@ -57,8 +57,8 @@ class EngineConfig(BaseModel):
 
     static_rounds: bool | None = None
     """Decode with static shapes: a round works on preallocated tensors, and the host reads nothing back from
-    the device until the round ends. None means yes on a GPU and no on a CPU, where it is not faster. This
-    changes the speed, never the text."""
+    the device until the round ends. None means yes where the Triton kernels run, on GPUs since Ampere, and no
+    elsewhere, where it is not faster. This changes the speed, never the text."""
 
     overlap_rounds: bool | None = None
     """Launch a static round before the last one is read. None means yes on a GPU and no elsewhere."""

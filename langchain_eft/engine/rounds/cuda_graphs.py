@@ -186,4 +186,4 @@ def _stream(device: torch.device, number: int, *, recording: bool) -> torch.cuda
     The process makes one recording at a time. It has streams of its own: what other engines run meanwhile
     must not be recorded.
     """
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call, no-any-return]
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

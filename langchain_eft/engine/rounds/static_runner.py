@@ -15,6 +15,7 @@ import torch
 
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.device_kernels import has_kernel
 from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
 from langchain_eft.engine.models.compilation import compiled
 from langchain_eft.engine.models.family import ModelFamily
@@ -35,7 +36,7 @@ from langchain_eft.engine.scheduling.scheduler import ScheduledRow
 
 
 def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
-    """Whether decoding rounds are static: by default on a GPU that holds all models.
+    """Whether decoding rounds are static: by default on a GPU that has the kernels and holds all models.
 
     Raises:
         RecipeError: Static rounds are demanded, and the models are spread over devices or processes. Or
@@ -46,8 +47,9 @@ def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
             "static_rounds=True needs all models whole on one device: leave `small_device`, `device_map` "
             "and `tensor_parallel` at their defaults, or `static_rounds` at None."
         )
-    on_cuda = placement.device.type == "cuda" and placement.on_single_device
-    static = on_cuda if config.static_rounds is None else config.static_rounds
+    static = config.static_rounds
+    if static is None:
+        static = has_kernel(placement.device) and placement.on_single_device
     if config.compile and not static:
         raise RecipeError(
             "compile=True compiles static rounds, and this engine decodes without them: leave it off, or set "
