@@ -117,7 +117,7 @@ class PackedRunner:
             draft_tokens = [
                 tuple(tokens[:n]) for tokens, n in zip(packed.draft_tokens.tolist(), counts, strict=True)
             ]
-        write_allowed(host, list(drafts), draft_tokens, packed.vocabulary_size)
+        write_allowed(host, list(drafts), draft_tokens)
         packed.inputs.send()
 
     def _non_finite_terms(self, state: RequestState, packed: PackedRound) -> tuple[Term, ...]:

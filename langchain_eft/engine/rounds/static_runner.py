@@ -196,7 +196,7 @@ class StaticRunner:
         rows.write(host, shape, drafts, earlier)
         if shape.grammar and not shape.drafting:
             given = [draft.given_tokens for draft in drafts.values()]
-            write_allowed(host, states, given, static.vocabulary_size)
+            write_allowed(host, states, given)
         started = now(device)
         static.inputs.send()
         if shape.drafting:
@@ -205,7 +205,7 @@ class StaticRunner:
         if shape.grammar and shape.drafting:
             pairs = zip(static.draft_tokens.tolist(), drafts.values(), strict=False)
             draft_tokens = [tokens[: draft.count] for tokens, draft in pairs]
-            write_allowed(host, states, draft_tokens, static.vocabulary_size)
+            write_allowed(host, states, draft_tokens)
             static.inputs.send()
         self._graphs.run((shape, "verify"), static.verify)
         moments = started, drafted, now(device)
@@ -240,7 +240,7 @@ def _clear_inputs(static: StaticRound) -> None:
     host = static.inputs.open()
     write_rows(host, static.shape, {}, [], {})
     if static.shape.grammar:
-        write_allowed(host, [], [], static.vocabulary_size)
+        write_allowed(host, [], [])
     static.inputs.send()
 
 

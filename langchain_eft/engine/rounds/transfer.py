@@ -296,10 +296,7 @@ def write_blocks(
 
 
 def write_allowed(
-    host: PackedTensors,
-    states: Sequence[RequestState],
-    draft_tokens: Sequence[Sequence[int]],
-    vocabulary: int,
+    host: PackedTensors, states: Sequence[RequestState], draft_tokens: Sequence[Sequence[int]]
 ) -> None:
     """Fill in which tokens the grammars allow after each draft token, as bits.
 
@@ -307,7 +304,6 @@ def write_allowed(
         host: The host's block.
         states: The rows.
         draft_tokens: Of each row.
-        vocabulary: V.
     """
     allowed = host["allowed"].numpy()
     allowed[:] = -1
@@ -315,9 +311,7 @@ def write_allowed(
         if state.grammar is None:
             continue
         for step in range(len(tokens) + 1):
-            bits = np.zeros(allowed.shape[2] * 32, dtype=np.uint8)
-            bits[:vocabulary] = state.grammar.mask(tokens[:step]).numpy()
-            allowed[row, step] = np.packbits(bits, bitorder="little").view(np.int32)
+            allowed[row, step] = state.grammar.bits(tokens[:step])
 
 
 def read_outcomes(
