@@ -1,14 +1,16 @@
 """`python -m benchmarks.gpu`: our engine on one GPU, compared with the memory bandwidth and with its rivals.
 
 The script makes weights of real shapes itself (see synthetic.py). So it downloads nothing, and the acceptance
-rate can be set. It ends within `--minutes` and measures the most important rows first. The table names rows
-without enough time or memory. Results are written after every row.
+rate can be set. It ends within `--minutes`, checks before it measures, and measures the most important rows
+first. The table names rows without enough time or memory. Results are written as soon as they are there, and
+the next run with the same `--output` goes on where this one ended.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +25,7 @@ from unittest.mock import patch
 import torch
 import typer
 
+from benchmarks.gpu_kernels import kernel_checks, profile
 from benchmarks.rivals.arena import report_progress
 from benchmarks.rivals.proxy_loop import ProxyLoop
 from benchmarks.synthetic import (
@@ -41,7 +44,6 @@ from langchain_eft.diagnostics.verify.statistics import log_p_excess, z_test
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.decoding.formula import combine
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.errors import EngineError
 from langchain_eft.engine.events import acceptance_rate
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.linear import product
@@ -51,6 +53,8 @@ from langchain_eft.engine.request import GenerationRequest, SamplingParams
 BASE, PLAIN, AUTO = "base alone", "plain EFT", "speculative EFT, auto"
 SMALL_ALONE = "small model alone"
 PROXY, GENERATE, ASSISTED = "proxy loop", "generate, base alone", "assisted, base alone"
+RIVALS = {PROXY, GENERATE, ASSISTED}
+PARTS = ("kernels", "checks", "ours", "rivals")
 COLUMNS = (
     "family",
     "batch",
@@ -131,7 +135,7 @@ class Measurement:
         mode: The decoding mode.
         batch: The number of concurrent requests.
         context: The length of the prompts.
-        acceptance: The calculated acceptance rate; None without drafts.
+        acceptance: The acceptance rate that was calculated for the family; None in rows without a rate.
         tokens_per_second: The speed over the whole batch, without prompts; one per repetition.
         ms_per_round: Milliseconds between the rounds in which answers grow.
         tokens_per_round: Tokens that an answer gains in a round.
@@ -196,7 +200,7 @@ class Report:
 
     Args:
         device: The device that everything runs on.
-        path: The JSON file, or None.
+        path: The JSON file, or None. What it has already is not measured again.
         deadline: The time to stop, on the clock of `time.monotonic`.
     """
 
@@ -204,7 +208,12 @@ class Report:
         self.rows: list[Measurement] = []
         self.checks: dict[str, Any] = {}
         self.notes: list[str] = []
+        self.done: list[str] = []
         self._path, self.deadline = path, deadline
+        if path and path.exists():
+            earlier = json.loads(path.read_text())
+            self.rows = [Measurement(**row) for row in earlier["rows"] if row["tokens_per_second"]]
+            self.checks, self.done = earlier["checks"], earlier["done"]
         self.bandwidth = copy_bandwidth(device)
         self.about = {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -218,15 +227,32 @@ class Report:
         return self.deadline - time.monotonic()
 
     def begin(self, *key: Any) -> Measurement:
-        """Add a row."""
-        self.rows.append(Measurement(*key))
-        return self.rows[-1]
+        """Add a row, or take that of an earlier run."""
+        new = Measurement(*key)
+        for row in self.rows:
+            if (row.family, row.mode, row.batch, row.context, row.acceptance) == key:
+                return row
+        self.rows.append(new)
+        return new
 
-    def check(self, name: str, result: Any) -> None:
-        """Record the outcome of a check."""
+    def check(self, name: str, work: Callable[[], Any]) -> None:
+        """Do a check that no earlier run has done, and record its outcome."""
+        if name not in self.checks:
+            self.attempt([], lambda: self._record(name, work()), name=f"{name}: ")
+
+    def _record(self, name: str, result: Any) -> None:
         self.checks[name] = result
         report_progress(f"{name}: {result}")
-        self.save()
+
+    def part(self, name: str, work: Callable[[], Any]) -> None:
+        """Do a part of the benchmark, unless an earlier run has done all of it."""
+        if name in self.done:
+            return
+        missing = len(self.notes) + sum(row.note is not None for row in self.rows)
+        self.attempt([], work)
+        if missing == len(self.notes) + sum(row.note is not None for row in self.rows):
+            self.done.append(name)
+            self.save()
 
     def save(self) -> None:
         """Write everything to disk."""
@@ -236,23 +262,31 @@ class Report:
     def summary(self) -> dict[str, Any]:
         """Return everything for JSON."""
         rows = [asdict(row) for row in self.rows]
-        return {**self.about, "checks": self.checks, "notes": self.notes, "rows": rows}
+        found = {"checks": self.checks, "notes": self.notes, "done": self.done, "rows": rows}
+        return {**self.about, **found}
 
-    def attempt(self, rows: Sequence[Measurement], work: Callable[[], Any], needed: float = 5.0) -> None:
-        """Do some work if there is time for it. If it fails, record the reason and continue.
+    def attempt(
+        self, rows: Sequence[Measurement], work: Callable[[], Any], needed: float = 5.0, name: str = ""
+    ) -> None:
+        """Do some work if there is time for it, and no earlier run has done it.
+
+        If it fails, record the reason and continue.
 
         Args:
             rows: The rows that the work measures.
             work: The function that measures them.
             needed: The seconds that must be left.
+            name: What the reason is about, if it is not about rows.
         """
+        if rows and all(row.tokens_per_second for row in rows):
+            return
         try:
             if self.seconds_left >= needed:
                 work()
             else:
-                self._note(rows, "no time left")
-        except (EngineError, RuntimeError, ValueError) as error:
-            self._note(rows, f"{type(error).__name__}: {str(error)[:200]}")
+                self._note(rows, f"{name}no time left")
+        except Exception as error:  # noqa: BLE001  (what else there is goes on)
+            self._note(rows, f"{name}{type(error).__name__}: {str(error)[:200]}")
         for row in rows:
             report_progress(line(row))
         self.save()
@@ -388,7 +422,7 @@ def our_rows(ours: OurEngine, setting: Setting, report: Report, *, thorough: boo
     """
     few_lengths = {length for length in setting.lengths if 4 <= length <= 8}
     for rate in setting.rates if thorough else setting.rates[:1]:
-        calculated, first = ours.family.set_acceptance(rate), rate == setting.rates[0]
+        calculated, first = round(ours.family.set_acceptance(rate), 4), rate == setting.rates[0]
         contexts = setting.contexts if first and thorough else setting.contexts[:1]
         batches = setting.batches if first else setting.batches[:1]
         lengths = setting.lengths if first and thorough else sorted(few_lengths)
@@ -408,11 +442,7 @@ def _our_group(
     acceptance: float | None,
 ) -> None:
     """Measure the decoding modes of one batch size and context, in turns."""
-    name = ours.family.scale.name
-    rows = {
-        mode: report.begin(name, mode, *work, acceptance if mode.startswith("speculative") else None)
-        for mode in modes
-    }
+    rows = {mode: report.begin(ours.family.scale.name, mode, *work, acceptance) for mode in modes}
     report.attempt(list(rows.values()), partial(_our_turns, ours, setting, report, rows, modes))
 
 
@@ -440,14 +470,9 @@ def _our_turns(
             positions = first_row.context + setting.tokens / 2
             size = ours.bytes_of_round(mode, first_row.batch, positions, draft_tokens)
             rows[mode].add(replace(run, floor=size / report.bandwidth))
-    work = (first_row.family, first_row.batch, first_row.context)
-    rivals = [
-        row
-        for row in report.rows
-        if row.mode in {PROXY, GENERATE, ASSISTED} and (row.family, row.batch, row.context) == work
-    ]
     for row in rows.values():
-        row.compare([*(rows[mode] for mode in (BASE, PLAIN) if mode in rows), *rivals])
+        row.compare([rows[mode] for mode in (BASE, PLAIN) if mode in rows])
+    _compare_with_rivals(report)
 
 
 # Rivals
@@ -457,7 +482,7 @@ def rival_rows(family: SyntheticFamily, setting: Setting, report: Report) -> Non
     """Measure the proxy loop for every batch, and transformers' generation for one request."""
     scale_name, context = family.scale.name, setting.contexts[0]
     models = {name: family.module(name, "sdpa") for name in ("base", "tuned", "reference")}
-    calculated = family.set_acceptance(setting.rates[0])
+    calculated = round(family.set_acceptance(setting.rates[0]), 4)
     loop = ProxyLoop(*models.values(), [0])
     for batch in setting.batches:
         row = report.begin(scale_name, PROXY, batch, context)
@@ -476,6 +501,15 @@ def rival_rows(family: SyntheticFamily, setting: Setting, report: Report) -> Non
             partial(_rival_turns, generate, setting, row),
             needed=60.0 if family.device.type == "cuda" else 0.0,
         )
+    _compare_with_rivals(report)
+
+
+def _compare_with_rivals(report: Report) -> None:
+    for row in report.rows:
+        work = (row.family, row.batch, row.context)
+        same_work = [each for each in report.rows if (each.family, each.batch, each.context) == work]
+        if row.mode not in RIVALS:
+            row.compare([each for each in same_work if each.mode in RIVALS])
 
 
 def _rival_turns(decode: Callable[[int], Run], setting: Setting, row: Measurement) -> None:
@@ -524,6 +558,9 @@ def _generate(base: Any, prompt: torch.Tensor, tokens: int, options: dict[str, A
 
 def exactness(setting: Setting, folder: Path, device: torch.device, report: Report) -> None:
     """Check for equal tokens with graphs on and off, and for the right distribution."""
+    same = "same tokens with graphs on and off"
+    if same in report.checks:
+        return
     family = SyntheticFamily(setting.check, folder, device, working_dtype(device), 2048).save()
     answers: dict[bool, list[list[int]]] = {}
     for graphs in (True, False):
@@ -535,10 +572,10 @@ def exactness(setting: Setting, folder: Path, device: torch.device, report: Repo
             answer for k in ("off", 1, 4, 8) for answer in ours.run(prompts, PLAIN, k, setting.tokens, 7)[1]
         ]
         if graphs:
-            report.check("z-test of speculative samples", _sampling_test(ours, setting))
-            report.check("LangChain streaming overhead", streaming_overhead(ours, setting))
+            report.check("z-test of speculative samples", partial(_sampling_test, ours, setting))
+            report.check("LangChain streaming overhead", partial(streaming_overhead, ours, setting))
         ours.close()
-    report.check("same tokens with graphs on and off", answers[True] == answers[False])
+    report.check(same, lambda: answers[True] == answers[False])
 
 
 def _sampling_test(ours: OurEngine, setting: Setting) -> dict[str, float]:
@@ -601,41 +638,87 @@ def working_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def run(setting: Setting, device: torch.device, report: Report, options: dict[str, Any]) -> None:
-    """Measure as many rows as the time allows."""
+def run(
+    setting: Setting,
+    device: torch.device,
+    report: Report,
+    options: dict[str, Any],
+    parts: Sequence[str] = PARTS,
+) -> None:
+    """Do the parts in their order, as far as the time allows."""
     positions = max(setting.contexts) + setting.tokens + 64
+    engine_options = {
+        "max_batch_size": max(setting.batches),
+        "max_num_batched_tokens": 4096,
+        "kv_cache_fraction": 0.8,
+        "max_model_len": positions,
+        **options,
+    }
     with tempfile.TemporaryDirectory() as folder:
-        report.attempt([], lambda: exactness(setting, _folder(folder, "check"), device, report))
-        for i, scale in enumerate(setting.scales):
+
+        def family(scale: Scale) -> SyntheticFamily:
             scale_folder = _folder(folder, scale.name)
-            family = SyntheticFamily(scale, scale_folder, device, working_dtype(device), positions).save()
-            if i == 0:
-                report.attempt([], partial(rival_rows, family, setting, report))
-            family.forget()
-            clean(device)
-            engine_options = {
-                "max_batch_size": max(setting.batches),
-                "max_num_batched_tokens": 4096,
-                "kv_cache_fraction": 0.8,
-                "max_model_len": positions,
-                **options,
-            }
-            for part in (_small_alone, _our_family):
-                report.attempt([], partial(part, family, setting, report, engine_options))
+            return SyntheticFamily(scale, scale_folder, device, working_dtype(device), positions).save()
+
+        for part in parts:
+            if part == "kernels":
+                _check_kernels(device, report)
+            elif part == "checks":
+                work = partial(exactness, setting, _folder(folder, "check"), device, report)
+                report.part(part, work)
+            elif part == "ours":
+                for scale in setting.scales:
+                    for measure in (_our_family, _small_alone):
+                        work = partial(measure, partial(family, scale), setting, report, engine_options)
+                        report.part(f"{measure.__name__[1:]}, {scale.name}", work)
+                        clean(device)
+            else:
+                report.part(part, lambda: rival_rows(family(setting.scales[0]), setting, report))
                 clean(device)
 
 
-def _our_family(family: SyntheticFamily, setting: Setting, report: Report, options: dict[str, Any]) -> None:
+def _check_kernels(device: torch.device, report: Report) -> None:
+    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+        for name, work in kernel_checks(device):
+            report.check(name, work)
+
+
+def _our_family(
+    make: Callable[[], SyntheticFamily], setting: Setting, report: Report, options: dict[str, Any]
+) -> None:
+    family = make()
+    thorough, name = family.scale == setting.scales[0], family.scale.name
+    started = time.perf_counter()
     ours = OurEngine(family, options)
+    opened = time.perf_counter() - started
+    peak = torch.cuda.max_memory_allocated() / 2**30 if family.device.type == "cuda" else None
     try:
-        our_rows(ours, setting, report, thorough=family.scale == setting.scales[0])
+        report.check(f"opening {name}", lambda: {"seconds": opened, "peak GiB": peak})
+        if thorough:
+            report.check(f"profile of {name}", partial(_profile, ours, setting))
+        our_rows(ours, setting, report, thorough=thorough)
     finally:
         ours.close()
 
 
-def _small_alone(family: SyntheticFamily, setting: Setting, report: Report, options: dict[str, Any]) -> None:
+def _profile(ours: OurEngine, setting: Setting) -> dict[str, Any]:
+    """The kernels of a run of one request with drafts of 4 tokens."""
+    prompts = random_prompts(ours.family.scale, 1, setting.contexts[0])
+    measured = [ours.run(prompts, PLAIN, 4, setting.tokens, 1)[0]]  # this run records the rounds
+
+    def run() -> None:
+        measured.append(ours.run(prompts, PLAIN, 4, setting.tokens, 2)[0])
+        synchronize(ours.family.device)
+
+    found = profile(run, ours.family.device)
+    return {"rounds": measured[1].rounds, "ms": 1000 * measured[1].seconds} | found
+
+
+def _small_alone(
+    make: Callable[[], SyntheticFamily], setting: Setting, report: Report, options: dict[str, Any]
+) -> None:
     """Measure a step of the small model: the cost of each drafted token."""
-    ours = OurEngine(family, options, small=True)
+    ours = OurEngine(make(), options, small=True)
     try:
         work = setting.batches[0], setting.contexts[0]
         _our_group(ours, setting, report, work, {SMALL_ALONE: "off"}, None)
@@ -645,7 +728,7 @@ def _small_alone(family: SyntheticFamily, setting: Setting, report: Report, opti
 
 def _folder(parent: str, name: str) -> Path:
     folder = Path(parent) / name.replace(" ", "")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     return folder
 
 
@@ -668,7 +751,8 @@ def table(report: Report) -> str:
         "|" + " --- |" * len(COLUMNS),
     ]
     for row in report.rows:
-        calculated = "" if row.acceptance is None else f" ({row.acceptance:.2f})"
+        drafts = row.acceptance is not None and row.mode not in {BASE, PLAIN}
+        calculated = f" ({row.acceptance:.2f})" if drafts else ""
         cells = [row.family, row.batch, row.context, row.mode + calculated]
         if row.tokens_per_second:
             shares = [floor / ms for floor, ms in zip(row.floor_ms, row.ms_per_round, strict=False)]
@@ -723,6 +807,7 @@ def plot(report: Report, path: Path) -> None:
 def main(
     *,
     minutes: Annotated[float, typer.Option(help="The time limit in minutes.")] = 8.0,
+    parts: Annotated[str, typer.Option(help="What to do, in this order.")] = ",".join(PARTS),
     tiny: Annotated[bool, typer.Option("--tiny", help="Tiny shapes, to try the script itself.")] = False,
     compile_: Annotated[bool, typer.Option("--compile", help="Our engine with `compile=True`.")] = False,
     device: Annotated[str, typer.Option(help="The device to run on.")] = "auto",
@@ -733,7 +818,9 @@ def main(
     name = ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     torch_device = torch.device(name)
     report = Report(torch_device, output, time.monotonic() + 60 * minutes)
-    run(SMALL if tiny else FULL, torch_device, report, {"compile": True} if compile_ else {})
+    run(
+        SMALL if tiny else FULL, torch_device, report, {"compile": True} if compile_ else {}, parts.split(",")
+    )
     report.save()
     print(table(report))
     if png:

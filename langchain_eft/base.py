@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Self
 
 from langchain_core.language_models.base import BaseLanguageModel, LangSmithParams
@@ -28,7 +28,15 @@ from langchain_eft.sources import EngineSource
 Configs = RunnableConfig | list[RunnableConfig] | None
 """What a batch takes: config for all of its calls, or for each."""
 
-_VERSION = version("langchain-eft")
+
+def _version() -> str:
+    try:
+        return version("langchain-eft")
+    except PackageNotFoundError:  # the code was copied and not installed
+        return "unknown"
+
+
+_VERSION = _version()
 
 _IDENTITY_FIELDS = ("upscale_strength", "upscale_top_p", "max_tokens", "trace")
 """Fields that change an answer, besides those of recipe, engine and sampling."""

@@ -1,6 +1,7 @@
 """EFTChatModel over a tiny engine: parameters, streaming, metadata, errors."""
 
 import asyncio
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from langchain_core.exceptions import (
@@ -15,7 +16,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnableParallel
 from pydantic import ValidationError
 
-from langchain_eft import BehaviorDelta, ChatEFT, EFTChatModel
+from langchain_eft import BehaviorDelta, ChatEFT, EFTChatModel, base
 from langchain_eft.chat.messages import encode
 from langchain_eft.engine.errors import EngineClosedError
 from unit_tests.helpers import watched_rounds
@@ -327,3 +328,11 @@ def test_a_tokenizer_without_chat_template_says_what_to_do(llm, monkeypatch):
     monkeypatch.setattr(llm.engine.tokenizer, "chat_template", None)
     with pytest.raises(ModelInvalidRequestError, match=r"no chat template.*chat_template="):
         llm.invoke("hi")
+
+
+def test_code_that_is_not_installed_has_no_version(monkeypatch):
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(base, "version", version)
+    assert base._version() == "unknown"

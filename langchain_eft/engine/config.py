@@ -49,7 +49,7 @@ class EngineConfig(BaseModel):
 
     cuda_graph_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16)
     """Batch sizes for which the most common rounds are recorded when the engine opens. Each takes about three
-    seconds. Other rounds are recorded when they first occur; running requests wait until that is done."""
+    seconds. Other rounds are recorded when they occur again; running requests wait until that is done."""
 
     compile: bool = False
     """Compile the models' forward passes with `torch.compile` when a shape first occurs. This takes about a

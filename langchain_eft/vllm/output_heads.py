@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from vllm.distributed import tensor_model_parallel_all_gather
+from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
 from langchain_eft.engine.decoding.formula import conservative
 from langchain_eft.engine.errors import UnsupportedModelError
@@ -37,9 +39,12 @@ class Head:
             )
         self._head, self._processor = head, processor
         self._bias = getattr(head, "bias", None)
+        plain = isinstance(head.quant_method, UnquantizedEmbeddingMethod | UnquantizedLinearMethod)
+        if plain:
+            processor.head_dtype = torch.float32  # else logits would be rounded before they are added
         self.padded_size: int = head.num_embeddings_padded
         self.width: int = head.embedding_dim
-        self.linear = processor.soft_cap is None and self._bias is None
+        self.linear = plain and processor.soft_cap is None and self._bias is None
         self.key = (id(head), processor.scale, processor.soft_cap)
 
     @property
@@ -49,7 +54,18 @@ class Head:
         return start
 
     def __call__(self, output: Tensor) -> Tensor:
-        """Logits of this process's slice: [R, H] to [R, V / processes], float32."""
+        """Logits of this process's slice: [R, H] to [R, V / processes], float32.
+
+        What a sum of outputs, in float32, loses in the type of the matrix has rows of its own.
+        """
+        if not self.linear or output.dtype == self._head.weight.dtype:
+            return self._product(output)
+        rounded = output.to(self._head.weight.dtype)
+        rest = (output - rounded).to(rounded.dtype)
+        most, little = self._product(torch.cat([rounded, rest])).chunk(2)
+        return most + little
+
+    def _product(self, output: Tensor) -> Tensor:
         logits: Tensor = self._processor(self._head, output, self._bias, skip_gather=True)
         return logits.float()
 
@@ -110,7 +126,7 @@ class Heads:
             shared[key] = (head, total)
         slices: dict[int, Tensor] = {}
         for key, (head, output) in shared.items():
-            logits = head(output.to(outputs[0].dtype))
+            logits = head(output)
             if not head.linear:
                 logits = logits * factors[:, key, None]
             _add(slices, head.padded_size, logits)

@@ -1,5 +1,7 @@
 """The GPU benchmark on tiny shapes: it measures everything, and its sizes and rates are right."""
 
+from unit_tests.interpreter import DEVICE  # isort: skip
+
 import json
 import time
 from dataclasses import replace
@@ -23,6 +25,7 @@ from benchmarks.gpu import (
     run,
     table,
 )
+from benchmarks.gpu_kernels import kernel_checks
 from benchmarks.synthetic import BEHAVIOR, TINY, SyntheticFamily, random_prompts
 
 CPU = torch.device("cpu")
@@ -56,17 +59,38 @@ def test_everything_is_measured(tmp_path):
     assert saved["checks"]["same tokens with graphs on and off"] is True
     assert saved["checks"]["z-test of speculative samples"]["p_value"] > 1e-4
     assert "LangChain streaming overhead" in saved["checks"]
+    assert {"rounds", "busy"} <= saved["checks"]["profile of tiny"].keys()
+    assert all(PROXY in row["ratios"] for row in saved["rows"] if row["mode"] in our_modes)
     assert table(report).count("\n| tiny |") == len(saved["rows"])
     plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
-def test_work_without_enough_time_is_noted(tmp_path):
-    report = Report(CPU, tmp_path / "report.json", time.monotonic() - 1)
-    run(SETTING, CPU, report, {})
-    assert set(report.notes) == {"no time left"}
-    assert json.loads((tmp_path / "report.json").read_text())["notes"] == report.notes
+def test_work_without_enough_time_is_noted_and_done_by_the_next_run(tmp_path, monkeypatch):
+    path, setting = tmp_path / "report.json", replace(SETTING, batches=(1,))
+    report = Report(CPU, path, time.monotonic() - 1)
+    run(setting, CPU, report, {})
+    assert report.notes
+    assert all(note.endswith("no time left") for note in report.notes)
+    assert json.loads(path.read_text())["notes"] == report.notes
+    run(setting, CPU, Report(CPU, path, time.monotonic() + 600), {}, ("ours",))
+    saved = json.loads(path.read_text())
+    assert saved["done"] == ["our_family, tiny", "small_alone, tiny"]
+    assert [row["mode"] for row in saved["rows"]] == [BASE, PLAIN, "speculative EFT, K=2", AUTO, SMALL_ALONE]
+    monkeypatch.setattr(OurEngine, "run", None)  # nothing is measured again
+    saved["done"], later = [], Report(CPU, path, time.monotonic() + 600)
+    path.write_text(json.dumps(saved))
+    run(setting, CPU, later, {}, ("ours",))
+    assert (later.notes, later.summary()["rows"]) == ([], saved["rows"])
+
+
+@pytest.mark.slow
+def test_every_kernel_equals_its_definition():
+    checks = dict(kernel_checks(torch.device(DEVICE)))
+    assert len(checks) == 5
+    for name, work in checks.items():
+        assert work()["right"], name
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.7, 0.9])

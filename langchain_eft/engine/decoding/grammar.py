@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
 from llguidance.hf import from_tokenizer
@@ -15,6 +16,9 @@ from torch import Tensor
 from langchain_eft.engine.decoding.lark_limits import may_look_ahead
 from langchain_eft.engine.error_text import shown
 from langchain_eft.engine.errors import RequestError
+
+Bits = npt.NDArray[np.int32]
+"""A set of tokens: a bit for each, [V / 32] rounded up."""
 
 _NO_LOOKAHEAD = '%llguidance {"no_forcing": true}\n'
 """Text without a choice is then drawn token by token, as any other text."""
@@ -33,8 +37,9 @@ class Grammars:
     """
 
     def __init__(self, tokenizer: Any, size: int, end_ids: Collection[int]) -> None:
-        self._ends = torch.zeros(size, dtype=torch.bool)
-        self._ends[sorted(end_ids)] = True
+        ends = np.zeros(-(-size // 32) * 32, dtype=np.uint8)
+        ends[sorted(end_ids)] = 1
+        self._ends, self._size = np.packbits(ends, bitorder="little").view(np.int32), size
         self._tokenizer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(end_ids))
 
     def compile(self, grammar: str) -> Grammar:
@@ -51,7 +56,7 @@ class Grammars:
         matcher = LLMatcher(self._tokenizer, compiled, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise RequestError(f"The grammar {shown(grammar)} does not compile: {matcher.get_error()[:1000]}")
-        return Grammar(matcher, self._ends)
+        return Grammar(matcher, self._size, self._ends)
 
 
 class Grammar:
@@ -59,14 +64,15 @@ class Grammar:
 
     Args:
         matcher: A matcher at the start of the grammar.
-        ends: [V] bool, tokens that end an answer.
+        size: V, the number of token ids.
+        ends: The tokens that end an answer, as `bits`.
     """
 
-    def __init__(self, matcher: LLMatcher, ends: Tensor) -> None:
+    def __init__(self, matcher: LLMatcher, size: int, ends: Bits) -> None:
         self._matcher = matcher
+        self._size = size
         self._ends = ends
-        self._bits = allocate_token_bitmask(1, len(ends))
-        self._masks: dict[tuple[int, ...], Tensor] = {}
+        self._bits: dict[tuple[int, ...], Bits] = {}
 
     @property
     def complete(self) -> bool:
@@ -75,7 +81,12 @@ class Grammar:
         return stopped
 
     def mask(self, draft_tokens: Sequence[int] = ()) -> Tensor:
-        """The tokens that may follow the answer so far and `draft_tokens`, [V] bool.
+        """`bits` as [V] bool."""
+        bits = np.unpackbits(self.bits(draft_tokens).view(np.uint8), bitorder="little")
+        return torch.from_numpy(bits[: self._size]) > 0
+
+    def bits(self, draft_tokens: Sequence[int] = ()) -> Bits:
+        """The tokens that may follow the answer so far and `draft_tokens`: a bit for each, the lowest first.
 
         After a draft token that the grammar does not allow, all tokens may follow: none of them can be
         accepted.
@@ -84,15 +95,15 @@ class Grammar:
             RequestError: The answer needs more than the limits of the compiled grammar allow.
         """
         key = tuple(draft_tokens)
-        if key not in self._masks:
+        if key not in self._bits:
             num_consumed = self._matcher.try_consume_tokens(list(key))
             if num_consumed < len(key):
-                self._masks[key] = torch.ones_like(self._ends)
+                self._bits[key] = np.full_like(self._ends, -1)
             else:
-                self._masks[key] = self._ends if self.complete else self._fill()
+                self._bits[key] = self._ends if self.complete else self._fill()
             self._refuse_errors()
             self._matcher.rollback(num_consumed)
-        return self._masks[key]
+        return self._bits[key]
 
     def forced(self) -> list[int]:
         """The tokens that must come next. They are draft tokens that are always accepted."""
@@ -108,10 +119,10 @@ class Grammar:
         """Advance by one token of the answer.
 
         Raises:
-            RequestError: As `mask`.
+            RequestError: As `bits`.
         """
         self._matcher.consume_token(token)
-        self._masks.clear()
+        self._bits.clear()
         self._refuse_errors()
 
     def _refuse_errors(self) -> None:
@@ -120,7 +131,8 @@ class Grammar:
             reason = self._matcher.get_error().partition("\n")[0]
             raise RequestError(f"The grammar cannot follow the answer ({reason}): give a simpler schema.")
 
-    def _fill(self) -> Tensor:
-        fill_next_token_bitmask(self._matcher, self._bits, 0)
-        bits = np.unpackbits(self._bits.view(np.uint8)[0], bitorder="little")
-        return torch.from_numpy(bits[: len(self._ends)]) > 0
+    def _fill(self) -> Bits:
+        filled = allocate_token_bitmask(1, self._size)
+        fill_next_token_bitmask(self._matcher, filled, 0)
+        bits: Bits = filled[0]
+        return bits

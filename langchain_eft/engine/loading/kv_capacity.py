@@ -64,8 +64,10 @@ def workspace(family: ModelFamily, max_batch_size: int) -> int:
     terms = {family.base, *(term for pair in family.behaviors.values() for term in pair)}
     logits = max_batch_size * (LONGEST_DRAFT + 1) * len(family.vocabulary)
     # Each term's logits exist twice while they are gathered, in float32. p and q are sums in float32 and
-    # probabilities in float64.
-    return _CUDA_WORKSPACE + logits * (2 * 4 * len(terms) + 2 * (4 + 8))
+    # probabilities in float64. Before that, up-scaling of some tokens normalizes all logits, and makes five
+    # sums.
+    distributions, upscaling = 2 * (4 + 8), 4 * len(terms) + 5 * 4
+    return _CUDA_WORKSPACE + logits * (2 * 4 * len(terms) + max(distributions, upscaling))
 
 
 def allocate_pools(family: ModelFamily, num_tokens: int) -> list[KVPool]:

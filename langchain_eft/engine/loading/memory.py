@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,9 @@ def return_freed_memory() -> None:
 
     PyTorch's allocator keeps freed GPU memory. The C library of Linux keeps freed memory of the CPU.
     """
-    with recording_lock:
-        torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+    # Nothing happens where CUDA is not in use. Until pytorch#180395, it fails after a recording that failed.
+    with recording_lock, suppress(RuntimeError):
+        torch.cuda.empty_cache()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # musl has none
         libc.malloc_trim(0)
 

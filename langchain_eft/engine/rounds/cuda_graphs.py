@@ -6,9 +6,9 @@ and with `cuda_graphs=False`, the same functions are called.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -26,12 +26,12 @@ Recorder = Callable[[Callable[[], None]], Replay]
 """Runs a function for warm-up, then records it."""
 
 
+_failed: list[torch.cuda.CUDAGraph] = []
+"""Recordings that failed: PyTorch's allocator for pinned memory keeps a pointer to them."""
+
+
 class RecordingError(Exception):
     """A function runs, but it could not be recorded."""
-
-
-class RecordingUnavailableError(RecordingError):
-    """No function can be recorded any more: a recording failed, and PyTorch did not recover."""
 
 
 class CudaRecorder:
@@ -45,26 +45,18 @@ class CudaRecorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._failed: list[torch.cuda.CUDAGraph] = []
+        self._stream = _stream(device, 0, recording=True)
 
     def __call__(self, function: Callable[[], None]) -> Replay:
         """Record a function that always uses the same tensors, after two warm-up runs.
 
         Raises:
-            OutOfMemoryError: The device has no memory for the function, or for its recording.
             RecordingError: The function cannot be recorded, for example because it reads a value back to the
                 host.
-            RecordingUnavailableError: It cannot be, and neither can others.
         """
         with recording_lock:
-            try:
-                self._warm_up(function)
-            except torch.OutOfMemoryError:
-                self._pool = torch.cuda.graph_pool_handle()  # no pool may be used after its last recording
-                raise
+            self._warm_up(function)
             return self._capture(function)
 
     def _warm_up(self, function: Callable[[], None]) -> None:
@@ -88,28 +80,10 @@ class CudaRecorder:
                 function()
         except Exception as error:
             torch.cuda.set_stream(current)  # the failed recording has left its own
-            self._recover(graph, error)
+            _failed.append(graph)
             # If the function fails, the end of its recording fails too, with an error of its own.
-            reason = "; ".join(str(each) for each in _chain(error))
-            if any(isinstance(each, torch.OutOfMemoryError) for each in _chain(error)):
-                raise torch.OutOfMemoryError(reason) from error
-            raise RecordingError(reason) from error
+            raise RecordingError("; ".join(map(str, _chain(error)))) from error
         return graph.replay
-
-    def _recover(self, failed: torch.cuda.CUDAGraph, error: Exception) -> None:
-        """Make recordings possible again after one that failed.
-
-        Until pytorch#180395, PyTorch does not end the allocations of a recording whose end fails. The next
-        recording then fails too, and so does returning memory.
-        """
-        self._failed.append(failed)  # the allocator for pinned memory keeps a pointer to it
-        with contextlib.suppress(RuntimeError):  # PyTorch has ended them
-            torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
-        self._pool = torch.cuda.graph_pool_handle()  # the old one counts the failed recording as a user
-        try:
-            torch.cuda.empty_cache()
-        except RuntimeError:
-            raise RecordingUnavailableError(str(error)) from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -143,40 +117,21 @@ class Graphs:
     def record(self, key: Hashable, function: Callable[[], None]) -> None:
         """Record a function, which runs several times for that.
 
-        A function that cannot be recorded is called from then on.
-
-        Raises:
-            OutOfMemoryError: There is no memory for it, even without all other recordings.
+        If it cannot be recorded, nothing is recorded any more: others would fail as it did, for models ask
+        the host in every round, or because PyTorch has not ended the recording that failed.
         """
-        self._replays[key] = self._recorded(function)
-
-    def _recorded(self, function: Callable[[], None]) -> Replay:
-        """The recording of a function, at the second attempt if the first one fails; else the function."""
-        for is_last in (False, True):
-            if self._recorder is None:
-                break
-            try:
-                return self._recorder(function)
-            except torch.OutOfMemoryError:
-                if is_last:
-                    raise
-                self._replays.clear()
-            except RecordingUnavailableError as error:
-                self._recorder = None
-                logger.warning(
-                    "No more decoding rounds are recorded as CUDA graphs, so new kinds of rounds run kernel "
-                    "by kernel, several times slower: a recording failed (%s), and PyTorch did not recover. "
-                    "Start a new process to record again, or set `cuda_graphs=False` to record nothing.",
-                    str(error),
-                )
-            except RecordingError as error:  # another thread may have disturbed it
-                if is_last:
-                    logger.warning(
-                        "A decoding round cannot be recorded as a CUDA graph, so it runs kernel by kernel, "
-                        "several times slower (%s). `cuda_graphs=False` records nothing and silences this.",
-                        str(error),
-                    )
-        return function
+        if self._recorder is None:
+            return
+        try:
+            self._replays[key] = self._recorder(function)
+        except RecordingError as error:
+            self._recorder = None
+            logger.warning(
+                "A decoding round cannot be recorded as a CUDA graph, so new kinds of rounds run kernel by "
+                "kernel, several times slower (%s). If that is for lack of memory, lower "
+                "`kv_cache_fraction`. `cuda_graphs=False` records nothing and silences this.",
+                str(error),
+            )
 
     def forget(self, key: Hashable) -> None:
         """Delete a recording and free its memory."""
@@ -188,12 +143,10 @@ class Streams:
 
     Args:
         device: Where the work runs.
-        count: Most pieces that run in parallel.
     """
 
-    def __init__(self, device: torch.device, count: int) -> None:
-        parallel = device.type == "cuda"
-        self._side = [torch.cuda.Stream(device) for _ in range(count - 1)] if parallel else []  # type: ignore[no-untyped-call]
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
 
     def run(self, pieces: Sequence[Callable[[], T]]) -> list[T]:
         """Run all pieces; returns their results, ready for the current stream.
@@ -201,10 +154,11 @@ class Streams:
         The first piece runs on the current stream. The others run on side streams, which fork from it here
         and join it before this returns. In a recording they become branches.
         """
-        if not self._side or len(pieces) < 2:
+        if self._device.type != "cuda" or len(pieces) < 2:
             return [piece() for piece in pieces]
         current = torch.cuda.current_stream()
-        sides = self._side[: len(pieces) - 1]
+        recording = current == _stream(self._device, 0, recording=True)
+        sides = [_stream(self._device, i, recording=recording) for i in range(1, len(pieces))]
         results = []
         for side in sides:
             side.wait_stream(current)
@@ -216,3 +170,13 @@ class Streams:
         finally:  # after a failure too: a recording cannot end while a branch is open
             for side in sides:
                 current.wait_stream(side)
+
+
+@cache
+def _stream(device: torch.device, number: int, *, recording: bool) -> torch.cuda.Stream:  # noqa: ARG001
+    """A stream that all engines share, for PyTorch makes only 32 of a device.
+
+    The process makes one recording at a time. It has streams of its own: what other engines run meanwhile
+    must not be recorded.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

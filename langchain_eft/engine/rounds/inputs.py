@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 
 from langchain_eft.engine.rounds.shape import RoundShape
@@ -75,10 +74,7 @@ def write_inputs(
 
 
 def write_allowed(
-    host: PackedTensors,
-    states: Sequence[RequestState],
-    draft_tokens: Sequence[Sequence[int]],
-    vocabulary: int,
+    host: PackedTensors, states: Sequence[RequestState], draft_tokens: Sequence[Sequence[int]]
 ) -> None:
     """Fill in which tokens the grammars allow after each draft token, as bits.
 
@@ -86,7 +82,6 @@ def write_allowed(
         host: The host's block.
         states: The rows.
         draft_tokens: Of each row.
-        vocabulary: V.
     """
     allowed = host["allowed"].numpy()
     allowed[:] = -1
@@ -94,6 +89,4 @@ def write_allowed(
         if state.grammar is None:
             continue
         for step in range(len(tokens) + 1):
-            bits = np.zeros(allowed.shape[2] * 32, dtype=np.uint8)
-            bits[:vocabulary] = state.grammar.mask(tokens[:step]).numpy()
-            allowed[row, step] = np.packbits(bits, bitorder="little").view(np.int32)
+            allowed[row, step] = state.grammar.bits(tokens[:step])

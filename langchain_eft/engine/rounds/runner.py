@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.device_kernels import has_kernel
 from langchain_eft.engine.errors import InsufficientMemoryError
 from langchain_eft.engine.loading.kv_capacity import allocate_pools
 from langchain_eft.engine.models.family import ModelFamily
@@ -32,8 +33,8 @@ MAX_SHAPES = 256
 
 
 def host_may_look(placement: Placement) -> bool:
-    """Whether the host reads values in the midst of rounds: not where a single GPU holds all models."""
-    return placement.device.type != "cuda" or not placement.on_single_device
+    """Whether the host reads values in the midst of rounds: not where a GPU with kernels has all models."""
+    return not (has_kernel(placement.device) and placement.on_single_device)
 
 
 def overlaps_rounds(placement: Placement) -> bool:
@@ -153,7 +154,7 @@ class Runner:
             drafts: Its rows, and how they draft.
             unread: Those of the last round, if it has not been read: the rows continue where it leaves them.
         """
-        device, shared = self._shared.device, self._shared
+        device = self._shared.device
         kind, slots = self._kind_of(list(drafts))
         max_rows = None if self.host_may_look else self._config.max_batch_size
         round_ = self._round(shape := shape_of(kind, drafts, unread, max_rows))
@@ -169,7 +170,7 @@ class Runner:
             made = [
                 tokens[:count] for tokens, count in zip(round_.draft_tokens.tolist(), counts, strict=False)
             ]
-            write_allowed(host, list(drafts), made[: len(drafts)], len(shared.family.vocabulary))
+            write_allowed(host, list(drafts), made[: len(drafts)])
             round_.inputs.send()
         self._graphs.run((shape, "verify"), round_.verify)
         moments = started, drafted, now(device)
@@ -211,7 +212,7 @@ class Runner:
         round_.grammars = [state.grammar for state in states]
         if round_.shape.grammar and not round_.shape.drafting:
             given = [draft.given_tokens for draft in drafts.values()]
-            write_allowed(host, states, given, len(self._shared.family.vocabulary))
+            write_allowed(host, states, given)
         return host
 
     def _read(

@@ -51,7 +51,7 @@ class Shared:
         self.device = family.vocabulary.device
         self.host_may_look = host_may_look
         self.table = RowTable(family, max_batch_size, num_blocks, block_size, self.device)
-        self.streams = Streams(self.device, len(family.models))
+        self.streams = Streams(self.device)
         self._logits = torch.zeros(0, device=self.device)
 
     def logits(self, count: int) -> Tensor:

@@ -5,6 +5,7 @@ import json
 
 import llguidance
 import llguidance.hf
+import numpy as np
 import pytest
 import torch
 from llguidance import LLParserLimits
@@ -107,7 +108,8 @@ def test_a_grammar_that_gives_up_on_an_answer_is_an_error_and_no_end(engine, lim
     tokenizer = llguidance.hf.from_tokenizer(engine.tokenizer)
     hard = llguidance.grammar_from("lark", 'start: /[ab]*a[ab]{8}/ "x"')
     matcher = llguidance.LLMatcher(tokenizer, hard, log_level=0, limits=LLParserLimits(**limits))
-    grammar = Grammar(matcher, torch.zeros(tokenizer.vocab_size, dtype=torch.bool))
+    no_ends = np.zeros(-(-tokenizer.vocab_size // 32), dtype=np.int32)
+    grammar = Grammar(matcher, tokenizer.vocab_size, no_ends)
 
     def follow(letters):
         for letter in letters:

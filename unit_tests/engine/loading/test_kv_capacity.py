@@ -73,6 +73,8 @@ def test_a_gpu_keeps_memory_for_its_rounds(monkeypatch):
     kept = workspace(family, 32)
     positions, terms = 32 * 17, 4
     assert kept >= 2 * GIB + positions * 128256 * (4 * terms + 2 * 8), "logits, and two probabilities"
+    normalized = positions * 128256 * 4 * (2 * terms + terms + 3)
+    assert kept >= 2 * GIB + normalized, "up-scaling of some tokens: all logits again, normalized, and sums"
     monkeypatch.setattr(kv_capacity, "free_memory", lambda device: 40 * GIB)
     tokens = 16 * count_blocks(family, config, 10**9)
     assert tokens * 4 * 1024 == pytest.approx(0.9 * (40 * GIB - kept), rel=0.001)
