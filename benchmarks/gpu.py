@@ -601,7 +601,7 @@ def working_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def run(setting: Setting, device: torch.device, report: Report, options: dict[str, Any]) -> None:
+def run(setting: Setting, device: torch.device, report: Report) -> None:
     """Measure as many rows as the time allows."""
     positions = max(setting.contexts) + setting.tokens + 64
     with tempfile.TemporaryDirectory() as folder:
@@ -618,7 +618,6 @@ def run(setting: Setting, device: torch.device, report: Report, options: dict[st
                 "max_num_batched_tokens": 4096,
                 "kv_cache_fraction": 0.8,
                 "max_model_len": positions,
-                **options,
             }
             for part in (_small_alone, _our_family):
                 report.attempt([], partial(part, family, setting, report, engine_options))
@@ -724,7 +723,6 @@ def main(
     *,
     minutes: Annotated[float, typer.Option(help="The time limit in minutes.")] = 8.0,
     tiny: Annotated[bool, typer.Option("--tiny", help="Tiny shapes, to try the script itself.")] = False,
-    compile_: Annotated[bool, typer.Option("--compile", help="Our engine with `compile=True`.")] = False,
     device: Annotated[str, typer.Option(help="The device to run on.")] = "auto",
     output: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
     png: Annotated[Path | None, typer.Option(help="The plot to write; needs matplotlib.")] = None,
@@ -733,7 +731,7 @@ def main(
     name = ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     torch_device = torch.device(name)
     report = Report(torch_device, output, time.monotonic() + 60 * minutes)
-    run(SMALL if tiny else FULL, torch_device, report, {"compile": True} if compile_ else {})
+    run(SMALL if tiny else FULL, torch_device, report)
     report.save()
     print(table(report))
     if png:

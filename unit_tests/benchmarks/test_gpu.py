@@ -40,7 +40,7 @@ def synthetic(tmp_path):
 def test_everything_is_measured(tmp_path):
     path = tmp_path / "report.json"
     report = Report(CPU, path, time.monotonic() + 600)
-    run(SETTING, CPU, report, {})
+    run(SETTING, CPU, report)
     assert report.notes == []
     saved = json.loads(path.read_text())
     assert [row["note"] for row in saved["rows"]] == [None] * len(saved["rows"])
@@ -64,7 +64,7 @@ def test_everything_is_measured(tmp_path):
 @pytest.mark.slow
 def test_work_without_enough_time_is_noted(tmp_path):
     report = Report(CPU, tmp_path / "report.json", time.monotonic() - 1)
-    run(SETTING, CPU, report, {})
+    run(SETTING, CPU, report)
     assert set(report.notes) == {"no time left"}
     assert json.loads((tmp_path / "report.json").read_text())["notes"] == report.notes
 

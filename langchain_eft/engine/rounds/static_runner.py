@@ -16,7 +16,6 @@ import torch
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import InsufficientMemoryError, RecipeError
-from langchain_eft.engine.models.compilation import compiled
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.rounds import warm_up
@@ -38,8 +37,7 @@ def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
     """Whether decoding rounds are static: by default on a GPU that holds all models.
 
     Raises:
-        RecipeError: Static rounds are demanded, and the models are spread over devices or processes. Or
-            `compile` is demanded, and nothing would be compiled.
+        RecipeError: Static rounds are demanded, and the models are spread over devices or processes.
     """
     if config.static_rounds and not placement.on_single_device:
         raise RecipeError(
@@ -47,13 +45,7 @@ def decodes_statically(config: EngineConfig, placement: Placement) -> bool:
             "and `tensor_parallel` at their defaults, or `static_rounds` at None."
         )
     on_cuda = placement.device.type == "cuda" and placement.on_single_device
-    static = on_cuda if config.static_rounds is None else config.static_rounds
-    if config.compile and not static:
-        raise RecipeError(
-            "compile=True compiles static rounds, and this engine decodes without them: leave it off, or set "
-            "`static_rounds=True` if all models are whole on one device."
-        )
-    return static
+    return on_cuda if config.static_rounds is None else config.static_rounds
 
 
 def overlaps_rounds(config: EngineConfig, placement: Placement) -> bool:
@@ -108,9 +100,6 @@ class StaticRunner:
         )
         self._config = config
         self._rows: StaticRows | None = None
-        if config.compile:
-            for model in family.models:
-                model.compiled = compiled(model.body)
         try:
             if self._state.device.type == "cuda":
                 self._compile_kernels()
@@ -127,8 +116,6 @@ class StaticRunner:
     def _compile_kernels(self) -> None:
         """Run what needs every variant of every kernel, so that none is compiled while requests wait."""
         warm_up.run_prompts(self._state)
-        if self._config.compile:
-            return  # `torch.compile` takes a minute for each shape
         for shape in warm_up.shapes(self._state.family, self._config.max_batch_size):
             static = self._rounds[shape]
             _clear_inputs(static)
