@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-Quantization = Literal["int8", "fp8", "nf4", "llm.int8"]
+Quantization = Literal["int8", "fp8", "nf4"]
 
 
 class EngineConfig(BaseModel):
@@ -28,10 +28,9 @@ class EngineConfig(BaseModel):
 
     quantization: Quantization | None = None
     """Store the base's linear layers in fewer bits. On a CPU, `int8` needs no library. Elsewhere torchao
-    provides `int8`, which halves their memory, and `fp8`, which also computes
-    in 8 bits (on GPUs since Ada and Hopper). bitsandbytes provides `nf4`, which takes 4.5 bits a weight, and
-    `llm.int8`, which takes 8. Both libraries come with `langchain-eft[quantization]`. A checkpoint that is
-    already quantized does not need this setting."""
+    provides `int8`, which halves their memory, and `fp8`, which also computes in 8 bits (on GPUs since Ada or
+    Hopper). bitsandbytes provides `nf4`, which takes 4.5 bits a weight. Both libraries come with
+    `langchain-eft[quantization]`. A checkpoint that is already quantized does not need this setting."""
 
     quantize_small_models: bool = False
     """Quantize all models, not only the base. Only `int8` on a CPU can do that. The weights of a mixture
