@@ -21,7 +21,6 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import RequestError, release_frames
 from langchain_eft.engine.events import Event
 from langchain_eft.engine.input_processor import InputProcessor
-from langchain_eft.engine.interrupt import interrupt
 from langchain_eft.engine.loading.family import load_family
 from langchain_eft.engine.loading.memory import return_freed_memory
 from langchain_eft.engine.loop import DecodingLoop
@@ -59,10 +58,11 @@ class Engine(BaseEngine):
         self._recipe = recipe
         self.config = config or EngineConfig()
         self._on_close = on_close
+        self._closing = threading.Event()
         self._ready: Future[tuple[DecodingLoop, InputProcessor]] = Future()
         self._thread = threading.Thread(
             target=_load_and_run,
-            args=(recipe, self.config, progress, self._ready),
+            args=(recipe, self.config, _until(self._closing, progress), self._ready),
             name="eft-engine",
             daemon=True,
         )
@@ -210,9 +210,11 @@ class Engine(BaseEngine):
         )
 
     def close(self) -> None:
-        """Stop the thread, fail what is running, and free the weights. Idempotent."""
-        if not self._ready.done():
-            interrupt(self._thread, SystemExit, lambda: not self._ready.done())
+        """Stop the thread, fail what is running, and free the weights. Idempotent.
+
+        An engine that is still opening ends at its next progress message.
+        """
+        self._closing.set()
         self._ready.add_done_callback(_stop_loop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -228,6 +230,17 @@ class Engine(BaseEngine):
             self.close()
         except KeyboardInterrupt:
             os._exit(130)
+
+
+def _until(closing: threading.Event, progress: Progress) -> Progress:
+    """Progress messages, of which the first after `closing` is set ends the thread that sends it."""
+
+    def report(message: str) -> None:
+        if closing.is_set():
+            raise SystemExit
+        progress(message)
+
+    return report
 
 
 def _scores(steps: Steps[AnswerLogprobs], shared: int) -> Steps[AnswerScores]:
