@@ -12,8 +12,7 @@ from functools import partial
 from typing import Any
 
 from langchain_eft.engine.analysis.comparison import ModelComparison, compare_on_answer
-from langchain_eft.engine.analysis.prefix_tree import PrefixTree
-from langchain_eft.engine.analysis.scoring import AnswerLogprobs, ScoredPrompt, answer_logprobs, rewards
+from langchain_eft.engine.analysis.scoring import ScoredPrompt, answer_logprobs, rewards
 from langchain_eft.engine.analysis.term_outputs import Steps
 from langchain_eft.engine.base_engine import BaseEngine
 from langchain_eft.engine.capacity import Capacity
@@ -164,10 +163,10 @@ class Engine(BaseEngine):
         return await self._loop.arun_steps(await asyncio.to_thread(self._scoring, given))
 
     def _scoring(self, given: Sequence[GivenAnswers]) -> Steps[AnswerScores]:
-        """Check what is scored, write its mixtures as formulas, and count what its prompts share."""
+        """Check what is scored, and write its mixtures as formulas."""
         if not given:
             raise RequestError("There are no answers to score: give at least one.")
-        prompts, tree, total = [], PrefixTree(), 0
+        prompts = []
         for each in given:
             request = each.request
             self.recipe.check(request.mixture)
@@ -176,9 +175,7 @@ class Engine(BaseEngine):
             read = {term.prompt_name: texts[term.prompt_name] for term in formula.terms}
             self._inputs.check_scorable(read.values(), each.answers)
             prompts.append(ScoredPrompt(formula, read, each.answers))
-            tree.add(request.prompt_ids)
-            total += len(request.prompt_ids)
-        return _scores(answer_logprobs(self.family, self._loop.memory, prompts), total - len(tree))
+        return answer_logprobs(self.family, self._loop.memory, prompts)
 
     def compare(self, request: GenerationRequest, answer: tuple[int, ...]) -> ModelComparison:
         """How the base, a behavior's tuned model and its reference agree along a given answer.
@@ -241,12 +238,6 @@ def _until(closing: threading.Event, progress: Progress) -> Progress:
         progress(message)
 
     return report
-
-
-def _scores(steps: Steps[AnswerLogprobs], shared: int) -> Steps[AnswerScores]:
-    """Scores, with how many prompt tokens were computed once for several prompts, or not at all."""
-    scored = yield from steps
-    return AnswerScores(scored.logprobs, shared + scored.num_cached)
 
 
 def _stop_loop(ready: Future[tuple[DecodingLoop, InputProcessor]]) -> None:
