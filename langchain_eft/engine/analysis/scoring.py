@@ -182,7 +182,7 @@ def answer_logprobs(
 
 
 def _num_shared(prompts: Sequence[ScoredPrompt]) -> int:
-    """Tokens of main prompts that run once for several of them, less those once."""
+    """Tokens at the beginnings of main prompts that need not run, for another prompt has them too."""
     main = sorted(prompt.prompts[""] for prompt in prompts if "" in prompt.prompts)
     equal_so_far = (accumulate(map(eq, one, next_one), and_) for one, next_one in pairwise(main))
     return sum(map(sum, equal_so_far))
