@@ -642,7 +642,6 @@ def run(
     setting: Setting,
     device: torch.device,
     report: Report,
-    options: dict[str, Any],
     parts: Sequence[str] = PARTS,
 ) -> None:
     """Do the parts in their order, as far as the time allows."""
@@ -652,7 +651,6 @@ def run(
         "max_num_batched_tokens": 4096,
         "kv_cache_fraction": 0.8,
         "max_model_len": positions,
-        **options,
     }
     with tempfile.TemporaryDirectory() as folder:
 
@@ -809,7 +807,6 @@ def main(
     minutes: Annotated[float, typer.Option(help="The time limit in minutes.")] = 8.0,
     parts: Annotated[str, typer.Option(help="What to do, in this order.")] = ",".join(PARTS),
     tiny: Annotated[bool, typer.Option("--tiny", help="Tiny shapes, to try the script itself.")] = False,
-    compile_: Annotated[bool, typer.Option("--compile", help="Our engine with `compile=True`.")] = False,
     device: Annotated[str, typer.Option(help="The device to run on.")] = "auto",
     output: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
     png: Annotated[Path | None, typer.Option(help="The plot to write; needs matplotlib.")] = None,
@@ -818,9 +815,7 @@ def main(
     name = ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     torch_device = torch.device(name)
     report = Report(torch_device, output, time.monotonic() + 60 * minutes)
-    run(
-        SMALL if tiny else FULL, torch_device, report, {"compile": True} if compile_ else {}, parts.split(",")
-    )
+    run(SMALL if tiny else FULL, torch_device, report, parts.split(","))
     report.save()
     print(table(report))
     if png:

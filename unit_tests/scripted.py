@@ -14,7 +14,7 @@ import langchain_eft
 from langchain_eft.engine import registry
 from langchain_eft.engine.base_engine import BaseEngine
 from langchain_eft.engine.capacity import Capacity
-from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
+from langchain_eft.engine.decoding.answer_text import Detokenizer, StopMatcher
 from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.events import Finished, TextDelta, TokenLogprobs
 from langchain_eft.engine.recipe.behaviors import Recipe

@@ -17,7 +17,6 @@ import pytest
 from langchain_eft import EFTChatModel
 from langchain_eft.engine.recipe.notation import format_mixture
 from unit_tests.helpers import without_kernels
-from vllm_tests.server_process import export_line, vllm_server
 
 
 @dataclass(frozen=True)
@@ -164,9 +163,3 @@ def test_a_wrong_mixture_is_a_refused_request_and_the_server_goes_on(smol_url, o
     assert response.status_code == 400
     assert message in response.json()["error"]["message"]
     assert_equal(own[:1], [ask(smol_url, ASKED[0])])
-
-
-@pytest.mark.full
-def test_a_recipe_that_is_served_in_place_gives_the_same_answers(own, tmp_path):
-    with vllm_server(export_line(), tmp_path / "log") as url:
-        assert_equal(own[:3], [ask(url, asked) for asked in ASKED[:3]])

@@ -63,22 +63,3 @@ def test_two_processes_share_every_model(oracle, family, monkeypatch):
     answer_twice(
         oracle, family, without(TASKS, "wide"), hf_overrides={"eft": section}, tensor_parallel_size=2
     )
-
-
-@pytest.mark.skipif(V2, reason="one runner is enough for what the model does by itself")
-def test_a_base_without_an_export_gets_its_section_by_an_option(oracle, family, tmp_path):
-    import json
-    import shutil
-
-    folder = shutil.copytree(family, tmp_path / "base", ignore=shutil.ignore_patterns("eft"))
-    config = json.loads((folder / "config.json").read_text())
-    config["architectures"] = config.pop("eft")["base_architectures"]
-    (folder / "config.json").write_text(json.dumps(config))
-    models = {
-        name: {key: value for key, value in model.items() if key != "subfolder"}
-        | {"source": str(family / model["subfolder"])}
-        for name, model in SECTION["models"].items()
-    }
-    overrides = {"architectures": ["EFTForCausalLM"], "eft": SECTION | {"models": models}}
-
-    answer_twice(oracle, folder, hf_overrides=overrides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,3 +98,13 @@ def test_other_models_are_left_alone(family, tmp_path):
 
     assert configured.model_config.max_model_len == 1024
     assert not configured.model_config.logits_processors
+
+
+@pytest.mark.parametrize(("revision", "ending"), [(None, ""), ("v1", "@v1")])
+def test_small_models_are_read_at_the_revision_of_the_served_model(revision, ending):
+    from langchain_eft.vllm.settings import checkpoint_name
+
+    served = SimpleNamespace(model="owner/served", revision=revision)
+
+    assert checkpoint_name(served) == f"owner/served{ending}"
+    assert checkpoint_name(served, "eft/one") == f"owner/served/eft/one{ending}"

@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from langchain_eft.chat.content_blocks import PROVIDER
 from langchain_eft.chat.output_parser import Content, ParsedPart, Parser, Reasoning, ToolCallPart
-from langchain_eft.engine.decoding.detokenizer import token_bytes
+from langchain_eft.engine.decoding.answer_text import token_bytes
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.trace.writer import TraceWriter

@@ -16,14 +16,7 @@ from langchain_eft.cli.options import SourceOptions, option_groups
 def export(
     recipe: SourceOptions,
     *,
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A new folder. Left out, nothing is written: the printed line then serves the models from "
-            "where they are.",
-            show_default=False,
-        ),
-    ] = None,
+    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
     tensor_parallel: Annotated[
         int, typer.Option(min=1, help="GPUs that share every layer of all models.")
     ] = 1,
@@ -47,12 +40,11 @@ def export(
             exported = export_recipe(
                 llm.recipe,
                 llm.active_mixture,
-                None if folder is None else folder.expanduser(),
+                folder.expanduser(),
                 ServeOptions(tensor_parallel, quantization),
                 draft,
                 report,
             )
-    if exported.written is not None:
-        linked, copied = decimal(exported.written.linked), decimal(exported.written.copied)
-        note(f"Wrote {folder}: {linked} are links to the models' own files, {copied} are copies.")
+    linked, copied = decimal(exported.written.linked), decimal(exported.written.copied)
+    note(f"Wrote {folder}: {linked} are links to the models' own files, {copied} are copies.")
     typer.echo(exported.line)

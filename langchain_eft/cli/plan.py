@@ -146,9 +146,7 @@ def plan(
     *,
     quantization: Annotated[
         str | None,
-        typer.Option(
-            help="Format of the base's weights: int8, fp8, nf4 or llm.int8; with --cards, fp8, int8 or int4."
-        ),
+        typer.Option(help="Format of the base's weights: int8, fp8 or nf4; with --cards, fp8, int8 or int4."),
     ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Requests that decode together.")] = 16,
     context: Annotated[int, typer.Option(min=1, help="Tokens of prompt and answer of each request.")] = 1024,

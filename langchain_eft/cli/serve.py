@@ -43,7 +43,7 @@ class EngineOptions:
         float | None, _engine_option(help="Share of the free memory for keys and values.", show_default="0.5")
     ] = None
     quantization: Annotated[
-        str | None, _engine_option(help="Store the base in fewer bits: int8, fp8, nf4 or llm.int8.")
+        str | None, _engine_option(help="Store the base in fewer bits: int8, fp8 or nf4.")
     ] = None
     tensor_parallel: Annotated[
         int | None, _engine_option(help="GPUs that share every layer of the base.", show_default="1")

@@ -36,21 +36,18 @@ class DecodedAnswer:
         return tuple(token for delta in self.deltas for token in delta.tokens)
 
 
-def decode(
-    engine: Engine, requests: Sequence[GenerationRequest], *, first_alone: bool = False
-) -> list[DecodedAnswer]:
+def decode(engine: Engine, requests: Sequence[GenerationRequest]) -> list[DecodedAnswer]:
     """Decode requests together, and return the answers in the same order.
 
     Args:
         engine: An open engine.
         requests: The requests.
-        first_alone: Begin with the first alone, so that the prefix of all prompts is computed once.
 
     Raises:
         EngineError: The engine refuses a request, or fails. The other requests are then cancelled.
     """
-    events = engine.generate(requests, first_alone=first_alone)
-    return [DecodedAnswer.from_events(*pair) for pair in zip(requests, events, strict=True)]
+    pairs = zip(requests, engine.generate(requests), strict=True)
+    return [DecodedAnswer.from_events(*pair) for pair in pairs]
 
 
 def decode_in_batches(
@@ -62,4 +59,4 @@ def decode_in_batches(
         EngineError: The engine refuses a request, or fails.
     """
     batches = (requests[start : start + batch_size] for start in range(0, len(requests), batch_size))
-    return [answer for batch in batches for answer in decode(engine, batch, first_alone=True)]
+    return [answer for batch in batches for answer in decode(engine, batch)]

@@ -32,7 +32,6 @@ from langchain_eft.diagnostics.verdict import (
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError, RequestError
 from langchain_eft.engine.progress import Progress, silent
-from langchain_eft.engine.recipe.swapped_pairs import swapped_behaviors
 from langchain_eft.engine.request import GenerationRequest
 from langchain_eft.engine.scheduling.draft_length import expected_tokens
 from langchain_eft.errors import langchain_errors
@@ -151,9 +150,7 @@ class _Examination:
             acceptance=mean(all_eft.accepted),
             drafts=tuple(self._draft_speeds(eft, [comparison.accepted for comparison in on_eft])),
         )
-        names_swapped = self.name in swapped_behaviors(self.engine.recipe)
-        judged = judge(self.name, figures, names_swapped=names_swapped)
-        return Diagnosis(self.name, self.weight, *judged, figures)
+        return Diagnosis(self.name, self.weight, *judge(self.name, figures), figures)
 
     def _answers(self, **parameters: Any) -> list[DecodedAnswer]:
         requests = [self._request(prompt, temperature=0.0, **parameters) for prompt in self.prompts]

@@ -227,7 +227,7 @@ MIN_RECOVERED, MIN_RECOVERED_IN_PART = 0.6, 0.3
 Measured: 0.73 (tools) to 1.09 (pirate)."""
 
 
-def judge(name: str, figures: Figures, *, names_swapped: bool = False) -> tuple[Verdict, str]:
+def judge(name: str, figures: Figures) -> tuple[Verdict, str]:
     """Find the verdict on a behavior, and the reason for it.
 
     Problems of the models come first, then problems of the prompts, then those of the answers. The first
@@ -236,20 +236,11 @@ def judge(name: str, figures: Figures, *, names_swapped: bool = False) -> tuple[
     Args:
         name: The name of the behavior.
         figures: Its figures.
-        names_swapped: Whether the names of tuned model and reference say that they are swapped.
     """
-    return (
-        _problem_of_models(name, figures, names_swapped)
-        or _problem_of_prompts(name, figures)
-        or _transfer(name, figures)
-    )
+    return _problem_of_models(name, figures) or _problem_of_prompts(name, figures) or _transfer(name, figures)
 
 
-def _problem_of_models(
-    name: str,
-    figures: Figures,
-    names_swapped: bool,  # noqa: FBT001
-) -> tuple[Verdict, str] | None:
+def _problem_of_models(name: str, figures: Figures) -> tuple[Verdict, str] | None:
     distances = figures.base_distances
     if figures.masked > MAX_MASKED_PROBABILITY:
         return "vocabularies differ", (
@@ -265,15 +256,10 @@ def _problem_of_models(
         )
     resembles_tuned = distances.base_tuned < MIN_BASE_TUNED_RATIO * distances.base_reference
     if resembles_tuned and figures.rewards.base > MAX_BASE_REWARD:
-        reason = (
-            "Their names say so too: swap tuned model and reference."
-            if names_swapped
-            else "Either tuned model and reference are swapped, or the base already has the behavior and "
-            "needs no delta."
-        )
         return "swapped, or the base is tuned already", (
             f"{name!r} does not transfer: the base is nearer to the tuned model ({distances.base_tuned:.2f}) "
-            f"than to the reference ({distances.base_reference:.2f}). {reason}"
+            f"than to the reference ({distances.base_reference:.2f}). Either tuned model and reference are "
+            "swapped, or the base already has the behavior and needs no delta."
         )
     if distances.tuned_reference > max(MAX_TUNED_REFERENCE_TV, distances.base_reference):
         return "not a pair", (

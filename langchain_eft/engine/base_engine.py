@@ -195,31 +195,24 @@ class BaseEngine(ABC):
         self,
         requests: Sequence[GenerationRequest],
         timeout: float | None = None,
-        *,
-        first_alone: bool = True,
     ) -> list[list[TextDelta | Finished]]:
         """Decode requests together; returns the events of each.
 
         Args:
             requests: What to decode.
             timeout: Seconds that each answer may take.
-            first_alone: Begin with the first alone, so that the prefix of all prompts is computed once.
 
         Raises:
             EngineError: As `stream`. The other answers are then cancelled.
         """
         generations: list[Generation] = []
         streams: list[Generator[TextDelta | Finished, None, None]] = []
-        beginning: list[TextDelta | Finished] = []
         try:
             for request in requests:
                 events = queue.SimpleQueue[Event]()
                 generations.append(self.submit(request, events.put))
                 streams.append(_received(generations[-1], events, timeout))
-                if first_alone and not beginning:
-                    beginning.append(next(streams[0]))
-            first, *others = map(list, streams)
-            return [beginning + first, *others]
+            return [list(stream) for stream in streams]
         finally:
             for generation in generations:
                 generation.cancel()
@@ -244,7 +237,7 @@ class BaseEngine(ABC):
     ) -> AsyncGenerator[tuple[int, TextDelta | Finished], None]:
         """Decode requests together; yields their events as they come, each with the number of its request.
 
-        The first request begins alone, as in `generate`. Closing or cancelling cancels all requests.
+        Closing or cancelling cancels all requests.
 
         Args:
             requests: What to decode.
@@ -265,19 +258,14 @@ class BaseEngine(ABC):
             if not task.cancelled() and (error := task.exception()):
                 arrived.put_nowait(error)
 
-        def start(number: int) -> asyncio.Task[None]:
-            task = asyncio.create_task(run(number))
+        tasks, running = [asyncio.create_task(run(number)) for number in range(len(requests))], len(requests)
+        for task in tasks:
             task.add_done_callback(report)
-            return task
-
-        tasks, running = [start(0)], len(requests)
         try:
             while running:
                 event = await arrived.get()
                 if isinstance(event, BaseException):
                     raise event
-                if len(tasks) < len(requests):
-                    tasks += [start(number) for number in range(1, len(requests))]
                 running -= isinstance(event[1], Finished)
                 yield event
         finally:

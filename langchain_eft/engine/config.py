@@ -1,4 +1,4 @@
-"""How an engine uses the machine: devices, memory, batch sizes, compilation."""
+"""How an engine uses the machine: devices, memory, batch sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-Quantization = Literal["int8", "fp8", "nf4", "llm.int8"]
+Quantization = Literal["int8", "fp8", "nf4"]
 
 
 class EngineConfig(BaseModel):
@@ -28,10 +28,9 @@ class EngineConfig(BaseModel):
 
     quantization: Quantization | None = None
     """Store the base's linear layers in fewer bits. On a CPU, `int8` needs no library. Elsewhere torchao
-    provides `int8`, which halves their memory (and their time with `compile`), and `fp8`, which also computes
-    in 8 bits (on GPUs since Ada and Hopper). bitsandbytes provides `nf4`, which takes 4.5 bits a weight, and
-    `llm.int8`, which takes 8. Both libraries come with `langchain-eft[quantization]`. A checkpoint that is
-    already quantized does not need this setting."""
+    provides `int8`, which halves their memory, and `fp8`, which also computes in 8 bits (on GPUs since Ada or
+    Hopper). bitsandbytes provides `nf4`, which takes 4.5 bits a weight. Both libraries come with
+    `langchain-eft[quantization]`. A checkpoint that is already quantized does not need this setting."""
 
     quantize_small_models: bool = False
     """Quantize all models, not only the base. Only `int8` on a CPU can do that. The weights of a mixture
@@ -50,10 +49,6 @@ class EngineConfig(BaseModel):
     cuda_graph_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16)
     """Batch sizes for which the most common rounds are recorded when the engine opens. Each takes about three
     seconds. Other rounds are recorded when they occur again; running requests wait until that is done."""
-
-    compile: bool = False
-    """Compile the models' forward passes with `torch.compile` when a shape first occurs. This takes about a
-    minute for each model and shape. The user's cache folder keeps the result, so later starts take less."""
 
     max_batch_size: int = Field(default=16, ge=1)
     """Largest number of requests that decode together. Further requests wait."""

@@ -12,8 +12,7 @@ from functools import partial
 from typing import Any
 
 from langchain_eft.engine.analysis.comparison import ModelComparison, compare_on_answer
-from langchain_eft.engine.analysis.prefix_tree import PrefixTree
-from langchain_eft.engine.analysis.scoring import AnswerLogprobs, ScoredPrompt, answer_logprobs, rewards
+from langchain_eft.engine.analysis.scoring import ScoredPrompt, answer_logprobs, rewards
 from langchain_eft.engine.analysis.term_outputs import Steps
 from langchain_eft.engine.base_engine import BaseEngine
 from langchain_eft.engine.capacity import Capacity
@@ -21,7 +20,6 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import RequestError, release_frames
 from langchain_eft.engine.events import Event
 from langchain_eft.engine.input_processor import InputProcessor
-from langchain_eft.engine.interrupt import interrupt
 from langchain_eft.engine.loading.family import load_family
 from langchain_eft.engine.loading.memory import return_freed_memory
 from langchain_eft.engine.loop import DecodingLoop
@@ -59,10 +57,11 @@ class Engine(BaseEngine):
         self._recipe = recipe
         self.config = config or EngineConfig()
         self._on_close = on_close
+        self._closing = threading.Event()
         self._ready: Future[tuple[DecodingLoop, InputProcessor]] = Future()
         self._thread = threading.Thread(
             target=_load_and_run,
-            args=(recipe, self.config, progress, self._ready),
+            args=(recipe, self.config, _until(self._closing, progress), self._ready),
             name="eft-engine",
             daemon=True,
         )
@@ -164,10 +163,10 @@ class Engine(BaseEngine):
         return await self._loop.arun_steps(await asyncio.to_thread(self._scoring, given))
 
     def _scoring(self, given: Sequence[GivenAnswers]) -> Steps[AnswerScores]:
-        """Check what is scored, write its mixtures as formulas, and count what its prompts share."""
+        """Check what is scored, and write its mixtures as formulas."""
         if not given:
             raise RequestError("There are no answers to score: give at least one.")
-        prompts, tree, total = [], PrefixTree(), 0
+        prompts = []
         for each in given:
             request = each.request
             self.recipe.check(request.mixture)
@@ -176,9 +175,7 @@ class Engine(BaseEngine):
             read = {term.prompt_name: texts[term.prompt_name] for term in formula.terms}
             self._inputs.check_scorable(read.values(), each.answers)
             prompts.append(ScoredPrompt(formula, read, each.answers))
-            tree.add(request.prompt_ids)
-            total += len(request.prompt_ids)
-        return _scores(answer_logprobs(self.family, self._loop.memory, prompts), total - len(tree))
+        return answer_logprobs(self.family, self._loop.memory, prompts)
 
     def compare(self, request: GenerationRequest, answer: tuple[int, ...]) -> ModelComparison:
         """How the base, a behavior's tuned model and its reference agree along a given answer.
@@ -210,9 +207,11 @@ class Engine(BaseEngine):
         )
 
     def close(self) -> None:
-        """Stop the thread, fail what is running, and free the weights. Idempotent."""
-        if not self._ready.done():
-            interrupt(self._thread, SystemExit, lambda: not self._ready.done())
+        """Stop the thread, fail what is running, and free the weights. Idempotent.
+
+        An engine that is still opening ends at its next progress message.
+        """
+        self._closing.set()
         self._ready.add_done_callback(_stop_loop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -230,10 +229,15 @@ class Engine(BaseEngine):
             os._exit(130)
 
 
-def _scores(steps: Steps[AnswerLogprobs], shared: int) -> Steps[AnswerScores]:
-    """Scores, with how many prompt tokens were computed once for several prompts, or not at all."""
-    scored = yield from steps
-    return AnswerScores(scored.logprobs, shared + scored.num_cached)
+def _until(closing: threading.Event, progress: Progress) -> Progress:
+    """Progress messages, of which the first after `closing` is set ends the thread that sends it."""
+
+    def report(message: str) -> None:
+        if closing.is_set():
+            raise SystemExit
+        progress(message)
+
+    return report
 
 
 def _stop_loop(ready: Future[tuple[DecodingLoop, InputProcessor]]) -> None:

@@ -111,23 +111,21 @@ class InputProcessor:
             self._refuse_negative_exponents(formula, weights)
         return formula
 
-    def _refuse_negative_exponents(self, formula: Formula[Term], behaviors: Iterable[str]) -> None:
-        """Refuse a formula that divides by the base or by a tuned model of its behaviors.
+    def _refuse_negative_exponents(self, formula: Formula[Term], behaviors: Container[str]) -> None:
+        def model(term: Term) -> Term:
+            return replace(term, prompt_name="")
 
-        Raises:
-            RecipeError: With the model and its exponent.
-        """
         family = self.family
-        pairs = {name: [(term.model, term.variant) for term in family.behaviors[name]] for name in behaviors}
-        guarded = {
-            tuned: f"the tuned model of behavior {name!r}"
-            for name, (tuned, reference) in pairs.items()
-            if tuned != reference  # else only their prompts differ
-        } | {(family.base.model, family.base.variant): f"the base {str(self._recipe.base)!r}"}
-        negated = {(i, variant) for i, model in enumerate(family.models) for variant in model.negated}
-        for terms in formula.distributions():
-            coefficients = (((term.model, term.variant), weight) for term, weight in terms)
-            refuse_negative_exponents(coefficients, guarded, negated)
+        refuse_negative_exponents(
+            ([(model(term), weight) for term, weight in terms] for terms in formula.distributions()),
+            (model(family.base), str(self._recipe.base)),
+            {
+                name: (model(tuned), model(reference))
+                for name, (tuned, reference) in family.behaviors.items()
+                if name in behaviors
+            },
+            {Term(i, variant) for i, each in enumerate(family.models) for variant in each.negated},
+        )
 
     def require_prompts(self, terms: Iterable[Term], names: Container[str]) -> None:
         """Refuse a request that lacks a prompt of some term.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from langchain_eft.engine.config import EngineConfig
-from langchain_eft.engine.garbage_collection import collection_paused
 from langchain_eft.engine.open_engines import OpenEngines
 from langchain_eft.engine.progress import Progress, silent
 from langchain_eft.engine.recipe.behaviors import Recipe
@@ -38,6 +41,38 @@ def open_engine(recipe: Recipe, config: EngineConfig | None = None, progress: Pr
 def close_all() -> None:
     """Close every open engine. Engines that are open when the process exits close by themselves."""
     _engines.close_all()
+
+
+_paused = False
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Pause Python's collector of reference cycles, in all threads. One that was off stays off.
+
+    Importing torch and transformers, and loading models, makes about a million objects that stay. The
+    collector would visit them again and again: a fifth of the time to the first token.
+    """
+    global _paused
+    _paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if gc.get_freeze_count() == 0:  # what a program has frozen stays frozen
+            gc.freeze()
+            gc.unfreeze()  # into the oldest generation, which most collections skip
+        _resume_collection()
+
+
+def _resume_collection() -> None:
+    global _paused
+    if _paused:
+        _paused = False
+        gc.enable()
+
+
+os.register_at_fork(after_in_child=_resume_collection)  # no thread of the child would
 
 
 def _opened(key: tuple[Recipe, EngineConfig], progress: Progress) -> Engine:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from vllm.config import ModelConfig
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.models.utils import AutoWeightsLoader
@@ -19,27 +20,25 @@ from langchain_eft.vllm.section import SmallModel
 from langchain_eft.vllm.settings import checkpoint_name
 
 
-def weights_source(model: SmallModel, root: str, prefix: str) -> DefaultModelLoader.Source:
+def weights_source(model: SmallModel, served: ModelConfig, prefix: str) -> DefaultModelLoader.Source:
     """Where vLLM's loader finds the weights of a whole small model.
 
     Args:
         model: The model.
-        root: Folder or hub id of the served model, where the models without a source are.
+        served: The served model.
         prefix: Put before the names of its weights.
     """
-    return DefaultModelLoader.Source(
-        model.source or root, model.revision, subfolder=model.subfolder or None, prefix=prefix
-    )
+    return DefaultModelLoader.Source(served.model, served.revision, subfolder=model.subfolder, prefix=prefix)
 
 
-def read_adapter(model: SmallModel, root: str, dtype: torch.dtype, device: torch.device) -> LoraAdapter:
+def read_adapter(model: SmallModel, served: ModelConfig, device: torch.device) -> LoraAdapter:
     """The low-rank updates of a small model that is an adapter.
 
     Raises:
         EngineError: It cannot be found, or it is not a plain LoRA.
     """
-    folder = fetch_checkpoint(checkpoint_name(model, root), lambda _: None)
-    return load_adapter(Path(folder), dtype, device)
+    folder = fetch_checkpoint(checkpoint_name(served, model.subfolder), lambda _: None)
+    return load_adapter(Path(folder), served.dtype, device)
 
 
 def load_all(

@@ -5,7 +5,7 @@ vLLM hands `vllm_xargs` of a request on as `SamplingParams.extra_args`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -61,16 +61,22 @@ def request_formula(section: EFTSection, extra_args: Mapping[str, Any] | None) -
     recipe.check(mixture)
     weights = mixture.active()
     refuse_gates(weights)
+    pairs = {name: (behavior.tuned, behavior.reference) for name, behavior in section.behaviors.items()}
     formula = build_formula(
         BASE_NAME,
-        {name: (behavior.tuned, behavior.reference) for name, behavior in section.behaviors.items()},
+        pairs,
         weights,
         arguments.upscale_strength,
         arguments.upscale_top_p,
         unscaled=bool(section.unscaled),
     )
     if not section.allow_negative_weights:
-        _refuse_negative_exponents(section, formula, weights)
+        refuse_negative_exponents(
+            formula.distributions(),
+            (BASE_NAME, section.base_name),
+            {name: pairs[name] for name in weights},
+            {name for name, model in section.models.items() if model.negated},
+        )
     return formula
 
 
@@ -92,20 +98,3 @@ def _mixture(section: EFTSection, notation: str | None) -> Mixture:
     if notation is None:
         return section.default_mixture
     return Mixture.of(parse_mixture(entry.strip() for entry in notation.split(",")))
-
-
-def _refuse_negative_exponents(section: EFTSection, formula: Formula[str], behaviors: Iterable[str]) -> None:
-    """Refuse a formula that divides by the base or by a tuned model of its behaviors.
-
-    Raises:
-        RecipeError: With the model and its exponent.
-    """
-    pairs = {name: section.behaviors[name] for name in behaviors}
-    guarded = {
-        pair.tuned: f"the tuned model of behavior {name!r}"
-        for name, pair in pairs.items()
-        if pair.tuned != pair.reference
-    } | {BASE_NAME: f"the base {section.base_name!r}"}
-    negated = {name for name, model in section.models.items() if model.negated}
-    for terms in formula.distributions():
-        refuse_negative_exponents(terms, guarded, negated)

@@ -53,11 +53,11 @@ class EFTForCausalLM(nn.Module):
                 )
                 continue
             model = self.section.models[name]
-            config = vllm_config.with_hf_config(small_config(model, model_config.model))
+            config = vllm_config.with_hf_config(small_config(model, model_config))
             config.model_config.quantization = config.quant_config = None  # those are the base's
             with set_model_tag(f"eft_{key}"):  # else equal classes would share compiled code
                 models[key] = init_vllm_registered_model(config, prefix=key)
-            self.secondary_weights.append(weights_source(model, model_config.model, f"{key}."))
+            self.secondary_weights.append(weights_source(model, model_config, f"{key}."))
         self.models = nn.ModuleDict(models)
         self.table = table_of(vllm_config, torch.device(current_platform.device_type))
         self._heads: Heads | None = None
@@ -131,7 +131,6 @@ class EFTForCausalLM(nn.Module):
         loaded = load_all(
             self.models, weights, {key: name for name, key in self._keys.items()}, packed=packed
         )
-        root, dtype = self._vllm_config.model_config.model, self._vllm_config.model_config.dtype
         heads, device = [], torch.device(current_platform.device_type)
         for name, terms in self._passes.items():
             model = self.models[self._keys[name]]
@@ -141,7 +140,7 @@ class EFTForCausalLM(nn.Module):
                 add_variants(
                     name,
                     model,
-                    [read_adapter(each, root, dtype, device) for each in small],
+                    [read_adapter(each, self._vllm_config.model_config, device) for each in small],
                     self._vllm_config,
                 )
         self._set_heads(heads, device)

@@ -34,14 +34,8 @@ IdRange = tuple[int, int]
 class SmallModel(FrozenModel):
     """Where the weights of a small model are: a whole model, or a LoRA in PEFT's file format."""
 
-    source: str | None = None
-    """Hub id, or absolute path of a folder. None is the folder or repository of the served model itself."""
-
-    subfolder: str = ""
-    """Folder inside the source."""
-
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
+    subfolder: str
+    """Its folder inside the folder or repository of the served model."""
 
     adapter_of: str | None = None
     """For an adapter, the name of the model that it is added to. None for a whole model."""
@@ -117,7 +111,7 @@ class EFTSection(FrozenModel):
         if not isinstance(section, Mapping):
             raise RecipeError(
                 f"The model's config.json has no section {SECTION!r}: serve a folder that `langchain-eft "
-                "export` wrote, or give the section with --hf-overrides."
+                "export` wrote."
             )
         if section.get("version", VERSION) != VERSION:
             raise RecipeError(

@@ -75,9 +75,8 @@ class _PlainModels:
         model_config = config.model_config
         self._section, self._dtype = section, model_config.dtype
         self._base_is_packed = config.quant_config is not None
-        revision = f"@{model_config.revision}" if model_config.revision else ""
-        sources = {BASE_NAME: model_config.model + revision} | {
-            name: checkpoint_name(model, model_config.model) for name, model in section.models.items()
+        sources = {BASE_NAME: checkpoint_name(model_config)} | {
+            name: checkpoint_name(model_config, model.subfolder) for name, model in section.models.items()
         }
         self._folders = {
             name: Path(fetch_checkpoint(source, lambda _: None)) for name, source in sources.items()

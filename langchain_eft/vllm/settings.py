@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from vllm.config import VllmConfig
+from vllm.config import ModelConfig, VllmConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from langchain_eft.engine.errors import RecipeError
@@ -61,23 +61,19 @@ class EFTSettings(VerifyAndUpdateConfig):  # type: ignore[misc]
             model.logits_processors = [*processors, PROCESSOR]
 
 
-def small_config(model: SmallModel, root: str) -> Any:
+def small_config(model: SmallModel, served: ModelConfig) -> Any:
     """The configuration of a whole small model.
-
-    Args:
-        model: The model.
-        root: Folder or hub id of the served model, where the models without a source are.
 
     Raises:
         EngineError: It cannot be found.
     """
-    return read_config(find_checkpoint(checkpoint_name(model, root)))
+    return read_config(find_checkpoint(checkpoint_name(served, model.subfolder)))
 
 
-def checkpoint_name(model: SmallModel, root: str) -> str:
-    """A small model's files as our loader names them: `source/subfolder@revision`."""
-    name = "/".join(filter(None, [model.source or root, model.subfolder]))
-    return f"{name}@{model.revision}" if model.revision else name
+def checkpoint_name(served: ModelConfig, subfolder: str = "") -> str:
+    """The files of a served model, or of a small model in it, as our loader names them."""
+    name = f"{served.model}/{subfolder}" if subfolder else served.model
+    return f"{name}@{served.revision}" if served.revision else name
 
 
 def _refuse(config: VllmConfig) -> None:
@@ -108,12 +104,10 @@ def _refuse(config: VllmConfig) -> None:
         )
 
 
-def _check_models(section: EFTSection, model_config: Any, ranks: int) -> None:
+def _check_models(section: EFTSection, model_config: ModelConfig, ranks: int) -> None:
     """Refuse models that the ranks cannot share, and quantized small models."""
     configs = {BASE_NAME: model_config.hf_config} | {
-        name: small_config(section.models[name], model_config.model)
-        for name in section.passes
-        if name != BASE_NAME
+        name: small_config(section.models[name], model_config) for name in section.passes if name != BASE_NAME
     }
     refuse_undividable({name: Heads.of(c.get_text_config()) for name, c in configs.items()}, ranks)
     for name, config in configs.items():

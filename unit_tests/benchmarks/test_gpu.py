@@ -43,7 +43,7 @@ def synthetic(tmp_path):
 def test_everything_is_measured(tmp_path):
     path = tmp_path / "report.json"
     report = Report(CPU, path, time.monotonic() + 600)
-    run(SETTING, CPU, report, {})
+    run(SETTING, CPU, report)
     assert report.notes == []
     saved = json.loads(path.read_text())
     assert [row["note"] for row in saved["rows"]] == [None] * len(saved["rows"])
@@ -70,18 +70,18 @@ def test_everything_is_measured(tmp_path):
 def test_work_without_enough_time_is_noted_and_done_by_the_next_run(tmp_path, monkeypatch):
     path, setting = tmp_path / "report.json", replace(SETTING, batches=(1,))
     report = Report(CPU, path, time.monotonic() - 1)
-    run(setting, CPU, report, {})
+    run(setting, CPU, report)
     assert report.notes
     assert all(note.endswith("no time left") for note in report.notes)
     assert json.loads(path.read_text())["notes"] == report.notes
-    run(setting, CPU, Report(CPU, path, time.monotonic() + 600), {}, ("ours",))
+    run(setting, CPU, Report(CPU, path, time.monotonic() + 600), ("ours",))
     saved = json.loads(path.read_text())
     assert saved["done"] == ["our_family, tiny", "small_alone, tiny"]
     assert [row["mode"] for row in saved["rows"]] == [BASE, PLAIN, "speculative EFT, K=2", AUTO, SMALL_ALONE]
     monkeypatch.setattr(OurEngine, "run", None)  # nothing is measured again
     saved["done"], later = [], Report(CPU, path, time.monotonic() + 600)
     path.write_text(json.dumps(saved))
-    run(setting, CPU, later, {}, ("ours",))
+    run(setting, CPU, later, ("ours",))
     assert (later.notes, later.summary()["rows"]) == ([], saved["rows"])
 
 

@@ -37,26 +37,33 @@ def test_the_line_may_be_used_from_anywhere(run, tmp_path, monkeypatch):
     assert json.loads(words[-1])["model"].startswith(str(tmp_path / "served"))
 
 
-def test_without_a_folder_only_the_line_is_printed(run):
-    result = run("--tensor-parallel", 2, "--quantization", "fp8")
-    assert result.exit_code == 0, result.output
-    words = shlex.split(result.stdout)
+def test_options_of_vllm_are_in_the_line(run, tmp_path):
+    words = shlex.split(run(tmp_path / "served", "--tensor-parallel", 2, "--quantization", "fp8").stdout)
     assert words[words.index("--tensor-parallel-size") + 1] == "2"
     assert words[words.index("--quantization") + 1] == "fp8"
-    assert EFTSection.of(json.loads(words[words.index("--hf-overrides") + 1])).mixture == {"house": 1.0}
+
+
+def test_a_folder_has_to_be_named(run):
+    result = run()
+    assert result.exit_code == 2
+    assert "missing argument 'folder'" in result.stderr.lower()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--behavior", "guided=prompt:Be brief.", "--mix", "house=1"], "'guided' has prompt='Be brief.'"),
-        (["--mix", "garden=1"], "Unknown behavior 'garden'"),
-        (["--draft", "garden"], "'garden' is not a behavior"),
-        (["--tensor-parallel", 3], "3 ranks cannot share"),
+        (
+            ["served", "--behavior", "guided=prompt:Be brief.", "--mix", "house=1"],
+            "'guided' has prompt='Be brief.'",
+        ),
+        (["served", "--mix", "garden=1"], "Unknown behavior 'garden'"),
+        (["served", "--draft", "garden"], "'garden' is not a behavior"),
+        (["served", "--tensor-parallel", 3], "3 ranks cannot share"),
         (["no/such/parent"], "'no/such' is not a folder: create it"),
     ],
 )
-def test_what_cannot_be_exported_is_one_line(run, arguments, message):
+def test_what_cannot_be_exported_is_one_line(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert message in " ".join(result.stderr.split())

@@ -80,14 +80,6 @@ def test_each_problem_has_its_verdict_and_reason(verdict, reason, changes):
     assert sentence.endswith(".")
 
 
-def test_names_that_say_a_pair_is_swapped_confirm_the_verdict():
-    swapped = {"base_distances": BaseDistances(0.61, 0.46, 0.38), "rewards": Rewards(1.6, 3.1, 1.75)}
-    verdict, sentence = judge("undo", replace(GOOD, **swapped), names_swapped=True)
-    assert verdict == "swapped, or the base is tuned already"
-    assert sentence.endswith("Their names say so too: swap tuned model and reference.")
-    assert judge("undo", GOOD, names_swapped=True) == judge("undo", GOOD)  # the figures decide
-
-
 def test_without_a_gain_no_share_of_it_is_recovered():
     assert math.isnan(Rewards(1.0, 1.0, 1.0).recovered)
 

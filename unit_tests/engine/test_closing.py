@@ -3,6 +3,7 @@
 import gc
 import signal
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import psutil
@@ -16,7 +17,7 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError, InsufficientMemoryError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.forked import FORKS
-from unit_tests.helpers import answer, kind_of_rounds, request, slow
+from unit_tests.helpers import PATIENCE, answer, kind_of_rounds, request, slow
 from unit_tests.oracle.adapters import write_adapter
 from unit_tests.tiny import TARGETS, config, tokenizer
 
@@ -86,10 +87,21 @@ def test_an_error_of_opening_keeps_no_weights(family, weights):
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_loading(family, weights):
+def test_ctrl_c_ends_loading_at_the_next_message(family, weights, monkeypatch):
+    messages, begun, plain_close = [], threading.Event(), Engine.close
+
+    def close(engine):
+        begun.set()
+        plain_close(engine)
+
     def interrupt(message):
+        messages.append(message)
         if message == "Loading reference":
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            assert begun.wait(PATIENCE)
+            time.sleep(0.1)
+
+    monkeypatch.setattr(Engine, "close", close)
 
     threads, handler = threading.enumerate(), signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
@@ -99,6 +111,7 @@ def test_ctrl_c_stops_loading(family, weights):
     finally:
         signal.signal(signal.SIGINT, handler)
     assert threading.enumerate() == threads
+    assert messages[-1] == "Loading reference"
     assert weights.alive() == []
 
 

@@ -19,6 +19,7 @@ from unit_tests.helpers import (
     Recorder,
     answer,
     await_until,
+    counted_tokens,
     endless,
     engine_of,
     every_family,
@@ -152,6 +153,18 @@ def test_a_seed_gives_the_same_text_alone_and_in_a_batch(engine):
         engine.submit(mine if i == 7 else other, recorder)
     wait_until(lambda: all(recorder.ended for recorder in recorders))
     assert alone[0] == alone[1] == recorders[7].text
+
+
+@pytest.mark.parametrize("together", ["generate", "agenerate"])
+def test_what_prompts_share_is_computed_once(engine, monkeypatch, together):
+    prompt = random.Random(together).choices(range(4, 100), k=100)
+    asked = [request([*prompt, 5 + i], max_tokens=1) for i in range(4)]
+    tokens_run = counted_tokens(monkeypatch)
+    answers = getattr(engine, together)(asked)
+    if together == "agenerate":
+        answers = asyncio.run(answers)
+    assert [events[-1].completion_tokens for events in answers] == [1] * 4
+    assert sum(tokens_run) < 101 + 3 * (1 + engine.config.block_size)
 
 
 def test_without_a_seed_every_call_draws_its_own(engine):

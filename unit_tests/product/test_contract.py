@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from langchain_eft import EFTLLM, EFTChatModel, EFTRewardScorer
 from langchain_eft.engine import errors
-from langchain_eft.engine.decoding.detokenizer import token_bytes
+from langchain_eft.engine.decoding.answer_text import token_bytes
 from langchain_eft.engine.registry import find_engine
 from langchain_eft.errors import langchain_errors
 

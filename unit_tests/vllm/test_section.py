@@ -54,11 +54,17 @@ def test_the_configuration_may_be_an_object():
         ({"mixture": {"pirate": -1.0}}, "negative weights"),
         ({"mixture": {"pirate": "nan"}}, "finite numbers"),
         ({"behaviors": {"pirate": {"tuned": "parrot", "reference": "reference"}}}, "'parrot'"),
-        ({"models": {"base": {}}}, "'base'"),
+        ({"models": {"base": {"subfolder": "eft/base"}}}, "'base'"),
         (
-            {"models": {"pirate": {"adapter_of": "tools"}, "tools": {"adapter_of": "base"}}},
+            {
+                "models": {
+                    "pirate": {"subfolder": "a", "adapter_of": "tools"},
+                    "tools": {"subfolder": "b", "adapter_of": "base"},
+                }
+            },
             "added to 'tools'",
         ),
+        ({"models": {"pirate": {"source": "owner/pirate"}}}, "source"),
         ({"end_ids": None}, "end_ids"),
         ({"windows": 7}, "windows"),
     ],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby, pairwise
 from math import isfinite
-from operator import itemgetter
+from operator import and_, eq, itemgetter
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -20,6 +20,7 @@ from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.linear import product
+from langchain_eft.engine.request import AnswerScores
 
 _ROWS = 64
 """Tokens whose logits are computed at once; it bounds the memory of logits."""
@@ -127,19 +128,6 @@ class ScoredPrompt:
     answers: Answers
 
 
-@dataclass(frozen=True)
-class AnswerLogprobs:
-    """Log p of given answers.
-
-    Attributes:
-        logprobs: For each prompt, answer and token of the answer.
-        num_cached: Tokens of the first prompt that memory held already.
-    """
-
-    logprobs: list[list[list[float]]]
-    num_cached: int
-
-
 class _Target(NamedTuple):
     """A token whose log p is wanted.
 
@@ -173,7 +161,7 @@ class _Position:
 
 def answer_logprobs(
     family: ModelFamily, memory: Memory, prompts: Sequence[ScoredPrompt]
-) -> Steps[AnswerLogprobs]:
+) -> Steps[AnswerScores]:
     """Log p of every token of given answers, before penalties, temperature and filters.
 
     Args:
@@ -190,7 +178,14 @@ def answer_logprobs(
     for group in _groups(pairs, lambda pair: len(prompts[pair[0]].answers[pair[1]])):
         cached = yield from _score(family, memory, prompts, group, logprobs)
         num_cached = cached if num_cached is None else num_cached
-    return AnswerLogprobs(logprobs, num_cached or 0)
+    return AnswerScores(logprobs, _num_shared(prompts) + (num_cached or 0))
+
+
+def _num_shared(prompts: Sequence[ScoredPrompt]) -> int:
+    """Tokens at the beginnings of main prompts that need not run, for another prompt has them too."""
+    main = sorted(prompt.prompts[""] for prompt in prompts if "" in prompt.prompts)
+    equal_so_far = (accumulate(map(eq, one, next_one), and_) for one, next_one in pairwise(main))
+    return sum(map(sum, equal_so_far))
 
 
 def _score(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 
 import xxhash
@@ -41,11 +42,12 @@ def warn_of_other_references(checkpoints: RecipeCheckpoints) -> None:
     Raises:
         RecipeError: A file is not a card.
     """
+    hash_of = cache(weights_hash)  # a reference may be that of many adapters
     for name, pair in checkpoints.pairs.items():
         card = read_card(pair.adapter) if pair.adapter else None
         if card is None or pair.reference.path is None or not pair.reference.path.is_dir():
             continue
-        if weights_hash(pair.reference.path) != card.reference_hash:
+        if hash_of(pair.reference.path) != card.reference_hash:
             logger.warning(
                 "Behavior %r was trained on the reference %r, and %r has other weights: its adapter may do "
                 "something else here. Use the model that it was trained on, or teach it again.",

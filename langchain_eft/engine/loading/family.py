@@ -27,7 +27,6 @@ from langchain_eft.engine.models.self_check import prepare_model, text_config
 from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.recipe.behaviors import Recipe
-from langchain_eft.engine.recipe.swapped_pairs import swapped_behaviors
 
 if TYPE_CHECKING:
     from langchain_eft.engine.models.tensor_parallel import Leader
@@ -46,7 +45,6 @@ def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> Mod
         RecipeError: The models cannot be combined or placed as requested.
         UnsupportedModelError: Decoding a model here would not give the results of its own forward pass.
     """
-    _warn_of_swapped_pairs(recipe)
     checkpoints = RecipeCheckpoints.find(recipe, lambda adapter: Path(fetch_checkpoint(adapter, progress)))
     checkpoints.check(placement)
     checkpoints.require_memory(placement)
@@ -64,19 +62,6 @@ def load_family(recipe: Recipe, placement: Placement, progress: Progress) -> Mod
                 f"There is no memory to load and check the models ({error}): {LESS_MEMORY}."
             ) from error
         raise
-
-
-def _warn_of_swapped_pairs(recipe: Recipe) -> None:
-    for name in swapped_behaviors(recipe):
-        delta = recipe.behaviors[name]
-        logger.warning(
-            "Behavior %r has tuned=%r and reference=%r. By their names they are swapped, and then the "
-            "behavior takes away what fine-tuning taught. Swap them, or measure with "
-            "`langchain-eft diagnose`.",
-            name,
-            str(delta.tuned),
-            str(delta.reference),
-        )
 
 
 def _load(

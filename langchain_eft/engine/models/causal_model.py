@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,6 @@ class CausalModel:
         device: Device of its inputs and outputs.
         head: [V, hidden] output matrix if the logits are a plain product with it, else None.
         plan: The passes without the output layer as one program, for a CPU, or None.
-        compiled: The compiled `body`, for passes that keep all outputs, or None.
         kv_layers: Empty keys and values of each layer, for their shapes, types and devices.
         bytes_per_token: Bytes of KV memory of one token of one variant, by device.
     """
@@ -42,7 +41,6 @@ class CausalModel:
         self.negated = frozenset(i for i, adapter in enumerate(adapters, 1) if adapter.negated)
         self.head: Tensor | None = None
         self.plan: Plan | None = None
-        self.compiled: Callable[..., Any] | None = None
         self.kv_layers: dict[int, Tensor] = {}
         self.bytes_per_token: dict[torch.device, int] = {}
         self.router = VariantRouter()
@@ -52,7 +50,7 @@ class CausalModel:
     def close(self) -> None:
         """Free the weights."""
         drop_weights(self.module)
-        self.head = self.plan = self.compiled = None
+        self.head = self.plan = None
 
     def _add(self, adapters: Sequence[LoraAdapter]) -> None:
         shapes = linear_shapes(self.module)
@@ -82,7 +80,7 @@ class CausalModel:
         Returns:
             [n, hidden] last hidden states if the model has a `head`, else [n, V] logits.
         """
-        if self.plan is not None and self.compiled is None:
+        if self.plan is not None:
             states = self.plan(batch)  # the next pass changes them
             return states.clone() if keep is None else states[keep]
         self.router.route(batch.variants, active)
@@ -93,12 +91,11 @@ class CausalModel:
             "eft": batch,
             **extras,
         }
-        body = self.body if self.compiled is None or keep is not None else self.compiled
         with on_device(self.device):
             if self.head is not None:
-                hidden: Tensor = body(**inputs).last_hidden_state[0]
+                hidden: Tensor = self.body(**inputs).last_hidden_state[0]
                 return hidden if keep is None else hidden[keep]
-            logits: Tensor = body(**inputs, logits_to_keep=0 if keep is None else keep).logits
+            logits: Tensor = self.body(**inputs, logits_to_keep=0 if keep is None else keep).logits
             return logits[0]
 
     @property

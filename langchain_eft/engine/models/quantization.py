@@ -17,7 +17,7 @@ from torch import nn
 from langchain_eft.engine.config import Quantization
 from langchain_eft.engine.errors import RecipeError
 
-BITS: dict[Quantization, float] = {"int8": 8.0, "fp8": 8.0, "nf4": 4.5, "llm.int8": 8.0}
+BITS: dict[Quantization, float] = {"int8": 8.0, "fp8": 8.0, "nf4": 4.5}
 """Bits per weight. nf4 includes a float32 scale for every 64 weights."""
 
 
@@ -31,18 +31,15 @@ def bitsandbytes_config(kind: Quantization | None, dtype: torch.dtype) -> Any:
     Raises:
         RecipeError: bitsandbytes is not installed.
     """
-    if kind not in ("nf4", "llm.int8"):
+    if kind != "nf4":
         return None
     if find_spec("bitsandbytes") is None:
         raise RecipeError(
-            f'quantization={kind!r} needs bitsandbytes: run `pip install "langchain-eft[quantization]"`.'
+            "quantization='nf4' needs bitsandbytes: run `pip install \"langchain-eft[quantization]\"`."
         )
     from transformers import BitsAndBytesConfig
 
-    if kind == "nf4":
-        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    # The search for outliers in every product would make the host wait for the device.
-    return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def quantize(module: Any, kind: Quantization, device: torch.device | None) -> None:

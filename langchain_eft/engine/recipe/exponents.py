@@ -20,20 +20,34 @@ _ROUNDING = 1e-9
 
 
 def refuse_negative_exponents(
-    coefficients: Iterable[tuple[M, float]], guarded: Mapping[M, str], negated: Container[M] = ()
+    distributions: Iterable[Iterable[tuple[M, float]]],
+    base: tuple[M, str],
+    pairs: Mapping[str, tuple[M, M]],
+    negated: Container[M] = (),
 ) -> None:
-    """Refuse a formula that divides by the base or by a tuned model.
+    """Refuse a mixture that divides by the base or by a tuned model of its behaviors.
 
     Args:
-        coefficients: The terms of log p at one position: a model, and the coefficient of its
+        distributions: Every log p that tokens are drawn from: models, each with a coefficient of its
             log-probabilities. The coefficients of one model add up, whatever prompts it reads.
-        guarded: The base and the tuned models, each with its description. References are not among them.
+        base: The base, and what its recipe calls it.
+        pairs: Tuned model and reference of every behavior in the mixture.
         negated: Tuned models whose adapter has a negative scale. To first order they are the negative of the
             behavior, so they need an exponent of 0.
 
     Raises:
         RecipeError: With the first such model and its exponent.
     """
+    guarded = {
+        tuned: f"the tuned model of behavior {name!r}"
+        for name, (tuned, reference) in pairs.items()
+        if tuned != reference  # else only their prompts differ
+    } | {base[0]: f"the base {base[1]!r}"}
+    for coefficients in distributions:
+        _refuse(coefficients, guarded, negated)
+
+
+def _refuse(coefficients: Iterable[tuple[M, float]], guarded: Mapping[M, str], negated: Container[M]) -> None:
     exponents: Counter[M] = Counter()
     for model, coefficient in coefficients:
         exponents[model] += coefficient  # type: ignore[assignment]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_eft.engine.decoding.detokenizer import token_bytes
+from langchain_eft.engine.decoding.answer_text import token_bytes
 from langchain_eft.engine.events import TextDelta, TokenLogprobs
 
 

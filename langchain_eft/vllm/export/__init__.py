@@ -1,4 +1,4 @@
-"""From a recipe to what `vllm serve` starts: a folder, or a line that needs none."""
+"""From a recipe to a folder that `vllm serve` starts."""
 
 from langchain_eft.vllm.export.command import ServeOptions
 from langchain_eft.vllm.export.export import Export, export_recipe

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loading.configuration import read_config
@@ -60,21 +60,20 @@ class ServeOptions:
         return [*ranks, *(["--quantization", self.quantization] if self.quantization else [])]
 
 
-def serve_line(model: str, options: ServeOptions, draft: str | None, further: Iterable[str] = ()) -> str:
+def serve_line(folder: Path, options: ServeOptions, draft: Path | None) -> str:
     """The line that starts vLLM, for a shell.
 
     Args:
-        model: Folder or hub id of the served model.
+        folder: The served folder.
         options: How to use the machine.
-        draft: Folder or hub id of the draft model, or None.
-        further: Arguments that depend on the recipe.
+        draft: Folder of the draft model, or None.
     """
-    arguments = ["vllm", "serve", model, *further, *options.arguments()]
+    arguments = ["vllm", "serve", str(folder), "--served-model-name", folder.name, *options.arguments()]
     # Clients send grammars in the dialect of this backend.
     arguments += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]
     if draft is None:
         return shlex.join(arguments)
-    settings = {"method": "draft_model", "model": draft, "num_speculative_tokens": _DRAFTED}
+    settings = {"method": "draft_model", "model": str(draft), "num_speculative_tokens": _DRAFTED}
     # The other runner has no mixtures where it speculates.
     return (
         f"VLLM_USE_V2_MODEL_RUNNER=1 {shlex.join([*arguments, '--speculative-config', json.dumps(settings)])}"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.engine.loading.tokenizers import RecipeTokenizers, TokenMeanings
@@ -12,12 +9,10 @@ from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.vllm.export.exported_models import ExportedModels, NamedModel
+from langchain_eft.vllm.export.folder import subfolder
 from langchain_eft.vllm.export.weights import fitting_adapter
 from langchain_eft.vllm.mixtures import refuse_gates
 from langchain_eft.vllm.section import EFTSection, SmallModel, id_ranges
-
-Location = dict[str, Any]
-"""The fields of `SmallModel` that say where the files are."""
 
 
 def describe_recipe(
@@ -25,7 +20,6 @@ def describe_recipe(
     mixture: Mixture,
     models: ExportedModels,
     tokenizers: RecipeTokenizers,
-    locate: Callable[[str, NamedModel], Location],
 ) -> EFTSection:
     """Describe a recipe for the plugin.
 
@@ -34,7 +28,6 @@ def describe_recipe(
         mixture: The mixture of requests that name none.
         models: The models of the recipe.
         tokenizers: Their tokenizers.
-        locate: Says where vLLM finds a small model, by its name.
 
     Raises:
         EngineError: A file cannot be read.
@@ -57,9 +50,9 @@ def describe_recipe(
 
     def small_model(name: str, model: NamedModel) -> SmallModel:
         if model.adapter_of is None:
-            return SmallModel(**locate(name, model))
+            return SmallModel(subfolder=subfolder(name))
         adapter = fitting_adapter(model.folder, models.whole[model.adapter_of].folder)
-        return SmallModel(**locate(name, model), adapter_of=model.adapter_of, negated=adapter.negated)
+        return SmallModel(subfolder=subfolder(name), adapter_of=model.adapter_of, negated=adapter.negated)
 
     return EFTSection(
         base_name=models.base.checkpoint.name,

@@ -1,4 +1,4 @@
-"""From a recipe to the line that serves it, by a folder or in place."""
+"""From a recipe to the folder that vLLM serves, and the line that serves it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,7 @@ from langchain_eft.vllm.export.command import ServeOptions, serve_line
 from langchain_eft.vllm.export.describe import describe_recipe
 from langchain_eft.vllm.export.draft import DraftModel
 from langchain_eft.vllm.export.exported_models import ExportedModels
-from langchain_eft.vllm.export.folder import (
-    WrittenFolder,
-    draft_subfolder,
-    in_folder,
-    refuse_used,
-    write_folder,
-)
-from langchain_eft.vllm.export.overrides import (
-    base_arguments,
-    in_place,
-    section_arguments,
-    template_arguments,
-)
+from langchain_eft.vllm.export.folder import WrittenFolder, draft_subfolder, refuse_used, write_folder
 from langchain_eft.vllm.section import EFTSection
 
 
@@ -37,18 +25,18 @@ class Export:
     Attributes:
         line: The line that starts vLLM.
         section: What the plugin is told.
-        written: What was written; None for a recipe that is served in place.
+        written: What was written.
     """
 
     line: str
     section: EFTSection
-    written: WrittenFolder | None
+    written: WrittenFolder
 
 
 def export_recipe(
     recipe: Recipe,
     mixture: Mixture,
-    folder: Path | None,
+    folder: Path,
     options: ServeOptions | None = None,
     draft: str | None = None,
     progress: Progress = silent,
@@ -58,8 +46,7 @@ def export_recipe(
     Args:
         recipe: What to serve.
         mixture: The mixture of requests that name none.
-        folder: A new or empty folder, which appears by one rename, whole or not at all. None writes nothing:
-            the line then says all that vLLM has to know.
+        folder: A new or empty folder, which appears by one rename, whole or not at all.
         options: How vLLM is to use the machine.
         draft: Behavior whose tuned model drafts, or None.
         progress: Receives a few words about each step.
@@ -71,61 +58,25 @@ def export_recipe(
         RecipeError: The models cannot be combined, or vLLM cannot serve them.
         UnsupportedModelError: The base's config.json names no architecture.
     """
-    if folder is not None:
-        refuse_used(folder)
+    refuse_used(folder)
     options = options or ServeOptions()
     models = ExportedModels.fetch(recipe, progress)
     options.check(models)
     progress("Comparing vocabularies")
     tokenizers = read_tokenizers(recipe, models.checkpoints)
-    section = describe_recipe(recipe, mixture, models, tokenizers, in_folder if folder else in_place)
+    section = describe_recipe(recipe, mixture, models, tokenizers)
     drafting = None if draft is None else DraftModel.of(models, draft)
-    if folder is None:
-        return _in_place(recipe, models, tokenizers, section, options, drafting)
     folder = folder.absolute()  # the line may be used from anywhere
-    _single_template(tokenizers)
+    _refuse_several_templates(tokenizers)
     written = write_folder(folder, models, tokenizers, section, drafting, progress)
-    path = None if drafting is None else str(folder / draft_subfolder(drafting))
-    line = serve_line(str(folder), options, path, ["--served-model-name", folder.name])
-    return Export(line, section, written)
+    path = None if drafting is None else folder / draft_subfolder(drafting)
+    return Export(serve_line(folder, options, path), section, written)
 
 
-def _in_place(
-    recipe: Recipe,
-    models: ExportedModels,
-    tokenizers: RecipeTokenizers,
-    section: EFTSection,
-    options: ServeOptions,
-    draft: DraftModel | None,
-) -> Export:
-    base, *revision = base_arguments(models.base)
-    template = template_arguments(recipe.chat_template, _single_template(tokenizers), models.base)
-    arguments = [*revision, *template, *section_arguments(section)]
-    return Export(
-        serve_line(base, options, None if draft is None else _draft_in_place(draft), arguments), section, None
-    )
-
-
-def _single_template(tokenizers: RecipeTokenizers) -> str | None:
-    """The chat template.
-
-    Raises:
-        RecipeError: There are several.
-    """
+def _refuse_several_templates(tokenizers: RecipeTokenizers) -> None:
     template = tokenizers.base.chat_template
-    if template is None or isinstance(template, str):
-        return template
-    raise RecipeError(
-        f"The tokenizer has several chat templates ({', '.join(template)}), and vLLM takes one: give it with "
-        "--chat-template FILE."
-    )
-
-
-def _draft_in_place(draft: DraftModel) -> str:
-    source = in_place(draft.name, draft.model)
-    if not draft.is_whole:
+    if template is not None and not isinstance(template, str):
         raise RecipeError(
-            f"The draft model {draft.name!r} is an adapter, or was saved without embeddings, so vLLM cannot "
-            "load it where it is: export the recipe to a folder."
+            f"The tokenizer has several chat templates ({', '.join(template)}), and vLLM takes one: give it "
+            "with --chat-template FILE."
         )
-    return str(draft.model.folder) if source.get("subfolder") else str(source["source"])

@@ -20,7 +20,7 @@ from langchain_eft.engine.loading.hub import is_model_file
 from langchain_eft.engine.loading.tokenizers import RecipeTokenizers
 from langchain_eft.engine.progress import Progress
 from langchain_eft.vllm.export.draft import DraftModel
-from langchain_eft.vllm.export.exported_models import ExportedModels, NamedModel, config_json
+from langchain_eft.vllm.export.exported_models import ExportedModels, config_json
 from langchain_eft.vllm.section import ARCHITECTURE, SECTION, EFTSection
 
 _SMALL_MODELS = "eft"
@@ -62,14 +62,14 @@ def refuse_used(folder: Path) -> None:
         raise ExportError(f"{str(folder)!r} is there already: remove it, or give the name of a new folder.")
 
 
-def in_folder(name: str, _: NamedModel) -> dict[str, Any]:
-    """Where a small model of an exported folder is, as fields of `SmallModel`."""
-    return {"subfolder": f"{_SMALL_MODELS}/{name}"}
+def subfolder(name: str) -> str:
+    """Where a small model of an exported folder is."""
+    return f"{_SMALL_MODELS}/{name}"
 
 
 def draft_subfolder(draft: DraftModel) -> str:
     """Where the draft model of an exported folder is."""
-    return f"{_SMALL_MODELS}/{draft.name if draft.is_whole else _DRAFT}"
+    return subfolder(draft.name if draft.is_whole else _DRAFT)
 
 
 def write_folder(
@@ -122,7 +122,7 @@ def _files(models: ExportedModels, fresh: Path) -> Iterator[tuple[Path, Path]]:
     for name, model in models.small.items():
         for file in _model_files(model.folder):
             if file.name != MANIFEST:
-                yield file, fresh / _SMALL_MODELS / name / file.name
+                yield file, fresh / subfolder(name) / file.name
 
 
 def _model_files(folder: Path) -> list[Path]:

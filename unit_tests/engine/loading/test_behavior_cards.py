@@ -46,6 +46,17 @@ def test_an_adapter_on_its_own_reference_is_quiet_and_on_another_one_warns(famil
     assert "'one' was trained on the reference 'r'" in caplog.text
 
 
+def test_a_reference_of_several_adapters_is_read_once(family, adapter, tmp_path, monkeypatch):
+    other, hashed = shutil.copytree(adapter, tmp_path / "other"), []
+    monkeypatch.setattr(
+        "langchain_eft.engine.loading.behavior_cards.checksum", lambda file: hashed.append(file) or "x"
+    )
+    one, two = recipe(family, adapter), recipe(family, other)
+    both = Recipe(base=one.base, behaviors={"one": one.behaviors["one"], "two": two.behaviors["one"]})
+    Engine(both, EngineConfig(device="cpu", kv_cache_tokens=256, block_size=4)).close()
+    assert hashed == [family.folder / "reference" / "model.safetensors"]
+
+
 def test_the_hash_is_of_the_weights_and_not_of_file_names(family, tmp_path):
     first, second, changed = (tmp_path / name for name in "abc")
     tensors = load_file(family.folder / "reference" / "model.safetensors")

@@ -139,20 +139,6 @@ def test_a_device_that_fails_is_not_a_model_that_is_not_supported(
         Engine(family.recipe, EngineConfig(kv_cache_tokens=64))
 
 
-def test_names_that_say_a_pair_is_swapped_are_logged_when_it_is_loaded(family, tmp_path, caplog):
-    for name in ("model", "model-instruct"):
-        (tmp_path / name).symlink_to(family.folder / "tuned")
-    swapped = BehaviorDelta(tuned=str(tmp_path / "model"), reference=str(tmp_path / "model-instruct"))
-    recipe = Recipe(base=str(family.folder / "base"), behaviors={"undo": swapped})
-    Engine(recipe, EngineConfig(kv_cache_tokens=64)).close()
-    (record,) = (record for record in caplog.records if "swapped" in record.message)
-    assert "'undo'" in record.message
-    assert "diagnose" in record.message
-    caplog.clear()
-    Engine(family.recipe, EngineConfig(kv_cache_tokens=64)).close()
-    assert "swapped" not in caplog.text
-
-
 def test_the_reference_is_stored_once(family, engine):
     def stored_bytes(name):
         return sum(f.stat().st_size for f in (family.folder / name).glob("*.safetensors"))

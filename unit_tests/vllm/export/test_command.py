@@ -10,10 +10,9 @@ from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.vllm.export import ServeOptions, export_recipe
-from langchain_eft.vllm.section import EFTSection
 
 
-def words(recipe, folder=None, draft=None, **options) -> list[str]:
+def words(recipe, folder, draft=None, **options) -> list[str]:
     return shlex.split(export_recipe(recipe, Mixture(), folder, ServeOptions(**options), draft).line)
 
 
@@ -49,13 +48,13 @@ def test_heads_that_ranks_cannot_share_are_refused(family, tmp_path):
     assert not (tmp_path / "served").exists()
 
 
-def test_a_base_that_is_also_a_small_model_is_not_quantized(family):
+def test_a_base_that_is_also_a_small_model_is_not_quantized(family, tmp_path):
     base, tuned = str(family.folder / "base"), str(family.folder / "tuned")
     recipe = Recipe(base=base, behaviors={"up": BehaviorDelta(tuned=base, reference=tuned)})
     with pytest.raises(
         RecipeError, match=r"'fp8' would quantize the base, which is also a small model .* 'up'"
     ):
-        words(recipe, quantization="fp8")
+        words(recipe, tmp_path / "served", quantization="fp8")
 
 
 def test_a_quantized_base_is_not_quantized_again(family, tmp_path):
@@ -66,37 +65,5 @@ def test_a_quantized_base_is_not_quantized_again(family, tmp_path):
     (packed / "config.json").write_text(json.dumps(config))
     recipe = family.recipe.model_copy(update={"base": str(packed)})
     with pytest.raises(RecipeError, match="is quantized already, which vLLM finds by itself"):
-        words(recipe, quantization="fp8")
-    assert "--quantization" not in words(recipe)
-
-
-def test_without_a_folder_the_line_says_everything(family, tmp_path):
-    before = sorted(family.folder.rglob("*"))
-    line = words(family.recipe, draft="full")
-    assert sorted(family.folder.rglob("*")) == before
-    assert line[1:4] == ["vllm", "serve", str(family.folder / "base")]
-    overrides = json.loads(option(line, "--hf-overrides"))
-    assert overrides["architectures"] == ["EFTForCausalLM"]
-    section = EFTSection.of(overrides)
-    in_a_folder = export_recipe(family.recipe, Mixture(), tmp_path / "served").section
-    assert section.model_copy(update={"models": in_a_folder.models}) == in_a_folder
-    assert {name: (model.source, model.adapter_of) for name, model in section.models.items()} == {
-        "reference": (str(family.folder / "reference"), None),
-        "one": (str(family.folder / "one"), "reference"),
-        "two": (str(family.folder / "two"), "reference"),
-        "full": (str(family.folder / "tuned"), None),
-    }
-    assert json.loads(option(line, "--speculative-config"))["model"] == str(family.folder / "tuned")
-    assert "--chat-template" not in line  # the base's own
-
-
-def test_without_a_folder_a_template_of_the_recipe_is_named(family, tmp_path):
-    template = tmp_path / "own.jinja"
-    template.write_text("{{ messages[0]['content'] }}")
-    line = words(family.recipe.model_copy(update={"chat_template": template}))
-    assert option(line, "--chat-template") == str(template)
-
-
-def test_without_a_folder_a_draft_model_is_not_merged(family):
-    with pytest.raises(RecipeError, match=r"'one' is an adapter, .* export the recipe to a folder"):
-        words(family.recipe, draft="one")
+        words(recipe, tmp_path / "served", quantization="fp8")
+    assert "--quantization" not in words(recipe, tmp_path / "served")

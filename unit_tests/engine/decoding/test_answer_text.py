@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_eft.engine.decoding.detokenizer import Detokenizer, StopMatcher
+from langchain_eft.engine.decoding.answer_text import Detokenizer, StopMatcher
 from unit_tests.tiny import tokenizer
 
 TOKENIZER = tokenizer()
