@@ -564,8 +564,7 @@ def exactness(setting: Setting, folder: Path, device: torch.device, report: Repo
     family = SyntheticFamily(setting.check, folder, device, working_dtype(device), 2048).save()
     answers: dict[bool, list[list[int]]] = {}
     for graphs in (True, False):
-        # Off the GPU there are no graphs: the same static rounds run as they are.
-        ours = OurEngine(family, {"cuda_graphs": graphs, "static_rounds": True, "kv_cache_tokens": 2**14})
+        ours = OurEngine(family, {"cuda_graphs": graphs, "kv_cache_tokens": 2**14})
         family.set_acceptance(setting.rates[0])
         prompts = random_prompts(setting.check, 3, 20)
         answers[graphs] = [

@@ -22,7 +22,6 @@ from unittest.mock import patch
 
 import torch
 import typer
-from langchain_eft.engine.rounds.static import StaticRound
 
 from benchmarks.rivals.family import VOCABULARY, tiny
 from langchain_eft.diagnostics.bench import take_turns
@@ -31,7 +30,8 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Event, Failed, Finished
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams, Speculation
-from langchain_eft.engine.rounds import static_runner
+from langchain_eft.engine.rounds import runner
+from langchain_eft.engine.rounds.round import Round
 from langchain_eft.evaluation.results import markdown
 
 DRAFT_SECONDS, VERIFY_SECONDS = 0.001, 0.005
@@ -42,7 +42,7 @@ _WARM_UP = 20
 
 
 class SimulatedDevice:
-    """Takes the place of the device in static rounds.
+    """Takes the place of the device in the rounds of a GPU.
 
     Attributes:
         host_seconds: CPU seconds of the engine's thread for each round, outside the device.
@@ -60,30 +60,30 @@ class SimulatedDevice:
         self._seconds = 0.0
 
     def installed(self) -> ExitStack:
-        """Run static rounds here instead, until the context ends."""
+        """Run rounds here instead, until the context ends."""
         stack = ExitStack()
-        stack.enter_context(patch.object(StaticRound, "draft", self._timed(self._draft)))
-        stack.enter_context(patch.object(StaticRound, "verify", self._timed(self._verify)))
-        stack.enter_context(patch.object(static_runner, "now", lambda _: self._clock))
+        stack.enter_context(patch.object(Round, "draft", self._timed(self._draft)))
+        stack.enter_context(patch.object(Round, "verify", self._timed(self._verify)))
+        stack.enter_context(patch.object(runner, "now", lambda _: self._clock))
         return stack
 
-    def _timed(self, half: Callable[[StaticRound], None]) -> Callable[[StaticRound], None]:
-        def run(static: StaticRound) -> None:
+    def _timed(self, half: Callable[[Round], None]) -> Callable[[Round], None]:
+        def run(round_: Round) -> None:
             if self._left is not None:
                 self._seconds += time.thread_time() - self._left
-            half(static)
+            half(round_)
             self._left = time.thread_time()
 
         return run
 
-    def _draft(self, static: StaticRound) -> None:
-        self._clock += DRAFT_SECONDS * static.shape.num_draft_tokens
+    def _draft(self, round_: Round) -> None:
+        self._clock += DRAFT_SECONDS * round_.shape.num_draft_tokens
 
-    def _verify(self, static: StaticRound) -> None:
+    def _verify(self, round_: Round) -> None:
         self.host_seconds.append(self._seconds)
         self._seconds = 0.0
         self._clock += VERIFY_SECONDS
-        inputs, outputs = static.inputs.device, static.outputs.device
+        inputs, outputs = round_.inputs.device, round_.outputs.device
         outputs.memory.zero_()
         outputs["tokens"].random_(1, VOCABULARY)
         outputs["count"].copy_(inputs["count"])
@@ -136,10 +136,14 @@ def main(
 ) -> None:
     """Measure every setting in turns, and print a table."""
     torch.set_num_threads(1)
-    config = EngineConfig(device="cpu", static_rounds=True, overlap_rounds=True, kv_cache_tokens=16384)
+    config = EngineConfig(device="cpu", kv_cache_tokens=16384)
     speculations: tuple[Speculation, ...] = ("off", 4, "auto")
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(tiny(Path(folder)).recipe, config)
+        with (
+            patch.object(runner, "host_may_look", lambda _: False),
+            patch.object(runner, "overlaps_rounds", lambda _: True),
+        ):
+            engine = Engine(tiny(Path(folder)).recipe, config)
 
         def contestant(rows: int, speculation: Speculation) -> Callable[[int], float]:
             return lambda _: measure(engine, rows, tokens, speculation, acceptance)

@@ -21,6 +21,7 @@ from langchain_eft.engine.models.plan import Plan
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 from langchain_eft.engine.rounds import runner, sampler
+from langchain_eft.engine.rounds.inputs import Rows
 from unit_tests.tiny import KINDS
 
 GREEDY = SamplingParams(temperature=0)
@@ -194,15 +195,15 @@ def failing_rounds(message):
 @contextmanager
 def failing_rows(fails, error):
     """Whatever runs raises `error` if `fails(states)`, for the requests that draw in it."""
-    write_inputs = runner.write_inputs
+    write = Rows.write
 
-    def look(host, shape, rows, slots_of_rows, drafts):
-        if fails(list(drafts)):
+    def look(rows, *args):
+        if fails(rows.states):
             raise error
-        write_inputs(host, shape, rows, slots_of_rows, drafts)
+        write(rows, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "write_inputs", look)
+        patch.setattr(Rows, "write", look)
         yield
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
-from langchain_eft.engine.rounds.shape import RoundShape
+from langchain_eft.engine.rounds.shape import RoundShape, drafted_shape, kind_of, shape_of
 from langchain_eft.engine.rounds.staging import Fields, PackedTensors
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
@@ -39,38 +40,77 @@ def input_fields(shape: RoundShape, terms: int, vocabulary: int) -> Fields:
     return fields
 
 
-def write_inputs(
-    host: PackedTensors,
-    shape: RoundShape,
-    rows: Sequence[int],
-    slots_of_rows: Sequence[Sequence[int]],
-    drafts: Mapping[RequestState, Draft],
-) -> None:
-    """Fill in `input_fields`, except what grammars allow.
+class Rows:
+    """The rows of a round, in order. Most rounds have those of the round before.
+
+    Attributes:
+        states: The requests.
 
     Args:
-        host: The host's block, all zeros.
-        shape: The round's.
-        rows: The requests' rows of the table.
-        slots_of_rows: The slot of each of a row's terms.
-        drafts: The requests, and how they draft.
+        states: The requests.
     """
-    names = ("rows", "slot", "term", "used", "count", "given")
-    of_table, slot, term, used, count, given = (host[name].numpy() for name in names)
-    of_table[: len(rows)] = rows
-    for row, (slots, (state, draft)) in enumerate(zip(slots_of_rows, drafts.items(), strict=True)):
-        slot[row] = slots[0]
-        slot[row, : len(slots)] = slots
-        term[list(slots), row], used[list(slots), row] = range(len(slots)), True
-        count[row] = draft.count
-        if draft.given_tokens:
-            given[row, : draft.count] = [token + 1 for token in draft.given_tokens]
-        params = state.request.sampling
-        if shape.penalties and params.has_penalties:
-            host["history"].numpy()[row, : len(state.tokens)] = state.tokens
-        if params.logit_bias:
-            host["biased"].numpy()[row, : len(params.logit_bias)] = list(params.logit_bias)
-            host["bias"].numpy()[row, : len(params.logit_bias)] = list(params.logit_bias.values())
+
+    def __init__(self, states: Sequence[RequestState]) -> None:
+        self.states = list(states)
+        self._kind, slots_of_rows = kind_of(states)
+        self._shapes: dict[tuple[int, bool, int], RoundShape] = {}
+        # In place of a term that a row lacks stands its first one.
+        longest = max(map(len, slots_of_rows))
+        self._slot = np.array([[*slots, *slots[:1] * (longest - len(slots))] for slots in slots_of_rows])
+        self._term = np.zeros((len(self._kind.slots), len(self.states)), np.int64)
+        self._used = np.zeros(self._term.shape, np.bool_)
+        for row, slots in enumerate(slots_of_rows):
+            self._term[slots, row], self._used[slots, row] = range(len(slots)), True
+
+    def shape(
+        self,
+        drafts: Mapping[RequestState, Draft],
+        unread: Mapping[RequestState, Draft],
+        max_rows: int | None,
+    ) -> RoundShape:
+        """See `shape_of`. Only drafts and contexts change it."""
+        key = drafted_shape(drafts, unread)
+        if key not in self._shapes:
+            self._shapes[key] = shape_of(self._kind, drafts, unread, max_rows)
+        return self._shapes[key]
+
+    def write(
+        self,
+        host: PackedTensors,
+        shape: RoundShape,
+        rows: Sequence[int],
+        drafts: Mapping[RequestState, Draft],
+    ) -> None:
+        """Fill in `input_fields`, except what grammars allow.
+
+        Args:
+            host: The host's block, all zeros.
+            shape: The round's.
+            rows: The rows of the table.
+            drafts: The requests, and how they draft.
+        """
+        names = ("rows", "slot", "term", "used", "count", "given")
+        of_table, slot, term, used, count, given = (host[name].numpy() for name in names)
+        size, longest = self._slot.shape
+        of_table[:size] = rows
+        slot[:size], slot[:size, :longest] = self._slot[:, :1], self._slot
+        term[:, :size], used[:, :size] = self._term, self._used
+        count[:size] = [draft.count for draft in drafts.values()]
+        for row, draft in enumerate(drafts.values()):
+            if draft.given_tokens:
+                given[row, : draft.count] = [token + 1 for token in draft.given_tokens]
+        if shape.penalties or shape.biases:
+            self._write_history(host)
+
+    def _write_history(self, host: PackedTensors) -> None:
+        """Fill in what penalties and biases need."""
+        for row, state in enumerate(self.states):
+            params = state.request.sampling
+            if params.has_penalties:
+                host["history"].numpy()[row, : len(state.tokens)] = state.tokens
+            if params.logit_bias:
+                host["biased"].numpy()[row, : len(params.logit_bias)] = list(params.logit_bias)
+                host["bias"].numpy()[row, : len(params.logit_bias)] = list(params.logit_bias.values())
 
 
 def write_allowed(

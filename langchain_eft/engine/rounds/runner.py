@@ -16,11 +16,11 @@ from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.rounds import warm_up
 from langchain_eft.engine.rounds.cuda_graphs import CudaRecorder, Graphs, Recorder
-from langchain_eft.engine.rounds.inputs import write_allowed, write_inputs
+from langchain_eft.engine.rounds.inputs import Rows, write_allowed
 from langchain_eft.engine.rounds.model_pass import run_chunks
 from langchain_eft.engine.rounds.outcomes import RoundResult, read_outcomes, read_undrawn
 from langchain_eft.engine.rounds.round import Round
-from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, kind_of, padded, shape_of
+from langchain_eft.engine.rounds.shape import RoundShape, common_shapes, padded
 from langchain_eft.engine.rounds.shared import Shared
 from langchain_eft.engine.rounds.staging import Moment, PackedTensors, PendingCopy, now, seconds_between
 from langchain_eft.engine.rounds.traces import non_finite_terms, traces
@@ -104,7 +104,7 @@ class Runner:
         self._graphs = Graphs(recorder)
         self._rounds: OrderedDict[RoundShape, Round] = OrderedDict()
         self._occurred: set[RoundShape] = set()
-        self._kind: tuple[list[RequestState], RoundShape, list[list[int]]] | None = None
+        self._rows: Rows | None = None
         try:
             if device.type == "cuda":
                 self._compile_kernels()
@@ -128,9 +128,9 @@ class Runner:
         if not emitting:
             run_chunks(rows, self._shared, terms=0)
         else:
-            kind, slots = kind_of(list(emitting))
-            round_ = self._round(shape_of(kind, emitting, {}, None))
-            self._write(round_, emitting, slots)
+            of_round = Rows(list(emitting))
+            round_ = self._round(of_round.shape(emitting, {}, None))
+            self._write(round_, of_round, emitting)
             round_.inputs.send()
             try:
                 logits, index = run_chunks(rows, self._shared, terms=round_.num_terms)
@@ -155,11 +155,12 @@ class Runner:
             unread: Those of the last round, if it has not been read: the rows continue where it leaves them.
         """
         device = self._shared.device
-        kind, slots = self._kind_of(list(drafts))
+        if self._rows is None or self._rows.states != list(drafts):
+            self._rows = Rows(list(drafts))
         max_rows = None if self.host_may_look else self._config.max_batch_size
-        round_ = self._round(shape := shape_of(kind, drafts, unread, max_rows))
+        round_ = self._round(shape := self._rows.shape(drafts, unread, max_rows))
         measured = self._is_recorded(round_)
-        host = self._write(round_, drafts, slots)
+        host = self._write(round_, self._rows, drafts)
         started = now(device)
         round_.inputs.send()
         if shape.drafting:
@@ -196,23 +197,15 @@ class Runner:
                 prompt.num_computed_tokens += len(outcome.tokens)
         return result
 
-    def _kind_of(self, states: list[RequestState]) -> tuple[RoundShape, list[list[int]]]:
-        """What depends on the rows alone; most rounds have the rows of the round before."""
-        if self._kind is None or self._kind[0] != states:
-            self._kind = states, *kind_of(states)
-        return self._kind[1:]
-
-    def _write(
-        self, round_: Round, drafts: Mapping[RequestState, Draft], slots: Sequence[Sequence[int]]
-    ) -> PackedTensors:
+    def _write(self, round_: Round, rows: Rows, drafts: Mapping[RequestState, Draft]) -> PackedTensors:
         """Write a round's inputs, and what is new in the table."""
-        host, states = round_.inputs.open(), list(drafts)
-        write_inputs(host, round_.shape, self.table.of(states), slots, drafts)
+        host = round_.inputs.open()
+        rows.write(host, round_.shape, self.table.of(rows.states), drafts)
         self.table.flush()
-        round_.grammars = [state.grammar for state in states]
-        if round_.shape.grammar and not round_.shape.drafting:
-            given = [draft.given_tokens for draft in drafts.values()]
-            write_allowed(host, states, given)
+        if round_.shape.grammar:
+            round_.grammars = [state.grammar for state in rows.states]
+            if not round_.shape.drafting:
+                write_allowed(host, rows.states, [draft.given_tokens for draft in drafts.values()])
         return host
 
     def _read(

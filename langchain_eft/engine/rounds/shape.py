@@ -136,16 +136,8 @@ def shape_of(
         unread: Rows and drafts of the round before, if it has not been read.
         max_rows: Most rows with padding, so that few shapes have to be recorded. None pads nothing.
     """
-    longest = max(
-        longest_context(state, draft) + (unread[state].count + 1 if state in unread else 0)
-        for state, draft in drafts.items()
-    )
-    shape = replace(
-        kind,
-        num_draft_tokens=max(draft.count for draft in drafts.values()),
-        drafting=any(draft.runs_model for draft in drafts.values()),
-        max_context=padded(max(MIN_CONTEXT, longest)),
-    )
+    num_draft_tokens, drafting, max_context = drafted_shape(drafts, unread)
+    shape = replace(kind, num_draft_tokens=num_draft_tokens, drafting=drafting, max_context=max_context)
     if max_rows is None:
         return shape
     lengths = {*PADDED_DRAFT_LENGTHS, *(state.request.speculation for state in drafts)} - {"auto", "off"}
@@ -218,6 +210,21 @@ def arrange(formulas: Sequence[Formula[Term]]) -> tuple[tuple[TermSlot, ...], li
         needed |= Counter(kinds)
     slots = tuple(sorted(needed.elements()))
     return slots, [_fill(slots, kinds) for kinds in kinds_of_rows]
+
+
+def drafted_shape(
+    drafts: Mapping[RequestState, Draft], unread: Mapping[RequestState, Draft]
+) -> tuple[int, bool, int]:
+    """What drafts decide of a shape: K, whether small models draft, and the bound of the contexts."""
+    longest = max(
+        longest_context(state, draft) + (unread[state].count + 1 if state in unread else 0)
+        for state, draft in drafts.items()
+    )
+    return (
+        max(draft.count for draft in drafts.values()),
+        any(draft.runs_model for draft in drafts.values()),
+        padded(max(MIN_CONTEXT, longest)),
+    )
 
 
 def longest_context(state: RequestState, draft: Draft) -> int:

@@ -3,9 +3,9 @@
 import torch
 
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds.inputs import input_fields, write_allowed, write_inputs
+from langchain_eft.engine.rounds.inputs import Rows, input_fields, write_allowed
 from langchain_eft.engine.rounds.row_table import terms_in_order
-from langchain_eft.engine.rounds.shape import kind_of, shape_of
+from langchain_eft.engine.rounds.shape import kind_of
 from langchain_eft.engine.rounds.staging import PackedTensors
 from langchain_eft.engine.scheduling.draft import Draft
 from unit_tests.engine.scheduling.states import TOKENIZER, ids, new_state
@@ -15,11 +15,11 @@ SIZE, TERMS = len(TOKENIZER), 4
 
 def written(drafts, rows=(3, 1, 2)):
     """The shape of a round, the slots of its rows, and the block that the host writes for it."""
-    kind, slots = kind_of(list(drafts))
-    shape = shape_of(kind, drafts, {}, None)
+    of_round = Rows(list(drafts))
+    shape = of_round.shape(drafts, {}, None)
     host = PackedTensors(input_fields(shape, TERMS, SIZE), torch.device("cpu"))
-    write_inputs(host, shape, rows[: len(drafts)], slots, drafts)
-    return shape, slots, host
+    of_round.write(host, shape, rows[: len(drafts)], drafts)
+    return shape, kind_of(list(drafts))[1], host
 
 
 def test_rows_are_those_of_the_table_with_their_drafts():
