@@ -59,9 +59,9 @@ class EngineConfig(BaseModel):
     max_model_len: int | None = Field(default=None, ge=1)
     """Largest number of tokens of a prompt and its answer together; None is the models' context window."""
 
-    max_num_batched_tokens: int = Field(default=256, ge=1)
-    """Largest number of tokens in one round. Longer prompts are split so that running answers do not
-    stall."""
+    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    """Largest number of tokens of prompts that are read at once, so that running answers do not stall. None
+    is 256 on a CPU and 2048 on a GPU, which reads fewer in the same time."""
 
     block_size: int = Field(default=16, ge=1)
     """Token positions per block of KV memory."""

@@ -39,6 +39,9 @@ from langchain_eft.engine.stats import EngineStats
 
 T = TypeVar("T")
 
+_TOKENS_AT_ONCE = {"cpu": 256, "cuda": 2048}
+"""Tokens of prompts in one pass. A GPU's products are bound by reading weights up to several hundred tokens."""
+
 
 class DecodingLoop:
     """Runs rounds until it is stopped: schedule, draft, run, accept, deliver.
@@ -72,7 +75,7 @@ class DecodingLoop:
             self.blocks,
             self.speculator,
             config.max_batch_size,
-            config.max_num_batched_tokens,
+            config.max_num_batched_tokens or _TOKENS_AT_ONCE[placement.device.type],
             mixes=self._runner.host_may_look,
         )
         self.memory = EngineMemory(family, self._runner.pools, self.blocks)

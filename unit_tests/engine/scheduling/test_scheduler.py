@@ -111,6 +111,26 @@ def test_rows_that_decode_share_the_pass_of_prompts_where_that_is_cheaper():
     assert (batch.drafts, shares(batch.chunks)) == ({}, [(first, 1), (second, 2)])
 
 
+def test_no_prompt_holds_up_a_row_that_decodes():
+    """16 requests decode while 50 prompts of 2,000 tokens arrive, one in each step."""
+    budget = 2048
+    scheduler, _ = new_scheduler(blocks=40_000, rows=66, budget=budget, mixes=False)
+    decoding(scheduler, *[8] * 16)
+    arriving, unread, steps = prompts(*[2000] * 50), {}, 0
+    while arriving or any(not state.decoding for state in scheduler.running):
+        if arriving:
+            add(scheduler, arriving.pop(), max_tokens=500)
+        ready = [state for state in scheduler.running if state.decoding]
+        batch = scheduler.schedule(unread)
+        assert list(batch.drafts) == ready, "each gets its token in a round of its own"
+        assert not set(ready) & {row.state for row in batch.chunks}
+        assert sum(row.num_tokens for row in batch.chunks) <= budget
+        compute(map(decoding_row, unread))
+        compute(batch.chunks)
+        unread, steps = batch.drafts, steps + 1
+    assert steps <= 60, "and prompts wait for no more than their turn"
+
+
 def test_an_unread_round_is_read_before_memory_is_taken_from_others():
     scheduler, _ = new_scheduler(blocks=4, mixes=False)
     first, second = decoding(scheduler, 6, 6)  # 7 tokens each, with room for one more
