@@ -40,7 +40,7 @@ from langchain_eft.engine.stats import EngineStats
 T = TypeVar("T")
 
 _TOKENS_AT_ONCE = {"cpu": 256, "cuda": 2048}
-"""Tokens of prompts in one pass. A GPU's products are bound by reading weights up to several hundred tokens."""
+"""Tokens of prompts in one pass. Up to some hundred, a GPU takes as long as for one: it reads weights."""
 
 
 class DecodingLoop:

@@ -19,7 +19,10 @@ from unit_tests.tiny import tokenizer
 SECTION = EFTSection(
     base_name="base",
     base_architectures=("LlamaForCausalLM",),
-    models={"reference": SmallModel(subfolder="eft/reference"), "one": SmallModel(adapter_of="reference")},
+    models={
+        "reference": SmallModel(subfolder="eft/reference"),
+        "one": SmallModel(subfolder="eft/one", adapter_of="reference"),
+    },
     behaviors={"one": Behavior(tuned="one", reference="reference")},
     mixture={"one": 1.0},
     vocabulary_size=260,

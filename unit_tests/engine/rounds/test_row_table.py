@@ -86,7 +86,7 @@ def test_a_row_starts_where_its_answer_stands():
     assert [int(columns[name]) for name in ("limit", "prompt")] == [20, 3]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=range(len(KINDS)))
 def test_coefficients_are_those_of_the_formula_at_every_position(kind):
     table, state = new_table(), started(kind)
     (row, _), terms = row_of(table, state), terms_in_order(state.formula)
