@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -79,27 +79,25 @@ class Sampling:
             positions: For each row, the number of tokens before the one that is drawn.
             device: Device of the tensors.
         """
-        integers = torch.tensor([[p.seed for p in params], list(positions), [p.top_k for p in params]])
-        reals = torch.tensor(
-            [[p.temperature or 1.0 for p in params], [p.top_p for p in params], [p.min_p for p in params]]
+
+        def column(values: Iterable[float]) -> Tensor:
+            return torch.tensor(list(values)).to(device)
+
+        return cls(
+            seeds=column(p.seed for p in params),
+            positions=column(positions),
+            greedy=column(p.temperature == 0 for p in params),
+            temperature=column(p.temperature or 1.0 for p in params),
+            top_k=column(p.top_k for p in params),
+            top_p=column(p.top_p for p in params),
+            min_p=column(p.min_p for p in params),
+            filters=Filters.of(params),
         )
-        seeds, positions_, top_k = integers.to(device)
-        temperature, top_p, min_p = reals.to(device)
-        greedy = torch.tensor([p.temperature == 0 for p in params]).to(device)
-        return cls(seeds, positions_, greedy, temperature, top_k, top_p, min_p, Filters.of(params))
 
     def of_rows(self, rows: Tensor) -> Sampling:
         """The parameters of some of the rows, [r] int64."""
-        return Sampling(
-            self.seeds[rows],
-            self.positions[rows],
-            self.greedy[rows],
-            self.temperature[rows],
-            self.top_k[rows],
-            self.top_p[rows],
-            self.min_p[rows],
-            self.filters,
-        )
+        columns = {name: value[rows] for name, value in vars(self).items() if name != "filters"}
+        return replace(self, **columns)
 
 
 class Draw(NamedTuple):
