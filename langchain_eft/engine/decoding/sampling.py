@@ -17,21 +17,13 @@ from langchain_eft.engine.request import SamplingParams
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters that some row of a batch needs. The host knows them, so draws read nothing back to it.
+    """The filters that some row of a batch needs. The host knows them, so draws read nothing back to it."""
 
-    Attributes:
-        greedy: Whether some row takes its most probable token.
-        sampled: Whether some row draws at random.
-        top_k: Upper bound of the rows' k; 0 if no row has top-k.
-        top_p: Whether some row has top-p.
-        min_p: Whether some row has min-p.
-    """
-
-    greedy: bool
-    sampled: bool
-    top_k: int
-    top_p: bool
-    min_p: bool
+    greedy: bool  # whether some row takes its most probable token
+    sampled: bool  # whether some row draws at random
+    top_k: int  # upper bound of the rows' k; 0 if no row has top-k
+    top_p: bool  # whether some row has top-p
+    min_p: bool  # whether some row has min-p
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams]) -> Filters:
@@ -48,26 +40,15 @@ class Filters:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling parameters of R rows as tensors.
+    """Sampling parameters of R rows as tensors."""
 
-    Attributes:
-        seeds: [R] int64.
-        positions: [R] int64, number of tokens before the one that is drawn.
-        greedy: [R] bool, whether a row takes its most probable token.
-        temperature: [R] float32, 1 for greedy rows.
-        top_k: [R] int64, 0 to keep all tokens.
-        top_p: [R] float32, 1 to keep all tokens.
-        min_p: [R] float32, 0 to keep all tokens.
-        filters: The filters that some row needs.
-    """
-
-    seeds: Tensor
-    positions: Tensor
-    greedy: Tensor
-    temperature: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    min_p: Tensor
+    seeds: Tensor  # [R] int64
+    positions: Tensor  # [R] int64, number of tokens before the one that is drawn
+    greedy: Tensor  # [R] bool, whether a row takes its most probable token
+    temperature: Tensor  # [R] float32, 1 for greedy rows
+    top_k: Tensor  # [R] int64, 0 to keep all tokens
+    top_p: Tensor  # [R] float32, 1 to keep all tokens
+    min_p: Tensor  # [R] float32, 0 to keep all tokens
     filters: Filters
 
     @classmethod
@@ -101,15 +82,10 @@ class Sampling:
 
 
 class Draw(NamedTuple):
-    """A token for each of R rows, and the distributions that they were drawn from.
+    """A token for each of R rows, and the distributions that they were drawn from."""
 
-    Attributes:
-        tokens: [R] int64.
-        probs: [R, V] float64, or None if every row is greedy.
-    """
-
-    tokens: Tensor
-    probs: Tensor | None
+    tokens: Tensor  # [R] int64
+    probs: Tensor | None  # [R, V] float64, or None if every row is greedy
 
 
 def draw(logits: Tensor, sampling: Sampling) -> Draw:

@@ -11,15 +11,7 @@ from langchain_eft.engine.models import layer_ops as plain
 
 
 class LayerOps(NamedTuple):
-    """The small operations of a decoder layer.
-
-    Attributes:
-        rms_norm: See `layer_ops.rms_norm`.
-        add_rms_norm: See `layer_ops.add_rms_norm`.
-        angles: See `layer_ops.angles`.
-        rotate: See `layer_ops.rotate`.
-        silu_mul: See `layer_ops.silu_mul`.
-    """
+    """The small operations of a decoder layer, by the names of `layer_ops`, which defines them."""
 
     rms_norm: Callable[..., Tensor]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
