@@ -79,13 +79,22 @@ def test_the_window_is_that_of_the_smallest_model(family, caplog):
     assert "lowered from 1024 to 512" in caplog.text
 
 
-def test_a_second_recipe_in_one_process_is_warned_of(family, caplog):
-    configure(family)
-    with caplog.at_level(logging.WARNING):
-        configure(family)
-        assert "another recipe" not in caplog.text
-        configure(family, hf_overrides={"eft": SECTION | {"mixture": {}}})
-    assert "start a process for each recipe" in caplog.text
+def test_two_recipes_in_one_process_check_their_own_requests(family):
+    from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
+    from vllm.v1.sample.logits_processor import validate_logits_processors_parameters as validate
+
+    small = {name: pair for name, pair in SECTION["behaviors"].items() if name != "two"}
+    both, fewer = (
+        configure(family, hf_overrides={"eft": SECTION | {"behaviors": behaviors}}).model_config
+        for behaviors in (SECTION["behaviors"], small)
+    )
+    params = SamplingParams(extra_args={"mixture": "two=1"})
+
+    validate(both.logits_processors, params)
+    with pytest.raises(VLLMValidationError, match="Unknown behavior 'two'"):
+        validate(fewer.logits_processors, params)
+    validate(both.logits_processors, params)
 
 
 def test_other_models_are_left_alone(family, tmp_path):

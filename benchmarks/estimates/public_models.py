@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
 from langchain_eft.diagnostics.plan import BaseFormat, ShardedModel
-from langchain_eft.engine.loading.footprint import footprint_of_config
+from langchain_eft.diagnostics.plan.footprint import footprint_of_config
 
 
 def _llama(hidden: int, intermediate: int, layers: int, heads: int, *, tied: bool = False) -> LlamaConfig:

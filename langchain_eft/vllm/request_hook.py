@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from vllm.config import VllmConfig
@@ -14,7 +14,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor
 from langchain_eft.engine.errors import RequestError
 from langchain_eft.vllm.mixtures import request_formula
 from langchain_eft.vllm.section import EFTSection
-from langchain_eft.vllm.settings import EFTSettings
+from langchain_eft.vllm.settings import HOOK, SECTIONS
 from langchain_eft.vllm.shared_table import table_of
 from langchain_eft.vllm.table import FactorTable
 
@@ -26,6 +26,8 @@ class EFTRequests(ProcessorV1, ProcessorV2):  # type: ignore[misc]
     requests.
     """
 
+    section: ClassVar[EFTSection | None] = None
+
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
         """Refuse a request that cannot be answered, and let the answer end where tuned models end theirs.
@@ -33,7 +35,7 @@ class EFTRequests(ProcessorV1, ProcessorV2):  # type: ignore[misc]
         Raises:
             ValueError: With the reason; the server answers with status 400.
         """
-        section = EFTSettings.section
+        section = cls.section
         if section is None:
             raise RequestError("This process has not read the model's section `eft`.")
         request_formula(section, sampling_params.extra_args)
@@ -53,8 +55,7 @@ class EFTRequests(ProcessorV1, ProcessorV2):  # type: ignore[misc]
 
     def __init__(self, vllm_config: VllmConfig, *device: Any) -> None:
         self._section = EFTSection.of(vllm_config.model_config.hf_config)
-        # V1 passes the device, and whether memory can be pinned; V2 passes the requests' state.
-        on_v1 = len(device) == 2
+        on_v1 = len(device) == 2  # with whether memory can be pinned; V2 passes the requests' state
         self._table: FactorTable | None = table_of(vllm_config, device[0]) if on_v1 else None
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
@@ -87,3 +88,10 @@ class EFTRequests(ProcessorV1, ProcessorV2):  # type: ignore[misc]
     def apply(self, logits: torch.Tensor, ctx: Any = None) -> torch.Tensor:  # noqa: ARG002
         """Leave logits as they are."""
         return logits
+
+
+def __getattr__(name: str) -> type[EFTRequests]:
+    """The class that checks the requests of one section, by the name that `settings` gave to vLLM."""
+    if not name.startswith(HOOK):
+        raise AttributeError(name)
+    return type(name, (EFTRequests,), {"section": SECTIONS.get(name)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from hashlib import sha256
 from typing import Any
 
 from vllm.config import ModelConfig, VllmConfig
@@ -17,8 +18,11 @@ from langchain_eft.vllm.section import BASE_NAME, EFTSection, SmallModel
 
 logger = logging.getLogger(__name__)
 
-PROCESSOR = "langchain_eft.vllm.request_hook:EFTRequests"
-"""The hook that checks requests, and on runner V1 follows them through the batch."""
+HOOK = "EFTRequests"
+"""The class that checks requests, and on runner V1 follows them through the batch."""
+
+SECTIONS: dict[str, EFTSection] = {}
+"""The sections that this process has read, by the name of the `HOOK` that checks their requests."""
 
 _DRAFTS = frozenset({"draft_model", "ngram", "ngram_gpu", "suffix"})
 """Ways to speculate that read nothing of the target model but its tokens."""
@@ -26,9 +30,6 @@ _DRAFTS = frozenset({"draft_model", "ngram", "ngram_gpu", "suffix"})
 
 class EFTSettings(VerifyAndUpdateConfig):  # type: ignore[misc]
     """vLLM calls this for a model of our architecture, in every process that makes a configuration."""
-
-    section: EFTSection | None = None
-    """The last section that this process read. vLLM tells validators of requests nothing but the request."""
 
     @staticmethod
     def verify_and_update_config(vllm_config: VllmConfig) -> None:
@@ -39,13 +40,6 @@ class EFTSettings(VerifyAndUpdateConfig):  # type: ignore[misc]
         """
         model = vllm_config.model_config
         section = EFTSection.of(model.hf_config)
-        if EFTSettings.section not in (None, section):
-            logger.warning(
-                "This process has read another recipe before. Requests are checked by "
-                "the last one, %s: start a process for each recipe.",
-                model.model,
-            )
-        EFTSettings.section = section
         request_formula(section, None)
         _refuse(vllm_config)
         _check_models(section, model, vllm_config.parallel_config.tensor_parallel_size)
@@ -56,9 +50,12 @@ class EFTSettings(VerifyAndUpdateConfig):  # type: ignore[misc]
                 section.window,
             )
             model.max_model_len = section.window
-        processors = model.logits_processors or []
-        if PROCESSOR not in processors:
-            model.logits_processors = [*processors, PROCESSOR]
+        # vLLM tells a class that checks requests nothing but the request, so each section has its own.
+        name = f"{HOOK}_{sha256(section.model_dump_json().encode()).hexdigest()[:16]}"
+        SECTIONS[name] = section
+        processors, hook = model.logits_processors or [], f"langchain_eft.vllm.request_hook:{name}"
+        if hook not in processors:
+            model.logits_processors = [*processors, hook]
 
 
 def small_config(model: SmallModel, served: ModelConfig) -> Any:

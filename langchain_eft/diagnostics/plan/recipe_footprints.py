@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from langchain_eft.diagnostics.plan.footprint import Footprint, footprint
 from langchain_eft.engine.decoding.formula import Formula, build_formula
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
-from langchain_eft.engine.loading.footprint import Footprint, footprint
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
 from langchain_eft.engine.loading.memory import count_weights
 from langchain_eft.engine.models.family import Term

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from langchain_eft.engine.loading.footprint import Footprint
+from langchain_eft.diagnostics.plan.footprint import Footprint
 from langchain_eft.vllm.attention_heads import Heads
 
 BaseFormat = Literal["fp8", "int8", "int4"]

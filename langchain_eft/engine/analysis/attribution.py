@@ -37,27 +37,16 @@ class WeightedDelta:
 
 @dataclass(frozen=True)
 class Parts:
-    """The formula at one position: log p, and the summands of log p.
+    """The formula at one position: log p, and the summands of log p."""
 
-    Attributes:
-        p: [V] log p.
-        base: [V] log L.
-        deltas: The delta of each behavior.
-        reference: [V] log S, or the mean of several; None where no small model takes part.
-        upscale_strength: beta.
-        upscale_top_p: Nucleus of the small mixture inside which tokens are up-scaled.
-        vocabulary: [V] bool, ids of tokens that all models have. Other ids may have any finite value.
-        unscaled: [V] bool, tokens that always follow the small mixture alone, or None.
-    """
-
-    p: Tensor
-    base: Tensor
+    p: Tensor  # [V] log p
+    base: Tensor  # [V] log L
     deltas: Mapping[str, WeightedDelta]
-    reference: Tensor | None
-    upscale_strength: float
-    upscale_top_p: float
-    vocabulary: Tensor
-    unscaled: Tensor | None = None
+    reference: Tensor | None  # [V] log S, or the mean of several; None where no small model takes part
+    upscale_strength: float  # beta
+    upscale_top_p: float  # nucleus of the small mixture inside which tokens are up-scaled
+    vocabulary: Tensor  # [V] bool, ids of tokens that all models have. Other ids may have any finite value
+    unscaled: Tensor | None = None  # [V] bool, tokens that always follow the small mixture alone, or None
 
     def small(self) -> Tensor | None:
         """[V] log-probabilities of the small mixture, `S + sum_i w_i (F_i - S_i)`; None without S."""

@@ -35,46 +35,27 @@ class ModelComparison:
     L is the base, F the tuned model, S its reference. The target is `p = L + w (F - S)` and the draft
     distribution `q = S + w (F - S)`, both normalized. Distances are between next-token distributions, in nats
     unless they are total variations (tv).
-
-    Attributes:
-        base: log L of the token.
-        tuned: log F of the token.
-        reference: log S of the token.
-        same_first: 1 where L and S have the same most probable token, else 0.
-        tv_base_reference: TV of L and S.
-        kl_base_reference: KL(L || S).
-        tv_base_tuned: TV of L and F.
-        tv_tuned_reference: TV of F and S.
-        kl_tuned_reference: KL(F || S), the size of the delta.
-        delta: Mean of |log F - log S| over tokens that are probable (1 % or more) under F or S.
-        tv_target_base: TV of p and L.
-        entropy_target: Entropy of p.
-        entropy_tuned: Entropy of F.
-        masked: Largest probability that one of the three gives to ids that they do not have in common.
-        end_base: log of the probability of all end tokens together under L.
-        end_tuned: The same under F.
-        end_reference: The same under S.
-        accepted: Expected share of accepted draft tokens, `1 - TV(p, q)`, with the sampling parameters
-            applied.
     """
 
-    base: list[float]
-    tuned: list[float]
-    reference: list[float]
-    same_first: list[float]
-    tv_base_reference: list[float]
-    kl_base_reference: list[float]
-    tv_base_tuned: list[float]
-    tv_tuned_reference: list[float]
-    kl_tuned_reference: list[float]
-    delta: list[float]
-    tv_target_base: list[float]
-    entropy_target: list[float]
-    entropy_tuned: list[float]
+    base: list[float]  # log L of the token
+    tuned: list[float]  # log F of the token
+    reference: list[float]  # log S of the token
+    same_first: list[float]  # 1 where L and S have the same most probable token, else 0
+    tv_base_reference: list[float]  # TV of L and S
+    kl_base_reference: list[float]  # KL(L || S)
+    tv_base_tuned: list[float]  # TV of L and F
+    tv_tuned_reference: list[float]  # TV of F and S
+    kl_tuned_reference: list[float]  # KL(F || S), the size of the delta
+    delta: list[float]  # mean of |log F - log S| over tokens that are probable (1 % or more) under F or S
+    tv_target_base: list[float]  # TV of p and L
+    entropy_target: list[float]  # entropy of p
+    entropy_tuned: list[float]  # entropy of F
+    # largest probability that one of the three gives to ids that they do not have in common
     masked: list[float]
-    end_base: list[float]
-    end_tuned: list[float]
-    end_reference: list[float]
+    end_base: list[float]  # log of the probability of all end tokens together under L
+    end_tuned: list[float]  # the same under F
+    end_reference: list[float]  # the same under S
+    # expected share of accepted draft tokens, `1 - TV(p, q)`, with the sampling parameters applied
     accepted: list[float]
 
     def __add__(self, other: Self) -> Self:

@@ -9,19 +9,13 @@ from itertools import chain
 
 @dataclass(frozen=True)
 class Run:
-    """Tokens that follow one another, in a text that was added when nobody had them yet.
-
-    Attributes:
-        tokens: Token ids.
-        position: Position of the first one in its text.
-        path: Numbers, in the tree, of all tokens of the text up to the last one of this run, as ranges.
-        depth: Runs that come before this one in the text.
-    """
+    """Tokens that follow one another, in a text that was added when nobody had them yet."""
 
     tokens: tuple[int, ...]
-    position: int
+    position: int  # position of the first one in its text
+    # numbers, in the tree, of all tokens of the text up to the end of this run, as ranges
     path: tuple[range, ...]
-    depth: int
+    depth: int  # runs that come before this one in the text
 
     @property
     def length(self) -> int:

@@ -115,27 +115,15 @@ def _groups(items: Iterable[T], tokens: Callable[[T], int]) -> Iterator[list[T]]
 
 @dataclass(frozen=True)
 class ScoredPrompt:
-    """Answers to one prompt, whose log p is asked for.
+    """Answers to one prompt, whose log p is asked for."""
 
-    Attributes:
-        formula: p.
-        prompts: Token ids that terms read, by the terms' names for them.
-        answers: Token ids of each answer, at least one each.
-    """
-
-    formula: Formula[Term]
-    prompts: Mapping[str, tuple[int, ...]]
-    answers: Answers
+    formula: Formula[Term]  # p
+    prompts: Mapping[str, tuple[int, ...]]  # token ids that terms read, by the terms' names for them
+    answers: Answers  # token ids of each answer, at least one each
 
 
 class _Target(NamedTuple):
-    """A token whose log p is wanted.
-
-    Attributes:
-        prompt: Which prompt.
-        answer: Which answer to it.
-        position: Which token of the answer.
-    """
+    """A token whose log p is wanted."""
 
     prompt: int
     answer: int
@@ -144,19 +132,12 @@ class _Target(NamedTuple):
 
 @dataclass(frozen=True)
 class _Position:
-    """A beginning of answers to one prompt, behind which p is wanted.
+    """A beginning of answers to one prompt, behind which p is wanted."""
 
-    Attributes:
-        formula: p.
-        coefficients: Its coefficients there.
-        outputs: What each term says there.
-        targets: The tokens that follow, with where they are wanted.
-    """
-
-    formula: Formula[Term]
+    formula: Formula[Term]  # p
     coefficients: Coefficients[Term]
-    outputs: dict[Term, Tensor]
-    targets: dict[_Target, int]
+    outputs: dict[Term, Tensor]  # what each term says there
+    targets: dict[_Target, int]  # the tokens that follow, with where they are wanted
 
 
 def answer_logprobs(

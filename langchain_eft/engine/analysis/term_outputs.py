@@ -27,47 +27,29 @@ _BLOCK = 16
 
 @dataclass(frozen=True)
 class Reading:
-    """What a term reads.
+    """What a term reads."""
 
-    Attributes:
-        term: Which variant of which model.
-        prompt: Token ids before each answer, at least one.
-        answers: Token ids of each answer, at least one each.
-    """
-
-    term: Term
-    prompt: tuple[int, ...]
-    answers: Answers
+    term: Term  # which variant of which model
+    prompt: tuple[int, ...]  # token ids before each answer, at least one
+    answers: Answers  # token ids of each answer, at least one each
 
 
 @dataclass(frozen=True)
 class TreeText:
-    """What memory has to know of a tree.
+    """What memory has to know of a tree."""
 
-    Attributes:
-        tokens: Its first text, whose tokens have the first numbers.
-        terms: The terms that read it.
-        reusable: Tokens at its beginning whose outputs nobody wants.
-        size: All of its tokens.
-    """
-
-    tokens: tuple[int, ...]
-    terms: tuple[Term, ...]
-    reusable: int
-    size: int
+    tokens: tuple[int, ...]  # its first text, whose tokens have the first numbers
+    terms: tuple[Term, ...]  # the terms that read it
+    reusable: int  # tokens at its beginning whose outputs nobody wants
+    size: int  # all of its tokens
 
 
 @dataclass(frozen=True)
 class TreeBlocks:
-    """Memory of one tree.
+    """Memory of one tree."""
 
-    Attributes:
-        blocks: Blocks for its tokens, in the order of their numbers.
-        num_cached: Tokens at its beginning whose keys and values are there already.
-    """
-
-    blocks: Sequence[int]
-    num_cached: int = 0
+    blocks: Sequence[int]  # blocks for its tokens, in the order of their numbers
+    num_cached: int = 0  # tokens at its beginning whose keys and values are there already
 
 
 class Memory(Protocol):
@@ -105,18 +87,12 @@ class OwnMemory:
 
 @dataclass(frozen=True)
 class _Forest:
-    """The trees of some readings.
-
-    Attributes:
-        trees: The distinct trees.
-        texts: What memory has to know of each.
-        tree_of: Which of them each variant of each model reads.
-        numbers: For each reading and answer, the tokens whose outputs predict the answer's tokens.
-    """
+    """The trees of some readings."""
 
     trees: list[PrefixTree]
     texts: list[TreeText]
-    tree_of: dict[tuple[int, int], int]
+    tree_of: dict[tuple[int, int], int]  # which of them each variant of each model reads
+    # for each reading and answer, the tokens whose outputs predict the answer's tokens
     numbers: list[list[list[int]]]
 
     def kept(self, tree: int, readings: Sequence[Reading]) -> set[int]:
@@ -132,16 +108,12 @@ class _Forest:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What terms say behind the beginnings of answers.
+    """What terms say behind the beginnings of answers."""
 
-    Attributes:
-        rows: For each reading, answer and token of the answer, what predicts the token: [hidden] if the
-            model's head is a plain matrix, else [V'], on the model's device.
-        num_cached: For each reading, tokens of the first prompt of its term that memory held already.
-    """
-
+    # for each reading, answer and token of the answer, what predicts the token: [hidden] if the model's head
+    # is a plain matrix, else [V'], on the model's device
     rows: list[list[list[Tensor]]]
-    num_cached: list[int]
+    num_cached: list[int]  # for each reading, tokens of the first prompt of its term that memory held already
 
 
 def term_outputs(family: ModelFamily, memory: Memory, readings: Sequence[Reading]) -> Steps[Outputs]:

@@ -27,34 +27,21 @@ _KEYS_PER_FORWARD = 65536
 
 @dataclass(frozen=True)
 class TreeMemory:
-    """Memory for the keys and values of trees.
+    """Memory for the keys and values of trees."""
 
-    Attributes:
-        pools: The KV memory of each model of the family.
-        block_size: Tokens per block.
-        stride: Blocks from one variant of a model to the next one.
-    """
-
-    pools: Sequence[KVPool]
+    pools: Sequence[KVPool]  # of each model of the family
     block_size: int
-    stride: int
+    stride: int  # blocks from one variant of a model to the next one
 
 
 @dataclass(frozen=True)
 class ReadTree:
-    """A tree that a variant of a model reads.
-
-    Attributes:
-        tree: The tree.
-        blocks: Blocks that hold its tokens, in the order of their numbers.
-        num_cached: Tokens, from number 0 on, whose keys and values are there already.
-        kept: Numbers of the tokens whose outputs are wanted.
-    """
+    """A tree that a variant of a model reads."""
 
     tree: PrefixTree
-    blocks: Sequence[int]
-    num_cached: int
-    kept: Collection[int]
+    blocks: Sequence[int]  # blocks that hold its tokens, in the order of their numbers
+    num_cached: int  # tokens, from number 0 on, whose keys and values are there already
+    kept: Collection[int]  # numbers of the tokens whose outputs are wanted
 
     def slots(self, memory: TreeMemory, variant: int) -> np.ndarray:
         """[tokens] int64, the slot of each token for a variant."""
@@ -64,19 +51,12 @@ class ReadTree:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Tokens of a run that one forward pass computes.
+    """Tokens of a run that one forward pass computes."""
 
-    Attributes:
-        chunk: They, with the slots of their text.
-        depth: Runs before them.
-        kept: Which of them have outputs that are wanted.
-        numbers: The numbers of those.
-    """
-
-    chunk: Chunk
-    depth: int
-    kept: list[int]
-    numbers: list[int]
+    chunk: Chunk  # they, with the slots of their text
+    depth: int  # runs before them
+    kept: list[int]  # which of them have outputs that are wanted
+    numbers: list[int]  # the numbers of those
 
 
 def tree_outputs(

@@ -143,15 +143,10 @@ class StopMatcher:
 
 
 class NewText(NamedTuple):
-    """What a token adds.
+    """What a token adds."""
 
-    Attributes:
-        piece: Its own text, stop strings included.
-        released: The text that can be shown now.
-    """
-
-    piece: str
-    released: str
+    piece: str  # its own text, stop strings included
+    released: str  # the text that can be shown now
 
 
 class AnswerText:

@@ -56,57 +56,35 @@ class Coefficients(Generic[T]):
 
 @dataclass(frozen=True)
 class GatedDelta(Generic[T]):
-    """What an open gate adds to log p, and to the small mixture.
+    """What an open gate adds to log p, and to the small mixture."""
 
-    Attributes:
-        behavior: Number of the behavior whose weight has the gate.
-        gate: When it opens.
-        added: The terms and their coefficients: `weight - otherwise` times the behavior's delta.
-    """
-
-    behavior: int
+    behavior: int  # number of the behavior whose weight has the gate
     gate: Gate
+    # the terms and their coefficients: `weight - otherwise` times the behavior's delta
     added: tuple[tuple[T, float], ...]
 
 
 @dataclass(frozen=True)
 class Drafter(Generic[T]):
-    """The source of draft tokens.
+    """The source of draft tokens."""
 
-    Attributes:
-        term: The first term of q.
-        mixed: Whether q is `term` plus the weighted deltas `w_i (F_i - S_i)`, rather than `term` alone.
-    """
-
-    term: T
-    mixed: bool
+    term: T  # the first term of q
+    mixed: bool  # whether q is `term` plus the weighted deltas `w_i (F_i - S_i)`, rather than `term` alone
 
 
 @dataclass(frozen=True)
 class Formula(Generic[T]):
-    """The formula of one request. A term is a variant of a model that reads one of the request's prompts.
+    """The formula of one request. A term is a variant of a model that reads one of the request's prompts."""
 
-    Attributes:
-        base: The term of L.
-        behaviors: F_i, S_i and w_i of the behaviors in the mixture.
-        references: The distinct S_i, each on the base's prompt. The base itself is left out.
-        common_reference: The term of S where beta or `upscale_top_p` needs a single one; else None.
-        upscale_strength: beta.
-        upscale_top_p: Nucleus of the small mixture inside which tokens are up-scaled.
-        drafter: The source of draft tokens, or None.
-        unscaled: Whether some tokens always follow the small mixture alone.
-        traced: Whether to run terms that cancel out too, for a trace reports them.
-    """
-
-    base: T
-    behaviors: tuple[tuple[T, T, Weight], ...]
-    references: tuple[T, ...]
-    common_reference: T | None
-    upscale_strength: float
-    upscale_top_p: float
+    base: T  # the term of L
+    behaviors: tuple[tuple[T, T, Weight], ...]  # F_i, S_i and w_i of the behaviors in the mixture
+    references: tuple[T, ...]  # the distinct S_i, each on the base's prompt. The base itself is left out
+    common_reference: T | None  # the term of S where beta or `upscale_top_p` needs a single one; else None
+    upscale_strength: float  # beta
+    upscale_top_p: float  # nucleus of the small mixture inside which tokens are up-scaled
     drafter: Drafter[T] | None = None
-    unscaled: bool = False
-    traced: bool = False
+    unscaled: bool = False  # whether some tokens always follow the small mixture alone
+    traced: bool = False  # whether to run terms that cancel out too, for a trace reports them
 
     @property
     def mixture_start(self) -> tuple[T, ...]:

@@ -15,17 +15,11 @@ from langchain_eft.engine.recipe.gate import MEASURES, Gate
 
 
 class GateNumbers(NamedTuple):
-    """A gate in numbers, for tensors.
+    """A gate in numbers, for tensors."""
 
-    Attributes:
-        measure: Number of its measure in `MEASURES`.
-        threshold: `below` or `above`.
-        below: Whether it is open up to the threshold, rather than beyond it.
-    """
-
-    measure: int
-    threshold: float
-    below: bool
+    measure: int  # number of its measure in `MEASURES`
+    threshold: float  # `below` or `above`
+    below: bool  # whether it is open up to the threshold, rather than beyond it
 
     @classmethod
     def of(cls, gate: Gate) -> GateNumbers:

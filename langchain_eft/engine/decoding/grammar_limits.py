@@ -55,19 +55,12 @@ _REPETITIONS = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 @dataclass
 class Definition:
-    """What a rule, a terminal, or a part of a schema that others refer to takes to compile.
+    """What a rule, a terminal, or a part of a schema that others refer to takes to compile."""
 
-    Attributes:
-        levels: Brackets inside one another.
-        length: Bytes of the texts in it.
-        joins: How many signs `&` it has.
-        references: How often it names each other definition.
-    """
-
-    levels: int = 1
-    length: float = 0
-    joins: int = 0
-    references: Counter[str] = field(default_factory=Counter)
+    levels: int = 1  # brackets inside one another
+    length: float = 0  # bytes of the texts in it
+    joins: int = 0  # how many signs `&` it has
+    references: Counter[str] = field(default_factory=Counter)  # how often it names each other definition
 
 
 def resolve(definitions: Mapping[str, Definition]) -> dict[str, Definition]:

@@ -43,19 +43,12 @@ _JSON = json.JSONDecoder()
 
 
 class Token(NamedTuple):
-    """A token of a grammar.
-
-    Attributes:
-        kind: The name of its kind.
-        text: Its text; of a JSON value only the keyword before it.
-        levels: Levels of a JSON schema.
-        length: Bytes that it may write at most, with repetitions written out.
-    """
+    """A token of a grammar."""
 
     kind: str
-    text: str
-    levels: int = 0
-    length: float = 0
+    text: str  # its text; of a JSON value only the keyword before it
+    levels: int = 0  # levels of a JSON schema
+    length: float = 0  # bytes that it may write at most, with repetitions written out
 
 
 def may_look_ahead(grammar: str) -> bool:

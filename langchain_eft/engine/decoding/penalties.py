@@ -10,21 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Penalties:
-    """Penalties of R rows.
+    """Penalties of R rows."""
 
-    Attributes:
-        counts: [R, V] float32, how often each token occurs in the answer.
-        seen: [R, V] bool, whether a token occurs in prompt or answer.
-        repetition: [R] float32, 1 for none.
-        frequency: [R] float32, subtracted once per occurrence in the answer.
-        presence: [R] float32, subtracted once from tokens that occur in the answer.
-    """
-
-    counts: Tensor
-    seen: Tensor
-    repetition: Tensor
-    frequency: Tensor
-    presence: Tensor
+    counts: Tensor  # [R, V] float32, how often each token occurs in the answer
+    seen: Tensor  # [R, V] bool, whether a token occurs in prompt or answer
+    repetition: Tensor  # [R] float32, 1 for none
+    frequency: Tensor  # [R] float32, subtracted once per occurrence in the answer
+    presence: Tensor  # [R] float32, subtracted once from tokens that occur in the answer
 
 
 def penalize(logits: Tensor, penalties: Penalties) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -18,21 +18,13 @@ from langchain_eft.engine.request import SamplingParams
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters that some row of a batch needs. The host knows them, so draws read nothing back to it.
+    """The filters that some row of a batch needs. The host knows them, so draws read nothing back to it."""
 
-    Attributes:
-        greedy: Whether some row takes its most probable token.
-        sampled: Whether some row draws at random.
-        top_k: Upper bound of the rows' k; 0 if no row has top-k.
-        top_p: Whether some row has top-p.
-        min_p: Whether some row has min-p.
-    """
-
-    greedy: bool
-    sampled: bool
-    top_k: int
-    top_p: bool
-    min_p: bool
+    greedy: bool  # whether some row takes its most probable token
+    sampled: bool  # whether some row draws at random
+    top_k: int  # upper bound of the rows' k; 0 if no row has top-k
+    top_p: bool  # whether some row has top-p
+    min_p: bool  # whether some row has min-p
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams]) -> Filters:
@@ -49,26 +41,15 @@ class Filters:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling parameters of R rows as tensors.
+    """Sampling parameters of R rows as tensors."""
 
-    Attributes:
-        seeds: [R] int64.
-        positions: [R] int64, number of tokens before the one that is drawn.
-        greedy: [R] bool, whether a row takes its most probable token.
-        temperature: [R] float32, 1 for greedy rows.
-        top_k: [R] int64, 0 to keep all tokens.
-        top_p: [R] float32, 1 to keep all tokens.
-        min_p: [R] float32, 0 to keep all tokens.
-        filters: The filters that some row needs.
-    """
-
-    seeds: Tensor
-    positions: Tensor
-    greedy: Tensor
-    temperature: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    min_p: Tensor
+    seeds: Tensor  # [R] int64
+    positions: Tensor  # [R] int64, number of tokens before the one that is drawn
+    greedy: Tensor  # [R] bool, whether a row takes its most probable token
+    temperature: Tensor  # [R] float32, 1 for greedy rows
+    top_k: Tensor  # [R] int64, 0 to keep all tokens
+    top_p: Tensor  # [R] float32, 1 to keep all tokens
+    min_p: Tensor  # [R] float32, 0 to keep all tokens
     filters: Filters
 
     @classmethod
@@ -80,39 +61,32 @@ class Sampling:
             positions: For each row, the number of tokens before the one that is drawn.
             device: Device of the tensors.
         """
-        integers = torch.tensor([[p.seed for p in params], list(positions), [p.top_k for p in params]])
-        reals = torch.tensor(
-            [[p.temperature or 1.0 for p in params], [p.top_p for p in params], [p.min_p for p in params]]
+
+        def column(values: Iterable[float]) -> Tensor:
+            return torch.tensor(list(values)).to(device)
+
+        return cls(
+            seeds=column(p.seed for p in params),
+            positions=column(positions),
+            greedy=column(p.temperature == 0 for p in params),
+            temperature=column(p.temperature or 1.0 for p in params),
+            top_k=column(p.top_k for p in params),
+            top_p=column(p.top_p for p in params),
+            min_p=column(p.min_p for p in params),
+            filters=Filters.of(params),
         )
-        seeds, positions_, top_k = integers.to(device)
-        temperature, top_p, min_p = reals.to(device)
-        greedy = torch.tensor([p.temperature == 0 for p in params]).to(device)
-        return cls(seeds, positions_, greedy, temperature, top_k, top_p, min_p, Filters.of(params))
 
     def of_rows(self, rows: Tensor) -> Sampling:
         """The parameters of some of the rows, [r] int64."""
-        return Sampling(
-            self.seeds[rows],
-            self.positions[rows],
-            self.greedy[rows],
-            self.temperature[rows],
-            self.top_k[rows],
-            self.top_p[rows],
-            self.min_p[rows],
-            self.filters,
-        )
+        columns = {name: value[rows] for name, value in vars(self).items() if name != "filters"}
+        return replace(self, **columns)
 
 
 class Draw(NamedTuple):
-    """A token for each of R rows, and the distributions that they were drawn from.
+    """A token for each of R rows, and the distributions that they were drawn from."""
 
-    Attributes:
-        tokens: [R] int64.
-        probs: [R, V] float64, or None if every row is greedy.
-    """
-
-    tokens: Tensor
-    probs: Tensor | None
+    tokens: Tensor  # [R] int64
+    probs: Tensor | None  # [R, V] float64, or None if every row is greedy
 
 
 @with_kernel("decoding.triton:draw_kernel")

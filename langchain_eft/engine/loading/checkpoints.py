@@ -16,22 +16,16 @@ from langchain_eft.engine.recipe.behaviors import ModelSource, PackagedModel
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a model is: on this machine, or on the hub and not fetched yet.
+    """Where a model is: on this machine, or on the hub and not fetched yet."""
 
-    Attributes:
-        name: The source as the recipe names it.
-        path: Its local folder or GGUF file, or None if it is on the hub.
-        hub: The hub model, or None if the checkpoint is local.
-        listing: The hub's description, or None if the checkpoint is local or the hub cannot be reached.
-        remedy: What the user can do if the checkpoint cannot be fetched.
-        gguf: The GGUF file that has the weights, if the folder of a fetched checkpoint lacks them.
-    """
-
-    name: str = field(compare=False)
-    path: Path | None = None
-    hub: HubModel | None = None
+    name: str = field(compare=False)  # the source as the recipe names it
+    path: Path | None = None  # its local folder or GGUF file, or None if it is on the hub
+    hub: HubModel | None = None  # None if the checkpoint is local
+    # the hub's description, or None if the checkpoint is local or the hub cannot be reached
     listing: Listing | None = field(default=None, compare=False)
+    # what the user can do if the checkpoint cannot be fetched
     remedy: str = "give a local folder, a .gguf file or a reachable hub id"
+    # the GGUF file that has the weights, if the folder of a fetched checkpoint lacks them
     gguf: Path | None = field(default=None, compare=False)
 
     @property

@@ -28,31 +28,19 @@ _MOST_DIMENSIONS = 4
 
 
 class StoredTensor(NamedTuple):
-    """A tensor of a file.
+    """A tensor of a file."""
 
-    Attributes:
-        kind: How its numbers are stored.
-        shape: Its shape, as torch has it.
-        first: Its first byte in the file.
-        nbytes: Its size.
-    """
-
-    kind: GGMLQuantizationType
-    shape: tuple[int, ...]
-    first: int
-    nbytes: int
+    kind: GGMLQuantizationType  # how its numbers are stored
+    shape: tuple[int, ...]  # as torch has it
+    first: int  # its first byte in the file
+    nbytes: int  # bytes
 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a file says of itself.
+    """What a file says of itself."""
 
-    Attributes:
-        architecture: Its family, by llama.cpp's names.
-        tensors: Its tensors.
-    """
-
-    architecture: str
+    architecture: str  # its family, by llama.cpp's names
     tensors: dict[str, StoredTensor]
 
     @property

@@ -32,17 +32,11 @@ def is_model_file(name: str) -> bool:
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model, an adapter or a GGUF file on the hub, written `owner/name[/path][@revision]`.
+    """A model, an adapter or a GGUF file on the hub, written `owner/name[/path][@revision]`."""
 
-    Attributes:
-        repo: `owner/name`.
-        path: Subfolder or `.gguf` file inside the repository; empty for its root.
-        revision: Branch, tag or commit; None for the default branch.
-    """
-
-    repo: str
-    path: str = ""
-    revision: str | None = None
+    repo: str  # `owner/name`
+    path: str = ""  # subfolder or `.gguf` file inside the repository; empty for its root
+    revision: str | None = None  # branch, tag or commit; None for the default branch
 
     @classmethod
     def parse(cls, text: str) -> HubModel | None:
@@ -71,17 +65,11 @@ class HubModel:
 
 @dataclass(frozen=True)
 class Listing:
-    """The hub's description of a model, which is available before any file is fetched.
-
-    Attributes:
-        commit: Commit hash of the revision.
-        files: Name and size in bytes of each file of the model.
-        parameters: Number of weights as the hub counts them, or None if it does not say.
-    """
+    """The hub's description of a model, which is available before any file is fetched."""
 
     commit: str
-    files: dict[str, int]
-    parameters: int | None
+    files: dict[str, int]  # name and size in bytes of each file of the model
+    parameters: int | None  # number of weights as the hub counts them, or None if it does not say
 
     @property
     def weight_bytes(self) -> int:

@@ -28,27 +28,17 @@ from langchain_eft.engine.recipe.behaviors import BehaviorDelta, ModelSource, Re
 
 @dataclass(frozen=True)
 class CheckpointPair:
-    """The checkpoints of F and S of a behavior.
+    """The checkpoints of F and S of a behavior."""
 
-    Attributes:
-        tuned: F, without the adapter. If there is an adapter, this is the same checkpoint as `reference`.
-        reference: S.
-        adapter: Folder of the adapter that is added to `tuned`, or None.
-    """
-
+    # F, without the adapter. If there is an adapter, this is the same checkpoint as `reference`
     tuned: Checkpoint
-    reference: Checkpoint
-    adapter: Path | None = None
+    reference: Checkpoint  # S
+    adapter: Path | None = None  # folder of the adapter that is added to `tuned`, or None
 
 
 @dataclass(frozen=True)
 class RecipeCheckpoints:
-    """The checkpoints of all models of a recipe.
-
-    Attributes:
-        base: The large model.
-        pairs: The small models of each behavior.
-    """
+    """The checkpoints of all models of a recipe."""
 
     base: Checkpoint
     pairs: dict[str, CheckpointPair]

@@ -53,24 +53,15 @@ def gib(size: float) -> str:
 
 @dataclass(frozen=True)
 class WeightCount:
-    """Number of weights of a model.
+    """Number of weights of a model."""
 
-    Attributes:
-        linear: Weights of linear layers, which quantization packs.
-        other: Weights of embeddings, output head and norms.
-        experts: The part of `linear` that belongs to experts.
-        in_16_bits: Whether the checkpoint holds bfloat16 or float16.
-        stored: Size of a checkpoint that is already quantized, which is also its size in memory; else
-            None.
-        in_blocks: Size of the packed blocks of a GGUF file, which stay where kernels multiply them; else
-            None.
-    """
-
-    linear: int
-    other: int
-    experts: int = 0
-    in_16_bits: bool = False
+    linear: int  # weights of linear layers, which quantization packs
+    other: int  # weights of embeddings, output head and norms
+    experts: int = 0  # the part of `linear` that belongs to experts
+    in_16_bits: bool = False  # whether the checkpoint holds bfloat16 or float16
+    # size of a checkpoint that is already quantized, which is also its size in memory; else None
     stored: int | None = None
+    # size of the packed blocks of a GGUF file, which stay where kernels multiply them; else None
     in_blocks: int | None = None
 
     def nbytes(self, placement: Placement) -> int:

@@ -20,17 +20,12 @@ from langchain_eft.engine.recipe.behaviors import Recipe, read_template
 
 @dataclass(frozen=True)
 class RecipeTokenizers:
-    """The tokenizers of a recipe.
+    """The tokenizers of a recipe."""
 
-    Attributes:
-        base: The base's tokenizer, with the template that renders conversations.
-        tuned: The tokenizer of F, or None if F has none, for each behavior whose F has other weights than S.
-        small: Name and tokenizer of each small model that has a tokenizer.
-    """
-
-    base: Any
+    base: Any  # the base's tokenizer, with the template that renders conversations
+    # the tokenizer of F, or None if F has none, for each behavior whose F has other weights than S
     tuned: dict[str, Any]
-    small: list[tuple[str, Any]]
+    small: list[tuple[str, Any]]  # name and tokenizer of each small model that has a tokenizer
 
 
 def read_tokenizers(recipe: Recipe, checkpoints: RecipeCheckpoints) -> RecipeTokenizers:
@@ -116,17 +111,11 @@ def load_tokenizer(recipe: Recipe) -> Any:
 
 @dataclass(frozen=True)
 class TokenMeanings:
-    """Sets of token ids with a meaning in a recipe.
+    """Sets of token ids with a meaning in a recipe."""
 
-    Attributes:
-        common: Ids that mean the same token in all models.
-        end: Ids that end an answer.
-        unscaled: Ids whose probability is not scaled by L / S.
-    """
-
-    common: frozenset[int]
-    end: frozenset[int]
-    unscaled: frozenset[int]
+    common: frozenset[int]  # ids that mean the same token in all models
+    end: frozenset[int]  # ids that end an answer
+    unscaled: frozenset[int]  # ids whose probability is not scaled by L / S
 
     @classmethod
     def compare(

@@ -22,21 +22,15 @@ Difference = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class VocabularyReport:
-    """Differences between the vocabularies of the base and of a small model.
+    """Differences between the vocabularies of the base and of a small model."""
 
-    Attributes:
-        sizes: Number of tokens of the base and of the small model.
-        common: Ids that mean the same token in both.
-        text_differences: Differing ids that mean an ordinary token in at least one of the two.
-        special_differences: All other differing ids: they mean special or added tokens, or no token.
-        moved: Number of tokens that have different ids.
-    """
-
-    sizes: tuple[int, int]
-    common: frozenset[int]
+    sizes: tuple[int, int]  # tokens of the base, and of the small model
+    common: frozenset[int]  # ids that mean the same token in both
+    # differing ids that mean an ordinary token in at least one of the two
     text_differences: dict[int, Difference]
+    # all other differing ids: they mean special or added tokens, or no token
     special_differences: dict[int, Difference]
-    moved: int
+    moved: int  # number of tokens that have different ids
 
     def describe(self) -> str:
         """The numbers and a few of the differences, for a message."""
@@ -125,15 +119,10 @@ def common_ids(base: Any, small: Sequence[tuple[str, Any]], base_name: str) -> f
 
 @dataclass(frozen=True)
 class TemplateTokens:
-    """The special tokens of a chat template.
+    """The special tokens of a chat template."""
 
-    Attributes:
-        special: Ids of the special tokens that the template writes.
-        end: Id of the special token that it writes after an answer, or None.
-    """
-
-    special: frozenset[int]
-    end: int | None
+    special: frozenset[int]  # ids of the special tokens that the template writes
+    end: int | None  # id of the special token that it writes after an answer, or None
 
 
 _ANSWER = "Zebra"
@@ -174,17 +163,11 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class AnswerEndings:
-    """How the answers of a tuned model end.
+    """How the answers of a tuned model end."""
 
-    Attributes:
-        name: Name of its behavior.
-        template: The special tokens of its chat template.
-        stops: Ids that end a text by its generation config or its tokenizer.
-    """
-
-    name: str
+    name: str  # of its behavior
     template: TemplateTokens
-    stops: frozenset[int]
+    stops: frozenset[int]  # ids that end a text by its generation config or its tokenizer
 
 
 def end_ids(

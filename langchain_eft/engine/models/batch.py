@@ -13,19 +13,12 @@ from langchain_eft.engine.attention.kv_pool import KVPool
 
 @dataclass(frozen=True)
 class Chunk:
-    """The new tokens of one sequence for one variant of a model.
-
-    Attributes:
-        tokens: Token ids.
-        position: Position of the first token.
-        variant: Variant of the model: 0 is the model itself, i its i-th adapter.
-        blocks: The sequence's block table, shifted to the blocks of the variant.
-    """
+    """The new tokens of one sequence for one variant of a model."""
 
     tokens: Sequence[int]
-    position: int
-    variant: int
-    blocks: Sequence[int]
+    position: int  # position of the first token
+    variant: int  # variant of the model: 0 is the model itself, i its i-th adapter
+    blocks: Sequence[int]  # the sequence's block table, shifted to the blocks of the variant
 
 
 def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.device) -> ForwardBatch:

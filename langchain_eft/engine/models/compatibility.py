@@ -58,18 +58,12 @@ def _has_alibi(config: Any) -> bool:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of the attention function by a layer.
-
-    Attributes:
-        layer: Index of the layer.
-        window: Number of positions that a query sees by the layer's keywords, or None for all.
-        mask_window: The same number by the mask that transformers would build.
-        unsupported: Names of arguments that matter and that the attention function does not support.
-    """
+    """One call of the attention function by a layer."""
 
     layer: int
-    window: int | None
-    mask_window: int | None
+    window: int | None  # number of positions that a query sees by the layer's keywords, or None for all
+    mask_window: int | None  # the same number by the mask that transformers would build
+    # names of arguments that matter and that the attention function does not support
     unsupported: tuple[str, ...]
 
 

@@ -18,48 +18,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the formula: a variant of one model, which reads one of a request's prompts.
+    """One term of the formula: a variant of one model, which reads one of a request's prompts."""
 
-    Attributes:
-        model: Index into `ModelFamily.models`.
-        variant: 0 for the model itself, i for its i-th adapter.
-        prompt_name: Name of the prompt that the term reads; empty for the request's own prompt.
-    """
-
-    model: int
-    variant: int = 0
-    prompt_name: str = ""
+    model: int  # index into `ModelFamily.models`
+    variant: int = 0  # 0 for the model itself, i for its i-th adapter
+    prompt_name: str = ""  # name of the prompt that the term reads; empty for the request's own prompt
 
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """The loaded models of a recipe.
+    """The loaded models of a recipe."""
 
-    Attributes:
-        models: The models, one for each set of weights.
-        base: The term of the large model.
-        behaviors: The terms (F, S) of each behavior.
-        tokenizer: The base's tokenizer, with the recipe's chat template.
-        vocabulary: [V] bool, ids that mean the same token in all models.
-        unscaled: [V] bool, ids whose probability comes from the small models alone, or None if there are
-            none.
-        end_ids: Ids of tokens that end an answer.
-        window: Context window of the family, the smallest of all models.
-        weight_bytes: Size of all weights in bytes; shared tensors count once.
-        sizes: Size of each model's weights in bytes; a forward pass reads all of them.
-        leader: The leader of a tensor-parallel base, or None.
-    """
-
-    models: tuple[CausalModel, ...]
-    base: Term
-    behaviors: dict[str, tuple[Term, Term]]
-    tokenizer: Any
-    vocabulary: Tensor
+    models: tuple[CausalModel, ...]  # one for each set of weights
+    base: Term  # L
+    behaviors: dict[str, tuple[Term, Term]]  # the terms (F, S) of each behavior
+    tokenizer: Any  # the base's tokenizer, with the recipe's chat template
+    vocabulary: Tensor  # [V] bool, ids that mean the same token in all models
+    # [V] bool, ids whose probability comes from the small models alone, or None if there are none
     unscaled: Tensor | None
-    end_ids: frozenset[int]
-    window: int
-    weight_bytes: int
-    sizes: tuple[int, ...]
+    end_ids: frozenset[int]  # ids of tokens that end an answer
+    window: int  # context window of the family, the smallest of all models
+    weight_bytes: int  # size of all weights in bytes; shared tensors count once
+    sizes: tuple[int, ...]  # size of each model's weights in bytes; a forward pass reads all of them
     leader: Leader | None
 
     def close(self) -> None:

@@ -36,13 +36,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class FusedLinear(nn.Linear):
-    """Several linear layers with the same input, fused into one.
+    """Several linear layers with the same input, fused into one."""
 
-    Attributes:
-        parts: Name and number of outputs of each original layer, in order.
-    """
-
-    parts: dict[str, int]
+    parts: dict[str, int]  # name and number of outputs of each original layer, in order
 
     @classmethod
     def join(cls, layers: Mapping[str, nn.Linear]) -> Self:
@@ -69,17 +65,11 @@ class FusedLinear(nn.Linear):
 
 
 class Span(NamedTuple):
-    """A range of ranks of a stacked update.
-
-    Attributes:
-        first: The first rank.
-        last: The last rank + 1.
-        mask: [N, last - first] bool, True where a token uses a rank.
-    """
+    """A range of ranks of a stacked update."""
 
     first: int
-    last: int
-    mask: Tensor
+    last: int  # the last rank + 1
+    mask: Tensor  # [N, last - first] bool, True where a token uses a rank
 
 
 class VariantRouter:

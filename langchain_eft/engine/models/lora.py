@@ -54,30 +54,20 @@ class _LoraSettings(BaseModel):
 
 @dataclass(frozen=True)
 class LoraUpdate:
-    """The update of one linear layer: `up @ (down @ x)` is added to its output. `up` includes the scale.
+    """The update of one linear layer: `up @ (down @ x)` is added to its output. `up` includes the scale."""
 
-    Attributes:
-        down: [r, in].
-        up: [out, r].
-    """
-
-    down: Tensor
-    up: Tensor
+    down: Tensor  # [r, in]
+    up: Tensor  # [out, r]
 
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """A behavior as low-rank updates (Hu et al. 2021).
+    """A behavior as low-rank updates (Hu et al. 2021)."""
 
-    Attributes:
-        source: Folder of the adapter.
-        updates: The update of each linear layer, by its name in the model's `named_modules()`.
-        negated: Whether the scale of some layer is negative.
-    """
-
-    source: str
+    source: str  # its folder
+    # the update of each linear layer, by its name in the model's `named_modules()`
     updates: dict[str, LoraUpdate]
-    negated: bool = False
+    negated: bool = False  # whether the scale of some layer is negative
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:

@@ -18,12 +18,9 @@ class PackedWeight(Tensor):
     """A packed weight, which `torch.nn.functional.linear` multiplies and `embedding` looks up.
 
     To others it is an [out, in] float32 tensor whose values cannot be read.
-
-    Attributes:
-        parts: Some of the outputs each, in the kernels' layout.
     """
 
-    parts: tuple[Packed, ...]
+    parts: tuple[Packed, ...]  # some of the outputs each, in the kernels' layout
 
     @classmethod
     def of(cls, *parts: Packed) -> Self:

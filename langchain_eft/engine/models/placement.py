@@ -21,27 +21,16 @@ another recording, waiting for a whole device, and returning memory to it."""
 
 @dataclass(frozen=True)
 class Placement:
-    """Devices and precision of a recipe's models.
+    """Devices and precision of a recipe's models."""
 
-    Attributes:
-        device: Device of the base, and of all logits.
-        small_device: Device of the other models.
-        dtype: Type of activations, and of weights on a GPU.
-        rounding: Type to round the weights to when they are loaded, or None.
-        quantization: Quantization of the base's linear layers, or None.
-        device_map: accelerate's strategy to spread the base's layers over devices, or None.
-        ranks: Number of processes that share every layer of the base.
-        quantize_small: Whether the other models are quantized too.
-    """
-
-    device: torch.device
-    small_device: torch.device
-    dtype: torch.dtype
-    rounding: torch.dtype | None = None
+    device: torch.device  # device of the base, and of all logits
+    small_device: torch.device  # device of the other models
+    dtype: torch.dtype  # type of activations, and of weights on a GPU
+    rounding: torch.dtype | None = None  # type to round the weights to when they are loaded, or None
     quantization: Quantization | None = None
-    device_map: str | None = None
-    ranks: int = 1
-    quantize_small: bool = False
+    device_map: str | None = None  # accelerate's strategy to spread the base's layers over devices, or None
+    ranks: int = 1  # number of processes that share every layer of the base
+    quantize_small: bool = False  # whether the other models are quantized too
 
     @classmethod
     def of(cls, config: EngineConfig) -> Placement:

@@ -1,7 +1,7 @@
 """A model of round numbers, so that every figure of a plan can be computed by hand."""
 
 from langchain_eft.diagnostics.plan import Card, Cluster, ShardedModel
-from langchain_eft.engine.loading.footprint import Footprint
+from langchain_eft.diagnostics.plan.footprint import Footprint
 from langchain_eft.engine.loading.memory import WeightCount
 
 CARD = Card("X100", 2 * 10**9, 1e12, 1e14, 2e14, 4e11)

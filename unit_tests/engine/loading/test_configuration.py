@@ -7,12 +7,12 @@ import time
 import pytest
 import torch
 
+from langchain_eft.diagnostics.plan.footprint import footprint
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import EngineError, UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.configuration import read_config
-from langchain_eft.engine.loading.footprint import footprint
 from langchain_eft.engine.recipe.behaviors import Recipe
 from unit_tests.engine.models.test_self_check import EXPERTS, GROUPED, configuration
 

@@ -10,13 +10,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import logging as transformers_logging
 
 from langchain_eft import EFTChatModel
+from langchain_eft.diagnostics.plan.footprint import footprint
 from langchain_eft.engine.attention import paged
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.loading.checkpoints import find_checkpoint
-from langchain_eft.engine.loading.footprint import footprint
 from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.models import plan, self_check
 from langchain_eft.engine.models.placement import Placement

@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoConfig
 
-from langchain_eft.engine.loading import footprint
+from langchain_eft.diagnostics.plan import footprint
 
 
 def test_embeddings_and_inactive_experts_are_not_read():
