@@ -117,7 +117,9 @@ def paged_attention_kernel(
             block_dim=block_dim,
             block_value=block_value,
             num_warps=8 if block_m == 128 else 4,
-            num_stages=2,
+            # With 5 stages two tiles lie in shared memory, and the next one is read while one is multiplied:
+            # the table of blocks, the address and the read are stages too. Wide heads have no room for that.
+            stages=5 if max(block_dim, block_value) <= 128 else 2,
             **dependent_launch(query.device),
         )
         if splits > 1:
@@ -263,6 +265,7 @@ def _attend(
     block_n: tl.constexpr,
     block_dim: tl.constexpr,
     block_value: tl.constexpr,
+    stages: tl.constexpr,
     dependent: tl.constexpr,
 ) -> None:
     """The attention of one row, KV head, tile of (query, head) pairs, and split.
@@ -311,7 +314,7 @@ def _attend(
     total = tl.full([block_m], 0.0, tl.float32)
     result = tl.full([block_m, block_value], 0.0, tl.float32)
     old = tl.minimum(end, stored)
-    for base in range(begin, old, block_n):
+    for base in tl.range(begin, old, block_n, num_stages=stages):
         at = base + columns
         block = tl.load(block_table + row * table_stride + at // block_size, mask=at < old, other=0)
         slot = block.to(tl.int64) * block_size + at % block_size
@@ -340,7 +343,7 @@ def _attend(
             softcap,
             operand,
         )
-    for base in range(tl.maximum(begin, stored), end, block_n):
+    for base in tl.range(tl.maximum(begin, stored), end, block_n, num_stages=1):
         at = base + columns
         new = start + at - stored
         block = tl.load(block_table + row * table_stride + at // block_size, mask=at < end, other=0)
