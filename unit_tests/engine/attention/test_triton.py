@@ -11,6 +11,8 @@ from langchain_eft.engine.attention.sdpa import attend, causal_bias, padded_leng
 from langchain_eft.engine.attention.triton import (
     MAX_SPLITS,
     PagedRows,
+    _attend,
+    _merge,
     paged_attention_kernel,
     split_count,
     tile_sizes,
@@ -300,6 +302,26 @@ def test_contexts_are_split_while_processors_idle(programs, max_length, processo
     assert 1 <= splits <= MAX_SPLITS
     assert (splits - 1) * 64 < max_length
     assert splits == 1 or programs < 2 * processors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["plain", "all"])
+def test_a_long_row_is_split_beside_many_short_ones(monkeypatch, features):
+    """The number of rows alone would give it to one program."""
+    launches = []
+    for kernel in (_attend, _merge):
+        monkeypatch.setattr(kernel, "run", watched(kernel.run, launches))
+    case = Case([1, 2, 1, 1], [40, 5000, 3, 90], kv_heads=2, max_length=8192, **FEATURES[features])
+    assert_exact(case.kernel(processors=2), case.oracle())
+    assert launches == [(4, 2, 4), (4, 2, 4)]
+
+
+def watched(run, launches):
+    def launch(*args, grid, **kwargs):
+        launches.append(grid)
+        return run(*args, grid=grid, **kwargs)
+
+    return launch
 
 
 def test_tiles_fit_the_accelerator():
