@@ -21,12 +21,15 @@ import triton  # type: ignore[import-untyped, import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from torch import Tensor
 
-from langchain_eft.engine.attention.batch import on_device
+from langchain_eft.engine.attention.batch import MAX_DECODING_QUERIES, on_device
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.dependent_launch import dependent_launch, wait_for_previous
 
 MAX_SPLITS = 32
 """Most splits of a row: `_merge` holds one partial result of each split in registers."""
+
+LONG = tl.constexpr(2048)
+"""Positions of a row that decodes for which it has a split of its own, beside many short rows too."""
 
 
 def paged_attention_kernel(
@@ -69,9 +72,11 @@ def paged_attention_kernel(
     block_dim, block_value = padded(dim), padded(value_dim)
     block_m, block_n = tile_sizes(rows.max_queries * group, max(block_dim, block_value), query.element_size())
     tiles = -(-rows.max_queries * group // block_m)
-    splits = split_count(
+    few_splits = splits = split_count(
         count * kv_heads * tiles, rows.max_length, block_n, processors or _processors(query.device)
     )
+    if rows.max_queries <= MAX_DECODING_QUERIES:
+        splits = max(few_splits, min(MAX_SPLITS, -(-rows.max_length // LONG.value)))
     # The interpreter multiplies bfloat16 by its bit patterns.
     operand = tl.float32 if query.device.type == "cpu" else getattr(tl, str(query.dtype).split(".")[-1])
 
@@ -96,6 +101,7 @@ def paged_attention_kernel(
             out,
             scaling,
             rows.max_queries,
+            few_splits,
             splits,
             tiles,
             rows.block_table.stride(0),
@@ -117,7 +123,9 @@ def paged_attention_kernel(
             block_dim=block_dim,
             block_value=block_value,
             num_warps=8 if block_m == 128 else 4,
-            num_stages=2,
+            # With 5 stages two tiles lie in shared memory, and the next one is read while one is multiplied:
+            # the table of blocks, the address and the read are stages too. Wide heads have no room for that.
+            stages=5 if max(block_dim, block_value) <= 128 else 2,
             **dependent_launch(query.device),
         )
         if splits > 1:
@@ -129,6 +137,7 @@ def paged_attention_kernel(
                 rows.queries,
                 rows.lengths,
                 out,
+                few_splits,
                 splits,
                 heads=heads,
                 value_dim=value_dim,
@@ -180,9 +189,15 @@ def _processors(device: torch.device) -> int:
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _split_span(length: tl.tensor, splits: tl.tensor, block_n: tl.constexpr) -> tl.tensor:
-    """Number of positions of one split: a multiple of a tile, from the row's own length."""
-    return tl.cdiv(tl.cdiv(length, splits), block_n) * block_n
+def _split_span(
+    length: tl.tensor, few_splits: tl.tensor, splits: tl.tensor, block_n: tl.constexpr
+) -> tl.tensor:
+    """Number of positions of one split: a multiple of a tile, from the row's own length.
+
+    A short row has few splits; a long one has more, up to all of them.
+    """
+    own_splits = tl.minimum(splits, tl.maximum(few_splits, tl.cdiv(length, LONG)))
+    return tl.cdiv(tl.cdiv(length, own_splits), block_n) * block_n
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -219,7 +234,7 @@ def _absorb(
 
 # Numbers that depend on the batch are not specialized: each new value would compile the kernel again.
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
-    do_not_specialize=["max_queries", "splits", "tiles", "table_stride"],
+    do_not_specialize=["max_queries", "few_splits", "splits", "tiles", "table_stride"],
     do_not_specialize_on_alignment=["block_table", "starts", "queries", "lengths"],
 )
 def _attend(
@@ -238,6 +253,7 @@ def _attend(
     out: tl.tensor,
     scaling: tl.tensor,
     max_queries: tl.tensor,
+    few_splits: tl.tensor,
     splits: tl.tensor,
     tiles: tl.tensor,
     table_stride: tl.tensor,
@@ -263,6 +279,7 @@ def _attend(
     block_n: tl.constexpr,
     block_dim: tl.constexpr,
     block_value: tl.constexpr,
+    stages: tl.constexpr,
     dependent: tl.constexpr,
 ) -> None:
     """The attention of one row, KV head, tile of (query, head) pairs, and split.
@@ -279,7 +296,7 @@ def _attend(
     stored = length - count
     first = tile * block_m // group
     beyond = tl.minimum(count, ((tile + 1) * block_m - 1) // group + 1)
-    span = _split_span(length, splits, block_n)
+    span = _split_span(length, few_splits, splits, block_n)
     begin = split * span
     end = tl.minimum(begin + span, stored + beyond)
     if window is not None:
@@ -311,7 +328,7 @@ def _attend(
     total = tl.full([block_m], 0.0, tl.float32)
     result = tl.full([block_m, block_value], 0.0, tl.float32)
     old = tl.minimum(end, stored)
-    for base in range(begin, old, block_n):
+    for base in tl.range(begin, old, block_n, num_stages=stages):
         at = base + columns
         block = tl.load(block_table + row * table_stride + at // block_size, mask=at < old, other=0)
         slot = block.to(tl.int64) * block_size + at % block_size
@@ -340,7 +357,7 @@ def _attend(
             softcap,
             operand,
         )
-    for base in range(tl.maximum(begin, stored), end, block_n):
+    for base in tl.range(tl.maximum(begin, stored), end, block_n, num_stages=1):
         at = base + columns
         new = start + at - stored
         block = tl.load(block_table + row * table_stride + at // block_size, mask=at < end, other=0)
@@ -413,7 +430,8 @@ def _attend(
 
 
 @triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
-    do_not_specialize=["splits"], do_not_specialize_on_alignment=["starts", "queries", "lengths"]
+    do_not_specialize=["few_splits", "splits"],
+    do_not_specialize_on_alignment=["starts", "queries", "lengths"],
 )
 def _merge(
     partial: tl.tensor,
@@ -423,6 +441,7 @@ def _merge(
     queries: tl.tensor,
     lengths: tl.tensor,
     out: tl.tensor,
+    few_splits: tl.tensor,
     splits: tl.tensor,
     heads: tl.constexpr,
     value_dim: tl.constexpr,
@@ -442,7 +461,7 @@ def _merge(
     if starts is not None:  # noqa: SIM102
         if not live:
             return
-    span = _split_span(length, splits, block_n)
+    span = _split_span(length, few_splits, splits, block_n)
     split = tl.arange(0, block_splits)
     # Not `live & ...`: the interpreter broadcasts a scalar bool as int32, which Triton 3.9 refuses as a mask.
     visible = split * span <= tl.where(live, position, -1)

@@ -11,6 +11,8 @@ from langchain_eft.engine.attention.sdpa import attend, causal_bias, padded_leng
 from langchain_eft.engine.attention.triton import (
     MAX_SPLITS,
     PagedRows,
+    _attend,
+    _merge,
     paged_attention_kernel,
     split_count,
     tile_sizes,
@@ -302,6 +304,26 @@ def test_contexts_are_split_while_processors_idle(programs, max_length, processo
     assert splits == 1 or programs < 2 * processors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["plain", "all"])
+def test_a_long_row_is_split_beside_many_short_ones(monkeypatch, features):
+    """The number of rows alone would give it to one program."""
+    launches = []
+    for kernel in (_attend, _merge):
+        monkeypatch.setattr(kernel, "run", watched(kernel.run, launches))
+    case = Case([1, 2, 1, 1], [40, 5000, 3, 90], kv_heads=2, max_length=8192, **FEATURES[features])
+    assert_exact(case.kernel(processors=2), case.oracle())
+    assert launches == [(4, 2, 4), (4, 2, 4)]
+
+
+def watched(run, launches):
+    def launch(*args, grid, **kwargs):
+        launches.append(grid)
+        return run(*args, grid=grid, **kwargs)
+
+    return launch
+
+
 def test_tiles_fit_the_accelerator():
     for pairs in (1, 4, 17, 136):
         for width in (16, 64, 128, 256):
@@ -322,6 +344,7 @@ for Driver.capability, queries, dim, starts, features in [
     (80, 1, 128, False, {}),
     (80, 17, 256, True, {}),
     (80, 256, 128, True, {}),
+    (120, 256, 128, True, {}),
     (90, 256, 64, True, {"sinks": meta(32), "sliding_window": 128}),
     (90, 17, 80, False, {"sliding_window": 128, "softcap": 30.0, "sinks": meta(32)}),
 ]:
@@ -339,8 +362,11 @@ for Driver.capability, queries, dim, starts, features in [
 @pytest.mark.slow
 def test_kernels_compile_for_gpus(tmp_path):
     shared_memory = compiled_for_gpus(COMPILE, str(tmp_path))
-    assert len(shared_memory) == 8, "two launches where the context is split, else one"
-    assert max(shared_memory) <= 99 * 1024, "more than the smallest GPU since Ampere has"
+    assert len(shared_memory) == 9, "two launches where the context is split, else one"
+    assert max(shared_memory[:6]) <= 99 * 1024, "more than the smallest GPU since Ampere has"
+    assert max(shared_memory[6:]) <= 227 * 1024, "more than an H100 has"
+    tile = 2 * 64 * 128 * 2
+    assert shared_memory[0] > 2 * tile, "keys and values of the next step are read while some are multiplied"
 
 
 @pytest.mark.parametrize("kind", [*slow("padded"), *full("compact")])
