@@ -148,7 +148,7 @@ def test_nothing_is_delivered_twice_or_to_a_caller_that_has_left(recorder):
         {"sampling": GREEDY.model_copy(update={"presence_penalty": 0.5})},
         {"trace": True},
     ],
-    ids=str,
+    ids=["grammar", "penalty", "trace"],
 )
 def test_draws_depend_on_earlier_tokens_under_grammars_and_penalties_and_traces_do(asked):
     assert not new_state(PROMPT, {"one": Ramp(start=0, end=1, tokens=3)}).draws_depend_on_tokens
