@@ -108,12 +108,12 @@ def _opened(weight: Weight, large: Tensor) -> list[bool]:
 
 
 def nucleus(log_p: Tensor, top_p: float) -> Tensor:
-    """The smallest set of tokens with probability `top_p`, [..., V] bool; for 1, all tokens."""
+    """The most probable tokens, and those equal to the last of them, that reach `top_p`, [..., V] bool."""
     if top_p == 1:
         return torch.ones_like(log_p, dtype=torch.bool)
-    ordered, order = log_p.sort(dim=-1, descending=True, stable=True)
+    ordered = log_p.sort(dim=-1, descending=True).values
     before = ordered.exp().cumsum(-1) - ordered.exp()
-    return torch.zeros_like(log_p, dtype=torch.bool).scatter(-1, order, before < top_p)
+    return log_p >= ordered.masked_fill(before >= top_p, 0.0).amin(-1, keepdim=True)
 
 
 def distribution(log_p: Tensor, params: SamplingParams) -> Tensor:

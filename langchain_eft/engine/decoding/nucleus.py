@@ -15,9 +15,9 @@ _NUM_SORTED = 64, SMALL_VOCABULARY
 
 
 def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
-    """The smallest set of tokens whose probability reaches `top_p`; it always has the most probable token.
+    """The tokens that are at least as probable as the last one which is needed to reach `top_p`.
 
-    Of equally probable tokens it takes those with the lowest ids.
+    Equally probable tokens are kept or dropped together. The most probable one is always kept.
 
     Args:
         logits: [B, V] float32 or float64 log-probabilities up to a constant per row.
@@ -28,45 +28,38 @@ def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     """
     distances = logits.amax(-1, keepdim=True) - logits
     wanted = top_p.double() * distances.neg().exp_().sum(-1, dtype=torch.float64)
-    edge = _edge(distances, wanted)
-    size, (last, following) = edge[:, :1].long(), edge[:, 1:, None].to(logits.dtype).unbind(1)
-    furthest = last.clamp(min=LARGEST_TIE)
-    inside = distances <= furthest
-    if not takes_shortcuts(distances) or bool((following <= furthest).any()):  # not all that are equal
-        before = distances < torch.where(last > LARGEST_TIE, last, 0.0)
-        equal = inside & ~before
-        inside = before | (equal & (equal.cumsum(-1) <= size - before.sum(-1, keepdim=True)))
+    last = _last(distances, wanted).clamp(min=LARGEST_TIE)[:, None]
     # Rounding of the sum must not drop a token where top_p is 1.
-    return inside | (top_p[:, None] >= 1)
+    return (distances <= last) | (top_p[:, None] >= 1)
 
 
-def _edge(distances: Tensor, wanted: Tensor) -> Tensor:
-    """Where a nucleus ends.
+def _last(distances: Tensor, wanted: Tensor) -> Tensor:
+    """How far the last token that is needed is below the largest logit.
 
     Args:
-        distances: [B, V] float32, how far logits are below the largest one.
+        distances: [B, V] how far logits are below the largest one.
         wanted: [B] float64, the weight that the nucleus reaches.
 
     Returns:
-        [B, 3] float64: its number of tokens, the distance of the last one, and the distance of the next one.
+        [B].
     """
     if not takes_shortcuts(distances):
-        return _edge_of_sorted(distances.sort(-1).values, wanted)[1]
+        return _last_of_sorted(distances.sort(-1).values, wanted)[1]
     # On a CPU, sorting a whole vocabulary takes as long as a small model.
-    edge, rows = wanted.new_empty(len(wanted), 3), torch.arange(len(wanted))
+    last, rows = distances.new_empty(len(wanted)), torch.arange(len(wanted))
     for count in _NUM_SORTED:
-        found, part = _edge_of_sorted(distances[rows].topk(count, -1, largest=False).values, wanted[rows])
-        edge[rows[found]], rows = part[found], rows[~found]
+        found, part = _last_of_sorted(distances[rows].topk(count, -1, largest=False).values, wanted[rows])
+        last[rows[found]], rows = part[found], rows[~found]
         if not len(rows):
-            return edge
-    edge[rows] = _edge_of_sorted(distances[rows].sort(-1).values, wanted[rows])[1]
-    return edge
+            return last
+    last[rows] = _last_of_sorted(distances[rows].sort(-1).values, wanted[rows])[1]
+    return last
 
 
-def _edge_of_sorted(nearest: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """[B] whether the smallest distances, in order, are enough, and the `_edge` that they show."""
+def _last_of_sorted(nearest: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """[B] whether the smallest distances, in order, are enough, and the `_last` that they show."""
     weights = torch.exp(-nearest).double()
     # The weight before each token is compared, so the token that crosses the threshold is kept.
     size = (weights.cumsum(-1) - weights < wanted[:, None]).sum(-1, keepdim=True)
-    ends = torch.cat((size - 1, size), 1).clamp(0, nearest.shape[-1] - 1)
-    return weights.sum(-1) > wanted, torch.cat((size.double(), nearest.gather(-1, ends).double()), 1)
+    last = nearest.gather(-1, (size - 1).clamp(min=0))
+    return weights.sum(-1) > wanted, last[:, 0]

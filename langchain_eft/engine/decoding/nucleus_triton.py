@@ -274,7 +274,7 @@ def _cut(
     smallest: tl.constexpr,
     dependent: tl.constexpr,
 ) -> None:
-    """Keep the nucleus of one row and block. Of equal tokens, those with the lowest ids are kept."""
+    """Keep the nucleus of one row and block: all tokens at least as probable as the last one needed."""
     wait_for_previous(dependent)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = part * block + tl.arange(0, block)
@@ -282,14 +282,6 @@ def _cut(
     if _keeps_all(top_p, greedy, row):
         tl.store(out + row * size + at, x, mask=at < size)
         return
-    chosen, key, before, wanted = _chosen(top_p, sums, states, row, 0, blocks, bins, width, state_size)
+    _, key, _, _ = _chosen(top_p, sums, states, row, 0, blocks, bins, width, state_size)
     of_tokens, _ = _keys_and_weights(logits, temperature, peaks, row, at, blocks, size, width, smallest)
-    equal = of_tokens == key
-    least = tl.full([], smallest, tl.float32)
-    distance = (key + least.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
-    of_equal = tl.exp(-distance).to(tl.float64)
-    others = tl.arange(0, width)
-    earlier = tl.load(sums + (row * blocks + others) * bins + chosen, mask=others < part, other=0.0)
-    rank = tl.floor(tl.sum(earlier, 0) / of_equal + 0.5) + tl.cumsum(equal.to(tl.int32), 0) - 1
-    kept = (of_tokens < key) | (equal & (before + rank * of_equal < wanted))
-    tl.store(out + row * size + at, tl.where(kept, x, float("-inf")), mask=at < size)
+    tl.store(out + row * size + at, tl.where(of_tokens <= key, x, float("-inf")), mask=at < size)

@@ -51,7 +51,7 @@ def test_the_nucleus_is_that_of_the_sort(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [_BLOCK + 37, *full(61, 2 * _BLOCK + 37)])
-def test_of_equal_tokens_those_with_the_lowest_ids_are_kept(size):
+def test_equal_tokens_are_kept_together(size):
     """Also across blocks. bfloat16 logits are like this."""
     torch.manual_seed(size)
     logits = torch.stack([torch.zeros(size), (2 * torch.randn(size)).bfloat16().float(), torch.zeros(size)])
@@ -59,8 +59,7 @@ def test_of_equal_tokens_those_with_the_lowest_ids_are_kept(size):
     top_p = torch.tensor([0.75, 0.9, 0.75])
     actual = searched(logits, top_p)
     assert torch.equal(actual, expected(logits, top_p))
-    assert int((actual[0] == 0).sum()) == -(-size * 3 // 4)
-    assert torch.equal(actual[0] == 0, torch.arange(size) < -(-size * 3 // 4))
+    assert (actual[0] == 0).all()
 
 
 @pytest.mark.slow
