@@ -113,11 +113,6 @@ def count_weights(folder: Path) -> WeightCount:
 def require_memory(needs: Mapping[str, int], free: int, device_name: str) -> None:
     """Refuse models that do not fit the free memory together.
 
-    Args:
-        needs: Size of each model in bytes, by its name.
-        free: Free memory in bytes.
-        device_name: The device, for the error message.
-
     Raises:
         InsufficientMemoryError: The models do not fit; the message has the sizes and the free memory.
     """
