@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 
 import pytest
 from transformers import LlamaForCausalLM
@@ -135,6 +136,14 @@ def test_references_and_prompts_may_be_divided_by(realigned_engine, mixture):
     assert answer(realigned_engine, request([5], mixture, max_tokens=2, contexts=captain))[
         1
     ].completion_tokens
+
+
+def test_equal_prompts_take_memory_once(realigned_engine):
+    prompt, longest = tuple(range(5, 85)), realigned_engine.capacity.max_output_tokens(80)
+    for contexts, fits in (({"captain": prompt}, True), ({"captain": (4, *prompt[1:])}, False)):
+        asked = request(prompt, {"captain": 0.5}, max_tokens=longest, contexts=contexts)
+        with nullcontext() if fits else pytest.raises(ContextWindowError):
+            realigned_engine.submit(asked, Recorder()).cancel()
 
 
 def test_negative_exponents_can_be_allowed(realigned):

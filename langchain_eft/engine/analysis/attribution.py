@@ -98,12 +98,7 @@ def shift(before: Tensor, after: Tensor) -> Shift:
 
 
 def attribute(token: int, parts: Parts) -> TokenTrace:
-    """Trace one token.
-
-    Args:
-        token: The token that was drawn.
-        parts: The formula at its position.
-    """
+    """Trace one token."""
     p, base, small = parts.normalized(parts.p), parts.normalized(parts.base), parts.small()
     return TokenTrace(
         logprob=float(p[token]),

@@ -42,11 +42,6 @@ def token_logprobs(
 ) -> Steps[list[list[Tensor]]]:
     """Log-probability of every token of some answers under single terms of the formula.
 
-    Args:
-        family: The loaded models.
-        memory: Where keys and values are meanwhile.
-        readings: What the terms read, at least one.
-
     Returns:
         For each reading and answer, [len(answer)] float32, on the CPU.
     """
@@ -144,11 +139,6 @@ def answer_logprobs(
     family: ModelFamily, memory: Memory, prompts: Sequence[ScoredPrompt]
 ) -> Steps[AnswerScores]:
     """Log p of every token of given answers, before penalties, temperature and filters.
-
-    Args:
-        family: The loaded models.
-        memory: Where keys and values are meanwhile.
-        prompts: Prompts with their answers, at least one.
 
     Raises:
         DecodingError: A model's outputs are NaN, or log p is not finite.

@@ -62,11 +62,7 @@ class Memory(Protocol):
 
 
 class OwnMemory:
-    """Memory that is taken for some trees and freed after them.
-
-    Args:
-        family: The loaded models.
-    """
+    """Memory that is taken for some trees and freed after them."""
 
     def __init__(self, family: ModelFamily) -> None:
         self._num_models = len(family.models)
@@ -118,11 +114,6 @@ class Outputs:
 
 def term_outputs(family: ModelFamily, memory: Memory, readings: Sequence[Reading]) -> Steps[Outputs]:
     """Outputs that predict the tokens of given answers. What texts share at their beginning runs once.
-
-    Args:
-        family: The loaded models.
-        memory: Where keys and values are meanwhile.
-        readings: What the terms read, at least one.
 
     Raises:
         DecodingError: A model's outputs are NaN.

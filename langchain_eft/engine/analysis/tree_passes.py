@@ -64,12 +64,6 @@ def tree_outputs(
 ) -> Generator[None, None, dict[int, dict[int, Tensor]]]:
     """Run variants of a model over trees; it yields after every forward pass.
 
-    Args:
-        model: The model.
-        index: Its number in the family.
-        memory: Where keys and values are.
-        trees: What each variant reads.
-
     Returns:
         For each variant the outputs of the wanted tokens, by their numbers: [hidden] if the model's head is a
         plain matrix, else [V'], on the model's device.

@@ -101,9 +101,6 @@ class StopMatcher:
     Attributes:
         stopped: Whether the text has reached a stop string.
         cut: Characters removed from the text, from the stop string on.
-
-    Args:
-        stops: The stop strings.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -173,12 +170,7 @@ class AnswerText:
         return self._stops.cut
 
     def feed(self, token: int, *, ends: bool) -> NewText:
-        """Add a token.
-
-        Args:
-            token: Its id.
-            ends: Whether it is an end token, which has no text.
-        """
+        """Add a token; one that `ends` the answer has no text."""
         piece = "" if ends else self._detokenizer.feed([token])
         return NewText(piece, self._stops.feed(piece))
 

@@ -54,13 +54,7 @@ class Sampling:
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], positions: Sequence[int], device: torch.device) -> Sampling:
-        """The parameters of R rows.
-
-        Args:
-            params: The parameters of each row.
-            positions: For each row, the number of tokens before the one that is drawn.
-            device: Device of the tensors.
-        """
+        """The parameters of R rows."""
 
         def column(values: Iterable[float]) -> Tensor:
             return torch.tensor(list(values)).to(device)

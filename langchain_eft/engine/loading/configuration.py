@@ -69,9 +69,6 @@ def _read(checkpoint: Checkpoint) -> Any:
 def refusing_foreign_code(name: str) -> Iterator[None]:
     """Report that transformers would run code that comes with a model.
 
-    Args:
-        name: The model.
-
     Raises:
         UnsupportedModelError: It would.
     """

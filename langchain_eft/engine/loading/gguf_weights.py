@@ -75,10 +75,6 @@ def _packed_size(tensor: StoredTensor) -> int:
 def load_gguf_module(checkpoint: Checkpoint, progress: Progress) -> nn.Module:
     """Load a transformers model that attends over our KV pools, with packed weights.
 
-    Args:
-        checkpoint: A checkpoint with a GGUF file, and the folder with its settings.
-        progress: Callback that says when a kernel is compiled.
-
     Raises:
         CheckpointNotFoundError: The file is damaged, or lacks weights.
     """

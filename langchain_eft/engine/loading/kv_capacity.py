@@ -55,12 +55,7 @@ def count_blocks(family: ModelFamily, config: EngineConfig, max_model_len: int) 
 
 
 def workspace(family: ModelFamily, max_batch_size: int) -> int:
-    """Bytes of a GPU that the largest round needs beside weights, keys and values.
-
-    Args:
-        family: The loaded models.
-        max_batch_size: Most rows of a round.
-    """
+    """Bytes of a GPU that the largest round needs beside weights, keys and values."""
     terms = {family.base, *(term for pair in family.behaviors.values() for term in pair)}
     logits = max_batch_size * (LONGEST_DRAFT + 1) * len(family.vocabulary)
     # Each term's logits exist twice while they are gathered, in float32. p and q are sums in float32 and
@@ -72,10 +67,6 @@ def workspace(family: ModelFamily, max_batch_size: int) -> int:
 
 def allocate_pools(family: ModelFamily, num_tokens: int) -> list[KVPool]:
     """The KV memory of each model. It is taken at once, so that requests cannot run out of it.
-
-    Args:
-        family: The loaded models.
-        num_tokens: Tokens of each variant.
 
     Raises:
         InsufficientMemoryError: A device has not so much memory.

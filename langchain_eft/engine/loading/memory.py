@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -85,31 +87,56 @@ _UNQUANTIZED = ("embed", "lm_head", "wte", "wpe", "output.weight")
 """Parts of the names of matrices that quantization leaves alone."""
 
 
-def count_weights(folder: Path) -> WeightCount:
-    """Count the weights of a folder from the headers of its safetensors files.
+class TensorHeader(NamedTuple):
+    """What a safetensors file says of a tensor."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str  # such as "BF16"
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in the file."""
+        bits = re.search(r"\d+", self.dtype)  # the first number, but "BOOL" has none
+        return math.prod(self.shape) * int(bits[0] if bits else 8) // 8
+
+
+def tensor_headers(folder: Path) -> dict[str, TensorHeader]:
+    """The tensors in a folder's safetensors files, by name.
 
     Raises:
         CheckpointNotFoundError: A file is damaged.
     """
-    linear = other = experts = 0
-    types: set[str] = set()
-    files = list(folder.glob("*.safetensors"))
-    for file in files:
+    headers = {}
+    for file in sorted(folder.glob("*.safetensors")):
         with reading(file, _FETCH_AGAIN), safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 values = tensors.get_slice(name)
-                shape = values.get_shape()
-                types.add(values.get_dtype())
-                experts += math.prod(shape) if ".experts." in name else 0
-                if len(shape) >= 2 and not any(part in name for part in _UNQUANTIZED):
-                    linear += math.prod(shape)
-                else:
-                    other += math.prod(shape)
+                headers[name] = TensorHeader(file, tuple(values.get_shape()), values.get_dtype())
+    return headers
+
+
+def count_weights(folder: Path) -> WeightCount:
+    """Count the weights in a folder's safetensors files.
+
+    Raises:
+        CheckpointNotFoundError: A file is damaged.
+    """
+    headers = tensor_headers(folder)
+    linear = other = experts = 0
+    for name, header in headers.items():
+        number = math.prod(header.shape)
+        experts += number if ".experts." in name else 0
+        if len(header.shape) >= 2 and not any(part in name for part in _UNQUANTIZED):
+            linear += number
+        else:
+            other += number
     config = folder / "config.json"
     with reading(config, _FETCH_AGAIN):
         quantized = config.is_file() and json.loads(config.read_text()).get("quantization_config")
-    stored = sum(file.stat().st_size for file in files) if quantized else None
-    return WeightCount(linear, other, experts, types <= {"BF16", "F16"}, stored)
+    stored = sum(header.nbytes for header in headers.values()) if quantized else None
+    in_16_bits = {header.dtype for header in headers.values()} <= {"BF16", "F16"}
+    return WeightCount(linear, other, experts, in_16_bits, stored)
 
 
 LESS_MEMORY = (
@@ -121,11 +148,6 @@ LESS_MEMORY = (
 
 def require_memory(needs: Mapping[str, int], free: int, device_name: str) -> None:
     """Refuse models that do not fit the free memory together.
-
-    Args:
-        needs: Size of each model in bytes, by its name.
-        free: Free memory in bytes.
-        device_name: The device, for the error message.
 
     Raises:
         InsufficientMemoryError: The models do not fit; the message has the sizes and the free memory.

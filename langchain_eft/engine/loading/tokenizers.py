@@ -124,13 +124,7 @@ class TokenMeanings:
         checkpoints: RecipeCheckpoints,
         tokenizers: RecipeTokenizers,
     ) -> TokenMeanings:
-        """Compare the vocabularies of all models and collect the tokens that end answers.
-
-        Args:
-            recipe: The recipe, which may name the unscaled tokens.
-            checkpoints: The local checkpoints of its models.
-            tokenizers: The tokenizers of its models.
-        """
+        """Compare the vocabularies of all models and collect the tokens that end answers."""
         base = tokenizers.base
         common = vocabulary.common_ids(base, tokenizers.small, checkpoints.base.name)
         base_stops = _stop_ids(checkpoints.base, base)

@@ -101,11 +101,6 @@ def _warn(message: str) -> None:
 def common_ids(base: Any, small: Sequence[tuple[str, Any]], base_name: str) -> frozenset[int]:
     """Ids that mean the same token in all models. All other ids, such as padding, are never generated.
 
-    Args:
-        base: The base's tokenizer.
-        small: Name and tokenizer of each small model that has a tokenizer.
-        base_name: Name of the base.
-
     Raises:
         VocabularyMismatchError: The ordinary tokens of two models differ.
     """

@@ -19,10 +19,6 @@ def check_weight_files(folder: Path, config: Any) -> None:
 
     Nothing of the configuration's size has been built before. transformers checks the weights one by one.
 
-    Args:
-        folder: The model's folder.
-        config: transformers' configuration.
-
     Raises:
         CheckpointNotFoundError: The folder has no such weights, its index names other files, or there are
             fewer tensors than layers.

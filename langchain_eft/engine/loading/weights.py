@@ -114,12 +114,7 @@ def load_module(path: str, placement: Placement, embeddings_from: nn.Module | No
 
 
 def _loading_options(placement: Placement, *, packed: bool) -> dict[str, Any]:
-    """Keyword arguments of `from_pretrained`.
-
-    Args:
-        placement: Device and precision of the model.
-        packed: Whether the checkpoint is already quantized.
-    """
+    """Keyword arguments of `from_pretrained`."""
     if placement.ranks > 1:
         from transformers.distributed import DistributedConfig
 

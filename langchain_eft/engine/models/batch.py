@@ -22,14 +22,7 @@ class Chunk:
 
 
 def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.device) -> ForwardBatch:
-    """Concatenate chunks into one batch.
-
-    Args:
-        chunks: One chunk for each row.
-        pool: The model's KV memory.
-        block_size: Token positions per block.
-        device: Device of the batch.
-    """
+    """Concatenate chunks into one batch."""
     spans: list[QuerySpan] = []
     ids: list[int] = []
     positions: list[int] = []

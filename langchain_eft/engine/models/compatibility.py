@@ -112,10 +112,6 @@ def unsupported_layers_reason(config: Any, calls: Sequence[LayerCall]) -> str | 
 
     The windows are compared here because a probe is shorter than any real window: a missing window would not
     change its logits.
-
-    Args:
-        config: The text model's configuration.
-        calls: The calls of one forward pass.
     """
     unsupported = {name for call in calls for name in call.unsupported}
     if unsupported:

@@ -82,9 +82,6 @@ class Placement:
     def require_working(self, reason: str) -> None:
         """Check that the devices answer. A CUDA device does not answer its process after an illegal access.
 
-        Args:
-            reason: Why they might not, for the error message.
-
         Raises:
             DeviceLostError: They do not.
         """

@@ -24,10 +24,6 @@ BITS: dict[Quantization, float] = {"int8": 8.0, "fp8": 8.0, "nf4": 4.5}
 def bitsandbytes_config(kind: Quantization | None, dtype: torch.dtype) -> Any:
     """The `quantization_config` of `from_pretrained`, or None if `kind` does not quantize while loading.
 
-    Args:
-        kind: Quantization of the base.
-        dtype: Type of activations.
-
     Raises:
         RecipeError: bitsandbytes is not installed.
     """

@@ -86,13 +86,7 @@ Weight = Annotated[
 
 
 def weight_at(weight: Weight, position: int, *, opened: bool = False) -> float:
-    """The weight of the answer's token at `position`, counted from 0.
-
-    Args:
-        weight: A weight.
-        position: Number of the token.
-        opened: Whether the weight's gate, if it is one, is open there.
-    """
+    """The weight of the answer's token at `position`, counted from 0."""
     if isinstance(weight, Gate):
         return weight.weight if opened else weight.otherwise
     return weight.at(position) if isinstance(weight, Ramp | FirstTokens) else weight

@@ -8,9 +8,9 @@ from langchain_eft.engine.loading.tokenizers import RecipeTokenizers, TokenMeani
 from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
+from langchain_eft.vllm.export.adapters import fitting_adapter
 from langchain_eft.vllm.export.exported_models import ExportedModels, NamedModel
 from langchain_eft.vllm.export.folder import subfolder
-from langchain_eft.vllm.export.weights import fitting_adapter
 from langchain_eft.vllm.mixtures import refuse_gates
 from langchain_eft.vllm.section import EFTSection, SmallModel, id_ranges
 

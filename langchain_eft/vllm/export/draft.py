@@ -14,9 +14,10 @@ from torch import Tensor
 
 from langchain_eft.engine.error_text import quoted_names
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.loading.memory import TensorHeader, tensor_headers
 from langchain_eft.engine.models.lora import LoraUpdate
+from langchain_eft.vllm.export.adapters import fitting_adapter
 from langchain_eft.vllm.export.exported_models import ExportedModels, NamedModel, config_json
-from langchain_eft.vllm.export.weights import StoredTensor, fitting_adapter, stored_tensors
 from langchain_eft.vllm.section import BASE_NAME
 
 _EMBEDDINGS, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -36,7 +37,7 @@ class DraftModel:
 
     name: str
     model: NamedModel
-    weights: dict[str, StoredTensor]
+    weights: dict[str, TensorHeader]
     updates: dict[str, LoraUpdate]
 
     @classmethod
@@ -60,9 +61,9 @@ class DraftModel:
         tuned = models.small[name]
         model = tuned if tuned.adapter_of is None else models.whole[tuned.adapter_of]
         _refuse_other_vocabulary(model, models.base)
-        weights = stored_tensors(model.folder)
+        weights = tensor_headers(model.folder)
         if _EMBEDDINGS not in weights:
-            lent = stored_tensors(models.base.folder)
+            lent = tensor_headers(models.base.folder)
             weights |= {name: lent[name] for name in (_EMBEDDINGS, _HEAD) if name in lent}
         updates = {} if tuned is model else fitting_adapter(tuned.folder, model.folder).updates
         return cls(name, model, weights, {f"{layer}.weight": update for layer, update in updates.items()})

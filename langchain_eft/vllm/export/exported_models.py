@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from langchain_eft.engine.errors import RecipeError, reading
+from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError, reading
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.layout import RecipeCheckpoints
+from langchain_eft.engine.loading.memory import tensor_headers
 from langchain_eft.engine.progress import Progress
 from langchain_eft.engine.recipe.behaviors import Recipe
-from langchain_eft.vllm.export.weights import stored_tensors
 from langchain_eft.vllm.section import BASE_NAME, Behavior
 
 
@@ -91,7 +91,11 @@ class ExportedModels:
 
     def _check_weights(self) -> None:
         for name, model in self.whole.items():
-            stored_tensors(model.folder)  # raises where there are none
+            if not tensor_headers(model.folder):
+                raise CheckpointNotFoundError(
+                    f"{str(model.folder)!r} holds no .safetensors file: save the model again with "
+                    "`save_pretrained`."
+                )
             if name != BASE_NAME and "quantization_config" in config_json(model.folder):
                 raise RecipeError(
                     f"The small model {model.checkpoint.name!r} is quantized, and here only the base may be: "

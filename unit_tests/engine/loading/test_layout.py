@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
@@ -13,7 +14,7 @@ from langchain_eft.engine.loading import layout
 from langchain_eft.engine.loading.checkpoints import Checkpoint
 from langchain_eft.engine.loading.hub import HubModel, Listing
 from langchain_eft.engine.loading.layout import RecipeCheckpoints, weight_count
-from langchain_eft.engine.loading.memory import count_weights
+from langchain_eft.engine.loading.memory import count_weights, tensor_headers
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 
@@ -88,3 +89,13 @@ def test_eight_bits_need_less_memory(family, monkeypatch):
     checkpoints.require_memory(half)
     with pytest.raises(InsufficientMemoryError, match=r"base: 0\.00 GiB\).*free on cpu: quantize"):
         checkpoints.require_memory(plain)
+
+
+def test_headers_know_the_size_of_every_type(tmp_path):
+    types = (torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.uint8, torch.bool)
+    tensors = {str(dtype): torch.zeros(3, 5, dtype=dtype) for dtype in types}
+    save_file(tensors, tmp_path / "model.safetensors")
+    headers = tensor_headers(tmp_path)
+    assert {name: header.nbytes for name, header in headers.items()} == {
+        name: tensor.nbytes for name, tensor in tensors.items()
+    }
