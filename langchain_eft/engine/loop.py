@@ -219,7 +219,7 @@ class DecodingLoop:
         self._family.close()
         for pool in self._runner.pools:
             pool.free()
-        del self._runner, self.memory
+        del self._runner
         return_freed_memory()
 
     def _wait_for_work(self) -> bool:

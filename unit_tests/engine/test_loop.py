@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -275,8 +276,8 @@ def test_later_requests_do_not_read_what_was_not_finite(company):
 
 
 def test_a_grammar_that_leaves_no_token_is_an_error(company, monkeypatch):
-    none = torch.zeros(len(company.engine.tokenizer), dtype=torch.bool)
-    monkeypatch.setattr("langchain_eft.engine.decoding.grammar.Grammar.mask", lambda self, tokens=(): none)
+    none = np.zeros(-(-len(company.engine.tokenizer) // 32), np.int32)
+    monkeypatch.setattr("langchain_eft.engine.decoding.grammar.Grammar.bits", lambda self, tokens=(): none)
     with pytest.raises(DecodingError, match=r"No token .* after 2 tokens.*grammar"):
         answer(company.engine, request([5, 6], {"one": 1.0}, grammar=WORD))
 

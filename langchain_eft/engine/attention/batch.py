@@ -48,7 +48,6 @@ class ForwardBatch:
         pool: The model's KV memory.
         block_size: Token positions per block.
         paged: The rows, as groups of tensors.
-        spans: The rows again, where a host has made them.
     """
 
     ids: Tensor
@@ -57,7 +56,6 @@ class ForwardBatch:
     pool: KVPool
     block_size: int
     paged: Sequence[PagedRows]
-    spans: Sequence[QuerySpan] = ()
     _copies: dict[torch.device, ForwardBatch] = field(default_factory=dict)
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> ForwardBatch:

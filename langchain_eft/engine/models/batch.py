@@ -41,5 +41,4 @@ def pack(chunks: Sequence[Chunk], pool: KVPool, block_size: int, device: torch.d
         pool=pool,
         block_size=block_size,
         paged=paged_rows(spans, block_size, device),
-        spans=spans,
     )

@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not list it
 from transformers import AutoConfig
 
-from langchain_eft.engine.attention.batch import ForwardBatch, QuerySpan, paged_rows
+from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.kv_pool import KVPool
+from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.placement import Placement
 
@@ -40,17 +41,17 @@ _TIMEOUT = timedelta(days=365)
 
 @dataclass(frozen=True)
 class _Rows:
-    """The parts of a batch that are not tensors.
+    """The rows of a batch, and where their keys and values are.
 
     Attributes:
-        spans: The batch's rows.
+        paged: The rows, on a CPU.
         block_size: Token positions per block.
         pool: Number of the KV pool.
         slots: Size of the KV pool.
         live_pools: Numbers of the pools that still exist in the leader.
     """
 
-    spans: tuple[QuerySpan, ...]
+    paged: tuple[PagedRows, ...]
     block_size: int
     pool: int
     slots: int
@@ -177,10 +178,8 @@ class Leader:
             self._last_pool_number += 1
             self._pools[batch.pool] = self._last_pool_number
         live_pools = frozenset(self._pools.values())
-        spans = tuple(
-            QuerySpan(span.start, span.queries, span.length, tuple(span.blocks)) for span in batch.spans
-        )
-        return _Rows(spans, batch.block_size, self._pools[batch.pool], batch.pool.slots, live_pools)
+        paged = tuple(rows.to(torch.device("cpu")) for rows in batch.paged)
+        return _Rows(paged, batch.block_size, self._pools[batch.pool], batch.pool.slots, live_pools)
 
 
 @torch.inference_mode()
@@ -215,7 +214,7 @@ def _batch(rows: _Rows, pool: KVPool, tensors: dict[str, Tensor], device: torch.
         variants=tensors["variants"],
         pool=pool,
         block_size=rows.block_size,
-        paged=paged_rows(rows.spans, rows.block_size, device),
+        paged=[each.to(device) for each in rows.paged],
     )
 
 

@@ -121,13 +121,12 @@ class Scheduler:
         self._admit()
         decoding = [state for state in self.running if state.decoding]
         prompts = [state for state in self.running if not state.decoding]
-        drafts = self._speculator.draft(decoding, unread)
-        if drafts is None:
-            return None
+        drafts: dict[RequestState, Draft] | None = {}
         if prompts and self._mixes:
-            chunks = self._chunks([*decoding, *prompts], unread)
-            return None if chunks is None else Batch(chunks=chunks)
-        reserved = self._reserve_drafts(drafts, unread)
+            decoding, prompts = [], [*decoding, *prompts]
+        if decoding:
+            drafts = self._speculator.draft(decoding, unread)
+        reserved = None if drafts is None else self._reserve_drafts(drafts, unread)
         chunks = None if reserved is None else self._chunks(prompts, unread)
         if reserved is None or chunks is None:
             return None

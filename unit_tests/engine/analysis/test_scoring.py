@@ -207,7 +207,7 @@ async def test_scoring_waits_without_blocking_and_can_be_cancelled(engine, monke
 async def test_a_request_waits_for_memory_that_scoring_has_borrowed(family, monkeypatch):
     """Without a round after the other: between two steps of scoring there is nothing to do."""
     rounds, schedule = [], Scheduler.schedule
-    monkeypatch.setattr(Scheduler, "schedule", lambda self: rounds.append(0) or schedule(self))
+    monkeypatch.setattr(Scheduler, "schedule", lambda *args: rounds.append(0) or schedule(*args))
     engine = Engine(family.recipe, EngineConfig(device="cpu", kv_cache_tokens=64, block_size=4))
     try:
         (prompt,), answers = texts(20, 1, 48, 49), tuple(texts(21, 3, 3, 4))
