@@ -270,9 +270,8 @@ class DecodingLoop:
         if unread or batch.drafts:
             rows = [decoding_row(state) for state in before or batch.drafts if not state.ended]
             self._take(rows, partial(self._decode, batch.drafts, unread))
-        # What was freed meanwhile has no memory any more.
-        if chunks := [row for row in batch.chunks if not row.state.ended]:
-            self._take(chunks, partial(self._prefill, chunks))
+        if batch.chunks:
+            self._take(batch.chunks, partial(self._prefill, batch.chunks))
 
     def _decode(self, drafts: Mapping[RequestState, Draft], unread: InFlight | None) -> RoundResult:
         """Launch the next round, and read the one that is ready: with overlap, the one before."""
@@ -283,7 +282,9 @@ class DecodingLoop:
 
     def _prefill(self, rows: Sequence[ScheduledRow]) -> RoundResult:
         """Run tokens that are known. Errors keep who runs them: the loop, whose runner is freed."""
-        return self._runner.prefill(rows)
+        # What has ended since it was scheduled may have no memory any more.
+        live = [row for row in rows if not row.state.ended]
+        return self._runner.prefill(live) if live else RoundResult()
 
     def _take(self, rows: Sequence[ScheduledRow], run: Callable[[], RoundResult]) -> None:
         """Run rows, take what they draw, and tell those that fail."""

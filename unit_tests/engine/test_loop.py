@@ -14,6 +14,7 @@ from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError, DeviceLostError, EngineClosedError, QueueFullError
 from langchain_eft.engine.events import Failed, Finished
+from langchain_eft.engine.loop import DecodingLoop
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.request import SamplingParams
 from unit_tests.helpers import (
@@ -386,7 +387,9 @@ def storm(engine, rng, count):
 
 
 @pytest.mark.slow
-def test_a_storm_of_requests_loses_nothing_and_leaks_nothing(family):
+def test_a_storm_of_requests_loses_nothing_and_leaks_nothing(family, monkeypatch):
+    failed = []
+    monkeypatch.setattr(DecodingLoop, "_start_anew", failed.append)
     config = EngineConfig(
         kv_cache_tokens=40 * BLOCK, block_size=BLOCK, max_queued_requests=12, max_num_batched_tokens=24
     )
@@ -400,6 +403,7 @@ def test_a_storm_of_requests_loses_nothing_and_leaks_nothing(family):
         assert refused
         assert all(isinstance(r.events[-1], Finished) for r, cancelled in work if not cancelled)
         assert stats.preemptions
+        assert not failed, "no round has to run again"
     finally:
         engine.close()
 

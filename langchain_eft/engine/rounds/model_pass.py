@@ -116,9 +116,13 @@ def run_parts(
             if begin is not None:
                 firsts.append((begin + end).view(-1, shape.rows))
             end += len(laid.ids)
+        if not any(len(laid.ids) for laid in layouts):
+            continue  # the rows that draft with this model have stopped
         batch = _batch(of_model, layouts, starts, rows, shape, shared, index)
         passes.append(partial(_run, shared.family.models[index], batch, looks=shared.host_may_look))
-    return project(shared.streams.run(passes), len(shared.family.vocabulary), shared.device, out), firsts
+    logits = project(shared.streams.run(passes), len(shared.family.vocabulary), shared.device, out)
+    # A row without tokens begins at logits of others: they must exist, and are not used.
+    return logits, [first.clamp(max=end - 1) for first in firsts]
 
 
 def _lay_out(part: Part, rows: SlotRows, *, drop_padding: bool) -> tuple[TokenLayout, Tensor | None]:
@@ -140,8 +144,7 @@ def _lay_out(part: Part, rows: SlotRows, *, drop_padding: bool) -> tuple[TokenLa
     if live.all():
         return laid, torch.arange(0, len(live), count, device=live.device)
     kept = live.nonzero()[:, 0]
-    # A row without tokens at the end of all begins at the last one: it must be a place that exists.
-    starts = (laid.queries.cumsum(0) - laid.queries).clamp(max=len(kept) - 1)
+    starts = laid.queries.cumsum(0) - laid.queries
     ids, positions, variants = laid.ids[kept], laid.positions[kept], laid.variants[kept]
     return laid._replace(ids=ids, positions=positions, variants=variants), starts
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError
+from langchain_eft.engine.loop import DecodingLoop
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
@@ -349,6 +350,19 @@ def test_no_memory_to_record_fails_the_request_and_not_the_engine(family, monkey
             answer(engine, request([5, 6], max_tokens=5))
         exhausted.clear()
         assert answer(engine, request([5, 6], max_tokens=3))[1].completion_tokens <= 3
+
+
+def test_a_model_whose_rows_draft_no_further_runs_nothing(engine, reference, monkeypatch):
+    """Rows of different models draft in one round, one of them less."""
+    failed, work = [], [({"one": 1.0}, 1), ({"full": 1.0}, 4)]
+    monkeypatch.setattr(DecodingLoop, "_start_anew", failed.append)
+    recorders = [Recorder() for _ in work]
+    for (mixture, draft), recorder in zip(work, recorders, strict=True):
+        engine.submit(request(PROMPT, mixture, GREEDY, 12, speculation=draft), recorder)
+    wait_until(lambda: all(recorder.ended for recorder in recorders))
+    for (mixture, _), recorder in zip(work, recorders, strict=True):
+        assert recorder.tokens == reference.greedy(PROMPT, mixture, 12)
+    assert not failed
 
 
 # What failed rounds leave
