@@ -1,10 +1,8 @@
 """Decisions with the bundled weights: exact, cheap for many questions on one text, and at home in agents."""
 
 import asyncio
-import random
 
 import pytest
-import torch
 from langchain.agents import create_agent, middleware
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
@@ -13,71 +11,10 @@ from langchain_core.tools import tool
 decisions = pytest.importorskip("langchain_core.decisions", reason="langchain-core 1.8 has decision models")
 
 from unit_tests.helpers import counted_tokens  # noqa: E402
-from unit_tests.oracle.smol import SmolReference  # noqa: E402
 
 of_langchain_1_5 = pytest.mark.skipif(
     not hasattr(middleware, "AutoModeMiddleware"), reason="langchain 1.5 has the router and the auto mode"
 )
-
-WORDS = (
-    "billing", "refund", "shipping", "delay", "invoice", "crash", "login", "password", "update", "upgrade",
-    "cancel", "account", "order", "damaged", "missing", "late", "broken", "slow", "cheap", "friendly", "rude",
-    "urgent", "calm", "angry", "happy", "Tokyo", "Paris", "Ulm",
-)  # fmt: skip
-STATES = (
-    "My parcel has not come, and nobody answers the phone.",
-    "The capital of Japan is large. I was there last week.",
-    "Please send my money back, I was charged twice.",
-)
-MIXTURES = ({"tools": 1.0}, {"pirate": 0.7}, {}, {"concise": 1.0, "harmless": 0.5})
-
-
-def label(rng, tokenizer, tokens):
-    """A label of so many tokens."""
-    while True:
-        text = " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, tokens)))
-        if len(tokenizer(text, add_special_tokens=False).input_ids) == tokens:
-            return text
-
-
-def questions(tokenizer, count, seed=0):
-    """Choices of 2 labels, of 20, and of numbers between; each label has 1 to 6 tokens."""
-    rng = random.Random(seed)
-    for number in range(count):
-        labels, wanted = set(), 2 + number * 18 // (count - 1)
-        while len(labels) < wanted:
-            labels.add(label(rng, tokenizer, rng.randint(1, 6)))
-        yield decisions.Choice(instructions="Which word fits best?", criteria=dict.fromkeys(sorted(labels)))
-
-
-def enumerated(reference, tokenizer, state, question, mixture):
-    """The probability of every label, by forward passes in transformers over all of them."""
-    labels = list(question.criteria)
-    listed = "\n".join(f"- {each}" for each in labels)
-    asked = f"{state}\n\n{question.instructions}\n{listed}\nAnswer with one of these options only."
-    turns = [{"role": "user", "content": asked}]
-    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-    ids = [tokenizer(each, add_special_tokens=False).input_ids for each in labels]
-    if any(a != b and b[: len(a)] == a for a in ids for b in ids):
-        ids = [[*each, tokenizer.eos_token_id] for each in ids]
-    rows = reference.answer_logprobs(prompt, ids, mixture)
-    totals = [row[range(len(each)), each].double().sum() for row, each in zip(rows, ids, strict=True)]
-    return torch.stack(totals).softmax(0).tolist()
-
-
-@pytest.mark.slow
-def test_choices_equal_full_enumeration(classifier):
-    tokenizer, reference = classifier.tokenizer, SmolReference("tools", "pirate", "concise", "harmless")
-    asked = list(questions(tokenizer, 5))
-    assert {2, 20} <= {len(question.criteria) for question in asked}
-    groups = [(STATES[i % 3], MIXTURES[i], asked[i::4]) for i in range(4)]
-    for state, mixture, group in groups:
-        given = {"state": state, "questions": {str(i): question for i, question in enumerate(group)}}
-        response = classifier.invoke(given, mixture=mixture)
-        for i, question in enumerate(group):
-            expected = enumerated(reference, tokenizer, state, question, mixture)
-            actual = list(response.choices[str(i)].probabilities.values())
-            assert actual == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from integration_tests.cached_usage import CachedUsage
-from langchain_eft.engine.loading.checkpoints import fetch_checkpoint
+from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.presets import load_preset
 from unit_tests.gates import Gates
 
@@ -17,8 +17,8 @@ class TestEFTChatModel(CachedUsage, Gates, ChatModelIntegrationTests):
 
     @property
     def model_override_value(self):
-        """Another recipe: the large model's folder, without any behavior."""
-        return fetch_checkpoint(load_preset("smol").recipe.base, lambda _: None)
+        """Another recipe: the file of the large model, without any behavior."""
+        return str(find_checkpoint(load_preset("smol").recipe.base).fetch_file(lambda _: None))
 
 
 class TestJsonSchema(TestEFTChatModel):

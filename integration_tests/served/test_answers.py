@@ -21,12 +21,24 @@ async def streamed(model, messages, **parameters):
     return add_ai_message_chunks(*[chunk async for chunk in model.astream(messages, **parameters)])
 
 
-WAYS = [(case, in_parts) for case in CASES for in_parts in (False, True)]
-"""Each case, whole and streamed."""
+BOTH = {
+    "default",
+    "sampled mixture",
+    "trace",
+    "tools at once",
+    "schema",
+    "cut",
+    "beginning",
+    "unicode",
+    "stop",
+}
+"""Cases that are asked for whole and streamed."""
 
-WHOLE = {"default", "sampled mixture", "trace", "tools at once", "schema"}
-REMOTE = [(case, in_parts) for case, in_parts in WAYS if in_parts or case in WHOLE]
+REMOTE = [(case, in_parts) for case in CASES for in_parts in (False, True) if in_parts or case in BOTH]
 """A remote engine reads streams, whichever way its answers are asked for."""
+
+OTHERS = [(case, in_parts) for case in CASES for in_parts in (False, True) if not in_parts or case in BOTH]
+"""Other clients are sent the fields of a whole answer, or the same in pieces."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +68,7 @@ def messages(smol_server):
 
 @pytest.fixture(scope="module")
 def answers(smol_server):
-    """The answer to each of the `WAYS` for other clients."""
+    """The answer to each of `OTHERS` for clients of the API."""
 
     async def ask(way):
         (messages, more), in_parts = CASES[way[0]], way[1]
@@ -66,7 +78,7 @@ def answers(smol_server):
                 return Answer.of_chunks(await stream(staff, body))
             return Answer.of_whole(await whole(staff, body))
 
-    with closing(Asked(ask, WAYS)) as asked:
+    with closing(Asked(ask, OTHERS)) as asked:
         yield asked
 
 
@@ -108,8 +120,7 @@ def test_a_trace_is_that_of_the_engine(in_process, messages):
             assert parts[0].contribution == pytest.approx(parts[1].contribution, abs=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("case", "in_parts"), OTHERS)
 def test_an_answer_is_that_of_the_same_call_in_process(in_process, answers, case, in_parts):
     expected, answer = in_process[case], answers[case, in_parts]
     metadata, (_, parameters) = expected.response_metadata, CASES[case]
