@@ -1,7 +1,7 @@
 """`python -m benchmarks.host_time`: what a recorded round costs the host, without a GPU and without models.
 
 A GPU waits whenever the host needs longer to prepare a round than the GPU needs to run one. Here the two
-halves of a static round are replaced by a few lines that fill in results at random, and the host's work
+halves of a round are replaced by a few lines that fill in results at random, and the host's work
 around them is timed. The clock of the device is simulated, so that `auto` chooses draft lengths as it would
 there.
 """

@@ -255,7 +255,7 @@ def test_long_chunks(features, processors):
 @pytest.mark.parametrize("features", ["plain", "all"])
 @pytest.mark.parametrize("processors", [1, MANY_PROCESSORS])
 def test_results_beyond_a_rows_queries_are_zero(features, processors):
-    """The layout of static rounds: every row has the same number of entries, some of them padding."""
+    """The layout of padded rounds: every row has the same number of entries, some of them padding."""
     case = Case([3, 0, 1, 4], [70, 0, 200, 4], group=3, entries=4, max_length=512, **FEATURES[features])
     assert_exact(case.kernel(processors=processors), case.oracle())
 
