@@ -7,13 +7,13 @@ decisions = pytest.importorskip("langchain_core.decisions", reason="langchain-co
 
 from integration_tests.serve_process import PATIENCE  # noqa: E402
 from integration_tests.served.conftest import KEYS  # noqa: E402
-from integration_tests.test_decisions import MIXTURES, STATES, questions  # noqa: E402
+from integration_tests.test_exactness import MIXTURES, STATES, questions  # noqa: E402
 from langchain_eft import EFTDecisionModel  # noqa: E402
 
 
 def test_a_server_decides_as_the_process_does(classifier, smol_server):
     remote = EFTDecisionModel(base_url=smol_server.url, api_key=KEYS["staff"])
-    asked = dict(enumerate(questions(classifier.tokenizer, 3, seed=1)))
+    asked = dict(enumerate(questions(decisions, classifier.tokenizer, 3, seed=1)))
     given = {"state": STATES[0], "questions": {str(i): question for i, question in asked.items()}}
     for mixture in MIXTURES:
         here, there = classifier.invoke(given, mixture=mixture), remote.invoke(given, mixture=mixture)

@@ -41,7 +41,7 @@ def test_batches_are_copied_to_the_device_of_a_layer():
     """There is one copy for each device, for all of its layers."""
     rows = [QuerySpan(0, 2, 5, [3, 4])]
     ids = torch.zeros(1, 2, dtype=torch.int64)
-    batch = ForwardBatch(ids, ids, ids[0], KVPool(32), 4, paged_rows(rows, 4, CPU), rows)
+    batch = ForwardBatch(ids, ids, ids[0], KVPool(32), 4, paged_rows(rows, 4, CPU))
     assert batch.to("cpu") is batch
     copy = batch.to(torch.device("meta"), non_blocking=True)
     tensors = [copy.ids, copy.positions, copy.variants, copy.paged[0].block_table, copy.paged[0].lengths]
