@@ -36,7 +36,7 @@ def _version() -> str:
         return "unknown"
 
 
-_VERSION = _version()
+VERSION = _version()
 
 _IDENTITY_FIELDS = ("upscale_strength", "upscale_top_p", "max_tokens", "trace")
 """Fields that change an answer, besides those of recipe, engine and sampling."""
@@ -99,7 +99,7 @@ class BaseEFT(EngineUser):
     @model_validator(mode="after")
     def _set_langchain_eft_version(self) -> Self:
         if isinstance(self, BaseLanguageModel):
-            self._add_version("langchain-eft", _VERSION)
+            self._add_version("langchain-eft", VERSION)
         return self
 
     # A call

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from langchain_eft.base import VERSION
 from langchain_eft.chat_models import EFTChatModel
 from langchain_eft.server.access.body_limits import BodyMiddleware
 from langchain_eft.server.access.draining import Draining, DrainingMiddleware
@@ -77,7 +77,7 @@ def create_app(llm: EFTChatModel, settings: ServerSettings) -> FastAPI:
     ]
     app = FastAPI(
         title="langchain-eft",
-        version=version("langchain-eft"),
+        version=VERSION,
         docs_url=None,  # FastAPI's pages load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
