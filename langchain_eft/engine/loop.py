@@ -39,8 +39,11 @@ from langchain_eft.engine.stats import EngineStats
 
 T = TypeVar("T")
 
-_TOKENS_AT_ONCE = {"cpu": 256, "cuda": 2048}
-"""Tokens of prompts in one pass. Up to some hundred, a GPU takes as long as for one: it reads weights."""
+_TOKENS_AT_ONCE = 256
+"""Tokens of prompts in one pass."""
+
+_TOKENS_AT_ONCE_ON_CUDA = 2048
+"""Up to some hundred tokens, such a GPU takes as long as for one: it reads weights."""
 
 
 class DecodingLoop:
@@ -75,7 +78,8 @@ class DecodingLoop:
             self.blocks,
             self.speculator,
             config.max_batch_size,
-            config.max_num_batched_tokens or _TOKENS_AT_ONCE[placement.device.type],
+            config.max_num_batched_tokens
+            or (_TOKENS_AT_ONCE_ON_CUDA if placement.device.type == "cuda" else _TOKENS_AT_ONCE),
             mixes=self._runner.host_may_look,
         )
         self.memory = EngineMemory(family, self._runner.pools, self.blocks)
