@@ -174,11 +174,11 @@ def _chosen(
     bins: tl.constexpr,
     width: tl.constexpr,
     state_size: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """The bin of the last launch that holds the last kept token.
 
     Returns:
-        Its number, its first key, the weight of all tokens before it, and the weight that is wanted.
+        Its first key, the weight of all tokens before it, and the weight that is wanted.
     """
     number, others = tl.arange(0, bins), tl.arange(0, width)
     of_parts = tl.load(
@@ -195,7 +195,7 @@ def _chosen(
     # Sums of other bins round in another way, and then none may reach what is wanted.
     chosen = tl.minimum(complete, tl.max(tl.where(totals > 0, number, 0), 0))
     before += tl.sum(tl.where(number < chosen, totals, 0.0), 0)
-    return chosen, first + (chosen << shift), before, wanted
+    return first + (chosen << shift), before, wanted
 
 
 @triton.jit(do_not_specialize=["above", "shift"])  # type: ignore[untyped-decorator, unused-ignore]
@@ -234,7 +234,7 @@ def _narrow(
         tl.full([], -1.0, tl.float64),
     )
     if last_sums is not None:
-        _, key, before, wanted = _chosen(
+        key, before, wanted = _chosen(
             top_p, last_sums, last_states, row, above, blocks, bins, width, state_size
         )
     if part == 0:
@@ -282,6 +282,6 @@ def _cut(
     if _keeps_all(top_p, greedy, row):
         tl.store(out + row * size + at, x, mask=at < size)
         return
-    _, key, _, _ = _chosen(top_p, sums, states, row, 0, blocks, bins, width, state_size)
+    key, _, _ = _chosen(top_p, sums, states, row, 0, blocks, bins, width, state_size)
     of_tokens, _ = _keys_and_weights(logits, temperature, peaks, row, at, blocks, size, width, smallest)
     tl.store(out + row * size + at, tl.where(of_tokens <= key, x, float("-inf")), mask=at < size)

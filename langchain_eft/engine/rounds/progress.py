@@ -69,7 +69,7 @@ def accept(
         tokens: [B, K + 1] int64, drawn from p.
         finite: [B, K + 1] bool, where a token could be drawn. A draft token that none can follow is refused.
         start: Where the rows stand.
-        outputs: `shape.output_fields` of B rows; takes all but samples of q and log-probabilities.
+        outputs: `outcomes.output_fields` of B rows; takes all but samples of q and log-probabilities.
         rows: As in `begin`.
         progress: As in `begin`; takes where the rows stand now.
     """

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.decoding.grammar import Grammar
-from langchain_eft.engine.decoding.penalties import Penalties
 from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
 from langchain_eft.engine.models.causal_model import joined
@@ -39,13 +38,13 @@ class Start(NamedTuple):
         progress: Their last tokens, and what follows from them.
         columns: [B] rows of the table.
         coefficients: [B, sums, T] of the next token.
-        history: Penalties of the tokens so far, if a row has any.
+        history: `Sampler.history` of the tokens so far, if a row has penalties.
     """
 
     progress: RowProgress
     columns: Columns
     coefficients: Tensor
-    history: Penalties | None
+    history: tuple[Tensor, Tensor] | None
 
 
 class Round:
@@ -56,8 +55,8 @@ class Round:
 
     Attributes:
         shape: The shape.
-        inputs: What the host tells the device (`shape.input_fields`).
-        outputs: What the device tells the host (`shape.output_fields`).
+        inputs: What the host tells the device (`inputs.input_fields`).
+        outputs: What the device tells the host (`outcomes.output_fields`).
         draft_tokens: [B, K] int64.
         grammars: Of the rows, where the host may look.
         draft_passes: Rows and seconds of each draft pass, where the host may look.
@@ -71,6 +70,7 @@ class Round:
     wanted: Wanted
     logp: Tensor
     opened: Tensor | None
+    grammars: Sequence[Grammar | None]
 
     def __init__(self, shape: RoundShape, shared: Shared) -> None:
         self.shape, self._shared = shape, shared
@@ -80,7 +80,6 @@ class Round:
         self.outputs = DeviceToHost(output_fields(shape), device)
         self._in, self._out = self.inputs.device, self.outputs.device
         self.draft_tokens = torch.zeros(shape.rows, shape.num_draft_tokens, dtype=torch.int64, device=device)
-        self.grammars: Sequence[Grammar | None] = ()
         self._sampler = Sampler(shape, terms, shared.family, self._in, self.draft_tokens)
         self._padded = not shared.host_may_look
         self._entries = Entries(shape, device, padded=self._padded)
@@ -112,6 +111,11 @@ class Round:
 
     def clear(self) -> None:
         """Free what belongs to the last round."""
+        self._begin_anew()
+        self.grammars = ()
+
+    def _begin_anew(self) -> None:
+        """Forget what the last round has computed."""
         for name in ("logits", "wanted", "logp", "opened"):
             self.__dict__.pop(name, None)
         self._num_logits = 0
@@ -125,13 +129,14 @@ class Round:
     @torch.inference_mode()
     def draft(self) -> None:
         """Draft with the small models, one pass for each token; rows with given draft tokens follow those."""
-        self.clear()
+        self._begin_anew()
         start = self.begin()
         self._take_given()
         is_given, given = self._in["given"] > 0, self.draft_tokens.clone()
         token, ran = start.progress.last, self._ran(start.progress)
         made = self._steps[:, None] < ran
-        slots, wanted = self._slot_rows(start), self._draft_positions(start)
+        slots = self._slot_rows(start)
+        wanted = self._draft_positions(self._entries.first, start)
         positions, sampling = start.progress.num_tokens + self._steps[:, None], self._sampler.sampling(wanted)
         runs = [run for run in self._runs if self._drafts(run)]
         for step in range(self.shape.num_draft_tokens):
@@ -155,7 +160,7 @@ class Round:
         """Run what every term has still to run, draw from p at every position, and accept."""
         start = self.begin()
         if not self.shape.drafting:
-            self.clear()
+            self._begin_anew()
             self._take_given()
         tokens = torch.cat([start.progress.last[:, None], self.draft_tokens], 1)
         queries = torch.where(start.progress.alive, start.progress.count + 1, 0)
@@ -261,27 +266,23 @@ class Round:
         self._num_logits += len(logits)
         return logits, firsts
 
-    def _draft_positions(self, start: Start) -> Wanted:
-        """The position after the last known token of every row, among the logits of a draft pass."""
+    def _draft_positions(self, first: Tensor, start: Start) -> Wanted:
+        """The position after the last known token of every row, by [D, B] logits of a draft pass."""
         slot = self._in["slot"][:, : self._sampler.num_draft_terms]
-        entry = self._entries.of_draft_pass(self._entries.first, slot, start.columns["num_draft_terms"])
-        weights = self._sampler.draft_weights(start.coefficients)
-        return Wanted(self._rows, self._nothing, start.progress.num_tokens, entry, start.columns, weights)
+        entry = self._entries.of_draft_pass(first, slot, start.columns["num_draft_terms"])
+        progress, columns, coefficients, _ = start
+        return Wanted(self._rows, self._nothing, progress.num_tokens, entry, columns, coefficients)
 
     def _after(self, wanted: Wanted, step: int, firsts: Sequence[Tensor], start: Start) -> Wanted:
         """The position of every row after some draft tokens, [B]."""
-        entry, weights = wanted.entry, wanted.coefficients
         if not self._padded:
             first = joined(list(firsts))
             self._drafted.append(first + self._num_logits - len(self._computed[-1]))
-            slot = self._in["slot"][:, : self._sampler.num_draft_terms]
-            entry = self._entries.of_draft_pass(first, slot, start.columns["num_draft_terms"])
+            wanted = self._draft_positions(first, start)
         if self.shape.scheduled:
-            number = start.progress.num_output_tokens + step
-            table = self._shared.table.coefficients
-            weights = self._sampler.draft_weights(table.at(self._in["rows"], number, change=True))
-        step_of_rows = self._steps[step].expand_as(self._rows)
-        return wanted._replace(step=step_of_rows, entry=entry, coefficients=weights)
+            number, table = start.progress.num_output_tokens + step, self._shared.table.coefficients
+            wanted = wanted._replace(coefficients=table.at(self._in["rows"], number, change=True))
+        return wanted._replace(step=self._steps[step].expand_as(self._rows))
 
     def _wanted(self, index: Tensor, start: Start) -> Wanted:
         """The positions at which tokens are drawn: without padding, where the host may look.
@@ -315,7 +316,7 @@ class Round:
 
     def _draft_target(self, wanted: Wanted, logits: Tensor, start: Start, step: int) -> Tensor:
         """[B, V] log q after some draft tokens, up to a constant, by the logits of that pass."""
-        q = self._sampler.draft_target(wanted.entry, wanted.coefficients, logits)
+        q = self._sampler.draft_target(wanted, logits)
         if self.shape.grammar and not self._padded:
             of_rows = zip(self.grammars, self.draft_tokens[:, :step].tolist(), strict=True)
             for row, (grammar, tokens) in enumerate(of_rows):
@@ -342,17 +343,14 @@ class Round:
             start: Where the rows stand.
         """
         shape, sampler = self.shape, self._sampler
-        entry = wanted.entry[:, : sampler.num_draft_terms]
-        weights = sampler.draft_weights(wanted.coefficients)
         if not self._drawn or shape.grammar or shape.penalties or shape.biases:
-            q = self._restricted(wanted, sampler.draft_target(entry, weights, logits), start)
+            q = self._restricted(wanted, sampler.draft_target(wanted, logits), start)
             return draw(_where_finite(drafts, q, target), sampling)
         # Those that drafting has drawn are not drawn again.
         drafted = wanted.step < self._ran(start.progress)[wanted.row]
         rest = (~drafted).nonzero()[:, 0]
-        q = _where_finite(
-            drafts[rest], sampler.draft_target(entry[rest], weights[rest], logits), target[rest]
-        )
+        undrawn = wanted._replace(entry=wanted.entry[rest], coefficients=wanted.coefficients[rest])
+        q = _where_finite(drafts[rest], sampler.draft_target(undrawn, logits), target[rest])
         drawn = draw(q, sampling.of_rows(rest))
         tokens, probs = torch.empty_like(wanted.row), None
         tokens[rest] = drawn.tokens

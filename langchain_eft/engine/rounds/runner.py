@@ -138,7 +138,6 @@ class Runner:
                 self._read(result, round_, round_.outputs.send().read(), emitting)
             finally:
                 round_.clear()
-                round_.grammars = ()
         for row in rows:
             if row.state not in result.undrawn:
                 for name, count in row.counts.items():
@@ -193,7 +192,6 @@ class Runner:
             result.verify_pass = num_tokens, seconds_between(drafted, verified)
         if self.host_may_look:
             round_.clear()
-            round_.grammars = ()
         for state, outcome in result.outcomes.items():
             for prompt in state.prompts.values():
                 prompt.num_computed_tokens += len(outcome.tokens)

@@ -51,7 +51,7 @@ class Sampler:
         shape: The shape.
         terms: T, most terms of a row.
         family: The models.
-        inputs: What the host tells the device (`shape.input_fields`).
+        inputs: What the host tells the device (`inputs.input_fields`).
         draft_tokens: [B, K] int64.
     """
 
@@ -84,13 +84,10 @@ class Sampler:
         )
         return torch.where((columns["conservative"] != 0)[:, None], restricted, logp), opened
 
-    def draft_weights(self, coefficients: Tensor) -> Tensor:
-        """[R, D] coefficients of a row's terms that draft, of [R, sums, T]."""
-        return coefficients[:, SUMS.index("draft"), : self.num_draft_terms]
-
-    def draft_target(self, entry: Tensor, weights: Tensor, logits: Tensor) -> Tensor:
-        """[R, V] log q up to a constant, of [R, D] logits of the terms that draft."""
-        return combine(logits, entry, weights, self._vocabulary)
+    def draft_target(self, wanted: Wanted, logits: Tensor) -> Tensor:
+        """[R, V] log q up to a constant: a sum of a row's first terms, of [N, V] logits."""
+        entry = wanted.entry[:, : self.num_draft_terms]
+        return self._combine(wanted._replace(entry=entry), logits, "draft")
 
     def _combine(self, wanted: Wanted, logits: Tensor, name: str, opened: Tensor | None = None) -> Tensor:
         """[R, V] one of the `SUMS` of logits, -inf for ids that are not tokens of all models."""
@@ -121,7 +118,9 @@ class Sampler:
         allowed = ((packed[..., None] >> self._bits) & 1).flatten(1)[:, : self._size]
         return logits.masked_fill(allowed == 0, float("-inf"))
 
-    def penalized(self, wanted: Wanted, logits: Tensor, history: Penalties | None, most_steps: int) -> Tensor:
+    def penalized(
+        self, wanted: Wanted, logits: Tensor, history: tuple[Tensor, Tensor] | None, most_steps: int
+    ) -> Tensor:
         """[R, V] with penalties, and then biases.
 
         Args:
@@ -131,7 +130,7 @@ class Sampler:
             most_steps: Most draft tokens before a position.
         """
         if history is not None:
-            penalties = self._penalties(wanted, history, most_steps)
+            penalties = self._penalties(wanted, *history, most_steps)
             penalized = wanted.columns["penalized"] != 0
             logits = torch.where(penalized[:, None], penalize(logits, penalties), logits)
         if self._shape.biases:
@@ -139,30 +138,24 @@ class Sampler:
             logits = logits.scatter_add(1, biased, bias)
         return logits
 
-    def history(self, columns: Columns, num_tokens: Tensor) -> Penalties:
-        """Penalties at the position after the last known token of every row, [B, V]."""
+    def history(self, columns: Columns, num_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, V] how often each token occurs in the answer, and whether it occurs in prompt or answer."""
         history = self._in["history"]
         index = torch.arange(history.shape[1], device=history.device)
         answer, written = index >= columns["prompt"][:, None], index < num_tokens[:, None]
         zeros = torch.zeros(len(history), self._size, device=history.device)
         counts = zeros.scatter_add(1, history, (written & answer).float())
-        return Penalties(
-            counts=counts,
-            seen=counts + zeros.scatter_add(1, history, (written & ~answer).float()) > 0,
-            repetition=columns["repetition"],
-            frequency=columns["frequency"],
-            presence=columns["presence"],
-        )
+        return counts, counts + zeros.scatter_add(1, history, (written & ~answer).float()) > 0
 
-    def _penalties(self, wanted: Wanted, history: Penalties, most_steps: int) -> Penalties:
+    def _penalties(self, wanted: Wanted, counts: Tensor, seen: Tensor, most_steps: int) -> Penalties:
         """[R, V] penalties, which count the draft tokens before a position too."""
-        counts, columns = history.counts[wanted.row], wanted.columns
+        counts, columns = counts[wanted.row], wanted.columns
         for step in range(most_steps):
             token = self._draft_tokens[wanted.row, step : step + 1]
             counts = counts.scatter_add(1, token, (step < wanted.step).float()[:, None])
         return Penalties(
             counts=counts,
-            seen=history.seen[wanted.row] | (counts > 0),
+            seen=seen[wanted.row] | (counts > 0),
             repetition=columns["repetition"],
             frequency=columns["frequency"],
             presence=columns["presence"],
