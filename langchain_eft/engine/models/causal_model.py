@@ -34,7 +34,8 @@ class CausalModel:
         bytes_per_token: Bytes of KV memory of one token of one variant, by device.
     """
 
-    def __init__(self, name: str, module: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
+    def __init__(self, name: str, module: Any, adapters: Sequence[LoraAdapter]) -> None:
+        module.config.pad_token_id = None  # GPT-2 would search every pass for padding
         self.name = name
         self.module = module
         self.variants = 1 + len(adapters)
@@ -44,7 +45,7 @@ class CausalModel:
         self.kv_layers: dict[int, Tensor] = {}
         self.bytes_per_token: dict[torch.device, int] = {}
         self.router = VariantRouter()
-        self.device = next(module.parameters()).device
+        self.device = module.get_input_embeddings().weight.device  # a packed model may have no parameters
         self._add(adapters)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.paged import paged_attention
+from langchain_eft.engine.models.window import context_window
 
 PROBE = "eft-probe"
 """Name of the attention function that decodes and also records the layers' calls (keyword `calls`)."""
@@ -27,6 +28,7 @@ _ALIBI_TYPES = {"bloom", "mpt"}
 _RECURRENT_SETTINGS = (
     "state_size", "ssm_state_size", "mamba_d_state", "lru_width", "conv_L_cache", "linear_num_value_heads"
 )  # fmt: skip
+_INDEXER_SETTINGS = ("index_head_dim", "indexer_head_dim")
 _SUPPORTED_KEYWORDS = {"scaling", "sliding_window", "softcap", "s_aux", "dropout", "position_ids"}
 
 
@@ -36,12 +38,16 @@ def unsupported_reason(config: Any) -> str | None:
     if any("chunk" in kind for kind in kinds):
         return "some of its layers attend within chunks of the text, which is not supported"
     other_kinds = kinds - _ATTENTION_KINDS
+    if other_kinds and any(getattr(config, name, None) for name in _INDEXER_SETTINGS):
+        return "a sparse indexer chooses the positions that its layers attend to, which is not supported"
     if other_kinds or any(getattr(config, name, None) for name in _RECURRENT_SETTINGS):
         names = f" ({', '.join(sorted(other_kinds))})" if other_kinds else ""
         return (
             f"it has recurrent or convolutional layers{names}, whose state cannot be rolled back to an "
             "earlier token"
         )
+    if getattr(config, "zero_expert_num", None):
+        return "it has experts that pass tokens through, and shapes depend on how many tokens choose them"
     if _has_alibi(config):
         return "it encodes positions by ALiBi, a bias that the attention kernels here do not add"
     return None
@@ -119,7 +125,11 @@ def unsupported_layers_reason(config: Any, calls: Sequence[LayerCall]) -> str | 
     layers = {call.layer for call in calls}
     if len(layers) != config.num_hidden_layers:
         return f"it has {config.num_hidden_layers} layers, but only {len(layers)} attend over keys and values"
-    differing = next((call for call in calls if call.window != call.mask_window), None)
+    every = context_window(config)  # some families name a window that hides nothing
+    differing = next(
+        (call for call in calls if min(call.window or every, every) != min(call.mask_window or every, every)),
+        None,
+    )
     if differing:
         return (
             f"the mask of its layer {differing.layer} shows {differing.mask_window or 'all'} positions, but "
