@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import transformers
 from transformers import CONFIG_MAPPING, AutoConfig
+from transformers.models.gptj import modeling_gptj
 
 from unit_tests.tiny import tokenizer
 
@@ -242,6 +243,9 @@ def configuration(kind: str, extra: dict[str, Any], **changes: Any) -> Any:
 
 
 def require(kind: str) -> None:
-    """Skip the test where the installed transformers does not have a family."""
+    """Skip the test where the installed transformers lacks a family, or the interface of its attention."""
+    installed = f"transformers {transformers.__version__}"
     if kind not in CONFIG_MAPPING:
-        pytest.skip(f"transformers {transformers.__version__} has no {kind}")
+        pytest.skip(f"{installed} has no {kind}")
+    if kind == "gptj" and not hasattr(modeling_gptj, "ALL_ATTENTION_FUNCTIONS"):
+        pytest.skip(f"the attention of {kind} cannot be replaced in {installed}")
