@@ -203,7 +203,8 @@ def _adapter(module) -> LoraAdapter:
 
 def meta_shared(family: ModelFamily) -> Shared:
     pools = [KVPool(model.variants * BLOCKS * BLOCK_SIZE) for model in family.models]
-    return Shared(family, pools, BLOCKS, BLOCK_SIZE, ROWS, host_may_look=False)
+    states = [StatePool(ROWS, model.variants) if model.states else None for model in family.models]
+    return Shared(family, pools, states, BLOCKS, BLOCK_SIZE, ROWS, host_may_look=False)
 
 
 def kinds_of_rounds(family: ModelFamily, rows: int) -> list[RoundShape]:
