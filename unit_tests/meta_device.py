@@ -24,6 +24,7 @@ from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel, project
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
+from langchain_eft.engine.recurrence.state_pool import StatePool
 from langchain_eft.engine.rounds.round import Round
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes
 from langchain_eft.engine.rounds.shared import Shared

@@ -1,9 +1,9 @@
 """Which models can be decoded here, and the reasons why others cannot.
 
 A model is supported under two conditions. Its tokens may depend on each other only through attention over
-keys and values, and through the recurrent states of `recurrence`. Its layers must pass everything that matters about their attention through transformers'
-attention interface. Some models are refused by their configuration, before any weights are read; others only
-by a probe of one forward pass.
+keys and values, and through the recurrent states of `recurrence`. Its layers must pass everything that matters
+about their attention through transformers' attention interface. Some models are refused by their
+configuration, before any weights are read; others only by a probe of one forward pass.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def scan_by_steps(inputs: ScanInputs, stored: Tensor, rows: RecurrentRows, memor
         numbers = torch.where(
             is_new[:, None], stored[packed], earlier[rows.slots * MOST_REPLAYED + at % MOST_REPLAYED]
         )
-        keys, values, decay, rate = torch.split(numbers, inputs.sizes, 1)
+        keys, values, decay, rate = torch.split(numbers, list(inputs.sizes), 1)
         key = keys.view(-1, key_heads, key_dim).repeat_interleave(repeated, 1)[..., None]
         query = inputs.query[packed].repeat_interleave(repeated, 1)[..., None]
         decayed = state * decay.view(len(at), heads, -1, 1)

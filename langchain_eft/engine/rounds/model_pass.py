@@ -261,6 +261,5 @@ def _chunk(row: ScheduledRow, term: Term, shared: Shared) -> Chunk:
     start = prompt.first_to_run
     shift = term.variant * shared.num_blocks
     blocks = [block + shift for block in prompt.block_table]
-    return Chunk(
-        prompt.tokens[start:end], start, term.variant, blocks, shared.state_slot(prompt, term.variant)
-    )
+    slot = shared.state_slot(prompt, term.variant)
+    return Chunk(prompt.tokens[start:end], start, term.variant, blocks, slot)

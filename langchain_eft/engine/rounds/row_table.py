@@ -23,7 +23,7 @@ SUMS = ("target", "draft", "small", "upscale")
 
 TERM = ("variant", "start", "prompt_end", "prompt", "state")
 """What the column `terms` says of each term: the variant of its model; the tokens before the answer in the
-prompt that it reads; the last of them; which of the row's block tables that prompt has; and which slot has the
+prompt that it reads; the last of them; which of the row's block tables that prompt has; and the slot of the
 recurrent state."""
 
 DEAD = 0
