@@ -36,6 +36,7 @@ class Footprint:
         read: Number of weights that a pass over one token reads: no embedding matrix, unless it is also the
             output matrix, and only the chosen experts.
         kv_bytes: Bytes of keys and values of one token.
+        state_bytes: Bytes of the recurrent states of one text, in float32.
         vocabulary: Rows of the output matrix.
         window: Largest number of tokens in a text.
         head: Number of weights in the output matrix.
@@ -52,6 +53,7 @@ class Footprint:
     weights: WeightCount
     read: WeightCount
     kv_bytes: int
+    state_bytes: int
     vocabulary: int
     window: int
     head: int
@@ -119,9 +121,9 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
                 .eval()
             )
         weights, read = _count(module, text, in_16_bits=in_16_bits)
-        CausalModel(name, module, [])(
-            pack([Chunk([0], 0, 0, [0])], pool, 1, device), [0], torch.tensor([0], device=device)
-        )
+        model = CausalModel(name, module, [])
+        batch = pack([Chunk([0], 0, 0, [0])], pool, 1, device, model.states)
+        model(batch, [0], torch.tensor([0], device=device))
     if not pool.layers:
         raise unsupported_model(name, text, "its attention cannot be replaced")
     stored = None if folder is None or not any(folder.glob("*.safetensors")) else count_weights(folder)
@@ -133,6 +135,7 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
         weights=weights if stored is None else stored,
         read=read,
         kv_bytes=sum(pool.bytes_per_slot.values()) * dtype.itemsize // torch.bfloat16.itemsize,
+        state_bytes=sum(model.states.bytes_per_slot.values()) if model.states else 0,
         vocabulary=int(text.vocab_size),
         window=context_window(text),
         head=head,

@@ -21,9 +21,10 @@ from langchain_eft.engine.scheduling.request_state import RequestState
 SUMS = ("target", "draft", "small", "upscale")
 """The sums of a formula, as `formula.Coefficients` names them."""
 
-TERM = ("variant", "start", "prompt_end", "prompt")
+TERM = ("variant", "start", "prompt_end", "prompt", "state")
 """What the column `terms` says of each term: the variant of its model; the tokens before the answer in the
-prompt that it reads; the last of them; and which of the row's block tables that prompt has."""
+prompt that it reads; the last of them; which of the row's block tables that prompt has; and the slot of the
+recurrent state."""
 
 DEAD = 0
 """The row of no request, all zeros: rounds are padded with it."""
@@ -93,11 +94,20 @@ class RowTable:
         num_blocks: Blocks of one variant of a model.
         block_size: Positions per block.
         device: Where logits are combined.
+        num_slots: Slots of recurrent state of one variant of a model.
     """
 
     def __init__(
-        self, family: ModelFamily, max_batch_size: int, num_blocks: int, block_size: int, device: torch.device
+        self,
+        family: ModelFamily,
+        max_batch_size: int,
+        num_blocks: int,
+        block_size: int,
+        device: torch.device,
+        *,
+        num_slots: int = 0,
     ) -> None:
+        self._num_slots = num_slots
         rows, behaviors = max_batch_size + 1, len(family.behaviors)
         # The base, each behavior's two terms, and its reference on the base's prompt.
         self.num_terms = 1 + 3 * behaviors
@@ -108,8 +118,7 @@ class RowTable:
         ]
         # A weight has two segments at most.
         self.coefficients = CoefficientTable(rows, len(SUMS), self.num_terms, 2 * behaviors, device)
-        terms = [family.base, *(term for pair in family.behaviors.values() for term in pair)]
-        prompts = len({"", *(term.prompt_name for term in terms)})
+        prompts = len(family.prompt_names)
         width = -(-min(family.window, num_blocks * block_size) // block_size)
         self._blocks = MirroredRows(torch.zeros(rows, prompts, width, dtype=torch.int32), device)
         self._progress = MirroredRows(torch.zeros(rows, 2, dtype=torch.int64), device)
@@ -169,6 +178,10 @@ class RowTable:
                 [prompt.num_prompt_tokens for prompt in reads],
                 [prompt.tokens[prompt.num_prompt_tokens - 1] for prompt in reads],
                 [prompts[term.prompt_name] for term in terms],
+                [
+                    (prompt.state_slot or 0) + term.variant * self._num_slots
+                    for term, prompt in zip(terms, reads, strict=True)
+                ],
             ]
         )
         self._set(row, "terms", of_terms.flatten().tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from langchain_eft.engine.models.batch import is_final
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.scheduling.block_manager import block_key
 
@@ -21,6 +22,9 @@ class PromptState:
         block_table: Blocks that hold the computed tokens.
         num_computed_tokens: Tokens whose keys and values are in memory.
         num_cached_blocks: Full blocks that the prefix cache offers to later requests.
+        state_slot: Slot of its recurrent states, if the models have such; else None.
+        num_final_tokens: Tokens that these states contain for good.
+        first_to_run: Position of the first token of the pass that runs now.
 
     Args:
         prompt: Token ids before the answer, at least one.
@@ -33,6 +37,8 @@ class PromptState:
         self.num_computed_tokens = 0
         self.num_cached_blocks = 0
         self.num_prompt_tokens = len(prompt)
+        self.state_slot: int | None = None
+        self.num_final_tokens = self.first_to_run = 0
         self._block_keys: list[bytes] = []
         # Keys and values depend on the tokens and on which variants of which models have seen them.
         self._salt = repr(sorted({(term.model, term.variant) for term in terms})).encode()
@@ -41,6 +47,16 @@ class PromptState:
     def num_uncomputed_tokens(self) -> int:
         """Tokens that are not in KV memory yet; at least one until the request is finished."""
         return len(self.tokens) - self.num_computed_tokens
+
+    def begin(self, count: int) -> None:
+        """Note that the next `count` tokens run now.
+
+        A recurrent state that already contains them, by a pass that failed later, begins anew.
+        """
+        end = self.num_computed_tokens + count
+        begins_anew = self.num_final_tokens > self.num_computed_tokens
+        self.first_to_run = 0 if begins_anew else self.num_computed_tokens
+        self.num_final_tokens = end if is_final(end - self.first_to_run) else self.first_to_run
 
     def index_before(self, position: int) -> int:
         """Index of the token before token number `position` of the answer: its logits predict that token."""

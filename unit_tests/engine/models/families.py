@@ -173,9 +173,40 @@ WITH_IMAGES = {
     },
     "mistral3": {"text_config": {**GROUPED, "model_type": "ministral3"}, "vision_config": TINY_VISION},
 }  # fmt: skip
+DELTA_RULE = {
+    "num_hidden_layers": 4, "layer_types": ["linear_attention"] * 3 + ["full_attention"],
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4,
+}  # fmt: skip
+STATE_SPACE = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16}
+SHARED_EXPERT = {**EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 16}
+CONVOLUTIONS = {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}
+HYBRIDS = {
+    "qwen3_5_text": {**GROUPED, **DELTA_RULE},
+    "qwen3_5_moe_text": {**GROUPED, **DELTA_RULE, **SHARED_EXPERT},
+    "qwen3_next": {**GROUPED, **DELTA_RULE, **SHARED_EXPERT},
+    "olmo_hybrid": {**GROUPED, **DELTA_RULE, "linear_num_key_heads": 4, "linear_value_head_dim": 16},
+    "granitemoehybrid": {
+        **GROUPED, **STATE_SPACE, "num_local_experts": 0, "shared_intermediate_size": 64,
+        "num_hidden_layers": 3, "layer_types": ["mamba", "attention", "mamba"],
+    },
+    "bamba": {**GROUPED, **STATE_SPACE, "num_hidden_layers": 3, "attn_layer_indices": [1]},
+    "falcon_h1": {**GROUPED, **STATE_SPACE, "mamba_d_ssm": 64},
+    "nemotron_h": {
+        **GROUPED, "mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 16, "n_groups": 2,
+        "num_hidden_layers": 4, "layers_block_type": ["mamba", "attention", "mamba", "mlp"],
+    },
+    "kimi_linear": {
+        **LATENT, "num_hidden_layers": 3, "num_experts": 4, "num_experts_per_token": 2,
+        "moe_intermediate_size": 16, "linear_num_heads": 4, "linear_head_dim": 8,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    },
+    "lfm2": {**GROUPED, **CONVOLUTIONS},
+    "lfm2_moe": {**GROUPED, **CONVOLUTIONS, **EXPERTS, "num_experts": 4, "num_dense_layers": 1},
+}  # fmt: skip
 SUPPORTED: dict[str, dict[str, Any]] = {
     **FULL_ATTENTION, **WINDOWS, **MIXTURES_OF_EXPERTS, **LATENT_ATTENTION, **SHARED_KEYS_AND_VALUES,
-    **WITH_IMAGES,
+    **WITH_IMAGES, **HYBRIDS,
 }  # fmt: skip
 EVERYDAY = {
     "llama", "smollm3", "qwen2", "qwen3", "phi3", "olmo2", "gpt_neox", "mistral", "gemma2", "gemma3_text",
@@ -190,6 +221,7 @@ EVERYDAY = {
     "laguna",  # layers with different numbers of heads
     "vaultgemma",  # soft-caps
     "minicpm3",  # latent attention without experts
+    "qwen3_5_text", "granitemoehybrid", "lfm2",  # a delta rule, a state space, convolutions alone
 }  # fmt: skip
 """What `make test` decodes: families of presets, and one for each mechanism. The rest is `full`."""
 
@@ -209,12 +241,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bloom": ({}, "ALiBi"),
     "mpt": ({}, "ALiBi"),
     "falcon": ({"alibi": True}, "ALiBi"),
-    "falcon_h1": (GROUPED, r"recurrent.*\(hybrid\)"),
-    "granitemoehybrid": (
-        {**GROUPED, "mamba_n_heads": 8, "mamba_d_head": 8, "layer_types": ["mamba", "attention"]},
-        "recurrent",
-    ),
-    "lfm2": ({**GROUPED, "layer_types": ["conv", "full_attention"]}, r"convolutional layers \(conv\)"),
+    "jamba": (GROUPED, r"recurrent or convolutional layers \(mamba\)"),
+    "mamba2": ({"num_heads": 8, "head_dim": 8, "expand": 2, "state_size": 16}, "recurrent"),
     "llama4_text": ({**GROUPED, "num_local_experts": 2, "attention_chunk_size": 8}, "chunks"),
     "gpt_neo": ({"num_layers": 2, "attention_types": [[["global"], 2]]}, "attention cannot be replaced"),
     "diffllama": (GROUPED, "logits differ"),

@@ -20,11 +20,13 @@ from langchain_eft.engine.loading.checkpoints import find_checkpoint
 from langchain_eft.engine.loading.configuration import model_class
 from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.models import plan, self_check
+from langchain_eft.engine.models.batch import is_final
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from unit_tests.engine.models.families import (
     EVERYDAY,
     GROUPED,
+    HYBRIDS,
     REFUSED,
     REFUSED_AFTER_LOADING,
     SUPPORTED,
@@ -95,8 +97,9 @@ def build(folder: Path, kind: str, extra: dict) -> Family:
     return Family(folder)
 
 
-def open_engine(family: Family) -> Engine:
-    return Engine(family.recipe, EngineConfig(kv_cache_tokens=512, block_size=4, max_num_batched_tokens=12))
+def open_engine(family: Family, budget=12) -> Engine:
+    config = EngineConfig(kv_cache_tokens=512, block_size=4, max_num_batched_tokens=budget)
+    return Engine(family.recipe, config)
 
 
 PROMPTS = [
@@ -136,20 +139,24 @@ def deviation(family: Family, prompt: list[int], recorder: Recorder) -> float:
 def test_a_supported_family_decodes_like_its_own_forward_pass(kind, tmp_path):
     require(kind)
     family = build(tmp_path, kind, SUPPORTED[kind])
-    engine = open_engine(family)
+    engine = open_engine(family, budget=64 if kind in HYBRIDS else 12)
     try:
         plain, drafted = decode(engine, 0), decode(engine, 3)
         base = engine.family.models[0]
     finally:
         engine.close()
     for prompt, first, second in zip(PROMPTS, plain, drafted, strict=True):
-        assert deviation(family, prompt, first) < 5e-5
+        # A delta rule by chunks, as transformers computes whole texts, rounds otherwise than one by tokens.
+        assert deviation(family, prompt, first) < (1e-3 if kind in HYBRIDS else 5e-5)
         assert second.tokens == first.tokens
         # The second request finds all full blocks of the prompt in the cache, without its last token.
-        assert second.events[-1].cached_tokens == (len(prompt) - 1) // 4 * 4
+        cached = (len(prompt) - 1) // 4 * 4
+        kept = kind not in HYBRIDS or is_final(cached)  # states are kept behind long parts of prompts
+        assert second.events[-1].cached_tokens == (cached if kept else 0)
     assert any(recorder.events[-1].drafted_tokens for recorder in drafted)
     sizes = footprint(find_checkpoint(str(tmp_path / "base")), torch.float32)
     assert sizes.kv_bytes == sum(base.bytes_per_token.values())
+    assert sizes.state_bytes == (sum(base.states.bytes_per_slot.values()) if base.states else 0)
     weights = sum(p.nbytes for p in family.module("base").parameters())
     placement = Placement.of(EngineConfig(device="cpu"))
     assert sizes.nbytes(placement) == pytest.approx(weights, rel=0.001)  # buffers may be saved too
