@@ -1,9 +1,12 @@
-"""Forward passes over trees of tokens: every token runs once, whatever number of texts begins with it."""
+"""Forward passes over trees of tokens: every token runs once, whatever number of texts begins with it.
+
+A recurrent layer has no state in the midst of a text. So models with such layers run each text as a whole.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -17,6 +20,7 @@ from langchain_eft.engine.device_kernels import has_kernel
 from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.recurrence.state_pool import StatePool
 
 _TOKENS_PER_FORWARD = 2048
 """Most tokens of one forward pass."""
@@ -69,7 +73,8 @@ def tree_outputs(
         plain matrix, else [V'], on the model's device.
     """
     outputs: dict[int, dict[int, Tensor]] = {variant: {} for variant in trees}
-    pieces = [piece for variant, read in trees.items() for piece in _pieces(variant, read, memory)]
+    pieces_of = _whole_texts if model.states else _pieces
+    pieces = [piece for variant, read in trees.items() for piece in pieces_of(variant, read, memory)]
     for batch in _batches(pieces, one_depth=has_kernel(model.device)):
         rows = _forward(model, memory.pools[index], batch)
         wanted = [(piece.chunk.variant, number) for piece in batch for number in piece.numbers]
@@ -86,7 +91,8 @@ def _forward(model: CausalModel, pool: KVPool, pieces: Sequence[_Piece]) -> Tens
     Raises:
         DecodingError: Some of them are NaN.
     """
-    batch = pack([piece.chunk for piece in pieces], pool, 1, model.device)
+    chunks = [replace(piece.chunk, slot=slot) for slot, piece in enumerate(pieces)]
+    batch = pack(chunks, pool, 1, model.device, StatePool(len(pieces)) if model.states else None)
     starts = np.cumsum([0, *(len(piece.chunk.tokens) for piece in pieces)])
     keep = [int(start) + i for start, piece in zip(starts, pieces, strict=False) for i in piece.kept]
     active = sorted({piece.chunk.variant for piece in pieces})
@@ -105,6 +111,20 @@ def _pieces(variant: int, read: ReadTree, memory: TreeMemory) -> Iterator[_Piece
     slots, kept = read.slots(memory, variant), set(read.kept)
     for run in read.tree.runs:
         yield from _pieces_of_run(run, variant, slots, kept, read.num_cached)
+
+
+def _whole_texts(variant: int, read: ReadTree, memory: TreeMemory) -> Iterator[_Piece]:
+    """The text of each run with wanted tokens, from its beginning."""
+    slots, kept = read.slots(memory, variant), set(read.kept)
+    tokens = list(chain.from_iterable(run.tokens for run in read.tree.runs))
+    for run in read.tree.runs:
+        wanted = [number for number in run.path[-1] if number in kept]
+        if wanted:
+            numbers = list(chain.from_iterable(run.path))
+            table = slots[np.array(numbers)].tolist()
+            text = Chunk([tokens[number] for number in numbers], 0, variant, table)
+            first = run.path[-1].start - run.position
+            yield _Piece(text, 0, [number - first for number in wanted], wanted)
 
 
 def _pieces_of_run(

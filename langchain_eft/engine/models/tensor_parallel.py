@@ -237,8 +237,8 @@ def _check(path: str, ranks: int, device: torch.device) -> None:
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     if is_hybrid(config.get_text_config()):
         raise RecipeError(
-            f"tensor_parallel={ranks} cannot divide the recurrent layers of {path!r}: leave `tensor_parallel` "
-            "at 1, or use another base."
+            f"tensor_parallel={ranks} cannot divide the recurrent layers of {path!r}: leave "
+            "`tensor_parallel` at 1, or use another base."
         )
     heads = kv_heads(config.get_text_config())
     if heads % ranks:

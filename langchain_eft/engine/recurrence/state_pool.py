@@ -73,10 +73,10 @@ class StatePool:
         Args:
             layer: Number of the layer.
             reach: Tokens that an output needs before its own.
-            like: [N, channels] inputs.
+            like: [N, channels] float32 inputs.
 
         Returns:
-            [slots, W, channels]; a token lies at its position modulo W.
+            [slots, W, channels] float32; a token lies at its position modulo W.
         """
         if layer not in self._windows:
             self._windows[layer] = like.new_zeros(self.padding + 1, reach + MOST_REPLAYED, like.shape[1])

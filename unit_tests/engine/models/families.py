@@ -241,7 +241,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bloom": ({}, "ALiBi"),
     "mpt": ({}, "ALiBi"),
     "falcon": ({"alibi": True}, "ALiBi"),
-    "jamba": (GROUPED, r"recurrent or convolutional layers \(mamba\)"),
+    "jamba": (GROUPED, r"recurrent or convolutional layers \(linear_attention\)"),
     "mamba2": ({"num_heads": 8, "head_dim": 8, "expand": 2, "state_size": 16}, "recurrent"),
     "llama4_text": ({**GROUPED, "num_local_experts": 2, "attention_chunk_size": 8}, "chunks"),
     "gpt_neo": ({"num_layers": 2, "attention_types": [[["global"], 2]]}, "attention cannot be replaced"),

@@ -7,6 +7,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from langchain_eft.engine.analysis.scoring import token_logprobs
+from langchain_eft.engine.analysis.term_outputs import OwnMemory, Reading, finished
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
@@ -89,6 +91,21 @@ def test_a_pass_that_fails_runs_again_from_where_its_states_were(hybrid, monkeyp
         monkeypatch.setattr(DecodingLoop, "_start_anew", lambda loop: (anew.append(1), start(loop)))
         assert texts(engine, 4) == expected
         assert anew
+
+
+@pytest.mark.slow
+def test_given_answers_are_scored_as_full_passes_do(hybrid):
+    family, _ = hybrid
+    prompt, answers = prompts()[2], [[7, 8, 9, 10], [7, 8, 30], [50]]
+    with engine_of(family.recipe, **SETTINGS) as engine:
+        tuned = engine.family.behaviors["b"][0]
+        readings = [Reading(tuned, tuple(prompt), tuple(map(tuple, answers)))]
+        (found,) = finished(token_logprobs(engine.family, OwnMemory(engine.family), readings))
+    for answer, scores in zip(answers, found, strict=True):
+        with torch.inference_mode():
+            logits = family.module("tuned")(torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0]
+        expected = logits[len(prompt) - 1 : -1].log_softmax(-1)[range(len(answer)), answer]
+        assert (torch.as_tensor(scores) - expected).abs().max() < 1e-3
 
 
 @pytest.mark.slow
