@@ -26,6 +26,8 @@ CONFIGURATIONS = {
     r"/Qwen3-4B": "qwen3-4b",
     r"/Qwen3-14B": "qwen3-14b",
     r"/Qwen3-30B-A3B": "qwen3-30b",
+    r"/Qwen3\.5-0\.8B": "qwen3.5-0.8b",
+    r"/Qwen3\.5-9B": "qwen3.5-9b",
     r"/OLMo-2-0425-1B": "olmo-2-1b",
     r"/OLMo-2-1124-13B": "olmo-2-13b",
     r"/Olmo-3-(1025-)?7B": "olmo-3-7b",

@@ -183,6 +183,12 @@ SHARED_EXPERT = {**EXPERTS, "num_experts": 4, "shared_expert_intermediate_size":
 CONVOLUTIONS = {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}
 HYBRIDS = {
     "qwen3_5_text": {**GROUPED, **DELTA_RULE},
+    "qwen3_5": {
+        "text_config": {**GROUPED, **DELTA_RULE, "model_type": "qwen3_5_text"},
+        "vision_config": {
+            "hidden_size": 16, "intermediate_size": 16, "depth": 1, "num_heads": 2, "out_hidden_size": 32,
+        },
+    },
     "qwen3_5_moe_text": {**GROUPED, **DELTA_RULE, **SHARED_EXPERT},
     "qwen3_next": {**GROUPED, **DELTA_RULE, **SHARED_EXPERT},
     "olmo_hybrid": {**GROUPED, **DELTA_RULE, "linear_num_key_heads": 4, "linear_value_head_dim": 16},
