@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from langchain_eft.engine.models.family import Term
-from langchain_eft.engine.scheduling.block_manager import block_key
+from langchain_eft.engine.scheduling.block_manager import BlockManager, block_key
 
 
 class PromptState:
@@ -53,3 +53,16 @@ class PromptState:
             previous = self._block_keys[-1] if self._block_keys else self._salt
             self._block_keys.append(block_key(previous, self.tokens[start : start + block_size]))
         return self._block_keys[:full]
+
+    def take_cached_blocks(self, num_tokens: int, blocks: BlockManager) -> None:
+        """Begin with what the prefix cache holds of the first `num_tokens` tokens."""
+        self.block_table = blocks.get_cached_blocks(self.block_keys(num_tokens, blocks.block_size))
+        self.num_cached_blocks = len(self.block_table)
+        self.num_computed_tokens = self.num_cached_blocks * blocks.block_size
+
+    def cache_full_blocks(self, blocks: BlockManager) -> None:
+        """Offer the full blocks of computed tokens to later requests."""
+        keys = self.block_keys(self.num_computed_tokens, blocks.block_size)
+        for i in range(self.num_cached_blocks, len(keys)):
+            blocks.cache_block(self.block_table[i], keys[i])
+        self.num_cached_blocks = len(keys)

@@ -174,10 +174,7 @@ class Scheduler:
         """Offer the full blocks of requests to later ones."""
         for state in states:
             for prompt in state.prompts.values():
-                keys = prompt.block_keys(prompt.num_computed_tokens, self._blocks.block_size)
-                for i in range(prompt.num_cached_blocks, len(keys)):
-                    self._blocks.cache_block(prompt.block_table[i], keys[i])
-                prompt.num_cached_blocks = len(keys)
+                prompt.cache_full_blocks(self._blocks)
 
     def _reserve(self, state: RequestState, count: int) -> int:
         """Allocate memory for a row's last token and as many as possible of `count` further ones.
@@ -223,12 +220,9 @@ class Scheduler:
 
         The last known token is never taken from the cache: its logits predict what comes next.
         """
-        size, prompts = self._blocks.block_size, state.prompts
+        prompts = state.prompts
         for prompt in prompts.values():
-            blocks = self._blocks.get_cached_blocks(prompt.block_keys(len(prompt.tokens) - 1, size))
-            prompt.block_table = blocks
-            prompt.num_cached_blocks = len(blocks)
-            prompt.num_computed_tokens = len(blocks) * size
+            prompt.take_cached_blocks(len(prompt.tokens) - 1, self._blocks)
         missing = self._missing([(p.block_table, len(p.tokens) + 1) for p in prompts.values()])
         if missing > self._blocks.num_free_blocks:
             self._release(state)
