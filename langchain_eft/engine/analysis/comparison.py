@@ -82,26 +82,25 @@ def compare_on_answer(
         answer: Token ids, at least one.
         sampling: Temperature and filters for `accepted`; penalties and biases are ignored.
     """
-    (base, _), *pair = terms
-    formula = build_formula(base, {"": (pair[0][0], pair[1][0])}, {"": weight})
-    target, number_of = Target(family, [formula]), {term: number for number, (term, _) in enumerate(terms)}
+    base, tuned, reference = (term for term, _ in terms)
+    formula = build_formula(base, {"": (tuned, reference)}, {"": weight})
+    target = Target(family, [formula])
     readings = [Reading(term, prompt, (answer,)) for term, prompt in terms]
     outputs = yield from term_outputs(family, memory, readings)
     parts = []
     for start in range(0, len(answer), _ROWS):
         tokens = answer[start : start + _ROWS]
-        count = len(tokens)
+        steps = range(start, start + len(tokens))
         with torch.inference_mode():
-            logits = [
-                _logits(family, term, [outputs.rows[place] for place in places[start : start + count]])
+            logits = {
+                term: _logits(family, term, [outputs.rows[places[step]] for step in steps])
                 for (term, _), (places,) in zip(terms, outputs.places, strict=True)
-            ]
-            entry = [
-                [number_of[term] * count + row for term in terms_in_order(formula)] for row in range(count)
-            ]
-            common = torch.cat([each[:, : len(family.vocabulary)] for each in logits])
-            logp = target.logprobs(common, entry, [0] * count, range(start, start + count))
-            parts.append(compare(logits, logp, tokens, family.vocabulary, family.end_ids, sampling))
+            }
+            of_formula = [logits[term][:, : len(family.vocabulary)] for term in terms_in_order(formula)]
+            entry = torch.arange(len(of_formula) * len(steps)).view(-1, len(steps)).t().tolist()
+            logp = target.logprobs(torch.cat(of_formula), entry, [0] * len(steps), steps)
+            of_models = [logits[term] for term, _ in terms]
+            parts.append(compare(of_models, logp, tokens, family.vocabulary, family.end_ids, sampling))
         yield
     return reduce(add, parts)
 

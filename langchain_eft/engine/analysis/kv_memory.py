@@ -31,7 +31,7 @@ def allocated(trees: Collection[TextTree], memory: KVMemory) -> Iterator[KVMemor
     offered to later requests.
     """
     if not _allocate(trees, memory.blocks):
-        num_blocks = sum(memory.blocks.blocks_for(len(each.tree)) for each in trees)
+        num_blocks = sum(memory.blocks.blocks_for(len(each.tokens)) for each in trees)
         blocks = BlockManager(num_blocks, memory.blocks.block_size)
         variants = 1 + max(term.variant for each in trees for term in each.readers)
         memory = KVMemory([KVPool(variants * blocks.num_tokens) for _ in memory.pools], blocks)
@@ -51,7 +51,7 @@ def _allocate(trees: Collection[TextTree], blocks: BlockManager) -> bool:
     """Allocate a block table for every tree; False, and no change, if memory is short."""
     for each in trees:
         each.prompt.take_cached_blocks(min(each.wanted), blocks)
-    if all(blocks.allocate(each.prompt.block_table, len(each.tree)) for each in trees):
+    if all(blocks.allocate(each.prompt.block_table, len(each.tokens)) for each in trees):
         return True
     for each in trees:
         blocks.free(each.prompt.block_table)

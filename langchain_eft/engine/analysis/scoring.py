@@ -98,11 +98,7 @@ def answer_logprobs(
     cached: list[int] = []
     for group in _groups(pairs, lambda pair: len(prompts[pair[0]].answers[pair[1]])):
         answers_of = {i: [j for _, j in own] for i, own in groupby(group, itemgetter(0))}
-        readings = [
-            Reading(term, prompts[i].prompts[term.prompt_name], tuple(prompts[i].answers[j] for j in answers))
-            for i, answers in answers_of.items()
-            for term in terms_in_order(prompts[i].formula)
-        ]
+        readings = _readings(prompts, answers_of)
         outputs = yield from term_outputs(family, memory, readings)
         main = (reading.term.prompt_name == "" for reading in readings)
         cached.append(next(compress(outputs.num_cached, main), 0))
@@ -136,6 +132,15 @@ def _num_shared(prompts: Sequence[ScoredPrompt]) -> int:
     return sum(map(sum, equal_so_far))
 
 
+def _readings(prompts: Sequence[ScoredPrompt], answers_of: Mapping[int, Sequence[int]]) -> list[Reading]:
+    """What the terms of prompts read: of each prompt its text, and some of its answers, by their numbers."""
+    return [
+        Reading(term, prompts[i].prompts[term.prompt_name], tuple(prompts[i].answers[j] for j in answers))
+        for i, answers in answers_of.items()
+        for term in terms_in_order(prompts[i].formula)
+    ]
+
+
 def _positions(
     prompts: Sequence[ScoredPrompt], answers_of: Mapping[int, Sequence[int]], outputs: Outputs
 ) -> dict[_Position, list[_Token]]:
@@ -144,7 +149,7 @@ def _positions(
     Args:
         prompts: The prompts.
         answers_of: By number of the prompt, the numbers of its answers.
-        outputs: What the terms of the prompts say there, one prompt after the other.
+        outputs: Those of `_readings`.
     """
     found: dict[_Position, list[_Token]] = {}
     readings = iter(outputs.places)

@@ -19,7 +19,7 @@ class TextTree:
 
     Attributes:
         readers: The terms that read them.
-        tree: Their tokens, less the last one of each answer, which predicts nothing that is wanted.
+        tokens: Their tokens, less the last one of each answer, which predicts nothing that is wanted.
         numbers: For the texts, each answer and each token of it, the number in the tree of the token before.
         wanted: Those numbers: the tokens whose outputs are wanted.
         prompt: The first prompt, whose tokens have the first numbers. Its block table holds the whole tree.
@@ -31,7 +31,7 @@ class TextTree:
 
     def __init__(self, readers: Collection[Term], texts: Collection[Texts]) -> None:
         self.readers = readers
-        self.tree = PrefixTree()
+        self.tokens = PrefixTree()
         self.numbers = {each: self._add(*each) for each in texts}
         self.wanted = {number for answers in self.numbers.values() for each in answers for number in each}
         self.prompt = PromptState(next(iter(texts))[0], readers)
@@ -39,5 +39,5 @@ class TextTree:
     def _add(self, prompt: tuple[int, ...], answers: Answers) -> list[list[int]]:
         # The longest answer continues the prompt's row, so that one row fewer attends to all of the prompt.
         longest = max(answers, key=len)
-        end = self.tree.add((*prompt, *longest[:-1]))[len(prompt) - 1]
-        return [[end, *self.tree.add(answer[:-1], end)] for answer in answers]
+        end = self.tokens.add((*prompt, *longest[:-1]))[len(prompt) - 1]
+        return [[end, *self.tokens.add(answer[:-1], end)] for answer in answers]

@@ -86,7 +86,7 @@ def _pieces(tree: TextTree, variant: int, blocks: BlockManager) -> Iterator[_Pie
     """What a variant has to run, in the order of the tree."""
     table = np.array(tree.prompt.block_table, np.int64)[:, None] + variant * blocks.num_blocks
     slots = (table * blocks.block_size + np.arange(blocks.block_size)).reshape(-1)  # of each token
-    for run in tree.tree.runs:
+    for run in tree.tokens.runs:
         own = run.path[-1]
         path = slots[np.fromiter(chain.from_iterable(run.path), np.int64)].tolist()
         first = max(tree.prompt.num_computed_tokens - own.start, 0)

@@ -20,8 +20,9 @@ from langchain_eft.engine.errors import (
     RecipeError,
     RequestError,
 )
-from langchain_eft.engine.events import Finished
+from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.schedules import Ramp
 from langchain_eft.engine.request import GivenAnswers
 from langchain_eft.engine.scheduling.scheduler import Scheduler
@@ -29,6 +30,7 @@ from unit_tests.helpers import (
     Recorder,
     await_until,
     counted_tokens,
+    endless,
     every_family,
     finished,
     no_memory,
@@ -99,6 +101,15 @@ def test_a_weight_that_changes_counts_from_the_beginning_of_the_answer(engine, r
         text = [*prompt, *answer[:position]]
         log_p = reference.logprobs(text, {"one": min(position / 4, 1.0)})
         assert logprob == pytest.approx(float(log_p[answer[position]]), abs=1e-4)
+
+
+@pytest.mark.parametrize(("mixture", "options"), [*MIXTURES, ({"one": Gate(below=0.1)}, {})])
+def test_scores_of_an_answer_are_what_decoding_said_of_it(engine, mixture, options):
+    drawn = request(texts(22, 1, 10, 20)[0], mixture, endless(), 12, top_logprobs=0, **options)
+    deltas = [event for event in engine.stream(drawn) if isinstance(event, TextDelta)]
+    answer = tuple(token for delta in deltas for token in delta.tokens)
+    ((scores,),) = engine.answer_logprobs([GivenAnswers(drawn, (answer,))]).logprobs
+    assert scores == pytest.approx([each.logprob for delta in deltas for each in delta.logprobs], abs=1e-5)
 
 
 def test_every_distinct_token_runs_once(engine, tokens_run):
