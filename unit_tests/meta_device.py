@@ -24,6 +24,7 @@ from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel, project
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.lora import LoraAdapter, LoraUpdate
+from langchain_eft.engine.recurrence.state_pool import StatePool
 from langchain_eft.engine.rounds.round import Round
 from langchain_eft.engine.rounds.shape import RoundShape, common_shapes
 from langchain_eft.engine.rounds.shared import Shared
@@ -203,7 +204,8 @@ def _adapter(module) -> LoraAdapter:
 
 def meta_shared(family: ModelFamily) -> Shared:
     pools = [KVPool(model.variants * BLOCKS * BLOCK_SIZE) for model in family.models]
-    return Shared(family, pools, BLOCKS, BLOCK_SIZE, ROWS, host_may_look=False)
+    states = [StatePool(ROWS, model.variants) if model.states else None for model in family.models]
+    return Shared(family, pools, states, BLOCKS, BLOCK_SIZE, ROWS, host_may_look=False)
 
 
 def kinds_of_rounds(family: ModelFamily, rows: int) -> list[RoundShape]:

@@ -35,6 +35,7 @@ from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.scheduler import Batch, ScheduledRow, Scheduler, decoding_row
 from langchain_eft.engine.scheduling.speculator import Speculator
+from langchain_eft.engine.scheduling.state_slots import StateSlots
 from langchain_eft.engine.stats import EngineStats
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class DecodingLoop:
             config.max_num_batched_tokens
             or (_TOKENS_AT_ONCE_ON_CUDA if placement.device.type == "cuda" else _TOKENS_AT_ONCE),
             mixes=self._runner.host_may_look,
+            slots=self._slots(),
         )
         self.memory = KVMemory(self._runner.pools, self.blocks)
         self._in_flight: InFlight | None = None
@@ -93,6 +95,11 @@ class DecodingLoop:
         self._lost: str | None = None
         self._process = os.getpid()
         self._wake = threading.Condition()
+
+    def _slots(self) -> StateSlots | None:
+        """Slots for recurrent states, if a model has such."""
+        pools = [pool for pool in self._runner.states if pool is not None]
+        return StateSlots(pools, pools[0].num_slots) if pools else None
 
     # What other threads call
 
@@ -213,8 +220,7 @@ class DecodingLoop:
     def _release(self) -> None:
         """Free weights and KV memory, even if callers keep the engine."""
         self._family.close()
-        for pool in self._runner.pools:
-            pool.free()
+        self._runner.free()
         del self._runner
         return_freed_memory()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.models.heads import kv_heads
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,7 @@ class Heads:
     @classmethod
     def of(cls, config: Any) -> Heads:
         """The heads of a model, by the configuration of its text part."""
-        heads = int(config.num_attention_heads)
-        return cls(heads, int(getattr(config, "num_key_value_heads", None) or heads))
+        return cls(int(config.num_attention_heads), kv_heads(config))
 
     def divisible_by(self, ranks: int) -> bool:
         """Whether every rank gets equally many heads, or its own copy of a head of keys and values."""

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.loading.checkpoints import Checkpoint
-from langchain_eft.engine.loading.configuration import read_config
+from langchain_eft.engine.loading.configuration import model_class, read_config
 from langchain_eft.engine.loading.gguf_weights import count_gguf_weights
 from langchain_eft.engine.loading.memory import WeightCount, count_weights
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.compatibility import unsupported_reason
+from langchain_eft.engine.models.heads import kv_heads
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.models.self_check import unsupported_model, unsupported_on_failure
 from langchain_eft.engine.models.window import context_window
@@ -36,6 +36,7 @@ class Footprint:
         read: Number of weights that a pass over one token reads: no embedding matrix, unless it is also the
             output matrix, and only the chosen experts.
         kv_bytes: Bytes of keys and values of one token.
+        state_bytes: Bytes of the recurrent states of one text, in float32.
         vocabulary: Rows of the output matrix.
         window: Largest number of tokens in a text.
         head: Number of weights in the output matrix.
@@ -52,6 +53,7 @@ class Footprint:
     weights: WeightCount
     read: WeightCount
     kv_bytes: int
+    state_bytes: int
     vocabulary: int
     window: int
     head: int
@@ -111,13 +113,17 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
     with unsupported_on_failure(name, text):
         with quiet_transformers(), device:
             # The products of experts need bfloat16 on meta tensors; the counts do not depend on the type.
-            module = AutoModelForCausalLM.from_config(
-                config, trust_remote_code=False, dtype=torch.bfloat16, attn_implementation=ATTENTION
-            ).eval()
+            module = (
+                model_class(config)
+                .from_config(
+                    config, trust_remote_code=False, dtype=torch.bfloat16, attn_implementation=ATTENTION
+                )
+                .eval()
+            )
         weights, read = _count(module, text, in_16_bits=in_16_bits)
-        CausalModel(name, module, [])(
-            pack([Chunk([0], 0, 0, [0])], pool, 1, device), [0], torch.tensor([0], device=device)
-        )
+        model = CausalModel(name, module, [])
+        batch = pack([Chunk([0], 0, 0, [0])], pool, 1, device, model.states)
+        model(batch, [0], torch.tensor([0], device=device))
     if not pool.layers:
         raise unsupported_model(name, text, "its attention cannot be replaced")
     stored = None if folder is None or not any(folder.glob("*.safetensors")) else count_weights(folder)
@@ -129,6 +135,7 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
         weights=weights if stored is None else stored,
         read=read,
         kv_bytes=sum(pool.bytes_per_slot.values()) * dtype.itemsize // torch.bfloat16.itemsize,
+        state_bytes=sum(model.states.bytes_per_slot.values()) if model.states else 0,
         vocabulary=int(text.vocab_size),
         window=context_window(text),
         head=head,
@@ -137,7 +144,7 @@ def footprint_of_config(name: str, config: Any, dtype: torch.dtype, folder: Path
         layers=int(text.num_hidden_layers),
         hidden_size=int(text.hidden_size),
         heads=int(text.num_attention_heads),
-        kv_heads=int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
+        kv_heads=kv_heads(text),
     )
 
 
@@ -163,6 +170,10 @@ def _count(module: Any, config: Any, *, in_16_bits: bool) -> tuple[WeightCount, 
 
 def _share_of_experts(config: Any) -> float:
     """The fraction of the experts that a token uses; 1 for a model without experts."""
-    names = ("num_local_experts", "num_experts", "n_routed_experts")
-    total = next((count for name in names if (count := getattr(config, name, None))), None)
-    return float(config.num_experts_per_tok / total) if total else 1.0
+    total = _first(config, "num_local_experts", "num_experts", "n_routed_experts")
+    used = _first(config, "num_experts_per_tok", "top_k_experts")
+    return float(used / total) if total else 1.0
+
+
+def _first(config: Any, *names: str) -> Any:
+    return next((value for name in names if (value := getattr(config, name, None))), None)

@@ -9,6 +9,7 @@ import torch
 
 from langchain_eft.diagnostics.plan.recipe_footprints import RecipeFootprints, adapter_weights
 from langchain_eft.engine.config import EngineConfig, Quantization
+from langchain_eft.engine.loading.kv_capacity import state_slots
 from langchain_eft.engine.loading.memory import WeightCount, gib
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import Recipe
@@ -79,6 +80,10 @@ class Memory:
         dtype, kv_bytes = self._dtype, self.models.kv_bytes
         size = gib(kv_bytes) if kv_bytes >= 2**30 else f"{kv_bytes / 2**10:.1f} KiB"
         yield Part("keys and values", f"{self.tokens} tokens of {size}", None, dtype, self.tokens * kv_bytes)
+        if state_bytes := self.models.state_bytes:
+            slots = state_slots(self.config, self.num_prompts)
+            size = f"{slots} texts of {state_bytes / 2**20:.1f} MiB"
+            yield Part("recurrent states", size, None, "float32", slots * state_bytes)
         positions = self.config.max_batch_size * _VERIFIED_POSITIONS
         footprints = self.models.footprints.values()
         # Logits of every model in float32, and p and q in float64.

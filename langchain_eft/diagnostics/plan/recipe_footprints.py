@@ -38,8 +38,15 @@ class RecipeFootprints:
     @property
     def kv_bytes(self) -> int:
         """Bytes of keys and values of one token. Each adapter has keys and values of its own."""
-        variants = {each: 1 + len(self.checkpoints.adapters(each)) for each in self.footprints}
-        return sum(variants[each] * model.kv_bytes for each, model in self.footprints.items())
+        return sum(self._variants(each) * model.kv_bytes for each, model in self.footprints.items())
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of recurrent states of one text. Each adapter has states of its own."""
+        return sum(self._variants(each) * model.state_bytes for each, model in self.footprints.items())
+
+    def _variants(self, checkpoint: Checkpoint) -> int:
+        return 1 + len(self.checkpoints.adapters(checkpoint))
 
     def placement_of(self, checkpoint: Checkpoint) -> Placement:
         """Device and precision of a model."""

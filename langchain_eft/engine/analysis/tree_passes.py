@@ -1,9 +1,12 @@
-"""Forward passes over trees of tokens: every token runs once, whatever number of texts begins with it."""
+"""Forward passes over trees of tokens: every token runs once, whatever number of texts begins with it.
+
+A recurrent layer has no state in the midst of a text. So models with such layers run each text as a whole.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -17,6 +20,7 @@ from langchain_eft.engine.device_kernels import has_kernel
 from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.recurrence.state_pool import StatePool
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 
 _TOKENS_PER_FORWARD = 2048
@@ -51,7 +55,8 @@ def tree_outputs(
         matrix, else [V'], on the model's device.
     """
     outputs: dict[tuple[int, int], Tensor] = {}
-    pieces = [piece for variant, tree in trees.items() for piece in _pieces(tree, variant, blocks)]
+    pieces_of = _whole_texts if model.states else _pieces
+    pieces = [piece for variant, tree in trees.items() for piece in pieces_of(tree, variant, blocks)]
     for batch in _batches(pieces, one_depth=has_kernel(model.device)):
         outputs |= _forward(model, pool, batch)
         yield
@@ -70,7 +75,8 @@ def _forward(model: CausalModel, pool: KVPool, pieces: Sequence[_Piece]) -> dict
     for piece in pieces:
         kept |= {(piece.chunk.variant, number): start + place for number, place in piece.kept.items()}
         start += len(piece.chunk.tokens)
-    batch = pack([piece.chunk for piece in pieces], pool, 1, model.device)
+    chunks = [replace(piece.chunk, slot=slot) for slot, piece in enumerate(pieces)]
+    batch = pack(chunks, pool, 1, model.device, StatePool(len(pieces)) if model.states else None)
     active = sorted({piece.chunk.variant for piece in pieces})
     outputs = model(batch, active, torch.tensor([*kept.values()], dtype=torch.int64).to(model.device))
     if outputs.isnan().any():
@@ -84,8 +90,7 @@ def _forward(model: CausalModel, pool: KVPool, pieces: Sequence[_Piece]) -> dict
 
 def _pieces(tree: TextTree, variant: int, blocks: BlockManager) -> Iterator[_Piece]:
     """What a variant has to run, in the order of the tree."""
-    table = np.array(tree.prompt.block_table, np.int64)[:, None] + variant * blocks.num_blocks
-    slots = (table * blocks.block_size + np.arange(blocks.block_size)).reshape(-1)  # of each token
+    slots = _slots(tree, variant, blocks)
     for run in tree.tokens.runs:
         own = run.path[-1]
         path = slots[np.fromiter(chain.from_iterable(run.path), np.int64)].tolist()
@@ -96,6 +101,25 @@ def _pieces(tree: TextTree, variant: int, blocks: BlockManager) -> Iterator[_Pie
             chunk = Chunk(tokens, position, variant, path[: position + len(tokens)])
             kept = {number: place for place, number in enumerate(own[part]) if number in tree.wanted}
             yield _Piece(chunk, run.depth, kept)
+
+
+def _whole_texts(tree: TextTree, variant: int, blocks: BlockManager) -> Iterator[_Piece]:
+    """The text of each run with wanted tokens, from its beginning."""
+    slots = _slots(tree, variant, blocks)
+    tokens = list(chain.from_iterable(run.tokens for run in tree.tokens.runs))
+    for run in tree.tokens.runs:
+        places = {number: run.position + place for place, number in enumerate(run.path[-1])}
+        kept = {number: place for number, place in places.items() if number in tree.wanted}
+        if kept:
+            numbers = list(chain.from_iterable(run.path))
+            table = slots[np.array(numbers)].tolist()
+            yield _Piece(Chunk([tokens[number] for number in numbers], 0, variant, table), 0, kept)
+
+
+def _slots(tree: TextTree, variant: int, blocks: BlockManager) -> np.ndarray:
+    """[tokens] int64, where a variant keeps the keys and values of each token."""
+    table = np.array(tree.prompt.block_table, np.int64)[:, None] + variant * blocks.num_blocks
+    return (table * blocks.block_size + np.arange(blocks.block_size)).reshape(-1)
 
 
 def _batches(pieces: Sequence[_Piece], *, one_depth: bool) -> Iterator[list[_Piece]]:

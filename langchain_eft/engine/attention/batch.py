@@ -12,6 +12,7 @@ from torch import Tensor
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.limits import LONGEST_DRAFT
+from langchain_eft.engine.recurrence.rows import RecurrentRows
 
 MAX_DECODING_QUERIES = LONGEST_DRAFT + 1
 """Most new tokens of a row that decodes: the longest draft and the token before it."""
@@ -48,6 +49,7 @@ class ForwardBatch:
         pool: The model's KV memory.
         block_size: Token positions per block.
         paged: The rows, as groups of tensors.
+        recurrent: The rows as recurrent layers need them, or None if the model has none.
     """
 
     ids: Tensor
@@ -56,6 +58,7 @@ class ForwardBatch:
     pool: KVPool
     block_size: int
     paged: Sequence[PagedRows]
+    recurrent: RecurrentRows | None = None
     _copies: dict[torch.device, ForwardBatch] = field(default_factory=dict)
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> ForwardBatch:
@@ -73,6 +76,7 @@ class ForwardBatch:
                 positions=positions,
                 variants=variants,
                 paged=[rows.to(target) for rows in self.paged],
+                recurrent=self.recurrent and self.recurrent.to(target),
                 _copies={},
             )
         return self._copies[target]

@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+)
 
 from langchain_eft.engine.error_text import shortened
 from langchain_eft.engine.errors import CheckpointNotFoundError, EngineError, UnsupportedModelError
@@ -41,6 +48,16 @@ def read_config(checkpoint: Checkpoint) -> Any:
     config._attn_implementation = config._experts_implementation = None  # may name a kernel on the hub
     vars(config).pop("transformers_weights", None)  # may name a file that is no safetensors
     return config
+
+
+def model_class(config: Any) -> Any:
+    """The auto class that builds a model: of text, or of images and text if its family has no other."""
+    if (
+        type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+        or type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    ):
+        return AutoModelForCausalLM
+    return AutoModelForImageTextToText
 
 
 def _require_few_layers(name: str, config: Any) -> None:

@@ -12,6 +12,10 @@ from langchain_eft.engine.errors import InsufficientMemoryError
 from langchain_eft.engine.limits import LONGEST_DRAFT
 from langchain_eft.engine.loading.memory import free_memory, gib
 from langchain_eft.engine.models.family import ModelFamily
+from langchain_eft.engine.recurrence.state_pool import StatePool
+
+_MOST_KEPT_STATES = 16
+"""Most recurrent states of prefixes that are kept."""
 
 _CUDA_WORKSPACE = 2 * 2**30
 """Bytes for what cannot be calculated: recordings, activations, and the workspaces of CUDA's libraries."""
@@ -31,11 +35,15 @@ def count_blocks(family: ModelFamily, config: EngineConfig, max_model_len: int) 
     """
     num_tokens = config.kv_cache_tokens
     per_token: Counter[torch.device] = Counter()
+    states = _state_bytes(family, config)
     for model in family.models:
         for device, size in model.bytes_per_token.items():
             per_token[device] += model.variants * size
     aside = 0 if num_tokens else workspace(family, config.max_batch_size)
-    free = {device: free_memory(device) - (aside if device.type == "cuda" else 0) for device in per_token}
+    free = {
+        device: free_memory(device) - states[device] - (aside if device.type == "cuda" else 0)
+        for device in per_token
+    }
     if num_tokens is None:
         usable = config.max_batch_size * max_model_len
         fitting = min(
@@ -52,6 +60,43 @@ def count_blocks(family: ModelFamily, config: EngineConfig, max_model_len: int) 
                 "or use a smaller model or dtype."
             )
     return -(-num_tokens // config.block_size)
+
+
+def state_slots(config: EngineConfig, num_prompts: int) -> int:
+    """Slots of recurrent state: for each prompt of each request, and for prefixes that are kept."""
+    return config.max_batch_size * num_prompts + min(config.max_batch_size, _MOST_KEPT_STATES)
+
+
+def allocate_states(family: ModelFamily, config: EngineConfig) -> list[StatePool | None]:
+    """The recurrent states of each model that has such.
+
+    Raises:
+        InsufficientMemoryError: A device has not so much memory.
+    """
+    count = state_slots(config, len(family.prompt_names))
+    pools = [StatePool(count, model.variants) if model.states else None for model in family.models]
+    try:
+        for pool, model in zip(pools, family.models, strict=True):
+            if pool is not None and model.states is not None:
+                pool.allocate(model.states)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        for pool in pools:
+            if pool is not None:
+                pool.free()
+        raise InsufficientMemoryError(
+            f"There is no memory for the recurrent states of {count} texts ({error}): lower "
+            "`max_batch_size`, or use a smaller model."
+        ) from error
+    return pools
+
+
+def _state_bytes(family: ModelFamily, config: EngineConfig) -> Counter[torch.device]:
+    """Bytes of all recurrent states, by device."""
+    total: Counter[torch.device] = Counter()
+    for model in family.models:
+        for device, size in (model.states.bytes_per_slot if model.states else {}).items():
+            total[device] += size * (state_slots(config, len(family.prompt_names)) * model.variants + 1)
+    return total
 
 
 def workspace(family: ModelFamily, max_batch_size: int) -> int:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForCausalLM
 
 from langchain_eft.engine.attention.paged import ATTENTION
 from langchain_eft.engine.device_kernels import has_kernel
@@ -18,7 +17,7 @@ from langchain_eft.engine.errors import (
     UnsupportedModelError,
 )
 from langchain_eft.engine.loading.checkpoints import Checkpoint
-from langchain_eft.engine.loading.configuration import read_config
+from langchain_eft.engine.loading.configuration import model_class, read_config
 from langchain_eft.engine.loading.weight_files import check_weight_files
 from langchain_eft.engine.models.compatibility import unsupported_reason
 from langchain_eft.engine.models.fusion import fuse
@@ -64,7 +63,7 @@ def load_module(path: str, placement: Placement, embeddings_from: nn.Module | No
     packed = getattr(config, "quantization_config", None) is not None
     try:
         with quiet_transformers(), _NoRandomInit():
-            module, report = AutoModelForCausalLM.from_pretrained(
+            module, report = model_class(config).from_pretrained(
                 path,
                 config=config,
                 trust_remote_code=False,

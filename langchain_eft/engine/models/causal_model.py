@@ -14,6 +14,8 @@ from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.models.linear import VariantRouter, linear_shapes, product, stack_adapters
 from langchain_eft.engine.models.lora import LoraAdapter
 from langchain_eft.engine.models.plan import Plan
+from langchain_eft.engine.recurrence.mixers import replace_mixers
+from langchain_eft.engine.recurrence.state_pool import StatePool
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +34,12 @@ class CausalModel:
         plan: The passes without the output layer as one program, for a CPU, or None.
         kv_layers: Empty keys and values of each layer, for their shapes, types and devices.
         bytes_per_token: Bytes of KV memory of one token of one variant, by device.
+        recurrent_layers: Numbers of the layers with a recurrent state.
+        states: Recurrent states of one sequence, for their sizes; None if there are no such layers.
     """
 
-    def __init__(self, name: str, module: nn.Module, adapters: Sequence[LoraAdapter]) -> None:
+    def __init__(self, name: str, module: Any, adapters: Sequence[LoraAdapter]) -> None:
+        module.config.pad_token_id = None  # GPT-2 would search every pass for padding
         self.name = name
         self.module = module
         self.variants = 1 + len(adapters)
@@ -43,8 +48,10 @@ class CausalModel:
         self.plan: Plan | None = None
         self.kv_layers: dict[int, Tensor] = {}
         self.bytes_per_token: dict[torch.device, int] = {}
+        self.recurrent_layers = replace_mixers(module)
+        self.states = StatePool(1) if self.recurrent_layers else None
         self.router = VariantRouter()
-        self.device = next(module.parameters()).device
+        self.device = module.get_input_embeddings().weight.device  # a packed model may have no parameters
         self._add(adapters)
 
     def close(self) -> None:

@@ -1,14 +1,14 @@
 """Which models can be decoded here, and the reasons why others cannot.
 
 A model is supported under two conditions. Its tokens may depend on each other only through attention over
-keys and values. Its layers must pass everything that matters about their attention through transformers'
-attention interface. Some models are refused by their configuration, before any weights are read; others only
-by a probe of one forward pass.
+keys and values, and through the recurrent states of `recurrence`. Its layers must pass everything that
+matters about their attention through transformers' attention interface. Some models are refused by their
+configuration, before any weights are read; others only by a probe of one forward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,26 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.paged import paged_attention
+from langchain_eft.engine.models.window import context_window
 
 PROBE = "eft-probe"
 """Name of the attention function that decodes and also records the layers' calls (keyword `calls`)."""
 
 _ATTENTION_KINDS = {"attention", "full_attention", "global", "sliding_attention"}
 _ALIBI_TYPES = {"bloom", "mpt"}
+_HYBRIDS = {
+    "bamba", "falcon_h1", "granitemoehybrid", "kimi_linear", "lfm2", "lfm2_moe", "nemotron_h", "olmo_hybrid",
+    "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next",
+}  # fmt: skip
+"""Families with recurrent layers that are tested here."""
+
+_WITHOUT_TOKENS_BEFORE = {"mlp", "moe"}
+"""Kinds of layers in which tokens do not depend on each other."""
+
 _RECURRENT_SETTINGS = (
     "state_size", "ssm_state_size", "mamba_d_state", "lru_width", "conv_L_cache", "linear_num_value_heads"
 )  # fmt: skip
+_INDEXER_SETTINGS = ("index_head_dim", "indexer_head_dim")
 _SUPPORTED_KEYWORDS = {"scaling", "sliding_window", "softcap", "s_aux", "dropout", "position_ids"}
 
 
@@ -36,15 +47,22 @@ def unsupported_reason(config: Any) -> str | None:
     if any("chunk" in kind for kind in kinds):
         return "some of its layers attend within chunks of the text, which is not supported"
     other_kinds = kinds - _ATTENTION_KINDS
-    if other_kinds or any(getattr(config, name, None) for name in _RECURRENT_SETTINGS):
+    if other_kinds and any(getattr(config, name, None) for name in _INDEXER_SETTINGS):
+        return "a sparse indexer chooses the positions that its layers attend to, which is not supported"
+    is_recurrent = other_kinds or any(getattr(config, name, None) for name in _RECURRENT_SETTINGS)
+    if is_recurrent and not is_hybrid(config):
         names = f" ({', '.join(sorted(other_kinds))})" if other_kinds else ""
-        return (
-            f"it has recurrent or convolutional layers{names}, whose state cannot be rolled back to an "
-            "earlier token"
-        )
+        return f"it has recurrent or convolutional layers{names} of a kind that is not supported"
+    if getattr(config, "zero_expert_num", None):
+        return "it has experts that pass tokens through, and shapes depend on how many tokens choose them"
     if _has_alibi(config):
         return "it encodes positions by ALiBi, a bias that the attention kernels here do not add"
     return None
+
+
+def is_hybrid(config: Any) -> bool:
+    """Whether models of a configuration have recurrent layers that can be decoded here."""
+    return config.model_type in _HYBRIDS
 
 
 def _layer_kinds(config: Any) -> Sequence[Any]:
@@ -107,19 +125,33 @@ AttentionInterface.register(PROBE, _probing_attention)
 AttentionMaskInterface.register(PROBE, _probing_mask)
 
 
-def unsupported_layers_reason(config: Any, calls: Sequence[LayerCall]) -> str | None:
+def unsupported_layers_reason(
+    config: Any, calls: Sequence[LayerCall], recurrent: Collection[int]
+) -> str | None:
     """The reason in a model's attention calls why it cannot be decoded here, or None.
 
     The windows are compared here because a probe is shorter than any real window: a missing window would not
     change its logits.
+
+    Args:
+        config: The model's configuration.
+        calls: The calls.
+        recurrent: Numbers of the layers with a recurrent state.
     """
     unsupported = {name for call in calls for name in call.unsupported}
     if unsupported:
         return f"its attention layers use {', '.join(sorted(unsupported))}, which is not supported here"
-    layers = {call.layer for call in calls}
+    kinds = enumerate(_layer_kinds(config))
+    alone = {number for number, kind in kinds if str(kind) in _WITHOUT_TOKENS_BEFORE}
+    layers = {call.layer for call in calls} | set(recurrent) | alone
     if len(layers) != config.num_hidden_layers:
-        return f"it has {config.num_hidden_layers} layers, but only {len(layers)} attend over keys and values"
-    differing = next((call for call in calls if call.window != call.mask_window), None)
+        what = "have a state or attend" if recurrent else "attend"
+        return f"it has {config.num_hidden_layers} layers, but only {len(layers)} {what} over keys and values"
+    every = context_window(config)  # some families name a window that hides nothing
+    differing = next(
+        (call for call in calls if min(call.window or every, every) != min(call.mask_window or every, every)),
+        None,
+    )
     if differing:
         return (
             f"the mask of its layer {differing.layer} shows {differing.mask_window or 'all'} positions, but "

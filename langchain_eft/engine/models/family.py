@@ -42,6 +42,12 @@ class ModelFamily:
     sizes: tuple[int, ...]  # size of each model's weights in bytes; a forward pass reads all of them
     leader: Leader | None
 
+    @property
+    def prompt_names(self) -> set[str]:
+        """Names of the prompts that a request may have."""
+        terms = [self.base, *(term for pair in self.behaviors.values() for term in pair)]
+        return {"", *(term.prompt_name for term in terms)}
+
     def close(self) -> None:
         """Free the weights, and stop the other ranks of a tensor-parallel base."""
         if self.leader:

@@ -106,7 +106,8 @@ def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     config = text_config(model.module)
     calls: list[LayerCall] = []
     head = model.head = _output_matrix(model.module)
-    first = pack([Chunk(ids[:half], 0, 0, [0])], pool, len(ids), device)
+    memory = pool, len(ids), device, model.states
+    first = pack([Chunk(ids[:half], 0, 0, [0])], *memory)
     output = _probe(model, first, calls)
     model.head = None
     if not pool.layers:
@@ -115,8 +116,8 @@ def _self_check(model: CausalModel, ids: list[int], expected: Tensor) -> None:
     if head is not None and _is_head(head, output, _last_output(model, first)[0], precision):
         model.head = head  # else the logits are capped, scaled, biased or projected: the module computes them
         model.plan = Plan.of(model.module, model.variants)
-    last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], pool, len(ids), device))
-    reason = unsupported_layers_reason(config, calls)
+    last = _last_output(model, pack([Chunk(ids[half:], half, 0, [0])], *memory))
+    reason = unsupported_layers_reason(config, calls, model.recurrent_layers)
     if reason:
         raise unsupported_model(model.name, config, reason)
     if not agree(_logits(model, last), expected[-1], precision):
@@ -128,7 +129,8 @@ def unsupported_model(name: str, config: Any, reason: str) -> UnsupportedModelEr
     """The error for a model that cannot be decoded here, with the reason."""
     return UnsupportedModelError(
         f"{name!r} ({config.model_type}) cannot be decoded here: {reason}. Only models whose tokens depend "
-        "on each other through attention over keys and values alone are supported: choose another model."
+        "on each other through attention over keys and values, or through states like those of Mamba-2 and "
+        "gated delta rules, are supported: choose another model."
     )
 
 

@@ -30,6 +30,8 @@ from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.errors import RecipeError
+from langchain_eft.engine.models.compatibility import is_hybrid
+from langchain_eft.engine.models.heads import kv_heads
 from langchain_eft.engine.models.placement import Placement
 
 _WORKER = "langchain_eft.engine.loading.tensor_parallel_worker"
@@ -233,7 +235,12 @@ def _variables(rank: int, ranks: int) -> dict[str, str]:
 
 def _check(path: str, ranks: int, device: torch.device) -> None:
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    heads = config.get_text_config().num_key_value_heads
+    if is_hybrid(config.get_text_config()):
+        raise RecipeError(
+            f"tensor_parallel={ranks} cannot divide the recurrent layers of {path!r}: leave "
+            "`tensor_parallel` at 1, or use another base."
+        )
+    heads = kv_heads(config.get_text_config())
     if heads % ranks:
         raise RecipeError(
             f"tensor_parallel={ranks} cannot divide the base's {heads} KV heads evenly: use a divisor "

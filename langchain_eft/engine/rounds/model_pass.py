@@ -20,6 +20,8 @@ from langchain_eft.engine.decoding.formula_table import Columns, terms_in_order
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel, joined, project
 from langchain_eft.engine.models.family import Term
+from langchain_eft.engine.recurrence.rows import RecurrentRows, joined_rows
+from langchain_eft.engine.recurrence.state_pool import StatePool
 from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
 from langchain_eft.engine.rounds.row_table import TERM
 from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
@@ -54,6 +56,7 @@ class SlotRows(NamedTuple):
         prompt_end: [S, B] int64, the last of them.
         last: [S, B] int64, position of the row's last known token.
         blocks: [S, B, blocks] int32, its keys and values.
+        state: [S, B] int64, slot of its recurrent state.
     """
 
     used: Tensor
@@ -62,6 +65,7 @@ class SlotRows(NamedTuple):
     prompt_end: Tensor
     last: Tensor
     blocks: Tensor
+    state: Tensor
 
     @classmethod
     def of(
@@ -78,11 +82,11 @@ class SlotRows(NamedTuple):
         """
         term = inputs["term"]
         of_slots = columns["terms"].movedim(0, -1).gather(1, term.expand(len(TERM), *term.shape))
-        variant, start, prompt_end, prompt = of_slots
+        variant, start, prompt_end, prompt, state = of_slots
         width = -(-shape.max_context // shared.block_size)
         blocks = shared.table.blocks[:, :, :width][inputs["rows"], prompt]
         blocks.add_((variant * shared.num_blocks)[..., None])
-        return cls(inputs["used"], variant, start, prompt_end, start + (length - 1), blocks)
+        return cls(inputs["used"], variant, start, prompt_end, start + (length - 1), blocks, state)
 
 
 def runs(slots: Sequence[TermSlot]) -> list[slice]:
@@ -160,7 +164,8 @@ def _batch(
     model: int,
 ) -> ForwardBatch:
     """The tokens of one model's pass."""
-    paged, end = [], 0
+    paged, recurrent, end = [], [], 0
+    states = shared.states[model]
     for part, laid, begin in zip(parts, layouts, starts, strict=True):
         count, begins = part.tokens.shape[1], None
         if begin is not None:
@@ -178,6 +183,9 @@ def _batch(
                 max_length=min(shape.max_context, rows.blocks.shape[-1] * shared.block_size),
             )
         )
+        if states is not None:
+            at = begin if begin is not None else torch.arange(0, len(laid.ids), count, device=laid.ids.device)
+            recurrent.append(_recurrent_rows(part.slots, laid, rows, at + end, states, count))
         end += len(laid.ids)
     return ForwardBatch(
         ids=joined([laid.ids for laid in layouts])[None],
@@ -186,7 +194,18 @@ def _batch(
         pool=shared.pools[model],
         block_size=shared.block_size,
         paged=paged,
+        recurrent=joined_rows(recurrent, end) if recurrent else None,
     )
+
+
+def _recurrent_rows(
+    slots: slice, laid: TokenLayout, rows: SlotRows, starts: Tensor, states: StatePool, most: int
+) -> RecurrentRows:
+    """The tokens of some slots for recurrent layers. What comes before a row's last known token is final."""
+    queries = laid.queries.long()
+    positions = laid.lengths - queries
+    of_slots = rows.state[slots].flatten(), starts, queries, positions, rows.last[slots].flatten()
+    return RecurrentRows.of(states, *of_slots, len(laid.ids), most)
 
 
 def _run(model: CausalModel, batch: ForwardBatch, *, looks: bool) -> tuple[Tensor | None, Tensor]:
@@ -226,7 +245,8 @@ def run_chunks(rows: Sequence[ScheduledRow], shared: Shared, *, terms: int) -> t
                     index[place[row.state], 0, term_number] = found
                     found += 1
         if chunks:
-            batch = pack(chunks, shared.pools[number], shared.block_size, model.device)
+            memory = shared.pools[number], shared.block_size, model.device, shared.states[number]
+            batch = pack(chunks, *memory)
             kept = torch.tensor(keep, device=model.device, dtype=torch.int64)
             hidden.append((model.head, model(batch, sorted({chunk.variant for chunk in chunks}), kept)))
     logits = project(hidden, len(shared.family.vocabulary), shared.device)
@@ -238,7 +258,9 @@ def run_chunks(rows: Sequence[ScheduledRow], shared: Shared, *, terms: int) -> t
 def _chunk(row: ScheduledRow, term: Term, shared: Shared) -> Chunk:
     """What a term has to run in a row."""
     prompt = row.state.prompts[term.prompt_name]
-    start = prompt.num_computed_tokens
+    end = prompt.num_computed_tokens + row.counts[term.prompt_name]
+    start = prompt.first_to_run
     shift = term.variant * shared.num_blocks
-    tokens = prompt.tokens[start : start + row.counts[term.prompt_name]]
-    return Chunk(tokens, start, term.variant, [block + shift for block in prompt.block_table])
+    blocks = [block + shift for block in prompt.block_table]
+    slot = shared.state_slot(prompt, term.variant)
+    return Chunk(prompt.tokens[start:end], start, term.variant, blocks, slot)

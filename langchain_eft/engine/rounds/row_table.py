@@ -14,9 +14,10 @@ from langchain_eft.engine.decoding.mirrored_rows import MirroredRows
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.scheduling.request_state import RequestState
 
-TERM = ("variant", "start", "prompt_end", "prompt")
+TERM = ("variant", "start", "prompt_end", "prompt", "state")
 """What the column `terms` says of each term: the variant of its model; the tokens before the answer in the
-prompt that it reads; the last of them; and which of the row's block tables that prompt has."""
+prompt that it reads; the last of them; which of the row's block tables that prompt has; and the slot of the
+recurrent state."""
 
 DEAD = 0
 """The row of no request, all zeros: rounds are padded with it."""
@@ -53,16 +54,23 @@ class RowTable(FormulaTable):
         num_blocks: Blocks of one variant of a model.
         block_size: Positions per block.
         device: Where logits are combined.
+        num_slots: Slots of recurrent state of one variant of a model.
     """
 
     def __init__(
-        self, family: ModelFamily, max_batch_size: int, num_blocks: int, block_size: int, device: torch.device
+        self,
+        family: ModelFamily,
+        max_batch_size: int,
+        num_blocks: int,
+        block_size: int,
+        device: torch.device,
+        *,
+        num_slots: int = 0,
     ) -> None:
         rows, of_terms = max_batch_size + 1, (len(TERM), most_terms(family))
         integers: Shapes = {**dict.fromkeys(_INTEGERS, ()), "terms": of_terms}
         super().__init__(family, rows, device, integers, dict.fromkeys(_REALS, ()))
-        terms = [family.base, *(term for pair in family.behaviors.values() for term in pair)]
-        prompts = len({"", *(term.prompt_name for term in terms)})
+        self._num_slots, prompts = num_slots, len(family.prompt_names)
         width = -(-min(family.window, num_blocks * block_size) // block_size)
         self._blocks = MirroredRows(torch.zeros(rows, prompts, width, dtype=torch.int32), device)
         self._progress = MirroredRows(torch.zeros(rows, 2, dtype=torch.int64), device)
@@ -117,6 +125,10 @@ class RowTable(FormulaTable):
                 [prompt.num_prompt_tokens for prompt in reads],
                 [prompt.tokens[prompt.num_prompt_tokens - 1] for prompt in reads],
                 [prompts[term.prompt_name] for term in terms],
+                [
+                    (prompt.state_slot or 0) + term.variant * self._num_slots
+                    for term, prompt in zip(terms, reads, strict=True)
+                ],
             ]
         )
         self._set(row, "terms", of_terms.flatten().tolist())

@@ -11,7 +11,7 @@ import torch
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.device_kernels import has_kernel
 from langchain_eft.engine.errors import InsufficientMemoryError
-from langchain_eft.engine.loading.kv_capacity import allocate_pools
+from langchain_eft.engine.loading.kv_capacity import allocate_pools, allocate_states
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.rounds import warm_up
@@ -72,6 +72,7 @@ class Runner:
 
     Attributes:
         pools: KV memory of each model.
+        states: Recurrent states of each model that has such.
         table: What the device knows of each request.
         host_may_look: Whether the host reads values in the midst of rounds.
         overlaps: Whether a round is launched before the last one is read.
@@ -90,9 +91,11 @@ class Runner:
         self, family: ModelFamily, placement: Placement, config: EngineConfig, num_blocks: int
     ) -> None:
         self.pools = allocate_pools(family, num_blocks * config.block_size)
+        self.states = allocate_states(family, config)
         self._shared = Shared(
             family,
             self.pools,
+            self.states,
             num_blocks,
             config.block_size,
             config.max_batch_size,
@@ -111,18 +114,26 @@ class Runner:
             if recorder is not None:
                 self._record_common()
         except torch.OutOfMemoryError as error:
-            for pool in self.pools:  # the error may outlive this runner, and refers to it
-                pool.free()
+            self.free()  # the error may outlive this runner, and refers to it
             raise InsufficientMemoryError(
                 f"There is no memory to record decoding rounds beside keys and values ({error}): lower "
                 "`kv_cache_fraction`, `kv_cache_tokens` or `max_batch_size`."
             ) from error
+
+    def free(self) -> None:
+        """Free the memory of requests."""
+        for pool in (*self.pools, *self.states):
+            if pool is not None:
+                pool.free()
 
     # Prompts
 
     @torch.inference_mode()
     def prefill(self, rows: Sequence[ScheduledRow]) -> RoundResult:
         """Compute tokens that are known, and draw for the rows that reach their last one."""
+        for row in rows:
+            for name, count in row.counts.items():
+                row.state.prompts[name].begin(count)
         emitting = {row.state: Draft() for row in rows if row.emits}
         result = RoundResult(prefilled_tokens=sum(row.num_tokens for row in rows if not row.decodes))
         if not emitting:

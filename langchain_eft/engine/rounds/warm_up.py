@@ -28,12 +28,12 @@ def run_prompts(shared: Shared) -> None:
     """
     queries = MAX_DECODING_QUERIES + 1
     room = min(shared.family.window, shared.num_blocks * shared.block_size)
-    for model, pool in zip(shared.family.models, shared.pools, strict=True):
+    for model, pool, states in zip(shared.family.models, shared.pools, shared.states, strict=True):
         for position in sorted({0, max(0, min(_LONG, room - queries))}):
             counts = [count for count in (1, queries) if position + count <= room]
             blocks = list(range(-(-(position + counts[-1]) // shared.block_size)))
             chunks = [Chunk([0] * count, position, 0, blocks) for count in counts]
-            batch = pack(chunks, pool, shared.block_size, model.device)
+            batch = pack(chunks, pool, shared.block_size, model.device, states)
             model(batch, range(model.variants), torch.zeros(1, dtype=torch.int64, device=model.device))
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from langchain_eft.engine.models.batch import is_final
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.scheduling.speculator import Speculator
+from langchain_eft.engine.scheduling.state_slots import StateSlots
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Scheduler:
         token_budget: Most tokens of a pass over prompts.
         mixes: Whether rows that decode share the passes of prompts, without drafts: on a CPU one pass over
             all is cheaper than two.
+        slots: Memory for recurrent states, if a model has such.
     """
 
     def __init__(
@@ -89,8 +92,9 @@ class Scheduler:
         token_budget: int,
         *,
         mixes: bool,
+        slots: StateSlots | None = None,
     ) -> None:
-        self._blocks, self._speculator = blocks, speculator
+        self._blocks, self._speculator, self._slots = blocks, speculator, slots
         self._max_batch_size, self._token_budget = max_batch_size, token_budget
         self._mixes = mixes
         self.waiting: deque[RequestState] = deque()
@@ -159,6 +163,8 @@ class Scheduler:
             if share and state.decoding:
                 share = state.num_uncomputed_tokens
             counts = _divide(share, state)
+            if self._slots:
+                counts = self._up_to_borders(state, counts)
             if state not in self.running or not any(counts.values()):
                 continue
             prompts = [(state.prompts[name], count) for name, count in counts.items()]
@@ -170,11 +176,21 @@ class Scheduler:
                 budget -= rows[-1].num_tokens
         return [row for row in rows if row.state in self.running]
 
+    def _up_to_borders(self, state: RequestState, counts: Mapping[str, int]) -> dict[str, int]:
+        """End parts of prompts at the borders of blocks: the recurrent states there can be kept."""
+        shortened = {}
+        for name, count in counts.items():
+            prompt, size = state.prompts[name], self._blocks.block_size
+            end = min(prompt.num_computed_tokens + count, len(prompt.tokens) - 1)
+            up_to_border = end // size * size - prompt.num_computed_tokens
+            shortened[name] = up_to_border if is_final(up_to_border) else count
+        return shortened
+
     def cache_full_blocks(self, states: Iterable[RequestState]) -> None:
         """Offer the full blocks of requests to later ones."""
         for state in states:
             for prompt in state.prompts.values():
-                prompt.cache_full_blocks(self._blocks)
+                prompt.cache_full_blocks(self._blocks, self._slots)
 
     def _reserve(self, state: RequestState, count: int) -> int:
         """Allocate memory for a row's last token and as many as possible of `count` further ones.
@@ -222,7 +238,7 @@ class Scheduler:
         """
         prompts = state.prompts
         for prompt in prompts.values():
-            prompt.take_cached_blocks(len(prompt.tokens) - 1, self._blocks)
+            prompt.take_cached_blocks(len(prompt.tokens) - 1, self._blocks, self._slots)
         missing = self._missing([(p.block_table, len(p.tokens) + 1) for p in prompts.values()])
         if missing > self._blocks.num_free_blocks:
             self._release(state)
@@ -261,6 +277,9 @@ class Scheduler:
         for prompt in state.prompts.values():
             self._blocks.free(prompt.block_table)
             prompt.num_computed_tokens = 0
+            if self._slots and prompt.state_slot is not None:
+                self._slots.give_back(prompt.state_slot)
+                prompt.state_slot = None
 
 
 def _divide(num_tokens: int, state: RequestState) -> dict[str, int]:

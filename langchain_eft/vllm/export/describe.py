@@ -5,6 +5,7 @@ from __future__ import annotations
 from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.engine.loading.tokenizers import RecipeTokenizers, TokenMeanings
+from langchain_eft.engine.models.compatibility import is_hybrid
 from langchain_eft.engine.models.window import context_window
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
@@ -33,7 +34,7 @@ def describe_recipe(
         EngineError: A file cannot be read.
         RecipeError: A mixture that the recipe or vLLM cannot decode, or an adapter that does not fit its
             model.
-        UnsupportedModelError: The base's config.json names no architecture.
+        UnsupportedModelError: The base's config.json names no architecture, or a model has recurrent layers.
         VocabularyMismatchError: The ordinary tokens of two models differ.
     """
     recipe.check(mixture)
@@ -46,6 +47,12 @@ def describe_recipe(
             "chooses the code of a model: save the model again with `save_pretrained`."
         )
     texts = [read_config(checkpoint).get_text_config() for checkpoint in models.checkpoints.unique]
+    for checkpoint, text in zip(models.checkpoints.unique, texts, strict=True):
+        if is_hybrid(text):
+            raise UnsupportedModelError(
+                f"{checkpoint.name!r} ({text.model_type}) has recurrent layers, whose states the plugin for "
+                "vLLM does not keep apart: decode it with this package's own engine, or use another model."
+            )
     size = min(int(text.vocab_size) for text in texts)
 
     def small_model(name: str, model: NamedModel) -> SmallModel:

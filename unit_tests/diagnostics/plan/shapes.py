@@ -14,7 +14,7 @@ def model(role="base", base_format=None, *, layers=10, heads=8, kv_heads=4, adap
         role,
         Footprint(
             name=role.replace(" ", "-"), kind="llama", weights=WeightCount(10**8, 2 * 10**7),
-            read=WeightCount(10**8, 10**7), kv_bytes=8000, vocabulary=10_000, window=4096,
+            read=WeightCount(10**8, 10**7), kv_bytes=8000, state_bytes=0, vocabulary=10_000, window=4096,
             head=10**7, tied=False, borrows_head=False, layers=layers, hidden_size=1000, heads=heads,
             kv_heads=kv_heads,
         ),

@@ -14,7 +14,7 @@ from langchain_eft.engine.errors import EngineError, UnsupportedModelError
 from langchain_eft.engine.loading.checkpoints import Checkpoint, find_checkpoint
 from langchain_eft.engine.loading.configuration import read_config
 from langchain_eft.engine.recipe.behaviors import Recipe
-from unit_tests.engine.models.test_self_check import EXPERTS, GROUPED, configuration
+from unit_tests.engine.models.families import EXPERTS, GROUPED, configuration
 
 KERNEL = "owner/kernel"
 """A repository on the hub. transformers would fetch and import it."""

@@ -122,7 +122,7 @@ def test_an_adapter_of_the_base_itself_is_a_behavior(family: TinyFamily, tmp_pat
     ],
 )
 @pytest.mark.parametrize(
-    "place", ["loading.weights.AutoModelForCausalLM.from_pretrained", "models.self_check._probe"]
+    "place", ["loading.configuration.AutoModelForCausalLM.from_pretrained", "models.self_check._probe"]
 )
 def test_a_device_that_fails_is_not_a_model_that_is_not_supported(
     family, monkeypatch, error, lost, expected, message, place

@@ -58,7 +58,8 @@ def test_the_whole_memory_is_no_fraction():
 
 def gpu_family(vocabulary=128256):
     """A base and two behaviors of one reference, 1 KiB of keys and values a token each, on a GPU."""
-    models = [SimpleNamespace(variants=1, bytes_per_token={torch.device("cuda", 0): 1024}) for _ in range(4)]
+    of_token = {torch.device("cuda", 0): 1024}
+    models = [SimpleNamespace(variants=1, bytes_per_token=of_token, states=None) for _ in range(4)]
     return SimpleNamespace(
         models=models,
         base=Term(0),

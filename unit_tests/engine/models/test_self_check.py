@@ -17,86 +17,25 @@ from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import UnsupportedModelError
 from langchain_eft.engine.events import TextDelta
 from langchain_eft.engine.loading.checkpoints import find_checkpoint
+from langchain_eft.engine.loading.configuration import model_class
 from langchain_eft.engine.models import batch as packing
 from langchain_eft.engine.models import plan, self_check
+from langchain_eft.engine.models.batch import is_final
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
+from unit_tests.engine.models.families import (
+    EVERYDAY,
+    GROUPED,
+    HYBRIDS,
+    REFUSED,
+    REFUSED_AFTER_LOADING,
+    SUPPORTED,
+    WINDOW,
+    configuration,
+    require,
+)  # fmt: skip
 from unit_tests.helpers import Recorder, request, wait_until
 from unit_tests.tiny import tokenizer
-
-WINDOW = 8
-SHAPE = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.4,  # large enough that a wrong mask or position changes the answer
-    "pad_token_id": 0,
-    "bos_token_id": None,
-    "eos_token_id": 0,
-}
-GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
-SLIDING = {**GROUPED, "sliding_window": WINDOW}
-EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
-LATENT = {
-    "num_key_value_heads": 4, "kv_lora_rank": 8, "q_lora_rank": 16, "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "n_shared_experts": 1,
-    "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1, **EXPERTS,
-}  # fmt: skip
-ALTERNATING = {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
-
-SUPPORTED = {
-    "llama": GROUPED,
-    "smollm3": {**GROUPED, "no_rope_layers": [1, 0]},
-    "qwen2": GROUPED,
-    "qwen3": GROUPED,
-    "qwen3_moe": {**GROUPED, "num_experts": 4, "decoder_sparse_step": 1, **EXPERTS},
-    "mistral": SLIDING,
-    "mixtral": {**GROUPED, "num_local_experts": 4},
-    "gemma2": {
-        **SLIDING, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 10.0,
-    },
-    "gemma3_text": {**SLIDING, "query_pre_attn_scalar": 8, **ALTERNATING},
-    "gemma4_text": {
-        **SLIDING, **ALTERNATING, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8,
-        "global_head_dim": 8,
-    },
-    "phi3": GROUPED,
-    "olmo2": GROUPED,
-    "olmo3": {**SLIDING, **ALTERNATING},
-    "gpt_neox": {},
-    "gpt_oss": {**SLIDING, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "cohere2": {**SLIDING, **ALTERNATING},
-    "deepseek_v3": LATENT,
-}  # fmt: skip
-
-REFUSED = {
-    "bloom": ({}, "ALiBi"),
-    "mpt": ({}, "ALiBi"),
-    "falcon": ({"alibi": True}, "ALiBi"),
-    "falcon_h1": (GROUPED, r"recurrent.*\(hybrid\)"),
-    "granitemoehybrid": (
-        {**GROUPED, "mamba_n_heads": 8, "mamba_d_head": 8, "layer_types": ["mamba", "attention"]},
-        "recurrent",
-    ),
-    "lfm2": ({**GROUPED, "layer_types": ["conv", "full_attention"]}, r"convolutional layers \(conv\)"),
-    "llama4_text": ({**GROUPED, "num_local_experts": 2, "attention_chunk_size": 8}, "chunks"),
-    "gpt_neo": (
-        {"num_layers": 2, "attention_types": [[["global"], 2]]},
-        "attention cannot be replaced",
-    ),
-    "diffllama": (GROUPED, "logits differ"),
-    "doge": (GROUPED, "a mask of their own"),
-    "stablelm": (GROUPED, "does not pass keywords"),
-    "xglm": (
-        {"num_layers": 2, "attention_heads": 4, "d_model": 32, "ffn_dim": 64},
-        "attention cannot be replaced",
-    ),
-    "gpt_neox_japanese": ({}, "attention cannot be replaced"),
-}
-
-REFUSED_AFTER_LOADING = {"gpt_neo", "diffllama", "doge", "stablelm", "xglm", "gpt_neox_japanese"}
 
 
 class Family:
@@ -125,17 +64,15 @@ class Family:
         return self.module(name)(torch.tensor([ids]), use_cache=False).logits[0, -last:].log_softmax(-1)
 
     def _load(self, name: str) -> torch.nn.Module:
-        return AutoModelForCausalLM.from_pretrained(self.folder / name, attn_implementation="eager").eval()
+        folder = self.folder / name
+        kind = model_class(AutoConfig.from_pretrained(folder))
+        return kind.from_pretrained(folder, attn_implementation="eager").eval()
 
 
 @pytest.fixture(autouse=True)
 def _quiet():
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def configuration(kind: str, extra: dict, **changes):
-    return AutoConfig.for_model(kind, **{**SHAPE, "vocab_size": len(tokenizer()), **extra, **changes})
 
 
 def save(module: torch.nn.Module, folder: Path) -> None:
@@ -146,10 +83,11 @@ def save(module: torch.nn.Module, folder: Path) -> None:
 def build(folder: Path, kind: str, extra: dict) -> Family:
     torch.manual_seed(0)
     small = configuration(kind, extra)
-    deeper = {} if "layer_types" in extra or "no_rope_layers" in extra else {"num_hidden_layers": 3}
-    save(AutoModelForCausalLM.from_config(configuration(kind, extra, **deeper)), folder / "base")
-    reference = AutoModelForCausalLM.from_config(small)
-    tuned = AutoModelForCausalLM.from_config(small)
+    by_layer = {"layer_types", "no_rope_layers", "text_config"} & extra.keys()
+    deeper = {} if by_layer else {"num_hidden_layers": 3}
+    model = model_class(small).from_config
+    save(model(configuration(kind, extra, **deeper)), folder / "base")
+    reference, tuned = model(small), model(small)
     tuned.load_state_dict(reference.state_dict())
     with torch.no_grad():
         for parameter in tuned.parameters():
@@ -159,8 +97,9 @@ def build(folder: Path, kind: str, extra: dict) -> Family:
     return Family(folder)
 
 
-def open_engine(family: Family) -> Engine:
-    return Engine(family.recipe, EngineConfig(kv_cache_tokens=512, block_size=4, max_num_batched_tokens=12))
+def open_engine(family: Family, budget=12) -> Engine:
+    config = EngineConfig(kv_cache_tokens=512, block_size=4, max_num_batched_tokens=budget)
+    return Engine(family.recipe, config)
 
 
 PROMPTS = [
@@ -194,23 +133,30 @@ def deviation(family: Family, prompt: list[int], recorder: Recorder) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in EVERYDAY else pytest.mark.full) for kind in SUPPORTED]
+)
 def test_a_supported_family_decodes_like_its_own_forward_pass(kind, tmp_path):
+    require(kind)
     family = build(tmp_path, kind, SUPPORTED[kind])
-    engine = open_engine(family)
+    engine = open_engine(family, budget=64 if kind in HYBRIDS else 12)
     try:
         plain, drafted = decode(engine, 0), decode(engine, 3)
         base = engine.family.models[0]
     finally:
         engine.close()
     for prompt, first, second in zip(PROMPTS, plain, drafted, strict=True):
-        assert deviation(family, prompt, first) < 2e-3
+        # A delta rule by chunks, as transformers computes whole texts, rounds otherwise than one by tokens.
+        assert deviation(family, prompt, first) < (1e-3 if kind in HYBRIDS else 5e-5)
         assert second.tokens == first.tokens
         # The second request finds all full blocks of the prompt in the cache, without its last token.
-        assert second.events[-1].cached_tokens == (len(prompt) - 1) // 4 * 4
+        cached = (len(prompt) - 1) // 4 * 4
+        kept = kind not in HYBRIDS or is_final(cached)  # states are kept behind long parts of prompts
+        assert second.events[-1].cached_tokens == (cached if kept else 0)
     assert any(recorder.events[-1].drafted_tokens for recorder in drafted)
     sizes = footprint(find_checkpoint(str(tmp_path / "base")), torch.float32)
     assert sizes.kv_bytes == sum(base.bytes_per_token.values())
+    assert sizes.state_bytes == (sum(base.states.bytes_per_slot.values()) if base.states else 0)
     weights = sum(p.nbytes for p in family.module("base").parameters())
     placement = Placement.of(EngineConfig(device="cpu"))
     assert sizes.nbytes(placement) == pytest.approx(weights, rel=0.001)  # buffers may be saved too
@@ -246,6 +192,7 @@ def _stretched(*args):
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_an_unsupported_family_is_refused_with_the_reason(kind, tmp_path):
+    require(kind)
     extra, reason = REFUSED[kind]
     configuration(kind, extra).save_pretrained(tmp_path)  # most are refused before their weights are read
     if kind in REFUSED_AFTER_LOADING:

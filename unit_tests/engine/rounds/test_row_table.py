@@ -15,7 +15,7 @@ from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
 from unit_tests.engine.scheduling.states import BASE, BEHAVIORS, new_state
 
 CPU, BLOCK, NUM_BLOCKS, MOST_ROWS = torch.device("cpu"), 4, 100, 4
-FAMILY = SimpleNamespace(base=BASE, behaviors=BEHAVIORS, window=64)
+FAMILY = SimpleNamespace(base=BASE, behaviors=BEHAVIORS, prompt_names={"", "guided"}, window=64)
 KINDS = (
     {"mixture": {"one": 1.0}},
     {"mixture": {"one": 0.5, "two": 0.25}, "sampling": SamplingParams(temperature=0.5, top_p=0.8, seed=3)},
@@ -29,8 +29,8 @@ KINDS = (
 )
 
 
-def new_table(device=CPU):
-    return RowTable(FAMILY, MOST_ROWS, NUM_BLOCKS, BLOCK, device)
+def new_table(device=CPU, **settings):
+    return RowTable(FAMILY, MOST_ROWS, NUM_BLOCKS, BLOCK, device, **settings)
 
 
 def started(kind):
@@ -116,13 +116,16 @@ def test_gates_are_those_of_the_formula_and_rows_without_have_none():
 
 def test_terms_that_draft_come_first_and_read_their_prompts():
     state = new_state([5, 6, 7], {"guided": 1.0, "two": 0.5}, contexts={"guided": (9, 8)})
-    terms, (_, columns) = terms_in_order(state.formula), row_of(new_table(), state)
+    for slot, prompt in enumerate(state.prompts.values()):
+        prompt.state_slot = slot
+    terms, (_, columns) = terms_in_order(state.formula), row_of(new_table(num_slots=10), state)
     assert terms[: int(columns["num_draft_terms"])] == list(state.formula.draft_terms)
     names, of_terms = list(state.prompts), columns["terms"][0]
-    for term, (variant, start, prompt_end, prompt) in zip(terms, of_terms.t().tolist(), strict=False):
+    for term, (variant, start, prompt_end, prompt, slot) in zip(terms, of_terms.t().tolist(), strict=False):
         read = state.prompts[term.prompt_name]
         assert (variant, names[prompt]) == (term.variant, term.prompt_name)
         assert (start, prompt_end) == (len(read.tokens), read.tokens[-1])
+        assert slot == read.state_slot + 10 * variant
     assert len(TERM) == len(of_terms)
 
 

@@ -53,6 +53,7 @@ def test_warm_up_stays_within_a_small_pool(engine, blocks, tokens):
     shared = SimpleNamespace(
         family=SimpleNamespace(models=models, window=64),
         pools=[KVPool(model.variants * blocks * 8) for model in family.models],
+        states=[None for _ in family.models],
         num_blocks=blocks,
         block_size=8,
     )

@@ -9,12 +9,14 @@ import pytest
 from transformers import AutoTokenizer
 
 from langchain_eft.engine.engine import Engine
-from langchain_eft.engine.errors import InsufficientDiskError, RecipeError
+from langchain_eft.engine.errors import InsufficientDiskError, RecipeError, UnsupportedModelError
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.vllm.export import ExportError, export_recipe
 from langchain_eft.vllm.section import Behavior, EFTSection, SmallModel
 from unit_tests.engine.loading.test_vocabulary import TEMPLATE, PaddedModels, tokenizer
+from unit_tests.engine.models.families import HYBRIDS
+from unit_tests.engine.models.test_self_check import build
 from unit_tests.tiny import write_gguf
 
 NONE = Mixture()
@@ -228,3 +230,10 @@ def test_the_line_names_the_folder(exported):
     assert variable == "VLLM_USE_V2_MODEL_RUNNER=1"
     assert words[:5] == ["vllm", "serve", str(folder), "--served-model-name", "tiny"]
     assert json.loads(words[-1])["model"] == str(folder / "eft" / "draft_model")
+
+
+def test_a_model_with_recurrent_layers_is_refused(tmp_path):
+    hybrid = build(tmp_path, "qwen3_5_text", HYBRIDS["qwen3_5_text"])
+    with pytest.raises(UnsupportedModelError, match=r"base.*\(qwen3_5_text\) has recurrent layers"):
+        export_recipe(hybrid.recipe, NONE, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,1 @@
+"""Recurrent layers over packed rows: convolutions and scans whose states follow drafts and share prefixes."""
