@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from langchain_eft.engine.analysis.scoring import token_logprobs
-from langchain_eft.engine.analysis.term_outputs import OwnMemory, Reading, finished
+from langchain_eft.engine.analysis.kv_memory import KVMemory
+from langchain_eft.engine.analysis.scoring import ScoredPrompt, answer_logprobs
+from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.decoding import distributions
+from langchain_eft.engine.decoding.formula import build_formula
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.loop import DecodingLoop
@@ -22,6 +25,7 @@ from langchain_eft.engine.recipe.mixture import Mixture
 from langchain_eft.engine.request import GenerationRequest, SamplingParams
 from langchain_eft.engine.rounds import runner, sampler
 from langchain_eft.engine.rounds.inputs import Rows
+from langchain_eft.engine.scheduling.block_manager import BlockManager
 from unit_tests.tiny import KINDS
 
 GREEDY = SamplingParams(temperature=0)
@@ -64,8 +68,23 @@ def every_family_with(name, first, *others):
 
 def term_logprobs(family, term, prompt, answer) -> torch.Tensor:
     """[len(answer)] log-probabilities of an answer's tokens under one term."""
-    readings = [Reading(term, tuple(prompt), (tuple(answer),))]
-    return finished(token_logprobs(family, OwnMemory(family), readings))[0][0]
+    alone = build_formula(term, {}, {})
+    scored = ScoredPrompt(alone, {term.prompt_name: tuple(prompt)}, (tuple(answer),))
+    return torch.tensor(finished(answer_logprobs(family, no_memory(family), [scored])).logprobs[0][0])
+
+
+def no_memory(family) -> KVMemory:
+    """Memory without room, so that given answers have memory of their own."""
+    return KVMemory([KVPool(0) for _ in family.models], BlockManager(0, 16))
+
+
+def finished(steps):
+    """The result of work that is done without pauses."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
 
 
 class Recorder:
@@ -238,11 +257,11 @@ def without_plans(monkeypatch):
 
 @contextmanager
 def engine_with(family, **rules):
-    """An engine whose sampler follows other rules, such as wrong ones."""
+    """An engine that draws by other rules, such as wrong ones."""
     settings = {"kv_cache_tokens": 4096, "block_size": 4, "max_num_batched_tokens": 32}
     with pytest.MonkeyPatch.context() as patch:
         for name, rule in rules.items():
-            patch.setattr(sampler, name, rule)
+            patch.setattr(distributions if hasattr(distributions, name) else sampler, name, rule)
         with engine_of(family.recipe, **settings, max_queued_requests=2000) as engine:
             yield engine
 

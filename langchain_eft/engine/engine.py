@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
 from typing import Any
 
 from langchain_eft.engine.analysis.comparison import ModelComparison, compare_on_answer
@@ -200,10 +199,8 @@ class Engine(BaseEngine):
         prompts = {**request.contexts, "": request.prompt_ids}
         terms = [(term, prompts[term.prompt_name]) for term in (formula.base, tuned, reference)]
         self._inputs.check_scorable([prompt for _, prompt in terms], [answer])
-        return self._loop.run_job(
-            partial(
-                compare_on_answer, self.family, self._loop.memory, terms, weight, answer, request.sampling
-            )
+        return self._loop.run_steps(
+            compare_on_answer(self.family, self._loop.memory, terms, weight, answer, request.sampling)
         )
 
     def close(self) -> None:

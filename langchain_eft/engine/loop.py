@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from langchain_eft.engine.analysis.kv_memory import KVMemory
 from langchain_eft.engine.analysis.term_outputs import Steps
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.errors import (
@@ -29,7 +30,6 @@ from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.models.placement import Placement
 from langchain_eft.engine.rounds.outcomes import RoundResult
 from langchain_eft.engine.rounds.runner import InFlight, Runner
-from langchain_eft.engine.rounds.tree_memory import EngineMemory
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.request_state import RequestState
@@ -55,7 +55,7 @@ class DecodingLoop:
 
     Attributes:
         blocks: The KV memory of all requests.
-        memory: The same, for texts that are scored. Only jobs may use it.
+        memory: The same, for given answers. Only jobs may use it.
         speculator: Decides how requests draft.
 
     Args:
@@ -84,7 +84,7 @@ class DecodingLoop:
             mixes=self._runner.host_may_look,
             slots=self._slots(),
         )
-        self.memory = EngineMemory(family, self._runner.pools, self.blocks)
+        self.memory = KVMemory(self._runner.pools, self.blocks)
         self._in_flight: InFlight | None = None
         # The last step had no memory for any row, since scoring has borrowed it.
         self._starved = False
@@ -124,21 +124,13 @@ class DecodingLoop:
             self._submitted.append(state)
             self._wake.notify()
 
-    def run_job(self, work: Callable[[], T]) -> T:
-        """Run a function on the loop's thread, between two rounds, and wait for its result.
-
-        Raises:
-            DecodingError: The function failed.
-            EngineClosedError: The loop was stopped.
-            DeviceLostError: The device has failed.
-        """
-        return self._submit(work).result()
-
     def run_steps(self, steps: Steps[T]) -> T:
         """Do work on the loop's thread, one step between two rounds, and wait for its result.
 
         Raises:
-            EngineError: As `run_job`.
+            DecodingError: The work failed.
+            EngineClosedError: The loop was stopped.
+            DeviceLostError: The device has failed.
         """
         done = False
         try:

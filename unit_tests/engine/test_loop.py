@@ -413,7 +413,7 @@ async def test_scoring_keeps_no_thread_while_it_waits(engine):
     expected = engine.score("one", (5, 6), [(7,)])
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     released = threading.Event()
-    blocked = threading.Thread(target=engine._loop.run_job, args=(lambda: released.wait(60),))
+    blocked = threading.Thread(target=engine._loop._submit(lambda: released.wait(60)).result)
     blocked.start()
     scoring = [asyncio.create_task(engine.ascore("one", (5, 6), [(7,)])) for _ in range(3)]
     await asyncio.sleep(0.05)

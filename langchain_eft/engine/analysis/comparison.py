@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.analysis.attribution import normalize
-from langchain_eft.engine.analysis.scoring import logits_of
-from langchain_eft.engine.analysis.term_outputs import Memory, Reading, finished, term_outputs
-from langchain_eft.engine.decoding.gates import gates_opened
+from langchain_eft.engine.analysis.kv_memory import KVMemory
+from langchain_eft.engine.analysis.target import Target
+from langchain_eft.engine.analysis.term_outputs import Reading, Steps, term_outputs
+from langchain_eft.engine.decoding.formula import build_formula
+from langchain_eft.engine.decoding.formula_table import terms_in_order
 from langchain_eft.engine.decoding.sampling import Sampling, probabilities
 from langchain_eft.engine.models.family import ModelFamily, Term
-from langchain_eft.engine.recipe.gate import Gate
-from langchain_eft.engine.recipe.schedules import Weight, weight_at
+from langchain_eft.engine.models.linear import product
+from langchain_eft.engine.recipe.schedules import Weight
 from langchain_eft.engine.request import SamplingParams
 
 _ROWS = 16
@@ -62,15 +64,14 @@ class ModelComparison:
         return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-@torch.inference_mode()
 def compare_on_answer(
     family: ModelFamily,
-    memory: Memory,
+    memory: KVMemory,
     terms: Sequence[tuple[Term, tuple[int, ...]]],
     weight: Weight,
     answer: tuple[int, ...],
     sampling: SamplingParams,
-) -> ModelComparison:
+) -> Steps[ModelComparison]:
     """Compare the base, a tuned model and its reference along an answer.
 
     Args:
@@ -81,31 +82,39 @@ def compare_on_answer(
         answer: Token ids, at least one.
         sampling: Temperature and filters for `accepted`; penalties and biases are ignored.
     """
-    device, models = family.vocabulary.device, [family.models[term.model] for term, _ in terms]
+    base, tuned, reference = (term for term, _ in terms)
+    formula = build_formula(base, {"": (tuned, reference)}, {"": weight})
+    target = Target(family, [formula])
     readings = [Reading(term, prompt, (answer,)) for term, prompt in terms]
-    of_terms = finished(term_outputs(family, memory, readings)).rows
-    outputs = [torch.split(torch.stack(rows), _ROWS) for (rows,) in of_terms]
-    starts = range(0, len(answer), _ROWS)
+    outputs = yield from term_outputs(family, memory, readings)
     parts = []
-    for start, *part in zip(starts, *outputs, strict=True):
-        logits = [logits_of(model, rows).to(device) for model, rows in zip(models, part, strict=True)]
-        weights = _weights(weight, start, logits[0], family.vocabulary)
+    for start in range(0, len(answer), _ROWS):
         tokens = answer[start : start + _ROWS]
-        parts.append(compare(logits, weights, tokens, family.vocabulary, family.end_ids, sampling))
+        steps = range(start, start + len(tokens))
+        with torch.inference_mode():
+            logits = {
+                term: _logits(family, term, [outputs.rows[places[step]] for step in steps])
+                for (term, _), (places,) in zip(terms, outputs.places, strict=True)
+            }
+            of_formula = [logits[term][:, : len(family.vocabulary)] for term in terms_in_order(formula)]
+            entry = torch.arange(len(of_formula) * len(steps)).view(-1, len(steps)).t().tolist()
+            logp = target.logprobs(torch.cat(of_formula), entry, [0] * len(steps), steps)
+            of_models = [logits[term] for term, _ in terms]
+            parts.append(compare(of_models, logp, tokens, family.vocabulary, family.end_ids, sampling))
+        yield
     return reduce(add, parts)
 
 
-def _weights(weight: Weight, start: int, base: Tensor, vocabulary: Tensor) -> list[float]:
-    """W at T positions from `start` on, where the base has [T, V'] logits."""
-    opened = [False] * len(base)
-    if isinstance(weight, Gate):
-        opened = (gates_opened([weight], base[:, : len(vocabulary)], vocabulary)[:, 0] == 1).tolist()
-    return [weight_at(weight, start + step, opened=is_open) for step, is_open in enumerate(opened)]
+def _logits(family: ModelFamily, term: Term, outputs: Sequence[Tensor]) -> Tensor:
+    """[T, V'] float32 logits of a term's model from T of its outputs."""
+    states, head = torch.stack(list(outputs)), family.models[term.model].head
+    logits = states if head is None else product(states, head)
+    return logits.float().to(family.vocabulary.device)
 
 
 def compare(
     logits: Sequence[Tensor],
-    weights: Sequence[float],
+    target: Tensor,
     answer: Sequence[int],
     vocabulary: Tensor,
     end_ids: Collection[int],
@@ -115,7 +124,7 @@ def compare(
 
     Args:
         logits: Logits of L, F and S, each [T, V'] with its own V'.
-        weights: w at each of T tokens.
+        target: [T, V] log p.
         answer: T token ids.
         vocabulary: [V] bool, ids that all models have in common.
         end_ids: Tokens that end an answer.
@@ -124,8 +133,8 @@ def compare(
     size = len(vocabulary)
     logprobs = (normalize(each[:, :size], vocabulary) for each in logits)
     base, tuned, reference = (each.masked_fill(~vocabulary, -1e4) for each in logprobs)
-    delta = torch.tensor(weights, device=base.device)[:, None] * (tuned - reference)
-    small, target = ((start + delta).log_softmax(-1) for start in (reference, base))
+    target = target.double().masked_fill(~vocabulary, -1e4)
+    small = (reference + (target - base)).log_softmax(-1)
     token = torch.tensor(answer, device=vocabulary.device)[:, None]
     ends = torch.tensor(sorted(end_ids), device=vocabulary.device)
     probable = (tuned.maximum(reference) >= torch.tensor(_PROBABLE).log()).double()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 
 @dataclass(frozen=True)
@@ -16,11 +15,6 @@ class Run:
     # numbers, in the tree, of all tokens of the text up to the end of this run, as ranges
     path: tuple[range, ...]
     depth: int  # runs that come before this one in the text
-
-    @property
-    def length(self) -> int:
-        """Tokens of the text up to the last one of this run."""
-        return self.position + len(self.tokens)
 
 
 class PrefixTree:
@@ -60,10 +54,6 @@ class PrefixTree:
         if rest:
             numbers.extend(self._append(rest, last))
         return numbers
-
-    def path(self, number: int) -> list[int]:
-        """The numbers of a text's tokens, up to the one with this number."""
-        return list(chain.from_iterable(self._ranges(number)))
 
     def _append(self, tokens: tuple[int, ...], last: int) -> range:
         new = range(len(self), len(self) + len(tokens))

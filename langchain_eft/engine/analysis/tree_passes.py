@@ -5,7 +5,7 @@ A recurrent layer has no state in the midst of a text. So models with such layer
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langchain_eft.engine.analysis.prefix_tree import PrefixTree, Run
+from langchain_eft.engine.analysis.text_tree import TextTree
 from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.sdpa import padded_length
 from langchain_eft.engine.device_kernels import has_kernel
@@ -21,6 +21,7 @@ from langchain_eft.engine.errors import DecodingError
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.recurrence.state_pool import StatePool
+from langchain_eft.engine.scheduling.block_manager import BlockManager
 
 _TOKENS_PER_FORWARD = 2048
 """Most tokens of one forward pass."""
@@ -30,116 +31,95 @@ _KEYS_PER_FORWARD = 65536
 
 
 @dataclass(frozen=True)
-class TreeMemory:
-    """Memory for the keys and values of trees."""
-
-    pools: Sequence[KVPool]  # of each model of the family
-    block_size: int
-    stride: int  # blocks from one variant of a model to the next one
-
-
-@dataclass(frozen=True)
-class ReadTree:
-    """A tree that a variant of a model reads."""
-
-    tree: PrefixTree
-    blocks: Sequence[int]  # blocks that hold its tokens, in the order of their numbers
-    num_cached: int  # tokens, from number 0 on, whose keys and values are there already
-    kept: Collection[int]  # numbers of the tokens whose outputs are wanted
-
-    def slots(self, memory: TreeMemory, variant: int) -> np.ndarray:
-        """[tokens] int64, the slot of each token for a variant."""
-        blocks = np.array(self.blocks, np.int64)[:, None] + variant * memory.stride
-        return (blocks * memory.block_size + np.arange(memory.block_size)).reshape(-1)
-
-
-@dataclass(frozen=True)
 class _Piece:
     """Tokens of a run that one forward pass computes."""
 
     chunk: Chunk  # they, with the slots of their text
     depth: int  # runs before them
-    kept: list[int]  # which of them have outputs that are wanted
-    numbers: list[int]  # the numbers of those
+    kept: dict[int, int]  # of those whose outputs are wanted, the number in the tree and the place among them
 
 
 def tree_outputs(
-    model: CausalModel, index: int, memory: TreeMemory, trees: Mapping[int, ReadTree]
-) -> Generator[None, None, dict[int, dict[int, Tensor]]]:
+    model: CausalModel, pool: KVPool, blocks: BlockManager, trees: Mapping[int, TextTree]
+) -> Generator[None, None, dict[tuple[int, int], Tensor]]:
     """Run variants of a model over trees; it yields after every forward pass.
 
+    Args:
+        model: The model.
+        pool: Its KV memory.
+        blocks: The blocks in there.
+        trees: By variant, what it reads.
+
     Returns:
-        For each variant the outputs of the wanted tokens, by their numbers: [hidden] if the model's head is a
-        plain matrix, else [V'], on the model's device.
+        The wanted outputs, by variant and number of the token: [hidden] if the model's head is a plain
+        matrix, else [V'], on the model's device.
     """
-    outputs: dict[int, dict[int, Tensor]] = {variant: {} for variant in trees}
+    outputs: dict[tuple[int, int], Tensor] = {}
     pieces_of = _whole_texts if model.states else _pieces
-    pieces = [piece for variant, read in trees.items() for piece in pieces_of(variant, read, memory)]
+    pieces = [piece for variant, tree in trees.items() for piece in pieces_of(tree, variant, blocks)]
     for batch in _batches(pieces, one_depth=has_kernel(model.device)):
-        rows = _forward(model, memory.pools[index], batch)
-        wanted = [(piece.chunk.variant, number) for piece in batch for number in piece.numbers]
-        for (variant, number), row in zip(wanted, rows, strict=True):
-            outputs[variant][number] = row
+        outputs |= _forward(model, pool, batch)
         yield
     return outputs
 
 
 @torch.inference_mode()
-def _forward(model: CausalModel, pool: KVPool, pieces: Sequence[_Piece]) -> Tensor:
-    """[n, ...] outputs of the wanted tokens.
+def _forward(model: CausalModel, pool: KVPool, pieces: Sequence[_Piece]) -> dict[tuple[int, int], Tensor]:
+    """The wanted outputs of one forward pass.
 
     Raises:
         DecodingError: Some of them are NaN.
     """
+    kept: dict[tuple[int, int], int] = {}
+    start = 0
+    for piece in pieces:
+        kept |= {(piece.chunk.variant, number): start + place for number, place in piece.kept.items()}
+        start += len(piece.chunk.tokens)
     chunks = [replace(piece.chunk, slot=slot) for slot, piece in enumerate(pieces)]
     batch = pack(chunks, pool, 1, model.device, StatePool(len(pieces)) if model.states else None)
-    starts = np.cumsum([0, *(len(piece.chunk.tokens) for piece in pieces)])
-    keep = [int(start) + i for start, piece in zip(starts, pieces, strict=False) for i in piece.kept]
     active = sorted({piece.chunk.variant for piece in pieces})
-    outputs = model(batch, active, torch.tensor(keep, dtype=torch.int64).to(model.device))
+    outputs = model(batch, active, torch.tensor([*kept.values()], dtype=torch.int64).to(model.device))
     if outputs.isnan().any():
         raise DecodingError(
             f"The outputs of {model.name!r} are NaN: check these weights, or use dtype='float32' if their "
             "activations overflow.",
             is_retryable=False,
         )
-    return outputs
+    return dict(zip(kept, outputs, strict=True))
 
 
-def _pieces(variant: int, read: ReadTree, memory: TreeMemory) -> Iterator[_Piece]:
-    """What has to run, in the order of the tree."""
-    slots, kept = read.slots(memory, variant), set(read.kept)
-    for run in read.tree.runs:
-        yield from _pieces_of_run(run, variant, slots, kept, read.num_cached)
+def _pieces(tree: TextTree, variant: int, blocks: BlockManager) -> Iterator[_Piece]:
+    """What a variant has to run, in the order of the tree."""
+    slots = _slots(tree, variant, blocks)
+    for run in tree.tokens.runs:
+        own = run.path[-1]
+        path = slots[np.fromiter(chain.from_iterable(run.path), np.int64)].tolist()
+        first = max(tree.prompt.num_computed_tokens - own.start, 0)
+        for start in range(first, len(own), _TOKENS_PER_FORWARD):
+            part = slice(start, start + _TOKENS_PER_FORWARD)
+            tokens, position = run.tokens[part], run.position + start
+            chunk = Chunk(tokens, position, variant, path[: position + len(tokens)])
+            kept = {number: place for place, number in enumerate(own[part]) if number in tree.wanted}
+            yield _Piece(chunk, run.depth, kept)
 
 
-def _whole_texts(variant: int, read: ReadTree, memory: TreeMemory) -> Iterator[_Piece]:
+def _whole_texts(tree: TextTree, variant: int, blocks: BlockManager) -> Iterator[_Piece]:
     """The text of each run with wanted tokens, from its beginning."""
-    slots, kept = read.slots(memory, variant), set(read.kept)
-    tokens = list(chain.from_iterable(run.tokens for run in read.tree.runs))
-    for run in read.tree.runs:
-        wanted = [number for number in run.path[-1] if number in kept]
-        if wanted:
+    slots = _slots(tree, variant, blocks)
+    tokens = list(chain.from_iterable(run.tokens for run in tree.tokens.runs))
+    for run in tree.tokens.runs:
+        places = {number: run.position + place for place, number in enumerate(run.path[-1])}
+        kept = {number: place for number, place in places.items() if number in tree.wanted}
+        if kept:
             numbers = list(chain.from_iterable(run.path))
             table = slots[np.array(numbers)].tolist()
-            text = Chunk([tokens[number] for number in numbers], 0, variant, table)
-            first = run.path[-1].start - run.position
-            yield _Piece(text, 0, [number - first for number in wanted], wanted)
+            yield _Piece(Chunk([tokens[number] for number in numbers], 0, variant, table), 0, kept)
 
 
-def _pieces_of_run(
-    run: Run, variant: int, slots: np.ndarray, kept: Collection[int], num_cached: int
-) -> Iterator[_Piece]:
-    own = run.path[-1]
-    skip = max(num_cached - own.start, 0)
-    table = slots[np.fromiter(chain.from_iterable(run.path), np.int64)].tolist()
-    for start in range(skip, len(own), _TOKENS_PER_FORWARD):
-        numbers = own[start : start + _TOKENS_PER_FORWARD]
-        tokens = run.tokens[start : start + _TOKENS_PER_FORWARD]
-        position = run.position + start
-        wanted = [i for i, number in enumerate(numbers) if number in kept]
-        chunk = Chunk(tokens, position, variant, table[: position + len(tokens)])
-        yield _Piece(chunk, run.depth, wanted, [numbers[i] for i in wanted])
+def _slots(tree: TextTree, variant: int, blocks: BlockManager) -> np.ndarray:
+    """[tokens] int64, where a variant keeps the keys and values of each token."""
+    table = np.array(tree.prompt.block_table, np.int64)[:, None] + variant * blocks.num_blocks
+    return (table * blocks.block_size + np.arange(blocks.block_size)).reshape(-1)
 
 
 def _batches(pieces: Sequence[_Piece], *, one_depth: bool) -> Iterator[list[_Piece]]:

@@ -96,6 +96,11 @@ class Formula(Generic[T]):
         """Whether only some tokens are up-scaled. It is the same at every position."""
         return self.at(0).small is not None
 
+    @property
+    def has_nucleus(self) -> bool:
+        """Whether only tokens inside a nucleus are up-scaled."""
+        return self.conservative and self.upscale_top_p < 1
+
     @cached_property
     def gates(self) -> tuple[GatedDelta[T], ...]:
         """The gates of the behaviors, less those that change nothing."""

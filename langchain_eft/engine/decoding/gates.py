@@ -5,7 +5,6 @@ See `recipe.gate` for what a gate is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -60,19 +59,6 @@ def open_gates(values: Tensor, measure: Tensor, threshold: Tensor, below: Tensor
     value = values.gather(1, measure)
     opened = ((value <= threshold) == below).float()
     return opened.masked_fill(value.isnan(), float("nan"))
-
-
-def gates_opened(gates: Sequence[Gate], base: Tensor, vocabulary: Tensor) -> Tensor:
-    """[R, G] of `open_gates`, for gates that all rows have.
-
-    Args:
-        gates: G gates, at least one.
-        base: [R, V] logits of L.
-        vocabulary: [V] bool, ids of tokens that all models have.
-    """
-    columns = zip(*map(GateNumbers.of, gates), strict=True)
-    numbers = (torch.tensor([column], device=base.device).expand(len(base), -1) for column in columns)
-    return open_gates(measures(base, vocabulary), *numbers)
 
 
 def add_gated(weights: Tensor, opened: Tensor, changes: Tensor) -> Tensor:

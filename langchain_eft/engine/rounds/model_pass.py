@@ -16,13 +16,14 @@ from torch import Tensor
 
 from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.rows import PagedRows
+from langchain_eft.engine.decoding.formula_table import Columns, terms_in_order
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel, joined, project
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.recurrence.rows import RecurrentRows, joined_rows
 from langchain_eft.engine.recurrence.state_pool import StatePool
 from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
-from langchain_eft.engine.rounds.row_table import TERM, Columns, terms_in_order
+from langchain_eft.engine.rounds.row_table import TERM
 from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
 from langchain_eft.engine.rounds.shared import Shared
 from langchain_eft.engine.rounds.staging import PackedTensors

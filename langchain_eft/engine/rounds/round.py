@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from langchain_eft.engine.decoding.distributions import Distributions
+from langchain_eft.engine.decoding.formula_table import Columns
 from langchain_eft.engine.decoding.grammar import Grammar
 from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw
 from langchain_eft.engine.limits import MOST_TOP_LOGPROBS
@@ -24,7 +26,6 @@ from langchain_eft.engine.rounds.inputs import input_fields
 from langchain_eft.engine.rounds.model_pass import Part, SlotRows, run_parts, runs
 from langchain_eft.engine.rounds.outcomes import output_fields
 from langchain_eft.engine.rounds.progress import RowProgress, accept, begin
-from langchain_eft.engine.rounds.row_table import Columns
 from langchain_eft.engine.rounds.sampler import Sampler, Wanted
 from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
 from langchain_eft.engine.rounds.shared import Shared
@@ -80,7 +81,11 @@ class Round:
         self.outputs = DeviceToHost(output_fields(shape), device)
         self._in, self._out = self.inputs.device, self.outputs.device
         self.draft_tokens = torch.zeros(shape.rows, shape.num_draft_tokens, dtype=torch.int64, device=device)
-        self._sampler = Sampler(shape, terms, shared.family, self._in, self.draft_tokens)
+        self._distributions = Distributions(
+            shared.family, gates=shape.gates, upscales_some=shape.conservative, nucleus=shape.nucleus
+        )
+        self._num_draft_terms = min(sum(slot.role == "drafts" for slot in shape.slots), terms)
+        self._sampler = Sampler(shape, vocabulary_size, self._in, self.draft_tokens)
         self._padded = not shared.host_may_look
         self._entries = Entries(shape, device, padded=self._padded)
         self._memory = shared.logits(self._entries.count) if self._padded and shape.drafting else None
@@ -191,7 +196,7 @@ class Round:
         """
         shape, sampler = self.shape, self._sampler
         wanted = self._wanted(index, start)
-        logp, opened = sampler.target(wanted, logits)
+        logp, opened = self._distributions.target(logits, wanted.entry, wanted.columns, wanted.coefficients)
         target = self._restricted(wanted, logp, start)
         # The largest value is NaN if any is. It is infinite if no token has a probability, or one overflows.
         finite = target.amax(-1).isfinite()
@@ -268,7 +273,7 @@ class Round:
 
     def _draft_positions(self, first: Tensor, start: Start) -> Wanted:
         """The position after the last known token of every row, by [D, B] logits of a draft pass."""
-        slot = self._in["slot"][:, : self._sampler.num_draft_terms]
+        slot = self._in["slot"][:, : self._num_draft_terms]
         entry = self._entries.of_draft_pass(first, slot, start.columns["num_draft_terms"])
         progress, columns, coefficients, _ = start
         return Wanted(self._rows, self._nothing, progress.num_tokens, entry, columns, coefficients)
@@ -316,7 +321,7 @@ class Round:
 
     def _draft_target(self, wanted: Wanted, logits: Tensor, start: Start, step: int) -> Tensor:
         """[B, V] log q after some draft tokens, up to a constant, by the logits of that pass."""
-        q = self._sampler.draft_target(wanted, logits)
+        q = self._distributions.draft(logits, wanted.entry, wanted.coefficients)
         if self.shape.grammar and not self._padded:
             of_rows = zip(self.grammars, self.draft_tokens[:, :step].tolist(), strict=True)
             for row, (grammar, tokens) in enumerate(of_rows):
@@ -342,16 +347,15 @@ class Round:
             sampling: R rows.
             start: Where the rows stand.
         """
-        shape, sampler = self.shape, self._sampler
+        shape, entry = self.shape, wanted.entry[:, : self._num_draft_terms]
         if not self._drawn or shape.grammar or shape.penalties or shape.biases:
-            q = self._restricted(wanted, sampler.draft_target(wanted, logits), start)
+            q = self._restricted(wanted, self._distributions.draft(logits, entry, wanted.coefficients), start)
             return draw(_where_finite(drafts, q, target), sampling)
         # Those that drafting has drawn are not drawn again.
         drafted = wanted.step < self._ran(start.progress)[wanted.row]
         rest = (~drafted).nonzero()[:, 0]
-        undrawn = wanted._replace(entry=wanted.entry[rest], coefficients=wanted.coefficients[rest])
-        q = _where_finite(drafts[rest], sampler.draft_target(undrawn, logits), target[rest])
-        drawn = draw(q, sampling.of_rows(rest))
+        q = self._distributions.draft(logits, entry[rest], wanted.coefficients[rest])
+        drawn = draw(_where_finite(drafts[rest], q, target[rest]), sampling.of_rows(rest))
         tokens, probs = torch.empty_like(wanted.row), None
         tokens[rest] = drawn.tokens
         if drawn.probs is not None:
@@ -363,10 +367,6 @@ class Round:
             if probs is not None and earlier.probs is not None:
                 probs[at] = earlier.probs[wanted.row[at]]
         return Draw(tokens, probs)
-
-    def _all_logits(self) -> Tensor:
-        """[N, V] of all passes."""
-        return joined(self._computed) if self._memory is None else self._memory
 
     # What the host is told
 

@@ -1,4 +1,4 @@
-"""From logits to tokens: the formula, gates, grammars, penalties, filters, and the draw, at R positions."""
+"""From p and q to tokens: grammars, penalties, filters, and the draw, at R positions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.decoding.acceptance import accept_or_resample
-from langchain_eft.engine.decoding.formula import combine, conservative
-from langchain_eft.engine.decoding.gates import add_gated, measures, open_gates
+from langchain_eft.engine.decoding.formula_table import Columns
 from langchain_eft.engine.decoding.penalties import Penalties, penalize
 from langchain_eft.engine.decoding.sampling import Draw, Sampling, draw, probabilities
-from langchain_eft.engine.models.family import ModelFamily
-from langchain_eft.engine.rounds.row_table import SUMS, Columns
 from langchain_eft.engine.rounds.shape import RoundShape
 from langchain_eft.engine.rounds.staging import PackedTensors
 
@@ -44,69 +41,19 @@ class Sampler:
 
     B rows, K draft tokens, V token ids.
 
-    Attributes:
-        num_draft_terms: D, most terms of a row that draft.
-
     Args:
         shape: The shape.
-        terms: T, most terms of a row.
-        family: The models.
+        vocabulary_size: V.
         inputs: What the host tells the device (`inputs.input_fields`).
         draft_tokens: [B, K] int64.
     """
 
     def __init__(
-        self, shape: RoundShape, terms: int, family: ModelFamily, inputs: PackedTensors, draft_tokens: Tensor
+        self, shape: RoundShape, vocabulary_size: int, inputs: PackedTensors, draft_tokens: Tensor
     ) -> None:
         self._shape, self._in, self._draft_tokens = shape, inputs, draft_tokens
-        self._vocabulary, self._unscaled = family.vocabulary, family.unscaled
         self._bits = torch.arange(32, dtype=torch.int32, device=draft_tokens.device)
-        self._size = len(family.vocabulary)
-        self.num_draft_terms = min(sum(slot.role == "drafts" for slot in shape.slots), terms)
-
-    # p and q
-
-    def target(self, wanted: Wanted, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """[R, V] log p up to a constant, and [R, G] which gates are open, of [N, V] logits."""
-        opened = self._opened(wanted, logits) if self._shape.gates else None
-        logp = self._combine(wanted, logits, "target", opened)
-        if not self._shape.conservative:
-            return logp, opened
-        normalizers = logits.masked_fill(~self._vocabulary, float("-inf")).logsumexp(-1, keepdim=True)
-        columns, unscaled = wanted.columns, None
-        if self._unscaled is not None:
-            unscaled = (columns["unscaled"] != 0)[:, None] & self._unscaled
-        restricted = conservative(
-            self._combine(wanted, logits, "small", opened),
-            self._combine(wanted, logits - normalizers, "upscale"),
-            columns["upscale_top_p"] if self._shape.nucleus else None,
-            unscaled,
-        )
-        return torch.where((columns["conservative"] != 0)[:, None], restricted, logp), opened
-
-    def draft_target(self, wanted: Wanted, logits: Tensor) -> Tensor:
-        """[R, V] log q up to a constant: a sum of a row's first terms, of [N, V] logits."""
-        entry = wanted.entry[:, : self.num_draft_terms]
-        return self._combine(wanted._replace(entry=entry), logits, "draft")
-
-    def _combine(self, wanted: Wanted, logits: Tensor, name: str, opened: Tensor | None = None) -> Tensor:
-        """[R, V] one of the `SUMS` of logits, -inf for ids that are not tokens of all models."""
-        terms = wanted.entry.shape[1]
-        weights = wanted.coefficients[:, SUMS.index(name), :terms]
-        if opened is not None:
-            gated = wanted.columns["gated"][:, : self._shape.gates, :terms]
-            weights = add_gated(weights, opened, gated)
-        return combine(logits, wanted.entry, weights, self._vocabulary)
-
-    def _opened(self, wanted: Wanted, logits: Tensor) -> Tensor:
-        columns, gates = wanted.columns, self._shape.gates
-        base = logits[wanted.entry.gather(1, columns["base"][:, None])[:, 0]]
-        return open_gates(
-            measures(base, self._vocabulary),
-            columns["gate_measure"][:, :gates],
-            columns["gate_threshold"][:, :gates],
-            columns["gate_below"][:, :gates] != 0,
-        )
+        self._size = vocabulary_size
 
     # Which tokens are allowed, and what changes their probabilities
 

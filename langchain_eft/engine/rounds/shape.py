@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Literal
 
 from langchain_eft.engine.decoding.formula import Formula, build_formula
+from langchain_eft.engine.decoding.formula_table import terms_in_order
 from langchain_eft.engine.decoding.sampling import Filters
 from langchain_eft.engine.limits import LONGEST_DRAFT
 from langchain_eft.engine.models.family import ModelFamily, Term
-from langchain_eft.engine.rounds.row_table import terms_in_order
 from langchain_eft.engine.scheduling.draft import Draft
 from langchain_eft.engine.scheduling.draft_length import DRAFT_LENGTHS
 from langchain_eft.engine.scheduling.request_state import RequestState
@@ -112,7 +112,7 @@ def kind_of(states: Sequence[RequestState]) -> tuple[RoundShape, list[list[int]]
         draft_samples=(filters.sampled or measured) and any(slot.role == "drafts" for slot in slots),
         scheduled=any(len(state.formula.knots) > 1 for state in states),
         conservative=any(state.formula.conservative for state in states),
-        nucleus=any(state.formula.conservative and state.formula.upscale_top_p < 1 for state in states),
+        nucleus=any(state.formula.has_nucleus for state in states),
         gates=max(len(state.formula.gates) for state in states),
         grammar=any(state.grammar is not None for state in states),
         penalties=any(p.has_penalties for p in params),

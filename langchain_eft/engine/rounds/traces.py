@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from langchain_eft.engine.analysis.attribution import Parts, WeightedDelta, attribute, mean, normalize
+from langchain_eft.engine.decoding.formula_table import terms_in_order
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.recipe.schedules import weight_at
 from langchain_eft.engine.rounds.round import Round
-from langchain_eft.engine.rounds.row_table import terms_in_order
 from langchain_eft.engine.scheduling.draft import RowOutcome
 from langchain_eft.engine.scheduling.request_state import RequestState
 from langchain_eft.engine.token_trace import TokenTrace

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 from langchain_eft.engine.models.batch import is_final
 from langchain_eft.engine.models.family import Term
-from langchain_eft.engine.scheduling.block_manager import block_key
+from langchain_eft.engine.scheduling.block_manager import BlockManager, block_key
+from langchain_eft.engine.scheduling.state_slots import StateSlots
 
 
 class PromptState:
@@ -69,3 +71,32 @@ class PromptState:
             previous = self._block_keys[-1] if self._block_keys else self._salt
             self._block_keys.append(block_key(previous, self.tokens[start : start + block_size]))
         return self._block_keys[:full]
+
+    def take_cached_blocks(
+        self, num_tokens: int, blocks: BlockManager, slots: StateSlots | None = None
+    ) -> None:
+        """Begin with what the prefix cache holds of the first `num_tokens` tokens.
+
+        Args:
+            num_tokens: Most tokens to reuse.
+            blocks: The KV memory.
+            slots: That of recurrent states, which have to be there too.
+        """
+        keys = self.block_keys(num_tokens, blocks.block_size)
+        if slots:
+            keys = list(takewhile(blocks.contains, keys))
+            keys = keys[: slots.reusable(keys)]
+            self.state_slot = slots.take(keys[-1] if keys else None)
+        self.block_table = blocks.get_cached_blocks(keys)
+        self.num_cached_blocks = len(self.block_table)
+        self.num_computed_tokens = self.num_final_tokens = self.num_cached_blocks * blocks.block_size
+
+    def cache_full_blocks(self, blocks: BlockManager, slots: StateSlots | None = None) -> None:
+        """Offer the full blocks of computed tokens to later requests, and the recurrent state behind them."""
+        keys = self.block_keys(self.num_computed_tokens, blocks.block_size)
+        for i in range(self.num_cached_blocks, len(keys)):
+            blocks.cache_block(self.block_table[i], keys[i])
+        self.num_cached_blocks = len(keys)
+        ends = {self.num_computed_tokens, self.num_final_tokens}
+        if slots and self.state_slot is not None and keys and ends == {len(keys) * blocks.block_size}:
+            slots.keep(keys[-1], self.state_slot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from itertools import islice
 
 from langchain_eft.engine.models.batch import is_final
 from langchain_eft.engine.scheduling.block_manager import BlockManager
@@ -188,16 +188,9 @@ class Scheduler:
 
     def cache_full_blocks(self, states: Iterable[RequestState]) -> None:
         """Offer the full blocks of requests to later ones."""
-        size = self._blocks.block_size
         for state in states:
             for prompt in state.prompts.values():
-                keys = prompt.block_keys(prompt.num_computed_tokens, size)
-                for i in range(prompt.num_cached_blocks, len(keys)):
-                    self._blocks.cache_block(prompt.block_table[i], keys[i])
-                prompt.num_cached_blocks = len(keys)
-                ends = {prompt.num_computed_tokens, prompt.num_final_tokens}
-                if self._slots and prompt.state_slot is not None and keys and ends == {len(keys) * size}:
-                    self._slots.keep(keys[-1], prompt.state_slot)
+                prompt.cache_full_blocks(self._blocks, self._slots)
 
     def _reserve(self, state: RequestState, count: int) -> int:
         """Allocate memory for a row's last token and as many as possible of `count` further ones.
@@ -243,17 +236,9 @@ class Scheduler:
 
         The last known token is never taken from the cache: its logits predict what comes next.
         """
-        size, prompts = self._blocks.block_size, state.prompts
+        prompts = state.prompts
         for prompt in prompts.values():
-            keys = prompt.block_keys(len(prompt.tokens) - 1, size)
-            if self._slots:
-                keys = list(takewhile(self._blocks.contains, keys))
-                keys = keys[: self._slots.reusable(keys)]
-                prompt.state_slot = self._slots.take(keys[-1] if keys else None)
-            blocks = self._blocks.get_cached_blocks(keys)
-            prompt.block_table = blocks
-            prompt.num_cached_blocks = len(blocks)
-            prompt.num_computed_tokens = prompt.num_final_tokens = len(blocks) * size
+            prompt.take_cached_blocks(len(prompt.tokens) - 1, self._blocks, self._slots)
         missing = self._missing([(p.block_table, len(p.tokens) + 1) for p in prompts.values()])
         if missing > self._blocks.num_free_blocks:
             self._release(state)

@@ -33,6 +33,7 @@ from langchain_eft.diagnostics.verify.verify import (
     verify,
 )
 from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.decoding import distributions
 from langchain_eft.engine.decoding.sampling import Sampling, probabilities
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import DecodingError
@@ -225,7 +226,7 @@ def test_progress_names_every_check(engine):
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_a_wrong_weight_fails_every_check(family):
-    right = sampler.combine
+    right = distributions.combine
 
     def without_weights_of_one(logits, index, weights, vocabulary=None):
         return right(logits, index, weights * (weights != 1), vocabulary)

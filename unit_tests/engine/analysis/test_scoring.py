@@ -10,7 +10,7 @@ import torch
 
 from langchain_eft.engine.analysis import scoring, tree_passes
 from langchain_eft.engine.analysis.prefix_tree import PrefixTree
-from langchain_eft.engine.analysis.term_outputs import OwnMemory, Reading, finished, term_outputs
+from langchain_eft.engine.analysis.term_outputs import Reading, term_outputs
 from langchain_eft.engine.config import EngineConfig
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import (
@@ -20,12 +20,22 @@ from langchain_eft.engine.errors import (
     RecipeError,
     RequestError,
 )
-from langchain_eft.engine.events import Finished
+from langchain_eft.engine.events import Finished, TextDelta
 from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.schedules import Ramp
 from langchain_eft.engine.request import GivenAnswers
 from langchain_eft.engine.scheduling.scheduler import Scheduler
-from unit_tests.helpers import Recorder, await_until, counted_tokens, every_family, request
+from unit_tests.helpers import (
+    Recorder,
+    await_until,
+    counted_tokens,
+    endless,
+    every_family,
+    finished,
+    no_memory,
+    request,
+)
 
 MIXTURES = [
     ({}, {}),
@@ -91,6 +101,15 @@ def test_a_weight_that_changes_counts_from_the_beginning_of_the_answer(engine, r
         text = [*prompt, *answer[:position]]
         log_p = reference.logprobs(text, {"one": min(position / 4, 1.0)})
         assert logprob == pytest.approx(float(log_p[answer[position]]), abs=1e-4)
+
+
+@pytest.mark.parametrize(("mixture", "options"), [*MIXTURES, ({"one": Gate(below=0.1)}, {})])
+def test_scores_of_an_answer_are_what_decoding_said_of_it(engine, mixture, options):
+    drawn = request(texts(22, 1, 10, 20)[0], mixture, endless(), 12, top_logprobs=0, **options)
+    deltas = [event for event in engine.stream(drawn) if isinstance(event, TextDelta)]
+    answer = tuple(token for delta in deltas for token in delta.tokens)
+    ((scores,),) = engine.answer_logprobs([GivenAnswers(drawn, (answer,))]).logprobs
+    assert scores == pytest.approx([each.logprob for delta in deltas for each in delta.logprobs], abs=1e-5)
 
 
 def test_every_distinct_token_runs_once(engine, tokens_run):
@@ -274,8 +293,8 @@ def test_outputs_that_are_nan_fail_the_call_alone(engine, monkeypatch):
 
 
 def test_a_log_p_that_is_not_finite_is_an_error(engine, monkeypatch):
-    run = scoring.logits_of
-    monkeypatch.setattr(scoring, "logits_of", lambda *args: run(*args).fill_(torch.inf))
+    run = scoring.project
+    monkeypatch.setattr(scoring, "project", lambda *args: run(*args).fill_(torch.inf))
     with pytest.raises(DecodingError, match="smaller weights"):
         engine.answer_logprobs([GivenAnswers(request((5, 6), {}), ((7,),))])
 
@@ -296,8 +315,15 @@ def test_terms_that_read_different_texts_have_trees_of_their_own(engine, referen
         Reading(tuned, short, (answer,)),
         Reading(small, long, (answer,)),
     ]
-    outputs = finished(term_outputs(engine.family, OwnMemory(engine.family), readings))
-    for reading, rows in zip(readings, outputs.rows, strict=True):
-        alone = finished(term_outputs(engine.family, OwnMemory(engine.family), [reading])).rows[0]
-        assert torch.stack(rows[0]).allclose(torch.stack(alone[0]), atol=1e-5)
-    assert outputs.num_cached == [0, 0, 0]
+
+    def run(readings):
+        """[answer, ...] outputs of each reading, and what was cached."""
+        outputs = finished(term_outputs(engine.family, no_memory(engine.family), readings))
+        rows = [torch.stack([outputs.rows[place] for place in places]) for (places,) in outputs.places]
+        return rows, outputs.num_cached
+
+    rows, cached = run(readings)
+    for reading, own in zip(readings, rows, strict=True):
+        (alone,), _ = run([reading])
+        assert own.allclose(alone, atol=1e-5)
+    assert cached == [0, 0, 0]

@@ -5,10 +5,17 @@ import torch
 from scipy import stats
 
 from langchain_eft.engine.decoding.formula import build_formula
-from langchain_eft.engine.decoding.gates import add_gated, gates_opened, measures
+from langchain_eft.engine.decoding.gates import GateNumbers, add_gated, measures, open_gates
 from langchain_eft.engine.recipe.gate import Gate
 
 BEHAVIORS = {"a": ("A", "S"), "b": ("B", "S"), "own": ("F", "L")}
+
+
+def opened(gates, base):
+    """[R, G] which gates are open, if all rows have them and all models all tokens."""
+    columns = zip(*map(GateNumbers.of, gates), strict=True)
+    numbers = (torch.tensor([column]).expand(len(base), -1) for column in columns)
+    return open_gates(measures(base, torch.ones(base.shape[1], dtype=torch.bool)), *numbers)
 
 
 def test_measures_are_those_of_the_common_vocabulary():
@@ -23,23 +30,22 @@ def test_measures_are_those_of_the_common_vocabulary():
 
 def test_a_gate_that_is_always_open_is_open_at_certainty_too():
     logits = torch.tensor([[90.0, -90.0], [0.0, 0.0]])
-    everything = torch.ones(2, dtype=torch.bool)
     ends = [Gate(below=1), Gate(above=0), Gate(below=0), Gate(above=1)]
-    assert gates_opened(ends, logits, everything).tolist() == [[1, 1, 0, 0]] * 2
+    assert opened(ends, logits).tolist() == [[1, 1, 0, 0]] * 2
     entropies = [Gate(below=0, measure="entropy"), Gate(above=0, measure="entropy")]
-    assert gates_opened(entropies, logits, everything).tolist() == [[1, 0], [0, 1]]
+    assert opened(entropies, logits).tolist() == [[1, 0], [0, 1]]
 
 
 def test_a_base_that_says_nothing_makes_its_row_nan_and_no_other():
     logits = torch.tensor([[float("nan"), 1.0], [0.0, 1.0]])
-    opened = gates_opened([Gate(below=0.9)], logits, torch.ones(2, dtype=torch.bool))
+    is_open = opened([Gate(below=0.9)], logits)
     weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    gated = add_gated(weights, opened, torch.tensor([[[0.5, 0.0]], [[0.5, 0.0]]]))
+    gated = add_gated(weights, is_open, torch.tensor([[[0.5, 0.0]], [[0.5, 0.0]]]))
     assert gated[0, 0].isnan()
     assert gated[0, 1] == 2
     assert gated[1].tolist() == [3.5, 4.0]
     # The first row has no gate here, whatever stands in for its base.
-    assert add_gated(weights, opened, torch.tensor([[[0.0, 0.0]], [[0.5, 0.0]]]))[0].tolist() == [1.0, 2.0]
+    assert add_gated(weights, is_open, torch.tensor([[[0.0, 0.0]], [[0.5, 0.0]]]))[0].tolist() == [1.0, 2.0]
 
 
 def test_closed_coefficients_and_open_gates_add_up_to_the_plain_weights():

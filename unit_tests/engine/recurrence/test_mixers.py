@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from langchain_eft.engine.analysis.scoring import token_logprobs
-from langchain_eft.engine.analysis.term_outputs import OwnMemory, Reading, finished
+from langchain_eft.engine.analysis.scoring import ScoredPrompt, answer_logprobs
 from langchain_eft.engine.config import EngineConfig
+from langchain_eft.engine.decoding.formula import build_formula
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loop import DecodingLoop
@@ -17,7 +17,16 @@ from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.request import SamplingParams
 from unit_tests.engine.models.families import GROUPED, HYBRIDS, configuration, require
 from unit_tests.engine.models.test_self_check import build, save
-from unit_tests.helpers import KINDS_OF_ROUNDS, Recorder, engine_of, failing_rows, request, wait_until
+from unit_tests.helpers import (
+    KINDS_OF_ROUNDS,
+    Recorder,
+    engine_of,
+    failing_rows,
+    finished,
+    no_memory,
+    request,
+    wait_until,
+)
 
 SETTINGS = {"kv_cache_tokens": 2048, "block_size": 4, "max_num_batched_tokens": 64, "max_batch_size": 9}
 NEVER_ENDS = {0: -100.0}
@@ -99,8 +108,10 @@ def test_given_answers_are_scored_as_full_passes_do(hybrid):
     prompt, answers = prompts()[2], [[7, 8, 9, 10], [7, 8, 30], [50]]
     with engine_of(family.recipe, **SETTINGS) as engine:
         tuned = engine.family.behaviors["b"][0]
-        readings = [Reading(tuned, tuple(prompt), tuple(map(tuple, answers)))]
-        (found,) = finished(token_logprobs(engine.family, OwnMemory(engine.family), readings))
+        alone = build_formula(tuned, {}, {})
+        scored = ScoredPrompt(alone, {"": tuple(prompt)}, tuple(map(tuple, answers)))
+        steps = answer_logprobs(engine.family, no_memory(engine.family), [scored])
+        (found,) = finished(steps).logprobs
     for answer, scores in zip(answers, found, strict=True):
         with torch.inference_mode():
             logits = family.module("tuned")(torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0]

@@ -2,9 +2,9 @@
 
 import torch
 
+from langchain_eft.engine.decoding.formula_table import terms_in_order
 from langchain_eft.engine.request import SamplingParams
 from langchain_eft.engine.rounds.inputs import Rows, input_fields, write_allowed
-from langchain_eft.engine.rounds.row_table import terms_in_order
 from langchain_eft.engine.rounds.shape import kind_of
 from langchain_eft.engine.rounds.staging import PackedTensors
 from langchain_eft.engine.scheduling.draft import Draft

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from langchain_eft.engine.decoding.formula_table import SUMS, terms_in_order
 from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.recipe.schedules import FirstTokens, Ramp
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds.row_table import DEAD, SUMS, TERM, RowTable, terms_in_order
+from langchain_eft.engine.rounds.row_table import DEAD, TERM, RowTable
 from langchain_eft.engine.scheduling.draft import Draft, RowOutcome
 from unit_tests.engine.scheduling.states import BASE, BEHAVIORS, new_state
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from langchain_eft.engine.decoding.formula_table import terms_in_order
 from langchain_eft.engine.decoding.sampling import Filters
 from langchain_eft.engine.recipe.gate import Gate
 from langchain_eft.engine.request import SamplingParams
-from langchain_eft.engine.rounds.row_table import terms_in_order
 from langchain_eft.engine.rounds.shape import (
     MIN_CONTEXT,
     TermSlot,
