@@ -147,8 +147,8 @@ class Engine(BaseEngine):
         """Check what is scored by `score`."""
         self.recipe.check(Mixture.of({behavior: 1.0}))
         prompts = {"": prompt, **(contexts or {})}
-        terms = self.family.behaviors[behavior]
-        self._inputs.require_prompts(terms, prompts)
+        self._inputs.require_prompts(self.family.behaviors[behavior], prompts)
+        terms = self._inputs.activated(behavior, prompts)
         tuned, reference = ((term, prompts[term.prompt_name]) for term in terms)
         self._inputs.check_scorable([tuned[1], reference[1]], answers)
         return rewards(self.family, self._loop.memory, tuned, reference, tuple(map(tuple, answers)))

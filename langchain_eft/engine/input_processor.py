@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+import logging
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -13,12 +14,15 @@ from langchain_eft.engine.decoding.grammar import Grammars
 from langchain_eft.engine.error_text import quoted_names, shown
 from langchain_eft.engine.errors import ContextWindowError, RequestError
 from langchain_eft.engine.events import Event
+from langchain_eft.engine.models.activation import activated
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.recipe.behaviors import Recipe
 from langchain_eft.engine.recipe.exponents import refuse_negative_exponents
 from langchain_eft.engine.request import Generation, GenerationRequest
 from langchain_eft.engine.scheduling.draft_length import AcceptanceRates
 from langchain_eft.engine.scheduling.request_state import RequestState
+
+logger = logging.getLogger(__name__)
 
 
 class InputProcessor:
@@ -46,6 +50,7 @@ class InputProcessor:
         self.capacity = capacity
         self._recipe = recipe
         self._initial_rates = initial_rates
+        self._silent: set[str] = set()  # behaviors whose prompt once lacked an invocation
 
     @cached_property
     def _grammars(self) -> Grammars:
@@ -90,8 +95,10 @@ class InputProcessor:
         first: dict[tuple[int, ...], str] = {}
         prompts = [("", request.prompt_ids), *request.contexts.items()]
         names = {name: first.setdefault(ids, name) for name, ids in prompts}
-        weights, behaviors = request.mixture.active(), self.family.behaviors
+        weights, behaviors = request.mixture.active(), dict(self.family.behaviors)
         self.require_prompts(chain([self.family.base], *(behaviors[name] for name in weights)), names)
+        for name in weights:
+            behaviors[name] = self.activated(name, dict(prompts))
 
         def renamed(term: Term) -> Term:
             return replace(term, prompt_name=names.get(term.prompt_name, term.prompt_name))
@@ -111,16 +118,33 @@ class InputProcessor:
             self._refuse_negative_exponents(formula, weights)
         return formula
 
-    def _refuse_negative_exponents(self, formula: Formula[Term], behaviors: Container[str]) -> None:
-        def model(term: Term) -> Term:
-            return replace(term, prompt_name="")
+    def activated(self, behavior: str, prompts: Mapping[str, tuple[int, ...]]) -> tuple[Term, Term]:
+        """The terms F and S of a behavior as they read prompts; see `activation.activated`.
 
+        Args:
+            behavior: Name of the behavior.
+            prompts: Token ids by the names of prompts, those of the terms among them.
+        """
+        tuned, reference = self.family.behaviors[behavior]
+        reads = activated(tuned, self.family, prompts[tuned.prompt_name])
+        if reads.variant != tuned.variant and behavior not in self._silent:
+            self._silent.add(behavior)
+            invocation = self.family.models[tuned.model].invocations[tuned.variant]
+            logger.warning(
+                "The behavior %r changes nothing where its prompt lacks the text that invokes its adapter, "
+                "%r: end the prompt with it, by the last message or by a chat template.",
+                behavior,
+                self.family.tokenizer.decode(invocation),
+            )
+        return reads, reference
+
+    def _refuse_negative_exponents(self, formula: Formula[Term], behaviors: Container[str]) -> None:
         family = self.family
         refuse_negative_exponents(
-            ([(model(term), weight) for term, weight in terms] for terms in formula.distributions()),
-            (model(family.base), str(self._recipe.base)),
+            ([(term.weights, weight) for term, weight in terms] for terms in formula.distributions()),
+            (family.base.weights, str(self._recipe.base)),
             {
-                name: (model(tuned), model(reference))
+                name: (tuned.weights, reference.weights)
                 for name, (tuned, reference) in family.behaviors.items()
                 if name in behaviors
             },

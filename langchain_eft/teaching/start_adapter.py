@@ -27,10 +27,17 @@ def find_start(settings: Settings, reference_hash: str, progress: Progress) -> t
     Raises:
         CheckpointNotFoundError: There is no adapter, or its files are damaged.
         RecipeError: The adapter is not a plain LoRA.
-        TeachingError: The adapter has another rank than the settings, or belongs to another reference.
+        TeachingError: The adapter has another rank than the settings, belongs to another reference, or does
+            not act on all tokens.
     """
     folder = Path(fetch_checkpoint(str(settings.start), progress))
-    rank = int(read_adapter_config(folder)["r"])
+    config = read_adapter_config(folder)
+    rank = int(config["r"])
+    if config["alora_invocation_tokens"]:
+        raise TeachingError(
+            f"start={settings.start!r} is an activated LoRA (alora_invocation_tokens), and here adapters learn "
+            "to act on all tokens: begin with a plain LoRA, or leave out `start`."
+        )
     if settings.rank not in (None, rank):
         raise TeachingError(
             f"rank={settings.rank}, but the adapter start={settings.start!r} has rank {rank}: leave out "

@@ -17,6 +17,7 @@ from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError
 from langchain_eft.engine.loading.checkpoints import fetch_checkpoint
 from langchain_eft.engine.models.lora import LoraAdapter, load_adapter
 from langchain_eft.vllm.section import SmallModel
+from langchain_eft.vllm.export.adapters import refuse_activated
 from langchain_eft.vllm.settings import checkpoint_name
 
 
@@ -38,7 +39,9 @@ def read_adapter(model: SmallModel, served: ModelConfig, device: torch.device) -
         EngineError: It cannot be found, or it is not a plain LoRA.
     """
     folder = fetch_checkpoint(checkpoint_name(served, model.subfolder), lambda _: None)
-    return load_adapter(Path(folder), served.dtype, device)
+    adapter = load_adapter(Path(folder), served.dtype, device)
+    refuse_activated(adapter)
+    return adapter
 
 
 def load_all(

@@ -219,13 +219,15 @@ def test_pairs_are_preferred_over_what_the_first_adapter_says(taught, examples, 
 
 def test_an_adapter_that_cannot_be_the_start_is_refused(taught, examples, models, tmp_path):
     behavior, _ = taught
-    copies = {name: tmp_path / name for name in ("elsewhere", "shapes")}
+    copies = {name: tmp_path / name for name in ("elsewhere", "shapes", "activated")}
     for copy in copies.values():
         shutil.copytree(behavior.folder, copy)
     card = json.loads((copies["elsewhere"] / "behavior.json").read_text())
     (copies["elsewhere"] / "behavior.json").write_text(json.dumps({**card, "reference_hash": "xxh3:0"}))
     config = json.loads((copies["shapes"] / "adapter_config.json").read_text())
     (copies["shapes"] / "adapter_config.json").write_text(json.dumps({**config, "r": 3}))
+    invoked = {**config, "alora_invocation_tokens": [5]}
+    (copies["activated"] / "adapter_config.json").write_text(json.dumps(invoked))
 
     def refused(start, message, **more):
         settings = Settings(steps=1, start=str(start), **more)
@@ -237,6 +239,7 @@ def test_an_adapter_that_cannot_be_the_start_is_refused(taught, examples, models
         copies["elsewhere"], "was trained on the reference .* other weights: begin with an adapter of this"
     )
     refused(tmp_path, "holds no adapter_config.json")
+    refused(copies["activated"], "is an activated LoRA .*: begin with a plain LoRA")
     refused(copies["shapes"], "does not fit the reference .*size mismatch")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from langchain_eft.diagnostics.verify.plan import VerificationPlan
+from langchain_eft.engine.models.activation import activated
 from langchain_eft.engine.models.family import ModelFamily, Term
 from langchain_eft.engine.models.self_check import plain_variant_logits
 from langchain_eft.engine.recipe.gate import Gate
@@ -72,8 +73,10 @@ class Reference:
 
         @cache
         def log_probs(term: Term) -> Tensor:
-            ids = torch.tensor([[*prompts[term.prompt_name], *answer]], device=self.family.vocabulary.device)
-            logits = plain_variant_logits(self.family.models[term.model], ids, term.variant)
+            read = prompts[term.prompt_name]
+            ids = torch.tensor([[*read, *answer]], device=self.family.vocabulary.device)
+            reader = activated(term, self.family, read)
+            logits = plain_variant_logits(self.family.models[term.model], ids, reader.variant, reader.begin)
             common = logits[-len(positions) :, : len(self.family.vocabulary)].double()
             return common.masked_fill(~self.family.vocabulary, _IMPOSSIBLE).log_softmax(-1)
 

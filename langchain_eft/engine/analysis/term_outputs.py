@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -18,8 +18,9 @@ T = TypeVar("T")
 Steps = Generator[None, None, T]
 """Work that pauses after every forward pass, so that others can run in between."""
 
-Place = tuple[int, int, int]
-"""An output: the model, its variant, and the number of a token in the tree that the variant reads."""
+Place = tuple[int, int, int, int]
+"""An output: the model, its variant, where its adapter begins to act, and the number of a token in the tree
+that the variant reads."""
 
 
 class Reading(NamedTuple):
@@ -60,33 +61,34 @@ def term_outputs(family: ModelFamily, memory: KVMemory, readings: Sequence[Readi
     tree_of = _trees(readings)
     rows: dict[Place, Tensor] = {}
     with allocated(list(dict.fromkeys(tree_of.values())), memory) as place:
-        num_cached = [tree_of[_variant(term)].prompt.num_computed_tokens for term, *_ in readings]
+        num_cached = [tree_of[_reader(term)].prompt.num_computed_tokens for term, *_ in readings]
         for index, (model, pool) in enumerate(zip(family.models, place.pools, strict=True)):
-            own = {variant: tree for (number, variant), tree in tree_of.items() if number == index}
+            own = {reader: tree for reader, tree in tree_of.items() if reader.model == index}
             if own:
                 outputs = yield from tree_outputs(model, pool, place.blocks, own)
                 rows |= {(index, *key): row for key, row in outputs.items()}
     places = [
         [
-            [(*_variant(term), number) for number in numbers]
-            for numbers in tree_of[_variant(term)].numbers[prompt, answers]
+            [(term.model, term.variant, term.begin, number) for number in numbers]
+            for numbers in tree_of[_reader(term)].numbers[prompt, answers]
         ]
         for term, prompt, answers in readings
     ]
     return Outputs(places, rows, num_cached)
 
 
-def _variant(term: Term) -> tuple[int, int]:
-    return term.model, term.variant
+def _reader(term: Term) -> Term:
+    """The term, whatever its prompt is called."""
+    return replace(term, prompt_name="")
 
 
-def _trees(readings: Sequence[Reading]) -> dict[tuple[int, int], TextTree]:
+def _trees(readings: Sequence[Reading]) -> dict[Term, TextTree]:
     """What each variant of each model reads. Those that read the same texts share a tree, and its blocks."""
-    read_by: dict[tuple[int, int], dict[Texts, None]] = {}
+    read_by: dict[Term, dict[Texts, None]] = {}
     for term, prompt, answers in readings:
-        read_by.setdefault(_variant(term), {})[prompt, answers] = None
+        read_by.setdefault(_reader(term), {})[prompt, answers] = None
     readers: dict[tuple[Texts, ...], list[Term]] = {}
-    for variant, own in read_by.items():
-        readers.setdefault(tuple(own), []).append(Term(*variant))
+    for reader, own in read_by.items():
+        readers.setdefault(tuple(own), []).append(reader)
     trees = [TextTree(terms, texts) for texts, terms in readers.items()]
-    return {_variant(term): tree for tree in trees for term in tree.readers}
+    return {reader: tree for tree in trees for reader in tree.readers}

@@ -18,8 +18,10 @@ from langchain_eft.engine.attention.kv_pool import KVPool
 from langchain_eft.engine.attention.sdpa import padded_length
 from langchain_eft.engine.device_kernels import has_kernel
 from langchain_eft.engine.errors import DecodingError
+from langchain_eft.engine.models.activation import Share, shares
 from langchain_eft.engine.models.batch import Chunk, pack
 from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.recurrence.state_pool import StatePool
 from langchain_eft.engine.scheduling.block_manager import BlockManager
 
@@ -35,28 +37,36 @@ class _Piece:
     """Tokens of a run that one forward pass computes."""
 
     chunk: Chunk  # they, with the slots of their text
-    depth: int  # runs before them
+    depth: int  # runs before them, and one more where a term continues what another has run
     kept: dict[int, int]  # of those whose outputs are wanted, the number in the tree and the place among them
 
 
 def tree_outputs(
-    model: CausalModel, pool: KVPool, blocks: BlockManager, trees: Mapping[int, TextTree]
-) -> Generator[None, None, dict[tuple[int, int], Tensor]]:
+    model: CausalModel, pool: KVPool, blocks: BlockManager, trees: Mapping[Term, TextTree]
+) -> Generator[None, None, dict[tuple[int, int, int], Tensor]]:
     """Run variants of a model over trees; it yields after every forward pass.
 
     Args:
         model: The model.
         pool: Its KV memory.
         blocks: The blocks in there.
-        trees: By variant, what it reads.
+        trees: By term of the model, what it reads.
 
     Returns:
-        The wanted outputs, by variant and number of the token: [hidden] if the model's head is a plain
-        matrix, else [V'], on the model's device.
+        The wanted outputs, by variant, where its adapter begins to act, and number of the token: [hidden] if
+        the model's head is a plain matrix, else [V'], on the model's device.
     """
-    outputs: dict[tuple[int, int], Tensor] = {}
+    outputs: dict[tuple[int, int, int], Tensor] = {}
+    read_by: dict[TextTree, list[Term]] = {}
+    for reader, tree in trees.items():
+        read_by.setdefault(tree, []).append(reader)
     pieces_of = _whole_texts if model.states else _pieces
-    pieces = [piece for variant, tree in trees.items() for piece in pieces_of(tree, variant, blocks)]
+    pieces = [
+        piece
+        for tree, readers in read_by.items()
+        for share in shares(readers, blocks.block_size)
+        for piece in pieces_of(tree, share, blocks)
+    ]
     for batch in _batches(pieces, one_depth=has_kernel(model.device)):
         outputs |= _forward(model, pool, batch)
         yield
@@ -64,16 +74,19 @@ def tree_outputs(
 
 
 @torch.inference_mode()
-def _forward(model: CausalModel, pool: KVPool, pieces: Sequence[_Piece]) -> dict[tuple[int, int], Tensor]:
+def _forward(
+    model: CausalModel, pool: KVPool, pieces: Sequence[_Piece]
+) -> dict[tuple[int, int, int], Tensor]:
     """The wanted outputs of one forward pass.
 
     Raises:
         DecodingError: Some of them are NaN.
     """
-    kept: dict[tuple[int, int], int] = {}
+    kept: dict[tuple[int, int, int], int] = {}
     start = 0
     for piece in pieces:
-        kept |= {(piece.chunk.variant, number): start + place for number, place in piece.kept.items()}
+        reader = piece.chunk.variant, piece.chunk.begin
+        kept |= {(*reader, number): start + place for number, place in piece.kept.items()}
         start += len(piece.chunk.tokens)
     chunks = [replace(piece.chunk, slot=slot) for slot, piece in enumerate(pieces)]
     batch = pack(chunks, pool, 1, model.device, StatePool(len(pieces)) if model.states else None)
@@ -88,24 +101,25 @@ def _forward(model: CausalModel, pool: KVPool, pieces: Sequence[_Piece]) -> dict
     return dict(zip(kept, outputs, strict=True))
 
 
-def _pieces(tree: TextTree, variant: int, blocks: BlockManager) -> Iterator[_Piece]:
-    """What a variant has to run, in the order of the tree."""
-    slots = _slots(tree, variant, blocks)
+def _pieces(tree: TextTree, share: Share, blocks: BlockManager) -> Iterator[_Piece]:
+    """What a term has to run, in the order of the tree."""
+    slots, term = _slots(tree, share, blocks), share.term
     for run in tree.tokens.runs:
         own = run.path[-1]
         path = slots[np.fromiter(chain.from_iterable(run.path), np.int64)].tolist()
-        first = max(tree.prompt.num_computed_tokens - own.start, 0)
-        for start in range(first, len(own), _TOKENS_PER_FORWARD):
-            part = slice(start, start + _TOKENS_PER_FORWARD)
+        first = max(tree.prompt.num_computed_tokens - own.start, share.first - own.start, 0)
+        last = len(own) if share.end is None else min(len(own), share.end - own.start)
+        for start in range(first, last, _TOKENS_PER_FORWARD):
+            part = slice(start, min(start + _TOKENS_PER_FORWARD, last))
             tokens, position = run.tokens[part], run.position + start
-            chunk = Chunk(tokens, position, variant, path[: position + len(tokens)])
+            chunk = Chunk(tokens, position, term.variant, path[: position + len(tokens)], begin=term.begin)
             kept = {number: place for place, number in enumerate(own[part]) if number in tree.wanted}
-            yield _Piece(chunk, run.depth, kept)
+            yield _Piece(chunk, run.depth + (share.first > 0), kept)
 
 
-def _whole_texts(tree: TextTree, variant: int, blocks: BlockManager) -> Iterator[_Piece]:
+def _whole_texts(tree: TextTree, share: Share, blocks: BlockManager) -> Iterator[_Piece]:
     """The text of each run with wanted tokens, from its beginning."""
-    slots = _slots(tree, variant, blocks)
+    slots, variant = _slots(tree, share, blocks), share.term.variant
     tokens = list(chain.from_iterable(run.tokens for run in tree.tokens.runs))
     for run in tree.tokens.runs:
         places = {number: run.position + place for place, number in enumerate(run.path[-1])}
@@ -116,10 +130,11 @@ def _whole_texts(tree: TextTree, variant: int, blocks: BlockManager) -> Iterator
             yield _Piece(Chunk([tokens[number] for number in numbers], 0, variant, table), 0, kept)
 
 
-def _slots(tree: TextTree, variant: int, blocks: BlockManager) -> np.ndarray:
-    """[tokens] int64, where a variant keeps the keys and values of each token."""
-    table = np.array(tree.prompt.block_table, np.int64)[:, None] + variant * blocks.num_blocks
-    return (table * blocks.block_size + np.arange(blocks.block_size)).reshape(-1)
+def _slots(tree: TextTree, share: Share, blocks: BlockManager) -> np.ndarray:
+    """[tokens] int64, where the keys and values of each token are that a term reads."""
+    table = np.array(tree.prompt.block_table, np.int64)
+    table[share.first // blocks.block_size :] += share.term.variant * blocks.num_blocks
+    return (table[:, None] * blocks.block_size + np.arange(blocks.block_size)).reshape(-1)
 
 
 def _batches(pieces: Sequence[_Piece], *, one_depth: bool) -> Iterator[list[_Piece]]:

@@ -27,6 +27,7 @@ class Chunk:
     variant: int  # variant of the model: 0 is the model itself, i its i-th adapter
     blocks: Sequence[int]  # the sequence's block table, shifted to the blocks of the variant
     slot: int = 0  # of the sequence's recurrent state, shifted to those of the variant
+    begin: int = 0  # position from which the variant runs; the model itself runs the tokens before it
 
 
 def is_final(count: int) -> bool:
@@ -59,7 +60,7 @@ def pack(
         spans.append(QuerySpan(len(ids), len(chunk.tokens), end, chunk.blocks[: -(-end // block_size)]))
         ids.extend(chunk.tokens)
         positions.extend(range(chunk.position, end))
-        variants.extend([chunk.variant] * len(chunk.tokens))
+        variants.extend(chunk.variant if i >= chunk.begin else 0 for i in range(chunk.position, end))
     packed = torch.tensor([ids, positions, variants]).to(device)
     return ForwardBatch(
         ids=packed[0:1],

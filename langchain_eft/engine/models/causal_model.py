@@ -28,6 +28,8 @@ class CausalModel:
         module: The transformers model.
         variants: Number of variants: 1 + the number of adapters.
         negated: The variants whose adapter has a negative scale.
+        invocations: By variant, the tokens from whose last occurrence in a prompt its adapter acts; none for
+            adapters that act everywhere.
         router: Selects the adapter of each token in the linear layers.
         device: Device of its inputs and outputs.
         head: [V, hidden] output matrix if the logits are a plain product with it, else None.
@@ -44,6 +46,9 @@ class CausalModel:
         self.module = module
         self.variants = 1 + len(adapters)
         self.negated = frozenset(i for i, adapter in enumerate(adapters, 1) if adapter.negated)
+        self.invocations = {
+            i: adapter.invocation for i, adapter in enumerate(adapters, 1) if adapter.invocation
+        }
         self.head: Tensor | None = None
         self.plan: Plan | None = None
         self.kv_layers: dict[int, Tensor] = {}
@@ -62,6 +67,11 @@ class CausalModel:
     def _add(self, adapters: Sequence[LoraAdapter]) -> None:
         shapes = linear_shapes(self.module)
         for adapter in adapters:
+            if adapter.invocation and self.states:
+                raise RecipeError(
+                    f"The adapter {adapter.source!r} is an activated LoRA (alora_invocation_tokens), and "
+                    f"{self.name!r} has recurrent layers, whose states are not shared: use a plain LoRA."
+                )
             for name, update in adapter.updates.items():
                 shape = update.up.shape[0], update.down.shape[1]
                 if shapes.get(name) != shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,17 @@ class Term:
     model: int  # index into `ModelFamily.models`
     variant: int = 0  # 0 for the model itself, i for its i-th adapter
     prompt_name: str = ""  # name of the prompt that the term reads; empty for the request's own prompt
+    begin: int = 0  # position from which the adapter acts; before it, the variant is the model itself
+
+    @property
+    def weights(self) -> Term:
+        """The variant alone, whatever it reads."""
+        return Term(self.model, self.variant)
+
+    @property
+    def unadapted(self) -> Term:
+        """The model itself, which reads the same prompt."""
+        return Term(self.model, prompt_name=self.prompt_name)
 
 
 @dataclass(frozen=True)
@@ -58,10 +69,9 @@ class ModelFamily:
     def role(self, term: Term) -> str:
         """What a term is in the recipe, in words, with the source of its weights."""
         source = self.models[term.model].name
-        variant = replace(term, prompt_name="")
-        if variant == replace(self.base, prompt_name=""):
+        if term.weights == self.base.weights:
             return f"the base {source!r}"
-        tuned = [name for name, (f, _) in self.behaviors.items() if variant == replace(f, prompt_name="")]
+        tuned = [name for name, (f, _) in self.behaviors.items() if term.weights == f.weights]
         if tuned:
             weights = f"an adapter of {source!r}" if term.variant else repr(source)
             return f"the tuned model of {quoted_names(tuned)} ({weights})"

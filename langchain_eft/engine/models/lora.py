@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 from safetensors.torch import load_file
 from torch import Tensor
@@ -24,7 +24,7 @@ _PLAIN_LORA: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",), "bias": ("none",), "lora_bias": (False,), "use_dora": (False,),
     "use_qalora": (False,), "fan_in_fan_out": (False,), "modules_to_save": ([],),
     "layer_replication": ([],), "target_parameters": ([],),
-    "trainable_token_indices": ([], {}), "alora_invocation_tokens": ([],),
+    "trainable_token_indices": ([], {}),
 }  # fmt: skip
 """Values that the settings of a plain low-rank update of linear layers may have, beside None."""
 
@@ -50,6 +50,7 @@ class _LoraSettings(BaseModel):
     target_modules: str | list[str] | None = None
     use_rslora: bool | None = None
     base_model_name_or_path: str | None = None
+    alora_invocation_tokens: list[NonNegativeInt] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class LoraAdapter:
     # the update of each linear layer, by its name in the model's `named_modules()`
     updates: dict[str, LoraUpdate]
     negated: bool = False  # whether the scale of some layer is negative
+    # tokens from whose last occurrence in a prompt it acts; empty if it acts everywhere
+    invocation: tuple[int, ...] = ()
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def load_adapter(folder: Path, dtype: torch.dtype, device: torch.device) -> Lora
                 f"{str(weights_file)!r} holds NaN or infinite values in {dtype} for the layer {name!r}: "
                 f"{_SAVE_AGAIN}."
             )
-    return LoraAdapter(str(folder), updates, negated)
+    return LoraAdapter(str(folder), updates, negated, tuple(config["alora_invocation_tokens"] or ()))
 
 
 def _scale(rank: int, alpha: float, *, rank_stabilized: bool | None) -> float:

@@ -144,18 +144,20 @@ def _probe(model: CausalModel, batch: ForwardBatch, calls: list[LayerCall]) -> T
         module.set_attn_implementation(ATTENTION)
 
 
-def plain_variant_logits(model: CausalModel, ids: Tensor, variant: int = 0) -> Tensor:
+def plain_variant_logits(model: CausalModel, ids: Tensor, variant: int = 0, begin: int = 0) -> Tensor:
     """Logits of one variant by transformers' attention. Nothing else may run on the model at the same time.
 
     Args:
         model: The model.
         ids: [1, T] int64 token ids.
         variant: 0 for the model itself, i for its i-th adapter.
+        begin: Position from which the adapter acts.
 
     Returns:
         [T, V].
     """
-    model.router.route(torch.full((ids.shape[1],), variant, device=model.device), [variant])
+    variants = torch.where(torch.arange(ids.shape[1], device=model.device) < begin, 0, variant)
+    model.router.route(variants, [variant])
     return plain_logits(model.module, ids.to(model.device)).to(ids.device)
 
 

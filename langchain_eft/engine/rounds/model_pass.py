@@ -17,12 +17,13 @@ from torch import Tensor
 from langchain_eft.engine.attention.batch import ForwardBatch
 from langchain_eft.engine.attention.rows import PagedRows
 from langchain_eft.engine.decoding.formula_table import Columns, terms_in_order
-from langchain_eft.engine.models.batch import Chunk, pack
+from langchain_eft.engine.device_kernels import has_kernel
+from langchain_eft.engine.models.batch import pack
 from langchain_eft.engine.models.causal_model import CausalModel, joined, project
-from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.recurrence.rows import RecurrentRows, joined_rows
 from langchain_eft.engine.recurrence.state_pool import StatePool
 from langchain_eft.engine.rounds.layout import TokenLayout, lay_out
+from langchain_eft.engine.rounds.prompt_chunks import chunk_passes
 from langchain_eft.engine.rounds.row_table import TERM
 from langchain_eft.engine.rounds.shape import RoundShape, TermSlot
 from langchain_eft.engine.rounds.shared import Shared
@@ -82,10 +83,13 @@ class SlotRows(NamedTuple):
         """
         term = inputs["term"]
         of_slots = columns["terms"].movedim(0, -1).gather(1, term.expand(len(TERM), *term.shape))
-        variant, start, prompt_end, prompt, state = of_slots
+        variant, start, prompt_end, prompt, state, first_own = of_slots
         width = -(-shape.max_context // shared.block_size)
         blocks = shared.table.blocks[:, :, :width][inputs["rows"], prompt]
-        blocks.add_((variant * shared.num_blocks)[..., None])
+        shift = (variant * shared.num_blocks)[..., None]
+        if shared.activates:
+            shift = shift * (torch.arange(blocks.shape[-1], device=shift.device) >= first_own[..., None])
+        blocks.add_(shift)
         return cls(inputs["used"], variant, start, prompt_end, start + (length - 1), blocks, state)
 
 
@@ -215,7 +219,7 @@ def _run(model: CausalModel, batch: ForwardBatch, *, looks: bool) -> tuple[Tenso
 
 
 def run_chunks(rows: Sequence[ScheduledRow], shared: Shared, *, terms: int) -> tuple[Tensor, Tensor]:
-    """Run what rows have still to compute, one pass a model.
+    """Run what rows have still to compute, one pass a model; on a GPU, activated adapters may need a second.
 
     Args:
         rows: The rows.
@@ -226,41 +230,30 @@ def run_chunks(rows: Sequence[ScheduledRow], shared: Shared, *, terms: int) -> t
         [N, V] logits, and [B, 1, T] int64, which of them belong to the terms of each row that emits.
     """
     emitting = [row for row in rows if row.emits]
-    place = {row.state: number for number, row in enumerate(emitting)}
+    places = {
+        (row.state, term): (number, 0, place)
+        for number, row in enumerate(emitting)
+        for place, term in enumerate(terms_in_order(row.state.formula))
+    }
     index = torch.zeros(len(emitting), 1, terms, dtype=torch.int64)
     hidden: list[tuple[Tensor | None, Tensor]] = []
     found = 0
     for number, model in enumerate(shared.family.models):
-        chunks: list[Chunk] = []
-        keep: list[int] = []
-        end = 0
-        for row in rows:
-            for term_number, term in enumerate(terms_in_order(row.state.formula)):
-                if term.model != number or not row.counts[term.prompt_name]:
-                    continue
-                chunks.append(_chunk(row, term, shared))
-                end += len(chunks[-1].tokens)
-                if row.emits:
+        for chunks in chunk_passes(rows, number, shared, apart=has_kernel(model.device)):
+            keep: list[int] = []
+            end = 0
+            for chunk, row, term, _ in chunks:
+                end += len(chunk.tokens)
+                if (row.state, term) in places:
                     keep.append(end - 1)
-                    index[place[row.state], 0, term_number] = found
+                    index[places[row.state, term]] = found
                     found += 1
-        if chunks:
             memory = shared.pools[number], shared.block_size, model.device, shared.states[number]
-            batch = pack(chunks, *memory)
+            batch = pack([each.chunk for each in chunks], *memory)
+            active = sorted({each.chunk.variant for each in chunks})
             kept = torch.tensor(keep, device=model.device, dtype=torch.int64)
-            hidden.append((model.head, model(batch, sorted({chunk.variant for chunk in chunks}), kept)))
+            hidden.append((model.head, model(batch, active, kept)))
     logits = project(hidden, len(shared.family.vocabulary), shared.device)
     for place_, row in enumerate(emitting):  # terms that a row lacks count for nothing
         index[place_, 0, len(row.state.formula.terms) :] = index[place_, 0, 0]
     return logits, index.to(shared.device)
-
-
-def _chunk(row: ScheduledRow, term: Term, shared: Shared) -> Chunk:
-    """What a term has to run in a row."""
-    prompt = row.state.prompts[term.prompt_name]
-    end = prompt.num_computed_tokens + row.counts[term.prompt_name]
-    start = prompt.first_to_run
-    shift = term.variant * shared.num_blocks
-    blocks = [block + shift for block in prompt.block_table]
-    slot = shared.state_slot(prompt, term.variant)
-    return Chunk(prompt.tokens[start:end], start, term.variant, blocks, slot)

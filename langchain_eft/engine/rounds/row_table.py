@@ -11,13 +11,14 @@ import torch
 
 from langchain_eft.engine.decoding.formula_table import FormulaTable, Shapes, most_terms, terms_in_order
 from langchain_eft.engine.decoding.mirrored_rows import MirroredRows
+from langchain_eft.engine.models.activation import first_own_block
 from langchain_eft.engine.models.family import ModelFamily
 from langchain_eft.engine.scheduling.request_state import RequestState
 
-TERM = ("variant", "start", "prompt_end", "prompt", "state")
+TERM = ("variant", "start", "prompt_end", "prompt", "state", "first_own")
 """What the column `terms` says of each term: the variant of its model; the tokens before the answer in the
-prompt that it reads; the last of them; which of the row's block tables that prompt has; and the slot of the
-recurrent state."""
+prompt that it reads; the last of them; which of the row's block tables that prompt has; the slot of the
+recurrent state; and the first block whose keys and values are the variant's own."""
 
 DEAD = 0
 """The row of no request, all zeros: rounds are padded with it."""
@@ -70,7 +71,7 @@ class RowTable(FormulaTable):
         rows, of_terms = max_batch_size + 1, (len(TERM), most_terms(family))
         integers: Shapes = {**dict.fromkeys(_INTEGERS, ()), "terms": of_terms}
         super().__init__(family, rows, device, integers, dict.fromkeys(_REALS, ()))
-        self._num_slots, prompts = num_slots, len(family.prompt_names)
+        self._num_slots, self._block_size, prompts = num_slots, block_size, len(family.prompt_names)
         width = -(-min(family.window, num_blocks * block_size) // block_size)
         self._blocks = MirroredRows(torch.zeros(rows, prompts, width, dtype=torch.int32), device)
         self._progress = MirroredRows(torch.zeros(rows, 2, dtype=torch.int64), device)
@@ -129,6 +130,7 @@ class RowTable(FormulaTable):
                     (prompt.state_slot or 0) + term.variant * self._num_slots
                     for term, prompt in zip(terms, reads, strict=True)
                 ],
+                [first_own_block(term, self._block_size) for term in terms],
             ]
         )
         self._set(row, "terms", of_terms.flatten().tolist())

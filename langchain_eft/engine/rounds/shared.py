@@ -27,6 +27,7 @@ class Shared:
         device: Where logits are combined.
         host_may_look: Whether the host may read values in the midst of a round. On a CPU that is free. A GPU
             would wait for it, and what it runs could not be recorded.
+        activates: Whether a model has adapters that read blocks of the model itself.
         table: What the device knows of each request.
         streams: For models that run side by side.
 
@@ -55,6 +56,7 @@ class Shared:
         self.num_blocks, self.block_size = num_blocks, block_size
         self.device = family.vocabulary.device
         self.host_may_look = host_may_look
+        self.activates = any(model.invocations for model in family.models)
         self.num_slots = max((each.num_slots for each in states if each), default=0)
         self.table = RowTable(
             family, max_batch_size, num_blocks, block_size, self.device, num_slots=self.num_slots

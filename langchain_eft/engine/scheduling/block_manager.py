@@ -105,7 +105,7 @@ def block_key(previous: bytes, tokens: Sequence[int]) -> bytes:
     """Name the content of a full block by its tokens and everything before them.
 
     Args:
-        previous: Key of the block before. For the first block: what else the content depends on.
+        previous: Key of the block before, and what else the content depends on.
         tokens: The block's token ids.
     """
     return hashlib.blake2b(previous + array("q", tokens).tobytes(), digest_size=16).digest()

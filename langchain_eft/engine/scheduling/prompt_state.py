@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
+from langchain_eft.engine.models.activation import first_own_block
 from langchain_eft.engine.models.batch import is_final
 from langchain_eft.engine.models.family import Term
 from langchain_eft.engine.scheduling.block_manager import BlockManager, block_key
@@ -42,8 +43,7 @@ class PromptState:
         self.state_slot: int | None = None
         self.num_final_tokens = self.first_to_run = 0
         self._block_keys: list[bytes] = []
-        # Keys and values depend on the tokens and on which variants of which models have seen them.
-        self._salt = repr(sorted({(term.model, term.variant) for term in terms})).encode()
+        self._terms = tuple(terms)
 
     @property
     def num_uncomputed_tokens(self) -> int:
@@ -67,10 +67,21 @@ class PromptState:
     def block_keys(self, num_tokens: int, block_size: int) -> list[bytes]:
         """Keys of the full blocks among the first `num_tokens` tokens."""
         full = num_tokens // block_size
-        for start in range(len(self._block_keys) * block_size, full * block_size, block_size):
-            previous = self._block_keys[-1] if self._block_keys else self._salt
-            self._block_keys.append(block_key(previous, self.tokens[start : start + block_size]))
+        for number in range(len(self._block_keys), full):
+            previous = self._block_keys[-1] if self._block_keys else b""
+            tokens = self.tokens[number * block_size : (number + 1) * block_size]
+            self._block_keys.append(block_key(previous + self._contents(number, block_size), tokens))
         return self._block_keys[:full]
+
+    def _contents(self, number: int, block_size: int) -> bytes:
+        """Which variants of which models have keys and values of their own in a block, and since where."""
+        own = {
+            (term.model, term.variant, term.begin)
+            if number >= first_own_block(term, block_size)
+            else (term.model, 0, 0)
+            for term in self._terms
+        }
+        return repr(sorted(own)).encode()
 
     def take_cached_blocks(
         self, num_tokens: int, blocks: BlockManager, slots: StateSlots | None = None

@@ -16,9 +16,11 @@ def fitting_adapter(adapter: Path, model: Path) -> LoraAdapter:
 
     Raises:
         CheckpointNotFoundError: A file is missing or damaged.
-        RecipeError: An update finds no weight in the model, or one of another shape.
+        RecipeError: An update finds no weight in the model, or one of another shape; or the adapter does not
+            act everywhere.
     """
     read = load_adapter(adapter, torch.float32, torch.device("cpu"))
+    refuse_activated(read)
     weights = tensor_headers(model)
     for layer, update in read.updates.items():
         shape = (update.up.shape[0], update.down.shape[1])
@@ -31,3 +33,16 @@ def fitting_adapter(adapter: Path, model: Path) -> LoraAdapter:
                 "`reference`."
             )
     return read
+
+
+def refuse_activated(adapter: LoraAdapter) -> None:
+    """Refuse an adapter that acts on a part of the text only.
+
+    Raises:
+        RecipeError: It has invocation tokens.
+    """
+    if adapter.invocation:
+        raise RecipeError(
+            f"The adapter {adapter.source!r} is an activated LoRA (alora_invocation_tokens), and the plugin for "
+            "vLLM has adapters that act on all tokens only: decode it with this package's own engine."
+        )

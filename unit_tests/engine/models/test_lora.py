@@ -53,7 +53,7 @@ def test_patterns_match_the_ends_of_names_as_in_peft(adapter):
     [
         {"use_qalora": True}, {"lora_bias": True}, {"layer_replication": [[0, 2]]},
         {"init_lora_weights": "pissa_niter_4"}, {"target_parameters": ["mlp.experts.gate_up_proj"]},
-        {"trainable_token_indices": [1, 2]}, {"alora_invocation_tokens": [5]},
+        {"trainable_token_indices": [1, 2]},
     ],
 )  # fmt: skip
 def test_an_adapter_that_is_not_a_plain_lora_is_refused_with_the_setting(adapter, settings):
@@ -87,6 +87,12 @@ def test_scale_is_alpha_over_rank_or_over_its_root(family):
     name = "model.layers.0.self_attn.q_proj"
     up = raw[f"base_model.model.{name}.lora_B.weight"]
     torch.testing.assert_close(plain.updates[name].up, 2 * up)
+
+
+@pytest.mark.parametrize("tokens", [None, [], [5, 6]])
+def test_an_activated_adapter_says_which_tokens_invoke_it(adapter, tokens):
+    read = load_adapter(adapter(alora_invocation_tokens=tokens), torch.float32, CPU)
+    assert read.invocation == tuple(tokens or ())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from langchain_eft.engine.decoding.formula import build_formula
 from langchain_eft.engine.engine import Engine
 from langchain_eft.engine.errors import RecipeError
 from langchain_eft.engine.loop import DecodingLoop
+from langchain_eft.engine.models.causal_model import CausalModel
+from langchain_eft.engine.models.lora import LoraAdapter
 from langchain_eft.engine.recipe.behaviors import BehaviorDelta, Recipe
 from langchain_eft.engine.request import SamplingParams
 from unit_tests.engine.models.families import GROUPED, HYBRIDS, configuration, require
@@ -154,6 +156,12 @@ def test_an_adapter_has_states_of_its_own(tmp_path):
     with torch.inference_mode():  # at weight 1 log p = F
         logits = adapted(ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
     assert logits.argmax(-1).tolist() == recorder.tokens
+
+
+def test_an_activated_adapter_of_a_hybrid_is_refused():
+    module = AutoModelForCausalLM.from_config(configuration("qwen3_5_text", HYBRIDS["qwen3_5_text"]))
+    with pytest.raises(RecipeError, match="'judge' is an activated LoRA .*: use a plain LoRA"):
+        CausalModel("hybrid", module, [LoraAdapter("judge", {}, invocation=(5,))])
 
 
 def test_tensor_parallelism_of_a_hybrid_is_refused(tmp_path):

@@ -121,11 +121,13 @@ def test_terms_that_draft_come_first_and_read_their_prompts():
     terms, (_, columns) = terms_in_order(state.formula), row_of(new_table(num_slots=10), state)
     assert terms[: int(columns["num_draft_terms"])] == list(state.formula.draft_terms)
     names, of_terms = list(state.prompts), columns["terms"][0]
-    for term, (variant, start, prompt_end, prompt, slot) in zip(terms, of_terms.t().tolist(), strict=False):
+    for term, (variant, start, prompt_end, prompt, slot, first_own) in zip(
+        terms, of_terms.t().tolist(), strict=False
+    ):
         read = state.prompts[term.prompt_name]
         assert (variant, names[prompt]) == (term.variant, term.prompt_name)
         assert (start, prompt_end) == (len(read.tokens), read.tokens[-1])
-        assert slot == read.state_slot + 10 * variant
+        assert (slot, first_own) == (read.state_slot + 10 * variant, 0)
     assert len(TERM) == len(of_terms)
 
 

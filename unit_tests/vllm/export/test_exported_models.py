@@ -99,6 +99,16 @@ def test_a_negative_scale_is_remembered(family, base, tmp_path):
     assert export.section.models["one"].negated
 
 
+def test_an_adapter_that_does_not_act_on_all_tokens_is_refused(family, base, tmp_path):
+    adapter = shutil.copytree(family.folder / "one", tmp_path / "adapter")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"alora_invocation_tokens": [5]}))
+    delta = BehaviorDelta(adapter=str(adapter), reference=str(family.folder / "reference"))
+    message = refusal(Recipe(base=base, behaviors={"one": delta}), tmp_path)
+    assert "is an activated LoRA" in message
+    assert "decode it with this package's own engine" in message
+
+
 def test_any_names_of_behaviors_become_names_of_folders(family, base):
     adapter, other = str(family.folder / "one"), str(family.folder / "two")
     tuned, reference = str(family.folder / "tuned"), str(family.folder / "reference")
