@@ -35,8 +35,8 @@ def find_start(settings: Settings, reference_hash: str, progress: Progress) -> t
     rank = int(config["r"])
     if config["alora_invocation_tokens"]:
         raise TeachingError(
-            f"start={settings.start!r} is an activated LoRA (alora_invocation_tokens), and here adapters learn "
-            "to act on all tokens: begin with a plain LoRA, or leave out `start`."
+            f"start={settings.start!r} is an activated LoRA (alora_invocation_tokens), and adapters are "
+            "taught to act on all tokens: begin with a plain LoRA, or leave out `start`."
         )
     if settings.rank not in (None, rank):
         raise TeachingError(

@@ -16,8 +16,8 @@ from vllm.model_executor.models.utils import AutoWeightsLoader
 from langchain_eft.engine.errors import CheckpointNotFoundError, RecipeError
 from langchain_eft.engine.loading.checkpoints import fetch_checkpoint
 from langchain_eft.engine.models.lora import LoraAdapter, load_adapter
-from langchain_eft.vllm.section import SmallModel
 from langchain_eft.vllm.export.adapters import refuse_activated
+from langchain_eft.vllm.section import SmallModel
 from langchain_eft.vllm.settings import checkpoint_name
 
 

@@ -26,7 +26,7 @@ class BlockManager:
         self._free = list(range(num_blocks))
         self._reference_counts = [0] * num_blocks
         self._block_of_key: dict[bytes, int] = {}
-        self._key_of_block: dict[int, bytes] = {}
+        self._keys_of_block: dict[int, list[bytes]] = {}
         self._evictable: OrderedDict[int, None] = OrderedDict()
 
     @property
@@ -68,16 +68,19 @@ class BlockManager:
         return blocks
 
     def cache_block(self, block: int, key: bytes) -> None:
-        """Offer a full block to later prompts, unless another block already offers the same content."""
-        if key not in self._block_of_key and block not in self._key_of_block:
+        """Offer a full block to later prompts, unless another block already offers the same content.
+
+        A block that holds more than some prompts need has a key for what each of them needs.
+        """
+        if key not in self._block_of_key:
             self._block_of_key[key] = block
-            self._key_of_block[block] = key
+            self._keys_of_block.setdefault(block, []).append(key)
 
     def forget(self, table: Iterable[int]) -> None:
         """Offer blocks in use to later prompts no more."""
         for block in table:
-            if block in self._key_of_block:
-                del self._block_of_key[self._key_of_block.pop(block)]
+            for key in self._keys_of_block.pop(block, ()):
+                del self._block_of_key[key]
 
     def free(self, table: list[int]) -> None:
         """Give back every block of `table` and empty it; the end of a cached text is evicted first."""
@@ -86,7 +89,7 @@ class BlockManager:
             self._reference_counts[block] -= 1
             if self._reference_counts[block]:
                 continue
-            if block in self._key_of_block:
+            if block in self._keys_of_block:
                 self._evictable[block] = None
             else:
                 heapq.heappush(self._free, block)
@@ -96,7 +99,7 @@ class BlockManager:
             block = heapq.heappop(self._free)
         else:
             block, _ = self._evictable.popitem(last=False)
-            del self._block_of_key[self._key_of_block.pop(block)]
+            self.forget([block])
         self._reference_counts[block] = 1
         return block
 

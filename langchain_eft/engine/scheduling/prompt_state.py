@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
-from langchain_eft.engine.models.activation import first_own_block
 from langchain_eft.engine.models.batch import is_final
 from langchain_eft.engine.models.family import Term
-from langchain_eft.engine.scheduling.block_manager import BlockManager, block_key
+from langchain_eft.engine.scheduling.block_keys import BlockKeys, unadapted_readers
+from langchain_eft.engine.scheduling.block_manager import BlockManager
 from langchain_eft.engine.scheduling.state_slots import StateSlots
 
 
@@ -42,8 +42,9 @@ class PromptState:
         self.num_prompt_tokens = len(prompt)
         self.state_slot: int | None = None
         self.num_final_tokens = self.first_to_run = 0
-        self._block_keys: list[bytes] = []
-        self._terms = tuple(terms)
+        readers = tuple(terms)
+        self._keys, unadapted = BlockKeys(readers), unadapted_readers(readers)
+        self._unadapted_keys = None if unadapted is None else BlockKeys(unadapted)
 
     @property
     def num_uncomputed_tokens(self) -> int:
@@ -66,22 +67,7 @@ class PromptState:
 
     def block_keys(self, num_tokens: int, block_size: int) -> list[bytes]:
         """Keys of the full blocks among the first `num_tokens` tokens."""
-        full = num_tokens // block_size
-        for number in range(len(self._block_keys), full):
-            previous = self._block_keys[-1] if self._block_keys else b""
-            tokens = self.tokens[number * block_size : (number + 1) * block_size]
-            self._block_keys.append(block_key(previous + self._contents(number, block_size), tokens))
-        return self._block_keys[:full]
-
-    def _contents(self, number: int, block_size: int) -> bytes:
-        """Which variants of which models have keys and values of their own in a block, and since where."""
-        own = {
-            (term.model, term.variant, term.begin)
-            if number >= first_own_block(term, block_size)
-            else (term.model, 0, 0)
-            for term in self._terms
-        }
-        return repr(sorted(own)).encode()
+        return self._keys.first(num_tokens // block_size, self.tokens, block_size)
 
     def take_cached_blocks(
         self, num_tokens: int, blocks: BlockManager, slots: StateSlots | None = None
@@ -105,8 +91,10 @@ class PromptState:
     def cache_full_blocks(self, blocks: BlockManager, slots: StateSlots | None = None) -> None:
         """Offer the full blocks of computed tokens to later requests, and the recurrent state behind them."""
         keys = self.block_keys(self.num_computed_tokens, blocks.block_size)
-        for i in range(self.num_cached_blocks, len(keys)):
-            blocks.cache_block(self.block_table[i], keys[i])
+        for key_chain in filter(None, (self._keys, self._unadapted_keys)):
+            names = key_chain.first(len(keys), self.tokens, blocks.block_size)
+            for i in range(self.num_cached_blocks, len(keys)):
+                blocks.cache_block(self.block_table[i], names[i])
         self.num_cached_blocks = len(keys)
         ends = {self.num_computed_tokens, self.num_final_tokens}
         if slots and self.state_slot is not None and keys and ends == {len(keys) * blocks.block_size}:

@@ -43,6 +43,6 @@ def refuse_activated(adapter: LoraAdapter) -> None:
     """
     if adapter.invocation:
         raise RecipeError(
-            f"The adapter {adapter.source!r} is an activated LoRA (alora_invocation_tokens), and the plugin for "
-            "vLLM has adapters that act on all tokens only: decode it with this package's own engine."
+            f"The adapter {adapter.source!r} is an activated LoRA (alora_invocation_tokens), and in vLLM "
+            "adapters act on all tokens: decode it with this package's own engine."
         )

@@ -170,13 +170,25 @@ def test_activated_adapters_and_their_reference_share_the_prefix_cache(compact, 
     assert min(min(positions) for positions in positions_run.values()) == len(text)
 
 
-def test_a_later_turn_does_not_take_blocks_behind_an_earlier_invocation(compact, oracle):
-    prompt = [*TEXT[:10], *INVOCATION]
+@pytest.mark.parametrize("mixture", [{"judge": 1.0}, {"judge": 0.7, "one": 0.4}])
+def test_a_later_turn_continues_what_models_without_the_adapter_have_read(compact, oracle, mixture):
+    prompt, known = [*TEXT[:10], *INVOCATION], 0
     for _ in range(3):
-        tokens, end = decoded(compact, prompt, {"judge": 1.0})
-        assert tokens == oracle.greedy(prompt, {"judge": 1.0}, 6)
+        tokens, end = decoded(compact, prompt, mixture, speculation=3)
+        assert tokens == oracle.greedy(prompt, mixture, 6)
+        assert end.cached_tokens == known
+        known = (len(prompt) + len(tokens) - 1) // BLOCK * BLOCK
         prompt = [*prompt, *tokens, 45, *INVOCATION]
-    assert 8 <= end.cached_tokens < len(prompt)
+
+
+def test_the_same_prompt_again_is_cached_with_its_adapter(compact, oracle, positions_run):
+    prompt = [*TEXT[:7], *INVOCATION, *TEXT]
+    for _ in range(2):
+        positions_run.clear()
+        tokens, _ = decoded(compact, prompt, {"judge": 1.0}, 3, speculation="off")
+        assert tokens == oracle.greedy(prompt, {"judge": 1.0}, 3)
+    last_block = (len(prompt) - 1) // BLOCK * BLOCK
+    assert min(positions_run[0]) == min(positions_run[JUDGE]) == last_block
 
 
 def test_a_plain_lora_and_other_activated_ones_in_a_batch(compact, oracle):

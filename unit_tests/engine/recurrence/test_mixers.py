@@ -160,7 +160,7 @@ def test_an_adapter_has_states_of_its_own(tmp_path):
 
 def test_an_activated_adapter_of_a_hybrid_is_refused():
     module = AutoModelForCausalLM.from_config(configuration("qwen3_5_text", HYBRIDS["qwen3_5_text"]))
-    with pytest.raises(RecipeError, match="'judge' is an activated LoRA .*: use a plain LoRA"):
+    with pytest.raises(RecipeError, match=r"'judge' is an activated LoRA .*: use a plain LoRA"):
         CausalModel("hybrid", module, [LoraAdapter("judge", {}, invocation=(5,))])
 
 

@@ -65,3 +65,20 @@ def test_forgotten_blocks_are_not_found_again():
     blocks.free(table)
     assert blocks.get_cached_blocks(names) == [0]
     assert blocks.num_free_blocks == 3
+
+
+def test_a_block_with_two_keys_is_found_by_either_until_it_is_gone():
+    blocks, table, names = three_cached_blocks()
+    other = keys(range(12), b"fewer models")
+    for block, key in zip(table, other, strict=True):
+        blocks.cache_block(block, key)
+    assert blocks.get_cached_blocks(other) == blocks.get_cached_blocks(names) == table
+    for _ in range(2):
+        blocks.free(list(table))
+    blocks.forget(table[2:])
+    blocks.free(list(table))
+    assert blocks.allocate(fresh := [], 12)
+    assert not any(map(blocks.contains, [*names[1:], *other[1:]]))
+    assert [*map(blocks.contains, (names[0], other[0]))] == [True, True]
+    assert blocks.allocate(fresh, 16)
+    assert not any(map(blocks.contains, (names[0], other[0])))
