@@ -86,6 +86,8 @@ class BlockFormat(Format):
         for name, field in self._views(data).items():
             values = pad(outputs[name], (0, 0, 0, 0, 0, len(data) * GROUP - len(outputs[name])))
             values = values.view(len(data), GROUP, field.shape[1], -1, field.shape[3])
+            if values.dtype is torch.int8:
+                values, field = _by_fours(values), field.view(torch.int32)
             field.copy_(values.movedim(1, -1))
 
     def rows(self, data: Tensor, outputs: Tensor) -> Tensor:
@@ -134,6 +136,12 @@ class Field(NamedTuple):
         """The field of each block: [..., bytes] to [..., vectors, 32]."""
         part = blocks[..., self.first : self.first + self.nbytes].view(self.dtype)
         return part.view(*part.shape[:-1], self.vectors, GROUP)
+
+
+def _by_fours(values: Tensor) -> Tensor:
+    """[groups, 32, ...] int8 to [groups, 8, ...] int32: four outputs a word. Words move faster."""
+    first, second, third, fourth = values.view(torch.uint8).unflatten(1, (-1, 4)).unbind(2)
+    return first.int() | second.int() << 8 | third.int() << 16 | fourth.int() << 24
 
 
 def _fields(sizes: dict[str, tuple[int, torch.dtype]]) -> dict[str, Field]:
