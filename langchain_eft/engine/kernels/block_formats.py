@@ -140,8 +140,9 @@ class Field(NamedTuple):
 
 def _by_fours(values: Tensor) -> Tensor:
     """[groups, 32, ...] int8 to [groups, 8, ...] int32: four outputs a word. Words move faster."""
-    first, second, third, fourth = values.view(torch.uint8).unflatten(1, (-1, 4)).unbind(2)
-    return first.int() | second.int() << 8 | third.int() << 16 | fourth.int() << 24
+    fours = values.view(torch.uint8).view(len(values), -1, 4, *values.shape[2:])
+    first, second, third, fourth = (each.int() for each in fours.unbind(2))
+    return first | second << 8 | third << 16 | fourth << 24
 
 
 def _fields(sizes: dict[str, tuple[int, torch.dtype]]) -> dict[str, Field]:
