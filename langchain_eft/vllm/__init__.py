@@ -7,11 +7,13 @@ request a mixture of its own: `vllm_xargs={"mixture": "pirate=0.5,concise=1"}`.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
+from langchain_eft.vllm.interfaces import missing_interfaces
 from langchain_eft.vllm.section import ARCHITECTURE
 
-TESTED = ((0, 32), (0, 33))
-"""The first tested release series of vLLM, and the first that was never tried."""
+RUN = "0.32"
+"""The release series of vLLM in which the plugin has run."""
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +26,13 @@ def register() -> None:
     """
     import vllm
 
-    series = tuple(int(part) for part in vllm.__version__.split(".")[:2])
-    if not TESTED[0] <= series < TESTED[1]:
-        first, end = (".".join(map(str, version)) for version in TESTED)
+    if missing := missing_interfaces(Path(vllm.__file__).parent):
         logger.warning(
-            "langchain-eft serves %s with vLLM >= %s and < %s, and this is %s: install one of those.",
-            ARCHITECTURE,
-            first,
-            end,
+            "vLLM %s cannot serve %s, for it lacks %s, which the plugin uses: install vLLM %s.",
             vllm.__version__,
+            ARCHITECTURE,
+            ", ".join(missing),
+            RUN,
         )
         return
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP

@@ -8,9 +8,8 @@ import sys
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 
-import pytest
-
 from langchain_eft import vllm as plugin
+from langchain_eft.vllm.interfaces import USED, missing_interfaces
 from unit_tests.helpers import PATIENCE
 
 
@@ -20,14 +19,38 @@ def test_vllm_finds_the_plugin_by_its_entry_point():
     assert found.load() is plugin.register
 
 
-@pytest.mark.parametrize("version", ["0.31.4", "0.33.0", "1.0", "0.100.0"])
-def test_an_untested_release_is_told_which_ones_are_tested(version, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(__version__=version))
+def test_a_release_without_what_the_plugin_uses_is_told_what_it_lacks(tmp_path, monkeypatch, caplog):
+    for module, uses in USED.items():
+        write(tmp_path, module, uses)
+    assert missing_interfaces(tmp_path) == []
 
+    write(tmp_path, "forward_context", ["set_forward_context(attn_metadata)"])
+    write(tmp_path, "v1.worker.gpu.input_batch", ["InputBatch.idx_mapping_np"])
+    tmp_path.joinpath("sampling_params.py").unlink()
+    vllm = SimpleNamespace(__version__="1.0", __file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
     with caplog.at_level(logging.WARNING):
         plugin.register()
 
-    assert f"vLLM >= 0.32 and < 0.33, and this is {version}" in caplog.text
+    assert "vLLM 1.0 cannot serve" in caplog.text
+    assert missing_interfaces(tmp_path) == [
+        "vllm.forward_context.set_forward_context(attn_metadata, vllm_config, num_tokens)",
+        "vllm.sampling_params.SamplingParams.extra_args",
+        "vllm.sampling_params.SamplingParams.stop_token_ids",
+        "vllm.v1.worker.gpu.input_batch.InputBatch.expanded_idx_mapping",
+    ]
+
+
+def write(folder, module, uses):
+    """A module with these names."""
+    file = folder.joinpath(*module.split(".")).with_suffix(".py")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for use in uses:
+        owner, _, name = use.partition("(")[0].rpartition(".")
+        define = f"def {name}({use.partition('(')[2].rstrip(')')}): ..." if "(" in use else f"{name} = 0"
+        lines.append(f"class {owner}:\n    {define}" if owner else define)
+    file.write_text("\n".join(lines))
 
 
 def test_the_entry_point_imports_nothing_heavy():

@@ -18,7 +18,10 @@ from langchain_eft.engine.scheduling.draft_length import DRAFT_LENGTHS
 from langchain_eft.engine.scheduling.request_state import RequestState
 
 MIN_CONTEXT = 1024
-"""Smallest bound on the length of a context. Kernels follow each row's own length, so it costs nothing."""
+"""Smallest bound on the length of a context. The next ones are 8 times as long, so few rounds are recorded.
+
+Kernels follow each row's own length, so a wide bound costs nothing.
+"""
 
 PADDED_DRAFT_LENGTHS = (0, *DRAFT_LENGTHS, 12, LONGEST_DRAFT)
 """Draft lengths of padded rounds, beside those that requests demand."""
@@ -223,13 +226,20 @@ def drafted_shape(
     return (
         max(draft.count for draft in drafts.values()),
         any(draft.runs_model for draft in drafts.values()),
-        padded(max(MIN_CONTEXT, longest)),
+        _context_bound(longest),
     )
 
 
 def longest_context(state: RequestState, draft: Draft) -> int:
     """Tokens of a row's longest prompt with its answer and its draft."""
     return max(len(prompt.tokens) for prompt in state.prompts.values()) + draft.count
+
+
+def _context_bound(longest: int) -> int:
+    bound = MIN_CONTEXT
+    while bound < longest:
+        bound *= 8
+    return bound
 
 
 def padded(number: int) -> int:

@@ -118,10 +118,10 @@ def test_powers_of_two():
     assert [padded(number) for number in (0, 1, 2, 3, 4, 5, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 2048]
 
 
-def test_rows_and_contexts_are_padded_to_powers_of_two():
+def test_few_numbers_of_rows_and_bounds_of_contexts_are_recorded():
     states = [new_state([5] * length, {"one": 1.0}) for length in (3, 40, 1500)]
     shape = padded_shape(dict.fromkeys(states, Draft()), {}, max_batch_size=16)
-    assert (shape.rows, shape.max_context) == (4, 2048)
+    assert (shape.rows, shape.max_context) == (4, 8192)
     shape = padded_shape(dict.fromkeys(states, Draft()), {}, max_batch_size=3)
     assert shape.rows == 3, "a batch is never larger than the largest"
     shape = padded_shape({states[0]: Draft()}, {}, max_batch_size=16)
@@ -131,7 +131,7 @@ def test_rows_and_contexts_are_padded_to_powers_of_two():
 def test_an_unread_round_lengthens_contexts():
     state, draft = new_state([5] * 1020, {"one": 1.0}), Draft("model", 4)
     assert longest_context(state, draft) == 1024
-    for unread, expected in (({}, 1024), ({state: Draft()}, 2048)):
+    for unread, expected in (({}, 1024), ({state: Draft()}, 8192)):
         shape = padded_shape({state: draft}, unread, max_batch_size=1)
         assert shape.max_context == expected
 
@@ -139,7 +139,7 @@ def test_an_unread_round_lengthens_contexts():
 def test_the_longest_prompt_of_a_row_decides():
     state = new_state(PROMPT, {"guided": 1.0}, contexts={"guided": (5,) * 1100})
     shape, _ = exact_shape({state: Draft()})
-    assert shape.max_context == 2048
+    assert shape.max_context == 8192
 
 
 def test_draft_lengths_are_padded_to_those_that_are_tried_or_asked_for():
