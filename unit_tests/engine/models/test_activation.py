@@ -1,23 +1,19 @@
 """Activated adapters act from their last invocation on, as in PEFT; what comes before is computed once."""
 
-import json
-import shutil
 from collections import defaultdict
 from contextlib import nullcontext
 
 import pytest
 import torch
-from peft import PeftModel
 
 from langchain_eft.engine.models.activation import Share, shares
 from langchain_eft.engine.models.causal_model import CausalModel
 from langchain_eft.engine.models.family import Term
-from langchain_eft.engine.recipe.behaviors import BehaviorDelta
 from langchain_eft.engine.request import GivenAnswers
+from unit_tests.activated import INVOCATIONS, activated_recipe, peft_reference
 from unit_tests.helpers import Recorder, endless, engine_of, request, wait_until, without_kernels
-from unit_tests.tiny import Reference
 
-INVOCATION, OTHER = [3, 200, 201], [210, 211]
+INVOCATION, OTHER = INVOCATIONS["judge"], INVOCATIONS["cite"]
 BLOCK = 4
 JUDGE = 3  # the variant: the family has two more adapters
 TEXT = [7, 30, 9, 61, 12, 99, 100, 101, 102, 103, 104, 105, 106, 107]
@@ -36,30 +32,12 @@ PROMPTS = {
 
 @pytest.fixture(scope="module")
 def recipe(family, tmp_path_factory):
-    """The family's behaviors, and three with activated adapters, one of which reads a prompt of its own."""
-    folder = tmp_path_factory.mktemp("activated")
-    for name, invocation in (("one", INVOCATION), ("two", OTHER)):
-        path = shutil.copytree(family.folder / name, folder / name) / "adapter_config.json"
-        settings = {"alora_invocation_tokens": invocation, "task_type": "CAUSAL_LM"}
-        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-    details = {"reference": str(family.folder / "reference")}
-    behaviors = {
-        **family.recipe.behaviors,
-        "judge": BehaviorDelta(adapter=str(folder / "one"), **details),
-        "cite": BehaviorDelta(adapter=str(folder / "two"), **details),
-        "told": BehaviorDelta(prompt="Be brief.", adapter=str(folder / "one"), **details),
-    }
-    return family.recipe.model_copy(update={"behaviors": behaviors})
+    return activated_recipe(family, tmp_path_factory.mktemp("activated"))
 
 
 @pytest.fixture(scope="module")
 def oracle(family, recipe):
-    """The family in transformers and PEFT alone."""
-    reference = Reference(family)
-    for name in ("judge", "cite"):
-        plain = Reference(family).small["reference"]
-        reference.small[name] = PeftModel.from_pretrained(plain, recipe.behaviors[name].adapter).eval()
-    return reference
+    return peft_reference(family, recipe)
 
 
 SETTINGS = {"kv_cache_tokens": 1024, "block_size": BLOCK, "max_num_batched_tokens": 32}
