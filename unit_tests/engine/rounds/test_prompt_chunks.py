@@ -1,4 +1,4 @@
-"""With the attention kernel, whose rows do not see one another, adapters continue their models in a second pass."""
+"""With the attention kernel, whose rows do not see one another, adapters go on in a second pass."""
 
 from unit_tests.interpreter import DEVICE, run_triton_everywhere  # isort: skip
 
