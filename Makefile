@@ -12,7 +12,7 @@ DOCS := $(VENV)/.ready-docs
 .DEFAULT_GOAL := help
 # Images of containers often set it. Then each worker and each child of a test compiles a thousand modules.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo chat reproduce test test-full quick test-newest test-oldest test-vllm vllm-runner-1 vllm-runner-2 lint format docs dist clean
+.PHONY: help demo chat reproduce test test-full quick test-newest test-oldest test-vllm vllm-runner-1 vllm-engines vllm-served vllm-runner-2 lint format docs dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -87,12 +87,20 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# vLLM has two runners. The second needs a GPU, or Triton's interpreter, as in these tests. Both run at once.
-test-vllm: ## Run the tests inside vLLM, on both of its runners
-	$(MAKE) --jobs 2 --output-sync=target vllm-runner-1 vllm-runner-2
+# vLLM has two runners. The second needs a GPU, or Triton's interpreter, as in these tests.
+test-vllm: vllm-runner-1 vllm-runner-2 ## Run the tests inside vLLM, on both of its runners
+
+# Tests that share a server run beside those with engines in their own process.
+VLLM_SERVED := $(wildcard $(addprefix vllm_tests/test_,remote*.py refused_*.py example.py bundled_*.py))
 
 vllm-runner-1: $(VLLM)/.ready
-	$(VLLM_PYTEST) $(if $(ONLY),-m "$(ONLY)") vllm_tests
+	$(MAKE) --jobs 2 --output-sync=target vllm-engines vllm-served
+
+vllm-engines: $(VLLM)/.ready
+	$(VLLM_PYTEST) $(if $(ONLY),-m "$(ONLY)") vllm_tests $(addprefix --ignore=,$(VLLM_SERVED))
+
+vllm-served: $(VLLM)/.ready
+	$(VLLM_PYTEST) $(if $(ONLY),-m "$(ONLY)") $(VLLM_SERVED)
 
 vllm-runner-2: $(VLLM)/.ready
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) $(addprefix vllm_tests/test_,equality.py speculation.py sampling.py)

@@ -1,6 +1,6 @@
 """Bodies of every size beside a neighbor: nobody waits, memory comes back, and the process goes on.
 
-`LANGCHAIN_EFT_FUZZ`, a factor, says how many of the generated bodies are sent: from 20 on, all of them.
+`LANGCHAIN_EFT_FUZZ`, a factor, says how many of the generated bodies are sent: from 60 on, all of them.
 """
 
 import http.client
@@ -21,7 +21,7 @@ from unit_tests.tiny import build
 
 pytestmark = pytest.mark.slow
 
-CASES = 50 * FUZZ
+CASES = 15 * FUZZ
 """Bodies of each number of entries."""
 
 LONGEST_CALLBACK = 0.1

@@ -48,11 +48,13 @@ def test_unscaled_tokens_follow_the_small_models(family):
     answer_twice(Oracle(family, unscaled), family, hf_overrides={"eft": section})
 
 
+@pytest.mark.full  # the server of the other tests compiles its models too
 @pytest.mark.skipif(V2, reason="Triton's interpreter cannot run compiled code")
 def test_compiled_models_answer_alike(oracle, family):
     answer_twice(oracle, family, enforce_eager=False)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(V2, reason="one runner is enough for what the model does by itself")
 def test_two_processes_share_every_model(oracle, family, monkeypatch):
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else each process wants a memory node

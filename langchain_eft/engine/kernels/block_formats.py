@@ -86,8 +86,6 @@ class BlockFormat(Format):
         for name, field in self._views(data).items():
             values = pad(outputs[name], (0, 0, 0, 0, 0, len(data) * GROUP - len(outputs[name])))
             values = values.view(len(data), GROUP, field.shape[1], -1, field.shape[3])
-            if values.dtype is torch.int8:
-                values, field = _by_fours(values), field.view(torch.int32)
             field.copy_(values.movedim(1, -1))
 
     def rows(self, data: Tensor, outputs: Tensor) -> Tensor:
@@ -136,13 +134,6 @@ class Field(NamedTuple):
         """The field of each block: [..., bytes] to [..., vectors, 32]."""
         part = blocks[..., self.first : self.first + self.nbytes].view(self.dtype)
         return part.view(*part.shape[:-1], self.vectors, GROUP)
-
-
-def _by_fours(values: Tensor) -> Tensor:
-    """[groups, 32, ...] int8 to [groups, 8, ...] int32: four outputs a word. Words move faster."""
-    fours = values.view(torch.uint8).view(len(values), -1, 4, *values.shape[2:])
-    first, second, third, fourth = (each.int() for each in fours.unbind(2))
-    return first | second << 8 | third << 16 | fourth << 24
 
 
 def _fields(sizes: dict[str, tuple[int, torch.dtype]]) -> dict[str, Field]:

@@ -113,8 +113,9 @@ def _factors(blocks: Tensor) -> _Fields:
 
 def _five_bits(blocks: Tensor) -> Tensor:
     """[..., 4 + 16] bytes, one bit and four bits of each number, to [..., 32] int8."""
-    high = (_ints(blocks[..., :4]) >> torch.arange(32, dtype=torch.int32)).to(torch.uint8) << 4 & 16
-    return high.bitwise_or_(torch.cat(_nibbles(blocks[..., 4:]), -1)).view(torch.int8)
+    high = torch.stack([blocks[..., :4] >> bit & 1 for bit in range(8)], -1).flatten(-2)
+    low = torch.cat(_nibbles(blocks[..., 4:]), -1)
+    return (low | high << 4).view(torch.int8)
 
 
 def _split(blocks: Tensor, size: int) -> Tensor:
