@@ -93,12 +93,11 @@ class InputProcessor:
             RequestError: A behavior whose prompt is missing.
         """
         first: dict[tuple[int, ...], str] = {}
-        prompts = [("", request.prompt_ids), *request.contexts.items()]
-        names = {name: first.setdefault(ids, name) for name, ids in prompts}
-        weights, behaviors = request.mixture.active(), dict(self.family.behaviors)
+        prompts = {"": request.prompt_ids, **request.contexts}
+        names = {name: first.setdefault(ids, name) for name, ids in prompts.items()}
+        weights, behaviors = request.mixture.active(), self.family.behaviors
         self.require_prompts(chain([self.family.base], *(behaviors[name] for name in weights)), names)
-        for name in weights:
-            behaviors[name] = self.activated(name, dict(prompts))
+        behaviors = behaviors | {name: self.activated(name, prompts) for name in weights}
 
         def renamed(term: Term) -> Term:
             return replace(term, prompt_name=names.get(term.prompt_name, term.prompt_name))

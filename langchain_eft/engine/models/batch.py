@@ -60,7 +60,8 @@ def pack(
         spans.append(QuerySpan(len(ids), len(chunk.tokens), end, chunk.blocks[: -(-end // block_size)]))
         ids.extend(chunk.tokens)
         positions.extend(range(chunk.position, end))
-        variants.extend(chunk.variant if i >= chunk.begin else 0 for i in range(chunk.position, end))
+        before = min(max(chunk.begin - chunk.position, 0), len(chunk.tokens))
+        variants.extend([0] * before + [chunk.variant] * (len(chunk.tokens) - before))
     packed = torch.tensor([ids, positions, variants]).to(device)
     return ForwardBatch(
         ids=packed[0:1],

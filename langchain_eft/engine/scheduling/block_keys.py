@@ -22,6 +22,8 @@ class BlockKeys:
     def __init__(self, readers: Collection[Term]) -> None:
         self._readers = readers
         self._keys: list[bytes] = []
+        self._begun: tuple[bool, ...] | None = None
+        self._contents = b""
 
     def first(self, count: int, tokens: Sequence[int], block_size: int) -> list[bytes]:
         """The keys of the first `count` blocks.
@@ -34,16 +36,21 @@ class BlockKeys:
         for number in range(len(self._keys), count):
             before = self._keys[-1] if self._keys else b""
             own = tokens[number * block_size : (number + 1) * block_size]
-            self._keys.append(block_key(before + self._contents(number, block_size), own))
+            begun = tuple(number >= first_own_block(term, block_size) for term in self._readers)
+            if begun != self._begun:  # most blocks have the contents of the block before
+                self._begun, self._contents = begun, self._name_contents(begun)
+            self._keys.append(block_key(before + self._contents, own))
         return self._keys[:count]
 
-    def _contents(self, number: int, block_size: int) -> bytes:
-        """Which variants have keys and values of their own in a block, and since where."""
+    def _name_contents(self, begun: tuple[bool, ...]) -> bytes:
+        """Which variants have keys and values of their own in a block, and since where.
+
+        Args:
+            begun: For each reader, whether it has.
+        """
         own = {
-            (term.model, term.variant, term.begin)
-            if number >= first_own_block(term, block_size)
-            else (term.model, 0, 0)
-            for term in self._readers
+            (term.model, term.variant, term.begin) if has_own else (term.model, 0, 0)
+            for term, has_own in zip(self._readers, begun, strict=True)
         }
         return repr(sorted(own)).encode()
 

@@ -91,10 +91,12 @@ class PromptState:
     def cache_full_blocks(self, blocks: BlockManager, slots: StateSlots | None = None) -> None:
         """Offer the full blocks of computed tokens to later requests, and the recurrent state behind them."""
         keys = self.block_keys(self.num_computed_tokens, blocks.block_size)
-        for key_chain in filter(None, (self._keys, self._unadapted_keys)):
-            names = key_chain.first(len(keys), self.tokens, blocks.block_size)
-            for i in range(self.num_cached_blocks, len(keys)):
-                blocks.cache_block(self.block_table[i], names[i])
+        names = [keys]
+        if self._unadapted_keys is not None:
+            names.append(self._unadapted_keys.first(len(keys), self.tokens, blocks.block_size))
+        for i in range(self.num_cached_blocks, len(keys)):
+            for names_of_blocks in names:
+                blocks.cache_block(self.block_table[i], names_of_blocks[i])
         self.num_cached_blocks = len(keys)
         ends = {self.num_computed_tokens, self.num_final_tokens}
         if slots and self.state_slot is not None and keys and ends == {len(keys) * blocks.block_size}:
