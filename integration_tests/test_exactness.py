@@ -34,8 +34,10 @@ QUESTIONS = [
     "Where is Mount Everest?",
     "👩‍🚀 or 🧑‍🍳?",
 ]
-EVERYDAY = [({"pirate": 0.5, "harmless": 1.5}, 1.0, 1.0), ({"concise": 1.0}, 1.5, 0.9)]
+EVERYDAY = [({"pirate": 0.5, "harmless": 1.5}, 1.5, 0.9)]
 OTHERS = [
+    ({"pirate": 0.5, "harmless": 1.5}, 1.0, 1.0),
+    ({"concise": 1.0}, 1.5, 0.9),
     ({}, 1.0, 1.0),
     ({"tools": 1.0}, 1.0, 1.0),
     ({"concise": 1.0}, 1.5, 1.0),

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from integration_tests.serve_process import PATIENCE, Stream, body, raw, server
+from unit_tests.helpers import full
 from unit_tests.tiny import build
 
 pytestmark = pytest.mark.slow
@@ -34,7 +35,7 @@ def refused(url):
 # The end
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, *full(signal.SIGINT)])
 def test_a_signal_lets_running_answers_end_and_refuses_new_ones(folder, sent):
     with server("--drain-seconds", "60", folder=folder) as running:
         streams = [Stream(running.url).start(n=4, tokens=300) for _ in range(3)]

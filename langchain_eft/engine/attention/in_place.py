@@ -28,7 +28,6 @@ def attends_in_place(query: Tensor) -> bool:
     return query.device.type == "cpu" and query.dtype == torch.float32 and can_compile()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_in_place(
     query: Tensor,
     keys: Tensor,

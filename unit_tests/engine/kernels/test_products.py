@@ -5,9 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from langchain_eft.engine.kernels.arena import Arena
-from langchain_eft.engine.kernels.formats import BFLOAT16, FLOAT16, NUMBER_FORMATS
+from langchain_eft.engine.kernels.formats import BFLOAT16, FLOAT16, FLOAT32, INT8, NUMBER_FORMATS
 from langchain_eft.engine.kernels.products import Product
 from langchain_eft.engine.kernels.target import Target, host
+from unit_tests.helpers import full
 
 AVX2 = Target("x86-64-v3", "-avx512f")
 
@@ -49,7 +50,7 @@ def test_a_row_is_the_same_in_any_company_and_at_every_place(one):
 
 @pytest.mark.slow  # each kernel is compiled once more
 @on_x86
-@each_format
+@pytest.mark.parametrize("one", [BFLOAT16, INT8, *full(FLOAT32, FLOAT16)], ids=lambda one: one.name)
 def test_bits_are_those_of_a_processor_without_avx512(one):
     weight, x = packed(one), torch.randn(33, 224)
     for count in (1, 2, 7, 33):
