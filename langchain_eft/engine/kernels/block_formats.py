@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from langchain_eft.engine.kernels.arena import Arena
 from langchain_eft.engine.kernels.formats import GROUP, Format, Packed
@@ -77,21 +76,14 @@ class BlockFormat(Format):
         return outputs * (inputs // (self.blocks * self.inputs)) * self.nbytes // GROUP
 
     def room(self, outputs: int, inputs: int, arena: Arena) -> Packed:
-        """Memory for a weight, to be filled by `fill`."""
+        """Memory for a weight, to be filled by `packing.pack`."""
         groups, super_blocks = -(-outputs // GROUP), inputs // (self.blocks * self.inputs)
         return Packed(self, outputs, inputs, arena.take(groups * super_blocks * self.nbytes).view(groups, -1))
-
-    def fill(self, data: Tensor, outputs: dict[str, Tensor]) -> None:
-        """Write the fields of some outputs, each [out, super-blocks, vectors] of its type, to their place."""
-        for name, field in self._views(data).items():
-            values = pad(outputs[name], (0, 0, 0, 0, 0, len(data) * GROUP - len(outputs[name])))
-            values = values.view(len(data), GROUP, field.shape[1], -1, field.shape[3])
-            field.copy_(values.movedim(1, -1))
 
     def rows(self, data: Tensor, outputs: Tensor) -> Tensor:
         """See `Format.rows`."""
         places = outputs // GROUP, ..., outputs % GROUP
-        fields = {name: field[places] for name, field in self._views(data).items()}
+        fields = {name: field[places] for name, field in self.views(data).items()}
         integers = fields["integers"]
         if self.bits == 4:
             integers = torch.stack([integers >> 4 * i & 15 for i in range(8)], -1)
@@ -101,7 +93,7 @@ class BlockFormat(Format):
             values += fields["minima"].float() * fields.get("minimum_steps", 1)
         return values.flatten(1)
 
-    def _views(self, data: Tensor) -> dict[str, Tensor]:
+    def views(self, data: Tensor) -> dict[str, Tensor]:
         """The fields of a packed weight, each [groups, super-blocks, blocks or 1, vectors, 32]."""
         super_blocks = data.view(len(data), -1, self.nbytes)
         blocks = super_blocks[..., self.first_block :]

@@ -118,8 +118,8 @@ def store_some(builder: Any, vector: Any, address: Any, count: Any) -> None:
 
 
 def load_scalar(builder: Any, address: Any, kind: Any) -> Any:
-    """One number."""
-    return builder.load(pointer(builder, address, kind))
+    """One number, at any address."""
+    return builder.load(pointer(builder, address, kind), align=1)
 
 
 def store_scalar(builder: Any, value: Any, address: Any) -> None:

@@ -370,6 +370,8 @@ def _load_scalar(name: str, result: Any, stored: Any) -> Any:
 
 
 load_float = _load_scalar("load_float", types.float32, ir.FloatType())
+load_uint8 = _load_scalar("load_uint8", types.uint8, ir.IntType(8))
+load_uint16 = _load_scalar("load_uint16", types.uint16, ir.IntType(16))
 load_int32 = _load_scalar("load_int32", types.int32, ir.IntType(32))
 load_int64 = _load_scalar("load_int64", types.int64, ir.IntType(64))
 
@@ -383,6 +385,8 @@ def _store_scalar(name: str, kind: Any) -> Any:
 
 
 store_float = _store_scalar("store_float", types.float32)
+store_uint8 = _store_scalar("store_uint8", types.uint8)
+store_uint16 = _store_scalar("store_uint16", types.uint16)
 store_int32 = _store_scalar("store_int32", types.int32)
 store_int64 = _store_scalar("store_int64", types.int64)
 

@@ -67,8 +67,7 @@ def count_gguf_weights(file: Path, *, read: bool = False) -> WeightCount:
 def _packed_size(tensor: StoredTensor) -> int:
     if tensor.kind not in BLOCKS:
         return tensor.nbytes
-    one, _ = BLOCKS[tensor.kind]
-    return one.size_of(*tensor.shape)
+    return BLOCKS[tensor.kind].size_of(*tensor.shape)
 
 
 @torch.inference_mode(mode=False)  # weights have to be ordinary tensors
