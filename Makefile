@@ -60,7 +60,7 @@ test-full: $(DEV) ## Run every test, with ten times as many generated examples, 
 # Unit tests without those that take long.
 QUICK_ARGS := unit_tests -m "not slow and not full"
 
-quick: $(DEV) ## Run the quick unit tests, in about two minutes on two cores
+quick: $(DEV) ## Run the quick unit tests, in about a minute and a half on two cores
 	$(PYTEST) $(QUICK_ARGS)
 
 # Both make an environment of their own. The first keeps only the pin of torch, and resolves anew every time.

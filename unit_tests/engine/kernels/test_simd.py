@@ -225,6 +225,17 @@ def test_scalars(rng):
     np.testing.assert_array_equal(run(kernel, x, integers, count=1)[0, :4], [x[0, 0], x[0, 2], -5, 7])
 
 
+def test_small_integers_have_no_sign_and_are_cut_off():
+    bytes_, halves = np.array([200, 255, 0], np.uint8), np.array([60_000, 1, 0], np.uint16)
+
+    def kernel(bytes_, halves):
+        simd.store_uint8(simd.load_uint8(bytes_) + simd.load_uint8(bytes_ + 1), bytes_ + 2)
+        simd.store_uint16(simd.load_uint16(halves) + 6000, halves + 4)
+
+    numba.njit(kernel)(bytes_.ctypes.data, halves.ctypes.data)
+    assert (bytes_.tolist(), halves.tolist()) == ([200, 255, 199], [60_000, 1, 464])
+
+
 def test_prefetch_reads_nothing():
     def kernel(out):
         simd.prefetch(-4096, 256)
